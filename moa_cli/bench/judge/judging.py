@@ -184,8 +184,7 @@ class JudgePlan:
 
     def _room(self, call: JudgeCall) -> int | None:
         """Most tokens of the answer. Nobody reasons before a first token that is the verdict."""
-        is_text = not self.kind.compares or self.asked == "text"
-        if call.max_tokens is None or not is_text:
+        if call.max_tokens is None or call.max_tokens == 1:
             return call.max_tokens
         return call.max_tokens + (self.reasoning_tokens or 0)
 
@@ -256,7 +255,9 @@ class JudgeResults:
         if record is None:
             return None
         question = self.plan.question((result.arm, result.item))
-        return self.plan.prompts.read(question, record, self.plan.asked)
+        said = replace(record, text=verdict_text(record.text))
+        verdict = self.plan.prompts.read(question, said, self.plan.asked)
+        return replace(verdict, text=record.text)
 
     def _record(self, result: Result) -> CallRecord | None:
         reply = result.turns[0].reply if result.turns else None

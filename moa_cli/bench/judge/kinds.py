@@ -25,7 +25,6 @@ from moa_cli.bench.scoring import alpaca, flask, mt_bench
 from moa_cli.bench.scoring import length_controlled as lc
 from moa_cli.bench.scoring.judging import JudgeCall
 from moa_cli.bench.scoring.means import Figures, Metric, grouped_mean, mean_of
-from moa_cli.bench.scoring.reasoning import verdict_text
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text_files import line_feeds
 
@@ -73,7 +72,7 @@ class JudgeTask(ABC):
 
     @abstractmethod
     def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
-        """The verdict in an answer."""
+        """The verdict in an answer. record: of its call; its text is without reasoning."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ class PairwiseTask(JudgeTask):
     def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
         switched = self._comparison(question).switched
         if asked == "text":
-            value = alpaca.preference_from_text(verdict_text(record.text), switched=switched)
+            value = alpaca.preference_from_text(record.text, switched=switched)
         else:
             told = [{"token": token, "logprob": log} for token, log in record.logprobs or ()]
             value = alpaca.preference_from_logprobs(told, switched=switched)
@@ -293,7 +292,7 @@ class RatingTask(JudgeTask):
         )
 
     def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
-        value = mt_bench.parse_rating(verdict_text(record.text))
+        value = mt_bench.parse_rating(record.text)
         return Judgement(*question.name, value=value, text=record.text, key=record.key)
 
 
@@ -354,7 +353,7 @@ class SkillTask(JudgeTask):
         return flask.judge_call(self.rubric, item.turns[0], reply, sample, skills)
 
     def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
-        told = flask.parse_review(verdict_text(record.text))
+        told = flask.parse_review(record.text)
         skills = {name: score for name, score in told.items() if score is not None}
         return Judgement(*question.name, skills=skills, text=record.text, key=record.key)
 

@@ -203,7 +203,8 @@ async def _begin(
     verdicts.settle()
     if plan.kind.compares and not found_out:
         todo = await _with_way(verdicts, runner, todo, tell)
-    if plan.kind.compares and verdicts.plan.asked != "text":
+    if todo[0].arm.profile.aggregator.max_tokens == 1:
+        # The verdict is the first token: nothing comes before it.
         return todo
     return await _with_room(verdicts, runner, todo, tell)
 
