@@ -6,7 +6,7 @@ import pytest
 
 from moa_cli.bench.data.datasets import DATASETS
 from moa_cli.bench.export.formats import FORMATS
-from moa_cli.bench.judge.kinds import KINDS
+from moa_cli.bench.judge.registry import KINDS
 from tests.support.command import Moa
 
 

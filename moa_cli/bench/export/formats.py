@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from moa_cli.bench.data.items import Item
-from moa_cli.bench.judge.kinds import Question, kind_of
+from moa_cli.bench.judge.kinds import Question
+from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.folder import JudgeReader, RunReader
 from moa_cli.bench.run.journal import Judgement, Result

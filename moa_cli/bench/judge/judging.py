@@ -211,6 +211,7 @@ class JudgePlan:
             against=self.judged.against,
             anchors=self.judged.anchors,
             reasoning_tokens=self.reasoning_tokens,
+            rubric=self.prompts.wording,
         )
 
 

@@ -2,8 +2,8 @@
 (MT-Bench, Zheng et al. 2023, arXiv:2306.05685), by skills (FLASK, Ye et al. 2023,
 arXiv:2307.10928).
 
-To add a kind: a `JudgeTask`, a `JudgeKind`, and its entry in `KINDS`. Nothing else knows kinds
-apart.
+To add a kind: a `JudgeTask`, a `JudgeKind`, and its entry in `registry.KINDS`. Nothing else knows
+kinds apart.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal
 
 from moa_cli.bench.data.items import Item, rows_of_json, rows_of_lines, text_in
 from moa_cli.bench.data.released import FASTCHAT, FLASK, MODEL_OUTPUTS, AnswerFormat
-from moa_cli.bench.run.folder import JUDGE_FILE, JudgeReader, RunReader
+from moa_cli.bench.run.folder import JudgeReader, RunReader
 from moa_cli.bench.run.journal import REFERENCE, CallRecord, Judgement, Result
 from moa_cli.bench.scoring import alpaca, flask, mt_bench
 from moa_cli.bench.scoring import length_controlled as lc
@@ -55,6 +55,16 @@ class JudgeTask(ABC):
     """
 
     files: tuple[Path, ...]
+
+    @property
+    def wording(self) -> str | None:
+        """What the user said that replies are rated by, if they can say so."""
+        return None
+
+    @property
+    def needed(self) -> str:
+        """What an item lacks that is not judged, in words that follow "no"."""
+        return "reference"
 
     def turns(self, item: Item) -> int:
         """How many judgements an answer to that item takes."""
@@ -412,19 +422,3 @@ SKILLS = JudgeKind(
     worth=lambda verdict: mean_of(verdict.skills.values()).value,
     figures=_skill_figures,
 )
-
-
-KINDS: Mapping[str, JudgeKind] = {kind.name: kind for kind in (PAIRWISE, RATING, SKILLS)}
-# The kind for a user's own prompts.
-OWN = PAIRWISE
-
-
-def kind_of(judge: JudgeReader) -> JudgeKind:
-    """The kind of a judge that has judged. Raises BenchError if there is none of its name."""
-    name = judge.settings.kind
-    if name not in KINDS:
-        raise BenchError(
-            f"{judge.path / JUDGE_FILE}: there is no kind of judge `{name}`",
-            hint=f"there are {', '.join(KINDS)}",
-        )
-    return KINDS[name]

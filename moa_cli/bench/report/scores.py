@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moa_cli.bench.judge.kinds import JudgedArm, kind_of
+from moa_cli.bench.judge.kinds import JudgedArm
+from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 from moa_cli.bench.run.journal import ANCHOR, Result, cut_line, path_seconds, sum_seconds
 from moa_cli.bench.run.settings import JudgeSettings
@@ -234,8 +235,8 @@ def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
     if cut := cut_line(run.results):
         yield cut
     told = judge and judge.settings
-    if judge and told and run.settings.dataset.known:
-        original = kind_of(judge).original
+    original = kind_of(judge).original if judge else ""
+    if told and original and run.settings.dataset.known:
         if told.model.rpartition(":")[2].rpartition("/")[2] == original:
             yield f"the judge {original} is retired, or about to be: soon this cannot be repeated"
         else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moa_cli.bench.judge.kinds import kind_of
+from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 
 # An item and the number of a turn in it, from 0.

@@ -25,7 +25,7 @@ from moa_cli.core.values import load_value
 FORMAT = 1
 # What later versions have added. Where it says nothing, it is left out, so that files are the same
 # to the byte as those of the versions before.
-_ADDED = ("answer_format", "grader", "reasoning_tokens")
+_ADDED = ("answer_format", "grader", "reasoning_tokens", "rubric")
 # What may differ from start to start of the same work.
 _FREE = (
     *("anchors", "asked", "date", "discrete", "facts", "reasoning_tokens"),
@@ -111,7 +111,8 @@ class JudgeSettings(WorkSettings):
     for. discrete: whether they are read in a text. files: the SHA-256 of the prompt's files, by
     name. reference, against: what pairs are compared with, released outputs or an arm of the run.
     anchors: released outputs that are judged too. reasoning_tokens: the room for reasoning that the
-    judge has beside that for its verdict; None is none.
+    judge has beside that for its verdict; None is none. rubric: what the user said that replies are
+    rated by.
     """
 
     model: str
@@ -124,6 +125,7 @@ class JudgeSettings(WorkSettings):
     against: str | None = None
     anchors: tuple[ReleasedDigest, ...] = ()
     reasoning_tokens: int | None = None
+    rubric: str | None = None
 
 
 Settings = TypeVar("Settings", bound=WorkSettings)

@@ -23,6 +23,7 @@ from moa_cli.cli.options import (
     YesBeforeSending,
 )
 from moa_cli.cli.output import check_can_confirm, output_width, print_lines, say
+from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.sanitize import one_line
 
@@ -84,6 +85,15 @@ def judge(
             " repeatable.",
         ),
     ] = None,
+    rubric: Annotated[
+        str | None,
+        typer.Option(
+            "--rubric",
+            metavar="TEXT",
+            help="Rate replies from 1 to 10 by this, and by the line's `answer` where there is one;"
+            " `@FILE` reads it from a file.",
+        ),
+    ] = None,
     reasoning_tokens: Annotated[
         int | None,
         typer.Option(
@@ -111,7 +121,9 @@ def judge(
 
     wiring.check_model_name("--judge", judge)
     reader = read_run(run, data)
-    kind = _kind(reader, compared=reference is not None or against is not None)
+    kind = _kind(
+        reader, _rubric_text(rubric), compared=reference is not None or against is not None
+    )
     if not yes:
         check_can_confirm()
     for notice in wiring.providers().key_notices([judge]):
@@ -171,18 +183,39 @@ def judge(
     say(f"`moa bench report {run}` prints the full report")
 
 
-def _kind(run: RunReader, *, compared: bool) -> JudgeKind:
+def _rubric_text(typed: str | None) -> str | None:
+    """The rubric as typed, or in the file that `@FILE` names. Raises UsageError if there is no word
+    in it, BenchError if the file cannot be read."""
+    from moa_cli.bench.data.items import text_in
+
+    if typed is None:
+        return None
+    text = text_in(paths.expand(typed[1:])) if typed.startswith("@") else typed
+    if not text.strip():
+        raise UsageError("--rubric: there is no word in it")
+    return text.strip()
+
+
+def _kind(run: RunReader, rubric: str | None, *, compared: bool) -> JudgeKind:
     """The kind of judge that the run's dataset has. Raises UsageError if it needs none.
 
-    compared: whether the user named what to compare with.
+    rubric: what the user said that replies are rated by. compared: whether they named what to
+    compare with.
     """
-    from moa_cli.bench.judge.kinds import KINDS, OWN
+    from moa_cli.bench.judge.registry import KINDS, OWN
+    from moa_cli.bench.judge.rubric import is_rated, rubric_kind
 
     report = f"`moa bench report {run.path}` computes accuracy"
+    if rubric is not None:
+        if compared:
+            raise UsageError("--rubric goes without --reference and --against")
+        return rubric_kind(rubric)
     if not run.settings.dataset.known:
         if compared:
             return OWN
-        hint = f"--reference FILE or --against ARM; where the answers are known, {report}"
+        if is_rated(run):
+            return rubric_kind(None)
+        hint = f"--reference FILE, --against ARM or --rubric TEXT; with known answers, {report}"
         raise UsageError("there is nothing to compare with", hint=hint)
     name, judge = run.settings.dataset.name, run.dataset and run.dataset.judge
     if not judge:
@@ -304,7 +337,7 @@ def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> 
             yield f"{arm} has {there:,} of {asked:,} answers: its scores will be partial"
     lacking = sum(plan.prompts.turns(item) == 0 for item in plan.items)
     if lacking:
-        yield f"{lacking:,} of {asked:,} items have no reference, and are not judged"
+        yield f"{lacking:,} of {asked:,} items have no {plan.prompts.needed}, and are not judged"
     yield where(folder, folder.judgements.values(), "judgements")
 
 

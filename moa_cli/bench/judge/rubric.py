@@ -1,0 +1,103 @@
+"""The judge of a user's own prompts by a rubric, a reference answer, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from moa_cli.bench.data.items import Item
+from moa_cli.bench.data.released import MODEL_OUTPUTS
+from moa_cli.bench.judge.kinds import Asked, JudgedArm, JudgeKind, JudgeTask, Question
+from moa_cli.bench.run.folder import RunReader
+from moa_cli.bench.run.journal import CallRecord, Judgement
+from moa_cli.bench.scoring import rubric
+from moa_cli.bench.scoring.judging import JudgeCall
+from moa_cli.bench.scoring.means import Figures, Metric, grouped_mean
+from moa_cli.core.conversation import Message
+
+
+@dataclass(frozen=True)
+class RubricTask(JudgeTask):
+    """See `JudgeTask`. rubric: what replies to items without a rubric of their own are rated by."""
+
+    rubric: str | None
+
+    @property
+    def wording(self) -> str | None:
+        return self.rubric
+
+    @property
+    def needed(self) -> str:
+        return "rubric and no answer"
+
+    def turns(self, item: Item) -> int:
+        """See `JudgeTask`; nothing is rated by nothing."""
+        return len(item.turns) if self._rubric(item) is not None else 0
+
+    def _rubric(self, item: Item) -> str | None:
+        own = own_rubric(item) or self.rubric
+        return rubric.BY_REFERENCE if own is None and _reference(item) is not None else own
+
+    def call(self, question: Question, asked: Asked) -> JudgeCall:
+        item, turn = question.item, question.turn
+        conversation = list(item.before)
+        for prompt, reply in zip(item.turns[:turn], question.replies, strict=False):
+            conversation += [Message("user", prompt), Message("assistant", reply)]
+        conversation.append(Message("user", item.turns[turn]))
+        # The right answer is that to the last message.
+        reference = _reference(item) if turn == len(item.turns) - 1 else None
+        wanted = self._rubric(item) or ""
+        return rubric.judge_call(wanted, conversation, question.replies[turn], reference)
+
+    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
+        value = rubric.parse_rating(record.text)
+        return Judgement(*question.name, value=value, text=record.text, key=record.key)
+
+
+def own_rubric(item: Item) -> str | None:
+    """The rubric that the item brings along, in the field `rubric`."""
+    found = item.fields.get("rubric")
+    return found if isinstance(found, str) and found.strip() else None
+
+
+def _reference(item: Item) -> str | None:
+    """The answer to compare with: `reference` of the user's line, else the right answer."""
+    found = item.fields.get("reference")
+    return found if isinstance(found, str) and found.strip() else item.answer
+
+
+def is_rated(run: RunReader) -> bool:
+    """Whether the items of a run say what their replies are rated by."""
+    return any(own_rubric(item) or _reference(item) for item in run.items)
+
+
+def _figures(judged: JudgedArm) -> Figures:
+    category = {result.item: result.category for result in judged.answered}
+    turns = max((len(result.replies) for result in judged.answered), default=1)
+
+    def average(wanted: str | None, asked: int) -> Metric:
+        mean = grouped_mean(
+            (verdict.value, verdict.item)
+            for verdict in judged.verdicts
+            if verdict.value is not None and wanted in (None, category.get(verdict.item))
+        )
+        return Metric("average", mean, turns * asked, "of 10")
+
+    by_category = {name: (average(name, asked),) for name, asked in judged.categories().items()}
+    return Figures((average(None, judged.asked),), by_category)
+
+
+RUBRIC = JudgeKind(
+    name="rubric",
+    how="ratings from 1 to 10, by a rubric",
+    unit="rating, of 10",
+    original="",
+    answers=MODEL_OUTPUTS,
+    prompts=lambda run, reference: RubricTask((), None),
+    worth=lambda verdict: verdict.value,
+    figures=_figures,
+)
+
+
+def rubric_kind(text: str | None) -> JudgeKind:
+    """The kind that rates by that rubric; by the items' own rubrics and answers alone if None."""
+    return replace(RUBRIC, prompts=lambda run, reference: RubricTask((), text))

@@ -1,0 +1,113 @@
+"""A user's own lines are rated by a rubric, by a reference answer, or by both."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from moa_cli.bench.report.scores import scores_of
+from tests.support.bench.own_runs import write_lines
+from tests.support.bench.tables import jsonl_rows
+from tests.support.command import Moa
+from tests.support.upstream import Reply, Request, Upstream
+
+RUN = "runs/mine-one"
+START = ("bench", "judge", RUN, "--judge", "lab:judge", "-y")
+
+
+def run_of(moa: Moa, upstream: Upstream, rows: list[dict[str, Any]]) -> None:
+    """A run of these lines by one model, which says what it is asked."""
+    moa.profile("one", "m", aggregator="m")
+    upstream.always("m", Reply(text=lambda request: f"on {request.messages[-1]['content']}"))
+    write_lines(moa.folder / "mine.jsonl", rows)
+    start = ("bench", "run", "mine.jsonl", "-p", "one", "--arms", "single", "-y")
+    ran = moa.run(*start, "--no-format")
+    assert ran.code == 0, ran.err
+    upstream.requests.clear()
+
+
+def asked(upstream: Upstream) -> dict[str, str]:
+    """What the judge was asked, by the reply that it was shown."""
+    texts = [str(request.messages[-1]["content"]) for request in upstream.chats("judge")]
+    return {text.partition("the response\n")[2].partition("\n")[0]: text for text in texts}
+
+
+def test_lines_are_rated_by_their_answers_and_rubrics(moa: Moa, upstream: Upstream) -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": "capital?", "answer": "Paris"},
+        {"prompt": "poem?", "rubric": "It has four lines."},
+        {"prompt": "essay?", "reference": "A long essay.", "rubric": "It is kind."},
+        {"prompt": "whatever?"},
+    ]
+    run_of(moa, upstream, rows)
+
+    def rating(request: Request) -> str:
+        return f"Rating: [[{9 if 'capital' in str(request.messages) else 4}]]"
+
+    upstream.always("judge", Reply(text=rating))
+    ran = moa.run(*START)
+    assert ran.code == 0, ran.err
+    assert "1 of 4 items have no rubric and no answer, and are not judged" in ran.err
+    texts = asked(upstream)
+    assert set(texts) == {"on capital?", "on poem?", "on essay?"}
+    assert "the reference answer\nParis\n" in texts["on capital?"]
+    assert "The response says the same as the reference answer" in texts["on capital?"]
+    assert "It has four lines." in texts["on poem?"]
+    assert "reference" not in texts["on poem?"]
+    assert "It is kind." in texts["on essay?"]
+    assert "the reference answer\nA long essay.\n" in texts["on essay?"]
+    [arm] = scores_of(moa.folder / RUN, "lab:judge").arms
+    average = arm.metric("average")
+    assert average is not None
+    assert average.mean.value == pytest.approx(17 / 3)
+    assert (average.mean.n, average.asked) == (3, 4)
+    # The known answer is graded as ever, beside it.
+    accuracy = arm.metric("accuracy")
+    assert accuracy is not None
+    assert (accuracy.mean.value, accuracy.mean.n) == (0, 1)
+    assert "average (of 10)" in ran.text
+    assert "average 3 of 4" in moa.run("bench", "report", RUN).text
+
+
+def test_a_rubric_of_the_command(moa: Moa, upstream: Upstream) -> None:
+    run_of(moa, upstream, [{"prompt": "a?", "answer": "x"}, {"prompt": "b?", "rubric": "Own."}])
+    upstream.always("judge", Reply(text="<think>[[1]]</think>Rating: [[6]]"))
+    (moa.folder / "rubric.txt").write_text("It is polite.\n", "utf-8")
+    ran = moa.run(*START, "--rubric", "@rubric.txt")
+    assert ran.code == 0, ran.err
+    texts = asked(upstream)
+    assert "It is polite." in texts["on a?"]
+    assert "the reference answer\nx\n" in texts["on a?"]
+    assert "polite" not in texts["on b?"]
+    folder = moa.folder / RUN / "judges/lab-judge"
+    assert json.loads((folder / "judge.json").read_bytes())["rubric"] == "It is polite."
+    assert [row["value"] for row in jsonl_rows(folder / "judgements.jsonl")] == [6, 6]
+    calls = len(upstream.chats())
+    again = moa.run(*START, "--rubric", "It is polite.")
+    assert (again.text, len(upstream.chats())) == (ran.text, calls)
+    other = moa.run(*START, "--rubric", "It is short.")
+    assert (other.code, len(upstream.chats())) == (1, calls)
+    assert "`rubric` was" in other.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "there is nothing to compare with"),
+        (("--rubric", "@blank.txt"), "--rubric: there is no word in it"),
+        (("--rubric", "@gone.txt"), "gone.txt: cannot be read"),
+        (("--rubric", "x", "--against", "single:lab:m"), "--rubric goes without --reference"),
+    ],
+)
+def test_what_is_refused(
+    moa: Moa, upstream: Upstream, arguments: tuple[str, ...], told: str
+) -> None:
+    run_of(moa, upstream, [{"prompt": "a?"}])
+    (moa.folder / "blank.txt").write_text(" \n", "utf-8")
+    ran = moa.run(*START, *arguments)
+    assert ran.code in (1, 2)
+    assert (ran.out, ran.err.count("\n")) == (b"", 1)
+    assert told in ran.err
+    assert upstream.chats() == []
