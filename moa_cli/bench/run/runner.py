@@ -144,7 +144,8 @@ class Runner:
         async with self._ended:
             self._running -= 1
             try:
-                if self._running == 0:
+                # Work that is tried before the run is not among those.
+                if self._running <= 0:
                     self.capped = failure
                     self._ended.notify_all()
                 else:

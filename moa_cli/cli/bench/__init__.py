@@ -20,6 +20,11 @@ group = deferred(
             "judge:judge",
             "Let a model judge a run's replies; the same command goes on where it was stopped.",
         ),
+        "agreement": (
+            "agreement:agreement",
+            "Tell how far a run's judges agree beyond chance, and with your choices in"
+            " `moa compare`.",
+        ),
         "export": (
             "export:export",
             "Write a run's answers or judgements in the upstream evaluators' formats.",

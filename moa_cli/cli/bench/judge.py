@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.run.runner import Runner
     from moa_cli.bench.run.settings import RunSettings
     from moa_cli.bench.scoring.means import Metric
+    from moa_cli.cli.bench.session import SessionOptions
     from moa_cli.core.conversation import Failure
 
 # What an endpoint may say that knows no log-probabilities, or thinks before it answers.
@@ -63,7 +65,14 @@ _SHORT: Final = (
 
 def judge(
     run: RunFolder,
-    judge: Annotated[str, typer.Option("--judge", metavar="MODEL", help="The model that judges.")],
+    judges: Annotated[
+        list[str],
+        typer.Option(
+            "--judge",
+            metavar="MODEL",
+            help="The model that judges; several, each with its own option, are a panel.",
+        ),
+    ],
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -113,20 +122,19 @@ def judge(
     debug: Debug = False,
 ) -> None:
     """Let a model judge a run's replies; the same command goes on where it was stopped."""
-    from moa_cli.bench.judge.judging import JudgeFolder, JudgePlan, JudgeResults, texts_of
-    from moa_cli.bench.report.scores import scores_of
-    from moa_cli.bench.run.folder import judge_folder, opened, read_run
-    from moa_cli.bench.run.runner import still_to_do
-    from moa_cli.cli.bench.session import Job, SessionOptions, session
+    from moa_cli.bench.run.folder import read_run
+    from moa_cli.cli.bench.session import SessionOptions
 
-    wiring.check_model_name("--judge", judge)
+    models = list(dict.fromkeys(judges))
+    for model in models:
+        wiring.check_model_name("--judge", model)
     reader = read_run(run, data)
     kind = _kind(
         reader, _rubric_text(rubric), compared=reference is not None or against is not None
     )
     if not yes:
         check_can_confirm()
-    for notice in wiring.providers().key_notices([judge]):
+    for notice in wiring.providers().key_notices(models):
         say(notice)
     options = SessionOptions(
         concurrency=concurrency,
@@ -135,52 +143,118 @@ def judge(
         yes=yes,
         live=live,
     )
-    with opened(judge_folder(run, judge), JudgeFolder) as folder:
-        judged = texts_of(
-            reader, kind, folder, reference=reference, against=against, anchors=anchors or ()
-        )
-        before = folder.settings
-        plan = JudgePlan(
-            model=judge,
-            kind=kind,
-            prompts=kind.prompts(reader, judged.reference),
-            items=reader.items,
-            judged=judged,
-            date=(before and before.date) or datetime.now(UTC).date().isoformat(),
-            asked=before.asked if before else "logprobs",
-            reasoning_tokens=(
-                before.reasoning_tokens if before and reasoning_tokens is None else reasoning_tokens
-            ),
-        )
-        folder.check(plan.settings())
-        if not any(plan.judged.replies.values()):
-            raise BenchError(f"{run}: there is nothing to judge yet")
-        for line in _plan_lines(plan, folder, reader.settings):
-            say(line)
-        verdicts = JudgeResults(folder, plan)
-        capped: Failure | None = None
-        todo = still_to_do(plan.work(), verdicts)
-        if todo:
-            prepare = partial(_begin, verdicts)
-            code, capped = session(Job(plan, folder, verdicts, options, prepare), todo)
-            if code:
-                raise typer.Exit(code)
-        else:
-            folder.note(plan.settings())
-            verdicts.settle()
-            verdicts.finish(())
-        told = list(verdicts.all())
-    print_lines(_score_lines(scores_of(run, judge, data)))
-    if capped is not None:
-        raise capped_exit(capped)
-    for line in _unreadable_lines(told):
-        say(line)
+    judging = _Judging(
+        reader, kind, reference, against, tuple(anchors or ()), reasoning_tokens, options
+    )
+    judging.begin(models)
+    told = [verdict for model in models for verdict in judging.by(model)]
+    if len(models) > 1:
+        _print_panel(run, models, data)
     failed = sum(verdict.error is not None for verdict in told)
     if failed:
         say(f"failed judgements: {failed:,}; the same command tries them again")
     if failed or all(verdict.unreadable for verdict in told):
         raise typer.Exit(FAILED)
-    say(f"`moa bench report {run}` prints the full report")
+    which = f" --judge {models[0]}" if len(models) > 1 else ""
+    say(f"`moa bench report {run}{which}` prints the full report")
+
+
+@dataclass
+class _Judging:
+    """What all judges of a panel have in common; see the options of `judge`."""
+
+    reader: RunReader
+    kind: JudgeKind
+    reference: Path | None
+    against: str | None
+    anchors: tuple[Path, ...]
+    reasoning_tokens: int | None
+    options: SessionOptions
+    _spent: dict[str, float] = field(default_factory=dict)
+
+    def begin(self, models: Iterable[str]) -> None:
+        """Count what these judges took in earlier starts. Raises BenchError."""
+        from moa_cli.bench.run.folder import judge_folder
+        from moa_cli.bench.run.journal import CALLS, CallJournal
+
+        for model in models:
+            calls = judge_folder(self.reader.path, model) / CALLS
+            self._spent[model] = CallJournal(calls).spent.cost if calls.exists() else 0.0
+
+    def by(self, model: str) -> list[Judgement]:
+        """Let that model judge what it has not judged yet, and print what came of it: its
+        verdicts."""
+        from moa_cli.bench.judge.judging import JudgeFolder, JudgePlan, JudgeResults, texts_of
+        from moa_cli.bench.report.scores import scores_of
+        from moa_cli.bench.run.folder import judge_folder, opened
+        from moa_cli.bench.run.runner import still_to_do
+        from moa_cli.cli.bench.session import Job, session
+
+        reader, run = self.reader, self.reader.path
+        with opened(judge_folder(run, model), JudgeFolder) as folder:
+            judged = texts_of(
+                reader,
+                self.kind,
+                folder,
+                reference=self.reference,
+                against=self.against,
+                anchors=self.anchors,
+            )
+            before, room = folder.settings, self.reasoning_tokens
+            plan = JudgePlan(
+                model=model,
+                kind=self.kind,
+                prompts=self.kind.prompts(reader, judged.reference),
+                items=reader.items,
+                judged=judged,
+                date=(before and before.date) or datetime.now(UTC).date().isoformat(),
+                asked=before.asked if before else "logprobs",
+                reasoning_tokens=before.reasoning_tokens if before and room is None else room,
+            )
+            folder.check(plan.settings())
+            if not any(plan.judged.replies.values()):
+                raise BenchError(f"{run}: there is nothing to judge yet")
+            for line in _plan_lines(plan, folder, reader.settings):
+                say(line)
+            verdicts = JudgeResults(folder, plan)
+            capped: Failure | None = None
+            todo = still_to_do(plan.work(), verdicts)
+            if todo:
+                prepare = partial(_begin, verdicts)
+                options = self._options(model)
+                code, capped = session(Job(plan, folder, verdicts, options, prepare), todo)
+                if code:
+                    raise typer.Exit(code)
+            else:
+                folder.note(plan.settings())
+                verdicts.settle()
+                verdicts.finish(())
+            told = list(verdicts.all())
+            self._spent[model] = folder.journal.spent.cost
+        print_lines(_score_lines(scores_of(run, model, reader.data)))
+        if capped is not None:
+            raise capped_exit(capped)
+        for line in _unreadable_lines(told):
+            say(line)
+        return told
+
+    def _options(self, model: str) -> SessionOptions:
+        """Those of that judge: what the others take is left of the cap."""
+        cap = self.options.max_cost
+        if cap is None:
+            return self.options
+        others = sum(cost for name, cost in self._spent.items() if name != model)
+        return replace(self.options, max_cost=max(0.0, cap - others))
+
+
+def _print_panel(run: Path, models: Sequence[str], data: Path | None) -> None:
+    """How far the judges agree, and what they say together."""
+    from moa_cli.bench.judge.panel import read_panel
+    from moa_cli.bench.run.folder import read_run
+    from moa_cli.cli.bench.agreement import agreement_lines
+
+    panel = read_panel(read_run(run, data), models)
+    print_lines(["", *agreement_lines(panel, (), output_width())])
 
 
 def _rubric_text(typed: str | None) -> str | None:

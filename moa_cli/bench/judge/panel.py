@@ -1,0 +1,195 @@
+"""Several judges of one run: how far they agree, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from moa_cli.bench.judge.registry import kind_of
+from moa_cli.bench.run.folder import JudgeReader, RunReader
+from moa_cli.bench.run.settings import JudgeSettings
+from moa_cli.bench.scoring.agreement import (
+    Scale,
+    cohen_kappa,
+    fleiss_kappa,
+    krippendorff_alpha,
+)
+from moa_cli.bench.scoring.means import Mean, grouped_mean
+from moa_cli.core.errors import BenchError
+
+# An arm, an item and a turn of it: what a verdict is on.
+VerdictName = tuple[str, str, int]
+# Of a win rate: what the reply and what it is compared with are worth where neither is better.
+_EVEN = 50.0
+
+
+@dataclass(frozen=True)
+class JudgePair:
+    """How far two judges agree.
+
+    units: what both have judged. same: on how many of them they say the same, 0 to 1; of ratings,
+    the same whole number. kappa: Cohen's, of ratings with quadratic weights; None where it cannot
+    be told.
+    """
+
+    first: str
+    second: str
+    units: int
+    same: float | None
+    kappa: float | None
+
+
+@dataclass(frozen=True)
+class PanelArm:
+    """What an arm is worth. panel: by the mean of all judges. by_judge: by each, over the same."""
+
+    arm: str
+    panel: Mean
+    by_judge: Mapping[str, Mean]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The verdicts of several judges of a run that can be compared.
+
+    unit: of what an answer is worth. against: what pairs are compared with, None without pairs.
+    values: by judge, what each answer is worth.
+    """
+
+    unit: str
+    against: str | None
+    values: Mapping[str, Mapping[VerdictName, float]]
+
+    @property
+    def scale(self) -> Scale:
+        """Of pairs it is told who is better; of ratings how good."""
+        return "interval" if self.against is None else "nominal"
+
+    def _verdicts(self, judge: str) -> dict[VerdictName, float]:
+        values = self.values[judge]
+        if self.against is None:
+            return dict(values)
+        return {name: float((value > _EVEN) - (value < _EVEN)) for name, value in values.items()}
+
+    def pairs(self) -> list[JudgePair]:
+        """Each judge with each other one."""
+        found = []
+        for first, second in combinations(self.values, 2):
+            left, right = self._verdicts(first), self._verdicts(second)
+            common = [name for name in left if name in right]
+            same = [round(left[name]) == round(right[name]) for name in common]
+            share = sum(same) / len(same) if same else None
+            kappa = cohen_kappa(left, right, self.scale)
+            found.append(JudgePair(first, second, len(common), share, kappa))
+        return found
+
+    def common(self) -> list[VerdictName]:
+        """What all have judged."""
+        first, *others = self.values.values()
+        return [name for name in first if all(name in values for values in others)]
+
+    def fleiss(self) -> float | None:
+        """Fleiss' kappa over what all have judged; None of ratings, which are no names."""
+        if self.scale == "interval":
+            return None
+        verdicts = list(map(self._verdicts, self.values))
+        return fleiss_kappa([judge[name] for judge in verdicts] for name in self.common())
+
+    def alpha(self) -> float | None:
+        """Krippendorff's alpha over all that two or more have judged."""
+        verdicts = list(map(self._verdicts, self.values))
+        names = dict.fromkeys(name for judge in verdicts for name in judge)
+        units = ([judge[name] for judge in verdicts if name in judge] for name in names)
+        return krippendorff_alpha(units, self.scale)
+
+    def arms(self) -> list[PanelArm]:
+        """What each arm is worth, over what all have judged."""
+        by_arm: dict[str, list[VerdictName]] = {}
+        for name in self.common():
+            by_arm.setdefault(name[0], []).append(name)
+        return [
+            PanelArm(
+                arm,
+                grouped_mean((self._average(name), name[1]) for name in names),
+                {
+                    judge: grouped_mean((values[name], name[1]) for name in names)
+                    for judge, values in self.values.items()
+                },
+            )
+            for arm, names in by_arm.items()
+        ]
+
+    def _average(self, name: VerdictName) -> float:
+        return sum(values[name] for values in self.values.values()) / len(self.values)
+
+    def share_better(self, judge: str, first: str, second: str) -> Mean:
+        """How often that judge finds the first arm better than the second, 0 to 1; draws are half.
+
+        Ratings, and win rates against a third, are compared item by item.
+        """
+        told = self.values[judge]
+        if second == self.against:
+            values = [
+                (_share(value, _EVEN), name[1]) for name, value in told.items() if name[0] == first
+            ]
+        elif first == self.against:
+            values = [
+                (_share(_EVEN, value), name[1]) for name, value in told.items() if name[0] == second
+            ]
+        else:
+            values = [
+                (_share(value, told[second, name[1], name[2]]), name[1])
+                for name, value in told.items()
+                if name[0] == first and (second, name[1], name[2]) in told
+            ]
+        return grouped_mean(values)
+
+
+def _share(first: float, second: float) -> float:
+    return 0.5 if first == second else float(first > second)
+
+
+def read_panel(run: RunReader, judges: Sequence[str]) -> Panel:
+    """The verdicts of these judges of a run.
+
+    Args:
+        run: The run.
+        judges: Names of models; () takes all that have judged the run.
+
+    Raises:
+        BenchError: There is none, or they have not judged the same by the same measure.
+    """
+    found = [run.judge(name) for name in judges] or list(run.judges.values())
+    if not found:
+        raise BenchError(
+            f"{run.path}: nobody has judged it", hint=f"moa bench judge {run.path} --judge MODEL"
+        )
+    for other in found[1:]:
+        if _measure(other.settings) != _measure(found[0].settings):
+            names = f"{found[0].settings.model} and {other.settings.model}"
+            raise BenchError(
+                f"{run.path}: {names} have judged by different measures",
+                hint="--judge names those that belong together; repeat it",
+            )
+    kind, settings = kind_of(found[0]), found[0].settings
+    against = settings.against or (settings.reference and settings.reference.name)
+    return Panel(
+        kind.unit,
+        (against or "the reference") if kind.compares else None,
+        {judge.settings.model: _values(judge) for judge in found},
+    )
+
+
+def _measure(settings: JudgeSettings) -> tuple[object, ...]:
+    return settings.kind, settings.reference, settings.against, settings.rubric
+
+
+def _values(judge: JudgeReader) -> dict[VerdictName, float]:
+    """What each answer is worth by that judge, without those that it gave no verdict on."""
+    worth = kind_of(judge).worth
+    return {
+        verdict.name: value
+        for verdict in judge.judgements
+        if verdict.error is None and (value := worth(verdict)) is not None
+    }

@@ -1,0 +1,184 @@
+"""`moa bench agreement`: how far the judges of a run agree, with each other and with you."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moa_cli.cli.options import Data, RunFolder
+from moa_cli.cli.output import output_width, print_json, print_lines, say
+from moa_cli.cli.saving import open_store
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import plural
+
+if TYPE_CHECKING:
+    from moa_cli.bench.judge.choices import ChosenPair
+    from moa_cli.bench.judge.panel import Panel
+    from moa_cli.bench.run.folder import RunReader
+    from moa_cli.bench.scoring.means import Mean
+
+_UNKNOWN = "–"
+_WIDEST = 40
+
+
+def agreement(
+    run: RunFolder,
+    judges: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--judge",
+            metavar="MODEL",
+            help="These judges, and no others; repeatable. By default all of the run.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    data: Data = None,
+) -> None:
+    """Tell how far a run's judges agree beyond chance, and with your choices in `moa compare`."""
+    from moa_cli.bench.judge.panel import read_panel
+    from moa_cli.bench.run.folder import read_run
+
+    reader = read_run(run, data)
+    panel = read_panel(reader, judges or ())
+    chosen = _chosen(reader, panel)
+    if json:
+        print_json(_table(panel, chosen))
+        return
+    print_lines(agreement_lines(panel, chosen, output_width()))
+    if len(panel.values) < 2:
+        say(
+            f"there is one judge: `moa bench judge {run} --judge MODEL` asks another, whom it can"
+            " be compared with"
+        )
+
+
+def _chosen(reader: RunReader, panel: Panel) -> list[ChosenPair]:
+    from moa_cli.bench.judge.choices import chosen_pairs
+
+    comparisons = open_store(to_read=True).comparisons
+    profile = str(reader.settings.profile.get("name", ""))
+    return chosen_pairs(panel, reader.settings.arms, comparisons.since(), profile)
+
+
+def agreement_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> list[str]:
+    """The tables of a panel: pairs of judges, arms, and your choices."""
+    lines = [one_line(_head(panel))]
+    if len(panel.values) > 1:
+        lines += [*_pair_lines(panel, width), *_whole_lines(panel), "", *_arm_lines(panel, width)]
+    if chosen:
+        lines += ["", *_chosen_lines(panel, chosen, width)]
+    return lines
+
+
+def _head(panel: Panel) -> str:
+    common = plural(len(panel.common()), "answer")
+    what = "ratings" if panel.against is None else f"who is better, the reply or {panel.against}"
+    by_all = " by all" if len(panel.values) > 1 else ""
+    return f"{plural(len(panel.values), 'judge')}: {what}; {common} judged{by_all}"
+
+
+def _pair_lines(panel: Panel, width: int) -> Iterator[str]:
+    from moa_cli.terminal.table import Column, table_lines
+
+    pairs = panel.pairs()
+    kappa = "kappa" if panel.against is not None else "weighted kappa"
+    yield ""
+    yield from table_lines(
+        [
+            Column("judge", [pair.first for pair in pairs], widest=_WIDEST),
+            Column("and", [pair.second for pair in pairs], widest=_WIDEST),
+            Column("same verdict", [_percent(pair.same) for pair in pairs], right=True),
+            Column(kappa, [_number(pair.kappa) for pair in pairs], right=True),
+            Column("judged by both", [f"{pair.units:,}" for pair in pairs], right=True),
+            Column("", [""] * len(pairs)),
+        ],
+        width,
+    )
+
+
+def _whole_lines(panel: Panel) -> Iterator[str]:
+    alpha = f"Krippendorff's alpha {_number(panel.alpha())}"
+    if panel.against is None:
+        yield f"all together: {alpha}"
+    else:
+        yield f"all together: Fleiss' kappa {_number(panel.fleiss())}, {alpha}"
+
+
+def _arm_lines(panel: Panel, width: int) -> Iterator[str]:
+    from moa_cli.terminal.table import Column, table_lines
+
+    arms = panel.arms()
+    yield f"{panel.unit}, over what all have judged; the panel is their mean"
+    yield from table_lines(
+        [
+            Column("arm", [arm.arm for arm in arms], widest=_WIDEST),
+            Column("panel", [_score(arm.panel) for arm in arms], right=True),
+            *(
+                Column(judge, [_score(arm.by_judge[judge]) for arm in arms], right=True)
+                for judge in panel.values
+            ),
+            Column("", [""] * len(arms)),
+        ],
+        width,
+    )
+
+
+def _chosen_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> Iterator[str]:
+    from moa_cli.terminal.table import Column, table_lines
+
+    yield "how often the first arm is better than the second, by your choices in `moa compare`"
+    yield from table_lines(
+        [
+            Column("arm", [pair.first for pair in chosen], widest=_WIDEST),
+            Column("against", [pair.second for pair in chosen], widest=_WIDEST),
+            Column("you", [_share(pair.chosen) for pair in chosen], right=True),
+            *(
+                Column(judge, [_share(pair.by_judge[judge]) for pair in chosen], right=True)
+                for judge in panel.values
+            ),
+            Column("", [""] * len(chosen)),
+        ],
+        width,
+    )
+    for judge in panel.values:
+        told = [agrees for pair in chosen if (agrees := pair.agrees(judge)) is not None]
+        yield one_line(
+            f"{judge} prefers the arm that you prefer in {sum(told):,} of"
+            f" {plural(len(told), 'pair')}"
+        )
+
+
+def _percent(share: float | None) -> str:
+    return _UNKNOWN if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return _UNKNOWN if value is None else f"{value:.3f}"
+
+
+def _score(mean: Mean) -> str:
+    if mean.value is None:
+        return _UNKNOWN
+    error = "" if mean.standard_error is None else f" ± {mean.standard_error:.2f}"
+    return f"{mean.value:.2f}{error}"
+
+
+def _share(mean: Mean) -> str:
+    return f"{_percent(mean.value)} (n {mean.n:,})"
+
+
+def _table(panel: Panel, chosen: Sequence[ChosenPair]) -> dict[str, Any]:
+    return {
+        "judges": list(panel.values),
+        "unit": panel.unit,
+        "against": panel.against,
+        "judged_by_all": len(panel.common()),
+        "pairs": list(map(asdict, panel.pairs())),
+        "fleiss_kappa": panel.fleiss() if len(panel.values) > 1 else None,
+        "krippendorff_alpha": panel.alpha(),
+        "arms": list(map(asdict, panel.arms())),
+        "choices": list(map(asdict, chosen)),
+    }
