@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,8 +80,9 @@ def dataset_of(told: DatasetSettings, source: str | None, given: Path | None = N
     """What a run asked, as its run.json tells it.
 
     source: the file that it was read from. given: the data folder, or the user's own file, where
-    that has been moved since. Raises BenchError if the file is missing, or not what the run read,
-    UsageError if there is no dataset of that name, or its file is not text.
+    that has been moved since. Lines that were added to the user's own file are left out. Raises
+    BenchError if the file is missing, or not what the run read, UsageError if there is no dataset
+    of that name, or its file is not text.
     """
     file = Path(source or told.file)
     if not told.known:
@@ -91,8 +93,28 @@ def dataset_of(told: DatasetSettings, source: str | None, given: Path | None = N
     else:
         found = load_dataset(told.name, data_folder(given))
     if found.settings.sha256 != told.sha256:
+        if is_continued(told, found.file):
+            return Dataset(told, found.file, found.items[: told.items])
         raise BenchError(f"{found.file}: has changed since the run", hint="--data names another")
     return found
+
+
+def is_continued(told: DatasetSettings, file: Path) -> bool:
+    """Whether lines were added to the user's own file, and nothing else was changed in it.
+
+    told: the file as it was. file: as it is. Raises OSError.
+    """
+    if told.known:
+        return False
+    digest = hashlib.sha256()
+    for line in paths.read_bytes(file).splitlines(keepends=True):
+        # Before its line end, too: the last line may have had none.
+        bare = digest.copy()
+        bare.update(line.rstrip(b"\r\n"))
+        digest.update(line)
+        if told.sha256 in (digest.hexdigest(), bare.hexdigest()):
+            return True
+    return False
 
 
 def data_file(

@@ -26,7 +26,9 @@ from moa_cli.bench.data.datasets import DATASETS, KnownDataset
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.data.json_lines import Lines, read_records, to_line
 from moa_cli.bench.data.loading import data_file, dataset_of
+from moa_cli.bench.run.growth import growth_of
 from moa_cli.bench.run.journal import ANCHOR, CALLS, CallJournal, Judgement, Result
+from moa_cli.bench.run.plan import RunPlan
 from moa_cli.bench.run.settings import (
     JudgeSettings,
     ModelFacts,
@@ -294,10 +296,13 @@ class StateFolder(State[Settings]):
             return
         found = list(differences(self.settings, settings))
         if found:
-            more = len(found) - _MOST_DIFFERENCES
-            told = "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-            wrong = f"{self.path}: is a run with other settings: {told}"
-            raise BenchError(wrong, hint=self._hint)
+            raise self._other_settings(found)
+
+    def _other_settings(self, found: Sequence[str]) -> BenchError:
+        more = len(found) - _MOST_DIFFERENCES
+        told = "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        wrong = f"{self.path}: is a run with other settings: {told}"
+        return BenchError(wrong, hint=self._hint)
 
     def forget_calls(self) -> None:
         """Nothing will need them any more. Raises OSError."""
@@ -316,6 +321,53 @@ class RunFolder(StateFolder[RunSettings]):
         super().__init__(path, RUN_FILE, RunSettings, hint)
         self.results = latest(path / ITEMS, Result)
         self._items = Lines(path / ITEMS)
+        # Arms whose results no longer hold, and are in the files until the work begins.
+        self._stale: frozenset[str] = frozenset()
+
+    def go_on(self, plan: RunPlan) -> tuple[str, ...]:
+        """Take up the run as planned, which may be more than it was begun with (`growth_of`).
+
+        Returns what is new, in words. Nothing is written before `begin` or `note`. Raises
+        BenchError if the run was begun with settings that this plan cannot go on with.
+        """
+        if self.settings is None:
+            self.check(plan.settings())
+            return ()
+        growth = growth_of(
+            self.settings, plan, self.results.values(), self.journal.answered_models()
+        )
+        if growth.refused:
+            raise self._other_settings(growth.refused)
+        planned = {work.name for work in plan.work()}
+        self._stale = growth.stale
+        self.results = {
+            name: result
+            for name, result in self.results.items()
+            if name in planned and result.arm not in growth.stale
+        }
+        return growth.told
+
+    def _write(self, settings: RunSettings, facts: Mapping[str, ModelFacts] | None) -> None:
+        """What no longer holds goes first: a start that is killed here finds calls, and makes
+        results of them again."""
+        if self._stale:
+            self._items.replace(map(to_line, self.results.values()))
+            for file in sorted((self.path / _JUDGES).glob(f"*/{JUDGE_FILE}")):
+                self._forget_verdicts(file)
+            self._stale = frozenset()
+        super()._write(settings, facts)
+
+    def _forget_verdicts(self, file: Path) -> None:
+        """Take out a judge's verdicts on replies that are made again. file: its settings."""
+        against = read_settings(file, JudgeSettings).against
+        verdicts = latest(file.parent / JUDGEMENTS, Judgement).values()
+        kept = [
+            verdict
+            for verdict in verdicts
+            if verdict.arm not in self._stale and against not in self._stale
+        ]
+        if len(kept) < len(verdicts):
+            Lines(file.parent / JUDGEMENTS).replace(map(to_line, kept))
 
     def error(self, name: tuple[str, str]) -> Failure | None:
         """Why that arm failed at that item. Raises KeyError if it has not ended."""

@@ -257,6 +257,10 @@ class CallJournal:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def answered_models(self) -> frozenset[str]:
+        """The models that have answered at least once."""
+        return frozenset(entry.model for entry in self._entries.values())
+
     def take_up(self) -> None:
         """Count what a start that was killed had begun. Only for who works in the folder alone.
 

@@ -111,6 +111,7 @@ def run(
     from moa_cli.bench.run.folder import RunFolder, opened
     from moa_cli.bench.run.plan import format_of, make_plan
     from moa_cli.bench.run.runner import still_to_do
+    from moa_cli.bench.run.settings import differences
     from moa_cli.cli.bench.session import Job, SessionOptions, session
 
     kinds = arm_names(arms)
@@ -137,8 +138,8 @@ def run(
         live=live,
     )
     with opened(path, RunFolder) as folder:
-        folder.check(plan.settings())
-        for line in [*wiring.introduction(profile), *_plan_lines(plan, folder)]:
+        grown = folder.go_on(plan)
+        for line in [*wiring.introduction(profile), *_plan_lines(plan, folder), *grown]:
             say(line)
         capped: Failure | None = None
         todo = still_to_do(plan.work(), folder)
@@ -146,6 +147,9 @@ def run(
             code, capped = session(Job(plan, folder, folder, options, given=plan.given), todo)
             if code:
                 raise typer.Exit(code)
+        elif folder.settings is not None and any(differences(folder.settings, plan.settings())):
+            folder.note(plan.settings())
+            folder.finish([work.name for work in plan.work()])
         print_lines(_summary_lines(plan, folder))
         failed = sum(result.error is not None for result in folder.results.values())
     if capped is not None:
