@@ -1,0 +1,285 @@
+"""Differences between answers to the same items: standard errors, intervals, tests and power.
+
+All of it needs the standard library alone. Answers are paired by item, since what two models have
+in common (an item is easy or hard for both) then drops out of the difference; see Miller 2024,
+"Adding Error Bars to Evals" (arXiv:2411.00640).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from statistics import NormalDist, fmean, stdev
+from typing import Final, TypeVar
+
+from moa_cli.bench.scoring.means import Mean, grouped_mean, mean_of
+
+CONFIDENCE: Final = 0.95
+POWER: Final = 0.8
+# The normal quantile that belongs to a two-sided interval of that confidence.
+QUANTILE: Final = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+# Times the standard error, this is the difference that is found with that power.
+_DETECTABLE: Final = QUANTILE + NormalDist().inv_cdf(POWER)
+# Up to so many pairs that differ, all ways to swap them are tried; above, so many drawn ones.
+_MOST_EXACT, _DRAWS = 12, 10_000
+_CHUNK = 8
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class ConfidenceInterval:
+    """What a figure is, with 95 % confidence; in the figure's unit."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """What the first is worth more than the second, over what both have answered.
+
+    difference: in the values' unit; its n counts values, of which an item may have several.
+    z: the difference over its standard error; None where that is 0 or unknown. p: of the swap
+    test, two-sided (`swap_test`). better, worse, equal: items at which the first is that.
+    """
+
+    difference: Mean
+    interval: ConfidenceInterval
+    z: float | None
+    p: float
+    better: int
+    worse: int
+    equal: int
+
+    @property
+    def items(self) -> int:
+        return self.better + self.worse + self.equal
+
+    @property
+    def detectable(self) -> float | None:
+        """The least true difference that a comparison of so many items finds in 8 of 10 cases."""
+        error = self.difference.standard_error
+        return _DETECTABLE * error if error else None
+
+    def items_for(self, difference: float) -> int | None:
+        """How many items it takes to find a true difference of that size in 8 of 10 cases; None
+        where the spread is unknown."""
+        least = self.detectable
+        if not least or not difference:
+            return None
+        return math.ceil(self.items * (least / difference) ** 2)
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """A score that was measured several times over the same items.
+
+    pooled: over all values, with a standard error that takes the values of an item as one
+    observation. by_epoch: each epoch alone. between: the standard error of the mean that comes
+    from the replies alone (the same items, asked again): the epochs' deviation over the root of
+    their number; None for a single epoch.
+    """
+
+    pooled: Mean
+    by_epoch: tuple[Mean, ...]
+    between: float | None
+
+
+def interval_of(mean: Mean, low: float, high: float) -> ConfidenceInterval | None:
+    """The 95 % interval of a mean of values from `low` to `high`; None without values.
+
+    Wilson's, which holds at both ends: 0 of 10 is 0 to 28 %. For other values than yes and no it
+    is taken at the number of yes-or-no values that would have the same standard error.
+    """
+    if mean.value is None:
+        return None
+    share = (mean.value - low) / (high - low)
+    error = (mean.standard_error or 0.0) / (high - low)
+    size = share * (1 - share) / error**2 if error else float(mean.n)
+    # The spread within `low` to `high` is at most that of yes and no.
+    size = max(size, 1.0)
+    square = QUANTILE**2
+    middle = (share + square / (2 * size)) / (1 + square / size)
+    half = math.sqrt(max(0.0, share * (1 - share)) / size + square / (4 * size**2))
+    half *= QUANTILE / (1 + square / size)
+    width = high - low
+    return ConfidenceInterval(
+        low + width * (max(0.0, middle - half) if share > 0 else 0.0),
+        low + width * (min(1.0, middle + half) if share < 1 else 1.0),
+    )
+
+
+def paired_difference(
+    first: Mapping[_Value, float],
+    second: Mapping[_Value, float],
+    item: Callable[[_Value], Hashable] = lambda name: name,
+    *,
+    low: float,
+    high: float,
+) -> PairedDifference | None:
+    """How the first differs from the second; None where they have nothing in common.
+
+    first, second: values from `low` to `high`, by what was asked. item: which item that belongs
+    to; the values of an item (turns, epochs) count as one observation.
+    """
+    common = [name for name in first if name in second]
+    if not common:
+        return None
+    by_item: dict[Hashable, list[float]] = defaultdict(list)
+    for name in common:
+        by_item[item(name)].append(first[name] - second[name])
+    difference = grouped_mean(
+        (value, group) for group, values in by_item.items() for value in values
+    )
+    sums = [math.fsum(values) for values in by_item.values()]
+    error = difference.standard_error
+    value = difference.value or 0.0
+    binary = len(by_item) == len(common) and all(
+        values[name] in (low, high) for values in (first, second) for name in common
+    )
+    if binary or not error:
+        means = [total / len(values) for total, values in zip(sums, by_item.values(), strict=True)]
+        interval = _binary_interval(means, high - low)
+    else:
+        half = t_quantile((1 + CONFIDENCE) / 2, len(by_item) - 1) * error
+        interval = ConfidenceInterval(max(low - high, value - half), min(high - low, value + half))
+    return PairedDifference(
+        difference=difference,
+        interval=interval,
+        z=value / error if error else None,
+        p=swap_test(sums),
+        better=sum(total > 0 for total in sums),
+        worse=sum(total < 0 for total in sums),
+        equal=sum(total == 0 for total in sums),
+    )
+
+
+def _binary_interval(differences: Sequence[float], width: float) -> ConfidenceInterval:
+    """Bonett and Price's interval (2012): Wald's, after one item more was won and one more lost.
+
+    It holds where no pair differs: ten equal pairs are no proof of equal models. differences: of
+    each item, at most `width`.
+    """
+    size = len(differences) + 2
+    won = (math.fsum(max(0.0, value) for value in differences) / width + 1) / size
+    lost = (math.fsum(max(0.0, -value) for value in differences) / width + 1) / size
+    half = QUANTILE * math.sqrt((won + lost - (won - lost) ** 2) / size)
+    middle = won - lost
+    return ConfidenceInterval(width * max(-1.0, middle - half), width * min(1.0, middle + half))
+
+
+def swap_test(differences: Iterable[float], *, seed: int = 0) -> float:
+    """How likely the differences add up to so much, either way, if in each pair the two could as
+    well be swapped.
+
+    It assumes no distribution. Where all differences are of one size it is McNemar's exact test;
+    else all swaps are tried for up to 12 pairs that differ, and 10,000 seeded ones for more (then
+    the least p is 1 in 10,001).
+    """
+    sizes = [value for value in differences if value]
+    if not sizes:
+        return 1.0
+    if len({abs(value) for value in sizes}) == 1:
+        return _sign_test(sum(value > 0 for value in sizes), len(sizes))
+    # As large as seen, but for what rounding makes of equal sums.
+    observed = abs(math.fsum(sizes)) - 1e-9 * math.fsum(map(abs, sizes))
+    if len(sizes) <= _MOST_EXACT:
+        sums = [abs(math.fsum(signed)) for signed in product(*((x, -x) for x in sizes))]
+        return sum(total >= observed for total in sums) / len(sums)
+    # The signs of eight pairs are one random byte; what they add up to stands in a table.
+    tables = [_signed_sums(sizes[at : at + _CHUNK]) for at in range(0, len(sizes), _CHUNK)]
+    drawn = random.Random(seed)  # noqa: S311
+    extreme = 0
+    for _ in range(_DRAWS):
+        signs = drawn.randbytes(len(tables))
+        total = sum(table[byte] for table, byte in zip(tables, signs, strict=True))
+        extreme += abs(total) >= observed
+    return (extreme + 1) / (_DRAWS + 1)
+
+
+def _signed_sums(values: Sequence[float]) -> list[float]:
+    """By byte, the sum of the values, each with the sign that its bit stands for."""
+    return [
+        sum(-value if byte >> place & 1 else value for place, value in enumerate(values))
+        for byte in range(1 << _CHUNK)
+    ]
+
+
+def _sign_test(won: int, of: int) -> float:
+    """Two-sided: how likely a fair coin falls so unevenly."""
+    fewer = min(won, of - won)
+    whole = math.lgamma(of + 1) - of * math.log(2)
+    tail = math.fsum(
+        math.exp(whole - math.lgamma(k + 1) - math.lgamma(of - k + 1)) for k in range(fewer + 1)
+    )
+    return min(1.0, 2 * tail)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """The p values, corrected for there being several (Holm 1979): below 5 %, it is unlikely that
+    any one of them is below by chance."""
+    order = sorted(range(len(values)), key=lambda place: values[place])
+    found = [0.0] * len(values)
+    least = 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(values) - rank) * values[place]))
+        found[place] = least
+    return found
+
+
+def unpaired_difference(first: Iterable[float], second: Iterable[float]) -> Mean:
+    """The difference of two means over different items; n counts all values."""
+    means = mean_of(first), mean_of(second)
+    count = sum(mean.n for mean in means)
+    values = [mean.value for mean in means if mean.value is not None]
+    errors = [mean.standard_error for mean in means if mean.standard_error is not None]
+    if len(values) < 2:
+        return Mean(None, None, count)
+    error = math.hypot(*errors) if len(errors) == 2 else None
+    return Mean(values[0] - values[1], error, count)
+
+
+def epoch_figures(values: Iterable[tuple[Hashable, int, float]]) -> EpochFigures:
+    """values: of an item, in an epoch: (item, epoch, value)."""
+    known = list(values)
+    epochs: dict[int, list[float]] = defaultdict(list)
+    for _, epoch, value in known:
+        epochs[epoch].append(value)
+    means = [fmean(found) for _, found in sorted(epochs.items())]
+    return EpochFigures(
+        pooled=grouped_mean((value, item) for item, _, value in known),
+        by_epoch=tuple(mean_of(found) for _, found in sorted(epochs.items())),
+        between=stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None,
+    )
+
+
+def t_quantile(share: float, degrees: int) -> float:
+    """The value that Student's t is below in that share of cases, from 0.5 to 1."""
+    low, high = 0.0, 1.0
+    while _t_below(high, degrees) < share:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_below(middle, degrees) < share else (low, middle)
+    return (low + high) / 2
+
+
+def _t_below(value: float, degrees: int) -> float:
+    """The share of Student's t below a value from 0 on, by its finite series for whole degrees of
+    freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    angle = math.atan2(value, math.sqrt(degrees))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = degrees % 2
+    term = cosine if odd else 1.0
+    total = 0.0
+    for place in range(degrees // 2):
+        total += term
+        step = 2 * place + 1 + odd
+        term *= cosine**2 * step / (step + 1)
+    within = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return 0.5 + within / 2
