@@ -7,6 +7,7 @@ from typing import Final
 
 from moa_cli.core.strategy import PointKind, Report
 
+REPORT: Final = "report on the proposals"
 # In the order in which they stand.
 _HEADINGS: Final[Mapping[PointKind, str]] = {
     "consensus": "Consensus",

@@ -9,7 +9,7 @@ from itertools import chain
 from moa_cli.core.attachments import SHOWN_IMAGES, attached
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Part, Proposal, Turn
 from moa_cli.core.data_uris import kind_of
-from moa_cli.core.report_text import report_sections
+from moa_cli.core.report_text import REPORT, report_sections
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import Report, answer_name
 from moa_cli.core.text import plural
@@ -17,7 +17,6 @@ from moa_cli.documents.html_prose import prose
 from moa_cli.documents.text import answered, link_of, moment, outcome, proposal_facts, took, when
 from moa_cli.documents.web_page import CLOSING, opening
 from moa_cli.terminal.decision import decision_line, placing_lines
-from moa_cli.terminal.report import REPORT
 
 
 def page(conversations: Iterable[KeptConversation], *, images: bool = False) -> Iterator[str]:

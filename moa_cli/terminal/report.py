@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, TextIO
+from typing import TextIO
 
 from moa_cli.core import events
 from moa_cli.core.events import Event
-from moa_cli.core.report_text import report_markdown
+from moa_cli.core.report_text import REPORT, report_markdown
 from moa_cli.core.sanitize import sanitize
 from moa_cli.core.strategy import Report
 from moa_cli.terminal.tty import folded
-
-REPORT: Final = "report on the proposals"
 
 
 def report_text(report: Report) -> str:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import SUMMARY, Citation, Turn
 from moa_cli.core.outcomes import cut_of
-from moa_cli.core.report_text import report_markdown
+from moa_cli.core.report_text import REPORT, report_markdown
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import layer_name
 from moa_cli.terminal.decision import decision_line, placing_lines
 from moa_cli.terminal.look import USUAL, Look
-from moa_cli.terminal.report import REPORT
 from moa_cli.terminal.sources import source_lines
 
 if TYPE_CHECKING:
