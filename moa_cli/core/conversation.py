@@ -269,6 +269,7 @@ RARE = frozenset(
         "parts",
         "tool_calls",
         "speaker",
+        "number_logprobs",
         "token_logprobs",
         "reused",
         "purpose",

@@ -28,6 +28,7 @@ from moa_cli.bench.run.journal import ANCHOR, REFERENCE, CallRecord, Judgement, 
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.judging import JudgeCall
+from moa_cli.bench.scoring.rating_logprobs import ALTERNATIVES
 from moa_cli.bench.scoring.reasoning import verdict_text
 from moa_cli.core.conversation import Failure
 from moa_cli.core.errors import BenchError, UsageError
@@ -132,12 +133,16 @@ def _results(released: Released, arm: str, items: Sequence[Item]) -> list[Result
     ]
 
 
+_ALL_LOGPROBS = {"logprobs": True, "top_logprobs": ALTERNATIVES}
+
+
 @dataclass(frozen=True)
 class JudgePlan:
     """The judgements that are asked for.
 
     model: the judge's name. items: of the run. asked: how preferences are asked for. date: of the
     first judgement, YYYY-MM-DD. reasoning_tokens: see `JudgeSettings`.
+    expected: whether ratings are read in log-probabilities.
     """
 
     model: str
@@ -148,6 +153,7 @@ class JudgePlan:
     date: str
     asked: Asked = "logprobs"
     reasoning_tokens: int | None = None
+    expected: bool = False
 
     def questions(self) -> Iterator[Question]:
         """Everything that is to be judged, item by item."""
@@ -174,7 +180,7 @@ class JudgePlan:
             temperature=call.temperature,
             max_tokens=self._room(call),
             top_p=call.top_p,
-            extra=call.extra,
+            extra={**call.extra, **(_ALL_LOGPROBS if self.expected else {})},
         )
         profile = Profile(name="judge", aggregator=judge, rounds=0)
         *before, last = call.messages
@@ -212,6 +218,7 @@ class JudgePlan:
             anchors=self.judged.anchors,
             reasoning_tokens=self.reasoning_tokens,
             rubric=self.prompts.wording,
+            ratings="logprobs" if self.expected else None,
         )
 
 
@@ -292,6 +299,11 @@ class JudgeResults:
         """Whether the judge told log-probabilities with that answer."""
         record = self._record(result)
         return record is not None and record.logprobs is not None
+
+    def tells_numbers(self, result: Result) -> bool:
+        """Whether the judge told log-probabilities of the numbers in that answer."""
+        record = self._record(result)
+        return record is None or bool(record.number_logprobs)
 
     def is_readable(self, result: Result) -> bool:
         """Whether a verdict can be read in that answer."""

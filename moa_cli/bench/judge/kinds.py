@@ -25,6 +25,7 @@ from moa_cli.bench.scoring import alpaca, flask, mt_bench
 from moa_cli.bench.scoring import length_controlled as lc
 from moa_cli.bench.scoring.judging import JudgeCall
 from moa_cli.bench.scoring.means import Figures, Metric, grouped_mean, mean_of
+from moa_cli.bench.scoring.rating_logprobs import expected_rating
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text_files import line_feeds
 
@@ -125,9 +126,9 @@ class JudgeKind:
 
     name: in judge.json. how: in words. unit: of what an answer is worth. original: the judge that
     published figures are by. answers: how released answers are written down. compares: whether
-    answers are compared with a reference. prompts: reads the prompt's files; the second argument
-    is the reference, by item. worth: what a verdict says that its answer is worth, more is
-    better. figures: of an arm.
+    answers are compared with a reference. rates: whether a verdict is one rating. prompts: reads
+    the prompt's files; the second argument is the reference, by item. worth: what a verdict says
+    that its answer is worth, more is better. figures: of an arm.
     """
 
     name: str
@@ -136,6 +137,7 @@ class JudgeKind:
     original: str
     answers: AnswerFormat
     compares: bool = False
+    rates: bool = False
     prompts: Callable[[RunReader, Mapping[str, str]], JudgeTask]
     worth: Callable[[Judgement], float | None]
     figures: Callable[[JudgedArm], Figures]
@@ -302,8 +304,23 @@ class RatingTask(JudgeTask):
         )
 
     def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
-        value = mt_bench.parse_rating(record.text)
-        return Judgement(*question.name, value=value, text=record.text, key=record.key)
+        said = mt_bench.parse_rating(record.text)
+        return rating_in(question, record, said, mt_bench.rating_span(record.text))
+
+
+def rating_in(
+    question: Question, record: CallRecord, said: float | None, span: tuple[int, int] | None
+) -> Judgement:
+    """The verdict of a judge that rates: the rating that it expects, where it tells the
+    probabilities of others.
+
+    said, span: the rating in the text, and where it stands.
+    """
+    value = said
+    if span is not None and said is not None and record.number_logprobs:
+        expected = expected_rating(record.text, span, record.number_logprobs, 1, 10)
+        value = said if expected is None else expected
+    return Judgement(*question.name, value=value, text=record.text, key=record.key)
 
 
 def _rating_prompts(run: RunReader, reference: Mapping[str, str]) -> RatingTask:
@@ -342,6 +359,7 @@ RATING = JudgeKind(
     unit="rating, of 10",
     original="gpt-4",
     answers=FASTCHAT,
+    rates=True,
     prompts=_rating_prompts,
     worth=lambda verdict: verdict.value,
     figures=_rating_figures,

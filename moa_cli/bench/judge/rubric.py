@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.data.released import MODEL_OUTPUTS
-from moa_cli.bench.judge.kinds import Asked, JudgedArm, JudgeKind, JudgeTask, Question
+from moa_cli.bench.judge.kinds import (
+    Asked,
+    JudgedArm,
+    JudgeKind,
+    JudgeTask,
+    Question,
+    rating_in,
+)
 from moa_cli.bench.run.folder import RunReader
 from moa_cli.bench.run.journal import CallRecord, Judgement
 from moa_cli.bench.scoring import rubric
@@ -49,8 +56,8 @@ class RubricTask(JudgeTask):
         return rubric.judge_call(wanted, conversation, question.replies[turn], reference)
 
     def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
-        value = rubric.parse_rating(record.text)
-        return Judgement(*question.name, value=value, text=record.text, key=record.key)
+        said = rubric.parse_rating(record.text)
+        return rating_in(question, record, said, rubric.rating_span(record.text))
 
 
 def own_rubric(item: Item) -> str | None:
@@ -92,6 +99,7 @@ RUBRIC = JudgeKind(
     unit="rating, of 10",
     original="",
     answers=MODEL_OUTPUTS,
+    rates=True,
     prompts=lambda run, reference: RubricTask((), None),
     worth=lambda verdict: verdict.value,
     figures=_figures,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.bench.data.json_lines import Lines, plain, read_lines, to_line
+from moa_cli.bench.scoring.rating_logprobs import NumberToken
 from moa_cli.core.conversation import Citation, Failure, Usage, check_usage
 from moa_cli.core.endpoints import Request
 from moa_cli.core.outcomes import cut_text
@@ -170,7 +171,8 @@ class CallRecord:
     profile names it. usage: priced by what was known when the run began; estimated where the
     endpoint told none. seconds: from the request to the end; first_token likewise.
     when: its end, seconds since 1970. logprobs: see `Delta`. error: why there is no whole answer.
-    Such a call is made again, but counts as spent. citations: see `CallAnswer`.
+    Such a call is made again, but counts as spent. citations: see `CallAnswer`. number_logprobs: of
+    the tokens of numbers in the answer, where log-probabilities were asked for.
     """
 
     key: str
@@ -188,6 +190,7 @@ class CallRecord:
     logprobs: tuple[tuple[str, float], ...] | None = None
     error: str | None = None
     citations: tuple[Citation, ...] = ()
+    number_logprobs: tuple[NumberToken, ...] = ()
 
 
 def call_key(item: str, turn: int, model: str, request: Request) -> str:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurrence_key
+from moa_cli.bench.scoring.rating_logprobs import number_tokens
 from moa_cli.core.conversation import Citation, Usage
 from moa_cli.core.debug_log import RoomLog
 from moa_cli.core.endpoints import Client, Clients, Delta, Endpoint, ModelInfo, Request
@@ -149,6 +150,7 @@ class _Call:
         self._answered_by: str | None = None
         self._logprobs: tuple[tuple[str, float], ...] | None = None
         self._citations: tuple[Citation, ...] = ()
+        self._tokens: list[str] = []
         self.taken = False
         self.text = ""
         self._foreseen = request.max_tokens or ASSUMED_TOKENS
@@ -160,6 +162,7 @@ class _Call:
 
     def take(self, delta: Delta) -> None:
         self.taken = True
+        self._tokens += delta.token_logprobs
         if self._first_token is None and (delta.text or delta.reasoning):
             self._first_token = time.monotonic() - self._began
         if delta.replaces:
@@ -205,6 +208,7 @@ class _Call:
             logprobs=self._logprobs,
             error=error,
             citations=self._citations,
+            number_logprobs=number_tokens(self._tokens),
         )
         self._shared.journal.add(record)
         self._shared.journal.ended(self._key)

@@ -25,7 +25,7 @@ from moa_cli.core.values import load_value
 FORMAT = 1
 # What later versions have added. Where it says nothing, it is left out, so that files are the same
 # to the byte as those of the versions before.
-_ADDED = ("answer_format", "grader", "reasoning_tokens", "rubric")
+_ADDED = ("answer_format", "grader", "ratings", "reasoning_tokens", "rubric")
 # What may differ from start to start of the same work.
 _FREE = (
     *("anchors", "asked", "date", "discrete", "facts", "reasoning_tokens"),
@@ -112,7 +112,7 @@ class JudgeSettings(WorkSettings):
     name. reference, against: what pairs are compared with, released outputs or an arm of the run.
     anchors: released outputs that are judged too. reasoning_tokens: the room for reasoning that the
     judge has beside that for its verdict; None is none. rubric: what the user said that replies are
-    rated by.
+    rated by. ratings: whether they are read in log-probabilities; None reads them in the text.
     """
 
     model: str
@@ -126,6 +126,7 @@ class JudgeSettings(WorkSettings):
     anchors: tuple[ReleasedDigest, ...] = ()
     reasoning_tokens: int | None = None
     rubric: str | None = None
+    ratings: Literal["logprobs"] | None = None
 
 
 Settings = TypeVar("Settings", bound=WorkSettings)

@@ -129,9 +129,15 @@ def parse_rating(judgement: str) -> float | None:
 
     As upstream, ratings beyond 1 to 10 are taken as they are.
     """
-    found = _RATING.search(judgement) or _LOOSE_RATING.search(judgement)
-    rating = float(found[1]) if found else math.inf
+    span = rating_span(judgement)
+    rating = float(judgement[slice(*span)]) if span else math.inf
     return rating if math.isfinite(rating) else None
+
+
+def rating_span(judgement: str) -> tuple[int, int] | None:
+    """Where that rating stands; None without one."""
+    found = _RATING.search(judgement) or _LOOSE_RATING.search(judgement)
+    return found.span(1) if found else None
 
 
 def scores(ratings: Iterable[Rating]) -> MTBenchScores:

@@ -75,6 +75,12 @@ def parse_rating(judgement: str) -> float | None:
     The last, since the judge was asked to end with it; what stands before may be quoted from the
     response.
     """
-    found = _RATING.findall(judgement) or _LOOSE_RATING.findall(judgement)
-    rating = float(found[-1]) if found else 0.0
+    span = rating_span(judgement)
+    rating = float(judgement[slice(*span)]) if span else 0.0
     return rating if _LEAST <= rating <= _MOST else None
+
+
+def rating_span(judgement: str) -> tuple[int, int] | None:
+    """Where that rating stands; None without one."""
+    found = [*_RATING.finditer(judgement)] or [*_LOOSE_RATING.finditer(judgement)]
+    return found[-1].span(1) if found else None

@@ -103,6 +103,14 @@ def judge(
             " `@FILE` reads it from a file.",
         ),
     ] = None,
+    expected: Annotated[
+        bool,
+        typer.Option(
+            "--expected",
+            help="Take the rating that the judge expects, by the log-probabilities of all ratings,"
+            " where it tells them.",
+        ),
+    ] = False,
     reasoning_tokens: Annotated[
         int | None,
         typer.Option(
@@ -143,8 +151,17 @@ def judge(
         yes=yes,
         live=live,
     )
+    if expected and not kind.rates:
+        raise UsageError(f"--expected: {reader.settings.dataset.name} is not judged by ratings")
     judging = _Judging(
-        reader, kind, reference, against, tuple(anchors or ()), reasoning_tokens, options
+        reader,
+        kind,
+        reference,
+        against,
+        tuple(anchors or ()),
+        reasoning_tokens,
+        expected,
+        options,
     )
     judging.begin(models)
     told = [verdict for model in models for verdict in judging.by(model)]
@@ -169,6 +186,7 @@ class _Judging:
     against: str | None
     anchors: tuple[Path, ...]
     reasoning_tokens: int | None
+    expected: bool
     options: SessionOptions
     _spent: dict[str, float] = field(default_factory=dict)
 
@@ -210,6 +228,7 @@ class _Judging:
                 date=(before and before.date) or datetime.now(UTC).date().isoformat(),
                 asked=before.asked if before else "logprobs",
                 reasoning_tokens=before.reasoning_tokens if before and room is None else room,
+                expected=self.expected,
             )
             folder.check(plan.settings())
             if not any(plan.judged.replies.values()):
@@ -313,7 +332,12 @@ async def _begin(
     if todo[0].arm.profile.aggregator.max_tokens == 1:
         # The verdict is the first token: nothing comes before it.
         return todo
-    return await _with_room(verdicts, runner, todo, tell)
+    todo = await _with_room(verdicts, runner, todo, tell)
+    if plan.expected:
+        result = await runner.result(todo[0])
+        if result is not None and not verdicts.tells_numbers(result):
+            tell(f"{plan.model} tells no log-probabilities: its ratings are read in its text alone")
+    return todo
 
 
 async def _with_way(
@@ -400,6 +424,8 @@ def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> 
     from moa_cli.cli.bench.session import where
 
     how, judged = plan.kind.how, plan.judged
+    if plan.expected:
+        how += ", as expected by log-probabilities"
     if plan.kind.compares:
         how = "pairs, by its text (discrete)" if plan.asked == "text" else how
         how += f", against {judged.source.name if judged.source else judged.against}"

@@ -111,3 +111,48 @@ def test_what_is_refused(
     assert (ran.out, ran.err.count("\n")) == (b"", 1)
     assert told in ran.err
     assert upstream.chats() == []
+
+
+def likely(request: Request) -> dict[str, Any]:
+    """Log-probabilities of `Rating: [[8]]`, where 8 and 9 are as likely."""
+    del request
+    told = [{"token": rating, "logprob": -0.6931471805599453} for rating in ("8", "9")]
+    return {
+        "content": [
+            {"token": "Rating: [[", "top_logprobs": []},
+            {"token": "8", "top_logprobs": told},
+            {"token": "]]", "top_logprobs": []},
+        ]
+    }
+
+
+def test_the_rating_that_a_judge_expects(moa: Moa, upstream: Upstream) -> None:
+    run_of(moa, upstream, [{"prompt": "a?", "answer": "x"}, {"prompt": "b?", "answer": "y"}])
+    thoughtful = Reply(text="<think>[[1]]</think>Rating: [[8]]", logprobs=likely)
+    upstream.always("judge", thoughtful)
+    ran = moa.run(*START, "--expected")
+    assert ran.code == 0, ran.err
+    assert "as expected by log-probabilities" in ran.err
+    found = jsonl_rows(moa.folder / RUN / "judges/lab-judge/judgements.jsonl")
+    assert [row["value"] for row in found] == [pytest.approx(8.5)] * 2
+    bodies = [request.body for request in upstream.chats("judge")]
+    assert {(body["logprobs"], body["top_logprobs"]) for body in bodies} == {(True, 5)}
+    calls = len(bodies)
+    assert moa.run(*START, "--expected").text == ran.text
+    assert len(upstream.chats("judge")) == calls
+    other = moa.run(*START)
+    assert (other.code, len(upstream.chats("judge"))) == (1, calls)
+    assert "`ratings` was" in other.err
+
+
+def test_a_judge_that_tells_none_is_read_in_its_text(moa: Moa, upstream: Upstream) -> None:
+    run_of(moa, upstream, [{"prompt": "a?", "answer": "x"}])
+    upstream.always("judge", Reply(text="Rating: [[8]]"))
+    ran = moa.run(*START, "--expected")
+    assert ran.code == 0, ran.err
+    assert "tells no log-probabilities: its ratings are read in its text alone" in ran.err
+    found = jsonl_rows(moa.folder / RUN / "judges/lab-judge/judgements.jsonl")
+    assert [row["value"] for row in found] == [8]
+    refused = moa.run(*START, "--expected", "--against", "single:lab:m")
+    assert (refused.code, refused.out) == (2, b"")
+    assert "--expected: mine is not judged by ratings" in refused.err

@@ -1,0 +1,110 @@
+"""The rating that a judge expects, by the log-probabilities of the numbers that it could have said.
+
+A judge that says 8 may have been as near to 7 as to 9; the mean over its probabilities tells that,
+and ties between answers grow rare (Liu et al. 2023, "G-Eval", arXiv:2303.16634).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+# A token of an answer that holds a digit, or follows one that does: how many characters before the
+# end of the answer it begins, and the tokens that could have stood there, each with the natural
+# logarithm of its probability.
+NumberToken = tuple[int, tuple[tuple[str, float], ...]]
+# So many alternatives to each token are asked for: all that some endpoints take.
+ALTERNATIVES: Final = 5
+_DIGITS: Final = re.compile(r"[\s\[*_\"'(:=]*(\d{1,2})[\]\s*_\"')]*")
+_HOLDS_DIGIT: Final = re.compile(r"\d")
+_LEAST_NATS: Final = -1e4
+
+
+def number_tokens(tokens: Iterable[str]) -> tuple[NumberToken, ...]:
+    """The tokens of an answer that matter for a number in it.
+
+    Args:
+        tokens: For each token the JSON object that the endpoint told, as OpenAI defines it.
+    """
+    found: list[tuple[int, tuple[tuple[str, float], ...]]] = []
+    place, follows = 0, False
+    for line in tokens:
+        told = json.loads(line)
+        text = told.get("token") if isinstance(told, dict) else None
+        if not isinstance(text, str):
+            return ()
+        holds = _HOLDS_DIGIT.search(text) is not None
+        if holds or follows:
+            found.append((place, _alternatives(told)))
+        place, follows = place + len(text), holds
+    return tuple((place - begin, alternatives) for begin, alternatives in found)
+
+
+def _alternatives(told: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    rows = told.get("top_logprobs")
+    pairs = [
+        (row.get("token"), row.get("logprob"))
+        for row in (rows if isinstance(rows, list) else [])
+        if isinstance(row, dict)
+    ]
+    return tuple(
+        (token, float(value))
+        for token, value in pairs
+        if isinstance(token, str) and isinstance(value, int | float) and _LEAST_NATS <= value < 1
+    )
+
+
+def expected_rating(
+    text: str, span: tuple[int, int], numbers: Iterable[NumberToken], least: int, most: int
+) -> float | None:
+    """The mean of the ratings that could have stood there, by their probabilities.
+
+    Args:
+        text: The judge's answer, to its end.
+        span: Where the rating stands in it.
+        numbers: The answer's tokens; see `number_tokens`.
+        least: The lowest rating there is.
+        most: The highest, at most 99.
+
+    Returns:
+        The mean; None where the rating is no whole number, or no probabilities of it are known.
+    """
+    said = text[slice(*span)]
+    if not said.isdigit():
+        return None
+    known = dict(numbers)
+    # The token may begin before the digits, with a bracket or a space.
+    before_end = len(text) - span[0]
+    begin = next((before_end + more for more in range(4) if before_end + more in known), None)
+    if begin is None:
+        return None
+    weights: dict[int, float] = {}
+    for token, logprob in known[begin]:
+        matched = _DIGITS.fullmatch(token)
+        if matched is not None and least <= int(matched[1]) <= most:
+            rating = int(matched[1])
+            weights[rating] = weights.get(rating, 0.0) + math.exp(logprob)
+    _part_ten(weights, said, known.get(before_end - 1, ()), most)
+    whole = math.fsum(weights.values())
+    if int(said) not in weights or not whole:
+        return None
+    return math.fsum(rating * weight for rating, weight in weights.items()) / whole
+
+
+def _part_ten(
+    weights: dict[int, float], said: str, following: Iterable[tuple[str, float]], most: int
+) -> None:
+    """Part 10 from 1 where each digit is a token: then the token behind the 1 tells."""
+    if most < 10 or 10 in weights or 1 not in weights:
+        return
+    if said in ("1", "10"):
+        zero = math.fsum(math.exp(logprob) for token, logprob in following if token[:1] == "0")
+        if zero:
+            weights[10] = weights[1] * min(1.0, zero)
+            weights[1] -= weights[10]
+    elif int(said) > most // 2:
+        # It may as well have become a 10: what cannot be told is left out.
+        del weights[1]
