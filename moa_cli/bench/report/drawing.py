@@ -24,18 +24,22 @@ _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and half the width of its 95 % interval; None if that is unknown."""
+    """A number and half the width of its 95 % interval; None if that is unknown.
+
+    ends: of the interval, where it is longer to one side.
+    """
 
     value: float
     half: float | None = None
+    ends: tuple[float, float] | None = None
 
     @property
     def low(self) -> float:
-        return self.value - (self.half or 0.0)
+        return self.ends[0] if self.ends else self.value - (self.half or 0.0)
 
     @property
     def high(self) -> float:
-        return self.value + (self.half or 0.0)
+        return self.ends[1] if self.ends else self.value + (self.half or 0.0)
 
 
 @dataclass(frozen=True)

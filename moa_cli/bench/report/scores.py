@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moa_cli.bench.judge.kinds import JudgedArm
 from moa_cli.bench.judge.registry import kind_of
+from moa_cli.bench.report.differences import position_note, with_reference
+from moa_cli.bench.report.values import AnswerValues, values_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 from moa_cli.bench.run.journal import ANCHOR, Result, cut_line, path_seconds, sum_seconds
 from moa_cli.bench.run.settings import JudgeSettings
@@ -100,7 +102,8 @@ class Scores:
     """A run's, by one judge, or by known answers alone (judge None).
 
     asked: items of the run. whole: items of the full dataset. anchors: released outputs, judged
-    by the same judge. notes: what has to be said beside the numbers.
+    by the same judge. notes: what has to be said beside the numbers. values: what each answer is
+    worth. origin: the SHA-256 of the dataset's file.
     """
 
     path: Path
@@ -111,6 +114,8 @@ class Scores:
     arms: tuple[ArmScores, ...]
     anchors: tuple[ArmScores, ...]
     notes: tuple[str, ...]
+    values: AnswerValues = field(default_factory=AnswerValues, repr=False)
+    origin: str = ""
 
 
 def scores_of(path: Path, judge: str | None, data: Path | None = None) -> Scores:
@@ -138,6 +143,8 @@ def scores_of(path: Path, judge: str | None, data: Path | None = None) -> Scores
         arms=arms,
         anchors=anchors,
         notes=tuple(dict.fromkeys([*_notes(run, reader), *notes, *_partial((*arms, *anchors))])),
+        values=with_reference(values_of(run, reader), reader.settings.against if reader else None),
+        origin=run.settings.dataset.sha256,
     )
 
 
@@ -256,11 +263,27 @@ def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
             f"discrete: {told.model} told no log-probabilities, so each comparison counts as"
             " won or lost"
         )
+    if judge and (note := _position(judge)):
+        yield note
     models = {
         answer.model for result in run.results for turn in result.turns for answer in turn.answers()
     }
     if _TINY in models or (told and told.model == _TINY):
         yield f"{_TINY} is a tiny demonstration model, often wrong: its numbers mean little"
+
+
+def _position(judge: JudgeReader) -> str | None:
+    """What the judge makes of which output it sees first; None where it compares nothing."""
+    kind = kind_of(judge)
+    if not kind.compares:
+        return None
+    judged: dict[str, list[tuple[float, bool]]] = {}
+    for verdict in judge.judgements:
+        value = kind.worth(verdict) if verdict.error is None else None
+        # Equal outputs are shown to nobody.
+        if value is not None and verdict.key:
+            judged.setdefault(verdict.item, []).append((value, verdict.switched))
+    return position_note(judged)
 
 
 def _partial(arms: Iterable[ArmScores]) -> Iterator[str]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from moa_cli.bench.judge.kinds import OWN_FIT
 from moa_cli.bench.report.charts import bars, lines, radar, scatter
+from moa_cli.bench.report.differences import scale_of
 from moa_cli.bench.report.drawing import Axis, ChartSeries, Interval, axis
 from moa_cli.bench.report.official import OFFICIAL
 from moa_cli.bench.report.scores import ArmScores
 from moa_cli.bench.report.sections import ArmRow, ReportSection, digits_of
 from moa_cli.bench.scoring.means import Mean, Metric
+from moa_cli.bench.scoring.statistics import QUANTILE, interval_of
 from moa_cli.profile import short_name
 
-# Of the normal distribution, for 95 %.
-_QUANTILE = 1.96
 _TOP = {"%": 100.0, "of 10": 10.0, "of 5": 5.0}
 # What stands for an arm's quality, the first that there is.
 _QUALITY = (OFFICIAL, OWN_FIT, "win rate", "average", "mean", "accuracy")
@@ -172,12 +173,17 @@ def _whole_axis(title: str, unit: str) -> Axis:
 
 
 def _interval(metric: Metric | None) -> Interval | None:
-    return None if metric is None else _interval_of(metric.mean)
+    found = None if metric is None else _interval_of(metric.mean)
+    scale = None if metric is None else scale_of(metric.unit)
+    if metric is None or found is None or found.half is None or scale is None:
+        return found
+    ends = interval_of(metric.mean, *scale)
+    return found if ends is None else replace(found, ends=(ends.low, ends.high))
 
 
 def _interval_of(mean: Mean) -> Interval | None:
     if mean.value is None or not math.isfinite(mean.value):
         return None
     error = mean.standard_error
-    half = None if error is None or not math.isfinite(error) else _QUANTILE * error
+    half = None if error is None or not math.isfinite(error) else QUANTILE * error
     return Interval(mean.value, half)

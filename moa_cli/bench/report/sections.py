@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from moa_cli.bench.report.differences import ArmPair, ArmWorth, Differences, differences_of
 from moa_cli.bench.report.published import PUBLISHED, PublishedTable
 from moa_cli.bench.report.scores import ArmScores, Saved, Scores
 from moa_cli.bench.scoring.means import Mean, Metric
@@ -13,6 +14,15 @@ from moa_cli.core.text import plural
 
 _DIGITS = {"%": 1, "of 10": 2, "of 5": 2, "characters": 0}
 _BY_NOBODY = "by nobody"
+_PAIR_HEADS = (
+    *("first", "second", "difference", "95 %", "z", "p", "p (Holm)", "better/worse/equal"),
+    *("shows", "cost ×"),
+)
+_PAIRED = (
+    "over the items that both answered; p: by swapping the two at each item, Holm: corrected for"
+    " the number of pairs; shows: the difference that so many items find in 8 of 10 cases; cost ×:"
+    " what the first costs, in times of the second"
+)
 _INCOMPARABLE = "not comparable with published"
 
 
@@ -45,7 +55,8 @@ class ArmRow:
 class ReportSection:
     """What the runs over one dataset came to, side by side.
 
-    judged: by whom, for all rows; "" if they differ. published: what the MoA paper has.
+    judged: by whom, for all rows; "" if they differ. differences: between the rows with values of
+    one unit and judge. published: what the MoA paper has.
     """
 
     dataset: str
@@ -54,6 +65,12 @@ class ReportSection:
     tables: tuple[TextTable, ...]
     notes: tuple[str, ...]
     published: tuple[PublishedTable, ...]
+    differences: tuple[Differences, ...] = ()
+
+    @property
+    def conclusions(self) -> tuple[str, ...]:
+        """What the differences say, in plain words."""
+        return tuple(told for found in self.differences for told in found.conclusions)
 
 
 def run_names(runs: Iterable[Scores]) -> list[str]:
@@ -96,14 +113,32 @@ def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> ReportSection:
     ]
     if not judged:
         notes.append("numbers of different judges, or of different days, are on different scales")
+    differences = tuple(_differences(rows))
     return ReportSection(
         dataset=dataset,
         judged=judged,
         rows=rows,
-        tables=tuple(_tables(rows, judged)),
+        tables=(*_tables(rows, judged), *map(_intervals, differences), *_paired(differences)),
         notes=tuple(dict.fromkeys(notes)),
         published=tuple(table for table in PUBLISHED if table.dataset == dataset),
+        differences=differences,
     )
+
+
+def _differences(rows: Sequence[ArmRow]) -> Iterator[Differences]:
+    """Of rows with the same items and the same judge."""
+    groups: dict[tuple[str, ...], list[ArmWorth]] = {}
+    for row in rows:
+        values = row.scores.values
+        known = values.by_arm.get(row.arm.arm)
+        if known:
+            key = (row.scores.origin, values.unit, _judged(row.scores))
+            worth = ArmWorth(row.name, row.arm.arm, known, row.arm.cost_per_item.value)
+            groups.setdefault(key, []).append(worth)
+    for (_, unit, _), arms in groups.items():
+        found = differences_of(unit, arms)
+        if found is not None:
+            yield found
 
 
 def _notes(scores: Scores) -> Iterator[str]:
@@ -250,6 +285,64 @@ def _costs(rows: Sequence[ArmRow]) -> TextTable:
             *(_saved(row.name, row.arm.saved) for row in rows if row.arm.saved is not None),
         ),
     )
+
+
+def _intervals(found: Differences) -> TextTable:
+    digits = digits_of("%" if found.unit.endswith("%") else "")
+    return TextTable(
+        title=f"95 % intervals, {found.unit}",
+        heads=("answers of", "mean", "low", "high", "items"),
+        rows=tuple(
+            (
+                arm.name,
+                *(
+                    f"{value:.{digits}f}"
+                    for value in (arm.mean.value or 0.0, interval.low, interval.high)
+                ),
+                f"{len({item for item, _ in arm.values}):,}",
+            )
+            for arm, interval in zip(found.arms, found.intervals, strict=True)
+        ),
+        keys=1,
+    )
+
+
+def _paired(differences: Iterable[Differences]) -> Iterator[TextTable]:
+    for found in differences:
+        if not found.pairs:
+            continue
+        digits = digits_of("%" if found.unit.endswith("%") else "")
+        notes = [_PAIRED]
+        if len(found.pairs) < found.all_of:
+            notes.append(f"each with {found.arms[0].name} only: there are {found.all_of:,} pairs")
+        yield TextTable(
+            title=f"Paired differences ± standard error, {found.unit}",
+            heads=_PAIR_HEADS,
+            rows=tuple(_pair(pair, digits) for pair in found.pairs),
+            keys=2,
+            notes=tuple(notes),
+        )
+
+
+def _pair(pair: ArmPair, digits: int) -> tuple[str, ...]:
+    found = pair.found
+    interval = found.interval
+    return (
+        pair.first.name,
+        pair.second.name,
+        _with_error(found.difference, lambda value: f"{value:.{digits}f}"),
+        f"{interval.low:+.{digits}f} to {interval.high:+.{digits}f}",
+        "–" if found.z is None else f"{found.z:.2f}",
+        _p(found.p),
+        _p(pair.p_holm),
+        f"{found.better:,}/{found.worse:,}/{found.equal:,}",
+        "–" if found.detectable is None else f"{found.detectable:.{digits}f}",
+        "–" if pair.cost_ratio is None else f"{pair.cost_ratio:.1f}",
+    )
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _saved(name: str, saved: Saved) -> str:

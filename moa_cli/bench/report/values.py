@@ -62,6 +62,14 @@ def read_valued(path: Path, judge: str | None, data: Path | None = None) -> Valu
     return ValuedRun(run, values, is_right, tuple(notes))
 
 
+def values_of(run: RunReader, judge: JudgeReader | None) -> AnswerValues:
+    """What a run's answers are worth, by that judge, or by known answers. Raises BenchError."""
+    if judge is not None:
+        return _judged(run, judge)
+    is_right = _is_right(run)
+    return AnswerValues() if is_right is None else _graded(run, is_right)
+
+
 def _only_judge(run: RunReader, notes: list[str]) -> JudgeReader | None:
     """The judge of a run that has one; else a note says why there is none."""
     if len(run.judges) == 1:

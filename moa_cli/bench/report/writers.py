@@ -13,7 +13,13 @@ from typing import Any
 from moa_cli.bench.report.published import PublishedTable
 from moa_cli.bench.report.scores import ArmScores, Scores
 from moa_cli.bench.report.section_charts import charts_of
-from moa_cli.bench.report.sections import ReportSection, TextTable, published_table, run_names
+from moa_cli.bench.report.sections import (
+    ArmRow,
+    ReportSection,
+    TextTable,
+    published_table,
+    run_names,
+)
 from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.means import Metric
 from moa_cli.core.sanitize import one_line
@@ -21,6 +27,8 @@ from moa_cli.core.text import dumps
 from moa_cli.documents.markdown import escaped
 from moa_cli.documents.web_page import CLOSING, opening
 
+# What a report is made of, but does not tell.
+_UNTOLD = ("values", "origin")
 _HEADS = "run,arm,metric,category,value,standard error,n,asked,judge,date"
 
 
@@ -28,6 +36,8 @@ def markdown(sections: Sequence[ReportSection], *, published: bool) -> str:
     parts = ["# Evaluation"]
     for section in sections:
         parts.append(f"## {escaped(section.dataset)}")
+        if section.conclusions:
+            parts.append("\n".join(f"- {escaped(told)}" for told in section.conclusions))
         parts += map(_markdown_table, section.tables)
         if section.notes:
             parts.append("\n".join(f"- {escaped(note)}" for note in section.notes))
@@ -51,7 +61,7 @@ def json_text(runs: Sequence[Scores], sections: Sequence[ReportSection], *, publ
         "runs": [
             {
                 "run": name,
-                **vars(run),
+                **{name: value for name, value in vars(run).items() if name not in _UNTOLD},
                 "path": str(run.path),
                 "judge": _judge(run.judge) if run.judge else None,
                 "arms": list(map(_arm, run.arms)),
@@ -60,10 +70,43 @@ def json_text(runs: Sequence[Scores], sections: Sequence[ReportSection], *, publ
             for name, run in zip(run_names(runs), runs, strict=True)
         ]
     }
+    table["differences"] = [found for section in sections for found in _differences(section)]
     if published:
         figures = [known for section in sections for known in section.published]
         table["published"] = list(map(_published, figures))
     return dumps(table, indent=2) + "\n"
+
+
+def _differences(section: ReportSection) -> Iterator[dict[str, Any]]:
+    for found in section.differences:
+        yield {
+            "dataset": section.dataset,
+            "unit": found.unit,
+            "arms": [
+                {"arm": arm.name, **asdict(arm.mean), **vars(interval)}
+                for arm, interval in zip(found.arms, found.intervals, strict=True)
+            ],
+            "pairs": [
+                {
+                    "first": pair.first.name,
+                    "second": pair.second.name,
+                    "difference": pair.found.difference.value,
+                    "standard_error": pair.found.difference.standard_error,
+                    **vars(pair.found.interval),
+                    "z": pair.found.z,
+                    "p": pair.found.p,
+                    "p_holm": pair.p_holm,
+                    "better": pair.found.better,
+                    "worse": pair.found.worse,
+                    "equal": pair.found.equal,
+                    "items": pair.found.items,
+                    "detectable": pair.found.detectable,
+                    "cost_ratio": pair.cost_ratio,
+                }
+                for pair in found.pairs
+            ],
+            "conclusions": list(found.conclusions),
+        }
 
 
 def _judge(judge: JudgeSettings) -> dict[str, Any]:
@@ -94,19 +137,38 @@ def _published(known: PublishedTable) -> dict[str, Any]:
     return {**values, "rows": rows}
 
 
-def csv_text(runs: Sequence[Scores]) -> str:
-    """A row for each metric of each arm; by category too, and what an item cost and took."""
+def csv_text(runs: Sequence[Scores], sections: Sequence[ReportSection] = ()) -> str:
+    """A row for each metric of each arm; by category too, and what an item cost and took; then one
+    for each difference between two arms."""
     text = io.StringIO()
     text.write(f"{_HEADS}\n")
     writer = csv.writer(text, lineterminator="\n")
     for name, run in zip(run_names(runs), runs, strict=True):
         for arm in (*run.arms, *run.anchors):
             for row in _csv_rows(run, arm):
-                cells = (name, arm.arm, *row)
-                writer.writerow(
-                    [one_line(cell) if isinstance(cell, str) else cell for cell in cells]
-                )
+                writer.writerow(_csv_cells((name, arm.arm, *row)))
+    for section in sections:
+        for arm_row in section.rows:
+            for differing in _csv_differences(section, arm_row):
+                writer.writerow(_csv_cells(differing))
     return text.getvalue()
+
+
+def _csv_cells(cells: Iterable[object]) -> list[object]:
+    return [one_line(cell) if isinstance(cell, str) else cell for cell in cells]
+
+
+def _csv_differences(section: ReportSection, row: ArmRow) -> Iterator[tuple[object, ...]]:
+    """How an arm differs from those that it is compared with."""
+    scores = row.scores
+    run = row.keys[0] if len(row.keys) > 1 else run_names([scores])[0]
+    judge = (scores.judge.model, scores.judge.date) if scores.judge else ("", "")
+    for found in section.differences:
+        for pair in found.pairs:
+            if pair.first.name == row.name:
+                title = f"difference to {pair.second.name} ({found.unit})"
+                mean = astuple(pair.found.difference)
+                yield run, row.arm.arm, title, "", *mean, scores.asked, *judge
 
 
 def _csv_rows(scores: Scores, arm: ArmScores) -> Iterator[tuple[object, ...]]:
@@ -139,6 +201,7 @@ def page(sections: Sequence[ReportSection], *, published: bool) -> Iterator[str]
         if section.judged:
             yield f'<p class="facts">{_plain(f"judged {section.judged}")}</p>\n'
         yield _html_notes(section.notes)
+        yield _html_notes(section.conclusions)
         yield from map(_html_table, section.tables[:1])
         for caption, drawn in charts_of(section, f"chart-{number}"):
             title = _plain(caption)

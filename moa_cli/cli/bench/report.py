@@ -119,7 +119,7 @@ def _written(
     elif form == "json":
         yield writers.json_text(runs, sections, published=published)
     else:
-        yield writers.csv_text(runs)
+        yield writers.csv_text(runs, sections)
 
 
 def _lines(sections: Sequence[ReportSection], width: int, *, published: bool) -> Iterator[str]:
@@ -129,6 +129,8 @@ def _lines(sections: Sequence[ReportSection], width: int, *, published: bool) ->
     for section in sections:
         yield f"{before}{one_line(section.dataset)}\n"
         before = "\n\n"
+        for told in section.conclusions:
+            yield from _note(told, width, "= ")
         for table in section.tables:
             yield "\n"
             yield from _table(table, width)

@@ -225,9 +225,9 @@ def test_charts_of_a_dataset(dataset: str, captions: list[str]) -> None:
         assert text.count(f'<desc id="{description}">') == 1
 
 
-def test_a_chart_shows_an_interval_of_two_standard_errors() -> None:
+def test_a_chart_shows_wilsons_interval() -> None:
     text = html(made("alpaca", ["mixture"]))
-    assert "mixture: 59.8 (95 % interval 56.7 to 62.9)" in text
+    assert "mixture: 59.8 (95 % interval 56.6 to 62.9)" in text
 
 
 @pytest.mark.parametrize("count", [1, 8])
