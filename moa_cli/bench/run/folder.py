@@ -122,10 +122,16 @@ class RunReader:
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
-        """What was asked. Raises BenchError if the dataset's file is missing, damaged, or not what
-        the run read, UsageError if it is not text."""
+        """What was asked, in the dataset's order.
+
+        Raises BenchError if the dataset's file is missing, damaged, or not what the run read,
+        UsageError if it is not text.
+        """
         settings = self.settings
-        return dataset_of(settings.dataset, settings.source, self.data).items[: settings.limit]
+        items = dataset_of(settings.dataset, settings.source, self.data).items
+        if settings.sample is None:
+            return items[: settings.limit]
+        return replace(settings.sample, shuffle=False).of(items)
 
     @cached_property
     def missing(self) -> str:

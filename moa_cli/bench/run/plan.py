@@ -11,6 +11,7 @@ from moa_cli.bench.data.datasets import ASKING_FOR_ANSWER, DATASETS
 from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.loading import Dataset
 from moa_cli.bench.data.released import read_outputs
+from moa_cli.bench.data.sampling import ItemSample
 from moa_cli.bench.run.arms import Arm, best_of, make_arms, with_given, with_parity
 from moa_cli.bench.run.settings import FileDigest, RunSettings
 from moa_cli.bench.scoring.answers import grader_of
@@ -50,6 +51,7 @@ class RunPlan:
     given: Mapping[str, Mapping[str, str]]
     answer_format: str | None = None
     grader: str | None = None
+    sample: ItemSample | None = None
 
     @cached_property
     def _by_category(self) -> dict[str | None, list[Arm]]:
@@ -89,6 +91,7 @@ class RunPlan:
             prompt=AGGREGATE_AND_SYNTHESIZE,
             answer_format=self.answer_format,
             grader=self.grader,
+            sample=self.sample,
         )
 
 
@@ -138,6 +141,7 @@ def make_plan(
     given_files: tuple[Path, ...],
     answer_format: str | None = None,
     grader: str | None = None,
+    sample: ItemSample | None = None,
 ) -> RunPlan:
     """The run that is asked for. It waits for all proposers, unless an option says otherwise.
 
@@ -145,12 +149,12 @@ def make_plan(
     those of the authors' scripts. limit: only the first so many items. given_files: the first
     layer's answers (see `read_outputs`). answer_format: added to each question with a right answer
     (see `format_of`). grader: compares replies with right answers, in place of the dataset's own
-    (see `grader_of`).
+    (see `grader_of`). sample: which items, in place of the first so many.
 
     Raises UsageError if the options contradict each other, the profile or the dataset, BenchError
     if a file cannot be used.
     """
-    items = dataset.items[:limit]
+    items = dataset.items[:limit] if sample is None else sample.of(dataset.items)
     if grader is not None:
         grader_of(grader)
         if not any(item.answer is not None for item in items):
@@ -180,4 +184,5 @@ def make_plan(
         given=given,
         answer_format=answer_format,
         grader=grader,
+        sample=sample,
     )

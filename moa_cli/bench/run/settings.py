@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from moa_cli.bench.data.json_lines import read_table
 from moa_cli.bench.data.loading import DatasetSettings
 from moa_cli.bench.data.released import ReleasedDigest
+from moa_cli.bench.data.sampling import ItemSample
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError
 from moa_cli.core.money import Price, check_price, price_values
@@ -25,7 +26,7 @@ from moa_cli.core.values import load_value
 FORMAT = 1
 # What later versions have added. Where it says nothing, it is left out, so that files are the same
 # to the byte as those of the versions before.
-_ADDED = ("answer_format", "grader", "ratings", "reasoning_tokens", "rubric")
+_ADDED = ("answer_format", "grader", "ratings", "reasoning_tokens", "rubric", "sample")
 # What may differ from start to start of the same work.
 _FREE = (
     *("anchors", "asked", "date", "discrete", "facts", "reasoning_tokens"),
@@ -79,6 +80,7 @@ class RunSettings(WorkSettings):
     first layer's answers. profile: the table of the profile and its name. prompt: the
     instruction that references follow. answer_format: what is added to each question with a right
     answer. grader: what compares replies with right answers, if it is not the dataset's own.
+    sample: which items are asked; None for all, or the first `limit`.
     """
 
     source: str | None = None
@@ -92,9 +94,12 @@ class RunSettings(WorkSettings):
     prompt: str | None = None
     answer_format: str | None = None
     grader: str | None = None
+    sample: ItemSample | None = None
 
     @property
     def asked(self) -> int:
+        if self.sample is not None:
+            return self.sample.items
         whole = self.dataset.items
         return whole if self.limit is None else min(self.limit, whole)
 

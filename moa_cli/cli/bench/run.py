@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from moa_cli.cli.options import (
     takes_profile,
 )
 from moa_cli.cli.output import check_can_confirm, output_width, print_lines, say
+from moa_cli.core.errors import UsageError
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
@@ -51,8 +52,40 @@ def run(
     ],
     limit: Annotated[
         int | None,
-        typer.Option("-n", "--limit", metavar="N", min=1, help="The first N items only."),
+        typer.Option(
+            "-n", "--limit", metavar="N", min=1, help="A sample of N items only (see --sample)."
+        ),
     ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            "--sample",
+            metavar="HOW",
+            help="How -n draws: stratified (from each category its share), random or first; else"
+            " as the run was begun, else stratified.",
+        ),
+    ] = None,
+    sample_seed: Annotated[
+        int | None,
+        typer.Option("--sample-seed", metavar="N", help="Which sample is drawn; else 0."),
+    ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            "--ids", metavar="IDS|@FILE", help="Only these items, by commas, or a file's lines."
+        ),
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option("--category", metavar="NAME", help="Only items of this category; repeatable."),
+    ] = None,
+    shuffle: Annotated[
+        bool,
+        typer.Option(
+            "--shuffle",
+            help="Ask in the order in which items are drawn: a part of the run is a sample, too.",
+        ),
+    ] = False,
     arms: Annotated[
         str,
         typer.Option(
@@ -108,6 +141,7 @@ def run(
 ) -> None:
     """Answer a dataset's items; the same command goes on where it was stopped."""
     from moa_cli.bench.data.loading import data_folder, load_dataset
+    from moa_cli.bench.data.sampling import sample_of
     from moa_cli.bench.run.folder import RunFolder, opened
     from moa_cli.bench.run.plan import format_of, make_plan
     from moa_cli.bench.run.runner import still_to_do
@@ -126,6 +160,14 @@ def run(
         best=best,
         parity=parity,
         limit=limit,
+        sample=sample_of(
+            loaded.items,
+            limit=limit,
+            **_way_to_draw(path, sample, sample_seed),
+            ids=_ids(ids),
+            categories=category or (),
+            shuffle=shuffle,
+        ),
         given_files=tuple(reference_paths or ()),
         answer_format=format_of(loaded, grader) if _adds_format(path, asks_format) else None,
         grader=grader,
@@ -169,6 +211,44 @@ def _adds_format(path: Path, typed: bool | None) -> bool:
     return read_run(path).settings.answer_format is not None
 
 
+def _way_to_draw(path: Path, typed: str | None, seed: int | None) -> dict[str, Any]:
+    """How a sample is drawn: as typed, else as in the run that was begun; those of earlier versions
+    ask the first items. path: the run's folder."""
+    from moa_cli.bench.data.sampling import DRAWS
+    from moa_cli.bench.run.folder import RUN_FILE, read_run
+
+    draw = next((known for known in DRAWS if known == typed), None)
+    if typed is not None and draw is None:
+        raise UsageError(f"--sample: there is no `{typed}`", hint=f"there are {', '.join(DRAWS)}")
+    way: dict[str, Any] = {}
+    if (path / RUN_FILE).exists():
+        begun = read_run(path).settings
+        if begun.sample is not None:
+            way = {"draw": begun.sample.draw, "seed": begun.sample.seed}
+        elif begun.limit is not None:
+            way = {"draw": "first"}
+    if draw is not None:
+        way["draw"] = draw
+    if seed is not None:
+        way["seed"] = seed
+        if draw is None and way.get("draw") == "first":
+            way["draw"] = "stratified"
+    return way
+
+
+def _ids(given: str | None) -> list[str]:
+    """The ids in an option: by commas, or the lines of a file."""
+    from moa_cli.bench.data.items import text_in
+
+    if given is None:
+        return []
+    parts = text_in(Path(given[1:])).splitlines() if given.startswith("@") else given.split(",")
+    found = [name for part in parts if (name := part.strip())]
+    if not found:
+        raise UsageError("--ids: names no item")
+    return found
+
+
 def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
     """What is asked and by whom, and what is there already."""
     from moa_cli.cli.bench.session import where
@@ -177,8 +257,9 @@ def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
     about = {"self": f" (Self-MoA on {plan.best})", "single": f" ({plural(singles, 'model')})"}
     arms = [kind + about.get(kind, "") for kind in plan.kinds]
     of = f" of {len(plan.dataset.items):,}" if len(plan.items) < len(plan.dataset.items) else ""
+    how = f" ({plan.sample.text()})" if plan.sample is not None else ""
     yield (
-        f"{plan.dataset.settings.name}: {len(plan.items):,}{of} items, arms: {', '.join(arms)}"
+        f"{plan.dataset.settings.name}: {len(plan.items):,}{of} items{how}, arms: {', '.join(arms)}"
         + (", settings of the authors' scripts" if plan.parity else "")
     )
     if any(arm.profile.rounds for arm in plan.arms()) and len(plan.arms()) > 1:

@@ -57,7 +57,9 @@ def test_what_is_missing_says_how_to_get_it(moa: Moa, upstream: Upstream) -> Non
 def test_the_first_items_of_the_real_data_are_asked(
     moa: Moa, upstream: Upstream, data: str, name: str
 ) -> None:
-    ran = moa.run("bench", "run", name, "--data", data, "-n", "2", "-y", "--rounds", "0")
+    ran = moa.run(
+        "bench", "run", name, "--data", data, "-n", "2", "--sample", "first", "-y", "--rounds", "0"
+    )
     assert ran.code == 0, ran.err
     lines = item_lines(moa.folder / "runs" / f"{name}-lab")
     ids = {"alpaca": ["0", "1"], "mt": ["81", "82"], "flask": ["20", "29"], "gsm8k": ["9", "28"]}

@@ -134,7 +134,9 @@ def test_flask_is_as_its_own_scripts_write_it(moa: Moa, upstream: Upstream, data
 
 def test_alpaca_is_a_list_in_the_dataset_s_order(moa: Moa, upstream: Upstream, data: Path) -> None:
     upstream.always("agg", Reply(text=lambda request: f"é: {said(request)}"))
-    run = run_alone(moa, "alpaca", "--data", str(data), "-n", "6", "--concurrency", "6")
+    run = run_alone(
+        moa, "alpaca", "--data", str(data), "-n", "6", "--sample", "first", "--concurrency", "6"
+    )
     made = exported(moa, run, "--to", "alpaca")
     asked = json.loads((data / "alpaca_eval/instructions.json").read_bytes())[:6]
     rows = [

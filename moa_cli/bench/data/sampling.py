@@ -1,0 +1,144 @@
+"""Which items of a dataset a run asks: a sample that represents it, items by their ids, or
+categories."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from moa_cli.bench.data.items import Item
+from moa_cli.core.errors import UsageError
+from moa_cli.core.text import nearest, plural
+
+# How a number of items is drawn: from each category its share, without regard to categories, or
+# the first ones.
+Draw = Literal["stratified", "random", "first"]
+DRAWS: tuple[Draw, ...] = get_args(Draw)
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True)
+class ItemSample:
+    """What of a dataset a run asks, as run.json tells it.
+
+    items: how many. limit: at most so many; None is all that fit. draw, seed: how those are drawn.
+    ids, categories: only these; empty is any. shuffle: whether items are asked in the order in
+    which they are drawn, so that what is there when a run is stopped is a sample, too; else in the
+    dataset's.
+    """
+
+    items: int
+    limit: int | None = None
+    draw: Draw = "stratified"
+    seed: int = 0
+    ids: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    shuffle: bool = False
+
+    def of(self, items: Sequence[Item]) -> tuple[Item, ...]:
+        """These items of a dataset."""
+        known = [
+            item
+            for item in items
+            if (not self.ids or item.id in self.ids)
+            and (not self.categories or item.category in self.categories)
+        ]
+        drawn = _drawn(known, self.draw, self.seed)[: self.limit]
+        if self.shuffle:
+            return tuple(drawn)
+        chosen = {item.id for item in drawn}
+        return tuple(item for item in known if item.id in chosen)
+
+    def text(self) -> str:
+        """In words, behind the number of items."""
+        parts = []
+        if self.ids:
+            parts.append("by their ids")
+        if self.categories:
+            parts.append(f"of {', '.join(self.categories)}")
+        if self.draw == "first":
+            parts.append("the first ones")
+        elif self.limit is not None or self.shuffle:
+            how = "drawn by category" if self.draw == "stratified" else "drawn at random"
+            parts.append(f"{how}, seed {self.seed}")
+        if self.shuffle:
+            parts.append("asked in that order")
+        return ", ".join(parts)
+
+
+def sample_of(
+    items: Sequence[Item],
+    *,
+    limit: int | None = None,
+    draw: Draw = "stratified",
+    seed: int = 0,
+    ids: Collection[str] = (),
+    categories: Collection[str] = (),
+    shuffle: bool = False,
+) -> ItemSample | None:
+    """The sample that is asked for; None where it is the whole dataset, or its first items.
+
+    Raises UsageError if there is no item of an id, no category of a name, or nothing is left.
+    """
+    for wanted, there, what in (
+        (ids, [item.id for item in items], "item"),
+        (categories, [item.category for item in items if item.category], "category"),
+    ):
+        for name in wanted:
+            if name not in there:
+                raise _unknown(name, there, what)
+    narrowed = bool(ids or categories or shuffle)
+    if not narrowed and (draw == "first" or limit is None or limit >= len(items)):
+        return None
+    sample = ItemSample(
+        0, limit, draw, seed, tuple(dict.fromkeys(ids)), tuple(dict.fromkeys(categories)), shuffle
+    )
+    count = len(sample.of(items))
+    if not count:
+        raise UsageError("no item has one of these ids and one of these categories")
+    return replace(sample, items=count)
+
+
+def _unknown(name: str, there: Sequence[str], what: str) -> UsageError:
+    near = nearest(name, there)
+    names = list(dict.fromkeys(there))
+    if near:
+        hint = f"did you mean `{near}`?"
+    elif not names:
+        hint = "its items have none"
+    elif len(names) <= _MOST_NAMED:
+        hint = f"there are {', '.join(names)}"
+    else:
+        hint = f"there are {plural(len(names), what)}, such as {', '.join(names[:3])}"
+    return UsageError(f"the dataset has no {what} `{name}`", hint=hint)
+
+
+def _drawn(items: Sequence[Item], draw: Draw, seed: int) -> list[Item]:
+    """The items in the order in which they are drawn, so that a smaller sample is a part of each
+    larger one.
+
+    By category, the next item is of the category whose share of the items so far lags furthest
+    behind (Sainte-Laguë's method, by which parliaments share out their seats). An item's place in
+    its category depends on the seed and its id alone: other items, and other versions of Python,
+    do not change it.
+    """
+    if draw == "first":
+        return list(items)
+    strata: dict[str | None, list[Item]] = defaultdict(list)
+    for item in items:
+        strata[item.category if draw == "stratified" else None].append(item)
+    ranked = []
+    for members in strata.values():
+        members.sort(key=lambda item: _lot(seed, item.id))
+        ranked += [
+            ((place + 0.5) / len(members), _lot(seed, item.id), item)
+            for place, item in enumerate(members)
+        ]
+    return [item for _, _, item in sorted(ranked, key=lambda row: row[:2])]
+
+
+def _lot(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()
