@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
-from moa_cli.bench.report.values import AnswerValues, Unit
+from moa_cli.bench.report.values import AnswerValues, Unit, ValuedRun
 from moa_cli.bench.run.arms import SINGLE
-from moa_cli.bench.run.journal import ANCHOR
+from moa_cli.bench.run.journal import ANCHOR, Result
 from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.bench.scoring.statistics import (
     ConfidenceInterval,
@@ -57,6 +58,26 @@ class ArmPair:
     p_holm: float
     cost_ratio: float | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        found = self.found
+        return {
+            "first": self.first.name,
+            "second": self.second.name,
+            "difference": found.difference.value,
+            "standard_error": found.difference.standard_error,
+            **vars(found.interval),
+            "z": found.z,
+            "p": found.p,
+            "p_holm": self.p_holm,
+            "better": found.better,
+            "worse": found.worse,
+            "equal": found.equal,
+            "items": found.items,
+            "detectable": found.detectable,
+            "cost_ratio": self.cost_ratio,
+        }
+
 
 @dataclass(frozen=True)
 class Differences:
@@ -73,10 +94,17 @@ class Differences:
     all_of: int
     conclusions: tuple[str, ...]
 
-    @property
-    def points(self) -> str:
-        """What a difference is counted in."""
-        return "%-points" if self.unit.endswith("%") else "points"
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, without those of the items."""
+        return {
+            "unit": self.unit,
+            "arms": [
+                {"arm": arm.name, **vars(arm.mean), **vars(interval)}
+                for arm, interval in zip(self.arms, self.intervals, strict=True)
+            ],
+            "pairs": [pair.to_dict() for pair in self.pairs],
+            "conclusions": list(self.conclusions),
+        }
 
 
 def scale_of(unit: str) -> tuple[float, float] | None:
@@ -102,6 +130,28 @@ def differences_of(unit: str, arms: Iterable[ArmWorth]) -> Differences | None:
         all_of=len(pairs),
         conclusions=tuple(_conclusions(known, scale)),
     )
+
+
+def differences_in(valued: ValuedRun) -> Differences | None:
+    """How the arms of a run differ; None where nothing is known of what their answers are worth."""
+    run = valued.run
+    judge = run.judges.get(valued.values.judge or "")
+    values = with_reference(valued.values, judge.settings.against if judge else None)
+    return differences_of(
+        values.unit,
+        [
+            ArmWorth(arm, arm, known, _cost(run.answers.get(arm, {}).values()))
+            for arm, known in values.by_arm.items()
+        ],
+    )
+
+
+def _cost(results: Iterable[Result]) -> float | None:
+    """USD an item; None where a price is unknown, or nothing was paid."""
+    usages = [result.usage for result in results]
+    if not usages or any(usage.unpriced_calls for usage in usages):
+        return None
+    return sum(usage.cost for usage in usages) / len(usages)
 
 
 def _compared(

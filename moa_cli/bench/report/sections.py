@@ -118,7 +118,7 @@ def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> ReportSection:
         dataset=dataset,
         judged=judged,
         rows=rows,
-        tables=(*_tables(rows, judged), *map(_intervals, differences), *_paired(differences)),
+        tables=(*_tables(rows, judged), *difference_tables(differences)),
         notes=tuple(dict.fromkeys(notes)),
         published=tuple(table for table in PUBLISHED if table.dataset == dataset),
         differences=differences,
@@ -287,6 +287,14 @@ def _costs(rows: Sequence[ArmRow]) -> TextTable:
     )
 
 
+def difference_tables(differences: Iterable[Differences]) -> Iterator[TextTable]:
+    """The intervals of arms, and how the arms differ."""
+    for found in differences:
+        yield _intervals(found)
+        if found.pairs:
+            yield _paired(found)
+
+
 def _intervals(found: Differences) -> TextTable:
     digits = digits_of("%" if found.unit.endswith("%") else "")
     return TextTable(
@@ -307,21 +315,18 @@ def _intervals(found: Differences) -> TextTable:
     )
 
 
-def _paired(differences: Iterable[Differences]) -> Iterator[TextTable]:
-    for found in differences:
-        if not found.pairs:
-            continue
-        digits = digits_of("%" if found.unit.endswith("%") else "")
-        notes = [_PAIRED]
-        if len(found.pairs) < found.all_of:
-            notes.append(f"each with {found.arms[0].name} only: there are {found.all_of:,} pairs")
-        yield TextTable(
-            title=f"Paired differences ± standard error, {found.unit}",
-            heads=_PAIR_HEADS,
-            rows=tuple(_pair(pair, digits) for pair in found.pairs),
-            keys=2,
-            notes=tuple(notes),
-        )
+def _paired(found: Differences) -> TextTable:
+    digits = digits_of("%" if found.unit.endswith("%") else "")
+    notes = [_PAIRED]
+    if len(found.pairs) < found.all_of:
+        notes.append(f"each with {found.arms[0].name} only: there are {found.all_of:,} pairs")
+    return TextTable(
+        title=f"Paired differences ± standard error, {found.unit}",
+        heads=_PAIR_HEADS,
+        rows=tuple(_pair(pair, digits) for pair in found.pairs),
+        keys=2,
+        notes=tuple(notes),
+    )
 
 
 def _pair(pair: ArmPair, digits: int) -> tuple[str, ...]:

@@ -70,43 +70,15 @@ def json_text(runs: Sequence[Scores], sections: Sequence[ReportSection], *, publ
             for name, run in zip(run_names(runs), runs, strict=True)
         ]
     }
-    table["differences"] = [found for section in sections for found in _differences(section)]
+    table["differences"] = [
+        {"dataset": section.dataset, **found.to_dict()}
+        for section in sections
+        for found in section.differences
+    ]
     if published:
         figures = [known for section in sections for known in section.published]
         table["published"] = list(map(_published, figures))
     return dumps(table, indent=2) + "\n"
-
-
-def _differences(section: ReportSection) -> Iterator[dict[str, Any]]:
-    for found in section.differences:
-        yield {
-            "dataset": section.dataset,
-            "unit": found.unit,
-            "arms": [
-                {"arm": arm.name, **asdict(arm.mean), **vars(interval)}
-                for arm, interval in zip(found.arms, found.intervals, strict=True)
-            ],
-            "pairs": [
-                {
-                    "first": pair.first.name,
-                    "second": pair.second.name,
-                    "difference": pair.found.difference.value,
-                    "standard_error": pair.found.difference.standard_error,
-                    **vars(pair.found.interval),
-                    "z": pair.found.z,
-                    "p": pair.found.p,
-                    "p_holm": pair.p_holm,
-                    "better": pair.found.better,
-                    "worse": pair.found.worse,
-                    "equal": pair.found.equal,
-                    "items": pair.found.items,
-                    "detectable": pair.found.detectable,
-                    "cost_ratio": pair.cost_ratio,
-                }
-                for pair in found.pairs
-            ],
-            "conclusions": list(found.conclusions),
-        }
 
 
 def _judge(judge: JudgeSettings) -> dict[str, Any]:

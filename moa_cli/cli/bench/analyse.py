@@ -22,6 +22,7 @@ from moa_cli.terminal.table import Column
 if TYPE_CHECKING:
     from moa_cli.bench.analysis import Analysis, ArmAnalysis, UsageShare
     from moa_cli.bench.analysis.similarity import MeanSimilarity
+    from moa_cli.bench.report.differences import Differences
     from moa_cli.bench.scoring.means import Mean
 
 
@@ -46,26 +47,31 @@ def analyse(
     """Tell what a mixture made of its proposals: likeness, agreement, layers, time and cost."""
     from moa_cli.bench.analysis import analyse
     from moa_cli.bench.analysis.similarity import json_values
+    from moa_cli.bench.report.differences import differences_in
     from moa_cli.bench.report.values import read_valued
 
     valued = read_valued(run, judge, data)
     tell_if_long(valued.run.settings.asked)
     found = analyse(valued, control)
+    differences = differences_in(valued)
     if json:
-        text = dumps(json_values(found), indent=2) + "\n"
+        told = differences.to_dict() if differences else None
+        text = dumps({**json_values(found), "differences": told}, indent=2) + "\n"
     else:
-        lines = _lines(found, output_width() if output is None else 80)
+        lines = _lines(found, differences, output_width() if output is None else 80)
         text = "".join(f"{line}\n" for line in lines)
     put(text, output, BenchError)
 
 
-def _lines(found: Analysis, width: int) -> Iterator[str]:
+def _lines(found: Analysis, differences: Differences | None, width: int) -> Iterator[str]:
     worth = "answers of unknown worth"
     if found.unit:
         by = "by known answers" if found.judge is None else f"judged by {found.judge}"
         worth = f"{found.unit}, {by}"
     head = f"{found.dataset}: {plural(found.asked, 'item')}; {worth}"
     yield from noted([head, "Means ± standard error; n: the values behind a mean."], width, "")
+    if differences is not None:
+        yield from _differences(differences, width)
     for arm in found.arms:
         yield ""
         yield ""
@@ -75,6 +81,20 @@ def _lines(found: Analysis, width: int) -> Iterator[str]:
     if found.notes:
         yield ""
         yield from noted(found.notes, width)
+
+
+def _differences(found: Differences, width: int) -> Iterator[str]:
+    """What the arms are worth, compared item by item."""
+    from moa_cli.bench.report.sections import difference_tables
+
+    yield from noted(found.conclusions, width, "= ")
+    for text_table in difference_tables([found]):
+        columns = [
+            Column(head, [row[place] for row in text_table.rows], right=place >= text_table.keys)
+            for place, head in enumerate(text_table.heads)
+        ]
+        yield from table(text_table.title, columns, width)
+        yield from noted(text_table.notes, width, "")
 
 
 def _measures(

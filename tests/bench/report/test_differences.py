@@ -178,3 +178,14 @@ def test_the_position_of_an_output_is_told_with_its_error() -> None:
     even = {name: [(50.0 + int(name) % 5, first)] for name, [(_, first)] in judged.items()}
     assert "no effect of which output the judge sees first is shown" in (position_note(even) or "")
     assert position_note({"1": [(50.0, True)]}) is None
+
+
+def test_analyse_tells_the_same_differences(moa: Moa) -> None:
+    file = write_questions(moa.folder / "data", "gsm8k", 20)
+    run = write_run(moa.folder / "runs" / "both", file, {"mixture": [1], SINGLE: range(12)})
+    [reported] = told(moa, run)
+    analysed = json.loads(moa.run("bench", "analyse", str(run), "--json").out)["differences"]
+    assert {"dataset": "gsm8k", **analysed} == reported
+    text = moa.run("bench", "analyse", str(run)).text
+    assert f"= mixture beats {SINGLE} by 55.0 ± " in text
+    assert "Paired differences ± standard error, right answers, %" in text
