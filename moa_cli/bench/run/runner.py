@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,17 @@ from moa_cli.bench.run.journal import CallAnswer, CallRecord, Result, TurnResult
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import Replay, RunContext
 from moa_cli.core.conversation import Conversation, Failure, Proposal, Turn, Usage
-from moa_cli.core.errors import BadResponse
+from moa_cli.core.errors import (
+    AnswerRefused,
+    AuthenticationFailed,
+    BadResponse,
+    ContentFiltered,
+    ContextTooLong,
+    LocalModelUnavailable,
+    ModelNotFound,
+    NoCredit,
+    SchemaMismatch,
+)
 from moa_cli.core.events import (
     AggregatorStarted,
     Event,
@@ -55,6 +66,59 @@ def _has_ended(results: Results, work: Work, *, well: bool) -> bool:
     return error is None or not well
 
 
+# Items in progress until the first has been answered by all arms: they are the preflight of each
+# model, whose calls the run needs anyway.
+_SCOUTS = 4
+_MOST_FAILURES = 1000
+# Items that a model may fail alike, one after another, before the run stops.
+STOP_AFTER = 3
+# What fails alike for every item.
+_PERMANENT = frozenset(
+    error.__name__
+    for error in (AuthenticationFailed, NoCredit, ModelNotFound, LocalModelUnavailable)
+)
+# What is the prompt's doing or the model's own word.
+_OF_THE_ITEM = frozenset(
+    error.__name__ for error in (AnswerRefused, ContentFiltered, ContextTooLong, SchemaMismatch)
+)
+
+
+@dataclass
+class _Watch:
+    """Tells when a model is dead: it failed alike for so many items in a row.
+
+    That many, where the kind of failure is one that stays (no such model, no key, no credit). Twice
+    as many for any other, and only if the model has not answered at all: an endpoint that is down
+    for a moment comes back. limit: 0 never tells.
+    """
+
+    limit: int
+    _answered: set[str] = field(default_factory=set)
+    _failed: dict[str, tuple[str, set[str]]] = field(default_factory=dict)
+
+    def answered(self, model: str) -> None:
+        """A call of it, made now, has been answered."""
+        self._answered.add(model)
+        self._failed.pop(model, None)
+
+    def failed(self, result: Result) -> Failure | None:
+        """The item has failed; why the run is not to go on, if it is not."""
+        turns = result.turns[-1:]
+        for answer in (answer for turn in turns for answer in turn.answers()):
+            error = answer.error
+            if error is None or not _spoils(error) or error.kind in _OF_THE_ITEM:
+                continue
+            kind, items = self._failed.get(answer.model, ("", set()))
+            items = {*items, result.item} if kind == error.kind else {result.item}
+            self._failed[answer.model] = error.kind, items
+            permanent = error.kind in _PERMANENT
+            most = self.limit if permanent else 2 * self.limit
+            if 0 < most <= len(items) and (permanent or answer.model not in self._answered):
+                told = f"{answer.model} failed for {len(items):,} items in a row: {error.message}"
+                return Failure(error.kind, told, error.hint)
+        return None
+
+
 class _Capped(Exception):
     """A cap was reached before a layer."""
 
@@ -69,9 +133,10 @@ class Runner:
 
     limits: the engine's, for each turn; its slots are those of the item, and as many items as calls
     are in progress. told: called with each result, as soon as it is written down. partial: whether
-    a turn that lost a proposer, or was answered by a fallback, is a result.
+    a turn that lost a proposer, or was answered by a fallback, is a result. stop_after: items in a
+    row that a model may fail alike before the run stops; 0 is any number.
 
-    capped: why the run ended early, if a cap was reached.
+    capped: why the run ended early, if a cap was reached. stopped: why, if a model is dead.
     """
 
     results: Results
@@ -79,11 +144,24 @@ class Runner:
     limits: Limits
     told: Callable[[Result], None]
     partial: bool
+    stop_after: int = STOP_AFTER
     capped: Failure | None = None
     _failed: set[tuple[str, str]] = field(default_factory=set)
+    stopped: Failure | None = None
+    # What failed last: enough to tell why a run has stopped, and no more than memory has room for.
+    _failures: deque[Result] = field(default_factory=lambda: deque(maxlen=_MOST_FAILURES))
+    _scouted: asyncio.Event = field(default_factory=asyncio.Event)
     # Items that are neither done nor waiting for room below a cap.
     _running: int = 0
     _ended: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def __post_init__(self) -> None:
+        self._watch = _Watch(self.stop_after)
+
+    def ended(self, record: CallRecord) -> None:
+        """A call has been made and has ended."""
+        if record.error is None:
+            self._watch.answered(record.model)
 
     async def run(self, whole: Sequence[Work], todo: Iterable[Work]) -> None:
         """Do what is left of the whole; what fails is tried once more at the end. Raises OSError.
@@ -94,8 +172,11 @@ class Runner:
         Cancelled, it leaves no call behind, and what has ended is written down.
         """
         await self._pass(todo, last=False)
-        if self._failed:
-            failed, self._failed = self._failed, set()
+        failed, self._failed = self._failed, set()
+        if self.stopped is not None:
+            for result in self._failures:
+                self._keep(result)
+        elif failed:
             await self._pass((work for work in todo if work.name in failed), last=True)
         if all(_has_ended(self.results, work, well=False) for work in whole):
             self.results.finish([work.name for work in whole])
@@ -106,33 +187,58 @@ class Runner:
         queue = (list(group) for _, group in groups)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for _ in range(self.limits.concurrency):
-                    tasks.create_task(self._work_off(queue, last=last))
+                for number in range(self.limits.concurrency):
+                    scouts = number < _SCOUTS
+                    tasks.create_task(self._work_off(queue, last=last, scouts=scouts))
         except BaseExceptionGroup as several:
             # Of one bug or full disk, many workers may tell at once.
             raise several.exceptions[0] from None
 
-    async def _work_off(self, queue: Iterator[list[Work]], *, last: bool) -> None:
-        for group in queue:
-            self._running += 1
-            try:
-                for work in group:
-                    result = await self.result(work)
-                    if result is None:
-                        return
-                    if result.error is not None and not last:
-                        self._failed.add(work.name)
-                        continue
-                    self.results.add(result)
-                    self.told(result)
-            finally:
-                self._running -= 1
-                async with self._ended:
-                    self._ended.notify_all()
+    async def _work_off(self, queue: Iterator[list[Work]], *, last: bool, scouts: bool) -> None:
+        """scouts: whether it begins at once, or when an item has shown that all models answer."""
+        if not scouts:
+            await self._scouted.wait()
+        try:
+            for group in queue:
+                if not await self._group(group, last=last):
+                    return
+        finally:
+            self._scouted.set()
+
+    async def _group(self, group: Sequence[Work], *, last: bool) -> bool:
+        """All arms of an item; whether the run goes on."""
+        self._running += 1
+        well = True
+        try:
+            for work in group:
+                result = await self.result(work)
+                if result is None:
+                    return False
+                if result.error is None:
+                    self._keep(result)
+                    continue
+                well = False
+                self.stopped = self.stopped or self._watch.failed(result)
+                if last:
+                    self._keep(result)
+                else:
+                    self._failed.add(work.name)
+                    self._failures.append(result)
+        finally:
+            self._running -= 1
+            async with self._ended:
+                self._ended.notify_all()
+        if well:
+            self._scouted.set()
+        return True
+
+    def _keep(self, result: Result) -> None:
+        self.results.add(result)
+        self.told(result)
 
     async def result(self, work: Work) -> Result | None:
-        """What comes of it; None if a cap does not let it."""
-        while self.capped is None:
+        """What comes of it; None if a cap does not let it, or a model is dead."""
+        while self.capped is None and self.stopped is None:
             try:
                 return await self._converse(work)
             except _Capped as reached:

@@ -18,6 +18,16 @@ MaxCost = Annotated[
     max_cost_option("Most that the whole run may cost, all its sessions together."),
 ]
 
+StopAfter = Annotated[
+    int | None,
+    typer.Option(
+        "--stop-after",
+        metavar="N",
+        min=0,
+        help="Stop when a model failed alike for so many items in a row; 0 never stops, else 3.",
+    ),
+]
+
 
 def judge_option(help: str) -> Any:
     """The option that names a judge of a run. help: what holds without it, too."""

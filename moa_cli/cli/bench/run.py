@@ -10,7 +10,7 @@ import typer
 
 from moa_cli.bench.scoring.rules import GRADERS, SCORERS
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.options import MaxCost, capped_exit
+from moa_cli.cli.bench.options import MaxCost, StopAfter, capped_exit
 from moa_cli.cli.exit_codes import FAILED
 from moa_cli.cli.options import (
     ARMS_HELP,
@@ -21,6 +21,7 @@ from moa_cli.cli.options import (
     YesBeforeSending,
     arm_names,
     takes_profile,
+    typed_or,
 )
 from moa_cli.cli.output import check_can_confirm, output_width, print_lines, say
 from moa_cli.core.errors import UsageError
@@ -126,6 +127,7 @@ def run(
     ] = None,
     provider_concurrency: ProviderConcurrency = None,
     max_cost: MaxCost = None,
+    stop_after: StopAfter = None,
     yes: YesBeforeSending = False,
     data: Data = None,
     output: Annotated[
@@ -144,7 +146,7 @@ def run(
     from moa_cli.bench.data.sampling import sample_of
     from moa_cli.bench.run.folder import RunFolder, opened
     from moa_cli.bench.run.plan import format_of, make_plan
-    from moa_cli.bench.run.runner import still_to_do
+    from moa_cli.bench.run.runner import STOP_AFTER, still_to_do
     from moa_cli.bench.run.settings import differences
     from moa_cli.cli.bench.session import Job, SessionOptions, session
 
@@ -178,6 +180,7 @@ def run(
         max_cost=max_cost,
         yes=yes,
         live=live,
+        stop_after=typed_or(stop_after, STOP_AFTER),
     )
     with opened(path, RunFolder) as folder:
         grown = folder.go_on(plan)

@@ -18,7 +18,7 @@ from moa_cli.bench.run.folder import State, StateFolder
 from moa_cli.bench.run.journal import CallRecord, Judgement, Result
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import RunContext
-from moa_cli.bench.run.runner import Results, Runner
+from moa_cli.bench.run.runner import STOP_AFTER, Results, Runner
 from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, TERMINATED
@@ -59,6 +59,7 @@ class SessionOptions:
     yes: bool
     live: bool | None
     save: bool | None = None
+    stop_after: int = STOP_AFTER
 
 
 class Plan(Protocol):
@@ -281,6 +282,7 @@ async def _work(
 
     def ended(record: CallRecord) -> None:
         progress.spent += record.usage
+        runner.ended(record)
 
     def told(result: Result) -> None:
         if result.error is None:
@@ -296,7 +298,7 @@ async def _work(
         ledger = lru_cache(_MOST_TURNS)(lambda _item, _turn: book.begin_turn())
     slots = partial(limiter.slots, provider_of)
     shared = RunContext(pool, job.folder.journal, slots, facts, job.given, ended, ledger)
-    runner = Runner(job.results, shared, limits, told, job.partial)
+    runner = Runner(job.results, shared, limits, told, job.partial, job.options.stop_after)
     view.start()
     try:
         if job.prepare is not None:
@@ -307,6 +309,11 @@ async def _work(
     finally:
         view.close()
         await pool.aclose()
+    if runner.stopped is not None:
+        hint = f" ({runner.stopped.hint})" if runner.stopped.hint else ""
+        say(f"stopped: {runner.stopped.message}{hint}")
+        if job.goes_on:
+            say("put it right, and the same command goes on; no call is paid for again")
     return runner.capped
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-import signal
 
 import pytest
 
-from tests.bench.run.test_resume import stopped
 from tests.support.bench.folders import write_judge
-from tests.support.bench.own_runs import answered_twice, item_lines, write_prompts
+from tests.support.bench.own_runs import (
+    ANSWER,
+    answered_twice,
+    call_lines,
+    item_lines,
+    write_prompts,
+)
 from tests.support.bench.tables import jsonl_rows
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Upstream
@@ -109,8 +113,12 @@ def test_a_growth_that_is_killed_goes_on(moa: Moa, upstream: Upstream) -> None:
     start = ["bench", "run", prompts, "-y", "-o", "run", "--concurrency", "4"]
     assert moa.run(*start, "-p", "two", "-n", "20").code == 0
     wider = [*start, "-p", "three"]
-    code, _ = stopped(moa, upstream, wider, moa.folder / "run", 60 + 25, signal.SIGKILL)
-    assert code == -signal.SIGKILL
+    upstream.enqueue("*", *[ANSWER] * 25)
+    upstream.always("*", Reply(stall_after=0))
+    with moa.start(*wider) as process:
+        upstream.wait_for(lambda: len(call_lines(moa.folder / "run")) == 60 + 25)
+        process.kill()
+    upstream.always("*", ANSWER)
     assert moa.run(*wider).code == 0
     assert answered_twice(upstream) == []
     assert moa.run(*wider, "-o", "fresh").code == 0
