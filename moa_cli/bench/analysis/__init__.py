@@ -26,7 +26,7 @@ from moa_cli.bench.data.released import read_outputs
 from moa_cli.bench.report.values import ValuedRun
 from moa_cli.bench.run.arms import SINGLE
 from moa_cli.bench.run.folder import RunReader
-from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds, sum_seconds
+from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds, shortened_lines, sum_seconds
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BenchError, UsageError
@@ -240,5 +240,7 @@ def _notes(run: RunReader, arms: Sequence[ArmAnalysis], similarity: Similarity) 
     for arm in arms:
         if arm.items < asked:
             yield f"partial: {arm.arm} has {arm.items:,} of {asked:,} items"
+    mixing = {arm.arm for arm in arms}
+    yield from shortened_lines(result for result in run.results if result.arm in mixing)
     if BLEU not in similarity.names:
         yield "no BLEU: it needs sacrebleu (pip install 'moa-chat[bench]')"

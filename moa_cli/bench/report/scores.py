@@ -12,7 +12,7 @@ from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.report.differences import position_note, with_reference
 from moa_cli.bench.report.values import AnswerValues, values_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
-from moa_cli.bench.run.journal import ANCHOR, Result, cut_line, path_seconds, sum_seconds
+from moa_cli.bench.run.journal import ANCHOR, Result, path_seconds, shortened_lines, sum_seconds
 from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.answers import Grader, Verdict
 from moa_cli.bench.scoring.means import Figures, Mean, Metric, mean_of, proportion_of, share_of
@@ -239,8 +239,7 @@ def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
     asked, whole = run.settings.asked, run.settings.dataset.items
     if asked < whole:
         yield f"{asked:,} of {whole:,} items: not comparable with published figures"
-    if cut := cut_line(run.results):
-        yield cut
+    yield from shortened_lines(run.results)
     told = judge and judge.settings
     original = kind_of(judge).original if judge else ""
     if told and original and run.settings.dataset.known:

@@ -108,21 +108,44 @@ class Result:
         return self.arm, self.item
 
 
-def cut_line(results: Iterable[Result]) -> str | None:
-    """How many replies and proposals of these results were cut, in words; None if none was."""
-    counts = {"replies": [0, 0], "proposals": [0, 0], "reviews": [0, 0]}
-    for turn in (turn for result in results for turn in result.turns):
+def shortened_lines(results: Iterable[Result]) -> list[str]:
+    """How many answers of these results were cut, and how many turns were sent shortened answers
+    of others, in words; [] if none was."""
+    cuts: dict[str, list[int]] = {"replies": [0, 0], "proposals": [0, 0], "reviews": [0, 0]}
+    cut_by_arm: Counter[str] = Counter()
+    trimmed_by_arm: Counter[str] = Counter()
+    turns = 0
+    for arm, turn in ((result.arm, turn) for result in results for turn in result.turns):
+        turns += 1
+        trimmed_by_arm[arm] += turn.trimmed
         proposals = [answer for layer in turn.proposals for answer in layer]
         reviews = [answer for layer in turn.reviews for answer in layer]
         replies = [turn.reply] if turn.reply is not None else []
         told = (("replies", replies), ("proposals", proposals), ("reviews", reviews))
         for name, answers in told:
-            for answer in answers:
-                if answer.error is None:
-                    counts[name][0] += cut_text(answer.finish_reason) is not None
-                    counts[name][1] += 1
-    cuts = [f"{cut:,} of {asked:,} {name}" for name, (cut, asked) in counts.items() if cut]
-    return f"cut (see `finish_reason`): {', '.join(cuts)}" if cuts else None
+            found = [answer for answer in answers if answer.error is None]
+            cut = sum(cut_text(answer.finish_reason) is not None for answer in found)
+            cuts[name][0] += cut
+            cuts[name][1] += len(found)
+            cut_by_arm[arm] += cut
+    lines = []
+    parts = [f"{cut:,} of {asked:,} {name}" for name, (cut, asked) in cuts.items() if cut]
+    if parts:
+        lines.append(f"cut (see `finish_reason`): {', '.join(parts)}{_by_arm(cut_by_arm)}")
+    if trimmed := trimmed_by_arm.total():
+        lines.append(
+            f"trimmed: in {trimmed:,} of {turns:,} turns, proposals were shortened to fit a model's"
+            f" context{_by_arm(trimmed_by_arm)}"
+        )
+    return lines
+
+
+def _by_arm(counts: Counter[str]) -> str:
+    """The counts by arm, where there are several."""
+    if len(counts) < 2:
+        return ""
+    told = (f"{arm} {count:,}" for arm, count in counts.items() if count)
+    return f"; by arm: {', '.join(told)}"
 
 
 @dataclass(frozen=True)

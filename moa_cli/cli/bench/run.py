@@ -277,7 +277,7 @@ def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
 
 def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     """A table of the arms, what failed, and what the run took in all."""
-    from moa_cli.bench.run.journal import cut_line
+    from moa_cli.bench.run.journal import shortened_lines
     from moa_cli.core.conversation import Usage
     from moa_cli.terminal.table import Column, table_lines
     from moa_cli.terminal.usage import spent_lines
@@ -305,8 +305,7 @@ def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     if there < expected:
         lines.append(f"partial: {there:,} of {expected:,}")
     lines += _failures([result for results in failed for result in results])
-    if cut := cut_line(folder.results.values()):
-        lines.append(cut)
+    lines += shortened_lines(folder.results.values())
     if journal.spent.calls:
         lines += spent_lines({"spent in all": journal.spent})
     return lines

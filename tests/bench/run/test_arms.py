@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -184,3 +185,27 @@ def test_answers_that_were_cut_are_counted(moa: Moa, upstream: Upstream) -> None
     assert ran.code == 0, ran.err
     assert "cut (see `finish_reason`): 2 of 4 proposals" in ran.text
     assert "2 of 4 proposals" in moa.run("bench", "report", "runs/mine-two").text
+
+
+def test_cut_and_trimmed_answers_are_told_everywhere_by_arm(moa: Moa, upstream: Upstream) -> None:
+    long = Reply(text="word " * 3000)
+    upstream.always("a", long)
+    upstream.always("b", replace(long, finish_reason="length"))
+    aggregator = {"model": "lab:agg", "context": 4000, "max_tokens": 500}
+    moa.profile("two", "a", "b", aggregator=aggregator)
+    start = ["bench", "run", write_prompts(moa, 2), "-p", "two", "-y", "--arms", "mixture,single"]
+    ran = moa.run(*start)
+    assert ran.code == 0, ran.err
+    cut = (
+        "cut (see `finish_reason`): 2 of 8 replies, 2 of 4 proposals;"
+        " by arm: mixture 2, single:lab:b 2"
+    )
+    trimmed = "trimmed: in 2 of 8 turns, proposals were shortened to fit a model's context"
+    told = [ran.text, moa.run("bench", "report", "runs/mine-two").text]
+    for text in told:
+        words = " ".join(text.split())
+        assert cut in words
+        assert f"{trimmed}; by arm: mixture 2" in words
+    words = " ".join(moa.run("bench", "analyse", "runs/mine-two").text.split())
+    assert "cut (see `finish_reason`): 2 of 4 proposals" in words
+    assert "trimmed: in 2 of 2 turns" in words
