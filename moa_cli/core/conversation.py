@@ -279,6 +279,7 @@ RARE = frozenset(
         "decision",
         "report",
         "summary_so_far",
+        "from_cache",
     }
 )
 

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
-from moa_cli.bench.run.journal import CallJournal, call_key, occurrence_key
+from moa_cli.bench.run.call_cache import CallCache
+from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurrence_key
 from moa_cli.core.conversation import Conversation, Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ContextTooLong
@@ -108,7 +109,7 @@ class _ForeseenCall:
 class RunEstimator:
     """Adds up what items will take, one arm after another.
 
-    model_id: a model's id at its endpoint, by its name. given: see `replay.RunContext`.
+    model_id: a model's id at its endpoint, by its name. given, cache: see `replay.RunContext`.
 
     A reply that is written with reviews is not looked for in the journal: what is made of them is
     the strategy's business. Nor does it need to be: it is the last call of its turn.
@@ -118,6 +119,7 @@ class RunEstimator:
     facts: Mapping[str, ModelInfo]
     given: Mapping[str, Mapping[str, str]]
     model_id: Callable[[str], str]
+    cache: CallCache | None = None
     total: RunEstimate = field(default_factory=RunEstimate)
     # Calls that another arm will have made by then, and whether it makes them in any case.
     _coming: dict[str, bool] = field(default_factory=dict)
@@ -192,8 +194,12 @@ class RunEstimator:
             known = (at.earlier, asked.before, asked.reviews)
             key = _hash([key, asked.purpose, *map(_identities, known)])
         equal[key] += 1
-        key = occurrence_key(key, equal[key] - 1)
+        sample = equal[key] - 1
+        key = occurrence_key(key, sample)
         record = self.journal.find(key)
+        if record is None and self.cache is not None and not (unsaid or asked.reviews):
+            call = CallRecord(key, at.item.id, at.turn, settings.model)
+            record = self.cache.find(call, request, sample)
         if record is not None:
             return _Said(record.text, 0, key)
         coming = _Said(None, settings.max_tokens or ASSUMED_TOKENS, key)

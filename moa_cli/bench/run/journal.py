@@ -195,7 +195,8 @@ class CallRecord:
     endpoint told none. seconds: from the request to the end; first_token likewise.
     when: its end, seconds since 1970. logprobs: see `Delta`. error: why there is no whole answer.
     Such a call is made again, but counts as spent. citations: see `CallAnswer`. number_logprobs: of
-    the tokens of numbers in the answer, where log-probabilities were asked for.
+    the tokens of numbers in the answer, where log-probabilities were asked for. from_cache:
+    whether another run made it, and paid for it (`CallCache`).
     """
 
     key: str
@@ -214,6 +215,7 @@ class CallRecord:
     error: str | None = None
     citations: tuple[Citation, ...] = ()
     number_logprobs: tuple[NumberToken, ...] = ()
+    from_cache: bool = False
 
 
 def call_key(item: str, turn: int, model: str, request: Request) -> str:
@@ -258,6 +260,7 @@ class CallJournal:
     work is done: what a start that was killed had begun counts as spent.
 
     path: None keeps them in memory. spent: what all of them took, those without an answer included.
+    saved: what those took that other runs had made.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -265,14 +268,17 @@ class CallJournal:
         self._begun = None if path is None else Lines(path.with_name(BEGUN))
         self._in_flight: Counter[str] = Counter()
         self._entries: dict[str, CallRecord] = {}
-        self.spent = Usage()
+        self.spent = self.saved = Usage()
         if path is None:
             return
         for entry in read_lines(path, read_record):
             self._take(entry)
 
     def _take(self, entry: CallRecord) -> None:
-        self.spent += entry.usage
+        if entry.from_cache:
+            self.saved += entry.usage
+        else:
+            self.spent += entry.usage
         if entry.error is None:
             self._entries[entry.key] = entry
 

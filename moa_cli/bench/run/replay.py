@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from moa_cli.bench.run.call_cache import CallCache
 from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurrence_key
 from moa_cli.bench.scoring.rating_logprobs import number_tokens
 from moa_cli.core.conversation import Citation, Usage
@@ -31,7 +32,7 @@ class RunContext:
     slots: the way in for the calls of the item of that place. facts: on each model, as known when
     the run began. given: answers that are there already, by model name and item. ended: told of
     each call that was made, as soon as it is written down. ledger: where calls are written down
-    before they are made, by item and turn; None keeps none.
+    before they are made, by item and turn; None keeps none. cache: of the calls of other runs.
     """
 
     clients: Clients
@@ -41,6 +42,7 @@ class RunContext:
     given: Mapping[str, Mapping[str, str]]
     ended: Callable[[CallRecord], None]
     ledger: Callable[[str, int], TurnLedger] | None = None
+    cache: CallCache | None = None
 
 
 @dataclass
@@ -95,6 +97,13 @@ class _ReplayClient:
         elif record is not None:
             why = "replay: the journal of the run holds its answer"
             _LOG.write("call not made", model=self.model, item=replay.item, why=why)
+        elif shared.cache is not None:
+            asked = CallRecord(key, replay.item, replay.turn, self.model)
+            record = shared.cache.find(asked, request, place.sample)
+            if record is not None:
+                why = "the cache holds its answer"
+                _LOG.write("call not made", model=self.model, item=replay.item, why=why)
+                shared.journal.add(record)
         if record is not None:
             replay.answered[place.layer, place.index] = record
             yield _whole(record)
@@ -120,6 +129,8 @@ class _ReplayClient:
         record = call.end("it gave no answer" if empty else None)
         if not empty:
             replay.answered[place.layer, place.index] = record
+            if shared.cache is not None:
+                shared.cache.add(record, request, place.sample)
 
     async def models(self) -> list[ModelInfo]:
         return await self.inner.models() if self.inner else []

@@ -31,6 +31,7 @@ from moa_cli.core.text import plural
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
+    from moa_cli.bench.run.call_cache import CallCache
     from moa_cli.bench.run.folder import RunFolder
     from moa_cli.bench.run.journal import CallJournal, Result
     from moa_cli.bench.run.plan import RunPlan
@@ -129,6 +130,14 @@ def run(
     max_cost: MaxCost = None,
     stop_after: StopAfter = None,
     yes: YesBeforeSending = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="FOLDER",
+            help="Share calls with all runs that name this folder: equal requests are paid once.",
+        ),
+    ] = None,
     data: Data = None,
     output: Annotated[
         Path | None,
@@ -189,7 +198,9 @@ def run(
         capped: Failure | None = None
         todo = still_to_do(plan.work(), folder)
         if todo:
-            code, capped = session(Job(plan, folder, folder, options, given=plan.given), todo)
+            shared = _call_cache(cache, plan) if cache else None
+            job = Job(plan, folder, folder, options, given=plan.given, cache=shared)
+            code, capped = session(job, todo)
             if code:
                 raise typer.Exit(code)
         elif folder.settings is not None and any(differences(folder.settings, plan.settings())):
@@ -202,6 +213,14 @@ def run(
     if failed:
         say(f"{failed} failed; the same command tries them again")
         raise typer.Exit(FAILED)
+
+
+def _call_cache(folder: Path, plan: RunPlan) -> CallCache:
+    from moa_cli.bench.run.call_cache import CallCache
+
+    providers = wiring.providers()
+    items = (work.item for work in plan.work())
+    return CallCache(folder, lambda model: providers.provider_of(model).base_url or "", items)
 
 
 def _adds_format(path: Path, typed: bool | None) -> bool:
@@ -306,6 +325,8 @@ def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
         lines.append(f"partial: {there:,} of {expected:,}")
     lines += _failures([result for results in failed for result in results])
     lines += shortened_lines(folder.results.values())
+    if journal.saved.calls:
+        lines.append(f"{plural(journal.saved.calls, 'call')} came from the cache")
     if journal.spent.calls:
         lines += spent_lines({"spent in all": journal.spent})
     return lines

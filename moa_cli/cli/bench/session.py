@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import typer
 
+from moa_cli.bench.run.call_cache import CallCache
 from moa_cli.bench.run.estimate import MARGIN, RunEstimate, RunEstimator
 from moa_cli.bench.run.folder import State, StateFolder
 from moa_cli.bench.run.journal import CallRecord, Judgement, Result
@@ -97,7 +98,8 @@ class Job:
     prepare: see `Prepare`. given: answers that are there already, by model name and item.
     partial: see `Runner`. goes_on: whether the same command does, where this one was stopped.
     called: what a failed result is called by. amount: how much is to be done, and what is left of
-    it by which to estimate the rest, where it is too much to have it all in memory.
+    it by which to estimate the rest, where it is too much to have it all in memory. cache: of the calls of
+    other runs.
     """
 
     plan: Plan
@@ -110,6 +112,7 @@ class Job:
     goes_on: bool = True
     called: Callable[[Result], str] = lambda result: f"{result.arm}, item {result.item}"
     amount: Amount | None = None
+    cache: CallCache | None = None
 
 
 def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
@@ -129,7 +132,7 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     check_prices(budgets, facts.items())
     providers = wiring.providers()
     estimator = RunEstimator(
-        folder.journal, facts, job.given, lambda name: providers.parse(name)[1]
+        folder.journal, facts, job.given, lambda name: providers.parse(name)[1], job.cache
     )
     for task in amount.sample:
         estimator.add(task.arm, task.item)
@@ -297,7 +300,7 @@ async def _work(
         book = CallRecorder(spending, view.say)
         ledger = lru_cache(_MOST_TURNS)(lambda _item, _turn: book.begin_turn())
     slots = partial(limiter.slots, provider_of)
-    shared = RunContext(pool, job.folder.journal, slots, facts, job.given, ended, ledger)
+    shared = RunContext(pool, job.folder.journal, slots, facts, job.given, ended, ledger, job.cache)
     runner = Runner(job.results, shared, limits, told, job.partial, job.options.stop_after)
     view.start()
     try:
