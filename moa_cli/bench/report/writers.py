@@ -189,6 +189,23 @@ def page(sections: Sequence[ReportSection], *, published: bool) -> Iterator[str]
     yield CLOSING
 
 
+def figure_page(
+    title: str, caption: str, drawn: str, table: TextTable, notes: Iterable[str]
+) -> str:
+    """A page with one chart, the table of its numbers, and notes."""
+    return "".join(
+        (
+            opening(one_line(title), ("moa_cli.bench.report", "report.css")),
+            f"<header>\n<h1>{_plain(title)}</h1>\n</header>\n",
+            f"<figure>\n<figcaption>{_plain(caption)}</figcaption>\n",
+            f"{_scrolled(_plain(caption), drawn)}</figure>\n",
+            _html_table(table),
+            _html_notes(notes),
+            CLOSING,
+        )
+    )
+
+
 def _html_table(table: TextTable) -> str:
     title = _plain(table.title)
     parts = [

@@ -16,6 +16,10 @@ group = deferred(
             "run:run",
             "Answer a dataset's items; the same command goes on where it was stopped.",
         ),
+        "sweep": (
+            "sweep:sweep",
+            "Run mixtures of several sizes or aggregators over the same items, in one chart.",
+        ),
         "judge": (
             "judge:judge",
             "Let a model judge a run's replies; the same command goes on where it was stopped.",

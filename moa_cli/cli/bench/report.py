@@ -75,7 +75,7 @@ def report(
     from moa_cli.bench.report.scores import scores_of
 
     chosen = _format(form, output)
-    scores = [scores_of(folder, judge or _only_judge(folder), data) for folder in runs]
+    scores = [scores_of(folder, judge or only_judge(folder), data) for folder in runs]
     if official:
         scores = [with_official(run, data) for run in scores]
     put("".join(_written(chosen, scores, output is None, published=published)), output, BenchError)
@@ -90,7 +90,7 @@ def _format(form: str | None, output: Path | None) -> Format:
     raise UsageError(f"--format: there is no `{form}`", hint=f"there are {', '.join(_FORMATS)}")
 
 
-def _only_judge(folder: Path) -> str | None:
+def only_judge(folder: Path) -> str | None:
     """The judge of a run that has one; None if it has none. Raises BenchError for several."""
     from moa_cli.bench.run.folder import read_run
 

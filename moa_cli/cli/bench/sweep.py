@@ -1,0 +1,241 @@
+"""`moa bench sweep`: the same items by mixtures of several sizes and aggregators."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moa_cli.cli import wiring
+from moa_cli.cli.bench.options import judge_option
+from moa_cli.cli.bench.run import run
+from moa_cli.cli.exit_codes import FAILED
+from moa_cli.cli.options import takes_profile
+from moa_cli.cli.output import say
+from moa_cli.cli.writing import put
+from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.text import plural
+from moa_cli.profile import Profile, Proposer
+
+if TYPE_CHECKING:
+    from moa_cli.bench.report.sweep import SweepRun
+
+_answer = inspect.unwrap(run)
+# What a sweep sets for its runs itself.
+_SET = ("arms", "best", "cache", "output", "max_cost", "reference_paths")
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One run. proposals, aggregator: what is varied; None where it is not."""
+
+    profile: Profile
+    proposals: int | None
+    aggregator: str | None
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        parts = [] if self.proposals is None else [f"{self.proposals}-proposers"]
+        if self.aggregator is not None:
+            parts.append(re.sub(r"[^A-Za-z0-9._-]+", "-", self.aggregator))
+        return "-".join(parts)
+
+
+def _sweep(
+    profile: Profile,
+    concurrency: int | None,
+    *,
+    dataset: str,
+    proposers: Annotated[
+        str | None,
+        typer.Option(
+            "--proposers",
+            metavar="NUMBERS",
+            help="How many proposals a layer has, by commas: the first so many of the profile's.",
+        ),
+    ] = None,
+    aggregators: Annotated[
+        str | None,
+        typer.Option(
+            "--aggregators", metavar="MODELS", help="The models that write the reply, by commas."
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None, judge_option("Whose judgements of the runs are drawn; else the only judge's.")
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost",
+            metavar="USD",
+            min=0,
+            help="Most that the whole sweep may cost, all its runs and starts together.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Where its runs are; else runs/NAME-PROFILE-sweep. It goes on there.",
+        ),
+    ] = None,
+    **given: Any,
+) -> None:
+    """Run mixtures of several sizes or aggregators over the same items, in one chart."""
+    variants = list(_variants(profile, _numbers(proposers), _models(aggregators)))
+    stem = Path(dataset).stem if dataset.endswith((".jsonl", ".json")) else dataset
+    folder = output or Path("runs") / f"{stem}-{profile.name}-sweep"
+    paths = {variant.name: folder / variant.name for variant in variants}
+    failed = 0
+    for number, variant in enumerate(variants, 1):
+        say(f"run {number} of {len(variants)}: {variant.name}")
+        path = paths[variant.name]
+        try:
+            _answer(
+                variant.profile,
+                concurrency,
+                dataset=dataset,
+                arms="mixture",
+                cache=folder / "cache",
+                max_cost=_left(max_cost, [other for other in paths.values() if other != path]),
+                output=path,
+                **given,
+            )
+        except typer.Exit as ended:
+            if ended.exit_code != FAILED or not (path / "items.jsonl").exists():
+                raise
+            failed += 1
+    _tell(folder, [(variant, paths[variant.name]) for variant in variants], judge, given["data"])
+    if failed:
+        say(f"{plural(failed, 'run')} with failed items; the same command tries them again")
+        raise typer.Exit(FAILED)
+
+
+def _numbers(typed: str | None) -> list[int | None]:
+    if typed is None:
+        return [None]
+    try:
+        numbers = sorted({int(part) for part in typed.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise UsageError(f"--proposers: `{typed}` is not a list of numbers", hint="such as 1,2,3,6")
+    return list(numbers)
+
+
+def _models(typed: str | None) -> list[str | None]:
+    if typed is None:
+        return [None]
+    models = list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip()))
+    if not models:
+        raise UsageError("--aggregators: names no model")
+    for model in models:
+        wiring.providers().provider_of(model)
+    return list(models)
+
+
+def _variants(
+    profile: Profile, numbers: Sequence[int | None], models: Sequence[str | None]
+) -> Iterator[_Variant]:
+    """Each number of proposals with each aggregator. Raises UsageError if nothing is varied, or
+    the profile has too few proposers."""
+    if numbers == [None] and models == [None]:
+        raise UsageError("nothing is varied", hint="--proposers 1,2,3 or --aggregators MODEL,MODEL")
+    there = min((len(profile.layer(n)) for n in range(1, profile.rounds + 1)), default=0)
+    most = max((number for number in numbers if number is not None), default=0)
+    if most > there:
+        raise UsageError(
+            f"--proposers: {most} are wanted, and a layer of the profile has {there}",
+            hint="add proposers, or --samples",
+        )
+    for model in models:
+        for number in numbers:
+            varied = profile
+            if number is not None:
+                varied = varied.with_proposers(lambda known, most=number: _first(known, most))  # type: ignore[misc]
+            if model is not None:
+                final = replace(varied.aggregator, model=model, alternatives=(), fallbacks=())
+                varied = replace(varied, aggregator=final)
+            yield _Variant(varied, number, model)
+
+
+def _first(proposers: Sequence[Proposer], most: int) -> list[Proposer]:
+    """The proposers of the first so many proposals."""
+    found: list[Proposer] = []
+    for proposer in proposers:
+        if most > 0:
+            found.append(replace(proposer, samples=min(proposer.samples, most)))
+            most -= proposer.samples
+    return found
+
+
+def _left(most: float | None, others: Sequence[Path]) -> float | None:
+    """What the other runs leave of the cap. Raises BenchError if a journal is damaged."""
+    from moa_cli.bench.run.journal import CALLS, CallJournal
+
+    if most is None:
+        return None
+    return max(0.0, most - sum(CallJournal(other / CALLS).spent.cost for other in others))
+
+
+def _tell(
+    folder: Path, runs: Sequence[tuple[_Variant, Path]], judge: str | None, data: Path | None
+) -> None:
+    """Print the table of the runs, and write the page with their chart."""
+    from moa_cli.bench.report.scores import scores_of
+    from moa_cli.bench.report.sweep import SweepRun, sweep_page
+    from moa_cli.cli.bench.report import only_judge
+
+    found = [
+        SweepRun(
+            variant.proposals,
+            variant.aggregator,
+            scores_of(path, judge or only_judge(path), data),
+        )
+        for variant, path in runs
+    ]
+    notes = list(dict.fromkeys(note for run in found for note in run.scores.notes))
+    if not any(run.arm.metrics for run in found):
+        notes.append(
+            "no score is known: the chart shows what an item cost. `moa bench judge` each run, and"
+            " start the same command again"
+        )
+    _print_table(found, notes)
+    put(sweep_page(found[0].scores.dataset, found, notes), folder / "sweep.html", BenchError)
+
+
+def _print_table(found: Sequence[SweepRun], notes: Sequence[str]) -> None:
+    from moa_cli.bench.report.sweep import sweep_table
+    from moa_cli.cli.bench.cells import noted
+    from moa_cli.cli.output import output_width, print_lines
+    from moa_cli.terminal.table import Column, table_lines
+
+    table = sweep_table(found)
+    width = output_width()
+    columns = [
+        Column(head, [row[place] for row in table.rows], right=place >= table.keys, widest=40)
+        for place, head in enumerate(table.heads)
+    ]
+    print_lines(["", *noted([table.title], width, ""), *table_lines(columns, width)])
+    print_lines(list(noted(notes, width)))
+
+
+def _signature() -> inspect.Signature:
+    """The options of `run` that a sweep hands on, and its own."""
+    own = inspect.signature(_sweep, eval_str=True).parameters
+    shared = inspect.signature(_answer, eval_str=True).parameters
+    kept = [parameter for name, parameter in shared.items() if name not in own and name not in _SET]
+    mine = [parameter for name, parameter in own.items() if name not in ("dataset", "given")]
+    return inspect.Signature([*mine[:2], shared["dataset"], *mine[2:], *kept])
+
+
+_sweep.__signature__ = _signature()  # type: ignore[attr-defined]
+sweep = takes_profile(_sweep)
