@@ -29,6 +29,10 @@ _FASTCHAT = (
     f"{_GITHUB}/lm-sys/FastChat/587d5cfa1609a43d192cedb8441cac3c17db105d/fastchat/llm_judge/data"
 )
 # The copy that the paper's authors evaluated with; upstream's own has no licence.
+_ARENA_HARD = (
+    f"{_GITHUB}/lmarena/arena-hard-auto/196f6b826783b3da7310e361a805fa36f0be83f3"
+    "/data/arena-hard-v0.1"
+)
 _FLASK = f"{_GITHUB}/togethercomputer/MoA/1b5cab0f0905d9da821e37322ac6df96ba65e1a7/FLASK"
 _GSM8K = f"{_GITHUB}/openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c"
 
@@ -52,7 +56,7 @@ class KnownDataset:
 
     measures: in one line. licence: of its data. files: below the data folder, the first that is
     there is taken. read: the items in such a file. fetched: what `moa bench fetch` brings;
-    why_unfetched: why that is nothing. judge: the kind of judge (of `judge.kinds.KINDS`), None
+    why_unfetched: why that is nothing. judge: the kind of judge (of `judge.registry.KINDS`), None
     where the right answers are known: then `grade` tells. answer_format: what is added to a
     question, so that replies end in an answer that can be read. parity: what the settings of the
     authors' scripts concern, if they know the dataset: the final call, or all calls by the item's
@@ -237,6 +241,27 @@ _ALL = (
                 "flask/reviewer.jsonl",
                 f"{_FLASK}/gpt_review/src/reviewer.jsonl",
                 "af5b23bfb63125763ad39415cad7bd021473df57a32a11041d3f988e8335104e",
+            ),
+        ),
+    ),
+    KnownDataset(
+        name="arena_hard",
+        measures="Arena-Hard v0.1: hard prompts of users, in both orders against a baseline",
+        licence="Apache-2.0",
+        files=("arena_hard/question.jsonl",),
+        # Upstream's `category` is the same for all.
+        read=_items(rows_of_lines, ["prompt"], lambda row: _id(row, "uid"), "cluster"),
+        judge="arena",
+        fetched=(
+            PublicFile(
+                "arena_hard/question.jsonl",
+                f"{_ARENA_HARD}/question.jsonl",
+                "2650242d2883f22b2abd498f273b6a7e02253cce533f5c91a858e1d44aa3002f",
+            ),
+            PublicFile(
+                "arena_hard/gpt-4-0314.jsonl",
+                f"{_ARENA_HARD}/model_answer/gpt-4-0314.jsonl",
+                "0f6abc84de4600fde987d9db70f838f4ecdbd27a2f1f4058c12aa322a6f791b2",
             ),
         ),
     ),

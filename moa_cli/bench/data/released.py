@@ -111,6 +111,24 @@ def _flask(path: Path) -> AnswerRows:
         yield None, row.optional("question_id") or "", (_text(row, "text"),)
 
 
+def _arena(path: Path) -> AnswerRows:
+    """As Arena-Hard's repository has answers now, and as it had them before."""
+    for row in rows_of_lines(path):
+        try:
+            if "messages" in row.fields:
+                said = row.fields["messages"][-1]["content"]
+                reply = said if isinstance(said, str) else said["answer"]
+            else:
+                reply = row.fields["choices"][0]["turns"][0]["content"]
+        except (LookupError, TypeError):
+            reply = None
+        if not isinstance(reply, str):
+            raise BenchError(f"{row.place}: is not an answer in Arena-Hard's format")
+        author = row.optional("model") or row.optional("model_id")
+        yield author, row.optional("uid") or row.optional("question_id") or "", (reply,)
+
+
 MODEL_OUTPUTS = AnswerFormat(_alpaca, lambda item: item.turns[0])
 FASTCHAT = AnswerFormat(_fastchat)
 FLASK = AnswerFormat(_flask)
+ARENA_ANSWERS = AnswerFormat(_arena)

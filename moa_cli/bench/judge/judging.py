@@ -14,7 +14,7 @@ from pathlib import Path
 from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.json_lines import Lines, to_line
 from moa_cli.bench.data.released import Released, ReleasedDigest, read_released
-from moa_cli.bench.judge.kinds import REFERENCES, Asked, JudgeKind, JudgeTask, Question
+from moa_cli.bench.judge.kinds import Asked, JudgeKind, JudgeTask, Question
 from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.folder import (
     JUDGE_FILE,
@@ -99,11 +99,12 @@ def texts_of(
             raise UsageError(f"--against: there is no arm `{against}`", hint=hint)
         compared = replies.pop(against)
     elif kind.compares:
-        file = reference or run.data_file(*REFERENCES)
+        file = reference or run.data_file(*kind.references)
         if file is None:
+            dataset = run.dataset.name if run.dataset else "alpaca"
             raise BenchError(
-                f"there are no reference outputs ({REFERENCES[0]})",
-                hint="`moa bench fetch alpaca` gets them; --reference names another file",
+                f"there are no reference outputs ({kind.references[0]})",
+                hint=f"`moa bench fetch {dataset}` gets them; --reference names another file",
             )
         released = read_released(file, kind.answers, run.items)
         source, compared = released.digest, released.replies
@@ -160,8 +161,9 @@ class JudgePlan:
         for item in self.items:
             for arm, replies in self.judged.replies.items():
                 found = replies.get(item.id, ())
-                for turn in range(min(self.prompts.turns(item), len(found))):
-                    yield Question(arm, item, turn, found)
+                turns = min(self.prompts.turns(item), len(found))
+                for number in range(self.kind.games * turns):
+                    yield Question(arm, item, number, found)
 
     @cached_property
     def _work(self) -> dict[tuple[str, str], tuple[Work, Question]]:
@@ -184,7 +186,8 @@ class JudgePlan:
         )
         profile = Profile(name="judge", aggregator=judge, rounds=0)
         *before, last = call.messages
-        name = question.item.id + (f" turn {question.turn + 1}" if question.turn else "")
+        part = "turn" if self.kind.games == 1 else "game"
+        name = question.item.id + (f" {part} {question.turn + 1}" if question.turn else "")
         item = Item(id=name, turns=(last.content,), before=tuple(before))
         return Work(Arm(question.arm, profile), item, order)
 

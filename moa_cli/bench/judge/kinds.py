@@ -36,7 +36,8 @@ Asked = Literal["logprobs", "count", "text"]
 
 @dataclass(frozen=True)
 class Question:
-    """What a judge is asked about. turn: from 0. replies: of all turns."""
+    """What a judge is asked about. turn: from 0; with several games, see `JudgeKind`. replies: of
+    all turns."""
 
     arm: str
     item: Item
@@ -68,7 +69,7 @@ class JudgeTask(ABC):
         return "reference"
 
     def turns(self, item: Item) -> int:
-        """How many judgements an answer to that item takes."""
+        """How many turns of an answer to that item are judged."""
         del item
         return 1
 
@@ -126,9 +127,13 @@ class JudgeKind:
 
     name: in judge.json. how: in words. unit: of what an answer is worth. original: the judge that
     published figures are by. answers: how released answers are written down. compares: whether
-    answers are compared with a reference. rates: whether a verdict is one rating. prompts: reads
-    the prompt's files; the second argument is the reference, by item. worth: what a verdict says
-    that its answer is worth, more is better. figures: of an arm.
+    answers are compared with a reference. rates: whether a verdict is one rating.
+    logprobs: whether preferences are read in
+    log-probabilities, where the judge tells them. references: files of the data folder with the
+    reference's answers, the first that is there is taken. games: how often each answer is judged;
+    game g of turn t is number games x t + g. prompts: reads the prompt's files; the second argument
+    is the reference, by item. worth: what a verdict says that its answer is worth, more is
+    better. figures: of an arm.
     """
 
     name: str
@@ -138,6 +143,9 @@ class JudgeKind:
     answers: AnswerFormat
     compares: bool = False
     rates: bool = False
+    logprobs: bool = False
+    references: tuple[str, ...] = ()
+    games: int = 1
     prompts: Callable[[RunReader, Mapping[str, str]], JudgeTask]
     worth: Callable[[Judgement], float | None]
     figures: Callable[[JudgedArm], Figures]
@@ -276,6 +284,8 @@ PAIRWISE = JudgeKind(
     original="gpt-4-1106-preview",
     answers=MODEL_OUTPUTS,
     compares=True,
+    logprobs=True,
+    references=REFERENCES,
     prompts=_pairwise_prompts,
     worth=lambda verdict: alpaca.win_rate([verdict.value]).win_rate.value,
     figures=_pairwise_figures,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+from moa_cli.bench.judge.arena import SCORE, STYLE_SCORE
 from moa_cli.bench.judge.kinds import OWN_FIT
 from moa_cli.bench.report.charts import bars, lines, radar, scatter
 from moa_cli.bench.report.differences import scale_of
@@ -21,7 +22,7 @@ from moa_cli.profile import short_name
 
 _TOP = {"%": 100.0, "of 10": 10.0, "of 5": 5.0}
 # What stands for an arm's quality, the first that there is.
-_QUALITY = (OFFICIAL, OWN_FIT, "win rate", "average", "mean", "accuracy")
+_QUALITY = (OFFICIAL, OWN_FIT, "win rate", SCORE, "average", "mean", "accuracy")
 _LAYER = re.compile(r"accuracy, layer (\d+), mean")
 
 
@@ -32,6 +33,7 @@ def charts_of(section: ReportSection, name: str) -> Iterator[tuple[str, str]]:
     judged = f", {section.judged}" if section.judged else ""
     makers: tuple[_Maker, ...] = (
         partial(_bars_of, ("win rate", OWN_FIT, OFFICIAL), "Win rate", 50.0),
+        partial(_bars_of, (SCORE, STYLE_SCORE), "Score against the baseline", 50.0),
         partial(_bars_of, ("turn 1", "turn 2", "average"), "Rating", None),
         _skills,
         partial(_bars_of, ("accuracy",), "Accuracy of the replies", None),

@@ -92,18 +92,24 @@ def _judged(run: RunReader, judge: JudgeReader) -> AnswerValues:
         for answers in run.answers.values()
         for result in answers.values()
     }
-    by_arm: dict[str, dict[Unit, float]] = {}
-    by_text: dict[tuple[Unit, str], float] = {}
+    told: dict[tuple[str, Unit], list[float]] = {}
     for verdict in judge.judgements:
         value = kind.worth(verdict) if verdict.error is None else None
-        replies = texts.get((verdict.arm, verdict.item), ())
-        if value is None or verdict.turn >= len(replies):
+        turn = verdict.turn // kind.games
+        if value is not None and turn < len(texts.get((verdict.arm, verdict.item), ())):
+            told.setdefault((verdict.arm, (verdict.item, turn)), []).append(value)
+    by_arm: dict[str, dict[Unit, float]] = {}
+    by_text: dict[tuple[Unit, str], float] = {}
+    for (arm, unit), values in told.items():
+        # One game alone would tell who stood first, too.
+        if len(values) < kind.games:
             continue
-        unit = (verdict.item, verdict.turn)
-        by_arm.setdefault(verdict.arm, {})[unit] = value
+        value = sum(values) / len(values)
+        by_arm.setdefault(arm, {})[unit] = value
+        item, turn = unit
         # What a later turn's answer is worth depends on the conversation before it.
-        if verdict.turn == 0:
-            by_text.setdefault((unit, replies[0]), value)
+        if turn == 0:
+            by_text.setdefault((unit, texts[arm, item][0]), value)
     return AnswerValues(kind.unit, judge.settings.model, by_arm, by_text)
 
 

@@ -153,9 +153,10 @@ class Judgement:
     """A judge's verdict: a line of judgements.jsonl.
 
     arm, item: of the result that was judged; an arm `anchor:NAME` is of released outputs.
-    turn: from 0; a pairwise judgement has 0. value: pairwise: the preference, 1 to 2, as
-    AlpacaEval defines it; rating: 1 to 10; None if there is none that could be read. skills: of
-    FLASK, in the judge's words, without those that it found not applicable. switched, discrete:
+    turn: from 0; a pairwise judgement has 0; of a kind with several games, see `JudgeKind`. value:
+    pairwise: the preference, 1 to 2, as AlpacaEval defines it; arena: from -2, the baseline is
+    significantly better, to 2; rating: 1 to 10; None if there is none that could be read. skills:
+    of FLASK, in the judge's words, without those that it found not applicable. switched, discrete:
     pairwise only: whether the output was shown first, and whether the preference was read in a
     text. text: the judge's words as they came. key: of its call in the judge's calls.jsonl, ""
     for a draw without a call. error: why there is no judgement, or None.

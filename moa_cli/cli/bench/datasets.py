@@ -69,7 +69,9 @@ def _count(dataset: KnownDataset, file: Path | None) -> int | None:
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="alpaca, mt, flask, gsm8k, or all.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="alpaca, mt, flask, arena_hard, gsm8k, or all.")
+    ],
     data: Data = None,
 ) -> None:
     """Fetch a public dataset at a fixed commit; only what is missing, and checked."""

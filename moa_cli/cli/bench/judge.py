@@ -52,6 +52,8 @@ _MOST_SHOWN = 5
 _LONGEST_NOTE: Final = 2000
 # There are a dozen skills, and figures of layers: a report has room for them.
 _SHORT: Final = (
+    "score",
+    "score, style control",
     "win rate",
     "LC win rate (own fit)",
     "discrete win rate",
@@ -327,7 +329,7 @@ async def _begin(
     plan, judged = verdicts.plan, verdicts.folder.judgements.values()
     found_out = plan.asked != "logprobs" or any(verdict.key for verdict in judged)
     verdicts.settle()
-    if plan.kind.compares and not found_out:
+    if plan.kind.logprobs and not found_out:
         todo = await _with_way(verdicts, runner, todo, tell)
     if todo[0].arm.profile.aggregator.max_tokens == 1:
         # The verdict is the first token: nothing comes before it.

@@ -36,6 +36,7 @@ def test_the_real_data_is_read(moa: Moa, data: str) -> None:
         "alpaca": 805,
         "mt": 80,
         "flask": 60,
+        "arena_hard": 500,
         "gsm8k": 50,
         "math": 250,
     }
@@ -45,7 +46,7 @@ def test_the_real_data_is_read(moa: Moa, data: str) -> None:
 
 def test_what_is_missing_says_how_to_get_it(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run("bench", "list")
-    assert ran.text.count("missing: moa bench fetch ") == 4
+    assert ran.text.count("missing: moa bench fetch ") == 5
     assert "Traceback" not in ran.err
     ran = moa.run("bench", "run", "gsm8k", "-y")
     assert (ran.code, ran.err.count("\n")) == (1, 1)

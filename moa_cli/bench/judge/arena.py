@@ -1,0 +1,140 @@
+"""The judge of Arena-Hard: pairs in both orders against a baseline's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from moa_cli.bench.data.items import Item, text_in
+from moa_cli.bench.data.released import ARENA_ANSWERS
+from moa_cli.bench.judge.kinds import Asked, JudgedArm, JudgeKind, JudgeTask, Question
+from moa_cli.bench.run.folder import RunReader
+from moa_cli.bench.run.journal import CallRecord, Judgement
+from moa_cli.bench.scoring import arena
+from moa_cli.bench.scoring.judging import JudgeCall
+from moa_cli.bench.scoring.means import Figures, Metric, mean_of
+
+SCORE: Final = "score"
+STYLE_SCORE: Final = "score, style control"
+# Upstream's own words; the file says where they come from.
+PROMPT: Final = Path(__file__).with_name("arena_hard.json")
+
+
+@dataclass(frozen=True)
+class ArenaTask(JudgeTask):
+    """See `JudgeTask`. baseline: what answers are compared with, by item."""
+
+    prompt: arena.ArenaPrompt
+    baseline: Mapping[str, str]
+
+    def turns(self, item: Item) -> int:
+        """See `JudgeTask`; nothing is compared with what is not there."""
+        return int(item.id in self.baseline)
+
+    def call(self, question: Question, asked: Asked) -> JudgeCall:
+        item = question.item
+        return arena.judge_call(
+            self.prompt,
+            item.turns[0],
+            self.baseline[item.id],
+            question.replies[0],
+            switched=_is_switched(question.turn),
+        )
+
+    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
+        switched = _is_switched(question.turn)
+        strength = arena.parse_verdict(record.text, switched=switched)
+        return Judgement(
+            *question.name,
+            value=None if strength is None else float(strength),
+            switched=switched,
+            text=record.text,
+            key=record.key,
+        )
+
+
+def _is_switched(game: int) -> bool:
+    return game % arena.GAMES == 1
+
+
+def _prompts(run: RunReader, reference: Mapping[str, str]) -> ArenaTask:
+    del run
+    return ArenaTask((PROMPT,), arena.arena_prompt(text_in(PROMPT)), reference)
+
+
+def _figures(judged: JudgedArm) -> Figures:
+    told = arena.score(
+        [
+            arena.Battle(verdict.item, int(verdict.value))
+            for verdict in judged.verdicts
+            if verdict.value is not None
+        ],
+        seed=judged.arm,
+    )
+    lengths = mean_of(len(result.replies[0]) for result in judged.answered)
+    metrics = [Metric(SCORE, told.score, arena.GAMES * judged.asked, "%")]
+    notes = []
+    if told.interval is not None:
+        low, high = told.interval
+        notes.append(
+            f"{judged.arm}: score {told.score.value:.1f} %, 95 % interval {low:.1f} to {high:.1f}"
+            f" ({arena.ROUNDS} bootstrap samples of battles, as upstream has it; the standard error"
+            " takes the games of one prompt together)"
+        )
+        controlled = arena.style_controlled(_styled(judged)).scores.get(judged.arm)
+        if controlled is not None:
+            metrics.append(Metric(STYLE_SCORE, controlled, arena.GAMES * judged.asked, "%"))
+    metrics += [
+        Metric("both orders agree", told.agreement, judged.asked, "%"),
+        Metric("length", lengths, judged.asked, "characters"),
+    ]
+    return Figures(tuple(metrics), {}, tuple(notes))
+
+
+def _styled(judged: JudgedArm) -> tuple[arena.StyledBattle, ...]:
+    """The battles of all arms and anchors: what style does is the same for all of them."""
+    run, judge = judged.run, judged.judge
+    texts = {
+        (arm, item): result.replies[0]
+        for arm, answers in run.answers.items()
+        for item, result in answers.items()
+    }
+    texts |= {name: result.replies[0] for name, result in judge.texts.items()}
+    baseline = {
+        item: arena.style_of(result.replies[0]) for item, result in judged.reference.items()
+    }
+    styles = {
+        (verdict.arm, verdict.item): arena.style_of(texts[verdict.arm, verdict.item])
+        for verdict in judge.judgements
+        if (verdict.arm, verdict.item) in texts
+    }
+    return tuple(
+        arena.StyledBattle(
+            verdict.arm,
+            arena.Battle(verdict.item, int(verdict.value)),
+            baseline[verdict.item],
+            styles[verdict.arm, verdict.item],
+        )
+        for verdict in judge.judgements
+        if verdict.value is not None
+        and verdict.item in baseline
+        and (verdict.arm, verdict.item) in styles
+    )
+
+
+ARENA = JudgeKind(
+    name="arena",
+    how="pairs in both orders, by five labels",
+    unit="score, %",
+    original="gpt-4-1106-preview",
+    answers=ARENA_ANSWERS,
+    compares=True,
+    references=("arena_hard/gpt-4-0314.jsonl",),
+    games=arena.GAMES,
+    prompts=_prompts,
+    # From significantly worse to significantly better.
+    worth=lambda verdict: None if verdict.value is None else 25 * (verdict.value + 2),
+    figures=_figures,
+)

@@ -1,0 +1,370 @@
+"""Arena-Hard v0.1: what the pairwise judge is asked, how its verdict is read, and scores.
+
+Source: Li et al. 2024, "From Crowdsourced Data to High-Quality Benchmarks" (arXiv:2406.11939), and
+the evaluation that its repository `lmarena/arena-hard-auto` published its leaderboard with.
+
+Two games are judged for each answer: in the first the baseline is assistant A, in the second the
+model is. A verdict of "significantly better" counts as three battles, any other as one, and a tie
+is half a win. The score is the model's chance to beat the baseline by a Bradley-Terry model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places
+from moa_cli.bench.scoring.means import Mean, grouped_mean
+from moa_cli.core.conversation import Message
+from moa_cli.core.errors import BenchError
+from moa_cli.core.tokens import estimate_tokens
+
+# What a verdict says of assistant A: 2 is significantly better, 0 a tie, -2 significantly worse.
+_LABELS: Final[Mapping[str, int]] = {
+    "A>>B": 2,
+    "A>B": 1,
+    "A=B": 0,
+    "B=A": 0,
+    "A<B": -1,
+    "B>A": -1,
+    "A<<B": -2,
+    "B>>A": -2,
+    "B<A": 1,
+    "B<<A": 2,
+}
+_LABEL: Final = (re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]"))
+_STRONG_WEIGHT: Final = 3
+GAMES: Final = 2
+ROUNDS: Final = 100
+# Upstream's ratings are in units in which ten times the odds is one.
+_UNIT: Final = math.log(10)
+_STEPS: Final = 50
+_TOLERANCE: Final = 1e-10
+_MOST_KEPT: Final = 20_000
+
+_CODE: Final = re.compile("```([^`]*)```")
+_HEADERS: Final = re.compile(r"^#{1,6}\s", re.MULTILINE)
+_LISTS: Final = re.compile(r"^\s*(?:\d+\.|[-*+])\s", re.MULTILINE)
+_BOLD: Final = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+
+
+@dataclass(frozen=True)
+class ArenaPrompt:
+    """The judge's prompt. template: of the user's message, with the places `{question}`,
+    `{answer_a}` and `{answer_b}`."""
+
+    system: str
+    template: str
+
+
+@dataclass(frozen=True)
+class Battle:
+    """The verdict of one game.
+
+    item: the prompt's id. strength: what the judge says of the model, from -2 (significantly
+    worse than the baseline) to 2 (significantly better).
+    """
+
+    item: str
+    strength: int
+
+    @property
+    def weight(self) -> int:
+        """As how many battles it counts."""
+        return _STRONG_WEIGHT if abs(self.strength) > 1 else 1
+
+    @property
+    def won(self) -> float:
+        """The model's share: 1 is a win, 0.5 a tie, 0 a loss."""
+        return (1 + (self.strength > 0) - (self.strength < 0)) / 2
+
+
+@dataclass(frozen=True)
+class ArenaScore:
+    """A model's score.
+
+    score: percent, with a standard error that takes the battles of one prompt as one observation;
+    n counts games. interval: percent, of 95 % by upstream's bootstrap over battles; None without
+    battles. agreement: percent of prompts whose two games agree on the winner.
+    """
+
+    score: Mean
+    interval: tuple[float, float] | None
+    agreement: Mean
+
+
+@dataclass(frozen=True)
+class Style:
+    """What an answer looks like. tokens: estimated. The counts are of markup outside code."""
+
+    tokens: int
+    headers: int
+    lists: int
+    bold: int
+
+
+@dataclass(frozen=True)
+class StyledBattle:
+    """A battle of a model, with both answers' styles."""
+
+    model: str
+    battle: Battle
+    baseline: Style
+    answer: Style
+
+
+@dataclass(frozen=True)
+class StyleControlled:
+    """What models would score if all answers had the baseline's style.
+
+    scores: percent, by model. The standard error takes the battles of one prompt as one
+    observation. weights: what tokens, headers, lists and bold text of the baseline's answer do for
+    it, each feature divided by its standard deviation.
+    """
+
+    scores: Mapping[str, Mean]
+    weights: tuple[float, ...]
+
+
+def arena_prompt(text: str) -> ArenaPrompt:
+    """The judge's prompt in a JSON object with `system` and `template`. Raises BenchError."""
+    try:
+        table = json.loads(text)
+        prompt = ArenaPrompt(str(table["system"]), str(table["template"]))
+    except (ValueError, LookupError, TypeError):
+        raise BenchError(
+            "the judge's prompt is not a JSON object with `system` and `template`"
+        ) from None
+    require_places(prompt.template, ("question", "answer_a", "answer_b"))
+    return prompt
+
+
+def judge_call(
+    prompt: ArenaPrompt, question: str, baseline: str, answer: str, *, switched: bool
+) -> JudgeCall:
+    """The request for one game.
+
+    Args:
+        prompt: The judge's prompt.
+        question: What both were asked.
+        baseline: The baseline's answer.
+        answer: The model's answer.
+        switched: Whether the model is assistant A; so it is in the second game.
+    """
+    first, second = (answer, baseline) if switched else (baseline, answer)
+    values = {"question": question, "answer_a": first, "answer_b": second}
+    messages = (
+        Message("system", prompt.system),
+        Message("user", fill(prompt.template, values)),
+    )
+    return JudgeCall(messages, temperature=0.0, max_tokens=4096)
+
+
+def parse_verdict(text: str, *, switched: bool) -> int | None:
+    """What a judge's answer says of the model, -2 to 2; None if it has no label that counts.
+
+    The last label in double brackets counts, else the last one in single brackets. See
+    `judge_call` for `switched`.
+    """
+    upper = text.upper()
+    for pattern in _LABEL:
+        if found := pattern.findall(upper):
+            strength = _LABELS.get(found[-1])
+            return strength if strength is None or switched else -strength
+    return None
+
+
+def score(battles: Sequence[Battle], *, seed: str) -> ArenaScore:
+    """A model's score against the baseline.
+
+    Where all battles are against one opponent, the Bradley-Terry model of most likelihood wins as
+    often as the model did, so the score is a weighted share and needs no fit.
+
+    Args:
+        battles: Those games whose verdicts could be read.
+        seed: Of the bootstrap, so that the same battles always have the same interval.
+    """
+    rows = [battle for battle in battles for _ in range(battle.weight)]
+    known = grouped_mean((100 * row.won, row.item) for row in rows)
+    by_item: dict[str, list[float]] = {}
+    for battle in battles:
+        by_item.setdefault(battle.item, []).append(battle.won)
+    agreed = [
+        (100.0 * (games[0] == games[1]), item)
+        for item, games in by_item.items()
+        if len(games) == GAMES
+    ]
+    return ArenaScore(
+        score=Mean(known.value, known.standard_error, len(battles)),
+        interval=_bootstrap([100 * row.won for row in rows], seed),
+        agreement=grouped_mean(agreed),
+    )
+
+
+def _bootstrap(values: Sequence[float], seed: str) -> tuple[float, float] | None:
+    """The middle 95 % of the means of ROUNDS samples with replacement."""
+    if not values:
+        return None
+    draw = random.Random(f"arena {seed}")  # noqa: S311
+    count = len(values)
+    means = sorted(math.fsum(draw.choices(values, k=count)) / count for _ in range(ROUNDS))
+    return _percentile(means, 2.5), _percentile(means, 97.5)
+
+
+def _percentile(ordered: Sequence[float], percent: float) -> float:
+    """Between the two nearest values, as numpy has it."""
+    place = percent / 100 * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+# A report asks for the same answers, and for the same fit, once for each arm.
+@lru_cache(_MOST_KEPT)
+def style_of(answer: str) -> Style:
+    """What an answer looks like, with the markup that upstream counts."""
+    text = answer
+    for block in _CODE.findall(answer):
+        text = text.replace(block, "")
+    return Style(
+        tokens=estimate_tokens(answer),
+        headers=len(_HEADERS.findall(text)),
+        lists=len(_LISTS.findall(text)),
+        bold=len(_BOLD.findall(text)),
+    )
+
+
+# A row of the fit: the places of its features and their values, how often the baseline won,
+# as how many battles it counts, and its prompt.
+_Row: TypeAlias = tuple[tuple[tuple[int, float], ...], float, float, str]
+_COUNTED: Final = ("tokens", "headers", "lists", "bold")
+
+
+@lru_cache(1)
+def style_controlled(battles: tuple[StyledBattle, ...]) -> StyleControlled:
+    """Scores as they would be at equal styles.
+
+    Upstream's model: a logistic regression of who wins on ratings of all models and on four
+    features of style, each the difference of both answers over their sum and one, standardised over
+    all battles; with an L2 penalty of one half on all weights, where each battle counts twice.
+
+    Args:
+        battles: Of all models that are compared with the baseline. What style does is learnt from
+            all of them.
+    """
+    models = list(dict.fromkeys(styled.model for styled in battles))
+    if not models:
+        return StyleControlled({}, (0.0,) * len(_COUNTED))
+    first_style = len(models) + 1
+    columns = [_standardised(battles, name) for name in _COUNTED]
+    places = {model: number for number, model in enumerate(models, 1)}
+    rows: list[_Row] = []
+    for number, styled in enumerate(battles):
+        features = [(0, _UNIT), (places[styled.model], -_UNIT)]
+        features += [(first_style + k, column[number]) for k, column in enumerate(columns)]
+        battle = styled.battle
+        rows.append((tuple(features), 1 - battle.won, 2.0 * battle.weight, battle.item))
+    weights, inverse = _fitted(rows, first_style + len(_COUNTED))
+    spread = _robust(rows, weights, inverse)
+    scores = {}
+    for model, place in places.items():
+        better = _UNIT * (weights[place] - weights[0])
+        share = _share(better)
+        variance = spread[place][place] + spread[0][0] - 2 * spread[place][0]
+        error = 100 * share * (1 - share) * _UNIT * math.sqrt(max(variance, 0.0))
+        games = sum(styled.model == model for styled in battles)
+        scores[model] = Mean(100 * share, error, games)
+    return StyleControlled(scores, tuple(weights[first_style:]))
+
+
+def _standardised(battles: Sequence[StyledBattle], name: str) -> list[float]:
+    """A feature of style for each battle; its mean and spread count a battle by its weight."""
+    values = []
+    for styled in battles:
+        ours, theirs = getattr(styled.answer, name), getattr(styled.baseline, name)
+        values.append((theirs - ours) / (theirs + ours + 1))
+    counts = [styled.battle.weight for styled in battles]
+    total = sum(counts)
+    mean = math.fsum(n * value for n, value in zip(counts, values, strict=True)) / total
+    squares = (n * (value - mean) ** 2 for n, value in zip(counts, values, strict=True))
+    deviation = math.sqrt(math.fsum(squares) / total)
+    return [(value - mean) / deviation if deviation else 0.0 for value in values]
+
+
+def _fitted(rows: Sequence[_Row], size: int) -> tuple[list[float], list[list[float]]]:
+    """The weights of least penalised loss by Newton's method, and the inverse of its curvature.
+
+    The loss is convex and the penalty keeps its curvature away from zero. Steps are cut to a
+    length at which the method cannot run away from a poor start.
+    """
+    weights = [0.0] * size
+    for _ in range(_STEPS):
+        slope = [-weight for weight in weights]
+        curve = [[float(i == j) for j in range(size)] for i in range(size)]
+        for features, target, count, _item in rows:
+            share = _share(sum(weights[place] * value for place, value in features))
+            pull, bend = count * (target - share), count * share * (1 - share)
+            for i, value in features:
+                slope[i] += pull * value
+                line = curve[i]
+                for j, other in features:
+                    line[j] += bend * value * other
+        inverse = _inverse(curve)
+        step = [math.fsum(a * b for a, b in zip(line, slope, strict=True)) for line in inverse]
+        longest = max(map(abs, step))
+        scale = min(1.0, 1.0 / longest) if longest else 1.0
+        weights = [weight + scale * part for weight, part in zip(weights, step, strict=True)]
+        if longest < _TOLERANCE:
+            break
+    return weights, inverse
+
+
+def _robust(
+    rows: Iterable[_Row], weights: Sequence[float], inverse: Sequence[Sequence[float]]
+) -> list[list[float]]:
+    """The covariance of the weights, the battles of one prompt taken together: what each prompt
+    pulls at the weights, carried through the curvature (the sandwich estimator)."""
+    size = len(weights)
+    pulls: dict[str, list[float]] = {}
+    for features, target, count, item in rows:
+        share = _share(sum(weights[place] * value for place, value in features))
+        pull = pulls.setdefault(item, [0.0] * size)
+        for place, value in features:
+            pull[place] += count * (target - share) * value
+    moves = [
+        [math.fsum(a * b for a, b in zip(line, pull, strict=True)) for line in inverse]
+        for pull in pulls.values()
+    ]
+    count = len(moves)
+    scale = count / (count - 1) if count > 1 else 1.0
+    return [
+        [scale * math.fsum(move[i] * move[j] for move in moves) for j in range(size)]
+        for i in range(size)
+    ]
+
+
+def _inverse(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Of a positive definite matrix, by Gauss-Jordan elimination; no pivoting is needed."""
+    size = len(matrix)
+    rows = [[*line, *(float(i == j) for j in range(size))] for i, line in enumerate(matrix)]
+    for i in range(size):
+        lead = rows[i][i]
+        rows[i] = [value / lead for value in rows[i]]
+        for other in range(size):
+            factor = rows[other][i]
+            if other != i and factor:
+                rows[other] = [
+                    value - factor * part for value, part in zip(rows[other], rows[i], strict=True)
+                ]
+    return [line[size:] for line in rows]
+
+
+def _share(z: float) -> float:
+    # Of the two forms the one that cannot overflow.
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
