@@ -118,3 +118,50 @@ PUBLISHED = (
         digits=1,
     ),
 )
+
+_TWO_LAYERS = "LC win rates of two layers; Qwen1.5-110B-Chat aggregates unless the row's model does"
+# Of parts of the paper that only `moa bench reproduce` shows.
+ABLATIONS = (
+    PublishedTable(
+        dataset="alpaca",
+        title="AlpacaEval 2 by number of proposers",
+        judged="by gpt-4-1106-preview",
+        source=f"{_PAPER}, Table 3",
+        note=_TWO_LAYERS,
+        columns=("multiple-proposer (%)", "single-proposer (%)"),
+        rows=(
+            _row("n = 6", 61.3, 56.7),
+            _row("n = 3", 58.0, 56.1),
+            _row("n = 2", 58.8, 54.5),
+            _row("n = 1", 47.8, 47.8),
+        ),
+        digits=1,
+    ),
+    PublishedTable(
+        dataset="alpaca",
+        title="AlpacaEval 2 by the model's role",
+        judged="by gpt-4-1106-preview",
+        source=f"{_PAPER}, Table 4",
+        note=_TWO_LAYERS,
+        columns=("as aggregator (%)", "as proposer (%)"),
+        rows=(
+            _row("Qwen1.5-110B-Chat", 61.3, 56.7),
+            _row("Qwen1.5-72B-Chat", 59.3, 53.3),
+            _row("LLaMA-3-70b-Instruct", 45.0, 60.6),
+            _row("WizardLM 8x22B", 52.9, 63.8),
+            _row("Mixtral-8x22B-Instruct", 48.4, 54.8),
+            _row("dbrx-instruct", 41.5, 55.1),
+        ),
+        digits=1,
+    ),
+    PublishedTable(
+        dataset="alpaca",
+        title="AlpacaEval 2, mixture and LLM-ranker by layers",
+        judged="by gpt-4-1106-preview",
+        source=f"{_PAPER}, Figure 4 (a)",
+        note="a chart without numbers: the ranker's curve is below the mixture's",
+        columns=("MoA (%)", "LLM-ranker (%)"),
+        rows=(),
+        digits=1,
+    ),
+)

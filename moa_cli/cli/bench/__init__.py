@@ -46,6 +46,11 @@ group = deferred(
             "Tell what a mixture made of its proposals: likeness, agreement, layers, time and"
             " cost.",
         ),
+        "reproduce": (
+            "reproduce:reproduce",
+            "Show how a table of the MoA paper is reproduced: runs, price, and its figures beside"
+            " yours.",
+        ),
         "select": (
             "select:select",
             "Choose proposers by quality and diversity, and an aggregator, from runs with"

@@ -123,7 +123,7 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     Raises BudgetReached where a cap depends on a price that nobody knows.
     """
     plan, folder, options = job.plan, job.folder, job.options
-    facts = folder.facts(asyncio.run(_known(plan)))
+    facts = folder.facts(asyncio.run(known_facts(plan.models())))
     amount = job.amount or _amount_of(plan, list(todo))
     ended = amount.whole - amount.left
     progress = Progress(total=amount.whole, done=ended, before=ended)
@@ -228,7 +228,7 @@ def _estimate_lines(
         f" {high.prompt_tokens:,}, out: up to {'about ' * estimate.assumed}"
         f"{high.completion_tokens:,}"
     )
-    yield _cost_band(low, high, "about " * estimate.assumed)
+    yield cost_band(low, high, "about " * estimate.assumed)
     how = f"prompts as they are ± {MARGIN:.0%}, answers from nothing to their max_tokens"
     if estimate.assumed:
         how += f" ({ASSUMED_TOKENS:,} where there is none)"
@@ -240,7 +240,8 @@ def _estimate_lines(
         yield f"(--max-cost leaves {usd(left)}, which may end the run before all is done)"
 
 
-def _cost_band(low: Usage, high: Usage, about: str) -> str:
+def cost_band(low: Usage, high: Usage, about: str) -> str:
+    """`cost: between $0.12 and $3.40`. about: stands before what is no bound."""
     if high.unpriced_calls >= high.calls:
         return cost_text(high)
     lacking = " + ?" if high.unpriced_calls else ""
@@ -249,10 +250,11 @@ def _cost_band(low: Usage, high: Usage, about: str) -> str:
     return f"cost: between {usd(low.cost)} and {about}{usd(high.cost)}{lacking}"
 
 
-async def _known(plan: Plan) -> dict[str, ModelInfo]:
+async def known_facts(models: Iterable[str]) -> dict[str, ModelInfo]:
+    """What is known of the models, by name: prices, contexts."""
     pool = open_pool()
     try:
-        return {model: await pool.facts(model, patience=_PATIENCE) for model in plan.models()}
+        return {model: await pool.facts(model, patience=_PATIENCE) for model in models}
     finally:
         await pool.aclose()
 

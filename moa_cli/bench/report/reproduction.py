@@ -1,0 +1,333 @@
+"""The paper's tables by name: the runs that each one takes, and its figures beside one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from moa_cli.bench.judge.kinds import OWN_FIT
+from moa_cli.bench.report.published import ABLATIONS, PUBLISHED, PublishedTable
+from moa_cli.bench.report.scores import Scores
+from moa_cli.bench.run.arms import MIXTURE, SINGLE
+from moa_cli.bench.run.folder import RunReader
+from moa_cli.bench.scoring.means import Mean, share_of
+from moa_cli.profile import short_name
+
+# A model is called differently from table to table, and by each host.
+_MODELS: Final = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"qwen1\.5.110b",
+        r"qwen1\.5.72b",
+        "wizard",
+        r"llama.3.70b",
+        "mixtral.8x22b",
+        "dbrx",
+    )
+)
+_LITE, _GPT_4O = "MoA-Lite", "MoA w/ GPT-4o"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of one's own, and where it stands in the table.
+
+    arm: whose. metric: its name in a report; "layer N" is the accuracy of `model` in that layer.
+    """
+
+    row: str
+    column: str
+    arm: str
+    metric: str
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class ReproductionRun:
+    """A run that a table takes, as `moa bench run` is asked for it.
+
+    folder: its name. profile: another than the one that is reproduced with; None is that one.
+    proposers, aggregator, rounds: what differs from the profile; None is as it has it. arms: kinds.
+    best: whom Self-MoA samples. figures: what the table has of it.
+    """
+
+    folder: str
+    dataset: str
+    arms: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    profile: str | None = None
+    proposers: tuple[str, ...] | None = None
+    aggregator: str | None = None
+    rounds: int | None = None
+    best: str | None = None
+
+    def arguments(self, profile: str, output: Path) -> list[str]:
+        """The words of the command behind `moa`. profile: that is reproduced with."""
+        words = ["bench", "run", self.dataset, "-p", self.profile or profile]
+        if self.proposers is not None:
+            words += ["-m", ",".join(self.proposers)]
+        if self.aggregator is not None:
+            words += ["-a", self.aggregator]
+        if self.rounds is not None:
+            words += ["--rounds", str(self.rounds)]
+        words += ["--arms", ",".join(self.arms)]
+        if self.best is not None:
+            words += ["--best", self.best]
+        if self.dataset != "math":
+            words.append("--parity")
+        return [*words, "-o", str(output / self.folder)]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The models that a table is reproduced with."""
+
+    proposers: tuple[str, ...]
+    aggregator: str
+    rounds: int
+    is_papers: bool
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A part of the paper that can be reproduced. tables: its published figures, one at least
+    unless `unprinted` says why there are none. runs: what it takes. notes: what differs."""
+
+    title: str
+    tables: tuple[PublishedTable, ...]
+    runs: Callable[[Mixed], Iterator[ReproductionRun]]
+    notes: tuple[str, ...] = ()
+
+
+def _row_of(table: PublishedTable | None, model: str) -> str:
+    """The row of that model; its short name where the table has none."""
+    pattern = next((pattern for pattern in _MODELS if pattern.search(model)), None)
+    for name, _ in table.rows if table is not None and pattern is not None else ():
+        if pattern is not None and pattern.search(name):
+            return name
+    return short_name(model)
+
+
+def _table2(mixed: Mixed) -> Iterator[ReproductionRun]:
+    alpaca = (("LC win rate (%)", OWN_FIT), ("win rate (%)", "win rate"))
+    mt = (
+        ("average (of 10)", "average"),
+        ("turn 1 (of 10)", "turn 1"),
+        ("turn 2 (of 10)", "turn 2"),
+    )
+    models = tuple(dict.fromkeys([*mixed.proposers, mixed.aggregator]))
+    for dataset, columns, table in (("alpaca", alpaca, _ALPACA), ("mt", mt, _MT)):
+        arms = [("MoA", MIXTURE), *((_row_of(table, name), SINGLE + name) for name in models)]
+        figures = (
+            Figure(row, column, arm, metric) for row, arm in arms for column, metric in columns
+        )
+        yield ReproductionRun(f"table2-{dataset}", dataset, ("mixture", "single"), tuple(figures))
+        if not mixed.is_papers:
+            continue
+        for row, profile in ((_LITE, "paper-moa-lite"), (_GPT_4O, "paper-moa-gpt4o")):
+            own = tuple(Figure(row, column, MIXTURE, metric) for column, metric in columns)
+            yield ReproductionRun(
+                f"table2-{dataset}-{profile.removeprefix('paper-moa-')}",
+                dataset,
+                ("mixture",),
+                own,
+                profile=profile,
+            )
+
+
+def _table3(mixed: Mixed) -> Iterator[ReproductionRun]:
+    most = len(mixed.proposers)
+    for count in dict.fromkeys(min(n, most) for n in (6, 3, 2, 1)):
+        proposers = tuple(dict.fromkeys([mixed.aggregator, *mixed.proposers]))[:count]
+        row = f"n = {count}"
+        yield ReproductionRun(
+            f"table3-{count}",
+            "alpaca",
+            ("mixture", "self"),
+            (
+                Figure(row, "multiple-proposer (%)", MIXTURE, OWN_FIT),
+                Figure(row, "single-proposer (%)", "self", OWN_FIT),
+            ),
+            proposers=proposers,
+            rounds=1,
+            best=proposers[0],
+        )
+
+
+def _table4(mixed: Mixed) -> Iterator[ReproductionRun]:
+    [table] = (known for known in ABLATIONS if known.source.endswith("Table 4"))
+    for number, model in enumerate(dict.fromkeys(mixed.proposers), 1):
+        row = _row_of(table, model)
+        yield ReproductionRun(
+            f"table4-aggregator-{number}",
+            "alpaca",
+            ("mixture",),
+            (Figure(row, "as aggregator (%)", MIXTURE, OWN_FIT),),
+            aggregator=model,
+            rounds=1,
+        )
+        yield ReproductionRun(
+            f"table4-proposer-{number}",
+            "alpaca",
+            ("self",),
+            (Figure(row, "as proposer (%)", "self", OWN_FIT),),
+            rounds=1,
+            best=model,
+        )
+
+
+def _table8(mixed: Mixed) -> Iterator[ReproductionRun]:
+    models = tuple(dict.fromkeys(mixed.proposers))
+    # Whoever writes the reply, all models answer in both layers before it.
+    before = [
+        Figure(_row_of(_MATH, model), f"layer {layer} (%)", MIXTURE, f"layer {layer}", model)
+        for model in models
+        for layer in (1, 2)
+    ]
+    for number, model in enumerate(models, 1):
+        figures = [*before, Figure(_row_of(_MATH, model), "layer 3 (%)", MIXTURE, "accuracy")]
+        yield ReproductionRun(
+            f"table8-{number}",
+            "math",
+            ("mixture",),
+            tuple(figures),
+            aggregator=model,
+            rounds=2,
+        )
+
+
+def _ranker(mixed: Mixed) -> Iterator[ReproductionRun]:
+    del mixed
+    for layers in (2, 3):
+        yield ReproductionRun(
+            f"ranker-{layers}",
+            "alpaca",
+            ("synthesize", "select"),
+            (
+                Figure(f"{layers} layers", "MoA (%)", "synthesize", OWN_FIT),
+                Figure(f"{layers} layers", "LLM-ranker (%)", "select", OWN_FIT),
+            ),
+            rounds=layers - 1,
+        )
+
+
+def _published(dataset: str) -> PublishedTable:
+    return next(table for table in PUBLISHED if table.dataset == dataset)
+
+
+_ALPACA, _MT, _MATH = map(_published, ("alpaca", "mt", "math"))
+
+REPRODUCTIONS: Final[Mapping[str, Reproduction]] = {
+    "table2": Reproduction(
+        "MoA, MoA-Lite and single models on AlpacaEval 2 and MT-Bench", (_ALPACA, _MT), _table2
+    ),
+    "table3": Reproduction(
+        "How many proposers, and whether they differ",
+        ABLATIONS[:1],
+        _table3,
+        (
+            "the paper does not say which models the smaller mixtures have: these are the first"
+            " ones, and the aggregator first of all",
+        ),
+    ),
+    "table4": Reproduction(
+        "Each model as aggregator of all, and as the only proposer, sampled as often",
+        ABLATIONS[1:2],
+        _table4,
+    ),
+    "table8": Reproduction(
+        "Each model as aggregator by layer, on MATH",
+        (_MATH,),
+        _table8,
+        ("layers 1 and 2 of all models are in each run: the first one that is there counts",),
+    ),
+    "ranker": Reproduction(
+        "The mixture against an aggregator that only chooses a proposal",
+        ABLATIONS[2:],
+        _ranker,
+        ("the paper draws this as curves (Figure 4 a) and prints no figures",),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A cell of a table. paper: the published value and the ± printed with it, None if there is
+    none. ours: None where nothing was run or judged."""
+
+    table: str
+    row: str
+    column: str
+    paper: tuple[float, float | None] | None
+    ours: Mean | None
+
+
+def beside(
+    known: Reproduction, runs: Sequence[tuple[ReproductionRun, RunReader, Scores]]
+) -> list[Beside]:
+    """The published figures, and one's own beside them, in the order of the tables. Rows that the
+    paper does not have follow.
+
+    runs: those that are there, with their scores.
+    """
+    found: dict[tuple[str, str, str], Mean | None] = {}
+    for run, reader, scores in runs:
+        for figure in run.figures:
+            place = (run.dataset, figure.row, figure.column)
+            if found.get(place) is None:
+                found[place] = _own(figure, reader, scores)
+    cells = []
+    for table in known.tables:
+        rows = {name: dict(zip(table.columns, values, strict=False)) for name, values in table.rows}
+        for dataset, row, _ in found:
+            if dataset == table.dataset:
+                rows.setdefault(row, {})
+        cells += [
+            Beside(
+                table.title,
+                row,
+                column,
+                values.get(column),
+                found.get((table.dataset, row, column)),
+            )
+            for row, values in rows.items()
+            for column in table.columns
+        ]
+    return cells
+
+
+def _own(figure: Figure, reader: RunReader, scores: Scores) -> Mean | None:
+    if figure.model:
+        layer = int(figure.metric.removeprefix("layer "))
+        return accuracy_by_model(reader, figure.arm).get((figure.model, layer))
+    arm = next((arm for arm in scores.arms if arm.arm == figure.arm), None)
+    metric = None if arm is None else arm.metric(figure.metric)
+    return None if metric is None or metric.mean.value is None else metric.mean
+
+
+def accuracy_by_model(run: RunReader, arm: str) -> dict[tuple[str, int], Mean]:
+    """How many proposals of each model are right in each layer (from 1), percent.
+
+    A model's answer in a later layer is made of all proposals before it, so it tells how well the
+    model aggregates. Empty without known answers.
+    """
+    grade = run.grader
+    if grade is None:
+        return {}
+    keyed = {item.id: item for item in run.items if item.answer is not None}
+    told: dict[tuple[str, int], list[float]] = {}
+    for item, result in run.answers.get(arm, {}).items():
+        known = keyed.get(item)
+        if known is None or known.answer is None or not result.turns:
+            continue
+        for number, layer in enumerate(result.turns[-1].proposals, 1):
+            by_model: dict[str, list[float]] = {}
+            for proposal in layer:
+                right = grade(proposal.text, known.answer, known.fields).score
+                by_model.setdefault(proposal.model, []).append(right)
+            for model, scores in by_model.items():
+                told.setdefault((model, number), []).append(sum(scores) / len(scores))
+    return {place: share_of(scores).in_percent() for place, scores in told.items()}
