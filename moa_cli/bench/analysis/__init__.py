@@ -23,6 +23,7 @@ from moa_cli.bench.analysis.layers import (
 from moa_cli.bench.analysis.preference import ControlAnswers, Preference, preference
 from moa_cli.bench.analysis.similarity import BLEU, Similarity
 from moa_cli.bench.data.released import read_outputs
+from moa_cli.bench.report.by_model import accuracy_by_model
 from moa_cli.bench.report.values import ValuedRun
 from moa_cli.bench.run.arms import SINGLE
 from moa_cli.bench.run.folder import RunReader
@@ -105,11 +106,21 @@ def _spent(
 
 
 @dataclass(frozen=True)
+class ModelAccuracy:
+    """How many of a model's proposals in a layer (from 1) are right, percent."""
+
+    model: str
+    layer: int
+    accuracy: Mean
+
+
+@dataclass(frozen=True)
 class ArmAnalysis:
     """One arm that has proposals.
 
     items: that it answered. near: by proposer of the last layer. seconds_path: of an item on its
-    critical path; seconds_sum: of all its calls. pairs: all that `near` is made of.
+    critical path; seconds_sum: of all its calls. accuracy: of each model's proposals by layer (from
+    1), percent; empty without known answers. pairs: all that `near` is made of.
     """
 
     arm: str
@@ -123,6 +134,7 @@ class ArmAnalysis:
     seconds_sum: SecondsPerItem
     by_model: tuple[UsageShare, ...]
     by_layer: tuple[UsageShare, ...]
+    accuracy: tuple[ModelAccuracy, ...]
     pairs: tuple[ReplyPair, ...]
 
 
@@ -197,6 +209,10 @@ def _arm(
         seconds_sum=seconds_of([sum_seconds(result, journal) for result in results]),
         by_model=by_model(results),
         by_layer=by_layer(results),
+        accuracy=tuple(
+            ModelAccuracy(model, layer, accuracy)
+            for (model, layer), accuracy in accuracy_by_model(valued.run, arm).items()
+        ),
         pairs=measured,
     )
 

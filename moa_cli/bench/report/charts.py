@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 from moa_cli.bench.report.drawing import (
     COLOURS,
@@ -93,14 +94,18 @@ def scatter(
     upright: Axis,
     *,
     digits: tuple[int, int] = (1, 1),
+    front: Sequence[int] = (),
 ) -> str:
-    """A point for each name, with what it has across and upright. digits: of both, in words."""
+    """A point for each name, with what it has across and upright. digits: of both, in words.
+    front: the places of the points on the Pareto front, in order; a line joins them."""
     parts, top = legend([point for point, _, _ in points], 4.0)
     left, right, top, bottom = _plot(upright, top, across.tick(across.ticks[-1]))
     parts += grid_and_ticks(upright, bottom, top, left, right, upright=True)
     parts += grid_and_ticks(across, left, right, top, bottom, upright=False)
     at_x = partial(across.at, start=left, end=right)
     at_y = partial(upright.at, start=bottom, end=top)
+    ends = [(at_x(points[place][1].value), at_y(points[place][2].value)) for place in front]
+    parts += [line(*start, *end, "compare") for start, end in pairwise(ends)]
     for place, (_, flat, tall) in enumerate(points):
         x, y = at_x(flat.value), at_y(tall.value)
         colour = f"whisker s{place % COLOURS}"
@@ -112,6 +117,8 @@ def scatter(
         f" {upright.title} {tall.value:.{digits[1]}f}"
         for point, flat, tall in points
     )
+    if len(front) > 1:
+        said += f". The line is the Pareto front: {', '.join(points[place][0] for place in front)}"
     return svg(name, title, f"{title}. {said}.", bottom + 34 + SIZE, parts)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from moa_cli.bench.judge.kinds import OWN_FIT
+from moa_cli.bench.report.by_model import accuracy_by_model
 from moa_cli.bench.report.published import ABLATIONS, PUBLISHED, PublishedTable
 from moa_cli.bench.report.scores import Scores
 from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.folder import RunReader
-from moa_cli.bench.scoring.means import Mean, share_of
+from moa_cli.bench.scoring.means import Mean
 from moa_cli.profile import short_name
 
 # A model is called differently from table to table, and by each host.
@@ -306,28 +307,3 @@ def _own(figure: Figure, reader: RunReader, scores: Scores) -> Mean | None:
     arm = next((arm for arm in scores.arms if arm.arm == figure.arm), None)
     metric = None if arm is None else arm.metric(figure.metric)
     return None if metric is None or metric.mean.value is None else metric.mean
-
-
-def accuracy_by_model(run: RunReader, arm: str) -> dict[tuple[str, int], Mean]:
-    """How many proposals of each model are right in each layer (from 1), percent.
-
-    A model's answer in a later layer is made of all proposals before it, so it tells how well the
-    model aggregates. Empty without known answers.
-    """
-    grade = run.grader
-    if grade is None:
-        return {}
-    keyed = {item.id: item for item in run.items if item.answer is not None}
-    told: dict[tuple[str, int], list[float]] = {}
-    for item, result in run.answers.get(arm, {}).items():
-        known = keyed.get(item)
-        if known is None or known.answer is None or not result.turns:
-            continue
-        for number, layer in enumerate(result.turns[-1].proposals, 1):
-            by_model: dict[str, list[float]] = {}
-            for proposal in layer:
-                right = grade(proposal.text, known.answer, known.fields).score
-                by_model.setdefault(proposal.model, []).append(right)
-            for model, scores in by_model.items():
-                told.setdefault((model, number), []).append(sum(scores) / len(scores))
-    return {place: share_of(scores).in_percent() for place, scores in told.items()}

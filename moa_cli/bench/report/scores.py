@@ -9,6 +9,7 @@ from pathlib import Path
 
 from moa_cli.bench.judge.kinds import JudgedArm
 from moa_cli.bench.judge.registry import kind_of
+from moa_cli.bench.report.budget import tflops_of
 from moa_cli.bench.report.differences import position_note, with_reference
 from moa_cli.bench.report.values import AnswerValues, values_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
@@ -18,6 +19,7 @@ from moa_cli.bench.scoring.answers import Grader, Verdict
 from moa_cli.bench.scoring.means import Figures, Mean, Metric, mean_of, proportion_of, share_of
 from moa_cli.core.conversation import Usage
 
+NO_MEAN = Mean(None, None, 0)
 _TINY = "local:smollm2"
 
 
@@ -66,7 +68,9 @@ class ArmScores:
     by_category: of the dataset's. answered, failed: items. usage: of all answers, also of those
     that arms share. cost_per_item: USD, without a value where a price is unknown. seconds_path:
     of an item on its critical path, which is what it would take alone; seconds_sum: of all its
-    calls. An anchor has neither usage nor seconds. saved: None where nothing was.
+    calls. tokens_per_item: of all its calls, prompts and answers. tflops_per_item: see
+    `budget.path_tflops`; without a value where a model's size is not known. An anchor has neither
+    usage nor seconds. saved: None where nothing was.
     """
 
     arm: str
@@ -79,6 +83,8 @@ class ArmScores:
     seconds_path: Mean
     seconds_sum: Mean
     saved: Saved | None = None
+    tokens_per_item: Mean = NO_MEAN
+    tflops_per_item: Mean = NO_MEAN
 
     @property
     def point_costs(self) -> tuple[PointCost, ...]:
@@ -178,6 +184,8 @@ def _arm_scores(
         seconds_path=mean_of(path_seconds(item, run.calls) for item in own),
         seconds_sum=mean_of(sum_seconds(item, run.calls) for item in own),
         saved=_saved(own),
+        tokens_per_item=mean_of(result.usage.total_tokens for result in own),
+        tflops_per_item=mean_of(tflops_of(own)),
     )
 
 

@@ -10,19 +10,18 @@ from functools import partial
 
 from moa_cli.bench.judge.arena import SCORE, STYLE_SCORE
 from moa_cli.bench.judge.kinds import OWN_FIT
+from moa_cli.bench.report.budget import pareto_front
 from moa_cli.bench.report.charts import bars, lines, radar, scatter
 from moa_cli.bench.report.differences import scale_of
 from moa_cli.bench.report.drawing import Axis, ChartSeries, Interval, axis
 from moa_cli.bench.report.official import OFFICIAL
 from moa_cli.bench.report.scores import ArmScores
-from moa_cli.bench.report.sections import ArmRow, ReportSection, digits_of
+from moa_cli.bench.report.sections import ArmRow, ReportSection, digits_of, quality_of
 from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.bench.scoring.statistics import QUANTILE, interval_of
 from moa_cli.profile import short_name
 
 _TOP = {"%": 100.0, "of 10": 10.0, "of 5": 5.0}
-# What stands for an arm's quality, the first that there is.
-_QUALITY = (OFFICIAL, OWN_FIT, "win rate", SCORE, "average", "mean", "accuracy")
 _LAYER = re.compile(r"accuracy, layer (\d+), mean")
 
 
@@ -40,6 +39,8 @@ def charts_of(section: ReportSection, name: str) -> Iterator[tuple[str, str]]:
         _layers,
         _by_category,
         partial(_against, "cost", "USD per item", "cost_per_item"),
+        partial(_against, "tokens", "tokens per item", "tokens_per_item"),
+        partial(_against, "computation", "TFLOPs per item, critical path", "tflops_per_item"),
         partial(_against, "seconds", "seconds per item, critical path", "seconds_path"),
     )
     for number, make in enumerate(makers):
@@ -149,7 +150,7 @@ def _by_category(arms: _Arms, name: str) -> _Charts:
 
 def _against(what: str, title: str, field: str, arms: _Arms, name: str) -> _Charts:
     """Quality against what it takes. field: of the arm's scores."""
-    quality = next((name for name in _QUALITY if any(arm.metric(name) for _, arm in arms)), "")
+    quality = quality_of([arm for _, arm in arms])
     points = []
     unit = ""
     for label, arm in arms:
@@ -171,7 +172,8 @@ def _against(what: str, title: str, field: str, arms: _Arms, name: str) -> _Char
     digits = min(8, max(1, 2 - math.floor(math.log10(largest))))
     caption = f"Quality against {what}"
     both = (digits, digits_of(unit))
-    yield caption, scatter(name, caption, points, below, upper, digits=both)
+    front = pareto_front([(across.value, tall.value) for _, across, tall in points])
+    yield caption, scatter(name, caption, points, below, upper, digits=both, front=front)
 
 
 def _whole_axis(title: str, unit: str) -> Axis:

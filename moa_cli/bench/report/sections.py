@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from moa_cli.bench.judge.arena import SCORE
+from moa_cli.bench.judge.kinds import OWN_FIT
+from moa_cli.bench.report.budget import pareto_front
 from moa_cli.bench.report.differences import ArmPair, ArmWorth, Differences, differences_of
+from moa_cli.bench.report.official import OFFICIAL
 from moa_cli.bench.report.published import PUBLISHED, PublishedTable
 from moa_cli.bench.report.scores import ArmScores, Saved, Scores
 from moa_cli.bench.scoring.means import Mean, Metric
@@ -13,6 +17,8 @@ from moa_cli.core.money import usd
 from moa_cli.core.text import plural
 
 _DIGITS = {"%": 1, "of 10": 2, "of 5": 2, "characters": 0}
+# What stands for an arm's quality, the first that there is.
+QUALITY = (OFFICIAL, OWN_FIT, "win rate", SCORE, "average", "mean", "accuracy")
 _BY_NOBODY = "by nobody"
 _PAIR_HEADS = (
     *("first", "second", "difference", "95 %", "z", "p", "p (Holm)", "better/worse/equal"),
@@ -172,6 +178,8 @@ def _tables(rows: Sequence[ArmRow], judged: str) -> Iterator[TextTable]:
     own = [row for row in rows if row.arm not in row.scores.anchors]
     if own:
         yield _costs(own)
+    if judged and (budget := _budget(own)) is not None:
+        yield budget
 
 
 def _categories(arm: ArmScores, name: str) -> list[Metric]:
@@ -358,6 +366,62 @@ def _saved(name: str, saved: Saved) -> str:
         f"{name}: in {saved.turns:,} of {plural(saved.asked, 'turn')} less was enough: {reasons};"
         f" {plural(saved.calls, 'call')}{about} saved"
     )
+
+
+def quality_of(arms: Sequence[ArmScores]) -> str:
+    """The metric that stands for the arms' quality; "" if there is none."""
+    return next((name for name in QUALITY if any(arm.metric(name) for arm in arms)), "")
+
+
+def _budget(rows: Sequence[ArmRow]) -> TextTable | None:
+    """Scores beside what they take; None where there are not two to compare."""
+    quality = quality_of([row.arm for row in rows])
+    scored = [
+        (row, metric)
+        for row in rows
+        if (metric := row.arm.metric(quality)) is not None and metric.mean.value is not None
+    ]
+    if len(scored) < 2:
+        return None
+    unit = scored[0][1].unit
+    columns = [[f"{metric.mean.value:,.{digits_of(unit)}f}" for _, metric in scored]]
+    heads = [f"{quality} ({unit})"]
+    budgets: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+        ("cost/item", "cost_per_item", usd),
+        ("tokens/item", "tokens_per_item", lambda value: f"{value:,.0f}"),
+        ("TFLOPs/item", "tflops_per_item", lambda value: f"{value:,.1f}"),
+    )
+    for head, field, show in budgets:
+        taken: list[float | None] = [getattr(row.arm, field).value for row, _ in scored]
+        known = [
+            (place, value, metric.mean.value or 0.0)
+            for place, (value, (_, metric)) in enumerate(zip(taken, scored, strict=True))
+            if value is not None
+        ]
+        if not any(value for _, value, _ in known):
+            continue
+        front = {known[n][0] for n in pareto_front([point[1:] for point in known])}
+        heads.append(head)
+        columns.append(
+            [
+                "–" if value is None else show(value) + "*" * (place in front)
+                for place, value in enumerate(taken)
+            ]
+        )
+    if len(heads) == 1:
+        return None
+    keys = _key_heads([row for row, _ in scored])
+    lines = [
+        (*row.keys, *cells)
+        for (row, _), cells in zip(scored, zip(*columns, strict=True), strict=True)
+    ]
+    notes = ["* on the Pareto front: no other arm scores as much for less"]
+    if "TFLOPs/item" in heads:
+        notes.append(
+            "TFLOPs: two operations for each active parameter (as the models' names tell them) and"
+            " token, the largest call of each layer, summed over the layers"
+        )
+    return TextTable("What a score takes", (*keys, *heads), tuple(lines), len(keys), tuple(notes))
 
 
 def _cost(mean: Mean) -> str:

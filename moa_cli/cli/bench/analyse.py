@@ -76,7 +76,7 @@ def _lines(found: Analysis, differences: Differences | None, width: int) -> Iter
         yield ""
         yield ""
         yield one_line(f"{arm.arm}: {plural(arm.items, 'item')}, {plural(arm.turns, 'turn')}")
-        for part in (_near, _preference, _agreement, _layers, _costs):
+        for part in (_near, _preference, _agreement, _layers, _by_model, _costs):
             yield from part(found, arm, width)
     if found.notes:
         yield ""
@@ -198,6 +198,37 @@ def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     title = (
         "Right answers by layer, %; gained: right, but wrong in the layer before; lost: wrong, but"
         " right in it (of all pairs of answers)"
+    )
+    yield from table(title, columns, width)
+
+
+def _by_model(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
+    if not arm.accuracy:
+        return
+    told = {(row.model, row.layer): row.accuracy for row in arm.accuracy}
+    models = list(dict.fromkeys(row.model for row in arm.accuracy))
+    numbers = sorted({row.layer for row in arm.accuracy})
+    columns = [
+        *(
+            Column(
+                f"layer {number}",
+                [cell(told.get((model, number)), 1) for model in models],
+                right=True,
+            )
+            for number in numbers
+        ),
+        Column(
+            "n",
+            [
+                f"{told[model, numbers[0]].n:,}" if (model, numbers[0]) in told else ""
+                for model in models
+            ],
+        ),
+        Column("proposer", [short_name(model) for model in models]),
+    ]
+    title = (
+        "Right answers by model and layer, %; in a later layer a model answers with all proposals"
+        " before it"
     )
     yield from table(title, columns, width)
 

@@ -342,6 +342,17 @@ def test_what_each_layer_added(moa: Moa) -> None:
     ]
     # Layer 1: a half and all are right; layer 2: all and a half; then both replies are.
     assert told == [(0.75, None, None), (0.75, 0.25, 0.25), (1.0, 0.25, 0.0)]
+    # Of each model: both of a's first proposals are right, one of b's; then the same.
+    by_model = {
+        (row["model"], row["layer"]): row["accuracy"]["value"]
+        for row in found["arms"][0]["accuracy"]
+    }
+    assert by_model == {
+        **{("lab:a", 1): 100, ("lab:b", 1): 50},
+        **{("lab:a", 2): 100, ("lab:b", 2): 50},
+    }
+    shown = moa.run("bench", "analyse", "run").text
+    assert "Right answers by model and layer, %" in shown
     characters = found["arms"][0]["layers"][0]["characters"]
     assert (characters["value"], characters["n"]) == (1.0, 4)
     assert [arm["is_reply"] for arm in found["arms"][0]["layers"]] == [False, False, True]

@@ -211,7 +211,8 @@ def test_a_terminal_of_any_width_shows_every_number(moa: Moa, graded: Path, colu
     for head in ("accuracy", "accuracy, layer 1, mean", "s/item, sum", "tokens in"):
         assert head in text
     heads = [line for line in shown if line.startswith("arm ")]
-    assert (len(heads) == 2) == (columns == 120)
+    # Those of scores, of cost and time, and of what a score takes.
+    assert (len(heads) == 3) == (columns == 120)
     # Nothing is cut, but for names.
     assert not any(line.endswith("…") for line in shown)
     assert "Mixtral" in text
@@ -220,4 +221,4 @@ def test_a_terminal_of_any_width_shows_every_number(moa: Moa, graded: Path, colu
 def test_an_unbound_width_in_a_pipe(moa: Moa, graded: Path) -> None:
     ran = moa.run("bench", "report", str(graded))
     assert LONG in ran.text
-    assert sum(line.startswith("arm ") for line in ran.text.splitlines()) == 2
+    assert sum(line.startswith("arm ") for line in ran.text.splitlines()) == 3
