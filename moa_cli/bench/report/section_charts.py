@@ -48,11 +48,6 @@ def charts_of(section: ReportSection, name: str) -> Iterator[tuple[str, str]]:
             yield f"{caption}, with 95 % intervals{judged}", drawn
 
 
-def quality_of(arms: Sequence[ArmScores]) -> str:
-    """The metric that stands for the quality of these arms; "" if none is known."""
-    return next((name for name in _QUALITY if any(arm.metric(name) for arm in arms)), "")
-
-
 _Charts = Iterator[tuple[str, str]]
 # With their labels.
 _Arms = Sequence[tuple[str, ArmScores]]

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from moa_cli.bench.report.charts import bars, lines
 from moa_cli.bench.report.drawing import Axis, ChartSeries, Interval, axis
 from moa_cli.bench.report.scores import ArmScores, Scores
-from moa_cli.bench.report.section_charts import quality_of
-from moa_cli.bench.report.sections import TextTable
+from moa_cli.bench.report.sections import TextTable, quality_of
 from moa_cli.bench.report.writers import figure_page
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.core.money import usd

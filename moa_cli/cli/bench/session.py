@@ -99,8 +99,7 @@ class Job:
     partial: see `Runner`. goes_on: whether the same command does, where this one was stopped.
     called: what a failed result is called by. amount: how much is to be done, and what is left of
     it by which to estimate the rest, where it is too much to have it all in memory. cache: of the
-    calls of
-    other runs.
+    calls of other runs.
     """
 
     plan: Plan
