@@ -6,7 +6,7 @@ first; the parts that stay keep their places.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from moa_cli.chat.attaching import attached_text
@@ -28,12 +28,13 @@ _BETWEEN = " · "
 class BarPart(NamedTuple):
     """One part of the bar.
 
-    importance: where the room is short, the part of the lowest number goes first. text: what the
-    part says of a chat; empty if it has nothing to say.
+    importance: where the room is short, parts of higher numbers are shown before others. text: what
+    the part says of a chat; empty if it has nothing to say. brief: the same where that has no room.
     """
 
     importance: int
     text: Callable[[Chat], str]
+    brief: Callable[[Chat], str] = lambda chat: ""
 
 
 def _profile(chat: Chat) -> str:
@@ -84,9 +85,16 @@ def _context(chat: Chat) -> str:
     use = _tightest(chat)
     if use is None or use.context is None:
         return ""
-    full = "full" if use.left_out else f"{use.share:.0%}"
     assumed = " assumed" if use.assumed else ""
-    return f"context {full} ({short_name(use.model)}, {rounded_tokens(use.context)}{assumed})"
+    model = f"{short_name(use.model)}, {rounded_tokens(use.context)}{assumed}"
+    return f"{_context_share(chat)} ({model})"
+
+
+def _context_share(chat: Chat) -> str:
+    use = _tightest(chat)
+    if use is None:
+        return ""
+    return f"context {'full' if use.left_out else f'{use.share:.0%}'}"
 
 
 def _left_out(chat: Chat) -> str:
@@ -100,7 +108,7 @@ _PARTS = (
     BarPart(10, _rounds),
     BarPart(30, _models),
     BarPart(20, _tokens),
-    BarPart(50, _context),
+    BarPart(50, _context, _context_share),
     BarPart(35, _left_out),
     BarPart(70, _cost),
     BarPart(80, _attachments),
@@ -112,9 +120,15 @@ _PARTS = (
 def bar(chat: Chat, columns: int) -> str:
     """The text of the bar, in one line of at most `columns` - 1 columns."""
     room = max(1, columns - 1)
-    shown = [(part.importance, one_line(text)) for part in _PARTS if (text := part.text(chat))]
-    line = _BETWEEN.join(text for _, text in shown)
-    while len(shown) > 1 and cell_len(line) > room:
-        shown.remove(min(shown))
-        line = _BETWEEN.join(text for _, text in shown)
-    return fitted(line, room)
+    shown: dict[int, str] = {}
+    for place, part in sorted(enumerate(_PARTS), key=lambda item: -item[1].importance):
+        for told in (part.text(chat), part.brief(chat)):
+            more = {**shown, place: one_line(told)}
+            if told and (not shown or cell_len(_line(more)) <= room):
+                shown = more
+                break
+    return fitted(_line(shown), room)
+
+
+def _line(parts: Mapping[int, str]) -> str:
+    return _BETWEEN.join(parts[place] for place in sorted(parts))

@@ -126,7 +126,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         if line.rstrip().lower() in _WORDS_TO_LEAVE:
             if await editor.confirm("Leave the chat?"):
                 return
-            chat.say(f"not sent; a space before it sends it: ` {line.strip()}`")
+            chat.say("not sent; a space before it sends it")
             continue
         outcome = chat.outcome(line)
         while isinstance(outcome, Question):

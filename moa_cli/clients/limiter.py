@@ -164,7 +164,7 @@ class Limiter:
             opens = window.opens_at(now)
             if opens <= now and not lane.waiting:
                 return None
-            if now + _SOON < opens < math.inf:
+            if lane.provider.rpm is not None and now + _SOON < opens < math.inf:
                 return f"behind the {lane.provider.rpm} requests a minute of {name}"
             return f"behind the limit of {name}"
 

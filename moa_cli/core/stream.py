@@ -218,6 +218,7 @@ async def deliver(
         follow = getattr(sink, "follow", None)
         if follow is not None:
             follow(fold)
+    began = time.monotonic()
     try:
         async with aclosing(events) if isinstance(events, AsyncGenerator) else nullcontext():
             async for event in events:
@@ -227,6 +228,7 @@ async def deliver(
                 if forward is not None:
                     await forward(event)
     finally:
+        fold.pass_time(time.monotonic() - began)
         _close((*sinks, fold))
     return fold.turn()
 
@@ -442,6 +444,11 @@ class TurnFold:
     def _end(self, status: TurnStatus, event: TurnFinished | TurnFailed) -> None:
         self._status, self._usage = status, event.usage
         self._seconds, self._lost = event.seconds, event.lost
+
+    def pass_time(self, seconds: float) -> None:
+        """So many seconds have passed since the turn began. No event tells when a turn is cut off
+        while its models are silent."""
+        self._now = max(self._now, seconds)
 
     def close(self) -> None:
         """A turn that has not ended by now was interrupted; but one that had gone on from its whole

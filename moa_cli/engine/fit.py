@@ -68,7 +68,7 @@ def fit(
         raise ContextTooLong(
             f"the prompt (about {needed:,} tokens) and an answer of {answer} do not fit its"
             f" context of {context:,}",
-            hint="begin a new conversation, lower max_tokens, or use a model with more context",
+            hint="shorten the prompt, lower max_tokens, or use a model with more context",
         )
     return fitted
 

@@ -101,3 +101,13 @@ def test_the_setting_says_what_is_assumed(moa: Moa, upstream: Upstream) -> None:
         assert re.search(r"context \d+% \([\w:]+, 4k assumed\)", terminal.shown()[-1])
         terminal.send("/context\r")
         terminal.wait_for("*: the context is not known, and is assumed (setting default_context)")
+
+
+def test_on_a_narrow_terminal_the_meter_is_brief(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("*", Reply(text="ok"))
+    with moa.terminal("chat", columns=20, rows=12) as terminal:
+        at_empty_prompt(terminal)
+        terminal.send("Why?\r")
+        terminal.wait_for("cost")
+        at_empty_prompt(terminal)
+        terminal.wait_for(lambda: terminal.shown()[-1].strip() == "lab · context 0%")

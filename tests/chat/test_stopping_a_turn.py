@@ -365,3 +365,19 @@ def test_ctrl_z_at_the_prompt_suspends_and_the_line_is_there_again(moa: Moa) -> 
         shell.expect_exact("left=0")
     finally:
         shell.close(force=True)
+
+
+def test_a_turn_that_is_stopped_while_a_model_is_silent_took_that_time_too(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.always("*", Reply(text="ok"))
+    upstream.always("agg", Reply(text="Some words", stall_after=1))
+    with moa.terminal("chat", columns=120) as terminal:
+        at_prompt(terminal, 0)
+        terminal.send("Why?\r")
+        terminal.wait_for("no token for 5")
+        terminal.send("\x03")
+        terminal.wait_for("interrupted; the reply so far is kept")
+        at_prompt(terminal, 1)
+        [told] = re.findall(r"^\(4 calls, .* ([\d.]+) s\)$", "\n".join(terminal.lines()), re.M)
+        assert float(told) > 5

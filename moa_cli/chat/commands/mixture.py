@@ -74,7 +74,10 @@ def _profile(host: Host, argument: str) -> None:
         host.say(f"saved: {save(session.profile, rest.strip())}")
     else:
         session.use(resolve(argument, environment=os.environ), settled=False)
-        host.say(f"profile {session.profile.name}: {session.profile.description}")
+        if session.profile.description:
+            host.say(f"profile {session.profile.name}: {session.profile.description}")
+        else:
+            host.say(f"profile {session.profile.name}\n{session.models_text()}")
 
 
 @command("aggregator", "[MODEL]", model_words, section=Section.MIXTURE)
