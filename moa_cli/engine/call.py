@@ -484,13 +484,16 @@ class Call:
         entered = slot.enter_at_once()
         if entered is not None:
             return entered
-        left, began = self._backoff.left, time.monotonic()
+        left = self._backoff.left
+        # Seconds that have been waited, without those for which the process was stopped.
+        passed, step = 0.0, min(left, _WAIT_TOLD)
         held = self._slots.delay(model)
         is_told = False
 
         def may_wait() -> bool:
-            nonlocal is_told
-            waited = min(time.monotonic() - began, self._slots.refused_for(model))
+            nonlocal is_told, passed
+            passed += step
+            waited = min(passed, self._slots.refused_for(model))
             may = max(waited, self._slots.delay(model)) < left
             if may and told and not is_told:
                 is_told = True
@@ -500,7 +503,7 @@ class Call:
         try:
             if held > left:
                 raise TimeoutError
-            with Watch(min(left, _WAIT_TOLD), spared=may_wait):
+            with Watch(step, spared=may_wait):
                 return await slot.__aenter__()
         except TimeoutError:
             self._begin()

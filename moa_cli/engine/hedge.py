@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from moa_cli.core.errors import ClientError
+from moa_cli.engine.silence import Alarm
 
 Request = Coroutine[Any, Any, None]
 
@@ -25,9 +26,9 @@ class Race:
         self._due = False
         self._speaker: asyncio.Task[None] | None = None
 
-    def hedge_in(self, seconds: float) -> asyncio.TimerHandle:
-        """Send the second request in so many seconds, unless the timer is cancelled."""
-        return asyncio.get_running_loop().call_later(seconds, self._hedge)
+    def hedge_in(self, seconds: float) -> Alarm:
+        """Send the second request in so many seconds, unless the alarm is cancelled."""
+        return Alarm(seconds, self._hedge)
 
     def _hedge(self) -> None:
         self._due = True

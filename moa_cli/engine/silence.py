@@ -85,6 +85,37 @@ def silence_of(
     return Silence(settings.first_token or first, settings.stall or _STALL)
 
 
+class Alarm:
+    """Calls something once so many seconds have passed in which the event loop could run.
+
+    Like `Watch`, it does not count the time for which the process is stopped.
+    """
+
+    def __init__(self, seconds: float, call: Callable[[], None]) -> None:
+        self._left = seconds
+        self._call = call
+        self._set()
+
+    def cancel(self) -> None:
+        """Do not call it any more."""
+        self._timer.cancel()
+
+    def _set(self) -> None:
+        step = max(0.0, min(self._left, _LONGEST_TIMER))
+        self._left -= step
+        self._due = time.monotonic() + step
+        self._timer = asyncio.get_running_loop().call_later(step, self._fire)
+
+    def _fire(self) -> None:
+        if time.monotonic() - self._due > _BLOCKED:
+            # What has arrived meanwhile is read first.
+            self._left = max(self._left, _AFTER_BLOCK)
+        if self._left > 0:
+            self._set()
+        else:
+            self._call()
+
+
 class Watch:
     """Cancels the task that runs in its body once `limit` seconds have passed since `since`.
 

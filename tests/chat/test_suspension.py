@@ -284,3 +284,21 @@ def test_an_editor_is_suspended_with_the_chat(moa: Moa, upstream: Upstream, tmp_
         window.press("Enter")
         upstream.wait_for(lambda: bool(sent(upstream)))
     assert sent(upstream) == [["from the editor"]]
+
+
+@pytest.mark.parametrize("limit", ["first_token", "hedge_after"])
+def test_the_time_of_a_suspension_is_no_silence_of_a_model(
+    moa: Moa, upstream: Upstream, limit: str
+) -> None:
+    upstream.always("agg", Reply(text="The reply.", after=(spoken := threading.Event())))
+    moa.profile("lab", "a", aggregator={"model": "lab:agg", limit: 3.0})
+    with moa.start("ask", "Why?") as running:
+        upstream.wait_for(lambda: bool(upstream.chats("agg")))
+        os.kill(running.pid, signal.SIGSTOP)
+        time.sleep(5.0)
+        os.kill(running.pid, signal.SIGCONT)
+        time.sleep(0.3)
+        spoken.set()
+        out, _ = running.communicate()
+    assert (running.returncode, out) == (0, b"The reply.\n")
+    assert len(upstream.chats("agg")) == 1
