@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.data.items import Item
     from moa_cli.bench.run.arms import Arm
     from moa_cli.bench.scoring.means import Mean
+    from moa_cli.bench.scoring.statistics import ConfidenceInterval
     from moa_cli.compare.contest import ArmAnswer
     from moa_cli.compare.leaderboard import LeaderboardRow
     from moa_cli.core.conversation import Turn
@@ -93,6 +94,10 @@ def compare(
         bool, Option("--results", help="Print what was chosen so far, and ask nothing.")
     ] = False,
     json: Annotated[bool, Option("--json", help="With --results: print a JSON array.")] = False,
+    pairs: Annotated[
+        bool,
+        Option("--pairs", help="With --results: also print intervals, strengths, and each pair."),
+    ] = False,
     since: Annotated[
         str | None, Option(metavar="SPAN", help="With --results: not older than, such as 7d.")
     ] = None,
@@ -104,10 +109,10 @@ def compare(
     if results:
         if prompts or file is not None:
             raise UsageError("--results takes no prompts", hint="leave them out")
-        _print_results(since, json=json)
+        _print_results(since, json=json, pairs=pairs)
         return
-    if json or since is not None:
-        raise UsageError("--json and --since belong to --results")
+    if json or pairs or since is not None:
+        raise UsageError("--pairs, --json and --since belong to --results")
     from moa_cli.engine import Budget, Cap
     from moa_cli.store import accounts
     from moa_cli.store.spending import CallRecorder
@@ -378,18 +383,23 @@ def _revealed(
     return lines
 
 
-def _print_results(since: str | None, *, json: bool) -> None:
+def _print_results(since: str | None, *, json: bool, pairs: bool) -> None:
     """Print the table over all choices that were kept. since: a span such as `7d`."""
-    from moa_cli.compare.leaderboard import leaderboard
+    from moa_cli.compare.leaderboard import leaderboard, with_pairs
 
     comparisons = open_store(to_read=True).comparisons
-    found = leaderboard(comparisons.since(time_ago(since)))
+    made = comparisons.since(time_ago(since))
+    found = leaderboard(made)
+    if json or pairs:
+        found = with_pairs(found, made)
     if comparisons.unsound:
         say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
     if json:
         print_json([standing.to_dict() for standing in found])
     elif found:
         print_lines(_leaderboard_lines(found, output_width()))
+        if pairs:
+            print_lines(_pair_lines(found, output_width()))
     else:
         say("nothing was chosen yet")
 
@@ -398,12 +408,7 @@ def _leaderboard_lines(found: Sequence[LeaderboardRow], width: int) -> list[str]
     """A table. width: in cells."""
     from moa_cli.terminal.table import Column, table_lines
 
-    same = Counter((row.arm, row.profile) for row in found)
-    # Only where one name has had several settings must they be told apart.
-    names = [
-        f"{row.profile} #{row.settings}" if same[row.arm, row.profile] > 1 else row.profile
-        for row in found
-    ]
+    names = _profile_names(found)
     seconds = [f"{row.seconds / row.compared:.1f}" for row in found]
     columns = [
         Column("arm", [row.arm for row in found], widest=40),
@@ -416,6 +421,71 @@ def _leaderboard_lines(found: Sequence[LeaderboardRow], width: int) -> list[str]
         Column("profile", names),
     ]
     return table_lines(columns, width)
+
+
+def _profile_names(found: Sequence[LeaderboardRow]) -> list[str]:
+    """Only where one name has had several settings must they be told apart."""
+    same = Counter((row.arm, row.profile) for row in found)
+    return [
+        f"{row.profile} #{row.settings}" if same[row.arm, row.profile] > 1 else row.profile
+        for row in found
+    ]
+
+
+def _pair_lines(found: Sequence[LeaderboardRow], width: int) -> Iterator[str]:
+    """How sure the win rates are, and who won against whom."""
+    from moa_cli.terminal.table import Column, table_lines
+
+    profiles = dict(zip((row.name for row in found), _profile_names(found), strict=True))
+    yield ""
+    intervals = [row.interval for row in found]
+    strengths = [row.strength for row in found]
+    yield from table_lines(
+        [
+            Column("arm", [row.arm for row in found], widest=40),
+            Column("95 %", [_between(interval) for interval in intervals], right=True),
+            Column("by chance", [f"{100 * (row.chance or 0.0):.0f}%" for row in found], right=True),
+            Column(
+                "strength", [f"{100 * known.value:.0f}%" if known else "–" for known in strengths]
+            ),
+            Column(
+                "95 %",
+                [_between(known.interval if known else None) for known in strengths],
+                right=True,
+            ),
+            Column("profile", list(profiles.values())),
+        ],
+        width,
+    )
+    yield "strength: how likely it beats an average arm (Bradley-Terry)"
+    # Each pair once, from the side of the arm that stands higher.
+    places = {row.name: place for place, row in enumerate(found)}
+    pairs = [
+        (row, pair)
+        for row in found
+        for pair in row.against
+        if places[row.name] < places[pair.other]
+    ]
+    yield ""
+    yield from table_lines(
+        [
+            Column("arm", [row.arm for row, _ in pairs], widest=40),
+            Column("against", [pair.other[0] for _, pair in pairs], widest=40),
+            Column("wins", [f"{pair.wins:,}" for _, pair in pairs], right=True),
+            Column("losses", [f"{pair.losses:,}" for _, pair in pairs], right=True),
+            Column("ties", [f"{pair.ties:,}" for _, pair in pairs], right=True),
+            Column("p", [f"{pair.p:.3f}" for _, pair in pairs], right=True),
+            Column(
+                "profiles",
+                [f"{profiles[row.name]}, {profiles[pair.other]}" for row, pair in pairs],
+            ),
+        ],
+        width,
+    )
+
+
+def _between(interval: ConfidenceInterval | None) -> str:
+    return f"{100 * interval.low:.0f}–{100 * interval.high:.0f}%" if interval else "–"
 
 
 def _rate(rate: Mean) -> str:

@@ -343,6 +343,18 @@ def test_results_as_a_table_and_since(moa: Moa) -> None:
     assert (ran.code, ran.err.count("\n")) == (2, 1)
 
 
+def test_pairs_tell_who_won_against_whom(moa: Moa) -> None:
+    chosen(moa)
+    text = moa.run("compare", "--results", "--pairs").text
+    assert "strength: how likely it beats an average arm (Bradley-Terry)" in text
+    assert re.search(r"^mixture +21–100% +50% +\d+% ", text, re.MULTILINE)
+    assert re.search(r"^mixture +mixture +1 +0 +0 +1\.000 ", text, re.MULTILINE)
+    ran = moa.run("compare", "--pairs", "why?")
+    assert (ran.code, "--pairs, --json and --since belong to --results" in ran.err) == (2, True)
+    found = results(moa)
+    assert {len(row["against"]) for row in found.values()} == {1}
+
+
 def test_changed_settings_are_told_apart(moa: Moa) -> None:
     chosen(moa)
     moa.profile("other", aggregator="b", rounds=0, temperature=0.2)

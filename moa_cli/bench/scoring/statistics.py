@@ -27,8 +27,11 @@ _DETECTABLE: Final = QUANTILE + NormalDist().inv_cdf(POWER)
 # Up to so many pairs that differ, all ways to swap them are tried; above, so many drawn ones.
 _MOST_EXACT, _DRAWS = 12, 10_000
 _CHUNK = 8
+# Of Newton's method: how many steps at most, and the step from which on it has arrived.
+_MOST_STEPS, _SMALL_STEP = 100, 1e-10
 
 _Value = TypeVar("_Value")
+_Player = TypeVar("_Player", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,56 @@ def epoch_figures(values: Iterable[tuple[Hashable, int, float]]) -> EpochFigures
         by_epoch=tuple(mean_of(found) for _, found in sorted(epochs.items())),
         between=stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None,
     )
+
+
+def bradley_terry(wins: Mapping[tuple[_Player, _Player], float]) -> dict[_Player, float]:
+    """How likely each beats an average opponent, 0 to 1, by Bradley and Terry's model (1952).
+
+    wins: how often the first of a pair has beaten the second; a tie is half a win for each. Each
+    has besides half a win and half a loss against the average, so that who has always won has a
+    strength, too. Solved by Newton's method.
+    """
+    players = list(dict.fromkeys(player for pair in wins for player in pair))
+    places = {player: place for place, player in enumerate(players)}
+    logs = [0.0] * len(players)
+    for _ in range(_MOST_STEPS):
+        chances = [_logistic(log) for log in logs]
+        slope = [0.5 - chance for chance in chances]
+        curve = [[0.0] * len(players) for _ in players]
+        for place, chance in enumerate(chances):
+            curve[place][place] = chance * (1 - chance)
+        for (winner, loser), times in wins.items():
+            first, second = places[winner], places[loser]
+            chance = _logistic(logs[first] - logs[second])
+            slope[first] += times * (1 - chance)
+            slope[second] -= times * (1 - chance)
+            weight = times * chance * (1 - chance)
+            curve[first][first] += weight
+            curve[second][second] += weight
+            curve[first][second] -= weight
+            curve[second][first] -= weight
+        steps = _solved(curve, slope)
+        # A step beyond where the curve is known may lead away.
+        most = max(map(abs, steps), default=0.0)
+        logs = [log + step / max(1.0, most) for log, step in zip(logs, steps, strict=True)]
+        if most < _SMALL_STEP:
+            break
+    return {player: _logistic(log) for player, log in zip(players, logs, strict=True)}
+
+
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def _solved(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
+    """x of `matrix` x = `right`, for a positive definite matrix (so no pivoting is needed)."""
+    rows = [[*line, value] for line, value in zip(matrix, right, strict=True)]
+    for place, pivot in enumerate(rows):
+        for number, row in enumerate(rows):
+            if number != place:
+                factor = row[place] / pivot[place]
+                rows[number] = [b - factor * a for a, b in zip(pivot, row, strict=True)]
+    return [row[-1] / row[place] for place, row in enumerate(rows)]
 
 
 def t_quantile(share: float, degrees: int) -> float:

@@ -10,11 +10,12 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moa_cli.bench.scoring.means import Mean, mean_of, proportion_of
 from moa_cli.bench.scoring.statistics import (
+    bradley_terry,
     epoch_figures,
     holm,
     interval_of,
@@ -25,6 +26,7 @@ from moa_cli.bench.scoring.statistics import (
 )
 
 stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+minimize = pytest.importorskip("scipy.optimize").minimize
 SHARES = st.floats(0, 1).map(lambda value: round(value, 3))
 
 
@@ -246,3 +248,26 @@ def test_epochs_have_a_pooled_error_and_one_of_their_own() -> None:
     assert found.pooled.value == pytest.approx(sum(by_item) / 50)
     assert found.pooled.standard_error == pytest.approx(stats.sem(by_item))
     assert epoch_figures([("a", 0, 1.0), ("b", 0, 0.0)]).between is None
+
+
+@settings(max_examples=30)
+@given(st.dictionaries(st.sampled_from([*product("abcd", repeat=2)]), st.integers(1, 30)))
+def test_strengths_are_the_likeliest_ones(games: dict[tuple[str, str], int]) -> None:
+    wins = {pair: float(times) for pair, times in games.items() if pair[0] != pair[1]}
+    found = bradley_terry(wins)
+    players = sorted({player for pair in wins for player in pair})
+    assert sorted(found) == players
+    if not players:
+        return
+
+    def unlikely(logs: list[float]) -> float:
+        at = dict(zip(players, logs, strict=True))
+        total = sum(times * math.log1p(math.exp(at[b] - at[a])) for (a, b), times in wins.items())
+        # Half a win and half a loss against the average.
+        return total + sum(
+            0.5 * (math.log1p(math.exp(-log)) + math.log1p(math.exp(log))) for log in logs
+        )
+
+    best = minimize(unlikely, [0.0] * len(players), method="BFGS", tol=1e-9).x
+    for player, log in zip(players, best, strict=True):
+        assert found[player] == pytest.approx(1 / (1 + math.exp(-log)), abs=1e-4)
