@@ -9,7 +9,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Literal
 
+from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.report.values import ValuedRun
+from moa_cli.bench.run.folder import JudgeReader
 from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds
 from moa_cli.bench.scoring.answers import Verdict
 from moa_cli.core.outcomes import cut_text
@@ -35,12 +37,28 @@ class ItemAnswer:
 
 
 @dataclass(frozen=True)
+class ItemVerdict:
+    """What a judge said of a turn's reply. turn: from 1. value: what the reply is worth, in `unit`.
+    text: the judge's words. unreadable: whether no verdict stands in them. error: why there are
+    none."""
+
+    judge: str
+    turn: int
+    value: float | None
+    unit: str
+    text: str
+    unreadable: bool
+    error: str | None
+
+
+@dataclass(frozen=True)
 class ItemRow:
     """What an arm made of an item.
 
     prompt: the messages of the user. expected: the right answer. layers: the proposals of the last
     turn. reply: the last. value: what a judge found, in `unit`. cost: USD, None where a price is
-    unknown. seconds: on the critical path. error: why there is no reply.
+    unknown. seconds: on the critical path. error: why there is no reply. verdicts: all that judges
+    said.
     """
 
     run: str
@@ -57,6 +75,7 @@ class ItemRow:
     cost: float | None
     seconds: float
     error: str | None = None
+    verdicts: tuple[ItemVerdict, ...] = ()
 
 
 def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[ItemRow]:
@@ -79,6 +98,8 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
         key=lambda result: (places.get(result.item, len(places)), order.get(result.arm, len(order)))
     )
     grade = run.grader
+    named = valued.values.judge
+    said = _verdicts(run.judges.values() if named is None else [run.judge(named)])
     for result in wanted:
         item = asked.get(result.item)
         expected = item.answer if item else None
@@ -114,7 +135,27 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
             cost=None if result.usage.unpriced_calls else result.usage.cost,
             seconds=round(path_seconds(result, run.calls), 3),
             error=None if result.error is None else result.error.message,
+            verdicts=tuple(said.get(result.name, ())),
         )
+
+
+def _verdicts(judges: Iterable[JudgeReader]) -> dict[tuple[str, str], list[ItemVerdict]]:
+    """By arm and item, what each of the judges said."""
+    found: dict[tuple[str, str], list[ItemVerdict]] = {}
+    for judge in judges:
+        kind = kind_of(judge)
+        for verdict in judge.judgements:
+            made = ItemVerdict(
+                judge=judge.settings.model,
+                turn=verdict.turn + 1,
+                value=kind.worth(verdict) if verdict.error is None else None,
+                unit=kind.unit,
+                text=verdict.text,
+                unreadable=verdict.unreadable,
+                error=None if verdict.error is None else verdict.error.message,
+            )
+            found.setdefault((verdict.arm, verdict.item), []).append(made)
+    return found
 
 
 def _outcome(result: Result, found: Verdict | None, value: float | None) -> Outcome:
@@ -229,6 +270,7 @@ def _article(row: ItemRow) -> Iterator[str]:
         yield "</details>\n"
     if row.error is None:
         yield _answer_html(row.reply)
+    yield from map(_verdict_html, row.verdicts)
 
 
 def _answer_html(answer: ItemAnswer) -> str:
@@ -239,6 +281,16 @@ def _answer_html(answer: ItemAnswer) -> str:
     facts += [text for text in (answer.cut, answer.error) if text]
     head = f'<p class="facts">{_plain(" · ".join(facts))}</p>\n'
     return head + (f"<pre>{_text(answer.text)}</pre>\n" if answer.text else "")
+
+
+def _verdict_html(verdict: ItemVerdict) -> str:
+    told = verdict.error or ("unreadable verdict" if verdict.unreadable else "no verdict")
+    if verdict.value is not None:
+        told = f"{verdict.value:.4g} {verdict.unit}"
+    turn = f", turn {verdict.turn}" if verdict.turn > 1 else ""
+    words = f"<pre>{_text(verdict.text)}</pre>\n" if verdict.text else ""
+    head = _plain(f"judge {verdict.judge}{turn}: {told}")
+    return f"<details><summary>{head}</summary>\n{words}</details>\n"
 
 
 def _end(answer: str) -> str:

@@ -83,6 +83,18 @@ def test_judged_items_have_a_value(moa: Moa) -> None:
     write_judgements(judged, {"mixture": [9.0, None]})
     rows = lines_of(moa, str(judged))
     assert {(row["outcome"], row["value"]) for row in rows} == {("judged", 9.0), ("unjudged", None)}
+    told = [row["verdicts"] for row in rows]
+    assert [[(said["value"], said["turn"]) for said in row] for row in told] == [
+        [(9.0, 1), (9.0, 2)],
+        [(None, 1), (None, 2)],
+    ]
+    assert {said["judge"] for row in told for said in row} == {"lab:judge"}
+    assert [said["unreadable"] for said in told[1]] == [True, True]
+    ran = moa.run("bench", "items", str(judged), "-o", "items.html")
+    assert ran.code == 0, ran.err
+    page = (moa.folder / "items.html").read_text("utf-8")
+    assert "judge lab:judge, turn 2: 9 rating, of 10" in page
+    assert "judge lab:judge: unreadable verdict" in page
     ran = moa.run("bench", "items", str(judged), "--wrong")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
 
