@@ -2,9 +2,9 @@
 format: a function, and its entry in `FORMATS`.
 
 Formats: AlpacaEval's `model_outputs.json`; FastChat's answers and single-answer judgments
-(`llm_judge/common.py`); FLASK's answers and reviews (`gpt_review/gpt4_eval.py`); a folder of
-prompts, predictions of a mixture and of a base model, and who won. Nothing depends on when or
-how often it is exported.
+(`llm_judge/common.py`); FLASK's answers and reviews (`gpt_review/gpt4_eval.py`); Arena-Hard's
+answers and judgments (`gen_answer.py`, `gen_judgment.py`); a folder of prompts, predictions of a
+mixture and of a base model, and who won. Nothing depends on when or how often it is exported.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from moa_cli.bench.judge.kinds import Question
 from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.folder import JudgeReader, RunReader
-from moa_cli.bench.run.journal import Judgement, Result
-from moa_cli.bench.scoring import flask, mt_bench
-from moa_cli.bench.scoring.alpaca import DRAW
+from moa_cli.bench.run.journal import REFERENCE, Judgement, Result
+from moa_cli.bench.scoring import arena, flask, mt_bench
 from moa_cli.bench.scoring.reasoning import verdict_text
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import nearest
@@ -209,7 +208,7 @@ def _wins(run: RunReader, arm: str, base: str, told: JudgeReader | None) -> dict
     margins = []
     for item in run.items:
         mine = _score(scores.get((arm, item.id), ()))
-        theirs = DRAW if direct else _score(scores.get((base, item.id), ()))
+        theirs = kind_of(told).even if direct else _score(scores.get((base, item.id), ()))
         if mine is not None and theirs is not None:
             margins.append(mine - theirs)
     return {
@@ -319,6 +318,84 @@ def _mt_judgments(choice: ExportChoice) -> Exported:
     return Exported(files, asked, asked - len(rows))
 
 
+def _arena_answers(choice: ExportChoice) -> Exported:
+    run, name = choice.run, choice.named(choice.named_arm(choice.arm))
+
+    def row(item: Item, result: Result) -> dict[str, Any]:
+        said = json.dumps((name, item.id, *result.replies)).encode()
+        reply = result.turns[-1].reply if result.turns else None
+        record = run.calls.find(reply.key) if reply else None
+        style = arena.style_of(result.replies[0])
+        return {
+            "uid": item.id,
+            "ans_id": hashlib.sha256(said).hexdigest()[:22],
+            "model": name,
+            "messages": [
+                {"role": "user", "content": item.turns[0]},
+                {"role": "assistant", "content": {"answer": result.replies[0]}},
+            ],
+            "tstamp": record.when if record else 0.0,
+            # What style control is made of. Upstream counts tokens; here they are estimated.
+            "metadata": {
+                "token_len": style.tokens,
+                "header_count": style.headers,
+                "list_count": style.lists,
+                "bold_count": style.bold,
+            },
+        }
+
+    return _answers(choice, "arena_hard", row)
+
+
+def _arena_judgments(choice: ExportChoice) -> Exported:
+    run, arm = choice.run, choice.named_arm(choice.arm)
+    _only(run, "arena_hard")
+    told = choice.verdicts()
+    settings = told.settings
+    texts = {
+        item: result.replies[0]
+        for item, result in (
+            run.answers[settings.against].items()
+            if settings.against
+            else ((key[1], value) for key, value in told.texts.items() if key[0] == REFERENCE)
+        )
+    }
+    prompts = kind_of(told).prompts(run, texts)
+    rows = []
+    for item, result in choice.answers(arm):
+        games = []
+        for number in range(arena.GAMES):
+            question = Question(arm, item, number, result.replies)
+            verdict = told.by_name.get(question.name)
+            if verdict is None or item.id not in texts:
+                continue
+            games.append(
+                {
+                    "score": arena.verdict_label(verdict_text(verdict.text)),
+                    "judgment": {"answer": verdict.text},
+                    "prompt": [
+                        {"role": message.role, "content": message.content}
+                        for message in prompts.call(question, "text").messages
+                    ],
+                }
+            )
+        if len(games) == arena.GAMES:
+            rows.append(
+                {
+                    "uid": item.id,
+                    "category": item.fields.get("category"),
+                    "judge": settings.model,
+                    "model": choice.named(arm),
+                    "baseline": settings.reference.name
+                    if settings.reference
+                    else choice.name_of(settings.against or ""),
+                    "games": games,
+                }
+            )
+    files = {f"{_slug(choice.named(arm))}.jsonl": _json_lines(rows)}
+    return Exported(files, len(run.items), len(run.items) - len(rows))
+
+
 def _flask_reviews(choice: ExportChoice) -> Exported:
     run, arm = choice.run, choice.named_arm(choice.arm)
     _only(run, "flask")
@@ -378,6 +455,8 @@ FORMATS: Mapping[str, ExportFormat] = {
     "mt-judgments": ExportFormat(_mt_judgments, judged=True),
     "flask": ExportFormat(_flask),
     "flask-reviews": ExportFormat(_flask_reviews, judged=True),
+    "arena": ExportFormat(_arena_answers),
+    "arena-judgments": ExportFormat(_arena_judgments, judged=True),
     "moa": ExportFormat(_predictions, judged=True, compares=True),
     "jsonl": ExportFormat(_jsonl),
 }

@@ -133,6 +133,7 @@ ARENA = JudgeKind(
     compares=True,
     references=("arena_hard/gpt-4-0314.jsonl",),
     games=arena.GAMES,
+    even=0.0,
     prompts=_prompts,
     # From significantly worse to significantly better.
     worth=lambda verdict: None if verdict.value is None else 25 * (verdict.value + 2),

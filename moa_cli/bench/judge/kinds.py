@@ -131,9 +131,9 @@ class JudgeKind:
     logprobs: whether preferences are read in
     log-probabilities, where the judge tells them. references: files of the data folder with the
     reference's answers, the first that is there is taken. games: how often each answer is judged;
-    game g of turn t is number games x t + g. prompts: reads the prompt's files; the second argument
-    is the reference, by item. worth: what a verdict says that its answer is worth, more is
-    better. figures: of an arm.
+    game g of turn t is number games x t + g. even: the value of a draw, None without pairs.
+    prompts: reads the prompt's files; the second argument is the reference, by item. worth: what a
+    verdict says that its answer is worth, more is better. figures: of an arm.
     """
 
     name: str
@@ -146,6 +146,7 @@ class JudgeKind:
     logprobs: bool = False
     references: tuple[str, ...] = ()
     games: int = 1
+    even: float | None = None
     prompts: Callable[[RunReader, Mapping[str, str]], JudgeTask]
     worth: Callable[[Judgement], float | None]
     figures: Callable[[JudgedArm], Figures]
@@ -286,6 +287,7 @@ PAIRWISE = JudgeKind(
     compares=True,
     logprobs=True,
     references=REFERENCES,
+    even=alpaca.DRAW,
     prompts=_pairwise_prompts,
     worth=lambda verdict: alpaca.win_rate([verdict.value]).win_rate.value,
     figures=_pairwise_figures,

@@ -167,16 +167,22 @@ def judge_call(
 
 
 def parse_verdict(text: str, *, switched: bool) -> int | None:
-    """What a judge's answer says of the model, -2 to 2; None if it has no label that counts.
+    """What a judge's answer says of the model, -2 to 2; None if it has no label that counts. See
+    `judge_call` for `switched`."""
+    label = verdict_label(text)
+    if label is None:
+        return None
+    return _LABELS[label] if switched else -_LABELS[label]
 
-    The last label in double brackets counts, else the last one in single brackets. See
-    `judge_call` for `switched`.
-    """
+
+def verdict_label(text: str) -> str | None:
+    """The label of a judge's answer, such as `A>>B`: the last one in double brackets, else the last
+    one in single brackets. None if there is none, or it is none that counts."""
     upper = text.upper()
     for pattern in _LABEL:
         if found := pattern.findall(upper):
-            strength = _LABELS.get(found[-1])
-            return strength if strength is None or switched else -strength
+            label: str = found[-1]
+            return label if label in _LABELS else None
     return None
 
 

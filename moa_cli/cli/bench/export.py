@@ -27,8 +27,8 @@ def export(
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="What to write: alpaca, mt, mt-judgments, flask, flask-reviews, moa (a folder), or"
-            " jsonl.",
+            help="What to write: alpaca, mt, flask, arena, moa (a folder), jsonl, mt-judgments,"
+            " flask-reviews, or arena-judgments.",
         ),
     ],
     output: Annotated[

@@ -316,7 +316,7 @@ def test_two_turns_are_two_lines(moa: Moa) -> None:
         ),
         (
             ["--to", "alpaca", "--judge", "x"],
-            "--judge goes only with --to mt-judgments, flask-reviews, moa",
+            "--judge goes only with --to mt-judgments, flask-reviews, arena-judgments, moa",
         ),
         (["--to", "moa", "-o", "-"], "--to moa writes a folder (-o names it)"),
     ],

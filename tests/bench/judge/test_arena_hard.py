@@ -169,6 +169,36 @@ def test_released_answers_are_judged_beside_the_run(answered: Moa) -> None:
     assert "100.00 ± 0.00 (n 8)" in line
 
 
+def test_upstreams_programs_read_what_is_exported(answered: Moa) -> None:
+    assert answered.run(*JUDGE).code == 0
+    export = ("bench", "export", "runs/arena_hard-two", "--arm", "single:lab:a", "-o", "-", "--to")
+    answers = [json.loads(line) for line in answered.run(*export, "arena").text.splitlines()]
+    assert [row["model"] for row in answers] == ["lab:a"] * 4
+    for row in answers:
+        assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
+        assert row["messages"][1]["content"]["answer"].startswith("a says")
+        assert all(isinstance(count, int) for count in row["metadata"].values())
+    ran = answered.run(*export, "arena-judgments")
+    judgments = [json.loads(line) for line in ran.text.splitlines()]
+    assert {(row["judge"], row["baseline"]) for row in judgments} == {("lab:judge", "gpt-4-0314")}
+    assert {row["category"] for row in judgments} == {"arena-hard-v0.1"}
+    for row in judgments:
+        # The baseline is A in the first game.
+        assert [game["score"] for game in row["games"]] == ["B>>A", "A>>B"]
+        assert [message["role"] for message in row["games"][0]["prompt"]] == ["system", "user"]
+
+
+def test_who_won_is_told_from_both_games(answered: Moa) -> None:
+    assert answered.run(*JUDGE, "--against", "single:lab:b").code == 0
+    ran = answered.run(
+        *("bench", "export", "runs/arena_hard-two", "--to", "moa", "-o", "made"),
+        *("--arm", "single:lab:a", "--base", "single:lab:b"),
+    )
+    assert ran.code == 0, ran.err
+    results = json.loads((answered.folder / "made/results.json").read_bytes())
+    assert (results["judged_by"], results["judged"], results["moa_wins"]) == ("comparison", 4, 4)
+
+
 def test_all_prompts_go_from_end_to_end(moa: Moa, upstream: Upstream, data: Path) -> None:
     folder = moa.folder / "data"
     rows = jsonl_rows(data / "arena_hard/question.jsonl")
