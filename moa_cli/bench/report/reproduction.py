@@ -140,9 +140,11 @@ def _table2(mixed: Mixed) -> Iterator[ReproductionRun]:
 
 
 def _table3(mixed: Mixed) -> Iterator[ReproductionRun]:
-    most = len(mixed.proposers)
-    for count in dict.fromkeys(min(n, most) for n in (6, 3, 2, 1)):
-        proposers = tuple(dict.fromkeys([mixed.aggregator, *mixed.proposers]))[:count]
+    # The paper samples the aggregator where there is one proposer.
+    led = [model for model in mixed.proposers if model == mixed.aggregator]
+    models = tuple(dict.fromkeys([*led, *mixed.proposers]))
+    for count in dict.fromkeys(min(n, len(models)) for n in (6, 3, 2, 1)):
+        proposers = models[:count]
         row = f"n = {count}"
         yield ReproductionRun(
             f"table3-{count}",
@@ -231,7 +233,7 @@ REPRODUCTIONS: Final[Mapping[str, Reproduction]] = {
         _table3,
         (
             "the paper does not say which models the smaller mixtures have: these are the first"
-            " ones, and the aggregator first of all",
+            " ones, the aggregator before the others if it is one of them",
         ),
     ),
     "table4": Reproduction(

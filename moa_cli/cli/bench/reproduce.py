@@ -23,6 +23,7 @@ from moa_cli.terminal.table import Column
 
 if TYPE_CHECKING:
     from moa_cli.bench.report.reproduction import Beside, Reproduction, ReproductionRun
+    from moa_cli.bench.report.scores import Scores
     from moa_cli.bench.run.estimate import RunEstimate
     from moa_cli.core.endpoints import ModelInfo
 
@@ -79,7 +80,8 @@ def reproduce(
     if json:
         print_json(_json(name, runs, cells))
         return
-    print_lines(_lines(known, runs, cells, output_width()))
+    scores = [told for _, _, told in there]
+    print_lines(_lines(known, runs, cells, [*_notes(known, runs, scores)], output_width()))
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,11 @@ def _scored(folder: Path, judge: str | None, data: Path | None) -> tuple[Any, An
 
 
 def _lines(
-    known: Reproduction, runs: Sequence[_Planned], cells: Sequence[Beside], width: int
+    known: Reproduction,
+    runs: Sequence[_Planned],
+    cells: Sequence[Beside],
+    notes: Sequence[str],
+    width: int,
 ) -> Iterator[str]:
     sources = list(dict.fromkeys(published.source for published in known.tables))
     yield known.title
@@ -200,7 +206,7 @@ def _lines(
     yield from _price(runs, width)
     yield from _beside_lines(known, cells, width)
     yield ""
-    yield from noted(_notes(known, runs, cells), width)
+    yield from noted(notes, width)
 
 
 def _price(runs: Sequence[_Planned], width: int) -> Iterator[str]:
@@ -263,13 +269,21 @@ def _ours(found: Beside, digits: int) -> str:
     return told if error is None else f"{told} ± {error:.{digits}f}"
 
 
-def _notes(known: Reproduction, runs: Sequence[_Planned], cells: Sequence[Beside]) -> Iterator[str]:
+def _notes(
+    known: Reproduction, runs: Sequence[_Planned], scores: Sequence[Scores]
+) -> Iterator[str]:
+    """scores: of the runs that are there."""
     for published in known.tables:
         yield f"{published.title}: {published.judged}; {published.note}"
     yield from known.notes
     yield from dict.fromkeys(planned.missing for planned in runs if planned.missing)
-    if any(found.ours is not None for found in cells):
+    if scores:
         yield "yours: ± standard error over items"
+        judges = dict.fromkeys(told.judge.model for told in scores if told.judge is not None)
+        if judges:
+            yield f"yours are judged by {', '.join(judges)}, on a scale of its own"
+    if any(told.asked < told.whole for told in scores):
+        yield "yours are of a part of a dataset: they cannot be compared with the paper's"
     begun = sum(planned.is_there for planned in runs)
     yield f"{begun} of {len(runs)} runs are begun"
 

@@ -73,6 +73,17 @@ def test_the_papers_figures_are_there() -> None:
     assert len(folders) == len(set(folders))
 
 
+def test_smaller_mixtures_are_made_of_the_first_models() -> None:
+    from moa_cli.bench.report.reproduction import REPRODUCTIONS, Mixed
+
+    def proposers(*models: str, aggregator: str) -> list[tuple[str, ...] | None]:
+        mixed = Mixed(models, aggregator, 1, is_papers=False)
+        return [run.proposers for run in REPRODUCTIONS["table3"].runs(mixed)]
+
+    assert proposers("a", "b", "c", aggregator="b") == [("b", "a", "c"), ("b", "a"), ("b",)]
+    assert proposers("a", "b", aggregator="other") == [("a", "b"), ("a",)]
+
+
 def test_the_commands_of_the_plan_make_the_figures(prepared: Moa, upstream: Upstream) -> None:
     plan = told(prepared, "table8", "-p", "two")
     assert [run["items"] for run in plan["runs"]] == [4, 4]
@@ -100,6 +111,11 @@ def test_the_commands_of_the_plan_make_the_figures(prepared: Moa, upstream: Upst
     assert "2 of 2 runs are begun" in ran.text
     [line] = [line for line in ran.text.splitlines() if line.startswith("lab:a ")]
     assert "25.0 ± 21.7" in line
+    assert "a part of a dataset" not in ran.text
+    limited = told(prepared, "table8", "-p", "two", "-n", "2", "-o", "some")
+    assert prepared.run(*limited["runs"][0]["command"][1:], "-y").code == 0
+    ran = prepared.run("bench", "reproduce", "table8", "-p", "two", "-n", "2", "-o", "some")
+    assert "yours are of a part of a dataset" in ran.text
 
 
 def test_what_cannot_be_reproduced_is_one_line(prepared: Moa) -> None:
