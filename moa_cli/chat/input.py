@@ -137,7 +137,8 @@ class _Prompts(History):
         self._entries = list(compress(self._entries, stays))
 
     def get_strings(self) -> list[str]:
-        return self.load_history_strings()[::-1]
+        # Asked at each key, for the suggestion behind the line: all was read before the line.
+        return [line.text for line in reversed(self.offered)]
 
     def load_history_strings(self) -> list[str]:
         return [line.text for line in self._recalled()]
