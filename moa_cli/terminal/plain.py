@@ -408,14 +408,18 @@ def trimmed_line(name: str, event: events.ReferencesTrimmed) -> str:
 
 def left_out_line(event: events.HistoryTrimmed) -> str:
     """Which models are not sent the oldest turns of the conversation, and why."""
-    most = max(left.count for left in event.models)
-    models = []
-    for left in event.models:
-        context = f"{left.context:,} tokens" + (" assumed" if left.assumed else "")
-        fewer = f", {left.count} left out" if left.count < most else ""
-        models.append(f"{left.model} (context: {context}{fewer})")
+    contexts: dict[str, dict[int, list[str]]] = {}
+    for left in sorted(event.models, key=lambda left: -left.count):
+        context = f"context: {left.context:,} tokens" + (" assumed" if left.assumed else "")
+        contexts.setdefault(context, {}).setdefault(left.count, []).append(left.model)
+    told = ", ".join(
+        ", ".join(f"{count} for {', '.join(models)}" for count, models in counts.items())
+        + f" ({context})"
+        for context, counts in contexts.items()
+    )
+    most, _, rest = told.partition(" ")
     turns = f"{most} of {plural(event.turns, 'earlier turn')}"
-    return f"{turns} {'is' if most == 1 else 'are'} left out for {', '.join(models)}"
+    return f"{turns} {'is' if most == '1' else 'are'} left out {rest}"
 
 
 def failure_line(turn: Turn) -> str:

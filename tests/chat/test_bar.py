@@ -82,6 +82,21 @@ def test_the_bar_tells_how_full_the_tightest_context_is_then_a_line_warns_once_t
         assert "8,192" in rows[1]
 
 
+def test_models_that_lack_the_same_turns_are_told_of_together(moa: Moa, upstream: Upstream) -> None:
+    _with_contexts(moa, a=2000, b=2000)
+    upstream.always("*", Reply(text="ok"))
+    upstream.always("agg", Reply(text=LONG))
+    with moa.terminal("chat", columns=120, rows=40) as terminal:
+        at_empty_prompt(terminal)
+        for turn in range(1, 6):
+            _turn(terminal, f"prompt {turn}")
+        lines = [line for line in terminal.lines() if "left out for" in line]
+    assert re.fullmatch(
+        r"\d of 4 earlier turns (is|are) left out for lab:a, lab:b \(context: 2,000 tokens\)",
+        lines[-1],
+    )
+
+
 def test_a_context_that_is_not_known_is_assumed_and_said_to_be(talk: Talk) -> None:
     assert talk.do("/context") == "moa: nothing was said yet"
     talk.do("hello")
