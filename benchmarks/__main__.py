@@ -21,6 +21,7 @@ PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
 PARTS = {
     "startup": "Start-up, and one question",
     "chat_turns": "The first turn of a chat",
+    "chat_day": "A day at a chat",
     "turn": "A warm turn beside its critical path",
     "tail": "Models that are slow now and then",
     "rate_limit": "A provider that takes two calls at once",

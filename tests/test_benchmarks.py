@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import PAGE, PARTS, RESULTS, page
+from tests.support.tmux import needs_tmux
 
 _ROOT = Path(__file__).parents[1]
 
@@ -31,6 +32,7 @@ def test_each_part_says_what_it_measures(part: str) -> None:
     [
         ("turn", "--turns", "1"),
         ("rate_limit", "--seconds", "0.2"),
+        pytest.param(("chat_day", "--turns", "6"), marks=needs_tmux),
     ],
     ids=lambda arguments: arguments[0],
 )

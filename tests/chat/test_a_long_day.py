@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Moa
-from tests.support.day import Day, hold_day
+from tests.support.day import hold_day
 from tests.support.tmux import needs_tmux
 from tests.support.upstream import Upstream
 
@@ -30,24 +30,12 @@ pytestmark = [
 ]
 
 
-def wrong(day: Day) -> dict[str, int]:
-    """How often lines stand there that should stand there once."""
-    counts = day.counts()
-    # Of a reply that was stopped, the later lines have not come.
-    return {
-        tag: counts[tag]
-        for turn in day.turns
-        for tag in turn.tags
-        if counts[tag] > 1 or (counts[tag] == 0 and not turn.stopped)
-    }
-
-
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (200, 50)])
 def test_each_line_of_each_reply_stands_in_the_scrollback_once(
     moa: Moa, upstream: Upstream, tmp_path: Path, columns: int, rows: int
 ) -> None:
     day = hold_day(moa, upstream, tmp_path, turns=TURNS, columns=columns, rows=rows)
-    assert wrong(day) == {}
+    assert day.wrong() == {}
     stopped = [turn for turn in day.turns if turn.stopped]
     assert all(day.counts()[turn.tags[0]] == 1 for turn in stopped)
     assert day.turns[-1].rss - day.turns[_WARM].rss < _GROWTH_KB

@@ -3,6 +3,7 @@ the window's size and suspensions, in a real terminal."""
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import sys
@@ -11,12 +12,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from tests.support.command import PATIENCE, Moa
 from tests.support.tmux import Tmux
 from tests.support.upstream import Reply, Upstream
 
-__all__ = ["Day", "Turn", "hold_day"]
+__all__ = ["Chatting", "Day", "Turn", "hold_day"]
 
 # What each line of a reply is known by: the turn and the line. No width of a window folds it.
 _TAG = re.compile(r"t\d{3}n\d{3}")
@@ -31,7 +34,8 @@ _PIECE_SECONDS = 0.001
 class Turn:
     """What was done in a turn, and what was found. seconds: from Enter to the next prompt.
 
-    rss: kilobytes of memory that the process takes after it. stopped: whether the reply was cut.
+    cpu_seconds: of CPU that the process took in that time. rss: kilobytes of memory that it takes
+    afterwards. stopped: whether the reply was cut.
     """
 
     number: int
@@ -39,6 +43,7 @@ class Turn:
     doing: str
     tags: list[str]
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     rss: int = 0
     stopped: bool = False
 
@@ -53,6 +58,17 @@ class Day:
     def counts(self) -> Counter[str]:
         """How often each line of each reply stands in the scrollback."""
         return Counter(_TAG.findall("\n".join(self.lines)))
+
+    def wrong(self) -> dict[str, int]:
+        """The lines of replies that do not stand in the scrollback once, and how often they do."""
+        counts = self.counts()
+        # Of a reply that was stopped, the later lines have not come.
+        return {
+            tag: counts[tag]
+            for turn in self.turns
+            for tag in turn.tags
+            if counts[tag] > 1 or (counts[tag] == 0 and not turn.stopped)
+        }
 
 
 def _tag(turn: int, line: int) -> str:
@@ -133,6 +149,66 @@ _DOINGS = {
 }
 
 
+class Chatting:
+    """`moa chat`, started from a shell in a window of that size, which is all of its environment.
+
+    seed: for what happens by chance. resizing: whether the window's size changes.
+    """
+
+    def __init__(
+        self,
+        moa: Moa,
+        upstream: Upstream,
+        folder: Path,
+        *,
+        columns: int,
+        rows: int,
+        seed: int = 1,
+        resizing: bool = True,
+    ) -> None:
+        self.day = Day()
+        self._size = columns, rows
+        self._random = random.Random(seed) if resizing else None
+        self._script = _Script(upstream)
+        environment = moa.environment | {"PS1": f"{_SHELL} ", "PROMPT_COMMAND": "", "HISTFILE": ""}
+        shell = ("bash", "--norc", "--noprofile", "-i")
+        self.window = Tmux(folder, environment, *shell, columns=columns, rows=rows)
+
+    def __enter__(self) -> Self:
+        self.window.wait_for(_SHELL)
+        self.window.type(f"clear; {sys.executable} -m moa_cli chat")
+        self.window.press("Enter")
+        _at_prompt(self.window)
+        self._pid = _child_of(self.window.pid())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.window.__exit__(kind, error, traceback)
+
+    def hold_turn(self, number: int) -> Turn:
+        """Hold the turn of that number, which says what happens in it."""
+        before = _cpu_seconds(self._pid)
+        turn = _hold_turn(self.window, self._script, number, self._random)
+        turn.cpu_seconds = _cpu_seconds(self._pid) - before
+        turn.rss = _rss(self._pid)
+        self.day.turns.append(turn)
+        return turn
+
+    def leave(self) -> Day:
+        """Leave the chat; all that was held."""
+        self.window.resize(*self._size)
+        self.window.type("/exit")
+        self.window.press("Enter")
+        self.window.wait_for(lambda: self.window.cursor_row().startswith(_SHELL))
+        self.day.lines = self.window.lines()
+        return self.day
+
+
 def hold_day(
     moa: Moa,
     upstream: Upstream,
@@ -151,28 +227,14 @@ def hold_day(
     pace: seconds from the start of one turn to the start of the next, at least. resizing: whether
     the window's size changes. look: called after each turn.
     """
-    some, script, day = random.Random(seed), _Script(upstream), Day()
-    environment = moa.environment | {"PS1": f"{_SHELL} ", "PROMPT_COMMAND": "", "HISTFILE": ""}
-    shell = ("bash", "--norc", "--noprofile", "-i")
-    with Tmux(folder, environment, *shell, columns=columns, rows=rows) as window:
-        window.wait_for(_SHELL)
-        window.type(f"clear; {sys.executable} -m moa_cli chat")
-        window.press("Enter")
-        _at_prompt(window)
-        pid = _child_of(window.pid())
+    with Chatting(
+        moa, upstream, folder, columns=columns, rows=rows, seed=seed, resizing=resizing
+    ) as chatting:
         for number in range(turns):
             began = time.monotonic()
-            turn = _hold_turn(window, script, number, some if resizing else None)
-            turn.rss = _rss(pid)
-            day.turns.append(turn)
-            look(turn, window)
+            look(chatting.hold_turn(number), chatting.window)
             time.sleep(max(0.0, began + pace - time.monotonic()))
-        window.resize(columns, rows)
-        window.type("/exit")
-        window.press("Enter")
-        window.wait_for(lambda: window.cursor_row().startswith(_SHELL))
-        day.lines = window.lines()
-    return day
+        return chatting.leave()
 
 
 def _hold_turn(window: Tmux, script: _Script, number: int, some: random.Random | None) -> Turn:
@@ -262,6 +324,12 @@ def _at_prompt(window: Tmux, *, empty: bool = True) -> None:
 def _child_of(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(children[0])
+
+
+def _cpu_seconds(pid: int) -> float:
+    # Behind the name in brackets: user and system time are the 12th and the 13th field.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _rss(pid: int) -> int:
