@@ -29,6 +29,7 @@ _TAIL = 1 << 16
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE ids (id TEXT PRIMARY KEY, place INTEGER) WITHOUT ROWID;
+CREATE TABLE bad (place INTEGER PRIMARY KEY);
 CREATE TABLE lines (place INTEGER PRIMARY KEY, start INTEGER, good INTEGER);
 CREATE TABLE held (place INTEGER PRIMARY KEY, id TEXT, good INTEGER, line TEXT);
 CREATE TABLE calls (item TEXT, key TEXT, start INTEGER, answered INTEGER, line TEXT);
@@ -123,9 +124,12 @@ class Index:
 
     # What is done.
 
-    def load_done(self, count: int) -> None:
-        """Know what is answered, of so many prompts."""
+    def load_done(self, rows: int, samples: int) -> None:
+        """Know what is answered, of so many rows; bad ones need no answer."""
+        count = rows * samples
         self.done = bytearray(count)
+        for (row,) in self._database.execute("SELECT place FROM bad"):
+            self.done[row * samples : (row + 1) * samples] = b"\1" * samples
         query = "SELECT place FROM lines WHERE good UNION ALL SELECT place FROM held WHERE good"
         for (place,) in self._database.execute(query):
             if place < count:
@@ -145,11 +149,21 @@ class Index:
     def forget_ids(self) -> None:
         """The input is read anew."""
         self._database.execute("DELETE FROM ids")
+        self._database.execute("DELETE FROM bad")
 
     def add_id(self, identity: str, place: int) -> bool:
         """Note a prompt; False if there is another of that id."""
         found = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?)", (identity, place))
         return found.rowcount > 0
+
+    def add_bad(self, row: int) -> None:
+        """Note a row that is left out."""
+        self._database.execute("INSERT INTO bad VALUES (?)", (row,))
+
+    def count_bad(self, rows: int) -> int:
+        """How many of the first rows are left out."""
+        query = "SELECT count(*) FROM bad WHERE place < ?"
+        return int(self._database.execute(query, (rows,)).fetchone()[0])
 
     def place(self, identity: str) -> int | None:
         """Where the prompt of that id stands; None if there is none."""

@@ -12,7 +12,8 @@ from typing import IO, Any
 from moa_cli.batch.growing import GrowingFile
 from moa_cli.batch.index import Index
 from moa_cli.batch.journal import IndexedJournal
-from moa_cli.batch.prompts import Batch, Todo
+from moa_cli.batch.lines import LineWriter, identity_of
+from moa_cli.batch.prompts import Todo
 from moa_cli.bench.run.journal import Result
 from moa_cli.core.conversation import Failure
 from moa_cli.core.outcomes import cut_text
@@ -74,11 +75,11 @@ class OutputFile:
     def _read(self, line: str) -> tuple[int, str, bool]:
         """Place, id, and whether it is an answer. Raises ValueError."""
         values: Any = json.loads(line)
-        identity = str(values.get("id")) if isinstance(values, dict) else ""
+        identity, good = identity_of(values if isinstance(values, dict) else {})
         place = self._index.place(identity)
-        if place is None or "reply" not in values:
+        if place is None:
             raise ValueError("no line of this batch")
-        return place, identity, values["reply"] is not None and values.get("error") is None
+        return place, identity, good
 
     def add(self, line: Line) -> None:
         """Write a line. The first takes out those of failed items, which are tried again."""
@@ -199,9 +200,9 @@ class Answers:
     """
 
     def __init__(
-        self, batch: Batch, todo: Todo, journal: IndexedJournal, index: Index, output: Written
+        self, writer: LineWriter, todo: Todo, journal: IndexedJournal, index: Index, output: Written
     ) -> None:
-        self._batch = batch
+        self._writer = writer
         self._todo = todo
         self._journal = journal
         self._index = index
@@ -219,7 +220,7 @@ class Answers:
     def add(self, result: Result) -> None:
         """An item has ended, or failed for good. Raises OSError."""
         work = self._todo.running[result.item]
-        text = self._batch.line(work.item, result, self._journal)
+        text = self._writer.line(work, result, self._journal)
         good = result.error is None
         self._output.add(Line(work.order, work.item.id, text, good))
         if not good:

@@ -7,24 +7,23 @@ import io
 import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
 from moa_cli.batch.index import Index
-from moa_cli.batch.journal import IndexedJournal
-from moa_cli.batch.sources import JsonRows, LineRows, Record, Rows, Source
+from moa_cli.batch.lines import LineWriter
+from moa_cli.batch.reading import PLAIN, Reading, is_openai, unused_fields
+from moa_cli.batch.sources import Record, Rows, Source, TableRows, rows_of
 from moa_cli.bench.data.items import DataRow, Item, read_own
 from moa_cli.bench.run.arms import Arm, make_arms
-from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.core.attachments import file_of_uri
 from moa_cli.core.conversation import Message, Part, text_of_parts
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.jsonl import usage_to_dict
-from moa_cli.core.text import dumps
+from moa_cli.core.text import plural
 from moa_cli.core.values import JSON, ValueFault
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Profile, to_table
@@ -32,6 +31,8 @@ from moa_cli.server.wires.chat_messages import read_message, with_call_ids
 
 _KEPT_FILES = 64
 _INPUT = "input"
+# So many reasons why rows are left out are told.
+_MOST_REASONS = 5
 # What a line of output says itself; an input's field of such a name is put under `input`.
 _OURS = (
     "reply",
@@ -61,6 +62,15 @@ class InputDigest:
     sha256: str
     rows: str | None = None
 
+    def is_beginning_of(self, later: InputDigest, rows: str | None) -> bool:
+        """Whether a later input is the same, or has more behind it.
+
+        rows: the digest of as many rows of it.
+        """
+        if self.rows is None:
+            return self.sha256 == later.sha256
+        return self.rows == rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings(WorkSettings):
@@ -71,33 +81,54 @@ class BatchSettings(WorkSettings):
     proposals: bool
     profile: Mapping[str, Any]
     prompt: str
+    reading: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a first reading of the input found.
+
+    digest: of it. bad: how many rows are left out, and the first reasons why. unused: fields of
+    OpenAI's rows that the profile decides in their place.
+    """
+
+    digest: InputDigest
+    bad: int = 0
+    reasons: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
     """What is asked, and how it is written down.
 
-    source: of the prompts. rows: how it is read. arm: what answers. limit: how many prompts, from
-    the first; None is all. strict: whether a turn that lost a proposer has failed. proposals:
-    whether lines hold them.
+    source: of the prompts. rows: how it is read. reading: how rows become prompts. arm: what
+    answers. limit: how many rows, from the first; None is all. strict: whether a turn that lost a
+    proposer has failed. proposals: whether lines hold them.
     """
 
     profile: Profile
     source: Source
     rows: Rows
+    reading: Reading
     arm: Arm
     limit: int | None
     strict: bool
     proposals: bool
 
-    def items(self) -> Iterator[tuple[int, Record, Callable[[Record], Item]]]:
-        """Place and record of each prompt in input order, and what makes an item of it."""
+    @property
+    def writer(self) -> LineWriter:
+        """What writes the lines of the output."""
+        return LineWriter(self.profile.name, self.proposals, self.reading.samples)
+
+    def records(self) -> Iterator[tuple[int, Record]]:
+        """Number, from 0, and record of each row."""
+        return enumerate(self.rows.records())
+
+    def reader(self) -> Callable[[Record], Item]:
+        """What makes an item of a record. It raises BenchError, naming line and field."""
         read_messages = _MessageReader()
-
-        def item(record: Record) -> Item:
-            return read_own(self.rows.row(record), read_messages)
-
-        return ((place, record, item) for place, record in enumerate(self.rows.records()))
+        return lambda record: self.reading.item(self.rows.row(record), read_messages)
 
     def models(self) -> tuple[str, ...]:
         """The models that are asked."""
@@ -111,95 +142,72 @@ class Batch:
             proposals=self.proposals,
             profile={"name": self.profile.name, **to_table(self.profile)},
             prompt=AGGREGATE_AND_SYNTHESIZE,
+            reading=self.reading.settings,
         )
 
-    def take_in(self, index: Index, known: InputDigest | None) -> tuple[InputDigest, bool]:
-        """Check every prompt and tell the index their ids; what was checked before is not read
-        again.
+    def take_in(self, index: Index, known: InputDigest | None) -> tuple[Intake, bool]:
+        """Check every row and tell the index the ids; what was checked before is not read again.
 
-        known: the input of an earlier start. Returns the input of this one, and whether it is the
-        same or goes on from there, with more prompts behind it.
+        known: the input of an earlier start. Returns what was found, and whether the input is the
+        same or goes on from there, with more rows behind it.
         Raises BenchError, naming the line, where it is wrong or an id is there twice, UsageError
         if it is not text.
         """
-        sha256, kind = self.source.sha256(), type(self.rows).__name__
+        sha256 = self.source.sha256()
+        way = [sha256, type(self.rows).__name__, repr(self.reading)]
         checked = index.meta(_INPUT)
-        if checked is not None and checked[:2] == [sha256, kind]:
-            digest = InputDigest(*checked[2])
-            same = known is not None and (known.sha256 == sha256 or known.rows == digest.rows)
+        if checked is not None and checked[0] == way:
+            digest, bad, reasons, unused = checked[1]
+            found = Intake(InputDigest(*digest), bad, tuple(reasons), tuple(unused))
+            same = known is not None and known.is_beginning_of(found.digest, found.digest.rows)
             if known is None or same:
-                return digest, same
+                return found, same
         index.forget_ids()
         index.set_meta(_INPUT, None)
+        found, before = self._check(index, known, sha256)
+        index.set_meta(_INPUT, [way, astuple(found)])
+        return found, known is not None and known.is_beginning_of(found.digest, before)
+
+    def _check(
+        self, index: Index, known: InputDigest | None, sha256: str
+    ) -> tuple[Intake, str | None]:
+        """What is found, and the digest of as many rows as are known."""
         seen, count, before = hashlib.sha256(), 0, None
-        for place, record, read in self.items():
-            item = read(record)
-            if not index.add_id(item.id, place):
-                raise BenchError(
-                    f"{self.source.name}: two lines have the id {item.id}",
-                    hint="lines without an `id` are called by their number",
-                )
-            seen.update(json.dumps(item.fields).encode() + b"\n")
+        reasons: list[str] = []
+        unused: dict[str, None] = {}
+        bad = 0
+        read = self.reader()
+        for place, record in self.records():
+            try:
+                item = read(record)
+                for number, sample in enumerate(self.reading.sampled(item)):
+                    if not index.add_id(sample.id, place * self.reading.samples + number):
+                        raise _twice(self.source.name, sample.id)
+                seen.update(json.dumps(item.fields).encode() + b"\n")
+                if is_openai(item.fields):
+                    unused |= dict.fromkeys(unused_fields(item.fields))
+            except BenchError as error:
+                if not self.reading.skip_bad:
+                    raise
+                bad += 1
+                reasons += [error.message] * (len(reasons) < _MOST_REASONS)
+                index.add_bad(place)
+                seen.update(json.dumps(record[1], default=str).encode() + b"\n")
             count += 1
             if known is not None and count == known.lines:
                 before = seen.hexdigest()
-        if not count:
-            raise BenchError(f"{self.source.name}: holds no prompts")
+        if count == bad:
+            told = f": all {plural(bad, 'row')} are bad, first {reasons[0]}" if bad else ""
+            raise BenchError(f"{self.source.name}: holds no prompts{told}")
         digest = InputDigest(count, sha256, seen.hexdigest())
-        index.set_meta(_INPUT, [sha256, kind, astuple(digest)])
-        same = known is not None and (known.sha256 == sha256 or before == known.rows is not None)
-        return digest, same
-
-    def line(self, item: Item, result: Result, journal: IndexedJournal) -> str:
-        """What came of an item as a line of JSON, without its line end."""
-        fields = {name: value for name, value in item.fields.items() if name != "id"}
-        clashing = {name: fields.pop(name) for name in _OURS if name in fields}
-        identity = item.fields.get("id")
-        if str(identity) != item.id:
-            clashing |= {"id": identity} if "id" in item.fields else {}
-            identity = int(item.id)
-        values: dict[str, Any] = {"id": identity, **fields}
-        if clashing:
-            values["input"] = clashing
-        return dumps(values | self._outcome(result, journal))
-
-    def _outcome(self, result: Result, journal: IndexedJournal) -> dict[str, Any]:
-        turn = result.turns[-1] if result.turns else None
-        reply = turn.reply if turn else None
-        usage = usage_to_dict(journal.usage_of(result.item))
-        values: dict[str, Any] = {
-            "reply": result.replies[-1] if result.replies else None,
-            "profile": self.profile.name,
-            "model": (reply.answered_by or reply.model) if reply else None,
-            "usage": usage,
-            "cost": usage["cost"],
-            "seconds": round(path_seconds(result, journal), 3),
-            "finish_reason": reply.finish_reason if reply else None,
-        }
-        if reply and reply.citations:
-            values["citations"] = [asdict(cited) for cited in reply.citations]
-        if turn and turn.lost:
-            values["lost"] = list(turn.lost)
-        if self.proposals and turn:
-            values["proposals"] = [list(map(_proposal, layer)) for layer in turn.proposals]
-        if result.error is not None:
-            values["error"] = asdict(result.error)
-        return values
+        return Intake(digest, bad, tuple(reasons), tuple(unused)), before
 
 
-def _proposal(answer: CallAnswer) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "model": answer.model,
-        "answered_by": answer.answered_by,
-        "text": answer.text,
-        "finish_reason": answer.finish_reason,
-        "usage": usage_to_dict(answer.usage),
-    }
-    if answer.citations:
-        values["citations"] = [asdict(cited) for cited in answer.citations]
-    if answer.unfinished:
-        values["unfinished"] = True
-    return values if answer.error is None else values | {"error": asdict(answer.error)}
+def _twice(name: str, identity: str) -> BenchError:
+    return BenchError(
+        f"{name}: two lines have the id {identity}",
+        hint="lines without an `id` are called by their number",
+    )
 
 
 class Todo:
@@ -219,44 +227,53 @@ class Todo:
         return self._index.done.count(0, 0, self.count)
 
     def __iter__(self) -> Iterator[Work]:
-        for place, record, read in islice(self._batch.items(), self.count):
-            if not self._index.is_done(place):
-                work = Work(self._batch.arm, read(record), place)
-                self.running[work.item.id] = work
-                yield work
+        for work in self._works(1):
+            self.running[work.item.id] = work
+            yield work
 
     def sample(self, most: int) -> list[Work]:
         """So many of them at most, spread evenly."""
-        step = max(1, -(-len(self) // most))
-        found, number = [], 0
-        for place, record, read in islice(self._batch.items(), self.count):
-            if not self._index.is_done(place):
-                if number % step == 0:
-                    found.append(Work(self._batch.arm, read(record), place))
-                number += 1
-        return found
+        return list(self._works(max(1, -(-len(self) // most))))
+
+    def _works(self, step: int) -> Iterator[Work]:
+        """Every so many of them, from the first."""
+        read, reading, number = self._batch.reader(), self._batch.reading, 0
+        for row, record in islice(self._batch.records(), -(-self.count // reading.samples)):
+            places = range(row * reading.samples, (row + 1) * reading.samples)
+            wanted = []
+            for place in places:
+                if not self._index.is_done(place):
+                    wanted += [place] * (number % step == 0)
+                    number += 1
+            if wanted:
+                samples = list(reading.sampled(read(record)))
+                for place in wanted:
+                    yield Work(self._batch.arm, samples[place % reading.samples], place)
 
 
 def make_batch(
     profile: Profile,
     source: Source,
+    kind: str,
     *,
-    lines: bool,
+    reading: Reading = PLAIN,
     limit: int | None = None,
     strict: bool = False,
     proposals: bool = False,
 ) -> Batch:
     """The batch that is asked for.
 
-    source: of the prompts. lines: whether each line is a prompt, and not a JSON object (see
-    `read_own`). The others: see `Batch`. Raises UsageError if the source is not text.
+    source: of the prompts. kind: its format, one of FORMATS. The others: see `Batch`. Raises
+    UsageError or BenchError if the source cannot be read so.
     """
-    rows = LineRows(source) if lines else JsonRows(source)
+    rows = rows_of(source, kind)
+    if isinstance(rows, TableRows):
+        reading.check_columns(source.name, rows.names)
     if strict:
         [arm] = make_arms(profile, ("mixture",), "")
     else:
         arm = Arm("mixture", replace(profile, multi_turn=True))
-    return Batch(profile, source, rows, arm, limit, strict, proposals)
+    return Batch(profile, source, rows, reading, arm, limit, strict, proposals)
 
 
 def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
@@ -266,8 +283,7 @@ def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
     (see `read_own`). Raises BenchError, naming the line, where the input is wrong, UsageError if it
     is not text.
     """
-    source = Source(name, lambda: io.BytesIO(data))
-    rows = LineRows(source) if lines else JsonRows(source)
+    rows = rows_of(Source(name, lambda: io.BytesIO(data)), "lines" if lines else "jsonl")
     read_messages = _MessageReader()
     items = tuple(read_own(rows.row(record), read_messages) for record in rows.records())
     if not items:
@@ -275,10 +291,7 @@ def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
-            raise BenchError(
-                f"{name}: two lines have the id {item.id}",
-                hint="lines without an `id` are called by their number",
-            )
+            raise _twice(name, item.id)
         seen.add(item.id)
     return items
 

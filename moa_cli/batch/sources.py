@@ -8,6 +8,7 @@ and must not be written to a disk without a word.
 from __future__ import annotations
 
 import codecs
+import csv
 import gzip
 import hashlib
 import io
@@ -16,12 +17,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from moa_cli.bench.data.items import DataRow
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.text import plural
 from moa_cli.core.text_files import text_of
 
 _BLOCK = 1 << 20
@@ -29,6 +32,17 @@ _GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # An error of the decoder this close to the end of what is read may be the cut's, not the text's.
 _CUT = 16
+
+_LONGEST_CELL = 2**31 - 1
+_PARQUET_ROWS = 1000
+_SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
 
 # A row before it is understood: its number in the input, and what the format has for it.
 Record = tuple[int, Any]
@@ -243,7 +257,125 @@ class LineRows:
         return DataRow(f"{self._source.name}:{number}", number, {"prompt": line})
 
 
-Rows = JsonRows | LineRows
+class TableRows:
+    """Rows of a table whose head names the columns: CSV, or TSV.
+
+    Cells are parted by the tabulator where the file is named so, else by what parts the head: a
+    comma, or a semicolon as spreadsheets write it in many languages.
+    Raises UsageError if there is no head, or a name stands in it twice.
+    """
+
+    def __init__(self, source: Source, *, tabs: bool) -> None:
+        self._source = source
+        head = next(source.pieces(), "").partition("\n")[0]
+        semicolons = ";" in head and "," not in head
+        self._delimiter = "\t" if tabs else ";" if semicolons else ","
+        names: list[str] = next((cells for _, cells in self._cells()), [])
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UsageError(f"{source.name}: two columns are called `{twice}`")
+        self.names = tuple(names)
+
+    def _cells(self) -> Iterator[Record]:
+        """The cells of each row that is not blank, with the number of its first line."""
+        # No cell is too long.
+        csv.field_size_limit(_LONGEST_CELL)
+        lines = (line for piece in self._source.pieces() for line in _ended_lines(piece))
+        rows = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        while True:
+            number = rows.line_num + 1
+            try:
+                cells = next(rows, None)
+            except csv.Error as error:
+                raise BenchError(f"{self._source.name}:{number}: is no row: {error}") from None
+            if cells is None:
+                return
+            if any(cells):
+                yield number, cells
+
+    def records(self) -> Iterator[Record]:
+        """Number and cells of each row below the head."""
+        return islice(self._cells(), 1, None)
+
+    def row(self, record: Record) -> DataRow:
+        """Raises BenchError, naming the line, if it has not as many cells as the head."""
+        number, cells = record
+        place = f"{self._source.name}:{number}"
+        if len(cells) != len(self.names):
+            has, wanted = plural(len(cells), "cell"), len(self.names)
+            raise BenchError(f"{place}: has {has}, and the head {wanted}")
+        return DataRow(place, number, dict(zip(self.names, cells, strict=True)))
+
+
+def _ended_lines(piece: str) -> Iterator[str]:
+    """The lines of a text with their ends, but not parted at form feeds and their like."""
+    return iter(io.StringIO(piece, newline=""))
+
+
+class ParquetRows:
+    """Rows of a Parquet file, one group after another.
+
+    Raises UsageError if the package for it is not installed, BenchError if the file is damaged.
+    """
+
+    def __init__(self, source: Source) -> None:
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError:
+            raise UsageError(
+                f"{source.name}: Parquet files need an extra",
+                hint='install it: uv tool install "moa-chat[parquet]"',
+            ) from None
+        self._source = source
+
+    def records(self) -> Iterator[Record]:
+        """Number and values of each row."""
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+
+        number = 0
+        with self._source.unpacked() as file:
+            # A Parquet file is read from its end, which cannot be looked for in a packed one.
+            whole = cast("object", file)
+            if isinstance(whole, gzip.GzipFile):
+                whole = io.BytesIO(whole.read())
+            try:
+                for batch in ParquetFile(whole).iter_batches(batch_size=_PARQUET_ROWS):
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield number, row
+            except ArrowException as error:
+                wrong = f"{self._source.name}: is a damaged Parquet file: {error}"
+                raise BenchError(wrong) from None
+
+    def row(self, record: Record) -> DataRow:
+        """The values of a row as those of JSON: times and numbers that JSON lacks become texts."""
+        number, values = record
+        fields = json.loads(json.dumps(values, default=str))
+        return DataRow(f"{self._source.name}: row {number}", number, fields)
+
+
+Rows = JsonRows | LineRows | TableRows | ParquetRows
+FORMATS = ("jsonl", "lines", "csv", "tsv", "parquet")
+
+
+def format_of(name: str) -> str:
+    """What a file of that name holds, one of FORMATS: a prompt on each line where it does not
+    tell."""
+    name = name.lower().removesuffix(".gz")
+    for suffix, kind in _SUFFIXES.items():
+        if name.endswith(suffix):
+            return kind
+    return "lines"
+
+
+def rows_of(source: Source, kind: str) -> Rows:
+    """How a source of that format is read. Raises UsageError or BenchError where it cannot be."""
+    if kind == "parquet":
+        return ParquetRows(source)
+    if kind in ("csv", "tsv"):
+        return TableRows(source, tabs=kind == "tsv")
+    return LineRows(source) if kind == "lines" else JsonRows(source)
 
 
 def _elements(source: Source) -> Iterator[Record]:

@@ -28,8 +28,7 @@ class MemoryState(State[BatchSettings]):
         self.index = Index(None)
         self.calls = IndexedJournal(None, self.index)
         super().__init__(journal=self.calls)
-        digest, _ = batch.take_in(self.index, None)
-        self.input = digest
+        self.intake, _ = batch.take_in(self.index, None)
 
     def close(self) -> None:
         super().close()
@@ -39,7 +38,8 @@ class MemoryState(State[BatchSettings]):
 class BatchFolder(StateFolder[BatchSettings]):
     """The open folder of a batch; see `StateFolder`.
 
-    input: of this start. index: of what is done, to be completed by the output and the calls.
+    intake: what was found in the input of this start. index: of what is done, to be completed by
+    the output and the calls.
     Raises BenchError if the input is wrong, or this is the state of another batch, UsageError if
     the input is not text.
     """
@@ -50,8 +50,9 @@ class BatchFolder(StateFolder[BatchSettings]):
             self.calls = IndexedJournal(path / CALLS, self.index)
             super().__init__(path, _FILE, BatchSettings, _HINT, self.calls)
             known = None if self.settings is None else self.settings.input
-            self.input, goes_on = batch.take_in(self.index, known)
-            self._check(batch, known if goes_on and known is not None else self.input)
+            self.intake, goes_on = batch.take_in(self.index, known)
+            digest = self.intake.digest
+            self._check(batch, known if goes_on and known is not None else digest)
         except BaseException:
             self._leave()
             with contextlib.suppress(OSError):
@@ -65,7 +66,7 @@ class BatchFolder(StateFolder[BatchSettings]):
         settings = batch.settings(digest)
         self.check(settings)
         if self.settings is not None:
-            self.settings = replace(self.settings, input=self.input)
+            self.settings = replace(self.settings, input=self.intake.digest)
 
     def forget_calls(self) -> None:
         """Nothing will need them any more. Raises OSError."""

@@ -13,7 +13,7 @@ from typer import Argument, Exit, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.exit_codes import BUDGET, FAILED
-from moa_cli.cli.options import Live, ProviderConcurrency, max_cost_option, takes_profile, typed_or
+from moa_cli.cli.options import Live, ProviderConcurrency, max_cost_option, takes_profile
 from moa_cli.cli.output import say
 from moa_cli.cli.saving import saves
 from moa_cli.cli.streams import standard_input
@@ -27,7 +27,7 @@ from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.batch.output import OutputFile, OutputStream, Written
-    from moa_cli.batch.prompts import Batch, BatchSettings, InputDigest, Todo
+    from moa_cli.batch.prompts import Batch, BatchSettings, InputDigest, Intake, Todo
     from moa_cli.batch.sources import Source
     from moa_cli.batch.state import BatchFolder, MemoryState
     from moa_cli.bench.run.plan import Work
@@ -49,8 +49,8 @@ def batch(
         str,
         Argument(
             metavar="IN",
-            help="Lines of {prompt or messages, id?, …}, or of one prompt each; - is standard"
-            " input.",
+            help="Lines of {prompt or messages, id?, …}, or of one prompt each, a table, Parquet,"
+            " or OpenAI's batch lines, packed by gzip or not; - is standard input.",
         ),
     ],
     target: Annotated[
@@ -61,9 +61,46 @@ def batch(
         Option(
             "--lines/--jsonl",
             help="What IN holds: a prompt on each line, or JSON; else as it is named (.jsonl,"
-            " .ndjson and .json are JSON, and so is standard input).",
+            " .ndjson and .json are JSON, and so is standard input; .csv, .tsv, .parquet).",
         ),
     ] = None,
+    file_format: Annotated[
+        str | None,
+        Option(
+            "--format",
+            metavar="FORMAT",
+            help="What IN holds, whatever it is called: jsonl, lines, csv, tsv or parquet.",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        Option("--column", metavar="FIELD", help="The column or field that holds the prompt."),
+    ] = None,
+    id_field: Annotated[
+        str | None,
+        Option("--id-field", metavar="FIELD", help="The column or field that holds the id."),
+    ] = None,
+    template: Annotated[
+        str | None,
+        Option(
+            "--prompt",
+            metavar="TEMPLATE",
+            help='Make prompts of fields: "Summarize: {text}"; {{ is a brace.',
+        ),
+    ] = None,
+    per_prompt: Annotated[
+        int,
+        Option(
+            "--answers",
+            metavar="N",
+            min=1,
+            help="Answer each prompt N times, each answer a line with its `sample`.",
+        ),
+    ] = 1,
+    skip_bad: Annotated[
+        bool,
+        Option("--skip-bad", help="Leave out lines that cannot be asked, and say which."),
+    ] = False,
     as_finished: Annotated[
         bool, Option("--as-finished", help="Write lines as answers end, not in the order of IN.")
     ] = False,
@@ -105,13 +142,17 @@ def batch(
 ) -> None:
     """Answer many prompts; the same command goes on where it was stopped."""
     from moa_cli.batch.prompts import make_batch
+    from moa_cli.batch.reading import Reading
     from moa_cli.cli.bench.session import SessionOptions
 
-    opened, is_json = _open(source, named_as_lines=lines is not None)
+    if lines is not None:
+        if file_format is not None:
+            raise UsageError("--format and --lines or --jsonl exclude each other")
+        file_format = "lines" if lines else "jsonl"
     made = make_batch(
         profile,
-        opened,
-        lines=typed_or(lines, not is_json),
+        *_open(source, file_format),
+        reading=Reading(column, id_field, template, per_prompt, skip_bad),
         limit=limit,
         strict=strict,
         proposals=proposals,
@@ -131,21 +172,18 @@ def batch(
     raise Exit(start.run(_path(source, target), keep=saves(save)))
 
 
-def _open(source: str, *, named_as_lines: bool) -> tuple[Source, bool]:
-    """IN, and whether it should be JSON.
+def _open(source: str, file_format: str | None) -> tuple[Source, str]:
+    """IN, and its format: what was typed, or what its name tells."""
+    from moa_cli.batch.sources import FORMATS, file_source, format_of, piped_source
 
-    named_as_lines: whether it was said what it holds.
-    """
-    from moa_cli.batch.prompts import check_no_table, is_json_name
-    from moa_cli.batch.sources import file_source, piped_source
-
+    if file_format not in (None, *FORMATS):
+        raise UsageError(
+            f"--format: there is no format `{file_format}`", hint=f"there are {', '.join(FORMATS)}"
+        )
     if source == _STREAM:
-        return piped_source(standard_input(say), STANDARD_INPUT), True
+        return piped_source(standard_input(say), STANDARD_INPUT), file_format or "jsonl"
     path = paths.expand(source)
-    if not named_as_lines:
-        remedy = 'write it as lines of {"prompt": …}; --lines takes each line as a prompt'
-        check_no_table(str(path), remedy)
-    return file_source(path), is_json_name(source)
+    return file_source(path), file_format or format_of(source)
 
 
 def _path(source: str, target: str) -> Path | None:
@@ -220,19 +258,21 @@ class _Start:
         from moa_cli.batch.state import BatchFolder
         from moa_cli.cli.bench.session import Amount, Job, session
 
-        index, whole = state.index, state.input.lines
+        index, rows, samples = state.index, state.intake.digest.lines, self.batch.reading.samples
         index.drop_failed()
-        index.load_done(whole)
+        index.load_done(rows, samples)
         state.calls.catch_up()
         if state.settings:
-            there = plural(whole - index.done.count(0), "answer")
+            answered = rows * samples - index.done.count(0) - index.count_bad(rows) * samples
+            there = plural(answered, "answer")
             calls = plural(len(state.journal), "call")
             say(f"going on in {self.target}: {there} and {calls} are there and not asked for again")
-        total = whole if self.batch.limit is None else min(whole, self.batch.limit)
-        todo = Todo(self.batch, index, total)
+        asked = rows if self.batch.limit is None else min(rows, self.batch.limit)
+        total = (asked - index.count_bad(asked)) * samples
+        todo = Todo(self.batch, index, asked * samples)
         written: Written = output
         if self.in_order:
-            written = InOrder(output, index, whole)
+            written = InOrder(output, index, rows * samples)
         else:
             release(index, output)
         left = len(todo)
@@ -241,10 +281,11 @@ class _Start:
             return 0
         for line in [*wiring.introduction(self.batch.profile), plural(left, "prompt")]:
             say(line)
-        answers = Answers(self.batch, todo, state.calls, index, written)
+        self._tell(state.intake)
+        answers = Answers(self.batch.writer, todo, state.calls, index, written)
         goes_on = isinstance(state, BatchFolder)
         job = Job(
-            _Plan(self.batch, state.input, todo),
+            _Plan(self.batch, state.intake.digest, todo),
             state,
             answers,
             self.options,
@@ -278,6 +319,17 @@ class _Start:
             say(f"{answers.failed} failed{more}")
             return FAILED
         return 0
+
+    def _tell(self, intake: Intake) -> None:
+        """Say what of the input is left out."""
+        if intake.bad:
+            for reason in intake.reasons:
+                say(f"left out: {reason}")
+            more = intake.bad - len(intake.reasons)
+            say(f"{plural(intake.bad, 'bad row')} left out" + f", {more:,} not named" * (more > 0))
+        if intake.unused:
+            names = ", ".join(f"`{name}`" for name in intake.unused)
+            say(f"the profile decides what `body` says of {names}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,153 @@
+"""Lines of the output: what came of a prompt, in our own form or in that of OpenAI's batches."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from moa_cli.batch.journal import IndexedJournal
+from moa_cli.batch.reading import is_openai, sample_id
+from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds
+from moa_cli.bench.run.plan import Work
+from moa_cli.core.jsonl import usage_to_dict
+from moa_cli.core.text import dumps
+
+# What a line of output says itself; an input's field of such a name is put under `input`.
+_OURS = (
+    "sample",
+    "reply",
+    "profile",
+    "model",
+    "usage",
+    "cost",
+    "seconds",
+    "finish_reason",
+    "citations",
+    "lost",
+    "proposals",
+    "error",
+    "input",
+)
+# What OpenAI's lines have under names of their own.
+_OPENAI = ("reply", "model", "usage", "finish_reason", "error")
+
+
+@dataclass(frozen=True)
+class LineWriter:
+    """profile: its name. proposals: whether lines hold them. samples: how often each prompt is
+    asked."""
+
+    profile: str
+    proposals: bool
+    samples: int
+
+    def line(self, work: Work, result: Result, journal: IndexedJournal) -> str:
+        """What came of a prompt as a line of JSON, without its line end."""
+        item, sample = work.item, work.order % self.samples + 1
+        outcome = self._outcome(result, journal)
+        if self.samples > 1:
+            outcome = {"sample": sample, **outcome}
+        if is_openai(item.fields):
+            return dumps(_openai_line(item.id, item.fields["custom_id"], outcome))
+        fields = {name: value for name, value in item.fields.items() if name != "id"}
+        ours = _OURS if self.samples > 1 else _OURS[1:]
+        clashing = {name: fields.pop(name) for name in ours if name in fields}
+        identity = item.fields.get("id")
+        own = item.id if sample == 1 else item.id.removesuffix(sample_id("", sample))
+        if str(identity) != own:
+            clashing |= {"id": identity} if "id" in item.fields else {}
+            identity = int(own)
+        values: dict[str, Any] = {"id": identity, **fields}
+        if clashing:
+            values["input"] = clashing
+        return dumps(values | outcome)
+
+    def _outcome(self, result: Result, journal: IndexedJournal) -> dict[str, Any]:
+        turn = result.turns[-1] if result.turns else None
+        reply = turn.reply if turn else None
+        usage = usage_to_dict(journal.usage_of(result.item))
+        values: dict[str, Any] = {
+            "reply": result.replies[-1] if result.replies else None,
+            "profile": self.profile,
+            "model": (reply.answered_by or reply.model) if reply else None,
+            "usage": usage,
+            "cost": usage["cost"],
+            "seconds": round(path_seconds(result, journal), 3),
+            "finish_reason": reply.finish_reason if reply else None,
+        }
+        if reply and reply.citations:
+            values["citations"] = [asdict(cited) for cited in reply.citations]
+        if turn and turn.lost:
+            values["lost"] = list(turn.lost)
+        if self.proposals and turn:
+            values["proposals"] = [list(map(_proposal, layer)) for layer in turn.proposals]
+        if result.error is not None:
+            values["error"] = asdict(result.error)
+        return values
+
+
+def identity_of(values: Mapping[str, Any]) -> tuple[str, bool]:
+    """Of a line of output: the id of its item, and whether it is an answer.
+
+    Raises ValueError if it is no line of a batch.
+    """
+    openai = "custom_id" in values and "response" in values
+    if not openai and "reply" not in values:
+        raise ValueError("no line of this batch")
+    ours = values.get("moa", {}) if openai else values
+    given = values["custom_id"] if openai else values.get("id")
+    answered = values["response"] if openai else values["reply"]
+    sample = ours.get("sample", 1)
+    if not isinstance(sample, int):
+        sample = 1
+    return sample_id(str(given), sample), answered is not None and values.get("error") is None
+
+
+def _openai_line(name: str, custom_id: object, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of OpenAI's batch output for a row of its input; what it has no place for stands
+    under `moa`."""
+    number = hashlib.sha256(name.encode()).hexdigest()[:24]
+    usage, error = outcome["usage"], outcome.get("error")
+    response = None
+    if error is None:
+        message = {"role": "assistant", "content": outcome["reply"], "refusal": None}
+        reason = outcome["finish_reason"]
+        tokens = ("prompt_tokens", "completion_tokens", "total_tokens")
+        body = {
+            "id": f"chatcmpl-{number}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": outcome["model"],
+            "choices": [
+                {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+            ],
+            "usage": {field: usage[field] for field in tokens},
+        }
+        response = {"status_code": 200, "request_id": f"req_{number}", "body": body}
+    ours = {field: value for field, value in outcome.items() if field not in _OPENAI}
+    told = None if error is None else {"code": error["kind"], "message": error["message"]}
+    return {
+        "id": f"batch_req_{number}",
+        "custom_id": custom_id,
+        "response": response,
+        "error": told,
+        "moa": {**ours, "calls": usage["calls"]},
+    }
+
+
+def _proposal(answer: CallAnswer) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "model": answer.model,
+        "answered_by": answer.answered_by,
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "usage": usage_to_dict(answer.usage),
+    }
+    if answer.citations:
+        values["citations"] = [asdict(cited) for cited in answer.citations]
+    if answer.unfinished:
+        values["unfinished"] = True
+    return values if answer.error is None else values | {"error": asdict(answer.error)}

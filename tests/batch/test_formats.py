@@ -1,0 +1,234 @@
+"""What `moa batch` reads besides lines of its own: tables, Parquet, OpenAI's lines, packed files;
+how prompts are made of their fields; and what is left out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.batch.test_batch import lines_of
+from tests.support.bench.own_runs import ANSWER, write_lines
+from tests.support.command import Moa
+from tests.support.upstream import Reply, Upstream
+
+BUSY = Reply(status=500, error={"error": {"message": "out of order"}})
+
+
+@pytest.fixture
+def moa(tmp_path: Path, upstream: Upstream) -> Moa:
+    upstream.always("*", ANSWER)
+    moa = Moa(tmp_path, upstream.url)
+    moa.profile("alone", aggregator="agg", rounds=0)
+    moa.configure(profile="alone", providers=moa.settings()["providers"])
+    return moa
+
+
+def asked(upstream: Upstream) -> list[str]:
+    return sorted(str(request.messages[-1]["content"]) for request in upstream.chats())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in.csv", 'id,question\r\na,"one, ""two""\nthree"\r\n\r\nb,zwölf\r\n'),
+        ("in.csv", 'id;question\na;"one, ""two""\nthree"\nb;zwölf'),
+        ("in.TSV", 'id\tquestion\na\t"one, ""two""\nthree"\nb\tzwölf\n'),
+    ],
+    ids=["commas", "semicolons", "tabs"],
+)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_a_table_has_its_prompts_in_a_column(
+    moa: Moa, upstream: Upstream, name: str, text: str, packed: bool
+) -> None:
+    content = text.encode("utf-8-sig")
+    path = moa.folder / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(content) if packed else content)
+    ran = moa.run("batch", path.name, "out.jsonl", "--column", "question")
+    assert ran.code == 0, ran.err
+    rows = lines_of(moa.folder / "out.jsonl")
+    assert [(row["id"], row["question"]) for row in rows] == [
+        ("a", 'one, "two"\nthree'),
+        ("b", "zwölf"),
+    ]
+    assert asked(upstream) == ['one, "two"\nthree', "zwölf"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "code", "told"),
+    [
+        ("id,q\n1,x\n", [], 2, "is a table without a column `prompt`; there are `id`, `q`"),
+        ("prompt\nx\n", ["--id-field", "n"], 2, "without a column `n`"),
+        ("prompt,prompt\nx,y\n", [], 2, "two columns are called `prompt`"),
+        ("prompt,b\nx,y\nz\n", [], 1, "in.csv:3: has 1 cell, and the head 2"),
+        ('prompt,b\n"x,y\n', [], 1, "in.csv:2: is no row"),
+        ("prompt\n", [], 1, "holds no prompts"),
+        ("", [], 2, "without a column `prompt`; there are none"),
+    ],
+    ids=["no column", "no id", "twice", "short row", "open quote", "head alone", "empty"],
+)
+def test_a_wrong_table_is_told_of(
+    moa: Moa, upstream: Upstream, text: str, options: list[str], code: int, told: str
+) -> None:
+    (moa.folder / "in.csv").write_text(text)
+    ran = moa.run("batch", "in.csv", "out.jsonl", *options)
+    assert (ran.code, ran.err.count("\n")) == (code, 1)
+    assert told in ran.err
+    assert not upstream.chats()
+    assert sorted(path.name for path in moa.folder.iterdir()) == ["in.csv"]
+
+
+def test_parquet_is_read(moa: Moa, upstream: Upstream) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"id": [7, 8], "prompt": ["one", "two"], "tags": [["x"], []]})
+    parquet.write_table(table, moa.folder / "in.parquet")
+    assert moa.run("batch", "in.parquet", "out.jsonl").code == 0
+    rows = lines_of(moa.folder / "out.jsonl")
+    assert [(row["id"], row["prompt"], row["tags"]) for row in rows] == [
+        (7, "one", ["x"]),
+        (8, "two", []),
+    ]
+    (moa.folder / "bad.parquet").write_bytes(b"PAR1 no more")
+    ran = moa.run("batch", "bad.parquet", "bad.jsonl")
+    assert ran.code == 1
+    assert "bad.parquet: is a damaged Parquet file" in ran.err
+
+
+def test_a_damaged_packed_file_is_told_of(moa: Moa) -> None:
+    packed = gzip.compress(b'{"prompt": "p"}\n' * 100)
+    (moa.folder / "in.jsonl.gz").write_bytes(packed[:-12])
+    ran = moa.run("batch", "in.jsonl.gz", "out.jsonl")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "in.jsonl.gz: is a damaged gzip file" in ran.err
+    piped = moa.run("batch", "-", "-", stdin=packed[:-12])
+    assert (piped.code, piped.out) == (1, b"")
+    whole = moa.run("batch", "-", "-", "-n", "2", stdin=packed)
+    assert (whole.code, len(lines_of(whole.out))) == (0, 2)
+
+
+def openai(number: int, prompt: str, **more: Any) -> dict[str, Any]:
+    body = {"model": "gpt-x", "messages": [{"role": "user", "content": prompt}], **more}
+    url = "/v1/chat/completions"
+    return {"custom_id": f"request-{number}", "method": "POST", "url": url, "body": body}
+
+
+def test_openai_s_batch_lines_come_back_as_theirs(moa: Moa, upstream: Upstream) -> None:
+    rows = [openai(1, "one", max_tokens=5), openai(2, "two", temperature=1)]
+    write_lines(moa.folder / "in.jsonl", rows)
+    upstream.enqueue("agg", ANSWER, BUSY, BUSY)
+    start = ["batch", "in.jsonl", "out.jsonl", "--concurrency", "1"]
+    ran = moa.run(*start)
+    assert ran.code == 1
+    assert "the profile decides what `body` says of `max_tokens`, `temperature`" in ran.err
+    first, second = lines_of(moa.folder / "out.jsonl")
+    assert (first["custom_id"], second["custom_id"]) == ("request-1", "request-2")
+    response = first["response"]
+    assert response["status_code"] == 200
+    [choice] = response["body"]["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert choice["message"]["content"].startswith("agg says ")
+    assert choice["finish_reason"] == "stop"
+    assert response["body"]["usage"]["total_tokens"] > 0
+    assert (first["error"], second["response"]) == (None, None)
+    assert second["error"]["code"] == "ServerFailed"
+    assert first["moa"]["profile"] == "alone"
+    # Only the failed one is asked again.
+    assert moa.run(*start).code == 0
+    found = lines_of(moa.folder / "out.jsonl")
+    assert [row["custom_id"] for row in found] == ["request-1", "request-2"]
+    assert all(row["error"] is None for row in found)
+    assert len(upstream.chats()) == 4
+
+
+def test_another_endpoint_of_openai_s_is_refused(moa: Moa, upstream: Upstream) -> None:
+    write_lines(moa.folder / "in.jsonl", [{**openai(1, "one"), "url": "/v1/embeddings"}])
+    ran = moa.run("batch", "in.jsonl", "out.jsonl")
+    assert (ran.code, "in.jsonl:1: `url` is not /v1/chat/completions" in ran.err) == (1, True)
+    assert not upstream.chats()
+
+
+def test_prompts_are_made_of_fields(moa: Moa, upstream: Upstream) -> None:
+    rows: list[dict[str, Any]] = [
+        {"uid": "x", "text": "words", "n": 3, "tags": ["é"]},
+        {"uid": "y", "text": "{text}", "n": None, "tags": []},
+    ]
+    write_lines(moa.folder / "in.jsonl", rows)
+    template = "Sum up in {n} {{words}}: {text} {tags}"
+    start = ["batch", "in.jsonl", "out.jsonl", "--prompt", template, "--id-field", "uid"]
+    assert moa.run(*start).code == 0
+    wanted = ['Sum up in 3 {words}: words ["é"]', "Sum up in null {words}: {text} []"]
+    assert asked(upstream) == wanted
+    found = lines_of(moa.folder / "out.jsonl")
+    assert [(row["id"], row["uid"], row["prompt"]) for row in found] == [
+        ("x", "x", wanted[0]),
+        ("y", "y", wanted[1]),
+    ]
+    other = moa.run(*start[:4], "Other: {text}", *start[5:])
+    assert (other.code, "`reading.template` was" in other.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--prompt", "the same {{x}}"], 2, "--prompt: names no field"),
+        (["--prompt", "{x}", "--column", "y"], 2, "exclude each other"),
+        (["--prompt", "{other}"], 1, "in.jsonl:1: --prompt: there is no field `other`"),
+        (["--column", "other"], 1, "in.jsonl:1: `other` is missing or is not text"),
+        (["--format", "xml"], 2, "--format: there is no format `xml`"),
+    ],
+)
+def test_wrong_fields_are_told_of(
+    moa: Moa, upstream: Upstream, options: list[str], code: int, told: str
+) -> None:
+    write_lines(moa.folder / "in.jsonl", [{"x": "p"}])
+    ran = moa.run("batch", "in.jsonl", "out.jsonl", *options)
+    assert (ran.code, told in ran.err) == (code, True), ran.err
+    assert not upstream.chats()
+
+
+def test_each_prompt_is_asked_as_often_as_samples_say(moa: Moa, upstream: Upstream) -> None:
+    write_lines(moa.folder / "in.jsonl", [{"id": "a", "prompt": "p"}, {"prompt": "q"}])
+    upstream.enqueue("agg", ANSWER, ANSWER, BUSY, ANSWER, ANSWER, ANSWER, BUSY)
+    start = ["batch", "in.jsonl", "out.jsonl", "--answers", "3", "--concurrency", "1"]
+    assert moa.run(*start).code == 1
+    wanted = [("a", 1), ("a", 2), ("a", 3), (2, 1), (2, 2), (2, 3)]
+    for code, tried in ((0, 8), (0, 8)):
+        found = lines_of(moa.folder / "out.jsonl")
+        assert [(row["id"], row["sample"]) for row in found] == wanted
+        assert moa.run(*start).code == code
+        assert len(upstream.chats()) == tried
+    assert not [row for row in lines_of(moa.folder / "out.jsonl") if "error" in row]
+
+
+def test_bad_lines_are_left_out_if_asked_for(moa: Moa, upstream: Upstream) -> None:
+    text = '{"id": 1, "prompt": "one"}\n{"x": 1}\nnot JSON\n{"id": 1, "prompt": "two"}\n'
+    (moa.folder / "in.jsonl").write_text(text + '{"id": 9, "prompt": "nine"}\n')
+    assert moa.run("batch", "in.jsonl", "out.jsonl").code == 1
+    ran = moa.run("batch", "in.jsonl", "out.jsonl", "--skip-bad")
+    assert ran.code == 0, ran.err
+    assert "moa: left out: in.jsonl:2: `prompt` is missing" in ran.err
+    assert "moa: left out: in.jsonl:3: is not JSON" in ran.err
+    assert "moa: 3 bad rows left out\n" in ran.err
+    assert "moa: 2 of 2 answers in out.jsonl" in ran.err
+    assert [row["id"] for row in lines_of(moa.folder / "out.jsonl")] == [1, 9]
+    assert asked(upstream) == ["nine", "one"]
+    again = moa.run("batch", "in.jsonl", "out.jsonl", "--skip-bad")
+    assert (again.code, len(upstream.chats())) == (0, 2)
+
+
+def test_a_list_of_any_length_is_read_in_parts(moa: Moa, upstream: Upstream) -> None:
+    huge = "word " * 300_000
+    rows: list[dict[str, Any]] = [
+        {"id": n, "prompt": f"p{n}", "x": {"deep": [n]}} for n in range(3)
+    ]
+    rows[1]["note"] = huge
+    (moa.folder / "in.json").write_text(json.dumps(rows, indent=1))
+    assert moa.run("batch", "in.json", "out.jsonl").code == 0
+    found = lines_of(moa.folder / "out.jsonl")
+    assert [row["id"] for row in found] == [0, 1, 2]
+    assert found[1]["note"] == huge
