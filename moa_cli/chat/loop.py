@@ -164,10 +164,27 @@ class Chat:
     def page(self, passages: Sequence[Passage]) -> None:
         """Show passages: drawn, and in the user's pager if there are more lines than the screen
         has; as they are where nothing can be drawn."""
-        if self.options.plain or self.options.accessible or not can_redraw(sys.stderr):
+        if not self._draws:
             for kind, text in passages:
                 (self.show if kind == "text" else self.say)(text)
             return
+        self._page(self._drawn(passages))
+
+    def recall(self, passages: Sequence[Passage]) -> None:
+        """Show passages of earlier turns, drawn as they were when they came."""
+        if self._draws:
+            sys.stderr.write("".join(f"{line}\n" for line in self._drawn(passages)))
+            sys.stderr.flush()
+            return
+        for _, text in passages:
+            self.show(text)
+
+    @property
+    def _draws(self) -> bool:
+        plain = self.options.plain or self.options.accessible
+        return not plain and can_redraw(sys.stderr)
+
+    def _drawn(self, passages: Sequence[Passage]) -> list[str]:
         from moa_cli.terminal.live import color_of, console_for, reply_width
         from moa_cli.terminal.screen import terminal_size
         from moa_cli.terminal.transcript import drawn_passages
@@ -175,7 +192,7 @@ class Chat:
         look = self.options.look
         color = color_of(console_for(sys.stderr, look=look))
         width = reply_width(terminal_size(sys.stderr)[0])
-        self._page(drawn_passages(passages, width=width, color=color, look=look))
+        return drawn_passages(passages, width=width, color=color, look=look)
 
     def _page(self, lines: Sequence[str]) -> None:
         from moa_cli.terminal.programs import page

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from moa_cli.chat.bar import bar
 from moa_cli.chat.commands.registry import (
@@ -40,6 +41,9 @@ from moa_cli.core.errors import MoAError
 from moa_cli.core.text import plural
 from moa_cli.engine.merging import kept_text
 from moa_cli.store.store import Store
+
+if TYPE_CHECKING:
+    from moa_cli.terminal.transcript import Passage
 
 _TWICE_SECONDS = 2.0
 # What ends other programs; to models they would be a prompt that costs as much as any.
@@ -297,7 +301,10 @@ def _show_turns(chat: Chat, turns: Sequence[Turn]) -> None:
     for turn in turns:
         chat.say("")
         asked = shown_message(turn.user)
-        chat.show(f"{prompt}{asked}" + (f"\n\n{turn.reply}" if turn.reply else ""))
+        passages: list[Passage] = [("prompt", f"{prompt}{asked}")]
+        if turn.reply:
+            passages += [("note", ""), ("text", turn.reply)]
+        chat.recall(passages)
         if turn.status != "finished":
             chat.remark(_unfinished(turn, is_last=turn is last))
     if summed_up := chat.session.conversation.first_sent:

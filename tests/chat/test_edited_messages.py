@@ -309,3 +309,17 @@ def test_lines_are_matched_to_messages() -> None:
         Recalled("old", 2),
         Recalled("file"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("option", "title"), [("--no-title", "The title"), ("--plain", "# The title")]
+)
+def test_replies_of_a_continued_chat_are_drawn_as_they_were(
+    moa: Moa, option: str, title: str
+) -> None:
+    keep(moa, ("one", "# The title\n\n```\ncode\n```"))
+    with moa.terminal("chat", "-c", option, columns=100, rows=30) as terminal:
+        at_empty_prompt(terminal)
+        lines = terminal.lines()
+        assert [line.strip() for line in lines if "title" in line] == [title]
+        assert ("```" in lines) == (option == "--plain")
