@@ -216,6 +216,11 @@ def test_tables_of_a_chat_are_read_row_by_row(moa: Moa, upstream: Upstream) -> N
         terminal.wait_for("You:")
         terminal.send("Why?\r")
         terminal.wait_for("cost unknown")
+        terminal.send("/help\r")
+        terminal.wait_for("begins with a slash")
+        said = "\n".join(terminal.lines())
+        assert "Tab completes." in said
+        assert not re.search("opens a menu|Ctrl-O", said)
         terminal.send("/context\r")
         terminal.wait_for("says what it is")
         terminal.send("/model lab:agg\r")

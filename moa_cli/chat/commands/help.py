@@ -23,10 +23,12 @@ _LEAST_CELLS = 30
 _KEYS = (
     "Enter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C or Esc goes on"
     " with what has arrived, a second one cancels; while the reply comes, it stops it. Ctrl-X"
-    " Ctrl-E opens your editor, Ctrl-R searches, Ctrl-O shows one proposer alone, Ctrl-D leaves."
+    " Ctrl-E opens your editor, Ctrl-R searches,{} Ctrl-D leaves."
 )
+# With a screen reader, there are no panels, and completions are printed below the line.
+_ZOOM, _MENU, _COMPLETION = " Ctrl-O shows one proposer alone,", "/ opens a menu.", "Tab completes."
 _MORE = (
-    "/ opens a menu. /help COMMAND explains one, /help mixture a line above, /help all everything."
+    "{} /help COMMAND explains one, /help mixture a line above, /help all everything."
     " A command may be shortened; // sends a text that begins with a slash."
 )
 
@@ -45,7 +47,10 @@ def _help(host: Host, argument: str) -> None:
     columns = shutil.get_terminal_size().columns
     section = next((name for name in Section if name.lower() == argument.lower()), None)
     if not argument:
-        host.say("\n".join([*_overview(columns), "", _KEYS, _MORE]))
+        spoken = host.options.accessible
+        keys = _KEYS.format("" if spoken else _ZOOM)
+        more = _MORE.format(_COMPLETION if spoken else _MENU)
+        host.say("\n".join([*_overview(columns), "", keys, more]))
     elif argument == "all":
         for name in Section:
             host.say(f"{name}\n" + "\n".join(_explained(_of(name), columns)) + "\n ")
