@@ -8,7 +8,9 @@ than after the twentieth (of a shorter day: after the first sixth).
 Beside the last third of the day, a chat that has just begun holds the same turns, in turn with it.
 Each turn's time, from Enter to the next prompt, is divided by that of its like; the median is told,
 and the ratio of all CPU seconds of the two processes. *of the first third*: the same for the turns
-of their kind in the day's own first third, which ran minutes earlier.
+of their kind in the day's own first third, which ran minutes earlier. In a long conversation each
+call sends tens of thousands of tokens. The time has in it that the endpoint, a thread of the
+script, reads them; CPU has not.
 """
 
 from __future__ import annotations
