@@ -8,11 +8,12 @@ from pathlib import Path
 
 from moa_cli.batch.growing import GrowingFile
 from moa_cli.batch.index import Index
+from moa_cli.batch.tally import ModelTally, count_call
 from moa_cli.bench.data.json_lines import Lines, to_line
 from moa_cli.bench.run.journal import BEGUN, CallJournal, CallRecord, read_record
 from moa_cli.core.conversation import Usage
 
-_CALLS, _SPENT = "calls", "spent"
+_CALLS, _SPENT, _MODELS = "calls", "spent", "models"
 # Records that are looked for again soon, when a prompt's line is written.
 _MOST_RECENT = 2000
 # The file of calls in flight is written anew where ended ones have made it so long.
@@ -22,12 +23,13 @@ _MOST_BEGUN = 1 << 22
 class IndexedJournal(CallJournal):
     """A journal that finds only the calls of prompts without a line; see `CallJournal`.
 
-    path: of its file; None keeps the calls in the index.
+    path: of its file; None keeps the calls in the index. models: what each took.
     """
 
     def __init__(self, path: Path | None, index: Index) -> None:
         super().__init__(None)
         self._index = index
+        self.models: ModelTally = {}
         self._recent: OrderedDict[str, CallRecord] = OrderedDict()
         self._file = None if path is None else GrowingFile(path, index, _CALLS)
         self._flying: defaultdict[str, list[CallRecord]] = defaultdict(list)
@@ -45,6 +47,7 @@ class IndexedJournal(CallJournal):
             return
         if self._file.fits:
             self.spent = Usage(**(self._index.meta(_SPENT) or {}))
+            self.models = self._index.meta(_MODELS) or {}
         else:
             self._index.forget_calls()
         for start, entry in self._file.unread(read_record):
@@ -55,9 +58,11 @@ class IndexedJournal(CallJournal):
         assert self._file is not None
         self._file.mark()
         self._index.set_meta(_SPENT, asdict(self.spent))
+        self._index.set_meta(_MODELS, self.models)
 
     def _note(self, entry: CallRecord, start: int, line: str | None = None) -> None:
         self.spent += entry.usage
+        count_call(self.models, entry)
         place = self._index.place(entry.item)
         if place is None or not self._index.is_done(place):
             answered = entry.error is None

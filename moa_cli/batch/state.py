@@ -68,6 +68,11 @@ class BatchFolder(StateFolder[BatchSettings]):
         if self.settings is not None:
             self.settings = replace(self.settings, input=self.intake.digest)
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether there is a journal: a batch that is new, or all answered, has none."""
+        return (self.path / CALLS).exists()
+
     def forget_calls(self) -> None:
         """Nothing will need them any more. Raises OSError."""
         super().forget_calls()
@@ -79,7 +84,7 @@ class BatchFolder(StateFolder[BatchSettings]):
 
     def _leave(self) -> None:
         """Keep the index only beside what it is an index of."""
-        if (self.path / CALLS).exists():
+        if self.has_calls:
             self.index.close()
         else:
             self.index.remove()

@@ -217,8 +217,10 @@ class _Start:
         path: OUT, None is standard output. keep: whether calls are kept beside it, so that the
         same command goes on.
         """
+        from moa_cli.batch.card import card_path, write_card
         from moa_cli.batch.output import OutputFile, OutputStream
         from moa_cli.batch.state import BatchFolder, MemoryState
+        from moa_cli.batch.tally import tally_of_card
         from moa_cli.bench.run.folder import opened
 
         if path is None:
@@ -244,7 +246,13 @@ class _Start:
                 )
             output = OutputFile(path, state.index, in_order=self.in_order)
             stack.enter_context(closing(output))
+            if isinstance(state, BatchFolder) and state.settings and not state.has_calls:
+                # All was answered, and the journal went: its sums are in the card.
+                state.calls.models = tally_of_card(card_path(path))
             code = self._answer(state, output)
+            if isinstance(state, BatchFolder) and state.settings and state.has_calls:
+                source = Path(self.batch.source.name).name
+                write_card(path, source, state.intake, state.settings, state.calls.models)
             if code == 0 and isinstance(state, BatchFolder):
                 # The answers tell what is done; the settings stay, to be held against the next
                 # start's.

@@ -83,6 +83,20 @@ class Limiter:
             lanes = list(self._lanes.values())
         return max([0.0, *(lane.window.held_until - now for lane in lanes)])
 
+    @property
+    def bound_by(self) -> str:
+        """The provider that most calls wait for, and why they do; "" if they wait for none."""
+        now = time.monotonic()
+        with self._lock:
+            lanes = [lane for lane in self._lanes.values() if lane.waiting]
+            if not lanes or self._in_flight >= self._limit:
+                return ""
+            lane = max(lanes, key=lambda lane: len(lane.waiting))
+            window = lane.window
+            refused = window.held_until > now or window.learned.ceiling is not None
+            why = "429" if refused else "its limits" if window.told else "its limit is being found"
+        return f"provider {lane.provider.name} ({why})"
+
     def resize(self, limit: int) -> None:
         """Bound the calls in flight anew.
 

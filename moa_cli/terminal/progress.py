@@ -23,7 +23,8 @@ class Progress:
     """total: results. done, failed: of these. before: done or failed when this process began.
 
     in_flight: calls that are made now. waiting: those that a provider has no room for. held:
-    seconds for which a provider asked to be left alone. spent: by this process.
+    seconds for which a provider asked to be left alone. bound_by: the provider that calls wait
+    for, and why. spent: by this process.
     """
 
     total: int
@@ -33,6 +34,7 @@ class Progress:
     in_flight: Callable[[], int] = lambda: 0
     waiting: Callable[[], int] = lambda: 0
     held: Callable[[], float] = lambda: 0.0
+    bound_by: Callable[[], str] = lambda: ""
     spent: Usage = field(default_factory=Usage)
     began: float = field(default_factory=time.monotonic)
 
@@ -50,6 +52,8 @@ class Progress:
         parts += [f"{self.in_flight()} in flight", f"{self.spent.calls / seconds:.1f} calls/s"]
         parts += [f"{self.waiting()} waiting"] * (self.waiting() > 0)
         parts += [f"told to wait {duration(self.held())}"] * (self.held() >= 1)
+        bound_by = self.bound_by()
+        parts += [f"bound by: {bound_by}"] * bool(bound_by)
         parts += [cost_text(self.spent)] * bool(self.spent.calls)
         if here > 0:
             parts.append(f"{duration((self.total - self.ended) * seconds / here)} left")

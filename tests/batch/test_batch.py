@@ -670,3 +670,45 @@ def test_a_line_s_usage_holds_its_failed_and_lost_calls(moa: Moa, upstream: Upst
     [line] = lines_of(moa.folder / "out.jsonl")
     assert line["usage"]["calls"] > before
     assert line["usage"]["estimated_calls"] >= failed["estimated_calls"] > 0
+
+
+def test_a_card_tells_how_the_data_came_about(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("two", "a", "b", aggregator={"model": "lab:agg", "seed": 7})
+    priced(moa)
+    upstream.always("b", BUSY)
+    upstream.enqueue("agg", Reply(text="half", finish_reason="length"), ANSWER, BUSY, BUSY)
+    start = ["batch", prompts(moa, 3), "out.jsonl", "-p", "two", "--concurrency", "1"]
+    path = moa.folder / "out.jsonl.card.json"
+    assert moa.run(*start).code == 1
+    card = json.loads(path.read_bytes())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    out = card["output"]
+    assert (out["answers"], out["failed"], out["degraded"], out["cut"]) == (2, 1, 3, 1)
+    assert out["errors"] == {"ServerFailed": 1}
+    assert card["profile"]["name"] == "two"
+    assert card["seeds"] == {"aggregator.seed": 7}
+    assert (card["input"]["name"], card["input"]["rows"]) == ("in.jsonl", 3)
+    assert moa.run(*start).code == 0
+    # More prompts behind them: their calls are added to those of the starts before.
+    prompts(moa, 4)
+    assert moa.run(*start).code == 0
+    card = json.loads(path.read_bytes())
+    out = card["output"]
+    assert (out["answers"], out["failed"], out["answered_by"]) == (4, 0, {"agg": 4})
+    assert card["models"]["lab:a"]["answered_by"] == {"a": 4}
+    assert card["models"]["lab:agg"]["calls"] == 4
+    assert card["models"]["lab:agg"]["price"]
+    total = sum(told["known_cost"] for told in card["models"].values())
+    assert out["cost"] == pytest.approx(total)
+
+
+def test_progress_tells_which_provider_bounds_it(tmp_path: Path) -> None:
+    with Upstream() as upstream:
+        upstream.at_once = 2
+        upstream.always("*", Reply(delay=0.05))
+        moa = Moa(tmp_path, upstream.url)
+        moa.profile("alone", aggregator="agg", rounds=0)
+        moa.configure(profile="alone", providers=moa.settings()["providers"])
+        ran = moa.run("batch", prompts(moa, 60), "out.jsonl", "--concurrency", "16")
+        assert ran.code == 0, ran.err
+        assert "bound by: provider lab (429)" in ran.err

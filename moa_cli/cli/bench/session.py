@@ -284,6 +284,7 @@ async def _work(
     progress.in_flight = lambda: limiter.in_flight
     progress.waiting = lambda: limiter.waiting_for_providers
     progress.held = lambda: limiter.held
+    progress.bound_by = lambda: limiter.bound_by
 
     def ended(record: CallRecord) -> None:
         progress.spent += record.usage

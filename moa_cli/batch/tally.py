@@ -1,0 +1,38 @@
+"""What each model's calls took, and who really answered them, over all starts of a batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moa_cli.bench.run.journal import CallRecord
+from moa_cli.core.jsonl import usage_to_dict
+
+_SUMS = ("calls", "prompt_tokens", "completion_tokens", "known_cost")
+_KEPT = (*_SUMS, "failed", "answered_by")
+
+# By model name: sums of its calls, how many failed, and answers by the id that endpoints told.
+ModelTally = dict[str, dict[str, Any]]
+
+
+def count_call(tally: ModelTally, entry: CallRecord) -> None:
+    """Count a call that has ended."""
+    empty = {**dict.fromkeys(_KEPT, 0), "answered_by": {}}
+    told, took = tally.setdefault(entry.model, empty), usage_to_dict(entry.usage)
+    for key in _SUMS:
+        told[key] += took[key]
+    if entry.error is not None:
+        told["failed"] += 1
+    else:
+        model = entry.answered_by or "unknown"
+        told["answered_by"][model] = told["answered_by"].get(model, 0) + 1
+
+
+def tally_of_card(path: Path) -> ModelTally:
+    """What an earlier card tells; nothing if there is none that can be read."""
+    try:
+        told = json.loads(path.read_bytes())["models"]
+        return {name: {key: told[name][key] for key in _KEPT} for name in told}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
