@@ -121,6 +121,23 @@ def test_a_run_of_the_first_items_goes_on_as_it_is(moa: Moa, prompts: list[dict[
     assert asked(moa) == ["q0", "q1", "q2"]
 
 
+def test_a_sample_grows_and_is_then_as_if_drawn_at_once(
+    moa: Moa, prompts: list[dict[str, Any]]
+) -> None:
+    assert moa.run(*RUN, "-n", "8").code == 0
+    small = set(asked(moa))
+    ran = moa.run(*RUN, "-n", "16")
+    assert ran.code == 0, ran.err
+    assert "grows from 8 to 16 items" in ran.err
+    grown = asked(moa)
+    assert small < set(grown)
+    assert moa.run(*RUN[:-1], "runs/fresh", "-n", "16").code == 0
+    fresh = (moa.folder / "runs/fresh/run.json").read_text("utf-8")
+    assert json.loads(fresh)["sample"] == settings(moa)["sample"]
+    lines = (moa.folder / "runs/fresh/items.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["item"] for line in lines] == grown
+
+
 def test_items_are_named_by_id_and_by_category(moa: Moa, prompts: list[dict[str, Any]]) -> None:
     ran = moa.run(*RUN, "--ids", "q31, q4")
     assert ran.code == 0, ran.err

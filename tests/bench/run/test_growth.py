@@ -111,7 +111,7 @@ def test_a_growth_that_is_killed_goes_on(moa: Moa, upstream: Upstream) -> None:
     moa.profile("two", "a", "b")
     moa.profile("three", "a", "b", "c")
     start = ["bench", "run", prompts, "-y", "-o", "run", "--concurrency", "4"]
-    assert moa.run(*start, "-p", "two", "-n", "20").code == 0
+    assert moa.run(*start, "-p", "two", "-n", "20", "--sample", "first").code == 0
     wider = [*start, "-p", "three"]
     upstream.enqueue("*", *[ANSWER] * 25)
     upstream.always("*", Reply(stall_after=0))
