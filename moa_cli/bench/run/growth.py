@@ -19,8 +19,8 @@ from moa_cli.bench.run.plan import RunPlan
 from moa_cli.bench.run.settings import RunSettings, differences
 from moa_cli.core.text import dumps
 
-# The settings that say which items are asked, and how often.
-_WHICH_ITEMS = ("limit", "ids", "shuffle", "seed", "category", "categories", "sample", "epochs")
+# The settings that say which items are asked.
+_WHICH_ITEMS = ("limit", "sample")
 
 
 @dataclass(frozen=True)
