@@ -33,6 +33,7 @@ COMMANDS = {
     "moa bench list": "bench list --json",
     "moa bench report": "bench report runs/mine --format json",
     "moa bench analyse": "bench analyse runs/mine --json",
+    "moa bench reproduce": "bench reproduce table8 --json",
     "moa bench select": "bench select runs/mine --json",
 }
 # Only where something went wrong, or the input has such a field.
