@@ -183,3 +183,16 @@ def test_a_discrete_judge_that_reasons(moa: Moa, upstream: Upstream) -> None:
     found = jsonl_rows(moa.folder / "runs/mine-two/judges/lab-judge/judgements.jsonl")
     assert {(verdict["value"], verdict["switched"]) for verdict in found} <= {(1, True), (2, False)}
     assert {request.body["max_tokens"] for request in upstream.chats("judge")[-2:]} == {16 + 32_768}
+
+
+def test_judging_stops_where_the_judge_is_gone(judged: Moa, upstream: Upstream) -> None:
+    gone = {"error": {"message": "no such model", "code": "model_not_found"}}
+    upstream.enqueue("judge", *[Reply(text="Rating: [[7]]")] * 3)
+    upstream.always("judge", Reply(status=404, error=gone))
+    ran = judged.run(*START)
+    assert ran.code == 1
+    assert "lab:judge failed for 3 items in a row" in ran.err
+    assert len(upstream.chats("judge")) == 6
+    upstream.always("judge", Reply(text="Rating: [[7]]"))
+    assert judged.run(*START).code == 0
+    assert average(judged) == 7
