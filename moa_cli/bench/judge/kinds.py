@@ -127,13 +127,12 @@ class JudgeKind:
 
     name: in judge.json. how: in words. unit: of what an answer is worth. original: the judge that
     published figures are by. answers: how released answers are written down. compares: whether
-    answers are compared with a reference. rates: whether a verdict is one rating.
-    logprobs: whether preferences are read in
-    log-probabilities, where the judge tells them. references: files of the data folder with the
-    reference's answers, the first that is there is taken. games: how often each answer is judged;
-    game g of turn t is number games x t + g. even: the value of a draw, None without pairs.
-    prompts: reads the prompt's files; the second argument is the reference, by item. worth: what a
-    verdict says that its answer is worth, more is better. figures: of an arm.
+    answers are compared with a reference. rates: whether a verdict is one rating. logprobs: whether
+    preferences are read in log-probabilities, where the judge tells them. references: files of the
+    data folder with the reference's answers, the first that is there is taken. games: how often
+    each answer is judged; game g of turn t is number games x t + g. even: the value of a draw, None
+    without pairs. prompts: reads the prompt's files; the second argument is the reference, by item.
+    worth: what a verdict says that its answer is worth, more is better. figures: of an arm.
     """
 
     name: str
