@@ -708,7 +708,7 @@ def test_progress_tells_which_provider_bounds_it(tmp_path: Path) -> None:
         upstream.always("*", Reply(delay=0.05))
         moa = Moa(tmp_path, upstream.url)
         moa.profile("alone", aggregator="agg", rounds=0)
-        moa.configure(profile="alone", providers=moa.settings()["providers"])
+        moa.configure(profile="alone", retries=2, providers=moa.settings()["providers"])
         ran = moa.run("batch", prompts(moa, 60), "out.jsonl", "--concurrency", "16")
         assert ran.code == 0, ran.err
         assert "bound by: provider lab (429)" in ran.err
