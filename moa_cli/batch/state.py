@@ -45,6 +45,8 @@ class BatchFolder(StateFolder[BatchSettings]):
     """
 
     def __init__(self, path: Path, batch: Batch) -> None:
+        # Also where the settings cannot be read.
+        self.path = path
         self.index = Index(path / INDEX)
         try:
             self.calls = IndexedJournal(path / CALLS, self.index)

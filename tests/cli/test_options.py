@@ -142,8 +142,9 @@ def test_every_option_of_a_setting_s_name_is_among_them() -> None:
     shown = {
         s for name in COMMANDS for option in options(name) if not option.hidden for s in option.opts
     }
-    # The judge of an evaluation is another one than that of a mixture (`--judge-model`).
-    assert shown & keys - {"--judge"} <= EXPLAINED.keys()
+    # The judge of an evaluation is another one than that of a mixture (`--judge-model`); items are
+    # shuffled there, too, and a sweep has numbers of proposers.
+    assert shown & keys - {"--judge", "--shuffle", "--proposers"} <= EXPLAINED.keys()
 
 
 def test_no_two_options_of_a_command_share_a_letter() -> None:

@@ -37,7 +37,7 @@ COMMANDS = {
     "moa bench select": "bench select runs/mine --json",
 }
 # Only where something went wrong, or the input has such a field.
-SOMETIMES = {"lost", "error", "input"}
+SOMETIMES = {"lost", "error", "input", "sample"}
 
 
 def _said(request: Request) -> str:

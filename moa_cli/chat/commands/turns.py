@@ -91,7 +91,8 @@ def _show(host: Host, argument: str) -> None:
     if argument == "all":
         from moa_cli.terminal.side_by_side import SideBySide
 
-        look = None if host.options.plain else host.options.look
+        as_text = host.options.plain or host.options.accessible
+        look = None if as_text else host.options.look
         host.draw(SideBySide(_layer(host.session, None), look))
         return
     if argument:

@@ -33,8 +33,7 @@ def items(
     output: OutputFile = None,
     data: Data = None,
 ) -> None:
-    """Print each item with its proposals, reply, verdict and cost, as lines of JSON; -o FILE.html
-    is a page."""
+    """Print each item with its proposals, reply, verdict and cost; -o FILE.html is a page."""
     from moa_cli.bench.report.items import ItemRow, json_lines, page, rows_of
     from moa_cli.bench.report.values import read_valued
 
