@@ -115,7 +115,7 @@ def test_the_setting_says_what_is_assumed(moa: Moa, upstream: Upstream) -> None:
         _turn(terminal, "hello")
         assert re.search(r"context \d+% \([\w:]+, 4k assumed\)", terminal.shown()[-1])
         terminal.send("/context\r")
-        terminal.wait_for("*: the context is not known, and is assumed (setting default_context)")
+        terminal.wait_for("*: the context is not known (setting default_context)")
 
 
 def test_on_a_narrow_terminal_the_meter_is_brief(moa: Moa, upstream: Upstream) -> None:

@@ -112,7 +112,7 @@ def test_what_is_kept_can_be_renamed_and_forked_once_it_has_begun(moa: Moa) -> N
     *_, renamed, copied = ran.err.splitlines()
     assert renamed == "renamed: rain"
     listed = moa.run("history", "list").text.splitlines()
-    assert sorted(line.split()[-1] for line in listed) == ["rain", "rain"]
+    assert sorted(line.split()[-1] for line in listed) == ["(copy)", "rain"]
     assert copied.removeprefix("a copy: ") in [line.split()[0] for line in listed]
 
 
