@@ -78,7 +78,7 @@ def _counts(out: Path) -> dict[str, Any]:
     with out.open(encoding="utf-8-sig") as file:
         for line in file:
             values = json.loads(line)
-            _, good = identity_of(values)
+            _, _, good = identity_of(values)
             ours, reason, model = _parts(values)
             if ours.get("cost") is None:
                 unpriced += 1

@@ -50,6 +50,8 @@ class Index:
         self._path = path
         self.before_commit: list[Callable[[], None]] = []
         self.done = bytearray()
+        # A byte for each row, 1 where it needs no answer.
+        self._needless = bytearray()
         self._changes, self._committed = 0, time.monotonic()
         try:
             self._open()
@@ -124,12 +126,21 @@ class Index:
 
     # What is done.
 
-    def load_done(self, rows: int, samples: int) -> None:
-        """Know what is answered, of so many rows; bad ones need no answer."""
+    def load_done(self, rows: int, samples: int, share: slice = slice(None)) -> None:
+        """Know what is answered, of so many rows.
+
+        Bad rows, and those that are another shard's, need no answer. share: the rows that are this
+        batch's, among those that are not bad.
+        """
         count = rows * samples
+        bad = {row for (row,) in self._database.execute("SELECT place FROM bad")}
+        good = [row for row in range(rows) if row not in bad] if bad else range(rows)
+        self._needless = bytearray(b"\1" * rows)
+        for row in good[share]:
+            self._needless[row] = 0
         self.done = bytearray(count)
-        for (row,) in self._database.execute("SELECT place FROM bad"):
-            self.done[row * samples : (row + 1) * samples] = b"\1" * samples
+        for sample in range(samples):
+            self.done[sample::samples] = self._needless
         query = "SELECT place FROM lines WHERE good UNION ALL SELECT place FROM held WHERE good"
         for (place,) in self._database.execute(query):
             if place < count:
@@ -139,6 +150,10 @@ class Index:
         """A prompt is answered."""
         if place < len(self.done):
             self.done[place] = 1
+
+    def count_needless(self, rows: int) -> int:
+        """How many of the first rows need no answer."""
+        return self._needless.count(1, 0, rows)
 
     def is_done(self, place: int) -> bool:
         """Whether a prompt is answered."""
@@ -159,11 +174,6 @@ class Index:
     def add_bad(self, row: int) -> None:
         """Note a row that is left out."""
         self._database.execute("INSERT INTO bad VALUES (?)", (row,))
-
-    def count_bad(self, rows: int) -> int:
-        """How many of the first rows are left out."""
-        query = "SELECT count(*) FROM bad WHERE place < ?"
-        return int(self._database.execute(query, (rows,)).fetchone()[0])
 
     def place(self, identity: str) -> int | None:
         """Where the prompt of that id stands; None if there is none."""

@@ -89,9 +89,11 @@ class LineWriter:
         return values
 
 
-def identity_of(values: Mapping[str, Any]) -> tuple[str, bool]:
-    """Of a line of output: the id of its item, and whether it is an answer.
+def identity_of(values: Mapping[str, Any], *, sampled: bool = True) -> tuple[str, int, bool]:
+    """Of a line of output: the id of its item, the sample, from 1, and whether it is an answer.
 
+    sampled: whether prompts are asked several times. Where they are not, a `sample` is a field of
+    the input.
     Raises ValueError if it is no line of a batch.
     """
     openai = "custom_id" in values and "response" in values
@@ -100,10 +102,11 @@ def identity_of(values: Mapping[str, Any]) -> tuple[str, bool]:
     ours = values.get("moa", {}) if openai else values
     given = values["custom_id"] if openai else values.get("id")
     answered = values["response"] if openai else values["reply"]
-    sample = ours.get("sample", 1)
+    sample = ours.get("sample", 1) if sampled else 1
     if not isinstance(sample, int):
         sample = 1
-    return sample_id(str(given), sample), answered is not None and values.get("error") is None
+    good = answered is not None and values.get("error") is None
+    return sample_id(str(given), sample), sample, good
 
 
 def _openai_line(name: str, custom_id: object, outcome: Mapping[str, Any]) -> dict[str, Any]:

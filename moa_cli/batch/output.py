@@ -54,11 +54,13 @@ class OutputFile:
     """A file of lines; good ones that are there already stay as they are.
 
     index: knows the prompts of the input. in_order: whether lines stand in their order at the end.
+    sampled: whether prompts are asked several times.
     Raises BenchError if the file cannot be read, or holds what is no line of this batch.
     """
 
-    def __init__(self, path: Path, index: Index, *, in_order: bool) -> None:
+    def __init__(self, path: Path, index: Index, *, in_order: bool, sampled: bool) -> None:
         self._index = index
+        self._sampled = sampled
         self._in_order = in_order
         self._file = GrowingFile(path, index, _OUT)
         if not self._file.fits:
@@ -75,7 +77,8 @@ class OutputFile:
     def _read(self, line: str) -> tuple[int, str, bool]:
         """Place, id, and whether it is an answer. Raises ValueError."""
         values: Any = json.loads(line)
-        identity, good = identity_of(values if isinstance(values, dict) else {})
+        found = values if isinstance(values, dict) else {}
+        identity, _, good = identity_of(found, sampled=self._sampled)
         place = self._index.place(identity)
         if place is None:
             raise ValueError("no line of this batch")

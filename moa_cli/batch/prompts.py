@@ -15,6 +15,7 @@ from typing import Any
 from moa_cli.batch.index import Index
 from moa_cli.batch.lines import LineWriter
 from moa_cli.batch.reading import PLAIN, Reading, is_openai, unused_fields
+from moa_cli.batch.shards import Shard
 from moa_cli.batch.sources import Record, Rows, Source, TableRows, rows_of
 from moa_cli.bench.data.items import DataRow, Item, read_own
 from moa_cli.bench.run.arms import Arm, make_arms
@@ -82,6 +83,7 @@ class BatchSettings(WorkSettings):
     profile: Mapping[str, Any]
     prompt: str
     reading: Mapping[str, Any] | None = None
+    shard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class Batch:
 
     source: of the prompts. rows: how it is read. reading: how rows become prompts. arm: what
     answers. limit: how many rows, from the first; None is all. strict: whether a turn that lost a
-    proposer has failed. proposals: whether lines hold them.
+    proposer has failed. proposals: whether lines hold them. shard: the share that is answered; None
+    is all.
     """
 
     profile: Profile
@@ -115,6 +118,12 @@ class Batch:
     limit: int | None
     strict: bool
     proposals: bool
+    shard: Shard | None = None
+
+    @property
+    def share(self) -> slice:
+        """Which of the prompts are answered."""
+        return slice(None) if self.shard is None else self.shard.places
 
     @property
     def writer(self) -> LineWriter:
@@ -143,6 +152,7 @@ class Batch:
             profile={"name": self.profile.name, **to_table(self.profile)},
             prompt=AGGREGATE_AND_SYNTHESIZE,
             reading=self.reading.settings,
+            shard=None if self.shard is None else str(self.shard),
         )
 
     def take_in(self, index: Index, known: InputDigest | None) -> tuple[Intake, bool]:
@@ -260,6 +270,7 @@ def make_batch(
     limit: int | None = None,
     strict: bool = False,
     proposals: bool = False,
+    shard: Shard | None = None,
 ) -> Batch:
     """The batch that is asked for.
 
@@ -273,7 +284,7 @@ def make_batch(
         [arm] = make_arms(profile, ("mixture",), "")
     else:
         arm = Arm("mixture", replace(profile, multi_turn=True))
-    return Batch(profile, source, rows, reading, arm, limit, strict, proposals)
+    return Batch(profile, source, rows, reading, arm, limit, strict, proposals, shard)
 
 
 def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:

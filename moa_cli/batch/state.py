@@ -14,10 +14,10 @@ from pathlib import Path
 from moa_cli.batch.index import INDEX, Index
 from moa_cli.batch.journal import IndexedJournal
 from moa_cli.batch.prompts import Batch, BatchSettings, InputDigest
+from moa_cli.batch.shards import BATCH_FILE
 from moa_cli.bench.run.folder import State, StateFolder
 from moa_cli.bench.run.journal import CALLS
 
-_FILE = "batch.json"
 _HINT = "use the same, or name another OUT"
 
 
@@ -50,7 +50,7 @@ class BatchFolder(StateFolder[BatchSettings]):
         self.index = Index(path / INDEX)
         try:
             self.calls = IndexedJournal(path / CALLS, self.index)
-            super().__init__(path, _FILE, BatchSettings, _HINT, self.calls)
+            super().__init__(path, BATCH_FILE, BatchSettings, _HINT, self.calls)
             known = None if self.settings is None else self.settings.input
             self.intake, goes_on = batch.take_in(self.index, known)
             digest = self.intake.digest

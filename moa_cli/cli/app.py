@@ -14,6 +14,8 @@ from moa_cli.cli.streams import prepare_streams
 
 # Options of `moa` itself: what follows one of them names a command.
 _ROOT_OPTIONS = ("-V", "--version", "-h", "--help", "--debug")
+# `moa batch` takes a file there, and can be no group. A file of that name is `./merge`.
+_BATCH_MERGE = ["batch", "merge"]
 # Characters of a prompt in an error, and of what Typer says, which may hold a prompt.
 _SHOWN, _LONGEST_MESSAGE = 60, 300
 
@@ -81,7 +83,11 @@ def _meant(arguments: list[str]) -> list[str]:
 
     A question holds a space, so that a mistyped command is not sent to models.
     """
-    given = arguments[1:] if arguments[:1] == ["--debug"] else arguments
+    before, given = (
+        ([], arguments) if arguments[:1] != ["--debug"] else (["--debug"], arguments[1:])
+    )
+    if given[:2] == _BATCH_MERGE:
+        return [*before, " ".join(_BATCH_MERGE), *given[2:]]
     if not given:
         at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         return ["chat", *arguments] if at_terminal else arguments

@@ -117,6 +117,15 @@ def batch(
     limit: Annotated[
         int | None, Option("-n", "--limit", metavar="N", min=1, help="The first N prompts only.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        Option(
+            "--shard",
+            metavar="I/N",
+            help="Only every N-th prompt, from the I-th on; `moa batch merge` puts the N outputs"
+            " together.",
+        ),
+    ] = None,
     provider_concurrency: ProviderConcurrency = None,
     max_cost: Annotated[
         float | None,
@@ -143,8 +152,10 @@ def batch(
     """Answer many prompts; the same command goes on where it was stopped."""
     from moa_cli.batch.prompts import make_batch
     from moa_cli.batch.reading import Reading
+    from moa_cli.batch.shards import read_shard
     from moa_cli.cli.bench.session import SessionOptions
 
+    share = None if shard is None else read_shard(shard)
     if lines is not None:
         if file_format is not None:
             raise UsageError("--format and --lines or --jsonl exclude each other")
@@ -156,6 +167,7 @@ def batch(
         limit=limit,
         strict=strict,
         proposals=proposals,
+        shard=share,
     )
     at_terminal = sys.stdin.isatty() and source != _STREAM
     # Lines of answers and a line that moves would not get along.
@@ -244,13 +256,21 @@ class _Start:
                 raise BenchError(
                     f"{path}: already exists, without the state of a batch", hint="name another OUT"
                 )
-            output = OutputFile(path, state.index, in_order=self.in_order)
+            sampled = self.batch.reading.samples > 1
+            output = OutputFile(path, state.index, in_order=self.in_order, sampled=sampled)
             stack.enter_context(closing(output))
             if isinstance(state, BatchFolder) and state.settings and not state.has_calls:
                 # All was answered, and the journal went: its sums are in the card.
                 state.calls.models = tally_of_card(card_path(path))
             code = self._answer(state, output)
-            if isinstance(state, BatchFolder) and state.settings and state.has_calls:
+            if code == 0 and not path.exists():
+                # Of a job array, each job has an output, also where there are more jobs than
+                # prompts.
+                path.touch(0o600)
+                state.note(self.batch.settings(state.intake.digest))
+            # A cap may end it before the first line.
+            has_lines = path.exists()
+            if isinstance(state, BatchFolder) and state.settings and state.has_calls and has_lines:
                 source = Path(self.batch.source.name).name
                 write_card(path, source, state.intake, state.settings, state.calls.models)
             if code == 0 and isinstance(state, BatchFolder):
@@ -268,16 +288,18 @@ class _Start:
 
         index, rows, samples = state.index, state.intake.digest.lines, self.batch.reading.samples
         index.drop_failed()
-        index.load_done(rows, samples)
+        index.load_done(rows, samples, self.batch.share)
         state.calls.catch_up()
         if state.settings:
-            answered = rows * samples - index.done.count(0) - index.count_bad(rows) * samples
+            answered = (rows - index.count_needless(rows)) * samples - index.done.count(0)
             there = plural(answered, "answer")
             calls = plural(len(state.journal), "call")
             say(f"going on in {self.target}: {there} and {calls} are there and not asked for again")
         asked = rows if self.batch.limit is None else min(rows, self.batch.limit)
-        total = (asked - index.count_bad(asked)) * samples
+        total = (asked - index.count_needless(asked)) * samples
         todo = Todo(self.batch, index, asked * samples)
+        if not total and self.batch.shard is not None:
+            say(f"shard {self.batch.shard} holds no prompt")
         written: Written = output
         if self.in_order:
             written = InOrder(output, index, rows * samples)

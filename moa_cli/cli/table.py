@@ -21,6 +21,10 @@ app = deferred(
             "batch:batch",
             "Answer many prompts; the same command goes on where it was stopped.",
         ),
+        "batch merge": (
+            "batch_merge:merge",
+            "Put the outputs of a batch's shards together into one file.",
+        ),
         "compare": ("compare:compare", "Choose between answers without knowing whose they are."),
         "setup": (
             "setup:setup",

@@ -26,7 +26,10 @@ from moa_cli.core.values import load_value
 FORMAT = 1
 # What later versions have added. Where it says nothing, it is left out, so that files are the same
 # to the byte as those of the versions before.
-_ADDED = ("answer_format", "grader", "ratings", "reading", "reasoning_tokens", "rubric", "sample")
+_ADDED = (
+    *("answer_format", "grader", "ratings", "reading", "reasoning_tokens"),
+    *("rubric", "sample", "shard"),
+)
 # What may differ from start to start of the same work.
 _FREE = (
     *("anchors", "asked", "date", "discrete", "facts", "reasoning_tokens"),

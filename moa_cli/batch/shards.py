@@ -1,0 +1,243 @@
+"""A batch in shards: each process answers its share, and the parts are put together afterwards.
+
+For job arrays of a cluster, and for several machines without one: the processes share nothing but
+IN, so that each can be stopped and started again alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from moa_cli.batch.lines import identity_of
+from moa_cli.bench.data.json_lines import read_table
+from moa_cli.core import paths
+from moa_cli.core.errors import BenchError, UsageError
+
+# The settings of a batch, below OUT.state.
+BATCH_FILE = "batch.json"
+# What the parts of one batch have in common. Their limits may differ: `-n` may grow.
+_SHARED = ("input", "reading", "profile", "prompt", "strict", "proposals")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A share of a batch: every `of`-th prompt, beginning with that of this `number`, from 1.
+
+    Prompts are dealt in turn and not cut into blocks, so that lines that are appended to IN change
+    no shard of what stood there before.
+    """
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @property
+    def places(self) -> slice:
+        """The places of its prompts among all, from 0."""
+        return slice(self.number - 1, None, self.of)
+
+
+def read_shard(text: str) -> Shard:
+    """The shard that `i/n` names. Raises UsageError."""
+    number, slash, of = text.partition("/")
+    if slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
+        return Shard(int(number), int(of))
+    raise UsageError(
+        f"--shard: `{text}` is no shard",
+        hint="write i/n with i from 1 to n, such as 3/10 for the third of ten",
+    )
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What was put together.
+
+    lines: how many. failed: of them, those without a reply. prompts: of the whole input; None where
+    that is not known. absent: shards that no part is of. unfinished: shards whose parts have fewer
+    lines than the others call for. unknown: parts without a state, of which nobody can tell what
+    they are parts of.
+    """
+
+    lines: int
+    failed: int
+    prompts: int | None
+    absent: tuple[Shard, ...]
+    unfinished: tuple[Shard, ...]
+    unknown: tuple[Path, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each prompt has a reply, as far as that is known."""
+        return not (self.failed or self.absent or self.unfinished)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file of answers. settings: of the batch that wrote it; None where it keeps no state."""
+
+    path: Path
+    settings: Mapping[str, Any] | None
+    shard: Shard | None
+
+
+def merge_parts(parts: Sequence[Path], target: Path) -> Merged:
+    """Put the answers of shards together into a new file.
+
+    Lines are taken in turn, those of one prompt of each shard. That is the order of the input where
+    parts are whole and in order.
+
+    Args:
+        parts: The files of answers. They are read line by line, never as a whole.
+        target: The new file. It is there when all is written, and not before.
+
+    Returns:
+        What came together, and what is missing.
+
+    Raises:
+        BenchError: A part cannot be read or is damaged, parts are not of one batch, or two lines
+            have the same id.
+        UsageError: The target exists.
+        OSError: It cannot be written.
+    """
+    if target.exists():
+        raise UsageError(f"{target}: already exists", hint="name a new file as the last argument")
+    found = [_read_part(path) for path in parts]
+    _check_one_batch(found)
+    found.sort(key=lambda part: part.shard.number if part.shard else 0)
+    counts = [0] * len(found)
+    failed, samples, sampled = 0, 1, _are_sampled(found)
+    # A hash of each id, which is shorter than most of them.
+    seen: set[bytes] = set()
+    with paths.replacing(target) as file:
+        for taken in zip_longest(
+            *(_answers_of(part.path, sampled=sampled) for part in found), fillvalue=()
+        ):
+            for part, answers in enumerate(taken):
+                samples = max(samples, len(answers))
+                for answer in answers:
+                    mark = blake2b(answer.id.encode(), digest_size=12).digest()
+                    if mark in seen:
+                        raise BenchError(
+                            f"{answer.place}: {answer.id} has an answer already",
+                            hint="give the parts of one batch, and each of them once",
+                        )
+                    seen.add(mark)
+                    file.write(answer.line)
+                    counts[part] += 1
+                    failed += not answer.good
+    shards = {part.shard: count for part, count in zip(found, counts, strict=True) if part.shard}
+    of = next(iter(shards)).of if shards else 0
+    all_shards = [Shard(number, of) for number in range(1, of + 1)]
+    # Prompts are dealt in turn: the longest part tells how many were dealt at least.
+    dealt = max(
+        (shard.number + ((count - 1) // samples) * of for shard, count in shards.items() if count),
+        default=0,
+    )
+    return Merged(
+        lines=sum(counts),
+        failed=failed,
+        prompts=_prompts(found),
+        absent=tuple(shard for shard in all_shards if shard not in shards),
+        unfinished=tuple(
+            shard
+            for shard, count in shards.items()
+            if count < len(range(shard.number, dealt + 1, of)) * samples
+        ),
+        unknown=tuple(part.path for part in found if part.settings is None),
+    )
+
+
+def _read_part(path: Path) -> _Part:
+    if not paths.is_file(path):
+        raise BenchError(f"{path}: there is no such file")
+    state = path.with_name(f"{path.name}.state") / BATCH_FILE
+    settings = read_table(state) if state.exists() else None
+    told = (settings or {}).get("shard")
+    return _Part(path, settings, read_shard(told) if isinstance(told, str) else None)
+
+
+def _check_one_batch(parts: Sequence[_Part]) -> None:
+    """Raise BenchError if parts are known to be of different batches, or of the same shard."""
+    known = [part for part in parts if part.settings is not None]
+    for part in known[1:]:
+        first = known[0]
+        for name in _SHARED:
+            if (part.settings or {}).get(name) != (first.settings or {}).get(name):
+                raise BenchError(
+                    f"{part.path}: is of another batch than {first.path}: its `{name}` differs",
+                    hint="put only shards of one batch together",
+                )
+        if (part.shard and part.shard.of) != (first.shard and first.shard.of):
+            raise BenchError(
+                f"{part.path}: is shard {part.shard or 'none'}, but {first.path} is"
+                f" {first.shard or 'none'}: prompts were dealt differently"
+            )
+    shards = Counter(part.shard for part in known if part.shard)
+    for shard, times in shards.items():
+        if times > 1:
+            same = " and ".join(str(part.path) for part in known if part.shard == shard)
+            raise BenchError(f"{same} are the same shard: {shard}", hint="give each part once")
+
+
+def _are_sampled(parts: Sequence[_Part]) -> bool:
+    """Whether prompts were asked several times, or may have been: no part has a state."""
+    told = next((part.settings for part in parts if part.settings is not None), None)
+    reading = (told or {}).get("reading") or {}
+    return told is None or reading.get("samples", 1) != 1
+
+
+def _prompts(parts: Sequence[_Part]) -> int | None:
+    told = next((part.settings.get("input") for part in parts if part.settings), None)
+    lines = told.get("lines") if isinstance(told, dict) else None
+    return lines if isinstance(lines, int) else None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A line of a part. place: where it stands, for messages. good: whether it holds a reply."""
+
+    place: str
+    line: bytes
+    id: str
+    sample: int
+    good: bool
+
+
+def _answers_of(path: Path, *, sampled: bool) -> Iterator[list[_Answer]]:
+    """The lines of a part with their ends, those of each prompt together; without a last one that
+    was not written to its end."""
+    group: list[_Answer] = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                answer = _read_answer(f"{path}:{number}", line, sampled=sampled)
+                if group and answer.sample <= group[-1].sample:
+                    yield group
+                    group = []
+                group.append(answer)
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
+    if group:
+        yield group
+
+
+def _read_answer(place: str, line: bytes, *, sampled: bool) -> _Answer:
+    """What stands in a line. Raises BenchError."""
+    try:
+        values = json.loads(line)
+        found = values if isinstance(values, dict) else {}
+        identity, sample, good = identity_of(found, sampled=sampled)
+    except (ValueError, RecursionError):
+        raise BenchError(f"{place}: is no line of a batch's answers") from None
+    return _Answer(place, line, identity, sample, good)
