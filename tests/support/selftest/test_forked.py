@@ -33,6 +33,7 @@ EACH: list[tuple[str, bytes | None]] = [
     ("serve --port 0 --auth-token x --allow-none", None),
     ("mcp --port 0 --auth-token x", None),
     ("batch prompts.jsonl -", SAID),
+    ("batch merge part.jsonl merged.jsonl", None),
     ("compare p", None),
     ("models list", None),
     ("models pull nothing", None),
