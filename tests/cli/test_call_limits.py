@@ -146,7 +146,7 @@ def test_the_board_shows_what_is_not_sent_yet(moa: Moa, small: Upstream, columns
     _set(moa, {"concurrency": 2})
     held = threading.Event()
     small.always("*", Reply(text="an answer", after=held))
-    with moa.terminal("ask", "hi", columns=columns) as terminal:
+    with moa.terminal("ask", "hi", columns=columns, rows=40) as terminal:
         terminal.wait_for("6 not sent")
         if columns == 100:
             terminal.wait_for("lab:m7  not sent yet, behind the limit of lab")

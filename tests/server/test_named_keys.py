@@ -187,7 +187,9 @@ def test_limits_of_a_key_are_429_with_its_name_and_a_time(
         body = {"model": "moa", "messages": QUESTION, "stream": True}
         url = f"{server.url}/chat/completions"
         with httpx.stream("POST", url, json=body, headers=bearer(TEAM), timeout=PATIENCE) as first:
-            next(first.iter_lines())
+            # Held: one that nothing refers to closes the stream.
+            lines = first.iter_lines()
+            next(lines)
             refused = server.ask(headers=bearer(TEAM))
             assert refused.status_code == 429
             assert "1 turn at the same time" in refused.json()["error"]["message"]

@@ -19,6 +19,7 @@ from moa_cli.store.database import put_aside
 from moa_cli.store.store import Store
 from tests.support.command import PATIENCE, Moa
 from tests.support.recording import RecorderAlone, events
+from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream
 
 
@@ -88,6 +89,8 @@ def test_a_chat_writes_what_waited_as_soon_as_it_can(moa: Moa) -> None:
             terminal.wait_for(lambda: terminal.raw.count(b"4 calls") == 2)
         terminal.send("third\r")
         terminal.wait_for(lambda: terminal.raw.count(b"4 calls") == 3)
+        # Before the prompt is there, Ctrl-D is none.
+        at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
     assert pending(database(moa)) == []
@@ -198,6 +201,8 @@ def test_a_conversation_deleted_elsewhere_goes_on_as_a_new_one(moa: Moa) -> None
         terminal.wait_for(lambda: terminal.raw.count(b"4 calls") == 2)
         terminal.send("third\r")
         terminal.wait_for(lambda: terminal.raw.count(b"4 calls") == 3)
+        # Before the prompt is there, Ctrl-D is none.
+        at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
         assert terminal.raw.count(b"has deleted the conversation") == 1
@@ -219,6 +224,8 @@ def test_two_chats_on_one_conversation_are_told_of_each_other(moa: Moa) -> None:
         terminal.wait_for("4 calls")
         terminal.send("again\r")
         terminal.wait_for(lambda: terminal.raw.count(b"4 calls") == 2)
+        # Before the prompt is there, Ctrl-D is none.
+        at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
         assert terminal.raw.count(b"another moa has added") == 1
@@ -233,6 +240,8 @@ def test_a_store_put_aside_under_a_chat_takes_its_later_turns(moa: Moa) -> None:
         assert moa.run("history", "list").code == 0
         terminal.send("second\r")
         terminal.wait_for(lambda: terminal.raw.count(b"4 calls") == 2)
+        # Before the prompt is there, Ctrl-D is none.
+        at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
     store = Store.open(database(moa))
