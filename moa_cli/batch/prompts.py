@@ -34,21 +34,6 @@ _KEPT_FILES = 64
 _INPUT = "input"
 # So many reasons why rows are left out are told.
 _MOST_REASONS = 5
-# What a line of output says itself; an input's field of such a name is put under `input`.
-_OURS = (
-    "reply",
-    "profile",
-    "model",
-    "usage",
-    "cost",
-    "seconds",
-    "finish_reason",
-    "citations",
-    "lost",
-    "proposals",
-    "error",
-    "input",
-)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Merged:
 
     lines: how many. failed: of them, those without a reply. prompts: of the whole input; None where
     that is not known. absent: shards that no part is of. unfinished: shards whose parts have fewer
-    lines than the others call for. unknown: parts without a state, of which nobody can tell what
+    lines than the others call for. unknown: parts without a state, which do not tell what
     they are parts of.
     """
 

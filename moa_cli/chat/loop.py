@@ -406,8 +406,8 @@ class Chat:
         return turn
 
     def _tell_changes(self) -> None:
-        """Tell what other processes did to the conversation. Over plain lines nobody can choose
-        what to do about it: it is told once, and the conversation goes on."""
+        """Tell what other processes did to the conversation. Over plain lines there is no choice
+        of what to do about it: it is told once, and the conversation goes on."""
         changes = self.kept.changes(accept=self.editor is None)
         if changes:
             self.complain(

@@ -44,5 +44,5 @@ def merge(
     for shard in merged.unfinished:
         say(f"shard {shard} has not ended; its command goes on")
     for path in merged.unknown:
-        say(f"{path}: has no state, so nobody can tell whether it is of the same batch")
+        say(f"{path}: has no state, so moa cannot tell whether it is of the same batch")
     raise Exit(0 if merged.is_whole else FAILED)

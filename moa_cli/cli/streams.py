@@ -77,7 +77,7 @@ def _open_null(descriptor: int, name: str, mode: str) -> None:
 
 class _Diagnostics(io.TextIOWrapper):
     """Standard error. After it has failed once (a full disk, a reader that is gone), what is
-    written to it is dropped: a command does not fail because nobody can read its notices."""
+    written to it is dropped: a command does not fail because its notices cannot be read."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         super().__init__(stream.buffer, stream.encoding, stream.errors, line_buffering=True)

@@ -98,6 +98,8 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
         key=lambda result: (places.get(result.item, len(places)), order.get(result.arm, len(order)))
     )
     grade = run.grader
+    # Where the right answers are known, they are the verdict.
+    judged = valued.values.by_arm if valued.values.is_right is None else {}
     named = valued.values.judge
     said = _verdicts(run.judges.values() if named is None else [run.judge(named)])
     for result in wanted:
@@ -113,11 +115,7 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
         layers = last.proposals if last else ()
         text = result.replies[-1] if result.replies else ""
         found = verdict(text) if result.error is None else None
-        value = valued.values.by_arm.get(result.arm, {}).get(
-            (result.item, max(0, len(result.replies) - 1))
-        )
-        if valued.values.is_right is not None:
-            value = None
+        value = judged.get(result.arm, {}).get((result.item, max(0, len(result.replies) - 1)))
         yield ItemRow(
             run=name,
             arm=result.arm,
