@@ -100,8 +100,12 @@ class Case:
 
     def _strategic(self, way: Way, faulty: dict[str, object]) -> Profile:
         """Four proposers, a judge and an aggregator; one of the models is at fault."""
+        # A judge has the settings of the mixture, which are not meant for those that answer.
+        patient: dict[str, object] = dict.fromkeys(
+            self.fault.settings.keys() & {"stall", "first_token"}, 60
+        )
         proposers: list[dict[str, object]] = [
-            {"model": f"sound:{self.key}-sound{number}"} for number in range(4)
+            {"model": f"sound:{self.key}-sound{number}"} | patient for number in range(4)
         ]
         aggregator: dict[str, object] = {"model": f"sound:{self.key}-sound-writer"}
         judge = f"sound:{self.key}-sound-judge"

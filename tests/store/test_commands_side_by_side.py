@@ -63,8 +63,19 @@ def prompts(moa: Moa) -> set[str]:
 
 def ask_in_chat(terminal: Terminal, text: str) -> None:
     before = terminal.raw.count(b"4 calls")
+
+    def is_answered() -> bool:
+        return terminal.raw.count(b"4 calls") > before
+
+    def is_asked() -> bool:
+        return next(filter(str.strip, reversed(terminal.shown())), "").startswith("r reads it")
+
     terminal.send(f"{text}\r")
-    terminal.wait_for(lambda: terminal.raw.count(b"4 calls") > before)
+    terminal.wait_for(lambda: is_answered() or is_asked())
+    if not is_answered():
+        # `ask -c` has added a turn to the conversation of the chat.
+        terminal.send("f")
+        terminal.wait_for(is_answered)
 
 
 def a_round(

@@ -138,7 +138,12 @@ def test_each_command_does_the_same_as_a_fork_and_afresh(
         moa = Moa.at(home)
         ran = moa.run(*line.split(), stdin=stdin, env={"EDITOR": "true"}, fresh=fresh)
         texts = [without_figures(text, home) for text in (ran.text, ran.err)]
-        files = sorted(without_figures(str(path), home) for path in home.rglob("*"))
+        # What is learned of a provider's limits depends on how many calls were open at once.
+        files = sorted(
+            without_figures(str(path), home)
+            for path in home.rglob("*")
+            if not path.is_relative_to(home / "cache" / "limits")
+        )
         came.append((ran.code, texts, files))
     assert came[0] == came[1]
 
