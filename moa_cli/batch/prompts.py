@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from moa_cli.batch.index import Index
 from moa_cli.batch.lines import LineWriter
@@ -27,7 +27,7 @@ from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import plural
 from moa_cli.core.values import JSON, ValueFault
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
-from moa_cli.profile import Profile, to_table
+from moa_cli.profile import Profile, to_table, waiting_for_all
 from moa_cli.server.wires.chat_messages import read_message, with_call_ids
 
 _KEPT_FILES = 64
@@ -69,6 +69,7 @@ class BatchSettings(WorkSettings):
     prompt: str
     reading: Mapping[str, Any] | None = None
     shard: str | None = None
+    provider_batch: Literal[True] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Batch:
     source: of the prompts. rows: how it is read. reading: how rows become prompts. arm: what
     answers. limit: how many rows, from the first; None is all. strict: whether a turn that lost a
     proposer has failed. proposals: whether lines hold them. shard: the share that is answered; None
-    is all.
+    is all. by_jobs: whether it is answered through the batch interfaces of providers, at their
+    prices.
     """
 
     profile: Profile
@@ -104,6 +106,7 @@ class Batch:
     strict: bool
     proposals: bool
     shard: Shard | None = None
+    by_jobs: bool = False
 
     @property
     def share(self) -> slice:
@@ -138,6 +141,7 @@ class Batch:
             prompt=AGGREGATE_AND_SYNTHESIZE,
             reading=self.reading.settings,
             shard=None if self.shard is None else str(self.shard),
+            provider_batch=True if self.by_jobs else None,
         )
 
     def take_in(self, index: Index, known: InputDigest | None) -> tuple[Intake, bool]:
@@ -256,6 +260,7 @@ def make_batch(
     strict: bool = False,
     proposals: bool = False,
     shard: Shard | None = None,
+    by_jobs: bool = False,
 ) -> Batch:
     """The batch that is asked for.
 
@@ -265,11 +270,14 @@ def make_batch(
     rows = rows_of(source, kind)
     if isinstance(rows, TableRows):
         reading.check_columns(source.name, rows.names)
+    if by_jobs:
+        # A quorum would throw away what is paid anyway.
+        profile = waiting_for_all(profile)
     if strict:
         [arm] = make_arms(profile, ("mixture",), "")
     else:
         arm = Arm("mixture", replace(profile, multi_turn=True))
-    return Batch(profile, source, rows, reading, arm, limit, strict, proposals, shard)
+    return Batch(profile, source, rows, reading, arm, limit, strict, proposals, shard, by_jobs)
 
 
 def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from moa_cli.batch.sources import Source
     from moa_cli.batch.state import BatchFolder, MemoryState
     from moa_cli.bench.run.plan import Work
-    from moa_cli.cli.bench.session import SessionOptions
+    from moa_cli.cli.bench.session import SessionOptions, WorkOff
 
 _STREAM = "-"
 # So many different losses are named in the end.
@@ -126,6 +126,14 @@ def batch(
             " together.",
         ),
     ] = None,
+    provider_batch: Annotated[
+        bool,
+        Option(
+            "--provider-batch",
+            help="Hand the calls in as jobs of the providers' batch interfaces: about half the"
+            " price, and up to a day for each layer.",
+        ),
+    ] = False,
     provider_concurrency: ProviderConcurrency = None,
     max_cost: Annotated[
         float | None,
@@ -168,7 +176,20 @@ def batch(
         strict=strict,
         proposals=proposals,
         shard=share,
+        by_jobs=provider_batch,
     )
+    keep = saves(save)
+    work_off: WorkOff | None = None
+    if provider_batch:
+        from moa_cli.cli import provider_batch as jobs
+
+        if target == _STREAM or not keep:
+            raise UsageError(
+                "--provider-batch needs OUT.state, which keeps the jobs while they run",
+                hint="name a file as OUT, without --no-save",
+            )
+        jobs.check_batchable(made.models())
+        work_off = jobs.work_off
     at_terminal = sys.stdin.isatty() and source != _STREAM
     # Lines of answers and a line that moves would not get along.
     beside = target == _STREAM and sys.stdout.isatty()
@@ -180,8 +201,8 @@ def batch(
         live=False if beside else live,
         save=save,
     )
-    start = _Start(made, target, not as_finished, options)
-    raise Exit(start.run(_path(source, target), keep=saves(save)))
+    start = _Start(made, target, not as_finished, options, work_off)
+    raise Exit(start.run(_path(source, target), keep=keep))
 
 
 def _open(source: str, file_format: str | None) -> tuple[Source, str]:
@@ -216,12 +237,13 @@ def _path(source: str, target: str) -> Path | None:
 
 @dataclass(frozen=True)
 class _Start:
-    """One start of a batch. target: OUT, as it was typed."""
+    """One start of a batch. target: OUT, as it was typed. work_off: see `Job`."""
 
     batch: Batch
     target: str
     in_order: bool
     options: SessionOptions
+    work_off: WorkOff | None = None
 
     def run(self, path: Path | None, *, keep: bool) -> int:
         """Tell what it takes, ask if there is somebody to ask, run; returns the exit code.
@@ -273,6 +295,10 @@ class _Start:
             if isinstance(state, BatchFolder) and state.settings and state.has_calls and has_lines:
                 source = Path(self.batch.source.name).name
                 write_card(path, source, state.intake, state.settings, state.calls.models)
+            if code == 0 and self.batch.by_jobs and isinstance(state, BatchFolder):
+                from moa_cli.cli.provider_batch import forget_jobs
+
+                forget_jobs(state)
             if code == 0 and isinstance(state, BatchFolder):
                 # The answers tell what is done; the settings stay, to be held against the next
                 # start's.
@@ -314,6 +340,11 @@ class _Start:
         self._tell(state.intake)
         answers = Answers(self.batch.writer, todo, state.calls, index, written)
         goes_on = isinstance(state, BatchFolder)
+        more: dict[str, Any] = {"work_off": self.work_off}
+        if self.batch.by_jobs:
+            from moa_cli.cli.provider_batch import batch_prices
+
+            more["priced"] = batch_prices
         job = Job(
             _Plan(self.batch, state.intake.digest, todo),
             state,
@@ -323,6 +354,7 @@ class _Start:
             goes_on=goes_on,
             called=lambda result: result.item,
             amount=Amount(total, left, todo.sample(_SAMPLE)),
+            **more,
         )
         code, capped = session(job, todo)
         if code:
@@ -341,12 +373,12 @@ class _Start:
         if len(answers.losses) > _LOSSES:
             say(f"{len(answers.losses) - _LOSSES:,} other losses are in the output, under `lost`")
         if capped is not None:
-            more = " (the same command with a higher cap goes on from there)" if goes_on else ""
-            say(f"{capped.message}{more}")
+            hint = " (the same command with a higher cap goes on from there)" if goes_on else ""
+            say(f"{capped.message}{hint}")
             return BUDGET
         if answers.failed:
-            more = "; the same command tries them again" if goes_on else ""
-            say(f"{answers.failed} failed{more}")
+            hint = "; the same command tries them again" if goes_on else ""
+            say(f"{answers.failed} failed{hint}")
             return FAILED
         return 0
 

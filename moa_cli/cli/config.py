@@ -221,7 +221,7 @@ def _providers(config: Config, table: Mapping[str, Any]) -> Iterator[Row]:
                 yield path, value, _origin(path, table)
 
 
-def _values(provider: Provider) -> dict[str, str | int | None]:
+def _values(provider: Provider) -> dict[str, str | float | None]:
     return {
         "api_key_env": provider.key_variable,
         "api_key_cmd": provider.key_command,
@@ -230,6 +230,7 @@ def _values(provider: Provider) -> dict[str, str | int | None]:
         "quirks": toml_text(sorted(provider.quirks)) if provider.quirks else None,
         "concurrency": provider.concurrency,
         "rpm": provider.rpm,
+        "batch_price": provider.batch_price,
     }
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
+    Awaitable,
     Callable,
     Collection,
     Iterator,
@@ -16,7 +17,8 @@ from collections.abc import (
 )
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from moa_cli.clients import sse_decoder
@@ -32,6 +34,7 @@ from moa_cli.clients.response_format import format_asked, in_words, is_lasting, 
 from moa_cli.clients.transport import (
     ErrorObject,
     Refused,
+    TimedOut,
     TooLong,
     TransportError,
     Unreadable,
@@ -48,6 +51,7 @@ from moa_cli.core.errors import (
     RequestRefused,
     ToolsUnsupported,
 )
+from moa_cli.core.paths import replacing
 from moa_cli.core.quirks import Quirk
 from moa_cli.core.tools import ToolCall
 from moa_cli.models.model_list import read_list
@@ -74,6 +78,7 @@ _JSON_ENDS = (b"}", b"]")
 # The endpoint has taken the request.
 _TAKEN = Delta()
 _SPACE = re.compile(r"\s*")
+_Answer = TypeVar("_Answer")
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 
 
@@ -319,6 +324,80 @@ class OpenAICompatible:
             _UNSENT[quirk] for quirk in quirks if quirk in _UNSENT
         }
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
+
+    def batch_body(self, request: Request) -> dict[str, Any]:
+        """The body of a request that is not sent now, but stands in a file of requests."""
+        refused = frozenset(self._refused.get(request.model, ()))
+        body = self._body(request, refused)
+        return {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
+
+    async def read_batched(self, payload: dict[str, Any], request: Request) -> Delta:
+        """The completion in the answer to a request of a file. Raises a ClientError."""
+        bounds = Bounds(sum(4 * len(m.content) for m in request.messages), request.max_tokens)
+        delta, error = whole(payload, request.model, bounds)
+        if error is None and not payload.get("choices"):
+            error = ErrorObject(payload)
+        if error is not None:
+            raise await self.mapped(error, request) from error
+        return delta
+
+    async def mapped(self, error: Exception, request: Request | None = None) -> ClientError:
+        """One of our errors for what a transport raised. request: that was asked, if one was."""
+        return await self._mapped(error, request.model if request else None, request)
+
+    async def get_json(self, path: str, seconds: float) -> object:
+        """The parsed JSON at a path below the base URL. Raises a ClientError."""
+        return await self._asked("GET", path, lambda transport: transport.get(path, seconds, {}))
+
+    async def post_json(self, path: str, body: Mapping[str, Any], seconds: float) -> object:
+        """The parsed JSON that answers a body. Raises a ClientError."""
+
+        async def ask(transport: HttpTransport) -> object:
+            async with asyncio.timeout(seconds):
+                answer = await transport.post(path, body, {})
+                return json.loads(await answer.read(_MOST_WHOLE))
+
+        return await self._asked("POST", path, ask)
+
+    async def send_batch_file(self, file: Path) -> object:
+        """The parsed JSON that answers a file of requests. Raises a ClientError, OSError."""
+        return await self._asked(
+            "POST", "/files", lambda transport: transport.send_batch_file(file)
+        )
+
+    async def fetch_file(self, path: str, into: Path, seconds: float) -> None:
+        """Write what stands at a path below the base URL to a file. Raises a ClientError."""
+
+        async def ask(transport: HttpTransport) -> None:
+            async with asyncio.timeout(seconds):
+                answer = await transport.open(path)
+                try:
+                    with replacing(into) as file:
+                        async for piece in answer.chunks():
+                            file.write(piece)
+                finally:
+                    await answer.aclose()
+
+        await self._asked("GET", path, ask)
+
+    async def _asked(
+        self, method: str, path: str, ask: Callable[[HttpTransport], Awaitable[_Answer]]
+    ) -> _Answer:
+        """What comes of a request that is no completion. Raises a ClientError."""
+        exchange = Exchange(f"{self._base_url}{path}")
+        exchange.add("request", method=method)
+        try:
+            answer = await ask(await self._transport())
+        except (MoAError, OSError) as error:
+            exchange.failed(error)
+            if isinstance(error, TimeoutError):
+                raise await self._mapped(TimedOut(), None) from error
+            raise
+        except Exception as error:
+            exchange.failed(error)
+            raise await self._mapped(error, None) from error
+        exchange.add("ended")
+        return answer
 
     def _extra(self, request: Request) -> Mapping[str, Any]:
         """The further fields of a request. Raises RequestRefused if it asks for a search, and how

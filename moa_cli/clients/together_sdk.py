@@ -1,4 +1,5 @@
-"""What is Together's own, through its SDK: the list of its models with their prices.
+"""What is Together's own, through its SDK: the list of its models with their prices, and files for
+its batch jobs.
 
 The only file that names the SDK, and it imports it in the call, because that takes 0.4 s: no
 answer of a model waits for it.
@@ -9,9 +10,10 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import cast
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from moa_cli.clients import transport
@@ -19,8 +21,14 @@ from moa_cli.clients.http.certificates import tls_context, why_untrusted
 from moa_cli.clients.http.faults import dead_proxy, refused_by
 from moa_cli.clients.http.proxies import Proxy, find_proxy
 from moa_cli.clients.http.transport import Connections, HttpTransport
-from moa_cli.clients.transport import NoConnection, Refused, TransportError
+from moa_cli.clients.transport import BadSetting, NoConnection, Refused, TransportError
 from moa_cli.core.endpoints import NO_KEY
+
+if TYPE_CHECKING:
+    from together import AsyncTogether
+
+# Seconds that each step of sending a file may take.
+_FILE_SECONDS = 600.0
 
 
 def custom_headers(environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -52,6 +60,34 @@ class TogetherTransport(HttpTransport):
         if proxy is not None and proxy.is_socks:
             # The SDK cannot go that way.
             return await super().get(path, seconds, headers)
+        async with self._sdk(proxy, self._sdk_url, seconds) as sdk:
+            from together import Omit
+
+            sent = {name: Omit() if value is None else value for name, value in headers.items()}
+            # Its own `models.list()` lists the models of a project, without prices.
+            listed: object = await sdk.get(path, cast_to=object, options={"headers": sent})
+        return listed
+
+    async def send_batch_file(self, file: Path) -> object:
+        """See `HttpTransport`. Together takes files in three steps, which its SDK knows."""
+        proxy = find_proxy(self._sdk_url)
+        if proxy is not None and proxy.is_socks:
+            raise BadSetting(
+                f"{proxy.variable}: Together's SDK, which sends the file, takes no SOCKS proxy",
+                hint="use another proxy, or leave out --provider-batch",
+            )
+        # It adds the version to the paths that it knows itself.
+        base_url = self._sdk_url.rstrip("/").removesuffix("/v1")
+        async with self._sdk(proxy, base_url, _FILE_SECONDS) as sdk:
+            sent = await sdk.files.upload(file, purpose="batch-api", check=False)
+        return {"id": sent.id}
+
+    @asynccontextmanager
+    async def _sdk(
+        self, proxy: Proxy | None, base_url: str, seconds: float
+    ) -> AsyncIterator[AsyncTogether]:
+        """The SDK, through the same proxy and with the same certificates as all requests. Its
+        errors are ours within."""
         await self._connections.check_names(proxy, urlsplit(self._sdk_url).hostname or "")
         # Before the SDK is loaded, so that a wrong setting is told at once.
         trusted = tls_context() if self._sdk_url.startswith("https") else True
@@ -59,11 +95,10 @@ class TogetherTransport(HttpTransport):
 
         # It cannot do without a key, and leaves out headers of this value.
         usual = self._sdk_headers if self._key else {**self._sdk_headers, "Authorization": Omit()}
-        sent = {name: Omit() if value is None else value for name, value in headers.items()}
         with _explained(proxy):
             async with AsyncTogether(
                 api_key=self._key or NO_KEY,
-                base_url=self._sdk_url,
+                base_url=base_url,
                 max_retries=0,
                 timeout=seconds,
                 default_headers=cast("Mapping[str, str]", usual),
@@ -71,9 +106,7 @@ class TogetherTransport(HttpTransport):
                     proxy=_url_of(proxy), verify=trusted, trust_env=False
                 ),
             ) as sdk:
-                # Its own `models.list()` lists the models of a project, without prices.
-                listed: object = await sdk.get(path, cast_to=object, options={"headers": sent})
-        return listed
+                yield sdk
 
 
 def _url_of(proxy: Proxy | None) -> str | None:

@@ -176,6 +176,16 @@ class ProviderSettings:
         int | None,
         Key("maximum number of requests to it in any minute", 1, 100_000, example=60),
     ] = None
+    batch_price: Annotated[
+        float | None,
+        Key(
+            "it has a batch interface (`/files` and `/batches` as OpenAI's), which charges this"
+            " share of the price",
+            0,
+            1,
+            example=0.5,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

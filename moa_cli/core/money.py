@@ -132,6 +132,30 @@ def check_price(price: Price) -> None:
                 raise ValueError(f"{name} is no price: {value!r}")
 
 
+def scaled(price: Price, share: float) -> Price:
+    """The price of calls that cost that share of it."""
+
+    def part(value: float | None) -> float | None:
+        return None if value is None else value * share
+
+    return replace(
+        price,
+        prompt=price.prompt * share,
+        completion=price.completion * share,
+        cached=part(price.cached),
+        request=price.request * share,
+        tiers=tuple(
+            replace(
+                tier,
+                prompt=tier.prompt * share,
+                completion=tier.completion * share,
+                cached=part(tier.cached),
+            )
+            for tier in price.tiers
+        ),
+    )
+
+
 def priced(usage: Usage, price: Price | None) -> Usage:
     """`usage` with its cost at `price`. Without a price, its calls count as unpriced."""
     if price is None:

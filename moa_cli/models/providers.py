@@ -158,6 +158,7 @@ class Providers:
             concurrency=settings.concurrency,
             rpm=settings.rpm,
             web=base.web if settings.web is None else settings.web,
+            batch_price=base.batch_price if settings.batch_price is None else settings.batch_price,
         )
         if settings.base_url is None:
             return changed

@@ -48,6 +48,8 @@ class Provider:
         rpm: Requests that it takes in a minute, as the user says; None for no limit.
         web: The fields of a request that have a model search the web, as JSON values; empty where
             its models do so by themselves; None where no such fields are known.
+        batch_price: What its batch interface charges, as a share of the price of a call; None
+            where it has none.
         vendor: Whether the id of a model of the default provider may begin with its name and a
             slash.
     """
@@ -70,6 +72,7 @@ class Provider:
     concurrency: int | None = None
     rpm: int | None = None
     web: Mapping[str, Any] | None = field(default=None, hash=False)
+    batch_price: float | None = None
     vendor: bool = False
 
     @property
@@ -108,6 +111,7 @@ _ALL = (
         base_url="https://api.together.xyz/v1",
         key_variable="TOGETHER_API_KEY",
         price_table="together",
+        batch_price=0.5,
         vendor=True,
     ),
     Provider(
@@ -116,6 +120,7 @@ _ALL = (
         key_variable="OPENAI_API_KEY",
         quirks=frozenset({"max_completion_tokens"}),
         price_table="openai",
+        batch_price=0.5,
         # For its models that search, such as gpt-5-search-api; the others refuse it.
         web={"web_search_options": {}},
         vendor=True,
@@ -132,6 +137,7 @@ _ALL = (
         base_url="https://api.groq.com/openai/v1",
         key_variable="GROQ_API_KEY",
         price_table="groq",
+        batch_price=0.5,
     ),
     Provider(
         name="anthropic",

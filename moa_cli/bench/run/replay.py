@@ -106,7 +106,7 @@ class _ReplayClient:
                 shared.journal.add(record)
         if record is not None:
             replay.answered[place.layer, place.index] = record
-            yield _whole(record)
+            yield replayed(record)
             return
         assert self.inner is not None
         call = _Call(replay, key, self.model, request, place.layer)
@@ -229,7 +229,7 @@ class _Call:
         return record
 
 
-def _whole(record: CallRecord) -> Delta:
+def replayed(record: CallRecord) -> Delta:
     return Delta(
         text=record.text,
         reasoning=record.reasoning,

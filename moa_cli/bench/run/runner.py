@@ -119,7 +119,7 @@ class _Watch:
         return None
 
 
-class _Capped(Exception):
+class Capped(Exception):
     """A cap was reached before a layer."""
 
     def __init__(self, failure: Failure) -> None:
@@ -241,7 +241,7 @@ class Runner:
         while self.capped is None and self.stopped is None:
             try:
                 return await self._converse(work)
-            except _Capped as reached:
+            except Capped as reached:
                 await self._wait_for_room(reached.failure)
         return None
 
@@ -260,7 +260,7 @@ class Runner:
                 self._running += 1
 
     async def _converse(self, work: Work) -> Result:
-        """All turns of an item. Raises _Capped."""
+        """All turns of an item. Raises Capped."""
         item = work.item
         conversation = Conversation(before=item.before)
         result = Result(work.arm.name, item.id, item.category)
@@ -280,7 +280,7 @@ class Runner:
     async def _turn(
         self, work: Work, number: int, conversation: Conversation
     ) -> tuple[Turn, TurnResult]:
-        """One turn, up to the end of the layer that spoiled it, if one did. Raises _Capped."""
+        """One turn, up to the end of the layer that spoiled it, if one did. Raises Capped."""
         profile = work.arm.profile
         replay = Replay(self.shared, work.item.id, number)
         # Nobody watches a reply.
@@ -304,7 +304,7 @@ class Runner:
 
         turn = await deliver(events())
         if turn.capped and turn.error is not None:
-            raise _Capped(turn.error)
+            raise Capped(turn.error)
         return turn, gathered(profile, turn, replay.answered, trimmed=trimmed, copied=copied)
 
 

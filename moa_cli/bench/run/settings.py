@@ -27,7 +27,7 @@ FORMAT = 1
 # What later versions have added. Where it says nothing, it is left out, so that files are the same
 # to the byte as those of the versions before.
 _ADDED = (
-    *("answer_format", "grader", "ratings", "reading", "reasoning_tokens"),
+    *("answer_format", "grader", "provider_batch", "ratings", "reading", "reasoning_tokens"),
     *("rubric", "sample", "shard"),
 )
 # What may differ from start to start of the same work.

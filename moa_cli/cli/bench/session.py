@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, Protocol
@@ -99,7 +99,8 @@ class Job:
     partial: see `Runner`. goes_on: whether the same command does, where this one was stopped.
     called: what a failed result is called by. amount: how much is to be done, and what is left of
     it by which to estimate the rest, where it is too much to have it all in memory. cache: of the
-    calls of other runs.
+    calls of other runs. priced: the facts on models with the prices that hold for this work.
+    work_off: how it is done, where it is not call by call from here.
     """
 
     plan: Plan
@@ -113,6 +114,26 @@ class Job:
     called: Callable[[Result], str] = lambda result: f"{result.arm}, item {result.item}"
     amount: Amount | None = None
     cache: CallCache | None = None
+    priced: Callable[[dict[str, ModelInfo]], dict[str, ModelInfo]] = lambda facts: facts
+    work_off: WorkOff | None = None
+
+
+# One start of the work: given the job, what is left of it, the calls at once, the facts on its
+# models, its budgets, where its calls are written down as spent, and what shows how far it is;
+# returns why it ended early, if a cap was reached.
+WorkOff = Callable[
+    [
+        Job,
+        Iterable[Work],
+        int,
+        Mapping[str, ModelInfo],
+        tuple[Budget, ...],
+        Spending | None,
+        Progress,
+        ProgressView,
+    ],
+    Coroutine[Any, Any, Failure | None],
+]
 
 
 def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
@@ -123,7 +144,7 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     Raises BudgetReached where a cap depends on a price that nobody knows.
     """
     plan, folder, options = job.plan, job.folder, job.options
-    facts = folder.facts(asyncio.run(known_facts(plan.models())))
+    facts = folder.facts(job.priced(asyncio.run(known_facts(plan.models()))))
     amount = job.amount or _amount_of(plan, list(todo))
     ended = amount.whole - amount.left
     progress = Progress(total=amount.whole, done=ended, before=ended)
@@ -155,8 +176,9 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     view = progress_view(sys.stderr, progress, live=live)
     try:
         with without_echo(sys.stderr):
+            work_off = job.work_off or _work
             return 0, run_loop(
-                _work(job, todo, concurrency, facts, budgets, spending, progress, view)
+                work_off(job, todo, concurrency, facts, budgets, spending, progress, view)
             )
     except KeyboardInterrupt:
         further = "; the same command goes on from there" if job.goes_on else ""

@@ -21,8 +21,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+from uuid import uuid4
 from weakref import WeakKeyDictionary, ref
 
 from moa_cli.clients.http.certificates import tls_context
@@ -419,6 +421,28 @@ class HttpTransport:
         sent = {**self._headers, "content-type": "application/json", **_lower(headers)}
         data = json.dumps(body).encode()
         answer = await send(self._connections, "POST", self._base_url + path, sent, data)
+        await _check(answer)
+        return answer
+
+    async def send_batch_file(self, file: Path) -> object:
+        """Send a file of requests for a batch job; returns the parsed JSON that answers it. Raises
+        as `post` does, and OSError."""
+        mark = uuid4().hex
+        head = (
+            f'--{mark}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+            f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        data = await asyncio.to_thread(file.read_bytes)
+        body = b"".join([head.encode(), data, f"\r\n--{mark}--\r\n".encode()])
+        sent = {**self._headers, "content-type": f"multipart/form-data; boundary={mark}"}
+        answer = await send(self._connections, "POST", f"{self._base_url}/files", sent, body)
+        await _check(answer)
+        return json.loads(await answer.read(_MOST_LIST))
+
+    async def open(self, path: str) -> HttpAnswer:
+        """What stands there, to be read as it comes. Raises as `post` does."""
+        answer = await send(self._connections, "GET", self._base_url + path, self._headers)
         await _check(answer)
         return answer
 

@@ -1,0 +1,221 @@
+"""Turns that wait for jobs: what a turn asks is noted, and the turn is given up until it can go on.
+
+Nothing of a turn stays in memory while its job runs, which may take a day. Once the answers are in
+the journal, the turn is begun again from its start. It is told there what it was answered before,
+asks what comes next, and is given up again. So it runs through all its layers, whatever its
+strategy, without a second description of what a turn does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+
+from moa_cli.batch.provider_batch.job_folder import BatchedCall
+from moa_cli.bench.run.journal import CallJournal, CallRecord, TurnResult, call_key, occurrence_key
+from moa_cli.bench.run.plan import Work
+from moa_cli.bench.run.replay import replayed
+from moa_cli.bench.run.runner import Capped, failure_of, gathered
+from moa_cli.core.conversation import Conversation, Failure, Turn
+from moa_cli.core.endpoints import Clients, Delta, Endpoint, ModelInfo, Request
+from moa_cli.core.errors import ClientError
+from moa_cli.core.events import (
+    AggregatorStarted,
+    Event,
+    LayerFinished,
+    ProposerFailed,
+    ReferencesTrimmed,
+)
+from moa_cli.core.outcomes import BY_QUORUM
+from moa_cli.core.remote_jobs import JobClient
+from moa_cli.core.stream import deliver
+from moa_cli.core.tokens import prompt_tokens
+from moa_cli.engine import Limits, run_turn
+from moa_cli.engine.estimate import ASSUMED_TOKENS
+from moa_cli.engine.slots import OwnSlots
+
+# Rounds of the event loop without a further request, after which a turn asks nothing more before it
+# is answered. From one request of a layer to the next it takes a few. Where it takes more, the rest
+# of the layer is asked with the next job.
+_QUIET_ROUNDS = 60
+# Rounds after which a turn that waits for a thread is left alone for a moment.
+_BUSY_ROUNDS = 500
+_MOMENT = 0.002
+_MANY = 100_000
+
+
+class TurnWaits(Exception):
+    """A turn cannot go on before it is answered. keys: of the calls that it waits for."""
+
+    def __init__(self, keys: frozenset[str]) -> None:
+        super().__init__("waits")
+        self.keys = keys
+
+
+@dataclass
+class DeferredCalls:
+    """What all turns of a batch ask, and what is known of it.
+
+    journal: the calls that were answered. facts: on each model. job_client: that of a model's
+    provider. failed: why calls failed for good, by key. wanted: the calls that no job has yet, in
+    the order in which they were asked for. in_jobs: the keys of those in jobs.
+    """
+
+    clients: Clients
+    journal: CallJournal
+    facts: Mapping[str, ModelInfo]
+    job_client: Callable[[str], JobClient]
+    failed: dict[str, ClientError] = field(default_factory=dict)
+    wanted: dict[str, BatchedCall] = field(default_factory=dict)
+    in_jobs: set[str] = field(default_factory=set)
+
+    def want(self, call: BatchedCall) -> None:
+        if call.key not in self.in_jobs:
+            self.wanted.setdefault(call.key, call)
+
+
+@dataclass
+class _TurnClients:
+    """The clients of one turn; see `Clients`. answered: see `gathered`. waiting: the keys of calls
+    without an answer. moves: how often anything was asked or told."""
+
+    shared: DeferredCalls
+    item: str
+    turn: int
+    answered: dict[tuple[int, int], CallRecord] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
+    moves: int = 0
+
+    def endpoint(self, model_name: str) -> Endpoint:
+        inner = self.shared.clients.endpoint(model_name)
+        client = _TurnClient(self, model_name)
+        return Endpoint(client=client, model=inner.model, provider=inner.provider)
+
+    def known(self, model_name: str) -> ModelInfo:
+        return self.shared.facts[model_name]
+
+    async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
+        del patience
+        return self.known(model_name)
+
+
+@dataclass(frozen=True)
+class _TurnClient:
+    """The client of one model for one turn."""
+
+    clients: _TurnClients
+    model: str
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        # All calls of a batch are a turn's.
+        assert request.place is not None
+        clients, shared, place = self.clients, self.clients.shared, request.place
+        clients.moves += 1
+        key = call_key(clients.item, clients.turn, self.model, request)
+        key = occurrence_key(key, place.sample)
+        record = shared.journal.find(key)
+        if record is not None:
+            clients.answered[place.layer, place.index] = record
+            yield replayed(record)
+            return
+        if key in shared.failed:
+            raise shared.failed[key]
+        clients.waiting.add(key)
+        shared.want(
+            BatchedCall(
+                key=key,
+                item=clients.item,
+                turn=clients.turn,
+                model=self.model,
+                prompt_tokens=prompt_tokens(request.messages),
+                most_tokens=request.max_tokens or ASSUMED_TOKENS,
+                limited=request.max_tokens is not None,
+                model_id=request.model,
+                body=shared.job_client(self.model).body(request),
+            )
+        )
+        # Until the turn is given up. A failure would have it ask a fallback.
+        await asyncio.Event().wait()
+
+    async def models(self) -> list[ModelInfo]:
+        return []
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+async def run_deferred(
+    calls: DeferredCalls,
+    limits: Limits,
+    work: Work,
+    number: int,
+    conversation: Conversation,
+    *,
+    partial: bool,
+) -> tuple[Turn, TurnResult, Failure | None]:
+    """One turn of an item, as far as what is known lets it come.
+
+    Args:
+        calls: What was answered, and where what is asked is noted.
+        limits: The engine's.
+        work: The item, and what answers it.
+        number: Of the turn, from 0.
+        conversation: With the turn's message.
+        partial: See `Runner`.
+
+    Returns:
+        The turn, what stands of it in results, and why it is no result.
+
+    Raises:
+        TurnWaits: It waits for answers of jobs.
+        Capped: A cap was reached before a layer.
+    """
+    clients = _TurnClients(calls, work.item.id, number)
+    limits = replace(limits, slots=OwnSlots(_MANY), reply_held=True, retries=0)
+    profile = work.arm.profile
+    trimmed = copied = False
+
+    async def events() -> AsyncGenerator[Event, None]:
+        nonlocal trimmed, copied
+        lost = False
+        async with aclosing(run_turn(profile, conversation, clients, limits=limits)) as told:
+            async for event in told:
+                clients.moves += 1
+                trimmed = trimmed or isinstance(event, ReferencesTrimmed)
+                copied = copied or (isinstance(event, AggregatorStarted) and event.copied)
+                if isinstance(event, ProposerFailed):
+                    error = event.proposal.error
+                    lost = lost or (error is not None and error.kind not in BY_QUORUM)
+                yield event
+                # The reply would be that of another mixture.
+                if lost and not partial and isinstance(event, LayerFinished):
+                    return
+
+    task = asyncio.create_task(deliver(events()))
+    try:
+        await _until_quiet(task, clients)
+    finally:
+        if not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+    if clients.waiting:
+        raise TurnWaits(frozenset(clients.waiting))
+    turn = task.result()
+    if turn.capped and turn.error is not None:
+        raise Capped(turn.error)
+    result = gathered(profile, turn, clients.answered, trimmed=trimmed, copied=copied)
+    return turn, result, failure_of(turn, result, partial)
+
+
+async def _until_quiet(task: asyncio.Task[Turn], clients: _TurnClients) -> None:
+    """Until the turn has ended, or asks nothing more before it is answered."""
+    moves, quiet = -1, 0
+    while not task.done():
+        await asyncio.sleep(0 if quiet < _BUSY_ROUNDS else _MOMENT)
+        quiet = quiet + 1 if clients.moves == moves else 0
+        moves = clients.moves
+        if clients.waiting and quiet > _QUIET_ROUNDS:
+            return

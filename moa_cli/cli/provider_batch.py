@@ -1,0 +1,127 @@
+"""`moa batch --provider-batch`: a batch through jobs of its models' providers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from moa_cli.batch.provider_batch.deferred import DeferredCalls
+from moa_cli.batch.provider_batch.job_folder import JobFolder
+from moa_cli.batch.provider_batch.runner import JobRunner
+from moa_cli.bench.run.folder import StateFolder
+from moa_cli.bench.run.journal import CallRecord, Result
+from moa_cli.bench.run.plan import Work
+from moa_cli.cli import wiring
+from moa_cli.cli.bench.session import Job
+from moa_cli.clients.openai_compatible import OpenAICompatible
+from moa_cli.clients.pool import ClientPool
+from moa_cli.core.conversation import Failure
+from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.errors import UsageError
+from moa_cli.core.money import scaled
+from moa_cli.core.remote_jobs import JobClient
+from moa_cli.engine import Budget
+from moa_cli.models.table import DEFAULT_PROVIDER, Provider
+from moa_cli.store.spending import CallRecorder, Spending
+from moa_cli.terminal.progress import Progress, ProgressView
+from moa_cli.terminal.tty import cancel_on_termination
+
+_JOBS = "jobs"
+
+
+def jobs_of(state: StateFolder[Any]) -> Path:
+    """Where the jobs of a batch stand in its state."""
+    return state.path / _JOBS
+
+
+def check_batchable(models: Iterable[str]) -> None:
+    """Raise UsageError if the provider of one of these models has no batch interface."""
+    for model in models:
+        provider = wiring.providers().provider_of(model)
+        if provider.batch_price is None or not provider.base_url:
+            raise UsageError(
+                f"--provider-batch: {model}: {provider.name} has no batch interface that moa knows",
+                hint="leave out --provider-batch, or, if it has the /files and /batches of OpenAI,"
+                f" set providers.{provider.name}.batch_price",
+            )
+
+
+def batch_prices(facts: dict[str, ModelInfo]) -> dict[str, ModelInfo]:
+    """The facts with what calls of these models cost in a job."""
+
+    def of(model: str, info: ModelInfo) -> ModelInfo:
+        share = wiring.providers().provider_of(model).batch_price
+        if share is None or info.price is None:
+            return info
+        return replace(info, price=scaled(info.price, share))
+
+    return {model: of(model, info) for model, info in facts.items()}
+
+
+def forget_jobs(state: StateFolder[Any]) -> None:
+    """Nothing of the jobs is needed any more. Raises OSError."""
+    JobFolder(jobs_of(state)).forget()
+
+
+async def work_off(
+    job: Job,
+    todo: Iterable[Work],
+    concurrency: int,
+    facts: Mapping[str, ModelInfo],
+    budgets: tuple[Budget, ...],
+    spending: Spending | None,
+    progress: Progress,
+    view: ProgressView,
+) -> Failure | None:
+    """Do it all by jobs; why it ended early, if a cap was reached."""
+    assert isinstance(job.folder, StateFolder)
+    cancel_on_termination()
+    # Together's files go through its SDK.
+    pool = ClientPool(wiring.config(), many_calls=True, sdk_lists=True)
+    limits = wiring.limits(concurrency, budgets)
+    limits = replace(limits, trims_history=False)
+    clients: dict[str, JobClient] = {}
+
+    def job_client(model: str) -> JobClient:
+        provider = pool.providers.provider_of(model)
+        if provider.name not in clients:
+            clients[provider.name] = _client(pool, provider)
+        return clients[provider.name]
+
+    calls = DeferredCalls(pool, job.folder.journal, facts, job_client)
+    folder = JobFolder(jobs_of(job.folder))
+    progress.in_flight = lambda: len(calls.in_jobs)
+
+    def paid(record: CallRecord) -> None:
+        progress.spent += record.usage
+
+    def told(result: Result) -> None:
+        if result.error is None:
+            progress.done += 1
+        else:
+            progress.failed += 1
+            view.say(f"{job.called(result)}: {result.error.message}")
+        view.changed()
+
+    ledger = None if spending is None else CallRecorder(spending, view.say).begin_turn
+    runner = JobRunner(
+        job.results, calls, folder, limits, view.say, told, paid, job.partial, ledger
+    )
+    view.start()
+    try:
+        await runner.run(todo)
+    finally:
+        view.close()
+        folder.close()
+        await pool.aclose()
+    return runner.capped
+
+
+def _client(pool: ClientPool, provider: Provider) -> JobClient:
+    from moa_cli.clients.batch_jobs import OpenAIJobs
+
+    client = pool.client(provider)
+    assert isinstance(client, OpenAICompatible)
+    return OpenAIJobs(client, names_jobs=provider.name != DEFAULT_PROVIDER)

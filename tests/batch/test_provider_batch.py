@@ -1,0 +1,314 @@
+"""`moa batch --provider-batch`: layer by layer through jobs, none of which is handed in twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.batch_provider import BatchProvider, Refusal, says
+from tests.support.bench.own_runs import write_lines
+from tests.support.command import KEY, Moa, Ran
+
+# USD per million tokens; a call of 100 tokens in and 10 out costs 2e-6 by it, in a job half.
+PRICE = {"prompt": 0.01, "completion": 0.1}
+CALL = 1e-6
+
+
+@pytest.fixture
+def provider() -> Iterator[BatchProvider]:
+    with BatchProvider(KEY) as made:
+        yield made
+
+
+@pytest.fixture
+def moa(tmp_path: Path, provider: BatchProvider) -> Moa:
+    moa = Moa(tmp_path, provider.url)
+    moa.profile("mix", "a", "b", rounds=2)
+    lab = {**moa.settings()["providers"]["lab"], "batch_price": 0.5}
+    prices = {f"lab:{name}": PRICE for name in ("a", "b", "agg")}
+    moa.configure(profile="mix", providers={"lab": lab}, prices=prices)
+    write_lines(
+        moa.folder / "in.jsonl", [{"id": f"q{n}", "prompt": f"thing {n}"} for n in (1, 2, 3)]
+    )
+    return moa
+
+
+START = ("batch", "in.jsonl", "out.jsonl", "--provider-batch", "--proposals")
+
+
+def run(moa: Moa, *options: str) -> Ran:
+    return moa.run(*START, *options)
+
+
+def answers(moa: Moa, name: str = "out.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (moa.folder / name).read_text().splitlines()]
+
+
+def handed_in_twice(provider: BatchProvider) -> list[str]:
+    """The ids of requests that stand in several jobs."""
+    times = Counter(request["custom_id"].rpartition("/")[2] for request in provider.requests())
+    return [name for name, count in times.items() if count > 1]
+
+
+def test_a_mixture_of_two_layers_runs_through_five_jobs_at_half_the_price(
+    moa: Moa, provider: BatchProvider
+) -> None:
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    found = answers(moa)
+    assert [line["id"] for line in found] == ["q1", "q2", "q3"]
+    # Two proposers, twice, and the aggregator.
+    assert len(provider.jobs) == 5
+    assert handed_in_twice(provider) == []
+    assert len(provider.requests()) == 15
+    for line in found:
+        assert line["reply"].startswith("agg says ")
+        assert [[said["model"] for said in layer] for layer in line["proposals"]] == [
+            ["lab:a", "lab:b"]
+        ] * 2
+        assert line["usage"]["calls"] == 5
+        assert line["cost"] == pytest.approx(5 * CALL)
+    # The second layer was asked with the answers of the first.
+    second = [r for r in provider.requests() if "a says" in json.dumps(r["body"]["messages"])]
+    assert len(second) == 9
+    assert "cost: between" in ran.err
+    assert "3 of 3 answers in out.jsonl" in ran.err
+    assert "$0.000015" in ran.err
+    # What was spent has them at that price, too.
+    assert "$0.000015" in moa.run("history", "stats").text
+    assert [path.name for path in (moa.folder / "out.jsonl.state").iterdir()] == ["batch.json"]
+    # Nothing is left to do.
+    asked = len(provider.asked)
+    assert run(moa, "-y").code == 0
+    assert not any(call.startswith("POST") for call in provider.asked[asked:])
+
+
+@pytest.mark.parametrize("killed_at", [None, "upload", "create"])
+def test_together_s_files_and_jobs(tmp_path: Path, killed_at: str | None) -> None:
+    with BatchProvider(KEY, together=True) as provider:
+        moa = Moa(tmp_path, provider.url)
+        address = moa.settings()["providers"]["lab"]
+        prices = {f"Lab/{name}": PRICE for name in ("a", "b", "agg")}
+        moa.configure(providers={"together": address}, prices=prices)
+        write_lines(moa.folder / "in.jsonl", [{"prompt": "p"}, {"prompt": "q"}])
+        table = (
+            'aggregator = {model = "Lab/agg"}\nproposers = [{model = "Lab/a"}, {model = "Lab/b"}]\n'
+        )
+        path = moa.folder / "together.toml"
+        path.write_text(table)
+        command = (*START, "-y", "-p", str(path))
+        if killed_at:
+            provider.block = killed_at
+            with moa.start(*command) as process:
+                provider.wait_until_blocked()
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        ran = moa.run(*command)
+        assert ran.code == 0, ran.err
+        assert len(provider.jobs) == 3
+        assert handed_in_twice(provider) == []
+        found = answers(moa)
+        assert [line["cost"] for line in found] == pytest.approx([3 * CALL] * 2)
+
+
+@pytest.mark.parametrize("phase", ["upload", "create", "look", "download"])
+@pytest.mark.parametrize("jobs_before", [0, 2, 4])
+def test_killed_at_any_phase_it_hands_nothing_in_twice(
+    moa: Moa, provider: BatchProvider, phase: str, jobs_before: int
+) -> None:
+    """jobs_before: how many jobs were begun by then: in the first layer, the second, the last."""
+    provider.page = 2
+
+    def answer(body: Mapping[str, Any]) -> dict[str, Any]:
+        return says(body)
+
+    provider.answer = answer
+    begin = provider._begin
+
+    def armed(body: dict[str, Any]) -> dict[str, Any]:
+        job = begin(body)
+        if len(provider.jobs) == max(jobs_before, 1) and jobs_before:
+            provider.block = phase
+        return job
+
+    if jobs_before:
+        provider._begin = armed  # type: ignore[method-assign]
+    else:
+        provider.block = phase
+    with moa.start(*START, "-y") as process:
+        provider.wait_until_blocked()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    provider._begin = begin  # type: ignore[method-assign]
+    provider.block = None
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    assert handed_in_twice(provider) == []
+    assert len(provider.requests()) == 15
+    found = answers(moa)
+    assert [line["id"] for line in found] == ["q1", "q2", "q3"]
+    assert sum(line["cost"] for line in found) == pytest.approx(15 * CALL)
+    assert "$0.000015" in ran.err
+
+
+def test_interrupted_it_leaves_jobs_running_and_goes_on_with_them(
+    moa: Moa, provider: BatchProvider
+) -> None:
+    provider.held = True
+    with moa.start(*START, "-y") as process:
+        while len(provider.jobs) < 2:
+            threading.Event().wait(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    provider.held = False
+    ran = run(moa, "-y")
+    assert ran.code == 0
+    assert "going on with 2 jobs of an earlier start" in ran.err
+    assert len(provider.jobs) == 5
+    assert handed_in_twice(provider) == []
+
+
+def test_what_the_provider_fails_at_is_asked_again(moa: Moa, provider: BatchProvider) -> None:
+    failures = Counter({"lab": 2})
+
+    def answer(body: Mapping[str, Any]) -> dict[str, Any]:
+        if body["model"] == "a" and failures["lab"]:
+            failures["lab"] -= 1
+            raise Refusal(500, "out of order")
+        return says(body)
+
+    provider.answer = answer
+    provider.failing.update({"upload": 1, "create": 1, "look": 1, "download": 1})
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    found = answers(moa)
+    assert all("lost" not in line and "error" not in line for line in found)
+    # Two requests are in two jobs, since the first brought no answer.
+    assert len(handed_in_twice(provider)) == 2
+    assert sum(line["cost"] for line in found) == pytest.approx(15 * CALL)
+
+
+def test_what_is_refused_for_good_is_lost_and_told(moa: Moa, provider: BatchProvider) -> None:
+    def answer(body: Mapping[str, Any]) -> dict[str, Any]:
+        if body["model"] == "a":
+            raise Refusal(400, "this is not allowed")
+        return says(body)
+
+    provider.answer = answer
+    ran = run(moa, "-y")
+    assert ran.code == 0
+    found = answers(moa)
+    assert all(line["reply"] for line in found)
+    assert all("not allowed" in " ".join(line["lost"]) for line in found)
+    assert handed_in_twice(provider) == []
+    ran = moa.run("batch", "in.jsonl", "strict.jsonl", "--provider-batch", "--strict", "-y")
+    assert ran.code == 1
+    assert all("not allowed" in line["error"]["message"] for line in answers(moa, "strict.jsonl"))
+
+
+def test_a_job_that_expires_is_finished_by_another(moa: Moa, provider: BatchProvider) -> None:
+    provider.ends_as = {"status": "expired"}
+
+    def look() -> None:
+        while len(provider.jobs) < 3:
+            threading.Event().wait(0.01)
+        provider.ends_as = {"status": "completed"}
+
+    threading.Thread(target=look, daemon=True).start()
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    assert [line["id"] for line in answers(moa)] == ["q1", "q2", "q3"]
+    assert "expired" in ran.err
+
+
+def test_a_job_that_is_refused_fails_its_prompts_and_tells_why(
+    moa: Moa, provider: BatchProvider
+) -> None:
+    problem = {"code": "invalid", "line": 2, "message": "the file is not to our taste"}
+    provider.ends_as = {"status": "failed", "errors": {"data": [problem]}}
+    ran = run(moa, "-y")
+    assert ran.code == 1
+    assert "line 2: the file is not to our taste" in ran.err
+    provider.ends_as = {"status": "completed"}
+    # The same command tries again, in new jobs.
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+
+
+def test_a_cap_holds_for_jobs_that_run(moa: Moa, provider: BatchProvider) -> None:
+    provider.held = False
+    moa.profile("short", "a", aggregator="agg", max_tokens=20, rounds=1)
+    command = ("batch", "in.jsonl", "capped.jsonl", "--provider-batch", "-y", "-p", "short")
+    ran = moa.run(*command, "--max-cost", "0.000004")
+    assert ran.code == 3, ran.err
+    assert "--max-cost" in ran.err
+    there = len(answers(moa, "capped.jsonl")) if (moa.folder / "capped.jsonl").exists() else 0
+    assert there < 3
+    assert sum(100 * 0.005e-6 + 10 * 0.05e-6 for _ in provider.requests()) <= 0.000004
+    ran = moa.run(*command, "--max-cost", "1")
+    assert ran.code == 0, ran.err
+    assert len(answers(moa, "capped.jsonl")) == 3
+    assert handed_in_twice(provider) == []
+
+
+def test_it_needs_a_provider_with_batches_and_a_state(moa: Moa, provider: BatchProvider) -> None:
+    for options in (("--no-save",), ()):
+        target = "out.jsonl" if options else "-"
+        ran = moa.run("batch", "in.jsonl", target, "--provider-batch", "-y", *options)
+        assert ran.code == 2
+        assert "--provider-batch needs OUT.state" in ran.err
+    lab = moa.settings()["providers"]["lab"]
+    del lab["batch_price"]
+    moa.configure(profile="mix", providers={"lab": lab})
+    ran = run(moa, "-y")
+    assert ran.code == 2
+    assert "lab has no batch interface that moa knows" in ran.err
+    assert provider.jobs == {}
+
+
+def test_a_batch_by_calls_is_not_gone_on_with_by_jobs(moa: Moa, provider: BatchProvider) -> None:
+    assert run(moa, "-y", "-n", "1").code == 0
+    ran = moa.run("batch", "in.jsonl", "out.jsonl", "--proposals", "-y")
+    assert ran.code == 1
+    assert "provider_batch" in ran.err
+
+
+def test_prompts_of_columns_are_answered_several_times_by_jobs(
+    moa: Moa, provider: BatchProvider
+) -> None:
+    (moa.folder / "in.csv").write_text("name,text\nx,one\ny\nz,three\n")
+    options = ("--id-field", "name", "--prompt", "Sum up: {text}", "--answers", "2", "--skip-bad")
+    ran = moa.run("batch", "in.csv", "out.jsonl", "--provider-batch", "-y", *options)
+    assert ran.code == 0, ran.err
+    assert "1 bad row left out" in ran.err
+    found = answers(moa)
+    assert [(line["id"], line["sample"]) for line in found] == [
+        ("x", 1),
+        ("x", 2),
+        ("z", 1),
+        ("z", 2),
+    ]
+    assert [line["cost"] for line in found] == pytest.approx([5 * CALL] * 4)
+    assert len(provider.requests()) == 4 * 5
+    assert handed_in_twice(provider) == []
+    asked = {request["body"]["messages"][-1]["content"] for request in provider.requests()}
+    assert {"Sum up: one", "Sum up: three"} <= asked
+
+
+def test_openai_lines_of_a_shard_are_answered_by_jobs(moa: Moa, provider: BatchProvider) -> None:
+    messages = [{"role": "user", "content": "what is it"}]
+    rows = [{"custom_id": f"c{n}", "body": {"messages": messages}} for n in range(1, 4)]
+    write_lines(moa.folder / "in.jsonl", rows)
+    ran = run(moa, "-y", "--shard", "2/2")
+    assert ran.code == 0, ran.err
+    [line] = answers(moa)
+    assert line["custom_id"] == "c2"
+    assert line["response"]["body"]["choices"][0]["message"]["content"].startswith("agg says ")
+    assert len(provider.requests()) == 5
