@@ -79,4 +79,7 @@ def test_every_dependency_has_a_lower_bound() -> None:
     lists = [PROJECT["project"]["dependencies"], *extras, *groups]
     requirements = [text for group in lists for text in group if isinstance(text, str)]
     unbounded = [text for text in requirements if ">=" not in text]
-    assert unbounded == ["moa-chat[serve]", "moa-chat[local,serve,mcp,bench,socks,otel,parquet]"]
+    assert unbounded == [
+        "moa-chat[serve]",
+        "moa-chat[local,serve,mcp,bench,socks,otel,parquet,ray]",
+    ]

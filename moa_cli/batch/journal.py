@@ -88,8 +88,11 @@ class IndexedJournal(CallJournal):
     def usage_of(self, item: str) -> Usage:
         """What all calls of a prompt took: those that failed or were lost, and those of earlier
         starts, too."""
-        calls = self._index.calls_of(item)
-        return sum((self._read(*call).usage for call in calls), Usage())
+        return sum((call.usage for call in self.calls_of(item)), Usage())
+
+    def calls_of(self, item: str) -> list[CallRecord]:
+        """All calls of a prompt without a line, those without an answer included."""
+        return [self._read(*call) for call in self._index.calls_of(item)]
 
     def begin(self, entry: CallRecord) -> None:
         """See `CallJournal`."""

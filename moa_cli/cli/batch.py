@@ -134,6 +134,24 @@ def batch(
             " price, and up to a day for each layer.",
         ),
     ] = False,
+    on: Annotated[
+        str | None,
+        Option(
+            "--on",
+            metavar="ray[://HOST:PORT]",
+            help="Answer on a Ray cluster: that address, or RAY_ADDRESS, or this machine.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            max=100_000,
+            help="Processes of --on; by default one on each node.",
+        ),
+    ] = None,
     provider_concurrency: ProviderConcurrency = None,
     max_cost: Annotated[
         float | None,
@@ -178,11 +196,15 @@ def batch(
         shard=share,
         by_jobs=provider_batch,
     )
+    if workers is not None and on is None:
+        raise UsageError("--workers are those of --on", hint="add --on ray")
     keep = saves(save)
     work_off: WorkOff | None = None
     if provider_batch:
         from moa_cli.cli import provider_batch as jobs
 
+        if on is not None:
+            raise UsageError("--on and --provider-batch exclude each other")
         if target == _STREAM or not keep:
             raise UsageError(
                 "--provider-batch needs OUT.state, which keeps the jobs while they run",
@@ -190,6 +212,10 @@ def batch(
             )
         jobs.check_batchable(made.models())
         work_off = jobs.work_off
+    elif on is not None:
+        from moa_cli.cli.on_ray import RowsOnRay, address_of
+
+        work_off = RowsOnRay(made.arm, address_of(on), workers)
     at_terminal = sys.stdin.isatty() and source != _STREAM
     # Lines of answers and a line that moves would not get along.
     beside = target == _STREAM and sys.stdout.isatty()

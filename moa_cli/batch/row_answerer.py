@@ -1,0 +1,278 @@
+"""Answers rows in whatever process it is put into: a worker of a cluster, or a notebook.
+
+Each row is answered by the same engine and with the same limits as a line of `moa batch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from moa_cli.batch.prompts import Batch, Todo, make_batch
+from moa_cli.batch.sources import Source
+from moa_cli.batch.state import MemoryState
+from moa_cli.bench.data.items import Item
+from moa_cli.bench.run.arms import Arm
+from moa_cli.bench.run.journal import CallJournal, CallRecord, Result
+from moa_cli.bench.run.plan import Work
+from moa_cli.bench.run.replay import RunContext
+from moa_cli.bench.run.runner import Runner
+from moa_cli.clients.limiter import Limiter
+from moa_cli.clients.pool import ClientPool
+from moa_cli.config.schema import Config, load_config
+from moa_cli.core.conversation import Failure
+from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.errors import UsageError
+from moa_cli.core.text import dumps
+from moa_cli.engine import Limits
+from moa_cli.models.providers import default_profile
+from moa_cli.profile import Profile, resolve
+
+# Seconds that a call may spend with being refused: nobody sits before it.
+_LONGEST_WAIT = 600.0
+# Seconds that facts on a model may take.
+_PATIENCE = 15.0
+
+
+@dataclass(frozen=True)
+class AnsweredRow:
+    """What came of a row: its result, and the calls that were made for it."""
+
+    result: Result
+    calls: tuple[CallRecord, ...]
+
+
+class RowAnswerer:
+    """Answers rows, many at once; of one event loop.
+
+    arm: what answers. partial_answers: see `partial` of `Runner`. concurrency, per_provider: most
+    calls in flight at once, and the same at each provider, of all processes together. processes:
+    how many share these. facts: on the models; asked for if they are not given.
+    """
+
+    def __init__(
+        self,
+        arm: Arm,
+        config: Config,
+        *,
+        partial_answers: bool,
+        concurrency: int,
+        per_provider: int | None = None,
+        processes: int = 1,
+        facts: Mapping[str, ModelInfo] | None = None,
+    ) -> None:
+        self._arm = arm
+        self._config = divided(config, processes)
+        self._partial = partial_answers
+        self._facts = facts
+        limit = _part(concurrency, processes)
+        each = None if per_provider is None else _part(per_provider, processes)
+        self._limiter = Limiter(limit, per_provider=each)
+        self._limits = Limits(
+            concurrency=limit,
+            retries=config.retries,
+            longest_wait=_LONGEST_WAIT,
+            trims_history=False,
+        )
+        self._pool: ClientPool | None = None
+
+    async def answer(self, item: Item, order: int, known: Sequence[CallRecord] = ()) -> AnsweredRow:
+        """What comes of an item; one that fails is tried once more.
+
+        known: calls of it that were answered before, and are not made again.
+        Raises ProfileError if a model name leads nowhere.
+        """
+        if self._pool is None:
+            self._pool = ClientPool(self._config, many_calls=True)
+        pool = self._pool
+        if self._facts is None:
+            models = dict.fromkeys(self._arm.profile.models())
+            self._facts = {model: await pool.facts(model, patience=_PATIENCE) for model in models}
+        made: list[CallRecord] = []
+        slots = partial(self._limiter.slots, pool.providers.provider_of)
+        # A journal of its own, so that nothing of an item is left when it has ended.
+        journal = CallJournal(None)
+        for record in known:
+            journal.add(record)
+        shared = RunContext(pool, journal, slots, self._facts, {}, made.append)
+        runner = Runner(_NoResults(), shared, self._limits, lambda _: None, self._partial)
+        work = Work(self._arm, item, order)
+        result = await runner.result(work)
+        if result is not None and result.error is not None:
+            result = await runner.result(work)
+        # There is no cap that would not let it.
+        assert result is not None
+        return AnsweredRow(result, tuple(made))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._pool is not None:
+            await self._pool.aclose()
+
+
+class _NoResults:
+    """Results are given back, and written nowhere."""
+
+    def error(self, name: tuple[str, str]) -> Failure | None:
+        raise KeyError(name)
+
+    def add(self, result: Result) -> None:
+        pass
+
+    def finish(self, order: Sequence[tuple[str, str]]) -> None:
+        pass
+
+
+def divided(config: Config, processes: int) -> Config:
+    """The settings of one of so many processes, which keep the limits of providers together."""
+    if processes == 1:
+        return config
+    providers = {
+        name: replace(
+            settings,
+            concurrency=_part(settings.concurrency, processes),
+            rpm=_part(settings.rpm, processes),
+        )
+        for name, settings in config.providers.items()
+    }
+    return replace(config, providers=providers)
+
+
+def _part(limit: Any, processes: int) -> Any:
+    """The part of a limit that one process has; at least 1. None is no limit."""
+    return None if limit is None else max(1, math.floor(limit / processes))
+
+
+def answer_rows(
+    batch: Any,
+    *,
+    profile: str | Profile | None = None,
+    prompt: str = "prompt",
+    strict: bool = False,
+    proposals: bool = False,
+    concurrency: int | None = None,
+    processes: int = 1,
+) -> dict[str, list[Any]]:
+    """Answer the rows of a table with a mixture, as `map_batches` of Ray Data calls it.
+
+    Keys and settings are those of the process that it runs in. Nothing is stored.
+
+    Args:
+        batch: The rows: columns by name (lists or arrays, as Ray Data has them), a pandas frame, an
+            Arrow table, or a list of mappings. A row has a `messages` or a prompt, and perhaps an
+            `id`.
+        profile: The name or path of a profile, or the profile itself. None is the default one.
+        prompt: The column that holds the prompts.
+        strict: Whether an answer that lost a proposer has failed.
+        proposals: Whether there is a column of all proposals.
+        concurrency: Most calls in flight at once in all processes together; by default that of the
+            settings.
+        processes: How many processes share the limits of calls. Give the number of workers.
+
+    Returns:
+        The columns of the rows, and those of a line of `moa batch` (`reply`, `model`, `cost`, …),
+        in the order of the rows. A column of tables (`usage`, `error`, `lost`, …) holds JSON texts.
+
+    Raises:
+        UsageError: A row has no prompt, or the settings have a budget.
+        MoAError: A profile, a setting or a key is wrong.
+    """
+    config = load_config()
+    if config.budget.day is not None or config.budget.session is not None:
+        raise UsageError(
+            "answer_rows keeps no budget, but the settings have one",
+            hint="use `moa batch`, which does, or take `budget` out of these settings",
+        )
+    if not isinstance(profile, Profile):
+        named = profile or default_profile(config, os.environ)
+        profile = resolve(named, environment=os.environ)
+    rows = _rows_of(batch, prompt)
+    if not rows:
+        return {}
+    data = "".join(dumps(row) + "\n" for row in rows).encode()
+    source = Source("rows", lambda: io.BytesIO(data))
+    made = make_batch(profile, source, "jsonl", strict=strict, proposals=proposals)
+    work = _answer_all(made, config, concurrency or config.concurrency, processes)
+    # In a thread, since a notebook has an event loop of its own.
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(asyncio.run, work).result()
+    return _columns([json.loads(line) for line in found])
+
+
+async def _answer_all(batch: Batch, config: Config, concurrency: int, processes: int) -> list[str]:
+    answerer = RowAnswerer(
+        batch.arm,
+        config,
+        partial_answers=not batch.strict,
+        concurrency=concurrency,
+        processes=processes,
+    )
+    # So many rows at once as calls; more would only wait.
+    room = asyncio.Semaphore(_part(concurrency, processes))
+
+    state = MemoryState(batch)
+
+    async def line(work: Work) -> str:
+        async with room:
+            answered = await answerer.answer(work.item, work.order)
+        for record in answered.calls:
+            state.calls.add(record)
+        return batch.writer.line(work, answered.result, state.calls)
+
+    try:
+        rows = state.intake.digest.lines
+        todo = Todo(batch, state.index, rows)
+        state.index.load_done(rows, 1)
+        return await asyncio.gather(*map(line, todo))
+    finally:
+        state.close()
+        await answerer.aclose()
+
+
+def _rows_of(batch: Any, prompt: str) -> list[dict[str, Any]]:
+    if hasattr(batch, "to_pylist"):
+        rows = batch.to_pylist()
+    elif hasattr(batch, "to_dict") and hasattr(batch, "columns"):
+        rows = batch.to_dict(orient="records")
+    elif isinstance(batch, Mapping):
+        columns = {name: _plain(column) for name, column in batch.items()}
+        rows = [
+            dict(zip(columns, values, strict=True))
+            for values in zip(*columns.values(), strict=True)
+        ]
+    else:
+        rows = [dict(row) for row in batch]
+    found = []
+    for number, row in enumerate(rows, 1):
+        values = {name: _plain(value) for name, value in row.items()}
+        if prompt not in values and "messages" not in values:
+            raise UsageError(
+                f"row {number} has no column `{prompt}`",
+                hint="name the column of the prompts: prompt=…",
+            )
+        if "messages" not in values:
+            values["prompt"] = str(values[prompt])
+        found.append(values)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A value of an array as JSON knows it."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {name: [_cell(line.get(name)) for line in lines] for name in names}
+
+
+def _cell(value: Any) -> Any:
+    return dumps(value) if isinstance(value, dict | list) else value

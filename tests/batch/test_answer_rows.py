@@ -1,0 +1,82 @@
+"""`answer_rows`: the rows of a table, as Ray Data hands them over, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moa_cli.batch import answer_rows
+from moa_cli.core.errors import UsageError
+from tests.support.bench.own_runs import ANSWER
+from tests.support.command import Moa
+from tests.support.upstream import Reply, Upstream
+
+BUSY = Reply(status=400, error={"error": {"message": "out of order"}})
+
+
+@pytest.fixture
+def moa(tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> Moa:
+    upstream.always("*", ANSWER)
+    moa = Moa(tmp_path, upstream.url)
+    moa.profile("one", "a")
+    moa.configure(profile="one", providers=moa.settings()["providers"])
+    for name, value in moa.environment.items():
+        monkeypatch.setenv(name, value)
+    return moa
+
+
+class Column(list[Any]):
+    """A column as numpy has it."""
+
+    def tolist(self) -> list[Any]:
+        return list(self)
+
+
+@pytest.mark.parametrize("shape", ["columns", "rows"])
+def test_rows_get_the_columns_of_a_batch(moa: Moa, upstream: Upstream, shape: str) -> None:
+    table: Any = {"id": Column(["x", "y"]), "text": Column(["one", "two"])}
+    if shape == "rows":
+        table = [{"id": "x", "text": "one"}, {"id": "y", "text": "two"}]
+    found = answer_rows(table, prompt="text", profile="one", processes=2)
+    assert found["id"] == ["x", "y"]
+    assert found["text"] == ["one", "two"]
+    assert all(reply.startswith("agg says ") for reply in found["reply"])
+    assert [json.loads(usage)["calls"] for usage in found["usage"]] == [2, 2]
+    asked = {request.messages[-1]["content"] for request in upstream.chats("a")}
+    assert asked == {"one", "two"}
+
+
+def test_a_failed_row_tells_why_and_keeps_its_place(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("agg", lambda request: BUSY if "bad" in str(request.messages) else ANSWER)
+    found = answer_rows({"prompt": ["good", "bad"]})
+    assert found["reply"][0]
+    assert found["reply"][1] is None
+    assert found["error"][0] is None
+    assert "out of order" in json.loads(found["error"][1])["message"]
+    # Nothing is stored.
+    assert moa.run("history", "list").out == b""
+    assert not any(moa.folder.rglob("*.db"))
+
+
+def test_no_rows_and_rows_without_a_prompt(moa: Moa, upstream: Upstream) -> None:
+    assert answer_rows({"prompt": []}) == {}
+    with pytest.raises(UsageError, match="row 1 has no column `prompt`"):
+        answer_rows({"text": ["one"]})
+    moa.configure(profile="one", providers=moa.settings()["providers"], budget={"day": 1})
+    with pytest.raises(UsageError, match="keeps no budget"):
+        answer_rows({"prompt": ["one"]})
+    assert upstream.chats() == []
+
+
+def test_a_cluster_that_cannot_be(moa: Moa) -> None:
+    (moa.folder / "in.txt").write_text("p\n")
+    for where in ("spark", "ray:/x", "RAY"):
+        ran = moa.run("batch", "in.txt", "out.jsonl", "--on", where)
+        assert ran.code == 2
+        assert f"--on: `{where}` is no cluster" in ran.err
+    ran = moa.run("batch", "in.txt", "out.jsonl", "--workers", "2")
+    assert ran.code == 2
+    assert "--workers are those of --on" in ran.err
