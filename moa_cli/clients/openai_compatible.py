@@ -383,7 +383,7 @@ class OpenAICompatible:
     async def _asked(
         self, method: str, path: str, ask: Callable[[HttpTransport], Awaitable[_Answer]]
     ) -> _Answer:
-        """What comes of a request that is no completion. Raises a ClientError."""
+        """The answer to a request that asks for no completion. Raises a ClientError."""
         exchange = Exchange(f"{self._base_url}{path}")
         exchange.add("request", method=method)
         try:

@@ -94,7 +94,7 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
         first.wait()
     # A chat, and a second one that is killed while a prompt is in the editor.
     editor = home / "work" / "editor"
-    editor.write_text('#!/bin/sh\ncp "$1" "$1~"\ntouch "$HOME/work/began"\nsleep 100\n')
+    editor.write_text('#!/bin/sh\ncp "$1" "$1~"\ncd ~/work\ntouch began\nsleep 100\n')
     editor.chmod(0o700)
     given |= {"work/editor", "work/began"}
     with moa.terminal("chat", env={"VISUAL": str(editor)}) as chat:
