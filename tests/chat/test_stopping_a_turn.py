@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import pexpect
 import pytest
 from pyte.modes import DECAWM
 
-from tests.support.command import Moa, Terminal
+from tests.support.command import PATIENCE, Moa, Terminal
 from tests.support.talk import references, sent
 from tests.support.upstream import Reply, Upstream
 
@@ -77,6 +78,13 @@ def rest(terminal: Terminal, seconds: float) -> None:
     terminal.wait_for(lambda: time.monotonic() > until)
 
 
+def type_in_turn(terminal: Terminal, keys: str, go_on: threading.Event) -> None:
+    """Type while a reply is held, which comes once the program has read the keys."""
+    terminal.send(keys)
+    terminal.wait_for(terminal.is_read)
+    go_on.set()
+
+
 def gone(upstream: Upstream, *models: str) -> None:
     """The last calls to these were hung up on."""
     upstream.wait_for(lambda: all(upstream.chats(model)[-1].disconnected for model in models))
@@ -110,7 +118,7 @@ def test_the_second_stop_cancels_while_the_aggregator_is_silent(
 ) -> None:
     upstream.enqueue("b", SILENT)
     upstream.enqueue("agg", SILENT)
-    with asked(moa, "✓ lab:c") as terminal:
+    with asked(moa, "✓ lab:a", "✓ lab:c") as terminal:
         terminal.send(key)
         terminal.wait_for("reading 2 proposals · Esc: cancel")
         terminal.send(key)
@@ -196,10 +204,11 @@ def test_ctrl_c_in_a_line_empties_it_and_is_no_first_of_two(moa: Moa) -> None:
 
 
 def test_what_is_typed_in_a_turn_waits_for_the_next_prompt(moa: Moa, upstream: Upstream) -> None:
-    upstream.enqueue("agg", Reply(text="one two three", delay=0.2, pause=0.2))
+    go_on = threading.Event()
+    upstream.enqueue("agg", Reply(text="one two three", after=go_on, pause=0.05))
     with asked(moa, "reading 3 proposals") as terminal:
         # The cursor keys and Alt-Enter begin with an Esc, but are none.
-        terminal.send("nextx\x1b[D\x1b[C\x7f\x1b\rline")
+        type_in_turn(terminal, "nextx\x1b[D\x1b[C\x7f\x1b\rline", go_on)
         at_prompt(terminal, 1, "next")
         assert "one two three" in terminal.lines()
         assert len(upstream.chats("agg")) == 1
@@ -209,9 +218,10 @@ def test_what_is_typed_in_a_turn_waits_for_the_next_prompt(moa: Moa, upstream: U
 
 
 def test_an_enter_typed_in_a_turn_sends_the_next_one(moa: Moa, upstream: Upstream) -> None:
-    upstream.enqueue("agg", Reply(text="one two", delay=0.2, pause=0.2))
+    go_on = threading.Event()
+    upstream.enqueue("agg", Reply(text="one two", after=go_on, pause=0.05))
     with asked(moa, "reading 3 proposals") as terminal:
-        terminal.send("And?\rThen?\rhalf")
+        type_in_turn(terminal, "And?\rThen?\rhalf", go_on)
         at_prompt(terminal, 3, "half")
     assert [call[-1] for call in sent(upstream)] == ["Why?", "And?", "Then?"]
 
@@ -245,9 +255,10 @@ def test_what_was_typed_ahead_stands_below_a_prompt_that_comes_back(
 def test_keys_that_leave_or_clear_do_not_act_on_the_fresh_reply(
     moa: Moa, upstream: Upstream
 ) -> None:
-    upstream.enqueue("agg", Reply(text="one two three", delay=0.2, pause=0.2))
+    go_on = threading.Event()
+    upstream.enqueue("agg", Reply(text="one two three", after=go_on, pause=0.05))
     with asked(moa, "reading 3 proposals") as terminal:
-        terminal.send("half\x04\x0c a line\x04")
+        type_in_turn(terminal, "half\x04\x0c a line\x04", go_on)
         at_prompt(terminal, 1, "half a line")
         terminal.settle()
         assert terminal.process.poll() is None
@@ -258,9 +269,10 @@ def test_keys_that_leave_or_clear_do_not_act_on_the_fresh_reply(
 
 
 def test_a_paste_in_a_turn_is_one_message_and_is_not_sent(moa: Moa, upstream: Upstream) -> None:
-    upstream.enqueue("agg", Reply(text="one two", delay=0.2, pause=0.2))
+    go_on = threading.Event()
+    upstream.enqueue("agg", Reply(text="one two", after=go_on, pause=0.05))
     with asked(moa, "reading 3 proposals") as terminal:
-        terminal.send("\x1b[200~one\r\ntwo\n/exit\x03\r\x1b[201~")
+        type_in_turn(terminal, "\x1b[200~one\r\ntwo\n/exit\x03\r\x1b[201~", go_on)
         at_prompt(terminal, 1, "one")
         assert len(upstream.chats("agg")) == 1
         terminal.send("end\r")
@@ -285,7 +297,7 @@ def test_pasted_code_keeps_the_indentation_of_its_first_line(
     with moa.terminal("chat") as terminal:
         at_prompt(terminal, 0)
         terminal.send(f"\x1b[200~{pasted}\x1b[201~")
-        terminal.settle()
+        terminal.wait_for(terminal.has_answered)
         terminal.send("\r")
         at_prompt(terminal, 1)
     for model in ("a", "agg"):
@@ -345,7 +357,7 @@ def test_ctrl_z_at_the_prompt_suspends_and_the_line_is_there_again(moa: Moa) -> 
     # A shell with control of its jobs; at a terminal that does not tell where its cursor is.
     environment = moa.environment | {"PS1": "$ ", "PROMPT_TOOLKIT_NO_CPR": "1"}
     options: dict[str, Any] = {"env": environment, "cwd": str(moa.folder), "encoding": "utf-8"}
-    shell = pexpect.spawn("bash", ["--norc", "--noprofile", "-i"], timeout=30, **options)
+    shell = pexpect.spawn("bash", ["--norc", "--noprofile", "-i"], timeout=PATIENCE, **options)
     try:
         shell.expect_exact("$ ")
         shell.sendline(f"{sys.executable} -m moa_cli chat")

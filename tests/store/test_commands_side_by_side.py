@@ -18,6 +18,7 @@ import pytest
 from tests.support.command import PATIENCE, Moa, Terminal
 from tests.support.kept import counted_calls, keep, sound
 from tests.support.server import Server, serving
+from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream
 from tests.support.watched import Watch
 
@@ -92,8 +93,9 @@ def a_round(
         server.ask(messages=[{"role": "user", "content": f"served {number}"}])
         ask_in_chat(terminal, f"chatted {number}")
         terminal.send("/resume\r")
-        terminal.settle(0.2)
+        terminal.wait_for("Enter resumes")
         terminal.send("\x1b")
+        at_empty_prompt(terminal)
         for arguments, process in running:
             if arguments[0] in KILLED and some.random() < 0.4:
                 time.sleep(some.random() * 0.5)
@@ -120,13 +122,12 @@ def test_all_commands_beside_each_other_lose_nothing(
     some = random.Random(7)
     answered: set[str] = set()
     with serving(moa) as server, moa.terminal("chat") as terminal:
-        terminal.wait_for("›")
+        at_empty_prompt(terminal)
         for number in range(ROUNDS):
             answered |= a_round(moa, number, some, server, terminal)
             sound(moa)
-        terminal.settle(0.3)
         terminal.send("\x04")
-        assert terminal.wait(30) == 0
+        assert terminal.wait() == 0
         server.end()
     sound(moa)
     assert answered <= prompts(moa)

@@ -16,6 +16,7 @@ import pytest
 from tests.support.command import Moa, Terminal
 from tests.support.kept import keep
 from tests.support.server import serving
+from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Upstream
 from tests.support.watched import Watch
 
@@ -78,17 +79,19 @@ def _answered(terminal: Terminal, turns: int) -> bool:
 def test_a_chat_that_looked_at_the_list_loses_no_turn_of_others(moa: Moa) -> None:
     keep(moa, ("an old question", "an old answer"))
     with moa.terminal("chat") as terminal:
-        terminal.wait_for("›")
+        at_empty_prompt(terminal)
         terminal.send("first\r")
         terminal.wait_for("4 calls")
         terminal.send("/resume\r")
         terminal.wait_for("Enter resumes")
         terminal.send("\x1b")
-        terminal.settle()
+        at_empty_prompt(terminal)
         for number in range(2):
             assert moa.run("ask", f"elsewhere {number}").code == 0
             terminal.send(f"here {number}\r")
             terminal.wait_for(partial(_answered, terminal, number + 2))
+        # Before the prompt is there, Ctrl-D is none.
+        at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
     assert len(asked(moa, "turns", "SELECT id FROM turns WHERE status = 'finished'")) == 6
@@ -120,10 +123,11 @@ def test_nothing_but_sqlite_opens_the_database(moa: Moa, watch: Watch) -> None:
         terminal.wait_for("Enter resumes")
         terminal.send("\r")
         terminal.wait_for("› and then?")
+        at_empty_prompt(terminal)
         terminal.send("/resume\r")
-        terminal.settle()
+        terminal.wait_for("Enter resumes")
         terminal.send("\x1b")
-        terminal.settle()
+        at_empty_prompt(terminal)
         terminal.send("\x04")
         terminal.wait()
     assert watch.touched() == []

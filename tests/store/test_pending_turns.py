@@ -251,13 +251,16 @@ def test_a_store_put_aside_under_a_chat_takes_its_later_turns(moa: Moa) -> None:
 
 def test_undo_after_the_store_was_put_aside_takes_back_no_other_turn(moa: Moa) -> None:
     with moa.terminal("chat") as terminal:
-        terminal.wait_for("›")
+        at_empty_prompt(terminal)
         terminal.send("first\r")
         terminal.wait_for("4 calls")
+        at_empty_prompt(terminal)
         put_aside(database(moa))
         assert moa.run("ask", "elsewhere").code == 0
         terminal.send("/undo\r")
-        terminal.settle(1.0)
+        terminal.wait_for("forgot: first")
+        # Before the prompt is there, Ctrl-D is none.
+        at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
     store = Store.open(database(moa))

@@ -275,6 +275,7 @@ class Terminal:
         fresh: bool = False,
     ) -> None:
         self.raw = bytearray()
+        self._written_before = -1
         self._master, self._slave = os.openpty()
         self.screen = _Screen(self._master, columns, rows)
         self._stream = pyte.ByteStream(self.screen)
@@ -328,7 +329,16 @@ class Terminal:
         # A terminal discards on Ctrl-C what has not been shown by then.
         while self._pump(0):
             pass
+        self._written_before = len(self.raw)
         os.write(self._master, keys.encode())
+
+    def is_read(self) -> bool:
+        """Whether the program, which reads key by key, has read all that was typed."""
+        return not select.select([self._slave], [], [], 0)[0]
+
+    def has_answered(self) -> bool:
+        """Whether the program has read all that was typed, and has written something since."""
+        return self.is_read() and len(self.raw) > self._written_before
 
     def _pump(self, seconds: float) -> bool:
         """Show what the program writes within that time; whether it wrote anything."""

@@ -33,23 +33,20 @@ def references(upstream: Upstream, call: int = -1, model: str = "agg") -> list[s
 
 
 def at_prompt(terminal: Terminal) -> None:
-    """Until a line can be typed."""
-
-    def ready() -> bool:
-        row = terminal.screen.display[terminal.screen.cursor.y]
-        return row.startswith("›") and terminal.modes() == (False, False)
-
-    terminal.wait_for(ready)
+    """Until a line can be typed, once the program has taken what was typed before."""
+    terminal.wait_for(lambda: _prompt(terminal) is not None)
 
 
 def at_empty_prompt(terminal: Terminal) -> None:
     """Until a line can be typed, and nothing stands in it."""
+    terminal.wait_for(lambda: _prompt(terminal) == "›")
 
-    def ready() -> bool:
-        row = terminal.screen.display[terminal.screen.cursor.y]
-        return row.rstrip() == "›" and terminal.modes() == (False, False)
 
-    terminal.wait_for(ready)
+def _prompt(terminal: Terminal) -> str | None:
+    """The row of the prompt, if the keys that were typed last have led to it."""
+    row = terminal.screen.display[terminal.screen.cursor.y].rstrip()
+    ready = row.startswith("›") and terminal.modes() == (False, False) and terminal.has_answered()
+    return row if ready else None
 
 
 class Talk:

@@ -84,6 +84,7 @@ class Reply:
     after: threading.Event | None = None  # the response head waits until this is set
     pause: float = 0  # between chunks
     stall_after: int | None = None  # then silence, until the client goes away
+    go_on: threading.Event | None = None  # once it is set, that silence ends
     drop_after: int | None = None  # then the connection is closed, the response unfinished
     end_early: bool = False  # a clean end, but no finish_reason and no [DONE]
     refuse: bool = False  # the connection is closed before any response byte
@@ -322,8 +323,8 @@ class _Connection:
     async def _send(self, request: Request, reply: Reply) -> bool:
         """Send all of the reply; whether the connection may be used again."""
         await asyncio.sleep(reply.delay)
-        while reply.after is not None and not reply.after.is_set():
-            await asyncio.sleep(_POLL)
+        if reply.after is not None:
+            await _until_set(reply.after)
         if reply.refuse:
             self.settle(request)
             return False
@@ -333,7 +334,7 @@ class _Connection:
         for position, (frame, weight) in enumerate([*frames, (b"", 0)], 1):
             reach = request.sent + max(weight, 1)
             if reply.stall_after is not None and reach > reply.stall_after:
-                await asyncio.Event().wait()
+                await _until_set(reply.go_on)
             if reply.drop_after is not None and reach > reply.drop_after:
                 self.settle(request)
                 return False
@@ -342,11 +343,12 @@ class _Connection:
                 request.sent += weight
             request.usage = _usage(request, reply, request.sent, chunks)
             unsent = len(frame)
+            stalls = request.sent == reply.stall_after and reply.go_on is None
             for piece in _split(reply, frame):
                 unsent -= len(piece)
                 # A client may leave as soon as it can make out the [DONE], before its line ends,
                 # and once it has read the answer it must find it settled: so before the last write.
-                if position == len(frames) and unsent <= 4 and request.sent != reply.stall_after:
+                if position == len(frames) and unsent <= 4 and not stalls:
                     self.settle(request)
                 await self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
         self.settle(request)
@@ -357,6 +359,14 @@ class _Connection:
         self.writer.write(data)
         await self.writer.drain()
         await asyncio.sleep(0)
+
+
+async def _until_set(event: threading.Event | None) -> None:
+    """Wait until another thread sets it; without one, for ever."""
+    if event is None:
+        await asyncio.Event().wait()
+    while event is not None and not event.is_set():
+        await asyncio.sleep(_POLL)
 
 
 _JSON, _STREAM = "application/json", "text/event-stream"

@@ -234,11 +234,14 @@ def test_calls_in_flight_are_counted() -> None:
         with connected(up) as client:
             post(client, stream=True).read()
 
+    held = threading.Event()
     with Upstream() as up:
-        up.always("*", Reply(text="a b c", delay=0.1, pause=0.02))
+        up.always("*", Reply(text="a b c", after=held))
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
+        up.wait_for(lambda: up.in_flight == 3)
+        held.set()
         for thread in threads:
             thread.join()
         assert up.peak == 3
@@ -246,6 +249,23 @@ def test_calls_in_flight_are_counted() -> None:
         ask()
         assert up.chats()[-1].in_flight_at_start == 0
         assert up.peak == 3
+
+
+@pytest.mark.parametrize("sent", [0, 1, 3])
+def test_a_silence_ends_when_the_test_says_so(sent: int) -> None:
+    go_on = threading.Event()
+    bodies: list[bytes] = []
+    with Upstream() as up:
+        reply = Reply(text="a b c", stall_after=sent, go_on=go_on)
+        asking = threading.Thread(target=lambda: bodies.append(body_of(up, reply)))
+        asking.start()
+        up.wait_for(lambda: up.in_flight == 1 and up.chats()[0].sent == sent)
+        assert bodies == []
+        go_on.set()
+        asking.join()
+        assert up.chats()[0].finished
+    assert bodies[0].endswith(b"data: [DONE]\n\n")
+    assert bodies[0].count(b'"finish_reason": "stop"') == 1
 
 
 def test_more_calls_than_it_takes_at_once_are_refused() -> None:
