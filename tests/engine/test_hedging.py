@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from moa_cli.core.events import (
 from moa_cli.core.ledger import CallBegun
 from moa_cli.core.money import Price
 from moa_cli.engine import Budget, Cap, Limits, run_turn
+from tests.support import timed
 from tests.support.mixtures import (
     AT_ONCE,
     InProcess,
@@ -38,7 +40,7 @@ from tests.support.mixtures import (
     run,
 )
 from tests.support.scenarios import DROPPED, REFUSED, play
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 SILENT = Reply(stall_after=0)
 
@@ -106,8 +108,14 @@ def test_one_that_speaks_in_time_is_asked_once(upstream: Upstream) -> None:
 
 
 def test_the_first_request_wins_if_it_speaks_after_all(upstream: Upstream) -> None:
-    late = Reply(text="late but first", delay=0.5)
-    play(upstream, {"a": [late, SILENT]})
+    asked_again = threading.Event()
+
+    def second(_: Request) -> Reply:
+        asked_again.set()
+        return SILENT
+
+    play(upstream, {"a": [Reply(text="late but first", after=asked_again)]})
+    upstream.always("a", second)
     events = run(upstream, mixture(lab("a", hedge_after=0.1)))
     [finished] = of_kind(events, ProposerFinished)
     assert finished.proposal.text == "late but first"
@@ -138,9 +146,9 @@ def test_a_stand_in_that_wins_is_named(upstream: Upstream, place: str) -> None:
     ledger.check()
 
 
-def test_where_one_fails_the_other_is_waited_for(upstream: Upstream) -> None:
-    play(upstream, {"a": Reply(text="from a", delay=0.4), "other": REFUSED})
-    events = run(upstream, mixture(lab("a", hedge_after=0.1, hedge_with="lab:other")))
+def test_where_one_fails_the_other_is_waited_for() -> None:
+    profile = mixture(lab("a", hedge_after=1, hedge_with="lab:other"))
+    events, _, _ = timed.play(profile, {"a": timed.after(4, "from a"), "other": timed.refused()})
     [finished] = of_kind(events, ProposerFinished)
     assert finished.proposal.text == "from a"
     assert finished.proposal.usage.calls == 1
@@ -154,40 +162,35 @@ def test_a_winner_that_breaks_off_is_asked_again_as_any_call(upstream: Upstream)
     assert finished.proposal.usage.calls == 3
 
 
-def test_without_room_in_a_cap_there_is_no_second_request_and_no_failure(
-    upstream: Upstream,
-) -> None:
-    play(upstream, {"a": Reply(text="from a", delay=0.5)})
+def test_without_room_in_a_cap_there_is_no_second_request_and_no_failure() -> None:
     budget = Budget(Cap("max_tokens", "tokens", 700))
     limits = replace(AT_ONCE, budgets=(budget,))
-    profile = mixture(lab("a", hedge_after=0.1), max_tokens=400)
-    events = run(upstream, profile, limits=limits)
+    profile = mixture(lab("a", hedge_after=1), max_tokens=400)
+    events, _, clients = timed.play(profile, {"a": timed.after(5, "from a")}, limits=limits)
     assert of_kind(events, Hedged) == []
-    assert len(upstream.chats("a")) == 1
+    assert len(clients.asked["lab:a"]) == 1
     assert isinstance(events[-1], TurnFinished)
 
 
-def test_both_requests_take_a_slot(upstream: Upstream) -> None:
-    play(upstream, {"a": Reply(text="from a", delay=0.4)})
+def test_both_requests_take_a_slot() -> None:
     limits = replace(AT_ONCE, concurrency=1)
-    events = run(upstream, mixture(lab("a", hedge_after=0.1)), limits=limits)
+    profile = mixture(lab("a", hedge_after=1))
+    events, _, clients = timed.play(profile, {"a": timed.after(4, "from a")}, limits=limits)
     # The second waited for a slot until the first had spoken.
     assert of_kind(events, Hedged) == []
-    assert upstream.peak == 1
+    assert len(clients.asked["lab:a"]) == 1
 
 
-def test_when_both_are_silent_the_call_is_lost_once(upstream: Upstream) -> None:
-    play(upstream, {"a": SILENT})
+def test_when_both_are_silent_the_call_is_lost_once() -> None:
     ledger = Written()
-    events = run(
-        upstream,
-        mixture(lab("a", hedge_after=0.1, first_token=0.4), "b"),
-        limits=replace(AT_ONCE, ledger=ledger),
+    profile = mixture(lab("a", hedge_after=1, first_token=4), "b")
+    events, _, clients = timed.play(
+        profile, {"a": timed.HANGS}, limits=replace(AT_ONCE, ledger=ledger)
     )
     [lost] = of_kind(events, ProposerFailed)
     assert lost.proposal.error is not None
     assert lost.proposal.error.kind == "ClientTimeout"
-    assert len(upstream.chats("a")) == lost.proposal.usage.calls == 2
+    assert len(clients.asked["lab:a"]) == lost.proposal.usage.calls == 2
     ledger.check()
 
 

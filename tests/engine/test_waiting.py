@@ -22,6 +22,7 @@ from moa_cli.core.events import (
 from moa_cli.engine import run_turn
 from moa_cli.engine.silence import Watch, silence_of
 from moa_cli.profile import Proposer
+from tests.support import timed
 from tests.support.mixtures import InProcess, asked, lab, mixture, of_kind, run
 from tests.support.scenarios import play
 from tests.support.upstream import Reply, Upstream
@@ -60,12 +61,12 @@ def test_an_error_names_the_limit_the_seconds_and_the_setting(
     assert of_kind(events, Retrying) == []
 
 
-def test_an_answer_that_comes_steadily_is_never_cut(upstream: Upstream) -> None:
-    play(upstream, {"a": STEADY})
-    events = run(upstream, mixture(lab("a", first_token=0.3, stall=0.3)))
+def test_an_answer_that_comes_steadily_is_never_cut() -> None:
+    steady = timed.Timed([(2, "word ")] * 12)
+    events, _, _ = timed.play(mixture(lab("a", first_token=3, stall=3)), {"a": steady})
     [finished] = of_kind(events, ProposerFinished)
     assert finished.proposal.text == "word " * 12
-    assert finished.proposal.seconds > 0.5
+    assert finished.proposal.seconds == pytest.approx(24)
 
 
 def test_signs_of_life_are_no_progress() -> None:

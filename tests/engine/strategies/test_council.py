@@ -208,7 +208,7 @@ def test_without_a_ranking_the_reply_is_written_as_ever(
     upstream: Upstream, answer: str | Reply
 ) -> None:
     script(upstream, {m: [f"from {m}", answer] for m in "abc"})
-    profile = mixture("a", "b", "c", strategy="council", first_token=2)
+    profile = mixture("a", "b", "c", strategy="council", first_token=5)
     events = run(upstream, profile, limits=replace(AT_ONCE, retries=0))
     assert reply(events) == "from agg"
     assert decision(events).summary == "ranked by 0 of 3"

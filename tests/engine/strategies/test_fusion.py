@@ -198,7 +198,7 @@ def test_without_a_comparison_the_reply_is_written_as_ever(
     upstream: Upstream, answer: Reply
 ) -> None:
     script(upstream, {"judge": [answer]})
-    profile = replace(TWO, first_token=2)
+    profile = replace(TWO, first_token=5)
     events = run(upstream, profile, limits=replace(AT_ONCE, retries=0))
     assert system_of(upstream).endswith(PAPER)
     assert lost(events)[0].startswith("judge (comparison): ")

@@ -88,8 +88,8 @@ def test_a_fault_of_all_reviewers_costs_nobody_the_reply(
     script(upstream, {model: [f"from {model}"] for model in "abc" if model in models})
     for model in models:
         upstream.always(model, FAULTS[fault])
-    proposers = [lab(model, timeout=2) for model in "abc"]
-    profile = mixture(*proposers, judge="lab:judge", timeout=2, **settings)
+    proposers = [lab(model, timeout=5) for model in "abc"]
+    profile = mixture(*proposers, judge="lab:judge", timeout=5, **settings)
     events = run(upstream, profile, limits=replace(AT_ONCE, retries=1, longest_wait=0.1))
     assert isinstance(events[-1], TurnFinished)
     [finished] = of_kind(events, AggregatorFinished)

@@ -190,7 +190,7 @@ def test_a_fallback_judges_where_a_choice_cannot_be_read(upstream: Upstream) -> 
 @pytest.mark.parametrize("answer", ["Both are good.", "model_7", REFUSED, SILENT])
 def test_without_a_choice_the_aggregator_writes(upstream: Upstream, answer: str | Reply) -> None:
     script(upstream, {"wise": [answer, answer]})
-    profile = mixture("a", "b", strategy="select", judge="lab:wise", first_token=2)
+    profile = mixture("a", "b", strategy="select", judge="lab:wise", first_token=5)
     events = run(upstream, profile, limits=replace(AT_ONCE, retries=0))
     assert isinstance(events[-1], TurnFinished)
     [started] = of_kind(events, AggregatorStarted)
