@@ -85,7 +85,7 @@ class CompletionReader:
     def texts(self, payloads: Iterable[dict[str, Any]]) -> int:
         """Take those of the first chunks that are a piece of the answer's text and nothing else, as
         nearly all are; returns how many."""
-        if self._splitting or self._half:
+        if not self.takes_texts:
             return 0
         found: list[str] = []
         # Once a token: types are compared, since what comes out of JSON has no subclasses.
@@ -108,16 +108,24 @@ class CompletionReader:
             if not (payload.keys() <= _USUAL and choice.keys() <= _USUAL_OF_CHOICE):
                 break
             found.append(text)
-        if not found:
-            return 0
+        if found:
+            self.add_texts(found)
+        return len(found)
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether `add_texts` may be called: nothing is held back of what came before."""
+        return not (self._splitting or self._half)
+
+    def add_texts(self, texts: list[str]) -> None:
+        """Take the texts of chunks that hold nothing else, and no half of a surrogate pair."""
         self.began = True
-        told = [text for text in found if text]
+        told = [text for text in texts if text]
         self._raw += told
         text = "".join(told)
         self._length += len(text)
         if told:
             self._tell_text(text, len(told))
-        return len(found)
 
     def take_before(self) -> list[Delta]:
         """The deltas that come before the next one."""

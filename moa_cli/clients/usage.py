@@ -106,6 +106,9 @@ def without_interim_cost(usage: Usage) -> Usage:
 
 def _table_in(payload: dict[str, Any]) -> dict[str, Any] | None:
     places = [payload.get("usage")]
+    if places[0] and isinstance(places[0], dict):
+        # Where nearly all endpoints tell it.
+        return places[0]
     choices, groq = payload.get("choices"), payload.get("x_groq")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         places.append(choices[0].get("usage"))
@@ -136,6 +139,8 @@ def _count(table: object, *names: str) -> int | None:
         return None
     for name in names:
         value = table.get(name)
+        if value is None:
+            continue
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
             value = int(value)
         if isinstance(value, float) and value.is_integer():

@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,16 +45,15 @@ async def _bytes(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _collect(pieces: Iterable[bytes]) -> list[Delta]:
-    async with aclosing(sse_decoder.deltas(_bytes(pieces))) as deltas:
+async def _collect(pieces: Iterable[bytes], *, merged: bool = False) -> list[Delta]:
+    async with aclosing(sse_decoder.deltas(_bytes(pieces), merged=merged)) as deltas:
         return [delta async for delta in deltas]
 
 
-def read(*pieces: str | bytes) -> list[Delta]:
-    """The deltas of a stream that arrives in these pieces."""
-    return asyncio.run(
-        _collect([piece.encode() if isinstance(piece, str) else piece for piece in pieces])
-    )
+def read(*pieces: str | bytes, merged: bool = False) -> list[Delta]:
+    """The deltas of a stream that arrives in these pieces. merged: as for `deltas`."""
+    sent = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
+    return asyncio.run(_collect(sent, merged=merged))
 
 
 def spans(cuts: list[int], length: int) -> Iterator[tuple[int, int]]:
@@ -115,6 +115,53 @@ def test_any_text_in_any_cut_comes_out_as_it_went_in(
     assert joined(read(*(stream[a:b] for a, b in spans(cuts, len(stream))))) == Delta(
         text="-" + "".join(texts), finish_reason="stop", model="m"
     )
+
+
+# What may tell an event of a text apart from those around it. A text itself may be anything.
+_UNLIKE: list[dict[str, Any]] = [
+    {},
+    {},
+    {"model": "another"},
+    {"id": "of its own"},
+    {"usage": {"prompt_tokens": 3, "completion_tokens": 2}},
+    {"content": "beside the choices"},
+    {"citations": ["https://example.org/a"]},
+]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(max_size=5) | st.sampled_from(['"', "\\", '","x":"', '"content":"', "\n", "é"]),
+            st.sampled_from(_UNLIKE),
+            st.booleans(),
+        ),
+        max_size=12,
+    ),
+    st.lists(st.integers(0, 3000), max_size=4),
+)
+def test_events_that_look_alike_are_read_as_each_would_be_by_itself(
+    told: list[tuple[str, dict[str, Any], bool]], cuts: list[int]
+) -> None:
+    frames = [
+        chunk({"content": text, **({"role": "assistant"} if role else {})}, **more)
+        for text, more, role in told
+    ]
+    stream = "".join([*frames, chunk({}, "stop"), DONE]).encode("utf-8", "surrogatepass")
+    alone = joined(read(*frames, chunk({}, "stop"), DONE))
+    pieces = [stream[begin:end] for begin, end in spans(cuts, len(stream))]
+    assert alone.text == "".join(text for text, _, _ in told)
+    assert joined(read(*pieces)) == alone
+    assert joined(read(stream, merged=True)) == alone
+
+
+def test_an_event_that_begins_and_ends_like_others_may_hold_more_between() -> None:
+    frames = [chunk({"content": "a"})] * 3
+    other = chunk({"content": "X"}).replace('"X"', '"b", "role": "assistant", "refusal": "no"')
+    found = joined(read("".join([*frames, other]), chunk({}, "stop"), DONE))
+    assert (found.text, found.refusal) == ("aaab", "no")
+    ended = chunk({"content": "X"}).replace('"X"', '"b"}, "index": 1, "delta": {"content": "c"')
+    assert joined(read("".join([*frames, ended]), chunk({}, "stop"), DONE)).text == "aaa"
 
 
 def test_a_line_separator_inside_json_ends_no_line() -> None:
