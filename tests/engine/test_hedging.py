@@ -39,7 +39,7 @@ from tests.support.mixtures import (
     of_kind,
     run,
 )
-from tests.support.scenarios import DROPPED, REFUSED, play
+from tests.support.scenarios import DROPPED, play
 from tests.support.upstream import Reply, Request, Upstream
 
 SILENT = Reply(stall_after=0)
