@@ -28,6 +28,7 @@ PACKAGE = ROOT / "moa_cli"
 
 # Modules that their packages do not document, and the one file that may import each.
 UNDOCUMENTED = {
+    "aiohttp.http_exceptions": "clients/http/direct.py",
     "dotenv.parser": "models/env_files.py",
     "prompt_toolkit.input.typeahead": "chat/keys.py",
     "rich._wrap": "markdown/elements.py",
@@ -43,7 +44,7 @@ PRIVATE = {
 }
 # Public names that begin with an underscore.
 DOCUMENTED = {"_asdict", "_exit", "_replace", "_fields"}
-PINNED = ("rich", "together", "typer", "uvicorn")
+PINNED = ("aiohttp", "rich", "together", "typer", "uvicorn")
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -346,6 +347,24 @@ def test_aiohttp_reads_authorities_as_late_authorities_py_relies_on() -> None:
     times = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     what = "its import reads authorities by `set_default_verify_paths`"
     relied_on(int(times) > 0, "aiohttp", what, "clients/http/late_authorities.py")
+
+
+def test_aiohttp_lets_a_request_be_written_as_direct_py_relies_on() -> None:
+    from aiohttp import BaseConnector, ClientRequest
+    from aiohttp.client_proto import ResponseHandler
+
+    def holds(is_true: bool, what: str) -> None:
+        relied_on(is_true, "aiohttp", what, "clients/http/direct.py")
+
+    taken = [*inspect.signature(BaseConnector.connect).parameters][1:]
+    holds(taken == ["req", "traces", "timeout"], "`connect` takes a request, traces and a timeout")
+    source = inspect.getsource(BaseConnector.connect) + inspect.getsource(BaseConnector._get)
+    used = set(re.findall(r"\breq\.(\w+)", source))
+    holds(used <= {"connection_key", "proxy"}, "it takes from a request where it leads, only")
+    holds(hasattr(ClientRequest, "connection_key"), "`ClientRequest` has a `connection_key`")
+    options = inspect.signature(ResponseHandler.set_response_params).parameters
+    wanted = {"read_until_eof", "read_bufsize", "max_line_size", "max_field_size"}
+    holds(wanted <= options.keys(), "`set_response_params` takes these options")
 
 
 # --- the SDK

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from uuid import uuid4
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from moa_cli.clients.http.certificates import tls_context
+from moa_cli.clients.http.direct import DirectAnswer, Place, is_plain
 from moa_cli.clients.http.faults import (
     CONNECT_SECONDS,
     closes,
@@ -64,6 +65,13 @@ _LOOKED_UP_SECONDS = 60
 # What is kept of a body that nobody reads as fast as it comes.
 _MOST_KEPT = 1 << 18
 _MOST_HEAD = 1 << 17
+_PARSER: Mapping[str, Any] = {
+    "read_bufsize": _MOST_KEPT,
+    "max_line_size": _MOST_HEAD,
+    "max_field_size": _MOST_HEAD,
+}
+# Addresses of one endpoint.
+_MOST_PLACES = 256
 # Bytes of a list of models, which are far below a megabyte as a rule, and of a refusal.
 _MOST_LIST, _MOST_REFUSAL = 64 << 20, 1 << 20
 _REFUSAL_SECONDS = 5.0
@@ -110,8 +118,10 @@ class Connections:
         self._names: Resolver | None = None
         # Until when (by the monotonic clock) a name need not be looked up again.
         self._looked_up: dict[str, float] = {}
-        # What comes over each connection, or came over it last.
-        self._answers: WeakKeyDictionary[Any, ref[aiohttp.ClientResponse]] = WeakKeyDictionary()
+        # By address, and by the SOCKS proxy on the way.
+        self._places: dict[tuple[URL, Proxy | None], Place] = {}
+        # What comes over each connection that is open, or came over it last.
+        self._answers: dict[Any, ref[aiohttp.ClientResponse | DirectAnswer]] = {}
 
     async def ask(
         self, method: str, url: str, proxy: Proxy | None, headers: Mapping[str, str], body: bytes
@@ -139,14 +149,18 @@ class Connections:
         _CONNECTION.set(connection)
 
         def send() -> Any:
-            return session.request(
-                method,
-                address.quoted,
-                data=body or None,
-                headers=headers,
-                allow_redirects=False,
-                **ways,
-            )
+            # A proxy of HTTP is asked in words of its own.
+            if "proxy" in ways or not is_plain(headers):
+                return session.request(
+                    method,
+                    address.quoted,
+                    data=body or None,
+                    headers=headers,
+                    allow_redirects=False,
+                    **ways,
+                )
+            through = proxy if proxy is not None and proxy.is_socks else None
+            return self._place(address.quoted, through, session).ask(method, headers, body)
 
         try:
             try:
@@ -161,7 +175,18 @@ class Connections:
         self._watch(response)
         return HttpAnswer(response)
 
-    def _watch(self, response: aiohttp.ClientResponse) -> None:
+    def _place(self, url: URL, through: Proxy | None, session: aiohttp.ClientSession) -> Place:
+        place = self._places.get((url, through))
+        if place is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            assert session.connector is not None
+            tls = self._tls if url.scheme == "https" else None
+            place = Place(url, session.connector, session.timeout, tls, _PARSER)
+            self._places[url, through] = place
+        return place
+
+    def _watch(self, response: aiohttp.ClientResponse | DirectAnswer) -> None:
         """See to it that whoever reads the body of `response` is told when its connection closes.
 
         aiohttp closes one whose framing breaks midway (a chunk without a length), and tells no
@@ -171,17 +196,17 @@ class Connections:
         if protocol is None:
             return
         if protocol not in self._answers and protocol.closed is not None:
-            protocol.closed.add_done_callback(partial(self._closed, ref(protocol)))
+            protocol.closed.add_done_callback(partial(self._closed, protocol))
         self._answers[protocol] = ref(response)
 
-    def _closed(self, protocol: ref[Any], closed: asyncio.Future[None]) -> None:
+    def _closed(self, protocol: Any, closed: asyncio.Future[None]) -> None:
         import aiohttp
 
         if not closed.cancelled():
             # Else it would be said that nobody asked for it.
             closed.exception()
-        connection = protocol()
-        answer = None if connection is None else self._answers[connection]()
+        known = self._answers.pop(protocol, None)
+        answer = None if known is None else known()
         if answer is None or answer.content.is_eof() or answer.content.exception() is not None:
             return
         answer.content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
@@ -193,6 +218,7 @@ class Connections:
         if loop is not self._loop:
             # Those of another loop, maybe of the process that this was forked from, are not ours.
             self._loop, self._sessions = loop, {}
+            self._places, self._answers = {}, {}
         through = proxy if proxy is not None and proxy.is_socks else None
         if through not in self._sessions:
             self._sessions[through] = aiohttp.ClientSession(
@@ -200,9 +226,7 @@ class Connections:
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("User-Agent",),
-                read_bufsize=_MOST_KEPT,
-                max_line_size=_MOST_HEAD,
-                max_field_size=_MOST_HEAD,
+                **_PARSER,
             )
         return self._sessions[through]
 
@@ -278,7 +302,7 @@ class Connections:
 
     async def aclose(self) -> None:
         """Close them all."""
-        sessions, self._sessions = list(self._sessions.values()), {}
+        sessions, self._sessions, self._places = list(self._sessions.values()), {}, {}
         for session in sessions:
             await session.close()
 
@@ -325,7 +349,7 @@ class _Body:
     most: bytes that it may have.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, most: int | None) -> None:
+    def __init__(self, response: aiohttp.ClientResponse | DirectAnswer, most: int | None) -> None:
         self._content = response.content
         self._most = most
         self._size = 0
@@ -349,7 +373,7 @@ class _Body:
 class HttpAnswer:
     """An answer as aiohttp holds it. headers: by their names in any case."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse | DirectAnswer) -> None:
         self._response = response
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
