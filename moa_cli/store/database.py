@@ -159,7 +159,8 @@ def _connect(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> C
             tell, "another process is writing to the history; waiting for it"
         )
     try:
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        # Another process may be making the file right now.
+        (pages,) = connection.patiently("PRAGMA page_count").fetchone()
         # Only a new file can take these settings.
         new = () if pages else (f"page_size = {_PAGE_BYTES}", "auto_vacuum = INCREMENTAL")
         for pragma in (

@@ -301,8 +301,8 @@ class Connection(sqlite3.Connection):
     patience = 30.0
     waiting: Callable[[], None] | None = None
 
-    def patiently(self, statement: str) -> None:
-        """Carry out a statement that needs a lock; wait for the lock.
+    def patiently(self, statement: str) -> sqlite3.Cursor:
+        """Carry out a statement that needs a lock; wait for the lock. Returns its result.
 
         SQLite's own wait is short, so that Ctrl-C works. Raises sqlite3.Error, also if the lock is
         not free within `patience`.
@@ -311,8 +311,7 @@ class Connection(sqlite3.Connection):
         told = False
         while True:
             try:
-                self.execute(statement)
-                return
+                return self.execute(statement)
             except sqlite3.OperationalError as error:
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or time.monotonic() - began >= self.patience:

@@ -4,6 +4,7 @@ the upstream could not tell is estimated, and marked so."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,22 @@ from tests.support.upstream import Reply, Request, Upstream
 
 WORDS = Reply(text="one two three four")
 PRICES = {f"lab:{name}": Price(1.0, 2.0) for name in ("a", "b", "c", "agg", "second")}
+
+
+def all_asked(upstream: Upstream, **replies: Reply) -> threading.Event:
+    """Have each of these models reply so; set once all of them have been asked."""
+    asked_all = threading.Event()
+    asked: set[str] = set()
+
+    def answer(request: Request) -> Reply:
+        asked.add(request.model)
+        if asked == replies.keys():
+            asked_all.set()
+        return replies[request.model]
+
+    for model in replies:
+        upstream.always(model, answer)
+    return asked_all
 
 
 def play(
@@ -164,9 +181,8 @@ def test_an_attempt_that_ended_before_its_first_token_was_begun_and_counts(
 
 
 def test_a_straggler_that_is_not_waited_for_is_estimated(upstream: Upstream) -> None:
-    upstream.always("*", WORDS)
-    upstream.always("b", Reply(chunks=["x "] * 5, stall_after=3))
-    upstream.always("c", Reply(delay=60))
+    stalled, late = Reply(chunks=["x "] * 5, stall_after=3), Reply(delay=60)
+    upstream.always("*", replace(WORDS, after=all_asked(upstream, b=stalled, c=late)))
     turn = play(upstream, mixture("a", "b", "c"), control=Control())
     check(turn, upstream)
     by_model = {call.model: call.usage for call in turn.ledger}
@@ -180,8 +196,8 @@ def test_a_cancelled_turn_is_charged_for_what_was_begun(upstream: Upstream, name
     import moa_cli.core.events
 
     # Not before the other call has reached the upstream.
-    upstream.always("*", Reply(text="one two three four", delay=0.1))
-    upstream.always("b", Reply(chunks=["x "] * 9, pause=0.05))
+    reached = all_asked(upstream, b=Reply(chunks=["x "] * 9, pause=0.05))
+    upstream.always("*", Reply(text="one two three four", after=reached))
     upstream.always("agg", Reply(chunks=["x "] * 50, pause=0.02))
     turn = play(upstream, mixture("a", "b"), cancel_at=getattr(moa_cli.core.events, name))
     upstream.wait_for(lambda: upstream.in_flight == 0)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.bodies import described_body
-from tests.support.command import Moa
+from tests.support.command import PATIENCE, Moa
 from tests.support.environments import others_environment
 from tests.support.server import chunks, serving
 from tests.support.upstream import Upstream
@@ -32,6 +32,13 @@ CHECKS = (
     "unsupported_method",
     "ignored_auth",
 )
+# A busy machine may not keep to the limits of a second that some cases set: that is a 504.
+SETTINGS = f"""\
+request-timeout = {PATIENCE}
+
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", 504]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +59,18 @@ def narrowed(described: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
+def patient(described: dict[str, Any]) -> dict[str, Any]:
+    """The description with limits of time that a busy machine keeps, too."""
+    limits = described["components"]["schemas"]["ChatRequest"]["properties"]["moa"]
+    [mixture] = [schema for schema in limits["anyOf"] if "properties" in schema]
+    for name in ("timeout", "stall", "first_token"):
+        [seconds] = [
+            schema for schema in mixture["properties"][name]["anyOf"] if "minimum" in schema
+        ]
+        seconds["minimum"] = PATIENCE
+    return described
+
+
 def all_at(upstream: Upstream) -> dict[str, str]:
     """An environment where each model that a case may name is at the upstream, or nowhere."""
     return {
@@ -62,7 +81,7 @@ def all_at(upstream: Upstream) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", [*WIRES, "others"])
 def test_2000_cases_find_no_fault(
     schemathesis: Path, moa: Moa, upstream: Upstream, tmp_path: Path, path: str
@@ -76,6 +95,7 @@ def test_2000_cases_find_no_fault(
         others = {name: of for name, of in whole["paths"].items() if name not in WIRES}
         whole["paths"] = others if path == "others" else {path: whole["paths"][path]}
         described.write_text(json.dumps(whole))
+        (tmp_path / "schemathesis.toml").write_text(SETTINGS)
         ran = subprocess.run(
             [
                 *(str(schemathesis), "run", str(described), "--url", server.root),
@@ -106,7 +126,7 @@ def test_2000_bodies_of_many_fields_are_answered_or_refused(moa: Moa, upstream: 
     dice = random.Random(7)
     statuses: Counter[int] = Counter()
     with serving(moa, env=all_at(upstream)) as server:
-        described = narrowed(server.get("/openapi.json").json())
+        described = patient(narrowed(server.get("/openapi.json").json()))
         known = described["paths"]["/v1/chat/completions"]["post"]["responses"]
         request = described["components"]["schemas"]["ChatRequest"]
         for _ in range(CASES):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from moa_cli.core.events import (
 from moa_cli.store.comparisons import Comparison, Contender
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
+from tests.support.command import PATIENCE
 from tests.support.recording import GOOD, LOST, RecorderAlone, events, record
 
 
@@ -272,11 +274,25 @@ def test_eight_processes_at_once_lose_no_turn(tmp_path: Path) -> None:
         )
         for n in range(8)
     ]
-    assert [writer.wait(100) for writer in writers] == [0] * 8
+    assert [writer.wait(4 * PATIENCE) for writer in writers] == [0] * 8
     store = Store.open(file)
     titles = {conversation.title for conversation in store.conversations(limit=1000)}
     store.close()
     assert titles == {f"{process}-{number}" for process in range(8) for number in range(50)}
+
+
+def test_a_file_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    # Longer than SQLite itself waits.
+    release = threading.Timer(0.6, lambda: other.execute("ROLLBACK"))
+    release.start()
+    store = Store.open(file)
+    assert list(store.conversations()) == []
+    store.close()
+    release.join()
+    other.close()
 
 
 SLOW = """

@@ -67,7 +67,7 @@ __all__ = [
 LAB_KEY = "lab-key-0123456789"
 _E = TypeVar("_E")
 # Retries without a wait worth mentioning.
-AT_ONCE = Limits(first_delay=0.001, longest_wait=1.0)
+AT_ONCE = Limits(first_delay=0.001, longest_wait=4.0)
 
 
 def lab(model: str, **settings: object) -> dict[str, Any]:

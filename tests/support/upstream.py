@@ -135,6 +135,7 @@ class Upstream:
         self._always: dict[str, Reply | Callable[[Request], Reply]] = {}
         self._active: set[Request] = set()
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._looking: dict[threading.Event, asyncio.Task[None]] = {}
         self._ready = threading.Event()
 
     def enqueue(self, model: str, *replies: Reply) -> None:
@@ -205,7 +206,10 @@ class Upstream:
         for task, writer in self._connections.items():
             writer.transport.abort()
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        for looking in self._looking.values():
+            looking.cancel()
+        ended = (*self._connections, *self._looking.values())
+        await asyncio.gather(*ended, return_exceptions=True)
         await asyncio.sleep(0)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -241,6 +245,17 @@ class Upstream:
                 return queue.popleft()
         reply = self._always.get(model) or self._always.get("*") or Reply()
         return reply(request) if callable(reply) else reply
+
+    async def _until_set(self, event: threading.Event | None) -> None:
+        """Wait until another thread sets it; without one, for ever."""
+        if event is None:
+            await asyncio.Event().wait()
+        elif not event.is_set():
+            # Hundreds of replies may wait for the same one.
+            looking = self._looking.get(event)
+            if looking is None or looking.done():
+                looking = self._looking[event] = asyncio.create_task(_is_set(event))
+            await asyncio.shield(looking)
 
     def _settle(self, request: Request, *, gone: bool = False) -> None:
         if not request.finished:
@@ -324,7 +339,7 @@ class _Connection:
         """Send all of the reply; whether the connection may be used again."""
         await asyncio.sleep(reply.delay)
         if reply.after is not None:
-            await _until_set(reply.after)
+            await self.upstream._until_set(reply.after)
         if reply.refuse:
             self.settle(request)
             return False
@@ -334,7 +349,7 @@ class _Connection:
         for position, (frame, weight) in enumerate([*frames, (b"", 0)], 1):
             reach = request.sent + max(weight, 1)
             if reply.stall_after is not None and reach > reply.stall_after:
-                await _until_set(reply.go_on)
+                await self.upstream._until_set(reply.go_on)
             if reply.drop_after is not None and reach > reply.drop_after:
                 self.settle(request)
                 return False
@@ -361,11 +376,8 @@ class _Connection:
         await asyncio.sleep(0)
 
 
-async def _until_set(event: threading.Event | None) -> None:
-    """Wait until another thread sets it; without one, for ever."""
-    if event is None:
-        await asyncio.Event().wait()
-    while event is not None and not event.is_set():
+async def _is_set(event: threading.Event) -> None:
+    while not event.is_set():
         await asyncio.sleep(_POLL)
 
 
