@@ -66,6 +66,7 @@ ProviderConcurrency = Annotated[
 Plain = Annotated[bool | None, option_of(CONFIG_KEYS["plain"])]
 Live = Annotated[bool | None, option_of(CONFIG_KEYS["live"])]
 Save = Annotated[bool | None, option_of(CONFIG_KEYS["save"])]
+KeepTexts = Annotated[bool | None, option_of(CONFIG_KEYS["keep_texts"])]
 Continue = Annotated[
     bool, Option("-c", "--continue", help="Go on with the last conversation and its own settings.")
 ]

@@ -25,7 +25,10 @@ app = deferred(
             "batch_merge:merge",
             "Put the outputs of a batch's shards together into one file.",
         ),
-        "compare": ("compare:compare", "Choose between answers without knowing whose they are."),
+        "compare": (
+            "compare.choose:compare",
+            "Choose between answers without knowing whose they are.",
+        ),
         "setup": (
             "setup:setup",
             "Find keys and model servers, try a mixture of their models, and make it the default.",

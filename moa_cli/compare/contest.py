@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
+from moa_cli.core.answers import boxed, stated
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Clients
+from moa_cli.core.final_answer import answer_key
 from moa_cli.core.outcomes import REFUSED, losses, refusal_of
+from moa_cli.core.sanitize import sanitize
 from moa_cli.core.stream import deliver
 from moa_cli.engine import Limits, run_turn
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import to_table
 from moa_cli.store.comparisons import Contender
+
+# Characters of a final answer that is told beside the answers.
+_LONGEST_FINAL = 60
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,50 @@ class ArmAnswer:
         )
 
 
+@dataclass(frozen=True)
+class ShownAnswer:
+    """One answer as it is shown, and by which arms it was given. first: the place of the first of
+    these among all arms, in the order in which they are shown."""
+
+    given: tuple[ArmAnswer, ...]
+    first: int
+
+    @property
+    def keys(self) -> str:
+        """A letter for each of its arms."""
+        return ascii_lowercase[self.first : self.first + len(self.given)]
+
+    @property
+    def letters(self) -> str:
+        """The same as they stand above the answer: `A`, or `A, B`."""
+        return ", ".join(self.keys.upper())
+
+
+def merged(there: Sequence[ArmAnswer]) -> list[ShownAnswer]:
+    """The answers as they are shown, each once: those that differ in white space alone are the
+    same. The order is that of the first arm of each."""
+    by_words: dict[str, list[ArmAnswer]] = {}
+    for answer in there:
+        by_words.setdefault(" ".join(sanitize(answer.reply).split()), []).append(answer)
+    shown: list[ShownAnswer] = []
+    for given in by_words.values():
+        before = shown[-1].first + len(shown[-1].given) if shown else 0
+        shown.append(ShownAnswer(tuple(given), before))
+    return shown
+
+
+def same_final_answers(shown: Sequence[ShownAnswer]) -> list[tuple[str, list[ShownAnswer]]]:
+    """Which answers come to the same: the final answer that they state or put into a box, in the
+    words of the first, and the answers that do. A number in passing is no final answer."""
+    found: dict[Hashable, tuple[str, list[ShownAnswer]]] = {}
+    for answer in shown:
+        text = sanitize(answer.given[0].reply)
+        said = boxed(text) or stated(text)
+        if said and len(said) <= _LONGEST_FINAL:
+            found.setdefault(answer_key(said), (said, []))[1].append(answer)
+    return [(said, answers) for said, answers in found.values() if len(answers) > 1]
+
+
 async def answers(
     arms: Sequence[Arm], item: Item, clients: Clients, limits: Limits, ended: Callable[[Turn], None]
 ) -> list[ArmAnswer]:
@@ -65,7 +116,7 @@ async def answers(
 
     ended: called as soon as an arm's turn has ended.
     """
-    conversation = Conversation(before=item.before).ask(item.turns[0])
+    conversation = item.ask(Conversation(before=item.before), 0)
 
     async def answer(arm: Arm) -> ArmAnswer:
         turn = await deliver(run_turn(arm.profile, conversation, clients, limits=limits))

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import permutations
 from random import Random
 from typing import Any
 
@@ -61,16 +61,20 @@ class Strength:
 class LeaderboardRow:
     """An arm of a profile with certain settings, over all choices that it was part of.
 
-    points: 1 for a win, 0 for a loss; a tie shares the point among all. chances: of being chosen,
-    if each answer were as good. usage, seconds: summed. strength, against: None and empty unless
-    `with_pairs` tells them.
+    wins: how often its answer was chosen. shared: how many of them with others that gave the same
+    answer. none_good: how many of the ties because no answer was good. points: a choice gives one,
+    to the chosen answer; a tie shares it among the answers that were shown, and arms that gave the
+    same answer share what it gets. chances: the points to expect if each answer were as good.
+    usage, seconds: summed. strength, against: None and empty unless `with_pairs` tells them.
     """
 
     arm: str
     profile: str
     settings: str
     wins: int = 0
+    shared: int = 0
     ties: int = 0
+    none_good: int = 0
     points: list[float] = field(default_factory=list)
     chances: list[float] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -119,7 +123,9 @@ class LeaderboardRow:
             "settings": self.settings,
             "compared": self.compared,
             "wins": self.wins,
+            "shared_wins": self.shared,
             "ties": self.ties,
+            "none_good": self.none_good,
             "win_rate": rate.value,
             "standard_error": rate.standard_error,
             "low": interval.low if interval else None,
@@ -136,17 +142,20 @@ class LeaderboardRow:
 
 def leaderboard(comparisons: Iterable[Comparison]) -> list[LeaderboardRow]:
     """The best win rate first."""
-    found: dict[tuple[str, str, str], LeaderboardRow] = {}
+    found: dict[ArmName, LeaderboardRow] = {}
     for comparison in comparisons:
+        tied, winners = comparison.winner is None, comparison.winners
+        arms_of_answer = Counter(comparison.answers)
         for place, contender in enumerate(comparison.contenders):
-            name = (contender.arm, contender.profile, contender.settings)
-            standing = found.setdefault(name, LeaderboardRow(*name))
-            tied = comparison.winner is None
-            won = comparison.winner == place
+            standing = found.setdefault(contender.name, LeaderboardRow(*contender.name))
+            won = place in winners
             standing.wins += won
+            standing.shared += won and len(winners) > 1
             standing.ties += tied
-            chance = 1 / len(comparison.contenders)
-            standing.points.append(chance if tied else float(won))
+            standing.none_good += comparison.none_good
+            same = arms_of_answer[comparison.answers[place]]
+            chance = 1 / (len(arms_of_answer) * same)
+            standing.points.append(chance if tied else won / same)
             standing.chances.append(chance)
             standing.usage += contender.usage
             standing.seconds += contender.seconds
@@ -173,19 +182,19 @@ def with_pairs(
 def _pairs(
     comparisons: Iterable[Comparison],
 ) -> tuple[Counter[tuple[ArmName, ArmName]], Counter[tuple[ArmName, ArmName]]]:
-    """How often an arm was chosen where another was offered, and how often neither was better. What
-    two arms are to each other where a third was chosen is not known."""
+    """How often an arm was chosen where another was offered, and how often neither was better: a
+    tie, or the same answer. What two arms are to each other where a third was chosen is not
+    known."""
     wins: Counter[tuple[ArmName, ArmName]] = Counter()
     ties: Counter[tuple[ArmName, ArmName]] = Counter()
     for comparison in comparisons:
-        names = [(it.arm, it.profile, it.settings) for it in comparison.contenders]
-        if comparison.winner is None:
-            for first, second in combinations(names, 2):
-                ties[first, second] += 1
-                ties[second, first] += 1
-        else:
-            winner = names[comparison.winner]
-            wins.update((winner, name) for name in names if name != winner)
+        names = [contender.name for contender in comparison.contenders]
+        for first, second in permutations(range(len(names)), 2):
+            share = comparison.share_better(first, second)
+            if share == 1.0:
+                wins[names[first], names[second]] += 1
+            elif share == 0.5:
+                ties[names[first], names[second]] += 1
     return wins, ties
 
 

@@ -354,6 +354,10 @@ class Config:
         ),
     ] = 32768
     save: Annotated[bool, Key("keep conversations (see `moa history`)")] = True
+    keep_texts: Annotated[
+        bool,
+        Key("keep the prompts and answers of `moa compare` with what you choose, for its judges"),
+    ] = False
     plain: Annotated[bool, Key("show the reply as raw text, not as drawn Markdown")] = False
     compact: Annotated[bool, Key("fold each layer into one line")] = False
     live: Annotated[bool, Key("draw progress live; otherwise print it as plain lines")] = True

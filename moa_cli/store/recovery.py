@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moa_cli.core import paths
@@ -150,9 +150,10 @@ def recover(store: Store, source: Path, tell: Callable[[SalvageProgress], None])
             with store.connection(writing=True) as target, store_errors():
                 _add_spending(target, rows, source)
             there = store.comparisons.since()
-            for comparison in rows.comparisons.since():
+            for comparison in rows.comparisons.since(texts=True):
                 # A comparison without contenders is of no use.
-                if len(comparison.contenders) > 1 and comparison not in there:
+                known = replace(comparison, texts=None) in there
+                if len(comparison.contenders) > 1 and not known:
                     store.comparisons.add(comparison)
         finally:
             rows.close()

@@ -255,6 +255,7 @@ def _value(data: bytes, place: int, kind: int) -> tuple[Any, int]:
 
 _TEXT, _NUMBER, _KEPT, _NOTHING = str, (int, float), (str, bytes), type(None)
 _DAY, _ID = re.compile(r"\d{4}-\d\d-\d\d"), re.compile("[a-z0-9]{10}")
+_WORDS = re.compile("details|texts")
 _DOOMED, _JSON = re.compile("doomed"), re.compile(r"\{.*", re.DOTALL)
 # What the columns of each table hold: values of a type, or texts that match a pattern. Rows of the
 # first tables have no numbers, since these tables are WITHOUT ROWID.
@@ -272,6 +273,7 @@ _NUMBERED: dict[str, Row] = {
     "proposals": (int, int, int, _KEPT),
     "turns": (_NOTHING, _TEXT, _NUMBER, int, _TEXT, _TEXT, _TEXT, _TEXT, *(object,) * 3),
     "comparisons": (_NOTHING, _NUMBER, (int, _NOTHING)),
+    "comparison_words": (int, _WORDS, _KEPT),
     "notes": (int, _JSON),
     "parts": (int, int, _KEPT),
 }

@@ -287,6 +287,16 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     f"""
     CREATE INDEX IF NOT EXISTS turns_with_summary ON turns (id) WHERE {HAS_SUMMARY};
     """,
+    # What is said of a comparison beside its numbers, packed like proposals: `details` (a note,
+    # which answers were the same), and `texts` (prompt and answers), where the user allowed it.
+    """
+    CREATE TABLE IF NOT EXISTS comparison_words (
+        comparison_id INTEGER NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
+        kind TEXT NOT NULL,
+        packed BLOB NOT NULL,
+        PRIMARY KEY (comparison_id, kind)
+    );
+    """,
 )
 
 

@@ -350,6 +350,14 @@ class Store(Reader):
                 seconds = upkeep.seconds_to_wipe(self._connection)
             return upkeep.work(self._connection, seconds=seconds)
 
+    def delete_comparisons(self, numbers: Iterable[int], *, texts_only: bool) -> PendingUpkeep:
+        """Delete comparisons, or only their prompts and answers, and wipe their words from the
+        file. Returns what is left for `upkeep` to do."""
+        with store_errors():
+            self.comparisons.delete(numbers, texts_only=texts_only)
+            upkeep.wipe_traces(self._connection)
+            return upkeep.work(self._connection, seconds=upkeep.seconds_to_wipe(self._connection))
+
     def leftover(self) -> PendingUpkeep:
         """What is left to be wiped or packed."""
         with store_errors():

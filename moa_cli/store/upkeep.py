@@ -85,6 +85,14 @@ def doom(connection: Connection, identities: Sequence[str], turns: Sequence[int]
         connection.execute("PRAGMA foreign_keys = ON")
 
 
+def wipe_traces(connection: Connection) -> None:
+    """Have `work` remove what rows outside of conversations, just deleted, left in unused parts of
+    the file. Raises sqlite3.Error."""
+    with immediate(connection):
+        _add(connection, _REWRITE)
+        _add(connection, _EMPTY_LOG)
+
+
 def leftover(connection: Connection) -> PendingUpkeep:
     """What is still to be done. Raises sqlite3.Error."""
     with transaction(connection, "DEFERRED"):

@@ -100,6 +100,7 @@ EXPLAINED = {
     "--profile": CONFIG_KEYS["profile"],
     "--concurrency": CONFIG_KEYS["concurrency"],
     "--save": CONFIG_KEYS["save"],
+    "--keep-texts": CONFIG_KEYS["keep_texts"],
     "--plain": CONFIG_KEYS["plain"],
     "--live": CONFIG_KEYS["live"],
     "--compact": CONFIG_KEYS["compact"],

@@ -404,3 +404,124 @@ def test_two_at_once_lose_no_choice(moa: Moa) -> None:
                 terminal.send("t")
         assert (first.wait(), second.wait()) == (0, 0)
     assert {value["compared"] for value in results(moa).values()} == {4}
+
+
+def say_the_same(upstream: Upstream, *models: str, text: str = "Four,\n  it is.") -> None:
+    """Have these models give one answer, each with white space of its own."""
+    for number, model in enumerate(models):
+        upstream.always(model, Reply(text=text.replace(" ", " " * (number + 1)) + "\n" * number))
+
+
+def test_equal_answers_are_shown_once_and_chosen_together(moa: Moa, upstream: Upstream) -> None:
+    say_the_same(upstream, "a", "b")
+    moa.profile("third", aggregator="agg", rounds=0)
+    moa.profile("solo", aggregator="a", rounds=0)
+    with moa.terminal("compare", "2+2?", "--profiles", "solo,other,third", rows=60) as terminal:
+        asked(terminal)
+        before = text_of(terminal)
+        assert before.count("Four,") == 1
+        [pair] = re.findall(r"── (\w, \w) ──\n+Four,[^─]*\(2 arms gave this answer\)", before)
+        same = pair.lower().split(", ")
+        assert f"{same[0]}={same[1]}" in before
+        # Either letter chooses both.
+        terminal.send(same[1])
+        assert terminal.wait() == 0
+        after = text_of(terminal)
+    assert len(re.findall(r"mixture .*chosen +(?:solo|other)", after)) == 2
+    assert not re.search(r"chosen +third", after)
+    found = results(moa)
+    solo, other, third = (found["mixture", name] for name in ("solo", "other", "third"))
+    for row in (solo, other):
+        # Two answers were shown; two arms share the point of one of them.
+        assert (row["wins"], row["shared_wins"], row["win_rate"], row["chance"]) == (
+            1,
+            1,
+            0.5,
+            0.25,
+        )
+    assert (third["wins"], third["win_rate"], third["chance"]) == (0, 0, 0.5)
+    pairs = {
+        pair["profile"]: (pair["wins"], pair["losses"], pair["ties"]) for pair in solo["against"]
+    }
+    assert pairs == {"other": (0, 0, 1), "third": (1, 0, 0)}
+    assert re.search(r"wins +shared +ties", moa.run("compare", "--results").text)
+
+
+def test_where_all_answers_are_equal_nothing_is_asked(moa: Moa, upstream: Upstream) -> None:
+    say_the_same(upstream, "agg", "b")
+    moa.profile("third", aggregator="agg", rounds=0)
+    with moa.terminal("compare", "2+2?", "--profiles", "other,third") as terminal:
+        assert terminal.wait() == 0
+        shown = text_of(terminal)
+    assert "all 2 arms gave this answer: counted as a tie" in shown
+    assert ASK not in shown
+    assert [(row["wins"], row["ties"], row["win_rate"]) for row in results(moa).values()] == [
+        (0, 1, 0.5)
+    ] * 2
+
+
+def test_equal_final_answers_are_told(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("a", Reply(text="Two pairs. The answer is **4**."))
+    upstream.always("b", Reply(text=r"Counting gives \boxed{4.0}"))
+    upstream.always("agg", Reply(text="There are 4 of them, I think."))
+    moa.profile("solo", aggregator="a", rounds=0)
+    moa.profile("third", aggregator="agg", rounds=0)
+    with moa.terminal("compare", "2+2?", "--profiles", "solo,other,third") as terminal:
+        asked(terminal)
+        stated = sorted((letter_of(terminal, "Two"), letter_of(terminal, "Counting")))
+        names = " and ".join(map(str.upper, stated))
+        assert re.search(rf"the same final answer in {names}: 4", text_of(terminal))
+        terminal.send("q")
+        assert terminal.wait() == 0
+
+
+def test_a_note_is_kept_with_the_choice(moa: Moa) -> None:
+    with moa.terminal("compare", "p", "p2", "--profiles", "one,other", rows=60) as terminal:
+        asked(terminal)
+        terminal.send("w")
+        terminal.wait_for("note:")
+        terminal.send("shorter,\x1b[31m and wärmer\r")
+        asked(terminal, 2)
+        terminal.send("a")
+        asked(terminal, 3)
+        assert "note: shorter, and wärmer" in text_of(terminal)
+        terminal.send("w")
+        terminal.wait_for(lambda: text_of(terminal).count("note:") == 3)
+        terminal.send("\x03")
+        assert terminal.wait() == 130
+        assert terminal.modes_before == terminal.modes_after
+    assert sum(row["wins"] for row in results(moa).values()) == 1
+
+
+def test_none_good_is_a_tie_that_is_told(moa: Moa) -> None:
+    chosen(moa, key="0")
+    for row in results(moa).values():
+        assert (row["ties"], row["none_good"], row["win_rate"]) == (1, 1, 0.5)
+    assert "none good" in moa.run("compare", "--results").text
+
+
+def test_prompts_and_answers_are_kept_only_where_that_is_allowed(moa: Moa) -> None:
+    file = moa.state.parent / "data" / "conversations.db"
+    assert "kept without prompts and answers" in text_of(chosen(moa))
+    assert b"berries" not in file.read_bytes()
+    assert "kept, with prompts and answers" in text_of(chosen(moa, "--keep-texts"))
+    assert file.stat().st_mode & 0o077 == 0
+    moa.run("config", "set", "keep_texts", "true")
+    assert "kept, with prompts and answers" in text_of(chosen(moa))
+    assert "kept without" in text_of(chosen(moa, "--no-keep-texts"))
+    with moa.terminal("compare", "p", "--keep-texts", "--no-save", columns=120) as terminal:
+        assert terminal.wait() == 2
+        assert "--keep-texts: nothing is saved" in text_of(terminal)
+
+
+def test_an_image_of_a_prompt_is_sent(moa: Moa, upstream: Upstream) -> None:
+    url = "data:image/png;base64,iVBORw0KGgo="
+    image = {"type": "image_url", "image_url": {"url": url}}
+    content = [{"type": "text", "text": "what is it?"}, image]
+    row = {"messages": [{"role": "user", "content": content}]}
+    (moa.folder / "p.jsonl").write_text(json.dumps(row))
+    with moa.terminal("compare", "-f", "p.jsonl", "--profiles", "one,other") as terminal:
+        asked(terminal)
+        terminal.send("q")
+        assert terminal.wait() == 0
+    assert url in json.dumps(upstream.chats("b")[0].messages)

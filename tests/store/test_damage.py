@@ -334,7 +334,7 @@ def test_the_commands_tell_what_they_find_and_bring_back(moa: Moa) -> None:
     assert moa.run("history", "recover").err == (
         "moa: nothing to recover: the history is sound, and no damaged file was put aside\n"
     )
-    damage(data, 6, 4)
+    damage(data, 6, 5)
     ran = moa.run("history", "check")
     assert ran.code == 1
     assert "the history is damaged" in ran.err

@@ -1,7 +1,8 @@
-"""What a person chose in `moa compare`, as the yardstick of judges.
+"""What a person chose in `moa compare`, as the yardstick of judges: which of two arms wins, and how
+often.
 
-No prompt and no answer of a choice is kept, so a judge cannot be asked the same. What can be
-compared is which of two arms wins, and how often.
+The person saw other answers than the judges of a run. `compare.judging` has judges decide on the
+same answers, where these were kept.
 """
 
 from __future__ import annotations
@@ -43,32 +44,28 @@ def chosen_pairs(
 
     profile: the name of the run's; choices between arms of others are left out.
     """
-    places = [_places(comparison, profile) for comparison in comparisons]
+    made = list(comparisons)
     found = []
     for first, second in combinations(arms, 2):
-        chosen = mean_of(_points(places, first, second))
+        chosen = mean_of(_points(made, profile, first, second))
         told = {judge: panel.share_better(judge, first, second) for judge in panel.values}
         if chosen.n and all(mean.n for mean in told.values()):
             found.append(ChosenPair(first, second, chosen, told))
     return found
 
 
-def _places(comparison: Comparison, profile: str) -> tuple[dict[str, int], int | None]:
-    arms = {
-        contender.arm: place
-        for place, contender in enumerate(comparison.contenders)
-        if contender.profile == profile
-    }
-    return arms, comparison.winner
-
-
 def _points(
-    places: Iterable[tuple[Mapping[str, int], int | None]], first: str, second: str
+    comparisons: Iterable[Comparison], profile: str, first: str, second: str
 ) -> Iterator[float]:
-    """1 where the first was chosen, 0 where the second was; a choice of a third tells nothing."""
-    for arms, winner in places:
-        if first in arms and second in arms:
-            if winner is None:
-                yield _EVEN
-            elif winner in (arms[first], arms[second]):
-                yield float(winner == arms[first])
+    """1 where the first was chosen, 0 where the second was, a half where neither is better; a
+    choice of a third tells nothing."""
+    for comparison in comparisons:
+        places = {
+            contender.arm: place
+            for place, contender in enumerate(comparison.contenders)
+            if contender.profile == profile
+        }
+        if first in places and second in places:
+            share = comparison.share_better(places[first], places[second])
+            if share is not None:
+                yield share

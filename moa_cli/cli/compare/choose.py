@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option
 
 from moa_cli.cli import wiring
+from moa_cli.cli.compare.results import leaderboard_lines, print_results
 from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.options import (
     ARMS_HELP,
     Best,
+    KeepTexts,
     Live,
     Plain,
     Save,
@@ -28,35 +29,34 @@ from moa_cli.cli.options import (
     max_cost_option,
     split_names,
     takes_profile,
-    time_ago,
     typed_or,
 )
-from moa_cli.cli.output import output_width, print_json, print_lines, say
-from moa_cli.cli.saving import open_books, open_store
+from moa_cli.cli.output import output_width, print_lines, say
+from moa_cli.cli.saving import open_books
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.money import cost_text, usd
+from moa_cli.core.money import cost_text
 from moa_cli.core.outcomes import cut_lines, cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.core.text_files import holds_bytes
 from moa_cli.profile import Overrides, Profile
-from moa_cli.terminal.tty import can_redraw
+from moa_cli.terminal.tty import can_redraw, folded
 
 if TYPE_CHECKING:
     from moa_cli.bench.data.items import Item
     from moa_cli.bench.run.arms import Arm
-    from moa_cli.bench.scoring.means import Mean
-    from moa_cli.bench.scoring.statistics import ConfidenceInterval
-    from moa_cli.compare.contest import ArmAnswer
-    from moa_cli.compare.leaderboard import LeaderboardRow
+    from moa_cli.compare.contest import ArmAnswer, ShownAnswer
     from moa_cli.core.conversation import Turn
     from moa_cli.engine import Limits
     from moa_cli.store.accounts import Records
     from moa_cli.store.comparisons import Comparison
 
-# T, s and q are other keys.
+# Other keys, behind the letters of answers.
 _MOST_ARMS = ascii_lowercase.index("q")
-_TIE, _SKIP, _LEAVE = "t", "s", ("q", "\x04")
+_TIE, _NONE_GOOD, _SKIP, _NOTE, _LEAVE = "t", "0", "s", "w", ("q", "\x04")
+_KEYS = f"{_TIE}: tie, {_NONE_GOOD}: none good, {_SKIP}: skip, {_NOTE}: note, {_LEAVE[0]}: quit"
+# Characters.
+_LONGEST_NOTE = 2_000
 
 
 @takes_profile
@@ -102,6 +102,7 @@ def compare(
         str | None, Option(metavar="SPAN", help="With --results: not older than, such as 7d.")
     ] = None,
     save: Save = None,
+    keep_texts: KeepTexts = None,
     plain: Plain = None,
     live: Live = None,
 ) -> None:
@@ -109,7 +110,7 @@ def compare(
     if results:
         if prompts or file is not None:
             raise UsageError("--results takes no prompts", hint="leave them out")
-        _print_results(since, json=json, pairs=pairs)
+        print_results(since, json=json, pairs=pairs)
         return
     if json or pairs or since is not None:
         raise UsageError("--pairs, --json and --since belong to --results")
@@ -126,10 +127,15 @@ def compare(
     compared = _arms(profile, kinds, best, names)
     items = _items(prompts or [], file)
     books = open_books(save=save)
+    if keep_texts and books.store is None:
+        raise UsageError(
+            "--keep-texts: nothing is saved", hint="leave out --no-save; see `save` in the settings"
+        )
     models = (model for arm in compared for model in arm.profile.models())
     for notice in wiring.providers().key_notices(models):
         say(notice)
     settings = wiring.config()
+    keeps_texts = typed_or(keep_texts, settings.keep_texts)
     budgets = accounts.budgets(settings, books.spending) + wiring.session_budget("shared")
     if max_cost is not None:
         budgets += (Budget(Cap("--max-cost", "usd", max_cost), "shared"),)
@@ -140,11 +146,17 @@ def compare(
         wiring.limits(concurrency, budgets, ledger),
         # Not for secrets: the order must only be unforeseen, and repeat with a seed.
         Random(seed),  # noqa: S311
+        keeps_texts=keeps_texts,
         plain=typed_or(plain, settings.plain or settings.accessible),
         live=typed_or(live, settings.moves),
     )
+    kept = "kept without prompts and answers (--keep-texts keeps them)"
+    if keeps_texts:
+        kept = "kept, with prompts and answers"
+    if books.store is None:
+        kept = "not kept"
     # Their names would tell which arms they are.
-    say(f"{len(compared)} arms, shown blind; what you choose is{' not' * (not books.store)} kept")
+    say(f"{len(compared)} arms, shown blind; what you choose is {kept}")
     raise Exit(comparing.run(_asked() if items is None else items))
 
 
@@ -211,14 +223,16 @@ def _asked() -> Iterator[Item]:
 class _Comparing:
     """The choices of one command.
 
-    random: of the order in which answers are shown. plain: show answers as raw text. live: draw
-    moving parts. chosen: so far. code: to exit with.
+    random: of the order in which answers are shown. keeps_texts: whether prompts and answers are
+    kept, too. plain: show answers as raw text. live: draw moving parts. chosen: so far. code: to
+    exit with.
     """
 
     arms: list[Arm]
     books: Records
     limits: Limits
     random: Random
+    keeps_texts: bool
     plain: bool
     live: bool
     chosen: list[Comparison] = field(default_factory=list)
@@ -256,11 +270,11 @@ class _Comparing:
             self.code = BUDGET
             return False
         if len(there) < 2:
-            print_lines(_revealed([], failed, None))
+            print_lines(_revealed([], failed))
             say("fewer than two answers: this prompt is not counted")
             self.code = FAILED
             return True
-        return self._choose(there, failed)
+        return self._choose(item, there, failed)
 
     async def _answers(self, item: Item) -> list[ArmAnswer]:
         from moa_cli.cli.bench.session import open_pool
@@ -291,41 +305,94 @@ class _Comparing:
                 finally:
                     view.close()
 
-    def _choose(self, there: list[ArmAnswer], failed: list[ArmAnswer]) -> bool:
+    def _choose(self, item: Item, there: list[ArmAnswer], failed: list[ArmAnswer]) -> bool:
+        from moa_cli.compare.contest import merged, same_final_answers
         from moa_cli.compare.leaderboard import leaderboard
-        from moa_cli.terminal.tty import single_keys
 
-        letters = ascii_lowercase[: len(there)]
+        shown = merged(there)
+        # As they stand on the screen: arms that gave the same answer are next to each other.
+        there = [answer for group in shown for answer in group.given]
         if failed:
             say(f"{plural(len(failed), 'arm')} failed, named after your choice")
-        with single_keys() as key:
-            for letter, answer in zip(letters, there, strict=True):
-                lines = _drawn(f"── {letter.upper()} ──", answer.reply, raw=self.plain)
-                if cut := cut_of(answer.turn):
-                    lines += [f"(the reply was {cut})", ""]
-                print_lines(lines)
-            keys = "/".join(letters)
-            sys.stdout.write(f"Which is best? [{keys}, t: tie, s: skip, q: quit] ")
-            sys.stdout.flush()
-            pressed = ""
-            while pressed not in (*letters, _TIE, _SKIP, *_LEAVE):
-                pressed = key().lower()
-        sys.stdout.write(f"{pressed if pressed.isprintable() else ''}\n")
-        if pressed in _LEAVE:
-            return False
-        winner = letters.index(pressed) if pressed in letters else None
-        if pressed != _SKIP:
-            self._keep(there, winner)
-        print_lines(_revealed(there, failed, winner))
-        if pressed != _SKIP:
-            print_lines(["", *_leaderboard_lines(leaderboard(self.chosen), output_width(80))])
+        for group in shown:
+            print_lines(self._answer_lines(group))
+        for said, groups in same_final_answers(shown):
+            names = " and ".join(group.letters for group in groups)
+            print_lines([one_line(f"the same final answer in {names}: {said}"), ""])
+        if len(shown) == 1:
+            say(f"all {len(there)} arms gave this answer: counted as a tie")
+            choice = _Choice(None)
+        else:
+            asked = self._asked_key(shown)
+            if asked is None:
+                return False
+            choice = asked
+        if not choice.skipped:
+            self._keep(item, there, shown, choice)
+        winners = () if choice.winner is None else shown[choice.winner].given
+        print_lines(_revealed(there, failed, winners))
+        if choice.note:
+            print_lines([one_line(f"note: {choice.note}", _LONGEST_NOTE)])
+        if not choice.skipped:
+            print_lines(["", *leaderboard_lines(leaderboard(self.chosen), output_width(80))])
         return True
 
-    def _keep(self, there: list[ArmAnswer], winner: int | None) -> None:
-        from moa_cli.store.comparisons import Comparison
+    def _answer_lines(self, group: ShownAnswer) -> list[str]:
+        lines = _drawn(f"── {group.letters} ──", group.given[0].reply, raw=self.plain)
+        if len(group.given) > 1:
+            lines += [f"({len(group.given)} arms gave this answer)", ""]
+        for cut in dict.fromkeys(cut_of(answer.turn) for answer in group.given):
+            if cut:
+                lines += [f"(the reply was {cut})", ""]
+        return lines
 
-        contenders = tuple(answer.contender() for answer in there)
-        comparison = Comparison(time.time(), contenders, winner)
+    def _asked_key(self, shown: Sequence[ShownAnswer]) -> _Choice | None:
+        """What the user chooses; None if they leave."""
+        places = {letter: place for place, group in enumerate(shown) for letter in group.keys}
+        letters = "/".join("=".join(group.keys) for group in shown)
+        note = ""
+        while True:
+            pressed = _pressed(
+                f"Which is best? [{letters}, {_KEYS}] ",
+                (*places, _TIE, _NONE_GOOD, _SKIP, _NOTE, *_LEAVE),
+            )
+            if pressed in _LEAVE:
+                return None
+            if pressed != _NOTE:
+                return _Choice(
+                    places.get(pressed),
+                    skipped=pressed == _SKIP,
+                    none_good=pressed == _NONE_GOOD,
+                    note="" if pressed == _SKIP else note,
+                )
+            note = _asked_note(note)
+
+    def _keep(
+        self,
+        item: Item,
+        there: Sequence[ArmAnswer],
+        shown: Sequence[ShownAnswer],
+        choice: _Choice,
+    ) -> None:
+        from moa_cli.store.comparisons import ComparedTexts, Comparison
+
+        numbers = tuple(number for number, group in enumerate(shown) for _ in group.given)
+        texts = None
+        if self.keeps_texts:
+            texts = ComparedTexts(
+                item.turns[0],
+                tuple(answer.reply for answer in there),
+                tuple((message.role, message.content) for message in item.before),
+            )
+        comparison = Comparison(
+            time.time(),
+            tuple(answer.contender() for answer in there),
+            None if choice.winner is None else numbers.index(choice.winner),
+            numbers if len(shown) < len(there) else (),
+            none_good=choice.none_good,
+            note=choice.note,
+            texts=texts,
+        )
         self.chosen.append(comparison)
         if self.books.store is None:
             return
@@ -334,6 +401,47 @@ class _Comparing:
         except StoreError as error:
             say(f"this choice is not kept: {error.message}")
             self.books = replace(self.books, store=None)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What the user said of the answers. winner: the number of the best one as shown; None for a
+    tie. For the rest see `Comparison`."""
+
+    winner: int | None
+    skipped: bool = False
+    none_good: bool = False
+    note: str = ""
+
+
+def _pressed(question: str, keys: Sequence[str]) -> str:
+    """The first of these keys that is pressed, in lower case. Raises KeyboardInterrupt."""
+    from moa_cli.terminal.tty import single_keys
+
+    with single_keys() as key:
+        sys.stdout.write(folded(question.rstrip(), sys.stdout) + " ")
+        sys.stdout.flush()
+        pressed = ""
+        while pressed not in keys:
+            pressed = key().lower()
+    sys.stdout.write(f"{pressed if pressed.isprintable() else ''}\n")
+    sys.stdout.flush()
+    return pressed
+
+
+def _asked_note(before: str) -> str:
+    """What the user writes to their choice; what they wrote before, if the input ends, or is no
+    text. An empty line takes it back. Raises KeyboardInterrupt."""
+    sys.stdout.write("note: ")
+    sys.stdout.flush()
+    line = sys.stdin.readline()
+    if not line:
+        sys.stdout.write("\n")
+        return before
+    if holds_bytes(line):
+        say("that is not UTF-8 text, and was not taken")
+        return before
+    return " ".join(sanitize(line).split())[:_LONGEST_NOTE]
 
 
 def _drawn(head: str, text: str, *, raw: bool) -> list[str]:
@@ -354,11 +462,11 @@ def _drawn(head: str, text: str, *, raw: bool) -> list[str]:
 
 
 def _revealed(
-    there: Sequence[ArmAnswer], failed: Sequence[ArmAnswer], winner: int | None
+    there: Sequence[ArmAnswer], failed: Sequence[ArmAnswer], winners: Sequence[ArmAnswer] = ()
 ) -> list[str]:
     """Which arms gave the answers, in the order in which they were shown, and which gave none.
 
-    winner: the place of the chosen one.
+    winners: those that gave the chosen one.
     """
     from moa_cli.terminal.table import Column, table_lines
 
@@ -369,7 +477,7 @@ def _revealed(
             Column("arm", [answer.arm.name for answer in there], widest=40),
             Column("cost", [cost_text(answer.turn.usage) for answer in there], right=True),
             Column("seconds", [f"{answer.turn.seconds:.1f}" for answer in there], right=True),
-            Column("", ["chosen" if place == winner else "" for place in range(len(there))]),
+            Column("", ["chosen" if answer in winners else "" for answer in there]),
             Column("profile", [answer.arm.profile.name for answer in there]),
         ]
         lines = table_lines(columns, output_width(80))
@@ -381,120 +489,3 @@ def _revealed(
         arm = answer.arm
         lines.append(one_line(f"{arm.name} ({arm.profile.name}) failed: {answer.trouble}"))
     return lines
-
-
-def _print_results(since: str | None, *, json: bool, pairs: bool) -> None:
-    """Print the table over all choices that were kept. since: a span such as `7d`."""
-    from moa_cli.compare.leaderboard import leaderboard, with_pairs
-
-    comparisons = open_store(to_read=True).comparisons
-    made = comparisons.since(time_ago(since))
-    found = leaderboard(made)
-    if json or pairs:
-        found = with_pairs(found, made)
-    if comparisons.unsound:
-        say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
-    if json:
-        print_json([standing.to_dict() for standing in found])
-    elif found:
-        print_lines(_leaderboard_lines(found, output_width()))
-        if pairs:
-            print_lines(_pair_lines(found, output_width()))
-    else:
-        say("nothing was chosen yet")
-
-
-def _leaderboard_lines(found: Sequence[LeaderboardRow], width: int) -> list[str]:
-    """A table. width: in cells."""
-    from moa_cli.terminal.table import Column, table_lines
-
-    names = _profile_names(found)
-    seconds = [f"{row.seconds / row.compared:.1f}" for row in found]
-    columns = [
-        Column("arm", [row.arm for row in found], widest=40),
-        Column("compared", [f"{row.compared:,}" for row in found], right=True, spare=1),
-        Column("wins", [f"{row.wins:,}" for row in found], right=True),
-        Column("ties", [f"{row.ties:,}" for row in found], right=True, spare=2),
-        Column("win rate", [_rate(row.win_rate) for row in found], right=True),
-        Column("cost/win", [_cost(row) for row in found], right=True),
-        Column("s/answer", seconds, right=True, spare=3),
-        Column("profile", names),
-    ]
-    return table_lines(columns, width)
-
-
-def _profile_names(found: Sequence[LeaderboardRow]) -> list[str]:
-    """Only where one name has had several settings must they be told apart."""
-    same = Counter((row.arm, row.profile) for row in found)
-    return [
-        f"{row.profile} #{row.settings}" if same[row.arm, row.profile] > 1 else row.profile
-        for row in found
-    ]
-
-
-def _pair_lines(found: Sequence[LeaderboardRow], width: int) -> Iterator[str]:
-    """How sure the win rates are, and who won against whom."""
-    from moa_cli.terminal.table import Column, table_lines
-
-    profiles = dict(zip((row.name for row in found), _profile_names(found), strict=True))
-    yield ""
-    intervals = [row.interval for row in found]
-    strengths = [row.strength for row in found]
-    yield from table_lines(
-        [
-            Column("arm", [row.arm for row in found], widest=40),
-            Column("95 %", [_between(interval) for interval in intervals], right=True),
-            Column("by chance", [f"{100 * (row.chance or 0.0):.0f}%" for row in found], right=True),
-            Column(
-                "strength", [f"{100 * known.value:.0f}%" if known else "–" for known in strengths]
-            ),
-            Column(
-                "95 %",
-                [_between(known.interval if known else None) for known in strengths],
-                right=True,
-            ),
-            Column("profile", list(profiles.values())),
-        ],
-        width,
-    )
-    yield "strength: how likely it beats an average arm (Bradley-Terry)"
-    # Each pair once, from the side of the arm that stands higher.
-    places = {row.name: place for place, row in enumerate(found)}
-    pairs = [
-        (row, pair)
-        for row in found
-        for pair in row.against
-        if places[row.name] < places[pair.other]
-    ]
-    yield ""
-    yield from table_lines(
-        [
-            Column("arm", [row.arm for row, _ in pairs], widest=40),
-            Column("against", [pair.other[0] for _, pair in pairs], widest=40),
-            Column("wins", [f"{pair.wins:,}" for _, pair in pairs], right=True),
-            Column("losses", [f"{pair.losses:,}" for _, pair in pairs], right=True),
-            Column("ties", [f"{pair.ties:,}" for _, pair in pairs], right=True),
-            Column("p", [f"{pair.p:.3f}" for _, pair in pairs], right=True),
-            Column(
-                "profiles",
-                [f"{profiles[row.name]}, {profiles[pair.other]}" for row, pair in pairs],
-            ),
-        ],
-        width,
-    )
-
-
-def _between(interval: ConfidenceInterval | None) -> str:
-    return f"{100 * interval.low:.0f}–{100 * interval.high:.0f}%" if interval else "–"
-
-
-def _rate(rate: Mean) -> str:
-    value = f"{100 * (rate.value or 0.0):.0f}%"
-    # The same answer twice shows no spread, which does not mean that there is none.
-    return f"{value} ± {100 * rate.standard_error:.0f}" if rate.standard_error else value
-
-
-def _cost(row: LeaderboardRow) -> str:
-    if row.usage.unpriced_calls:
-        return "?"
-    return "–" if row.cost_per_win is None else usd(row.cost_per_win)

@@ -1,0 +1,1 @@
+"""`moa compare`, and what it makes of the choices: tables, lists, exports, judges."""

@@ -1,0 +1,146 @@
+"""The tables of `moa compare`: who won how often, and against whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from moa_cli.cli.options import time_ago
+from moa_cli.cli.output import output_width, print_json, print_lines, say
+from moa_cli.cli.saving import open_store
+from moa_cli.core.money import usd
+from moa_cli.core.text import plural
+
+if TYPE_CHECKING:
+    from moa_cli.bench.scoring.means import Mean
+    from moa_cli.bench.scoring.statistics import ConfidenceInterval
+    from moa_cli.compare.leaderboard import LeaderboardRow
+    from moa_cli.terminal.table import Column
+
+
+def print_results(since: str | None, *, json: bool, pairs: bool) -> None:
+    """Print the table over all choices that were kept. since: a span such as `7d`."""
+    from moa_cli.compare.leaderboard import leaderboard, with_pairs
+
+    comparisons = open_store(to_read=True).comparisons
+    made = comparisons.since(time_ago(since))
+    found = leaderboard(made)
+    if json or pairs:
+        found = with_pairs(found, made)
+    if comparisons.unsound:
+        say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
+    if json:
+        print_json([standing.to_dict() for standing in found])
+    elif found:
+        print_lines(leaderboard_lines(found, output_width()))
+        if pairs:
+            print_lines(_pair_lines(found, output_width()))
+    else:
+        say("nothing was chosen yet")
+
+
+def leaderboard_lines(found: Sequence[LeaderboardRow], width: int) -> list[str]:
+    """A table. width: in cells."""
+    from moa_cli.terminal.table import Column, table_lines
+
+    names = _profile_names(found)
+    seconds = [f"{row.seconds / row.compared:.1f}" for row in found]
+    columns = [
+        Column("arm", [row.arm for row in found], widest=40),
+        Column("compared", [f"{row.compared:,}" for row in found], right=True, spare=1),
+        Column("wins", [f"{row.wins:,}" for row in found], right=True),
+        *_seldom("shared", [row.shared for row in found]),
+        Column("ties", [f"{row.ties:,}" for row in found], right=True, spare=2),
+        *_seldom("none good", [row.none_good for row in found]),
+        Column("win rate", [_rate(row.win_rate) for row in found], right=True),
+        Column("cost/win", [_cost(row) for row in found], right=True),
+        Column("s/answer", seconds, right=True, spare=3),
+        Column("profile", names),
+    ]
+    return table_lines(columns, width)
+
+
+def _seldom(head: str, counts: Sequence[int]) -> Iterator[Column]:
+    """A column that is there only where one of its numbers is not 0."""
+    from moa_cli.terminal.table import Column
+
+    if any(counts):
+        yield Column(head, [f"{count:,}" for count in counts], right=True, spare=4)
+
+
+def _profile_names(found: Sequence[LeaderboardRow]) -> list[str]:
+    """Only where one name has had several settings must they be told apart."""
+    same = Counter((row.arm, row.profile) for row in found)
+    return [
+        f"{row.profile} #{row.settings}" if same[row.arm, row.profile] > 1 else row.profile
+        for row in found
+    ]
+
+
+def _pair_lines(found: Sequence[LeaderboardRow], width: int) -> Iterator[str]:
+    """How sure the win rates are, and who won against whom."""
+    from moa_cli.terminal.table import Column, table_lines
+
+    profiles = dict(zip((row.name for row in found), _profile_names(found), strict=True))
+    yield ""
+    intervals = [row.interval for row in found]
+    strengths = [row.strength for row in found]
+    yield from table_lines(
+        [
+            Column("arm", [row.arm for row in found], widest=40),
+            Column("95 %", [_between(interval) for interval in intervals], right=True),
+            Column("by chance", [f"{100 * (row.chance or 0.0):.0f}%" for row in found], right=True),
+            Column(
+                "strength", [f"{100 * known.value:.0f}%" if known else "–" for known in strengths]
+            ),
+            Column(
+                "95 %",
+                [_between(known.interval if known else None) for known in strengths],
+                right=True,
+            ),
+            Column("profile", list(profiles.values())),
+        ],
+        width,
+    )
+    yield "strength: how likely it beats an average arm (Bradley-Terry)"
+    # Each pair once, from the side of the arm that stands higher.
+    places = {row.name: place for place, row in enumerate(found)}
+    pairs = [
+        (row, pair)
+        for row in found
+        for pair in row.against
+        if places[row.name] < places[pair.other]
+    ]
+    yield ""
+    yield from table_lines(
+        [
+            Column("arm", [row.arm for row, _ in pairs], widest=40),
+            Column("against", [pair.other[0] for _, pair in pairs], widest=40),
+            Column("wins", [f"{pair.wins:,}" for _, pair in pairs], right=True),
+            Column("losses", [f"{pair.losses:,}" for _, pair in pairs], right=True),
+            Column("ties", [f"{pair.ties:,}" for _, pair in pairs], right=True),
+            Column("p", [f"{pair.p:.3f}" for _, pair in pairs], right=True),
+            Column(
+                "profiles",
+                [f"{profiles[row.name]}, {profiles[pair.other]}" for row, pair in pairs],
+            ),
+        ],
+        width,
+    )
+
+
+def _between(interval: ConfidenceInterval | None) -> str:
+    return f"{100 * interval.low:.0f}–{100 * interval.high:.0f}%" if interval else "–"
+
+
+def _rate(rate: Mean) -> str:
+    value = f"{100 * (rate.value or 0.0):.0f}%"
+    # The same answer twice shows no spread, which does not mean that there is none.
+    return f"{value} ± {100 * rate.standard_error:.0f}" if rate.standard_error else value
+
+
+def _cost(row: LeaderboardRow) -> str:
+    if row.usage.unpriced_calls:
+        return "?"
+    return "–" if row.cost_per_win is None else usd(row.cost_per_win)
