@@ -132,7 +132,10 @@ EXPLAINED = {
 
 def test_an_option_and_the_key_of_its_setting_are_explained_alike() -> None:
     told = {
-        s: option.help for name in ("ask", "chat") for option in options(name) for s in option.opts
+        s: option.help
+        for name in ("compare", "ask", "chat")
+        for option in options(name)
+        for s in option.opts
     }
     for spelling, key in EXPLAINED.items():
         assert (told[spelling] or "").casefold().startswith(key.help.casefold()), spelling
