@@ -14,13 +14,15 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from moa_cli.core.errors import BenchError
 
 INDEX = "index.db"
-_FORMAT = 1
+_FORMAT = 2
+_TURNED = bytes([1]) + bytes(255)
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 # So many changes, or seconds, are lost at most by a kill, and read again from the files.
 _MOST_CHANGES, _MOST_SECONDS = 2000, 2.0
@@ -30,6 +32,7 @@ _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE ids (id TEXT PRIMARY KEY, place INTEGER) WITHOUT ROWID;
 CREATE TABLE bad (place INTEGER PRIMARY KEY);
+CREATE TABLE positions (place INTEGER PRIMARY KEY, start INTEGER, lines INTEGER);
 CREATE TABLE lines (place INTEGER PRIMARY KEY, start INTEGER, good INTEGER);
 CREATE TABLE held (place INTEGER PRIMARY KEY, id TEXT, good INTEGER, line TEXT);
 CREATE TABLE calls (item TEXT, key TEXT, start INTEGER, answered INTEGER, line TEXT);
@@ -155,6 +158,15 @@ class Index:
         """How many of the first rows need no answer."""
         return self._needless.count(1, 0, rows)
 
+    def next_open(self, place: int, end: int) -> int:
+        """The next prompt, from that place on, that needs an answer; -1 if there is none before
+        the end."""
+        return self.done.find(0, place, end)
+
+    def open_places(self, end: int) -> Iterator[int]:
+        """All prompts before the end that need an answer now."""
+        return compress(range(end), self.done[:end].translate(_TURNED))
+
     def is_done(self, place: int) -> bool:
         """Whether a prompt is answered."""
         return place < len(self.done) and bool(self.done[place])
@@ -165,6 +177,7 @@ class Index:
         """The input is read anew."""
         self._database.execute("DELETE FROM ids")
         self._database.execute("DELETE FROM bad")
+        self._database.execute("DELETE FROM positions")
 
     def add_id(self, identity: str, place: int) -> bool:
         """Note a prompt; False if there is another of that id."""
@@ -174,6 +187,18 @@ class Index:
     def add_bad(self, row: int) -> None:
         """Note a row that is left out."""
         self._database.execute("INSERT INTO bad VALUES (?)", (row,))
+
+    def add_position(self, row: int, start: int, lines: int) -> None:
+        """Note where reading can begin with that row."""
+        # Blank lines may fill what lies between two positions.
+        self._database.execute("REPLACE INTO positions VALUES (?, ?, ?)", (row, start, lines))
+
+    def position(self, row: int) -> tuple[int, int, int] | None:
+        """Of the places where reading can begin, the last before that row: its own row, and what
+        was noted with it. None if there is none."""
+        query = "SELECT place, start, lines FROM positions WHERE place <= ? ORDER BY place DESC"
+        found: tuple[int, int, int] | None = self._database.execute(query, (row,)).fetchone()
+        return found
 
     def place(self, identity: str) -> int | None:
         """Where the prompt of that id stands; None if there is none."""

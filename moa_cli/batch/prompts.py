@@ -9,14 +9,14 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Literal
 
 from moa_cli.batch.index import Index
 from moa_cli.batch.lines import LineWriter
 from moa_cli.batch.reading import PLAIN, Reading, is_openai, unused_fields
 from moa_cli.batch.shards import Shard
-from moa_cli.batch.sources import Record, Rows, Source, TableRows, rows_of
+from moa_cli.batch.sources import Position, Record, Rows, Source, TableRows, rows_of
 from moa_cli.bench.data.items import DataRow, Item, read_own
 from moa_cli.bench.run.arms import Arm, make_arms
 from moa_cli.bench.run.plan import Work
@@ -32,6 +32,8 @@ from moa_cli.server.wires.chat_messages import read_message, with_call_ids
 
 _KEPT_FILES = 64
 _INPUT = "input"
+# Rows that are sooner read than stepped over.
+_NEAR = 64
 # So many reasons why rows are left out are told.
 _MOST_REASONS = 5
 
@@ -118,10 +120,6 @@ class Batch:
         """What writes the lines of the output."""
         return LineWriter(self.profile.name, self.proposals, self.reading.samples)
 
-    def records(self) -> Iterator[tuple[int, Record]]:
-        """Number, from 0, and record of each row."""
-        return enumerate(self.rows.records())
-
     def reader(self) -> Callable[[Record], Item]:
         """What makes an item of a record. It raises BenchError, naming line and field."""
         read_messages = _MessageReader()
@@ -152,10 +150,12 @@ class Batch:
         Raises BenchError, naming the line, where it is wrong or an id is there twice, UsageError
         if it is not text.
         """
-        sha256 = self.source.sha256()
-        way = [sha256, type(self.rows).__name__, repr(self.reading)]
-        checked = index.meta(_INPUT)
-        if checked is not None and checked[0] == way:
+        way, stamp = [type(self.rows).__name__, repr(self.reading)], self.source.stamp()
+        checked = index.meta(_INPUT) or [None, None, None]
+        # The hash of a large file takes as long as all else of a start.
+        is_same = stamp is not None and stamp == checked[2]
+        if checked[0] == way and (is_same or self.source.sha256() == checked[1][0][1]):
+            index.set_meta(_INPUT, [*checked[:2], stamp])
             digest, bad, reasons, unused = checked[1]
             found = Intake(InputDigest(*digest), bad, tuple(reasons), tuple(unused))
             same = known is not None and known.is_beginning_of(found.digest, found.digest.rows)
@@ -163,8 +163,8 @@ class Batch:
                 return found, same
         index.forget_ids()
         index.set_meta(_INPUT, None)
-        found, before = self._check(index, known, sha256)
-        index.set_meta(_INPUT, [way, astuple(found)])
+        found, before = self._check(index, known, self.source.sha256())
+        index.set_meta(_INPUT, [way, astuple(found), self.source.stamp() and stamp])
         return found, known is not None and known.is_beginning_of(found.digest, before)
 
     def _check(
@@ -176,7 +176,11 @@ class Batch:
         unused: dict[str, None] = {}
         bad = 0
         read = self.reader()
-        for place, record in self.records():
+
+        def passed(position: Position) -> None:
+            index.add_position(count, position.start, position.lines)
+
+        for place, record in enumerate(self.rows.records(passed=passed)):
             try:
                 item = read(record)
                 for number, sample in enumerate(self.reading.sampled(item)):
@@ -226,28 +230,51 @@ class Todo:
         return self._index.done.count(0, 0, self.count)
 
     def __iter__(self) -> Iterator[Work]:
-        for work in self._works(1):
+        for work in self._works(self._places()):
             self.running[work.item.id] = work
             yield work
 
     def sample(self, most: int) -> list[Work]:
         """So many of them at most, spread evenly."""
-        return list(self._works(max(1, -(-len(self) // most))))
+        step = max(1, -(-len(self) // most))
+        return list(self._works(islice(self._index.open_places(self.count), 0, None, step)))
 
-    def _works(self, step: int) -> Iterator[Work]:
-        """Every so many of them, from the first."""
-        read, reading, number = self._batch.reader(), self._batch.reading, 0
-        for row, record in islice(self._batch.records(), -(-self.count // reading.samples)):
-            places = range(row * reading.samples, (row + 1) * reading.samples)
-            wanted = []
-            for place in places:
-                if not self._index.is_done(place):
-                    wanted += [place] * (number % step == 0)
-                    number += 1
-            if wanted:
-                samples = list(reading.sampled(read(record)))
-                for place in wanted:
-                    yield Work(self._batch.arm, samples[place % reading.samples], place)
+    def _places(self) -> Iterator[int]:
+        place = -1
+        while (place := self._index.next_open(place + 1, self.count)) >= 0:
+            yield place
+
+    def _works(self, places: Iterator[int]) -> Iterator[Work]:
+        """The work at these places, which rise."""
+        read, reading = self._batch.reader(), self._batch.reading
+        rows = _RisingRows(self._batch, self._index)
+        for row, wanted in groupby(places, lambda place: place // reading.samples):
+            samples = list(reading.sampled(read(rows.record(row))))
+            for place in wanted:
+                yield Work(self._batch.arm, samples[place % reading.samples], place)
+
+
+class _RisingRows:
+    """Reads single rows of a batch's input, each behind the last one; steps over long ways between
+    two of them."""
+
+    def __init__(self, batch: Batch, index: Index) -> None:
+        self._batch = batch
+        self._index = index
+        self._next, self._records = 0, batch.rows.records()
+
+    def record(self, row: int) -> Record:
+        """The record of that row, from 0. Raises BenchError if the input has changed."""
+        if row - self._next > _NEAR:
+            found, start, lines = self._index.position(row) or (0, 0, 0)
+            if found > self._next:
+                self._next = found
+                self._records = self._batch.rows.records(Position(start, lines))
+        for record in self._records:
+            self._next += 1
+            if self._next > row:
+                return record
+        raise BenchError(f"{self._batch.source.name}: has fewer rows than when it was checked")
 
 
 def make_batch(

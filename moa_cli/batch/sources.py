@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import io
 import json
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,8 +29,12 @@ from moa_cli.core.text import plural
 from moa_cli.core.text_files import text_of
 
 _BLOCK = 1 << 20
+# Text is read in such blocks: at the begin of each of them, reading can go on later.
+_PIECE = 1 << 16
 _GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Seconds after which another change to a file has another time. FAT counts in steps of two.
+_SETTLED = 3.0
 # An error of the decoder this close to the end of what is read may be the cut's, not the text's.
 _CUT = 16
 
@@ -49,15 +54,52 @@ Record = tuple[int, Any]
 
 
 @dataclass(frozen=True)
+class Position:
+    """A place in a source's text where a line begins.
+
+    start: bytes before it, unpacked; of Parquet, groups of rows. lines: how many end before it; of
+    Parquet, rows.
+    """
+
+    start: int = 0
+    lines: int = 0
+
+
+# Told a position before the first row that begins there or behind it.
+Passed = Callable[[Position], None]
+
+
+_START = Position()
+
+
+def _ignored(position: Position) -> None:
+    """Where nobody will go on from here."""
+
+
+@dataclass(frozen=True)
 class Source:
     """Bytes that can be read from their beginning any number of times.
 
-    name: what messages call it. open: raises OSError. Content that is compressed by gzip is read
-    unpacked, whatever it is called.
+    name: what messages call it. open: raises OSError. path: of the file, if it is one. Content that
+    is compressed by gzip is read unpacked, whatever it is called.
     """
 
     name: str
     open: Callable[[], BinaryIO]
+    path: Path | None = None
+
+    def stamp(self) -> list[int] | None:
+        """What changes with the file's content; None where nothing vouches for that.
+
+        A file that was just written may change again without another time of change.
+        """
+        try:
+            found = self.path.stat() if self.path is not None else None
+        except OSError:
+            return None
+        if found is None or time.time() - max(found.st_mtime, found.st_ctime) < _SETTLED:
+            return None
+        return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
     @contextmanager
     def unpacked(self) -> Iterator[BinaryIO]:
@@ -84,20 +126,23 @@ class Source:
                 found.update(block)
             return found.hexdigest()
 
-    def pieces(self) -> Iterator[str]:
+    def pieces(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[str]:
         """The text in pieces, each of which but the last ends with a line.
 
+        begin: where to begin, of those that an earlier reading has `passed`.
         Raises UsageError, naming the line, if it is not text.
         """
         with self.unpacked() as file:
-            begin = file.read(2)
-        return self._wide_pieces() if begin in _UTF16 else self._pieces()
+            first = file.read(2)
+        return self._wide_pieces() if first in _UTF16 else self._pieces(begin, passed)
 
-    def _pieces(self) -> Iterator[str]:
-        end, first_line = self._line_end(), 1
-        for data in _whole_lines(self.unpacked, end):
-            yield text_of(data, self.name, first_line=first_line)
-            first_line += data.count(b"\n")
+    def _pieces(self, begin: Position, passed: Passed) -> Iterator[str]:
+        end, start, lines = self._line_end(), begin.start, begin.lines
+        for data in _whole_lines(self.unpacked, end, start):
+            passed(Position(start, lines))
+            yield text_of(data, self.name, first_line=lines + 1)
+            lines += data.count(end)
+            start += len(data)
 
     def _line_end(self) -> bytes:
         """What ends lines: `\\r` only where there is no `\\n` in the whole file."""
@@ -137,10 +182,10 @@ class Source:
                     yield text[:cut]
                 rest = text[cut:]
 
-    def lines(self) -> Iterator[Record]:
-        """Lines that are not blank, with their numbers from 1, without their ends."""
-        number, end = 0, ""
-        for piece in self.pieces():
+    def lines(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
+        """Lines that are not blank, with their numbers from 1, without their ends; see `pieces`."""
+        number, end = begin.lines, ""
+        for piece in self.pieces(begin, passed):
             end = end or ("\n" if "\n" in piece else "\r")
             lines = piece.split(end)
             if not lines[-1]:
@@ -151,11 +196,12 @@ class Source:
                     yield number, line.removesuffix("\r")
 
 
-def _whole_lines(open_bytes: Callable[[], Any], end: bytes) -> Iterator[bytes]:
-    """The content in pieces that end with a line."""
+def _whole_lines(open_bytes: Callable[[], Any], end: bytes, start: int) -> Iterator[bytes]:
+    """The content from a line's start, in pieces that end with a line."""
     with open_bytes() as file:
+        file.seek(start)
         rest: list[bytes] = []
-        while block := file.read(_BLOCK):
+        while block := file.read(_PIECE):
             cut = block.rfind(end) + 1
             if not cut:
                 rest.append(block)
@@ -178,7 +224,7 @@ def file_source(path: Path) -> Source:
         path.open("rb").close()
     except OSError as error:
         raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
-    return Source(str(path), lambda: path.open("rb"))
+    return Source(str(path), lambda: path.open("rb"), path)
 
 
 def piped_source(stream: BinaryIO, name: str) -> Source:
@@ -222,9 +268,12 @@ class JsonRows:
         first = next((piece for piece in source.pieces() if piece.strip()), "")
         self._is_list = first.lstrip().startswith("[")
 
-    def records(self) -> Iterator[Record]:
-        """Number and text of each line, or number and value of each element."""
-        return _elements(self._source) if self._is_list else self._source.lines()
+    def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
+        """Number and text of each line, or number and value of each element; see `Source.pieces`.
+        A list passes no position, so that it is always read from its start."""
+        if self._is_list:
+            return _elements(self._source)
+        return self._source.lines(begin, passed)
 
     def row(self, record: Record) -> DataRow:
         """Raises BenchError, naming the line, if it is not a JSON object."""
@@ -247,9 +296,9 @@ class LineRows:
     def __init__(self, source: Source) -> None:
         self._source = source
 
-    def records(self) -> Iterator[Record]:
-        """Number and text of each line that is not blank."""
-        return self._source.lines()
+    def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
+        """Number and text of each line that is not blank; see `Source.pieces`."""
+        return self._source.lines(begin, passed)
 
     def row(self, record: Record) -> DataRow:
         """The prompt of a line."""
@@ -276,14 +325,26 @@ class TableRows:
             raise UsageError(f"{source.name}: two columns are called `{twice}`")
         self.names = tuple(names)
 
-    def _cells(self) -> Iterator[Record]:
+    def _cells(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
         """The cells of each row that is not blank, with the number of its first line."""
         # No cell is too long.
         csv.field_size_limit(_LONGEST_CELL)
-        lines = (line for piece in self._source.pieces() for line in _ended_lines(piece))
-        rows = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        number, met = begin.lines + 1, begin
+
+        def meet(position: Position) -> None:
+            nonlocal met
+            met = position
+
+        def lines() -> Iterator[str]:
+            for piece in self._source.pieces(begin, meet):
+                # A piece may begin within a cell.
+                if met.lines == number - 1:
+                    passed(met)
+                yield from _ended_lines(piece)
+
+        rows = csv.reader(lines(), delimiter=self._delimiter, strict=True)
         while True:
-            number = rows.line_num + 1
+            number = begin.lines + rows.line_num + 1
             try:
                 cells = next(rows, None)
             except csv.Error as error:
@@ -293,9 +354,9 @@ class TableRows:
             if any(cells):
                 yield number, cells
 
-    def records(self) -> Iterator[Record]:
-        """Number and cells of each row below the head."""
-        return islice(self._cells(), 1, None)
+    def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
+        """Number and cells of each row below the head; see `Source.pieces`."""
+        return islice(self._cells(begin, passed), begin == _START, None)
 
     def row(self, record: Record) -> DataRow:
         """Raises BenchError, naming the line, if it has not as many cells as the head."""
@@ -328,22 +389,25 @@ class ParquetRows:
             ) from None
         self._source = source
 
-    def records(self) -> Iterator[Record]:
-        """Number and values of each row."""
+    def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
+        """Number and values of each row. Groups of rows are positions."""
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
-        number = 0
+        number = begin.lines
         with self._source.unpacked() as file:
             # A Parquet file is read from its end, which cannot be looked for in a packed one.
             whole = cast("object", file)
             if isinstance(whole, gzip.GzipFile):
                 whole = io.BytesIO(whole.read())
             try:
-                for batch in ParquetFile(whole).iter_batches(batch_size=_PARQUET_ROWS):
-                    for row in batch.to_pylist():
-                        number += 1
-                        yield number, row
+                table = ParquetFile(whole)
+                for group in range(begin.start, table.num_row_groups):
+                    passed(Position(group, number))
+                    for batch in table.iter_batches(_PARQUET_ROWS, row_groups=[group]):
+                        for row in batch.to_pylist():
+                            number += 1
+                            yield number, row
             except ArrowException as error:
                 wrong = f"{self._source.name}: is a damaged Parquet file: {error}"
                 raise BenchError(wrong) from None
