@@ -5,6 +5,11 @@ The upstream answers at once, and is a process of its own. The profile is an agg
 that a line is a call: what grows with the number of lines is the batch's, not the mixture's. Each
 size is killed once at 60 % of its lines and goes on; nothing may be lost, or paid twice but for
 what was in flight. `--proposers` adds proposers.
+
+Upstream and batch share the machine with whatever else runs on it, which the load tells: the
+processes that want to run, on average over the run. What does not depend on it is the CPU time of
+the batch's process: for a line, among the first and the last lines of the run, and until the first
+line, at the start and after the kill.
 """
 
 from __future__ import annotations
@@ -17,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 
 from benchmarks.report import environment_line, table
 from benchmarks.serve import module, process
@@ -29,6 +36,30 @@ base_url = "{url}"
 api_key_env = "LAB_KEY"
 """
 _SHARE = 0.6
+# So many lines at the begin and at the end are looked at alone. Before the first ones, code and
+# connections are cold.
+_COLD, _WINDOW = 500, 5000
+# From so many lines on, a look a second is enough.
+_MANY = 50_000
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class _Part:
+    """One start: seconds until its first line and until its end, the CPU seconds of the first, MB
+    at most, and lines of the output, seconds and CPU seconds, about once a second."""
+
+    first: float = 0.0
+    first_cpu: float = 0.0
+    took: float = 0.0
+    peak: float = 0.0
+    looks: list[tuple[int, float, float]] = field(default_factory=list)
+
+    def cpu_of_line(self, begin: int, end: int) -> float:
+        """CPU milliseconds for a line, of those from about `begin` to about `end`."""
+        inside = [look for look in self.looks if begin <= look[0] <= end]
+        (first, _, before), (last, _, after) = inside[0], inside[-1]
+        return (after - before) * 1000 / (last - first)
 
 
 class _Batch:
@@ -57,32 +88,40 @@ class _Batch:
         """Bytes of the output."""
         return self.out.stat().st_size if self.out.exists() else 0
 
-    def run(self, until: float | None = None) -> tuple[float, float, float]:
-        """Seconds to its first line, seconds from there to its end, and the most MB that it had.
+    def answered(self) -> int:
+        """How many lines are there: they stand in order, and their ids are numbers."""
+        with self.out.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 14)))
+            whole = file.read().rpartition(b"\n")[0]
+        return int(json.loads(whole.rpartition(b"\n")[2])["id"].removeprefix("row-")) + 1
 
-        until: the share of lines at which it is killed.
-        """
-        before, began = self.written(), time.perf_counter()
-        first = 0.0
+    def run(self, until: float | None = None) -> _Part:
+        """One start. until: the share of lines at which it is killed."""
+        before, began, part = self.written(), time.perf_counter(), _Part()
         running = subprocess.Popen(
             self._command, cwd=_ROOT, env=self._environment, stderr=subprocess.PIPE
         )
-        peak, size = 0.0, 0
-        while running.poll() is None:
-            peak = max(peak, _memory(running.pid))
-            written = self.written()
-            if not first and written > before:
-                first = time.perf_counter() - began
-                with self.out.open("rb") as file:
-                    size = len(file.readline())
-            if until is not None and size and written > size * self.lines * until:
-                running.send_signal(signal.SIGKILL)
-            time.sleep(0.05)
-        took = time.perf_counter() - began
         assert running.stderr is not None
-        told = running.stderr.read().decode()
-        assert running.returncode == (0 if until is None else -signal.SIGKILL), told[-2000:]
-        return first, took - first, peak
+        told: list[bytes] = []
+        reader = Thread(target=lambda stream: told.extend(stream), args=(running.stderr,))
+        reader.start()
+        while running.poll() is None:
+            cpu, part.peak = _cpu(running.pid), max(part.peak, _memory(running.pid))
+            now = time.perf_counter() - began
+            if self.written() > before and not part.first:
+                part.first, part.first_cpu = now, cpu
+            if part.first and cpu:
+                lines = self.answered()
+                if not part.looks or lines > part.looks[-1][0]:
+                    part.looks.append((lines, now, cpu))
+                if until is not None and lines >= self.lines * until:
+                    running.send_signal(signal.SIGKILL)
+            time.sleep(1.0 if self.lines > _MANY and part.first else 0.05)
+        reader.join()
+        part.took = time.perf_counter() - began
+        text = b"".join(told).decode()
+        assert running.returncode == (0 if until is None else -signal.SIGKILL), text[-2000:]
+        return part
 
     def check(self) -> int:
         """Every line is there once, in its place; how many calls were paid for in vain."""
@@ -106,6 +145,54 @@ def _memory(pid: int) -> float:
     return int(found[0]) / 1024 if found else 0.0
 
 
+def _cpu(pid: int) -> float:
+    """CPU seconds that the process took; 0 if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _measure(folder: Path, upstream: str, lines: int, proposers: int) -> list[str]:
+    """The cells of a size."""
+    batch = _Batch(folder, upstream, lines, proposers)
+    loads = [os.getloadavg()[2]]
+    before = batch.run(_SHARE)
+    loads.append(os.getloadavg()[2])
+    after = batch.run()
+    loads.append(os.getloadavg()[2])
+    twice = batch.check()
+    rate = lines / (before.took + after.took - before.first - after.first)
+    window = min(_WINDOW, lines // 4)
+    early = before.cpu_of_line(min(_COLD, lines // 10), min(_COLD, lines // 10) + window)
+    late = after.cpu_of_line(lines - window, lines)
+    return [
+        f"{lines:,}",
+        f"{rate:.0f}",
+        f"{early:.2f}",
+        f"{late:.2f}",
+        f"{max(before.peak, after.peak):.0f}",
+        f"{before.first:.1f} ({before.first_cpu:.1f})",
+        f"{after.first:.1f} ({after.first_cpu:.1f})",
+        str(twice),
+        f"{sum(loads) / len(loads):.0f}",
+    ]
+
+
+_HEADS = (
+    "lines",
+    "lines/s",
+    "CPU for one of the first, ms",
+    "of the last, ms",
+    "peak, MB",
+    "first line, s (CPU)",
+    "goes on after, s (CPU)",
+    "paid twice",
+    "load",
+)
+
+
 def main() -> None:
     """Measure all sizes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batch")
@@ -116,17 +203,11 @@ def main() -> None:
     with process(module("fast_upstream")) as upstream:
         for lines in given.lines:
             with tempfile.TemporaryDirectory() as folder:
-                batch = _Batch(Path(folder) / "home", upstream, lines, given.proposers)
-                began, first_part, peak = batch.run(_SHARE)
-                again, second_part, peak_again = batch.run()
-                twice = batch.check()
-                rate = lines / (first_part + second_part)
-                cells = [f"{lines:,}", f"{rate:.0f}", f"{max(peak, peak_again):.0f}"]
-                rows.append([*cells, f"{began:.1f}", f"{again:.1f}", str(twice)])
-                print(" ".join(rows[-1]), file=sys.stderr, flush=True)
+                home = Path(folder) / "home"
+                rows.append(_measure(home, upstream, lines, given.proposers))
+                print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
     print(environment_line(f"{given.proposers} proposers, 32 calls in flight"))
-    heads = ["lines", "lines/s", "peak, MB", "first line, s", "goes on after, s", "paid twice"]
-    print(table(heads, rows))
+    print(table(_HEADS, rows))
 
 
 if __name__ == "__main__":
