@@ -64,7 +64,9 @@ class Reloader:
             self._wake.clear()
             if self._ended:
                 return
-            forced, self._forced = self._forced, False
+            # What asks meanwhile is met by this reading, or asks again.
+            if forced := self._forced:
+                self._forced = False
             try:
                 marks = marks_of(self._reader.files(reading), seen)
                 now = time.monotonic()

