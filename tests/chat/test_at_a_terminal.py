@@ -26,7 +26,8 @@ def at_prompt(terminal: Terminal, turns: int = 0) -> None:
         told = [line for line in terminal.lines() if re.match(r"\(\d+ calls?, ", line)]
         row = terminal.screen.display[terminal.screen.cursor.y]
         waiting = row.startswith("› ") and terminal.modes() == (False, False)
-        return len(told) >= turns and waiting and terminal.shows_cursor()
+        answered = terminal.has_answered()
+        return len(told) >= turns and waiting and answered and terminal.shows_cursor()
 
     terminal.wait_for(ready)
 

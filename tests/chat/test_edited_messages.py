@@ -44,7 +44,7 @@ def in_line(terminal: Terminal, text: str) -> None:
 
     def ready() -> bool:
         row = terminal.screen.display[terminal.screen.cursor.y]
-        return row.rstrip() == f"› {text}"
+        return row.rstrip() == f"› {text}" and terminal.has_answered()
 
     terminal.wait_for(ready)
 

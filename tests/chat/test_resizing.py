@@ -46,8 +46,7 @@ def test_a_window_that_changes_its_size_leaves_no_torn_rows(
         for change in changes:
             window.resize(*change)
             time.sleep(0.3)
-        panels = [line for line in window.screen() if "lab:b" in line and "profile" not in line]
-        assert len(panels) <= 1
+        window.wait_for(lambda: len(panels_of_b(window)) <= 1)
         proposed.set()
         window.wait_for("w010")
         for change in [sizes[0], *changes]:
@@ -55,11 +54,21 @@ def test_a_window_that_changes_its_size_leaves_no_torn_rows(
             time.sleep(0.15)
         window.wait_for("w089")
         window.wait_for(lambda: "›" in window.cursor_row() or command != "chat")
-        time.sleep(0.3)
-        text = "\n".join(window.lines())
-    assert re.findall("w[0-9]{3}", text) == WORDS
-    assert not set(text) & set("╭╮╰╯│▸")
-    assert [text.count(f"✓ lab:{name}") for name in "abc"] == [1, 1, 1]
+        # What is drawn for one size is drawn again after a change.
+        window.wait_for(lambda: is_whole("\n".join(window.lines())))
+
+
+def panels_of_b(window: Tmux) -> list[str]:
+    return [line for line in window.screen() if "lab:b" in line and "profile" not in line]
+
+
+def is_whole(text: str) -> bool:
+    """Whether each line of a turn is there once, and nothing is left of the panels."""
+    return (
+        re.findall("w[0-9]{3}", text) == WORDS
+        and not set(text) & set("╭╮╰╯│▸")
+        and [text.count(f"✓ lab:{name}") for name in "abc"] == [1, 1, 1]
+    )
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
@@ -78,6 +87,6 @@ def test_the_prompt_is_there_once(
         window.wait_for(lambda: window.cursor_row().rstrip() == "› half a line")
         # The bar comes once tmux has told where the cursor is.
         window.wait_for("1 round")
+        window.wait_for(lambda: "\n".join(window.lines()).count("1 round") == 1)
         lines = window.lines()
     assert [line for line in lines if "half a line" in line] == ["› half a line"]
-    assert "\n".join(lines).count("1 round") == 1

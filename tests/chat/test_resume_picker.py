@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.command import Moa, Terminal
 from tests.support.kept import keep
+from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream
 
 KEYS = "Enter resumes"
@@ -53,16 +54,6 @@ def wait_for_mark(terminal: Terminal, title: str) -> None:
     terminal.wait_for(lambda: f"› {title}" in titles(terminal))
 
 
-def at_chat(terminal: Terminal) -> None:
-    """Until the chat's own prompt waits."""
-
-    def ready() -> bool:
-        row = terminal.screen.display[terminal.screen.cursor.y].rstrip()
-        return row == "›" and terminal.modes() == (False, False)
-
-    terminal.wait_for(ready)
-
-
 def last_sent(upstream: Upstream) -> list[str]:
     """What the aggregator was sent last, without system messages."""
     messages = upstream.chats("agg")[-1].messages
@@ -88,7 +79,7 @@ def test_the_chosen_conversation_goes_on_and_is_shown(
         terminal.send("\x1b[B\x1b[B")
         terminal.wait_for(lambda: titles(terminal)[2:] == ["› what do zebras wear?"])
         terminal.send("\r")
-        at_chat(terminal)
+        at_empty_prompt(terminal)
         lines = terminal.lines()
         assert not any("Resume:" in line or KEYS in line for line in lines)
         start = lines.index("› what do zebras wear?")
@@ -164,7 +155,7 @@ def test_nothing_that_matches_cannot_be_chosen_and_ctrl_u_begins_anew(moa: Moa) 
 def test_an_enter_at_once_chooses_what_was_typed_for(moa: Moa) -> None:
     with picker(moa) as terminal:
         terminal.send("zebras\r")
-        at_chat(terminal)
+        at_empty_prompt(terminal)
         assert "› what do zebras wear?" in terminal.lines()
 
 
@@ -284,30 +275,30 @@ def test_in_a_chat_another_conversation_is_gone_on_with(
 ) -> None:
     upstream.always("agg", Reply(text="indeed"))
     with moa.terminal("chat", "--temperature", "0.3", rows=50) as terminal:
-        at_chat(terminal)
+        at_empty_prompt(terminal)
         terminal.send("something new\r")
         terminal.wait_for("(4 calls")
-        at_chat(terminal)
+        at_empty_prompt(terminal)
         terminal.send("/resume\r")
         terminal.wait_for(KEYS)
         assert titles(terminal)[0] == "› something new"
         terminal.send("zebras")
         terminal.wait_for(lambda: titles(terminal) == ["› what do zebras wear?"])
         terminal.send("\r")
-        at_chat(terminal)
+        at_empty_prompt(terminal)
         assert f"continuing {three['zebras']}: what do zebras wear?" in terminal.lines()
         assert "Flies." in terminal.lines()
         terminal.send("Really?\r")
         terminal.wait_for(lambda: len(upstream.chats("agg")) == 2)
         terminal.wait_for(lambda: "\n".join(terminal.lines()).count("(4 calls") == 2)
-        at_chat(terminal)
+        at_empty_prompt(terminal)
         terminal.send(f"/resume {three['horses'][:5]}\r")
         terminal.wait_for("Saddles, at most.")
         terminal.send("/resume\r")
         terminal.wait_for(KEYS)
         terminal.send("\x1b")
         terminal.wait_for(lambda: KEYS not in "\n".join(terminal.shown()))
-        at_chat(terminal)
+        at_empty_prompt(terminal)
         terminal.send("/resume zzz\r")
         terminal.wait_for("there is no conversation `zzz`")
     assert last_sent(upstream)[0] == "what do zebras wear?"
@@ -336,7 +327,7 @@ def test_of_a_long_conversation_the_last_turns_are_shown(
 ) -> None:
     identity = keep(moa, *((f"question {n:02}", f"answer {n:02}") for n in range(count)))
     with moa.terminal("chat", "-c", rows=60) as terminal:
-        at_chat(terminal)
+        at_empty_prompt(terminal)
         lines = terminal.lines()
     shown = [line for line in lines if line.startswith("› question")]
     assert shown == [f"› question {n:02}" for n in range(count - 10, count)]

@@ -65,6 +65,13 @@ def process(window: Tmux) -> int:
     return found[-1]
 
 
+def stopped(number: int) -> bool:
+    """Whether a process, or a child of it, is stopped."""
+    children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+    state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T" or any(stopped(int(child)) for child in children)
+
+
 def shell_is_whole(window: Tmux) -> None:
     """The shell has its cursor, its echo, and no rows that move."""
     at_shell(window)
@@ -219,8 +226,12 @@ def test_keys_that_clear_or_leave_do_not_reach_the_shell_after_ask(
 ) -> None:
     with slow(upstream) as done, shell(moa, tmp_path, "moa ask Why?", rows=32) as window:
         window.wait_for("╭─ ")
-        window.press("C-d", "C-l", "C-d")
-        time.sleep(0.2)
+        note = "a message for all"
+        Path(f"/proc/{process(window)}/fd/2").readlink().write_text(note, "utf-8")
+        window.wait_for(note)
+        window.press("C-d", "C-d", "C-l")
+        # The last one was read, so the others were, too.
+        window.wait_for(lambda: note not in "\n".join(window.screen()))
         done.set()
         window.wait_for("The reply.")
         shell_is_whole(window)
@@ -278,7 +289,7 @@ def test_an_editor_is_suspended_with_the_chat(moa: Moa, upstream: Upstream, tmp_
         window.press("C-z")
         at_shell(window)
         enter(window, "fg")
-        time.sleep(0.3)
+        window.wait_for(lambda: not stopped(process(window)))
         enter(window, "from the editor")
         at_prompt(window, "from the editor")
         window.press("Enter")

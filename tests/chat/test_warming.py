@@ -69,7 +69,7 @@ def test_a_first_turn_finds_everything_loaded(moa: Moa, upstream: Upstream) -> N
         # What is imported is told in the middle of the screen.
         terminal.wait_for(lambda: "›" in terminal.raw.decode(errors="replace"))
         terminal.wait_for(lambda: imported(terminal.raw) >= {"aiohttp", "moa_cli.terminal.live"})
-        terminal.settle(1.0)
+        terminal.settle(3.0)
         before = imported(terminal.raw)
         terminal.send("hi\r")
         terminal.wait_for(lambda: b"Good day." in terminal.raw)

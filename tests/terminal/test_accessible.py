@@ -132,6 +132,7 @@ def at_prompt(terminal: Terminal) -> None:
         lambda: (
             terminal.screen.display[terminal.screen.cursor.y].rstrip() == "You:"
             and terminal.modes() == (False, False)
+            and terminal.has_answered()
         )
     )
 
