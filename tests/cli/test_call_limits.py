@@ -14,7 +14,7 @@ import pytest
 from tests.support.bench.own_runs import write_lines
 from tests.support.command import Moa
 from tests.support.server import QUESTION, serving
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 _PROPOSERS = [f"m{number}" for number in range(8)]
 
@@ -106,7 +106,15 @@ def test_a_server_does_not_pass_on_what_its_provider_refuses(moa: Moa, small: Up
 
 
 def test_concurrency_is_that_of_all_turns_of_a_server(moa: Moa, upstream: Upstream) -> None:
-    upstream.always("*", Reply(text="an answer", pause=0.05))
+    four = threading.Event()
+
+    def reply(_: Request) -> Reply:
+        # None is answered before four are in flight.
+        if upstream.in_flight >= 4:
+            four.set()
+        return Reply(text="an answer", pause=0.05, after=four)
+
+    upstream.always("*", reply)
     _set(moa, {"concurrency": 64})
     with serving(moa, "--concurrency", "4") as server, ThreadPoolExecutor(8) as clients:
         for answer in clients.map(lambda _: server.ask(messages=QUESTION), range(8)):

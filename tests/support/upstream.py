@@ -18,6 +18,10 @@ from typing import Any, Literal, Self
 
 _POLL = 0.005  # seconds between two looks at what another thread sets
 
+# What a reply waits for: set by the test, or true once something has come about. A callable runs on
+# the server's thread, again and again.
+Awaited = threading.Event | Callable[[], bool]
+
 
 @dataclass(eq=False)
 class Request:
@@ -81,10 +85,10 @@ class Reply:
     error: object | None = None  # the body in place of an answer; a str goes out as text/html
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0  # before the response head
-    after: threading.Event | None = None  # the response head waits until this is set
+    after: Awaited | None = None  # the response head waits until this is set, or holds
     pause: float = 0  # between chunks
     stall_after: int | None = None  # then silence, until the client goes away
-    go_on: threading.Event | None = None  # once it is set, that silence ends
+    go_on: Awaited | None = None  # once it is set, or holds, that silence ends
     drop_after: int | None = None  # then the connection is closed, the response unfinished
     end_early: bool = False  # a clean end, but no finish_reason and no [DONE]
     refuse: bool = False  # the connection is closed before any response byte
@@ -135,7 +139,7 @@ class Upstream:
         self._always: dict[str, Reply | Callable[[Request], Reply]] = {}
         self._active: set[Request] = set()
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._looking: dict[threading.Event, asyncio.Task[None]] = {}
+        self._looking: dict[Awaited, asyncio.Task[None]] = {}
         self._ready = threading.Event()
 
     def enqueue(self, model: str, *replies: Reply) -> None:
@@ -246,15 +250,15 @@ class Upstream:
         reply = self._always.get(model) or self._always.get("*") or Reply()
         return reply(request) if callable(reply) else reply
 
-    async def _until_set(self, event: threading.Event | None) -> None:
-        """Wait until another thread sets it; without one, for ever."""
-        if event is None:
+    async def _until(self, awaited: Awaited | None) -> None:
+        """Wait until it is set by another thread, or holds; without one, for ever."""
+        if awaited is None:
             await asyncio.Event().wait()
-        elif not event.is_set():
+        elif not _is_there(awaited):
             # Hundreds of replies may wait for the same one.
-            looking = self._looking.get(event)
+            looking = self._looking.get(awaited)
             if looking is None or looking.done():
-                looking = self._looking[event] = asyncio.create_task(_is_set(event))
+                looking = self._looking[awaited] = asyncio.create_task(_look_for(awaited))
             await asyncio.shield(looking)
 
     def _settle(self, request: Request, *, gone: bool = False) -> None:
@@ -339,7 +343,7 @@ class _Connection:
         """Send all of the reply; whether the connection may be used again."""
         await asyncio.sleep(reply.delay)
         if reply.after is not None:
-            await self.upstream._until_set(reply.after)
+            await self.upstream._until(reply.after)
         if reply.refuse:
             self.settle(request)
             return False
@@ -349,7 +353,7 @@ class _Connection:
         for position, (frame, weight) in enumerate([*frames, (b"", 0)], 1):
             reach = request.sent + max(weight, 1)
             if reply.stall_after is not None and reach > reply.stall_after:
-                await self.upstream._until_set(reply.go_on)
+                await self.upstream._until(reply.go_on)
             if reply.drop_after is not None and reach > reply.drop_after:
                 self.settle(request)
                 return False
@@ -376,8 +380,12 @@ class _Connection:
         await asyncio.sleep(0)
 
 
-async def _is_set(event: threading.Event) -> None:
-    while not event.is_set():
+def _is_there(awaited: Awaited) -> bool:
+    return awaited.is_set() if isinstance(awaited, threading.Event) else awaited()
+
+
+async def _look_for(awaited: Awaited) -> None:
+    while not _is_there(awaited):
         await asyncio.sleep(_POLL)
 
 

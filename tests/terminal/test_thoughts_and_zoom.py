@@ -187,7 +187,7 @@ def test_a_key_zooms_in_the_chat_and_is_no_part_of_the_next_prompt(
     moa: Moa, upstream: Upstream
 ) -> None:
     for name in "abc":
-        upstream.always(name, Reply(text=f"{name} writes " + RAIN * 3, pause=0.2))
+        upstream.always(name, Reply(text=f"{name} writes " + RAIN * 3, stall_after=8))
     with moa.terminal("chat", columns=100) as terminal:
         at_empty_prompt(terminal)
         terminal.send("hi\r")

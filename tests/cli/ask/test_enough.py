@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -153,12 +154,14 @@ def test_the_steps_say_once_what_the_key_does(moa: Moa, slow: Upstream) -> None:
 def test_a_key_at_a_terminal_does_the_same(
     moa: Moa, slow: Upstream, key: str, columns: int
 ) -> None:
-    slow.always("agg", Reply(text="ok", delay=1.0))
+    read = threading.Event()
+    slow.always("agg", Reply(text="ok", after=read))
     with moa.terminal("ask", "hi", columns=columns, rows=34) as terminal:
         terminal.wait_for("Ctrl-C: write the reply now")
         terminal.send(key)
         terminal.wait_for("enough: going on with 1 of 3")
         terminal.wait_for("Ctrl-C: cancel")
+        read.set()
         assert terminal.wait() == 0
         assert terminal.lines()[-2:] == ["", "ok"]
         assert terminal.modes_after == terminal.modes_before

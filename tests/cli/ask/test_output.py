@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -113,12 +114,15 @@ def test_an_error_of_an_endpoint_cannot_act_on_a_terminal(moa: Moa, upstream: Up
 def test_panels_are_on_stderr_while_standard_output_is_redirected(
     moa: Moa, upstream: Upstream, tmp_path: Path
 ) -> None:
-    upstream.always("*", Reply(text="some words of an answer", pause=0.3))
-    upstream.always("agg", Reply(text="# The *reply*\n", delay=0.3))
+    seen, read = threading.Event(), threading.Event()
+    upstream.always("*", Reply(text="some words of an answer", stall_after=2, go_on=seen))
+    upstream.always("agg", Reply(text="# The *reply*\n", after=read))
     out = tmp_path / "out.md"
     with moa.terminal("ask", "hi", stdout=out, columns=100, rows=40) as terminal:
         terminal.wait_for("╭─ ")
+        seen.set()
         terminal.wait_for("reading 3 proposals")
+        read.set()
         assert terminal.wait() == 0
         header, *folded = terminal.lines()
     assert header == "moa: profile lab: lab:a, lab:b, lab:c → lab:agg"

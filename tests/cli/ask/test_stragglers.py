@@ -13,7 +13,7 @@ from moa_cli.engine.prompts import UNFINISHED
 from tests.support.bench.own_runs import item_lines, write_prompts
 from tests.support.command import Moa
 from tests.support.server import chunks, serving
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 WRITING = "Rain is water that falls. It "
 STALLED = Reply(chunks=[WRITING, "never sent"], stall_after=1)
@@ -22,7 +22,14 @@ SLOW = "lab:c: too slow: 2 of 3 answers stood, 0.3 s of patience had passed"
 
 @pytest.fixture
 def hasty(moa: Moa, upstream: Upstream) -> Moa:
-    """Two of three are enough, and the third never ends."""
+    """Two of three are enough, and the third never ends: it begins before they answer."""
+
+    def quick(request: Request) -> Reply:
+        asked = len(upstream.chats(request.model))
+        return Reply(after=lambda: sum(call.sent > 0 for call in upstream.chats("c")) >= asked)
+
+    upstream.always("a", quick)
+    upstream.always("b", quick)
     upstream.always("c", STALLED)
     moa.profile("lab", "a", "b", "c", quorum=2, patience=0.3)
     return moa
