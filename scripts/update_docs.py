@@ -672,7 +672,7 @@ _FIELDS = {
     "messages": "the conversation; `content` is a text, or a list of parts: `text`, `image_url`,"
     " `file`, `refusal`",
     "tool_choice": "none, auto, required, or the tool to call",
-    "stop": "texts at which the reply ends, four at most",
+    "stop": "texts at which the reply ends, 16 at most; some endpoints take four",
     "stream_options": "see below",
     "moa": "see below",
 }

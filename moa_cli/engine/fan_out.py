@@ -8,8 +8,9 @@ anything.
 What models have said about the proposals is kept with them: it is about the user's message and the
 proposals, and not about results that have come since.
 
-Only turns that may be steps of such work use it: those that offer tools, or have messages behind
-the prompt. A prompt that comes again without them is a new turn, unless nobody had a reply to it.
+Only turns that may be steps of such work use it: those that offer tools, or have calls or results
+of tools behind the prompt. A prompt that comes again without them is a new turn, unless nobody had
+a reply to it. So is one whose reply the client has begun: evaluations ask the same several times.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class FanOutMemory:
         """
         offered = offers_tools(profile.aggregator) and profile.tools != "ignore"
         after = conversation.after
-        if profile.fan_out == "request" or not profile.rounds or not (offered or after):
+        works = any(message.role == "tool" or message.tool_calls for message in after)
+        if profile.fan_out == "request" or not profile.rounds or not (offered or works):
             return None
         key = _key(profile, conversation, client)
         while True:

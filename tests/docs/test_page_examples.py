@@ -39,6 +39,7 @@ NOT_RUN = {
     "docs/contributing.md": 2,
     "docs/how-to/add-a-command.md": 1,
     "docs/how-to/clients.md": 1,
+    "docs/how-to/evaluate.md": 4,
     "docs/how-to/mcp.md": 2,
 }
 PARSED_ONLY = {

@@ -90,7 +90,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 1.5}, "max_tokens"),
     ({"max_tokens": 10**300}, "max_tokens"),
     ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens"),
-    ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+    ({"stop": ["a"] * 17}, "stop"),
     ({"stop": [1]}, "stop"),
     ({"stop": ""}, "stop"),
     ({"stop": {}}, "stop"),

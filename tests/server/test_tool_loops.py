@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.command import Moa
-from tests.support.server import Server, chunks, serving
+from tests.support.server import QUESTION, Server, chunks, serving
 from tests.support.tool_calls import TOOLS, calling
 from tests.support.upstream import Reply, Upstream
 
@@ -54,6 +54,15 @@ def test_a_loop_of_twenty_requests_costs_twenty_calls_and_one_fan_out(
         assert not any(field.startswith("tool") for field in request.body)
         assert [message["role"] for message in request.messages] == ["system", "user"]
     assert all(request.body["tools"] == TOOLS for request in upstream.chats("agg"))
+
+
+def test_a_reply_that_the_client_begins_is_a_new_turn_each_time(
+    server: Server, upstream: Upstream
+) -> None:
+    begun = [*QUESTION, {"role": "assistant", "content": "The answer is"}]
+    told = [server.ask(messages=begun).json()["moa"] for _ in range(3)]
+    assert ["fan_out" in ledger for ledger in told] == [False] * 3
+    assert len(upstream.chats("a")) == 3
 
 
 def test_both_wires_share_what_is_kept(server: Server, upstream: Upstream) -> None:

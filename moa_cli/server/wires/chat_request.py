@@ -31,6 +31,8 @@ _INT64 = 2**63
 _INT32 = 2**31
 _MOST_CHOICES = 16
 _MOST_TOOLS = 512
+# OpenAI takes four, others more; tasks of evaluations have up to six. The endpoint may refuse.
+_MOST_STOPS = 16
 # A text that ends the reply; it may be of spaces.
 _STOP = Key(low=1, blank=True)
 
@@ -74,7 +76,9 @@ class ChatBody:
     user: Annotated[str | None, Key("passed on to all models", blank=True)] = None
     messages: Annotated[tuple[ChatMessage, ...], Key(low=1)]
     stop: Annotated[
-        Annotated[str, _STOP] | Annotated[tuple[Annotated[str, _STOP], ...], Key(high=4)] | None,
+        Annotated[str, _STOP]
+        | Annotated[tuple[Annotated[str, _STOP], ...], Key(high=_MOST_STOPS)]
+        | None,
         Key(),
     ] = None
     stream_options: Annotated[StreamOptions | None, Key()] = None

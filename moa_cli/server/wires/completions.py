@@ -79,6 +79,13 @@ class Completions:
         own = read_body(CompletionsBody, {name: given.get(name) for name in names})
         rest = {k: v for k, v in given.items() if k not in names and k not in OF_A_CHAT}
         chat: dict[str, Any] = {**rest, "messages": [{"role": "user", "content": own.text}]}
+        if own.logprobs is not None and own.echo:
+            # They would be asked for to learn how likely a text is, which no model is asked here.
+            refuse(
+                "with `echo` would be of the prompt, too: a mixture cannot tell how likely a text"
+                " is, so tasks of log-likelihood cannot be run",
+                "logprobs",
+            )
         if own.logprobs is not None:
             chat |= {"logprobs": True, "top_logprobs": own.logprobs}
         asked, parsed = parse_object(chat, strict=self._strict)
@@ -104,7 +111,7 @@ class CompletionsEncoder:
         self._include_usage = bool(options and options.include_usage)
         self._prompt = request.own.text if request.own.echo else ""
         # Where the next token of each choice begins.
-        self._places = [len(self._prompt)] * asked.choices
+        self._places = [0] * asked.choices
         self._begun: set[int] = set()
         self._ended = EndedReplies()
 
