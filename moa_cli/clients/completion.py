@@ -13,15 +13,13 @@ from typing import Any
 from moa_cli.clients import usage as usages
 from moa_cli.clients.citations import CitationReader
 from moa_cli.clients.thinking import ThinkSplitter, late_reasoning, opens_in_prompt
+from moa_cli.clients.token_logprobs import likeliest, told_tokens
 from moa_cli.clients.tool_calls import ToolCallReader
 from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
-from moa_cli.core.nesting import is_deeper
 from moa_cli.core.values import unchecked
 
-# Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
-_MOST_NATS = 10**6
 _CALLS = ("tool_calls", "function_call")
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 # Why an answer ends that has no end: Zhipu, DeepSeek, vLLM, Together.
@@ -190,8 +188,8 @@ class CompletionReader:
             # As older servers write completions.
             self._body({"content": choice["text"]}, choice, payload)
         logprobs = choice.get("logprobs")
-        if logprobs:
-            self._take_logprobs(logprobs)
+        if logprobs is not None:
+            self._take_logprobs(logprobs, choice)
         reason = choice.get("finish_reason")
         if reason:
             self._finished(reason, choice.get("error") or payload)
@@ -328,24 +326,18 @@ class CompletionReader:
             return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return text
 
-    def _take_logprobs(self, logprobs: object) -> None:
-        if not self._told_logprobs:
-            self._first_token(logprobs)
-        content = logprobs.get("content") if isinstance(logprobs, dict) else None
-        if isinstance(content, list):
-            told = tuple(
-                json.dumps(token)
-                for token in content
-                if isinstance(token, dict) and not is_deeper(token)
-            )
-            self._news["token_logprobs"] = self._news.get("token_logprobs", ()) + told
-
-    def _first_token(self, logprobs: object) -> None:
-        """Take those of the first token of the answer, not of reasoning before it."""
-        found = _top_logprobs(logprobs) if "text" in self._news else None
-        if found is not None:
-            self._news["logprobs"] = found
-            self._told_logprobs = True
+    def _take_logprobs(self, logprobs: object, choice: dict[str, Any]) -> None:
+        tokens = told_tokens(logprobs, choice)
+        if not tokens:
+            return
+        if not self._told_logprobs and "text" in self._news:
+            # Those of the first token of the answer, not of reasoning before it.
+            found = likeliest(tokens[0])
+            if found is not None:
+                self._news["logprobs"] = found
+                self._told_logprobs = True
+        told = tuple(map(json.dumps, tokens))
+        self._news["token_logprobs"] = self._news.get("token_logprobs", ()) + told
 
     def _finished(self, reason: object, error: object) -> None:
         if reason in _BROKEN_ENDS:
@@ -489,24 +481,3 @@ def _details(details: object) -> str:
     return "".join(
         _text(row.get("text") or row.get("summary")) for row in rows if isinstance(row, dict)
     )
-
-
-def _top_logprobs(logprobs: object) -> tuple[tuple[str, float], ...] | None:
-    """The likeliest tokens in the first place: OpenAI's `content[0].top_logprobs`, a list of
-    `{token, logprob}`, or Together's `top_logprobs[0]`, a table by token. None if not told."""
-    if not isinstance(logprobs, dict):
-        return None
-    content, tables = logprobs.get("content"), logprobs.get("top_logprobs")
-    pairs: list[tuple[object, object]] = []
-    if isinstance(content, list) and content and isinstance(content[0], dict):
-        told = content[0].get("top_logprobs")
-        rows = told if isinstance(told, list) else []
-        pairs = [(row.get("token"), row.get("logprob")) for row in rows if isinstance(row, dict)]
-    elif isinstance(tables, list) and tables and isinstance(tables[0], dict):
-        pairs = list(tables[0].items())
-    found = tuple(
-        (token, float(value))
-        for token, value in pairs
-        if isinstance(token, str) and isinstance(value, int | float) and -_MOST_NATS <= value < 1
-    )
-    return found or None

@@ -565,6 +565,53 @@ def test_log_probabilities_that_are_none(logprobs: object) -> None:
     assert told.logprobs in (None, (("M", -1.0),))
 
 
+def test_tokens_have_one_shape_however_they_are_told() -> None:
+    expected = [
+        {"token": "M", "logprob": -0.25, "top_logprobs": [_told("M", -0.25), _told("m", -2)]},
+        {"token": "!", "logprob": -0.5, "top_logprobs": []},
+    ]
+    lists = {"tokens": ["M", "!"], "token_logprobs": [-0.25, -0.5], "token_ids": [44, 0]}
+    together = {**lists, "top_logprobs": [{"M": -0.25, "m": -2}]}
+    for told in ({"content": expected}, together, {**together, "content": None}):
+        choice = {"message": {"content": "M!"}, "logprobs": told, "finish_reason": "stop"}
+        tokens = whole({"choices": [choice]})[0].token_logprobs
+        assert [json.loads(token) for token in tokens] == expected
+    # A stream of Together's has a number in each chunk.
+    numbers = [
+        {
+            "index": 0,
+            "delta": {"content": "M"},
+            "logprobs": -0.25,
+            "top_logprobs": {"M": -0.25, "m": -2},
+        },
+        {"index": 0, "delta": {"content": "!"}, "logprobs": -0.5},
+        {"index": 0, "delta": {"content": "?"}, "logprobs": 0},
+    ]
+    stream = "".join(f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in numbers)
+    deltas = read(stream + chunk({}, "stop") + DONE)
+    told_of_all = joined(deltas)
+    assert told_of_all.text == "M!?"
+    assert told_of_all.logprobs == (("M", -0.25), ("m", -2.0))
+    tokens = tuple(token for delta in deltas for token in delta.token_logprobs)
+    assert [json.loads(token) for token in tokens] == expected
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        True,
+        {"tokens": "M", "token_logprobs": {"a": 1}, "top_logprobs": 5},
+        {"tokens": [1, None], "token_logprobs": ["x", {}], "top_logprobs": [{"M": "high"}, [1]]},
+    ],
+)
+def test_tokens_of_no_shape_do_no_harm(told: object) -> None:
+    choice = {"message": {"content": "M"}, "logprobs": told, "finish_reason": "stop"}
+    delta = whole({"choices": [choice]})[0]
+    assert (delta.text, delta.logprobs) == ("M", None)
+    for token in map(json.loads, delta.token_logprobs):
+        assert token == {"token": "", "logprob": None, "top_logprobs": []}
+
+
 def test_log_probabilities_of_a_whole_completion() -> None:
     told = {"content": [{"top_logprobs": [_told("m", -0.5)]}]}
     choice = {"message": {"content": "m"}, "logprobs": told, "finish_reason": "length"}

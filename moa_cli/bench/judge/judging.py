@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.json_lines import Lines, to_line
@@ -134,16 +135,21 @@ def _results(released: Released, arm: str, items: Sequence[Item]) -> list[Result
     ]
 
 
-_ALL_LOGPROBS = {"logprobs": True, "top_logprobs": ALTERNATIVES}
+# What asks for the log-probabilities of a whole answer, by the way in which it is asked.
+_ALL_LOGPROBS: Mapping[Asked, Mapping[str, Any]] = {
+    "logprobs": {"logprobs": True, "top_logprobs": ALTERNATIVES},
+    "count": {"logprobs": ALTERNATIVES},
+    "text": {},
+}
 
 
 @dataclass(frozen=True)
 class JudgePlan:
     """The judgements that are asked for.
 
-    model: the judge's name. items: of the run. asked: how preferences are asked for. date: of the
-    first judgement, YYYY-MM-DD. reasoning_tokens: see `JudgeSettings`.
-    expected: whether ratings are read in log-probabilities.
+    model: the judge's name. items: of the run. asked: how log-probabilities are asked for. date: of
+    the first judgement, YYYY-MM-DD. reasoning_tokens: see `JudgeSettings`. expected: whether
+    ratings are read in log-probabilities.
     """
 
     model: str
@@ -182,7 +188,7 @@ class JudgePlan:
             temperature=call.temperature,
             max_tokens=self._room(call),
             top_p=call.top_p,
-            extra={**call.extra, **(_ALL_LOGPROBS if self.expected else {})},
+            extra={**call.extra, **(_ALL_LOGPROBS[self.asked] if self.expected else {})},
         )
         profile = Profile(name="judge", aggregator=judge, rounds=0)
         *before, last = call.messages
@@ -304,9 +310,11 @@ class JudgeResults:
         return record is not None and record.logprobs is not None
 
     def tells_numbers(self, result: Result) -> bool:
-        """Whether the judge told log-probabilities of the numbers in that answer."""
+        """Whether the judge told how likely other numbers were in that answer."""
         record = self._record(result)
-        return record is None or bool(record.number_logprobs)
+        return record is not None and any(
+            len(alternatives) > 1 for _, alternatives in record.number_logprobs
+        )
 
     def is_readable(self, result: Result) -> bool:
         """Whether a verdict can be read in that answer."""

@@ -219,7 +219,7 @@ class _Call:
             logprobs=self._logprobs,
             error=error,
             citations=self._citations,
-            number_logprobs=number_tokens(self._tokens),
+            number_logprobs=number_tokens(self._tokens, self.text),
         )
         self._shared.journal.add(record)
         self._shared.journal.ended(self._key)

@@ -115,12 +115,13 @@ class RunSettings(WorkSettings):
 class JudgeSettings(WorkSettings):
     """judge.json: all that a judge's verdicts on a run depend on.
 
-    model: the judge. date: of its first judgement, YYYY-MM-DD. asked: how preferences are asked
-    for. discrete: whether they are read in a text. files: the SHA-256 of the prompt's files, by
-    name. reference, against: what pairs are compared with, released outputs or an arm of the run.
-    anchors: released outputs that are judged too. reasoning_tokens: the room for reasoning that the
-    judge has beside that for its verdict; None is none. rubric: what the user said that replies are
-    rated by. ratings: whether they are read in log-probabilities; None reads them in the text.
+    model: the judge. date: of its first judgement, YYYY-MM-DD. asked: how log-probabilities
+    are asked for. discrete: whether preferences are read in a text. files: the SHA-256 of the
+    prompt's files, by name. reference, against: what pairs are compared with, released outputs or
+    an arm of the run. anchors: released outputs that are judged too. reasoning_tokens: the room for
+    reasoning that the judge has beside that for its verdict; None is none. rubric: what the user
+    said that replies are rated by. ratings: whether they are read in log-probabilities; None reads
+    them in the text.
     """
 
     model: str

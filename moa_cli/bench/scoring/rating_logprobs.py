@@ -21,15 +21,20 @@ ALTERNATIVES: Final = 5
 _DIGITS: Final = re.compile(r"[\s\[*_\"'(:=]*(\d{1,2})[\]\s*_\"')]*")
 _HOLDS_DIGIT: Final = re.compile(r"\d")
 _LEAST_NATS: Final = -1e4
+# Characters of the end of an answer by which its end is found among its tokens.
+_TAIL: Final = 60
 
 
-def number_tokens(tokens: Iterable[str]) -> tuple[NumberToken, ...]:
+def number_tokens(tokens: Iterable[str], answer: str) -> tuple[NumberToken, ...]:
     """The tokens of an answer that matter for a number in it.
 
     Args:
         tokens: For each token the JSON object that the endpoint told, as OpenAI defines it.
+        answer: The text, to whose end they are counted. Some endpoints tell tokens behind it, such
+            as the mark of the end.
     """
     found: list[tuple[int, tuple[tuple[str, float], ...]]] = []
+    texts: list[str] = []
     place, follows = 0, False
     for line in tokens:
         told = json.loads(line)
@@ -39,8 +44,12 @@ def number_tokens(tokens: Iterable[str]) -> tuple[NumberToken, ...]:
         holds = _HOLDS_DIGIT.search(text) is not None
         if holds or follows:
             found.append((place, _alternatives(told)))
+        texts.append(text)
         place, follows = place + len(text), holds
-    return tuple((place - begin, alternatives) for begin, alternatives in found)
+    tail = answer[-_TAIL:]
+    last = "".join(texts).rfind(tail)
+    end = place if last < 0 else last + len(tail)
+    return tuple((end - begin, alternatives) for begin, alternatives in found if begin < end)
 
 
 def _alternatives(told: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:

@@ -46,6 +46,8 @@ _REFUSALS = ("AnswerRefused", "BadResponse", "ContentFiltered", "RequestRefused"
 # What will be no better with the next item.
 _HOPELESS = ("AuthenticationFailed", "LocalModelUnavailable", "ModelNotFound", "NoCredit")
 _MOST_TRIED = 5
+# How log-probabilities are asked for: as OpenAI takes it, or as Together does, by their number.
+_WAYS: tuple[Asked, ...] = ("logprobs", "count")
 # Room for the reasoning of a judge that reasons; the lesser one for those that take no more.
 _ROOM = (32_768, 8_192)
 _MOST_SHOWN = 5
@@ -334,30 +336,60 @@ async def _begin(
     if todo[0].arm.profile.aggregator.max_tokens == 1:
         # The verdict is the first token: nothing comes before it.
         return todo
-    todo = await _with_room(verdicts, runner, todo, tell)
-    if plan.expected:
-        result = await runner.result(todo[0])
-        if result is not None and not verdicts.tells_numbers(result):
-            tell(f"{plan.model} tells no log-probabilities: its ratings are read in its text alone")
-    return todo
+    if plan.expected and not found_out:
+        return await _with_expected(verdicts, runner, todo, tell)
+    return await _with_room(verdicts, runner, todo, tell)
+
+
+async def _with_expected(
+    verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
+) -> list[Work]:
+    """The work as the judge tells how likely ratings are, else as it is read in its text."""
+    for way in _WAYS:
+        if way != verdicts.plan.asked:
+            todo = _asked(verdicts, todo, way)
+        todo = await _with_room(verdicts, runner, todo, tell)
+        if await _tells_ratings(verdicts, runner, todo):
+            return todo
+    tell(
+        f"{verdicts.plan.model} tells no log-probabilities of ratings:"
+        " they are read in its text alone"
+    )
+    return await _with_room(verdicts, runner, _asked(verdicts, todo, "text"), tell)
+
+
+async def _tells_ratings(verdicts: JudgeResults, runner: Runner, todo: list[Work]) -> bool:
+    """Whether the judge tells how likely ratings are; True also where that cannot be found out."""
+    for work in todo[:_MOST_TRIED]:
+        result = await runner.result(work)
+        if result is None or verdicts.tells_numbers(result):
+            return True
+        if result.error is None and not verdicts.is_readable(result):
+            continue
+        if result.error is None or result.error.kind in _REFUSALS:
+            return False
+        _check_hope(result)
+    return True
+
+
+def _asked(verdicts: JudgeResults, todo: list[Work], way: Asked) -> list[Work]:
+    return verdicts.ask(todo, asked=way, reasoning_tokens=verdicts.plan.reasoning_tokens)
 
 
 async def _with_way(
     verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
 ) -> list[Work]:
     """The work as the judge understands it: by log-probabilities, else by its text."""
-    plan = verdicts.plan
-    ways: tuple[Asked, ...] = ("logprobs", "count")
-    for way in ways:
+    for way in _WAYS:
         if way != verdicts.plan.asked:
-            todo = verdicts.ask(todo, asked=way, reasoning_tokens=plan.reasoning_tokens)
+            todo = _asked(verdicts, todo, way)
         if await _is_understood(verdicts, runner, todo):
             return todo
     tell(
-        f"{plan.model} tells no log-probabilities: it is asked for a text,"
+        f"{verdicts.plan.model} tells no log-probabilities: it is asked for a text,"
         " and its win rates are discrete"
     )
-    return verdicts.ask(todo, asked="text", reasoning_tokens=plan.reasoning_tokens)
+    return _asked(verdicts, todo, "text")
 
 
 async def _is_understood(verdicts: JudgeResults, runner: Runner, todo: list[Work]) -> bool:
@@ -426,7 +458,7 @@ def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> 
     from moa_cli.cli.bench.session import where
 
     how, judged = plan.kind.how, plan.judged
-    if plan.expected:
+    if plan.expected and plan.asked != "text":
         how += ", as expected by log-probabilities"
     if plan.kind.compares:
         how = "pairs, by its text (discrete)" if plan.asked == "text" else how

@@ -145,12 +145,61 @@ def test_the_rating_that_a_judge_expects(moa: Moa, upstream: Upstream) -> None:
     assert "`ratings` was" in other.err
 
 
+def side_by_side(request: Request) -> object:
+    """The same as Together tells it, where it is asked for by number; else the said tokens alone,
+    and always the mark of the end."""
+    many = request.body["logprobs"] == 5
+    half = -0.6931471805599453
+    return {
+        "tokens": ["Rating: [[", "8", "]]", "<|eot_id|>"],
+        "token_logprobs": [0, half, 0, 0],
+        "top_logprobs": [{}, {"8": half, **({"9": half} if many else {})}, {"]]": 0}, {}],
+    }
+
+
+def test_the_rating_that_a_judge_at_together_expects(moa: Moa, upstream: Upstream) -> None:
+    run_of(moa, upstream, [{"prompt": "a?", "answer": "x"}, {"prompt": "b?", "answer": "y"}])
+    upstream.always("judge", Reply(text="Rating: [[8]]", logprobs=side_by_side))
+    ran = moa.run(*START, "--expected", "--concurrency", "1")
+    assert ran.code == 0, ran.err
+    found = jsonl_rows(moa.folder / RUN / "judges/lab-judge/judgements.jsonl")
+    assert [row["value"] for row in found] == [pytest.approx(8.5)] * 2
+    assert [request.body["logprobs"] for request in upstream.chats("judge")] == [True, 5, 5]
+    again = moa.run(*START, "--expected")
+    assert (again.code, len(upstream.chats("judge"))) == (0, 3), again.err
+
+
+def test_a_judge_that_refuses_log_probabilities_is_read_in_its_text(
+    moa: Moa, upstream: Upstream
+) -> None:
+    run_of(moa, upstream, [{"prompt": "a?", "answer": "x"}, {"prompt": "b?", "answer": "y"}])
+
+    def rate(request: Request) -> Reply:
+        if "logprobs" in request.body:
+            return Reply(status=400, error={"error": {"message": "logprobs is not supported"}})
+        return Reply(text="Rating: [[8]]")
+
+    upstream.always("judge", rate)
+    ran = moa.run(*START, "--expected")
+    assert ran.code == 0, ran.err
+    assert "tells no log-probabilities of ratings: they are read in its text alone" in ran.err
+    found = jsonl_rows(moa.folder / RUN / "judges/lab-judge/judgements.jsonl")
+    assert [row["value"] for row in found] == [8, 8]
+
+
 def test_a_judge_that_tells_none_is_read_in_its_text(moa: Moa, upstream: Upstream) -> None:
     run_of(moa, upstream, [{"prompt": "a?", "answer": "x"}])
     upstream.always("judge", Reply(text="Rating: [[8]]"))
     ran = moa.run(*START, "--expected")
     assert ran.code == 0, ran.err
-    assert "tells no log-probabilities: its ratings are read in its text alone" in ran.err
+    assert "tells no log-probabilities of ratings: they are read in its text alone" in ran.err
+    # As OpenAI takes it, as Together does, and without.
+    asked = [request.body for request in upstream.chats("judge")]
+    assert [body.get("logprobs") for body in asked] == [True, 5, None]
+    assert [body.get("top_logprobs") for body in asked] == [5, None, None]
+    again = moa.run(*START, "--expected")
+    assert (again.code, len(upstream.chats("judge"))) == (0, 3)
+    assert "as expected" not in again.err
     found = jsonl_rows(moa.folder / RUN / "judges/lab-judge/judgements.jsonl")
     assert [row["value"] for row in found] == [8]
     refused = moa.run(*START, "--expected", "--against", "single:lab:m")

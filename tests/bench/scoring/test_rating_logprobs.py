@@ -34,7 +34,7 @@ def expected(*told: Token) -> float | None:
     begin = end
     while begin and (text[begin - 1].isdigit() or text[begin - 1] == "."):
         begin -= 1
-    return expected_rating(text, (begin, end), number_tokens(tokens(*told)), 1, 10)
+    return expected_rating(text, (begin, end), number_tokens(tokens(*told), text), 1, 10)
 
 
 SURE: dict[str, float] = {}
@@ -79,5 +79,15 @@ def test_what_cannot_be_told(told: tuple[Token, ...]) -> None:
 
 
 def test_tokens_that_are_none() -> None:
-    assert number_tokens(["[]"]) == ()
-    assert number_tokens(['{"token": "8", "top_logprobs": [1, {"token": 2}]}']) == ((1, ()),)
+    assert number_tokens(["[]"], "8") == ()
+    assert number_tokens(['{"token": "8", "top_logprobs": [1, {"token": 2}]}'], "8") == ((1, ()),)
+
+
+def test_tokens_behind_the_answer_and_before_it() -> None:
+    likely = {"8": 0.5, "9": 0.5}
+    said = [("1 or 2</think>", SURE), ("It is [[", SURE), ("8", likely), ("]]", SURE)]
+    text = "It is [[8]]"
+    found = number_tokens(tokens(*said, ("<|eot_id|>", SURE)), text)
+    assert expected_rating(text, (8, 9), found, 1, 10) == pytest.approx(8.5)
+    # What cannot be found among the tokens ends where they end.
+    assert number_tokens(tokens(*said), "other") == number_tokens(tokens(*said), text)
