@@ -10,12 +10,14 @@ from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader
 from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.agreement import (
+    Agreement,
     Scale,
     cohen_kappa,
     fleiss_kappa,
     krippendorff_alpha,
 )
 from moa_cli.bench.scoring.means import Mean, grouped_mean
+from moa_cli.bench.scoring.statistics import ConfidenceInterval
 from moa_cli.core.errors import BenchError
 
 # An arm, an item and a turn of it: what a verdict is on.
@@ -30,7 +32,7 @@ class JudgePair:
 
     units: what both have judged. same: on how many of them they say the same, 0 to 1; of ratings,
     the same whole number. kappa: Cohen's, of ratings with quadratic weights; None where it cannot
-    be told.
+    be told. interval: its 95 % interval; see `interval_of`.
     """
 
     first: str
@@ -38,6 +40,7 @@ class JudgePair:
     units: int
     same: float | None
     kappa: float | None
+    interval: ConfidenceInterval | None
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ class Panel:
             same = [round(left[name]) == round(right[name]) for name in common]
             share = sum(same) / len(same) if same else None
             kappa = cohen_kappa(left, right, self.scale)
-            found.append(JudgePair(first, second, len(common), share, kappa))
+            found.append(
+                JudgePair(first, second, len(common), share, kappa.value, interval_of(kappa))
+            )
         return found
 
     def common(self) -> list[VerdictName]:
@@ -89,18 +94,18 @@ class Panel:
         first, *others = self.values.values()
         return [name for name in first if all(name in values for values in others)]
 
-    def fleiss(self) -> float | None:
+    def fleiss(self) -> Agreement[VerdictName] | None:
         """Fleiss' kappa over what all have judged; None of ratings, which are no names."""
         if self.scale == "interval":
             return None
         verdicts = list(map(self._verdicts, self.values))
-        return fleiss_kappa([judge[name] for judge in verdicts] for name in self.common())
+        return fleiss_kappa({name: [judge[name] for judge in verdicts] for name in self.common()})
 
-    def alpha(self) -> float | None:
+    def alpha(self) -> Agreement[VerdictName]:
         """Krippendorff's alpha over all that two or more have judged."""
         verdicts = list(map(self._verdicts, self.values))
         names = dict.fromkeys(name for judge in verdicts for name in judge)
-        units = ([judge[name] for judge in verdicts if name in judge] for name in names)
+        units = {name: [judge[name] for judge in verdicts if name in judge] for name in names}
         return krippendorff_alpha(units, self.scale)
 
     def arms(self) -> list[PanelArm]:
@@ -144,6 +149,12 @@ class Panel:
                 if name[0] == first and (second, name[1], name[2]) in told
             ]
         return grouped_mean(values)
+
+
+def interval_of(agreement: Agreement[VerdictName]) -> ConfidenceInterval | None:
+    """The 95 % interval of a measure. Items are drawn, with all that was judged of them: answers of
+    several arms, and turns of one, have in common what is hard to judge about the item."""
+    return agreement.interval(lambda name: name[1])
 
 
 def _share(first: float, second: float) -> float:

@@ -2,86 +2,198 @@
 
 All are 1 where judges agree wholly, and 0 where they agree as often as chance would. None of them
 can be told where every verdict is the same: chance alone would explain that.
+
+Each measure is made of sums over what was judged. So that of items which are drawn again and again
+(a bootstrap) takes no more than adding up their sums.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Literal, TypeVar
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import mul
+from statistics import quantiles
+from typing import Final, Generic, Literal, TypeVar
+
+from moa_cli.bench.scoring.statistics import ConfidenceInterval
 
 # Verdicts are names (nominal: who is better), or numbers whose distance counts (interval).
 Scale = Literal["nominal", "interval"]
 _Unit = TypeVar("_Unit", bound=Hashable)
+_DRAWS: Final = 1_000
+# An interval is of this share of the draws at least: the others may have nothing to tell.
+_LEAST_TOLD: Final = 0.9
+
+
+@dataclass(frozen=True)
+class Agreement(Generic[_Unit]):
+    """A measure of agreement.
+
+    sums: of each unit that was judged, what it adds. told: the measure by the sums of all; None
+    where it cannot be told.
+    """
+
+    sums: Mapping[_Unit, tuple[float, ...]]
+    told: Callable[[Sequence[float]], float | None]
+
+    @property
+    def value(self) -> float | None:
+        """The measure over all units; None where it cannot be told."""
+        return self.told(_added(self.sums.values())) if self.sums else None
+
+    def interval(
+        self, group: Callable[[_Unit], Hashable], *, seed: int = 0
+    ) -> ConfidenceInterval | None:
+        """The 95 % interval by drawing groups of units with replacement (bootstrap, percentiles).
+
+        Args:
+            group: What units go together, such as the item that several answers are to.
+            seed: The same one draws the same.
+
+        Returns:
+            The interval; None for less than two groups, and where judges differ nowhere or most
+            draws have nothing to tell, which leaves no spread to learn from.
+        """
+        by_group: dict[Hashable, list[tuple[float, ...]]] = defaultdict(list)
+        for unit, sums in self.sums.items():
+            by_group[group(unit)].append(sums)
+        if len(by_group) < 2:
+            return None
+        columns = list(zip(*map(_added, by_group.values()), strict=True))
+        draw, places = random.Random(seed), range(len(by_group))  # noqa: S311 — no secret
+        found: list[float] = []
+        for _ in range(_DRAWS):
+            times = Counter(draw.choices(places, k=len(places)))
+            weights = [times[place] for place in places]
+            value = self.told([math.fsum(map(mul, column, weights)) for column in columns])
+            if value is not None:
+                found.append(value)
+        if len(found) < _LEAST_TOLD * _DRAWS or min(found) == max(found):
+            return None
+        *_, high = low, *_ = quantiles(found, n=40, method="inclusive")
+        return ConfidenceInterval(low, high)
 
 
 def cohen_kappa(
     first: Mapping[_Unit, float], second: Mapping[_Unit, float], scale: Scale
-) -> float | None:
-    """Cohen's kappa of two judges over what both have judged; None where it cannot be told.
+) -> Agreement[_Unit]:
+    """Cohen's kappa of two judges over what both have judged.
 
     Source: Cohen 1960; on an interval scale with quadratic weights (Cohen 1968).
     """
-    pairs = [(first[unit], second[unit]) for unit in first if unit in second]
-    if not pairs:
-        return None
-    lefts, rights = zip(*pairs, strict=True)
+    pairs = {unit: (first[unit], second[unit]) for unit in first if unit in second}
     if scale == "interval":
-        observed = math.fsum((left - right) ** 2 for left, right in pairs) / len(pairs)
-        expected = _square_mean(lefts) + _square_mean(rights) - 2 * _mean(lefts) * _mean(rights)
-    else:
-        observed = sum(left != right for left, right in pairs) / len(pairs)
-        by_left, by_right = Counter(lefts), Counter(rights)
-        alike = sum(count * by_right[value] for value, count in by_left.items())
-        expected = 1 - alike / len(pairs) ** 2
-    return _beyond_chance(observed, expected)
-
-
-def fleiss_kappa(units: Iterable[Sequence[float]]) -> float | None:
-    """Fleiss' kappa (1971) of several judges, of names; None where it cannot be told.
-
-    units: the verdicts on each, as many of all units.
-    """
-    counts = [Counter(verdicts) for verdicts in units]
-    if not counts:
-        return None
-    judges = counts[0].total()
-    if judges < 2 or any(count.total() != judges for count in counts):
-        return None
-    alike = math.fsum(
-        (sum(number**2 for number in count.values()) - judges) / (judges * (judges - 1))
-        for count in counts
+        # About the mean, so that nothing is lost where large values differ little.
+        middle = _middle(pairs.values())
+        apart = {unit: (left - middle, right - middle) for unit, (left, right) in pairs.items()}
+        return Agreement(
+            {
+                unit: (1.0, left, right, left**2, right**2, (left - right) ** 2)
+                for unit, (left, right) in apart.items()
+            },
+            _weighted_kappa,
+        )
+    names = sorted({name for pair in pairs.values() for name in pair})
+    return Agreement(
+        {
+            unit: (float(left != right), *_counts([left], names), *_counts([right], names))
+            for unit, (left, right) in pairs.items()
+        },
+        _kappa,
     )
-    whole = sum(counts, Counter[float]())
-    by_chance = math.fsum((number / whole.total()) ** 2 for number in whole.values())
-    return _beyond_chance(1 - alike / len(counts), 1 - by_chance)
 
 
-def krippendorff_alpha(units: Iterable[Sequence[float]], scale: Scale) -> float | None:
-    """Krippendorff's alpha; None where it cannot be told.
+def _weighted_kappa(sums: Sequence[float]) -> float | None:
+    number, left, right, left_squares, right_squares, differences = sums
+    expected = (left_squares + right_squares) / number - 2 * left * right / number**2
+    return _beyond_chance(differences / number, expected)
+
+
+def _kappa(sums: Sequence[float]) -> float | None:
+    differ, *counts = sums
+    lefts, rights = counts[: len(counts) // 2], counts[len(counts) // 2 :]
+    number = sum(lefts)
+    return _beyond_chance(differ / number, 1 - sum(map(mul, lefts, rights)) / number**2)
+
+
+def fleiss_kappa(units: Mapping[_Unit, Sequence[float]]) -> Agreement[_Unit]:
+    """Fleiss' kappa (1971) of several judges, of names.
+
+    units: the verdicts on each; without those that are fewer than two, or not as many as others.
+    """
+    most = max(map(len, units.values()), default=0)
+    known = {} if most < 2 or any(len(of) != most for of in units.values()) else units
+    names = sorted({name for verdicts in known.values() for name in verdicts})
+    return Agreement(
+        {
+            unit: (1.0, _differences(verdicts, "nominal"), *_counts(verdicts, names))
+            for unit, verdicts in known.items()
+        },
+        _fleiss,
+    )
+
+
+def _fleiss(sums: Sequence[float]) -> float | None:
+    number, differences, *counts = sums
+    whole = sum(counts)
+    judges = whole / number
+    expected = 1 - math.fsum((count / whole) ** 2 for count in counts)
+    return _beyond_chance(differences / (number * judges * (judges - 1)), expected)
+
+
+def krippendorff_alpha(units: Mapping[_Unit, Sequence[float]], scale: Scale) -> Agreement[_Unit]:
+    """Krippendorff's alpha.
 
     units: the verdicts on each, as many as there are: judges may have missed some. Units with a
     single verdict tell nothing.
     """
-    known = [verdicts for verdicts in units if len(verdicts) > 1]
-    whole = [value for verdicts in known for value in verdicts]
-    if not whole:
-        return None
-    observed = math.fsum(
-        _differences(verdicts, scale) / (len(verdicts) - 1) for verdicts in known
-    ) / len(whole)
-    expected = _differences(whole, scale) / (len(whole) * (len(whole) - 1))
-    return _beyond_chance(observed, expected)
+    known = {unit: verdicts for unit, verdicts in units.items() if len(verdicts) > 1}
+    observed = {
+        unit: _differences(verdicts, scale) / (len(verdicts) - 1)
+        for unit, verdicts in known.items()
+    }
+    if scale == "interval":
+        middle = _middle(known.values())
+        return Agreement(
+            {
+                unit: (
+                    observed[unit],
+                    float(len(verdicts)),
+                    math.fsum(value - middle for value in verdicts),
+                    math.fsum((value - middle) ** 2 for value in verdicts),
+                )
+                for unit, verdicts in known.items()
+            },
+            _interval_alpha,
+        )
+    names = sorted({name for verdicts in known.values() for name in verdicts})
+    return Agreement(
+        {unit: (observed[unit], *_counts(of, names)) for unit, of in known.items()}, _nominal_alpha
+    )
+
+
+def _interval_alpha(sums: Sequence[float]) -> float | None:
+    observed, number, total, squares = sums
+    whole = 2 * (number * squares - total**2)
+    return _beyond_chance(observed / number, whole / (number * (number - 1)))
+
+
+def _nominal_alpha(sums: Sequence[float]) -> float | None:
+    observed, *counts = sums
+    number = sum(counts)
+    whole = number**2 - math.fsum(count**2 for count in counts)
+    return _beyond_chance(observed / number, whole / (number * (number - 1)))
 
 
 def _differences(values: Sequence[float], scale: Scale) -> float:
     """The sum over all ordered pairs of values of how much they differ."""
     if scale == "nominal":
         return float(len(values) ** 2 - sum(number**2 for number in Counter(values).values()))
-    # About the mean, so that nothing is lost where large values differ little.
-    mean = _mean(values)
-    return 2 * len(values) * math.fsum((value - mean) ** 2 for value in values)
+    middle = math.fsum(values) / len(values)
+    return 2 * len(values) * math.fsum((value - middle) ** 2 for value in values)
 
 
 def _beyond_chance(observed: float, expected: float) -> float | None:
@@ -89,9 +201,14 @@ def _beyond_chance(observed: float, expected: float) -> float | None:
     return None if math.isclose(expected, 0.0, abs_tol=1e-12) else 1 - observed / expected
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _counts(verdicts: Sequence[float], names: Sequence[float]) -> list[float]:
+    return [float(verdicts.count(name)) for name in names]
 
 
-def _square_mean(values: Sequence[float]) -> float:
-    return math.fsum(value**2 for value in values) / len(values)
+def _middle(units: Iterable[Sequence[float]]) -> float:
+    values = [value for unit in units for value in unit]
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _added(rows: Iterable[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(map(math.fsum, zip(*rows, strict=True)))

@@ -16,9 +16,11 @@ from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from moa_cli.bench.judge.choices import ChosenPair
-    from moa_cli.bench.judge.panel import Panel
+    from moa_cli.bench.judge.panel import Panel, VerdictName
     from moa_cli.bench.run.folder import RunReader
+    from moa_cli.bench.scoring.agreement import Agreement
     from moa_cli.bench.scoring.means import Mean
+    from moa_cli.bench.scoring.statistics import ConfidenceInterval
 
 _UNKNOWN = "–"
 _WIDEST = 40
@@ -92,6 +94,7 @@ def _pair_lines(panel: Panel, width: int) -> Iterator[str]:
             Column("and", [pair.second for pair in pairs], widest=_WIDEST),
             Column("same verdict", [_percent(pair.same) for pair in pairs], right=True),
             Column(kappa, [_number(pair.kappa) for pair in pairs], right=True),
+            Column("95 % interval", [_interval(pair.interval) for pair in pairs], right=True),
             Column("judged by both", [f"{pair.units:,}" for pair in pairs], right=True),
             Column("", [""] * len(pairs)),
         ],
@@ -100,11 +103,12 @@ def _pair_lines(panel: Panel, width: int) -> Iterator[str]:
 
 
 def _whole_lines(panel: Panel) -> Iterator[str]:
-    alpha = f"Krippendorff's alpha {_number(panel.alpha())}"
-    if panel.against is None:
+    alpha = f"Krippendorff's alpha {_measure(panel.alpha())}"
+    fleiss = panel.fleiss()
+    if fleiss is None:
         yield f"all together: {alpha}"
     else:
-        yield f"all together: Fleiss' kappa {_number(panel.fleiss())}, {alpha}"
+        yield f"all together: Fleiss' kappa {_measure(fleiss)}, {alpha}"
 
 
 def _arm_lines(panel: Panel, width: int) -> Iterator[str]:
@@ -159,6 +163,17 @@ def _number(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:.3f}"
 
 
+def _interval(interval: ConfidenceInterval | None) -> str:
+    return _UNKNOWN if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def _measure(agreement: Agreement[VerdictName]) -> str:
+    from moa_cli.bench.judge.panel import interval_of
+
+    interval = interval_of(agreement)
+    return _number(agreement.value) + (f" ({_interval(interval)})" if interval else "")
+
+
 def _score(mean: Mean) -> str:
     if mean.value is None:
         return _UNKNOWN
@@ -171,14 +186,20 @@ def _share(mean: Mean) -> str:
 
 
 def _table(panel: Panel, chosen: Sequence[ChosenPair]) -> dict[str, Any]:
+    from moa_cli.bench.judge.panel import interval_of
+
+    fleiss, alpha = panel.fleiss() if len(panel.values) > 1 else None, panel.alpha()
+    fleiss_interval, alpha_interval = fleiss and interval_of(fleiss), interval_of(alpha)
     return {
         "judges": list(panel.values),
         "unit": panel.unit,
         "against": panel.against,
         "judged_by_all": len(panel.common()),
         "pairs": list(map(asdict, panel.pairs())),
-        "fleiss_kappa": panel.fleiss() if len(panel.values) > 1 else None,
-        "krippendorff_alpha": panel.alpha(),
+        "fleiss_kappa": fleiss and fleiss.value,
+        "fleiss_kappa_interval": fleiss_interval and asdict(fleiss_interval),
+        "krippendorff_alpha": alpha.value,
+        "krippendorff_alpha_interval": alpha_interval and asdict(alpha_interval),
         "arms": list(map(asdict, panel.arms())),
         "choices": list(map(asdict, chosen)),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,19 @@ def test_judges_of_a_run(moa: Moa, run: Path) -> None:
     assert names.split("  ")[0] == "judge"
     # 5 of 9 items have the same rating, each twice.
     assert row.split()[:5] == ["lab:first", "lab:second", "55.6", "%", "0.920"]
-    assert whole.startswith("all together: Krippendorff's alpha 0.9")
+    assert re.fullmatch(
+        r"all together: Krippendorff's alpha 0\.9\d\d \(-?[01]\.\d{3} to 0\.9\d\d\)", whole
+    )
     told = json.loads(moa.run("bench", "agreement", "runs/mt", "--json").out)
-    assert told["pairs"][0]["units"] == 18
+    [pair] = told["pairs"]
+    assert pair["units"] == 18
+    for value, interval in (
+        (pair["kappa"], pair["interval"]),
+        (told["krippendorff_alpha"], told["krippendorff_alpha_interval"]),
+    ):
+        assert interval["low"] < value < interval["high"] < 1
+    assert f"{pair['interval']['low']:.3f} to {pair['interval']['high']:.3f}" in row
+    assert (told["fleiss_kappa"], told["fleiss_kappa_interval"]) == (None, None)
     arms = {row["arm"]: row for row in told["arms"]}
     assert arms["mixture"]["panel"]["value"] == pytest.approx((30 + 28) / 8)
     assert arms["mixture"]["by_judge"]["lab:first"]["value"] == pytest.approx(7.5)
