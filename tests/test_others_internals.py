@@ -39,6 +39,7 @@ UNDOCUMENTED = {
 }
 # Private attributes of other packages, and the one file that may name each.
 PRIVATE = {
+    "_buffer": "clients/http/direct.py",
     "_calculate_column_widths": "markdown/elements.py",
     "_runtime_param": "cli/commands.py",
 }
@@ -350,7 +351,7 @@ def test_aiohttp_reads_authorities_as_late_authorities_py_relies_on() -> None:
 
 
 def test_aiohttp_lets_a_request_be_written_as_direct_py_relies_on() -> None:
-    from aiohttp import BaseConnector, ClientRequest
+    from aiohttp import BaseConnector, ClientRequest, StreamReader
     from aiohttp.client_proto import ResponseHandler
 
     def holds(is_true: bool, what: str) -> None:
@@ -365,6 +366,11 @@ def test_aiohttp_lets_a_request_be_written_as_direct_py_relies_on() -> None:
     options = inspect.signature(ResponseHandler.set_response_params).parameters
     wanted = {"read_until_eof", "read_bufsize", "max_line_size", "max_field_size"}
     holds(wanted <= options.keys(), "`set_response_params` takes these options")
+    body = inspect.getsource(StreamReader.readany)
+    waits = 'while not self._buffer and not self._eof:\n            await self._wait("readany")'
+    holds(waits in body, "a body has its pieces in `_buffer`, and waits for more in `_wait`")
+    taken_first = inspect.getsource(StreamReader._read_nowait_chunk)
+    holds("self._buffer.popleft()" in taken_first, "it takes its pieces from the left")
 
 
 # --- the SDK

@@ -15,20 +15,20 @@ _NUMBERS = itertools.count(1)
 class Exchange:
     """The entries of one request. They share its number; nothing is added if nobody listens.
 
-    watch: to be called with the name and the data of each event of a stream; None if nobody
-    listens, so that a token costs nothing.
+    wanted: whether somebody does. watch: to be called with the name and the data of each event of a
+    stream; None if nobody listens, so that a token costs nothing.
     """
 
     def __init__(self, url: str) -> None:
         self._number = next(_NUMBERS)
         self._url = url
         self._began = time.monotonic()
-        self._wanted = _LOG.enabled
-        self.watch: Callable[[str, str], None] | None = self._event if self._wanted else None
+        self.wanted = _LOG.enabled
+        self.watch: Callable[[str, str], None] | None = self._event if self.wanted else None
 
     def add(self, what: str, *, data: str | None = None, **values: object) -> None:
         """Add an entry with some values; see `RoomLog.write`."""
-        if self._wanted:
+        if self.wanted:
             seconds = time.monotonic() - self._began
             url = self._url if what == "request" else None
             _LOG.write(what, data=data, number=self._number, url=url, seconds=seconds, **values)
@@ -37,7 +37,7 @@ class Exchange:
         self, what: str, status: int, headers: Mapping[str, str], body: object = None
     ) -> None:
         """The head of an answer has come. body: of a refusal."""
-        if self._wanted:
+        if self.wanted:
             told = debug_log.masked_headers(headers)
             self.add(what, status=status, headers=told, body=body)
 
@@ -46,7 +46,7 @@ class Exchange:
 
     def failed(self, error: BaseException) -> None:
         """The request failed."""
-        if self._wanted:
+        if self.wanted:
             causes: list[BaseException] = []
             cause: BaseException | None = error
             while cause is not None and cause not in causes:

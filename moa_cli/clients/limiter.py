@@ -182,6 +182,16 @@ class Limiter:
                 return f"behind the {lane.provider.rpm} requests a minute of {name}"
             return f"behind the limit of {name}"
 
+    def _enter(self, place: LanePlace) -> bool:
+        """Let a call in if nothing holds it up; whether that is so."""
+        with self._lock:
+            lane, now = place.lane, time.monotonic()
+            if self._in_flight >= self._limit or lane.waiting or lane.window.opens_at(now) > now:
+                return False
+            place.number = lane.window.send(now)
+            self._in_flight += 1
+            return True
+
     def _queue(self, place: LanePlace) -> None:
         with self._lock:
             place.key = (place.order, next(self._calls))
@@ -201,9 +211,13 @@ class Limiter:
             self._admit()
 
     def _admit(self) -> None:
-        open_lanes = [lane for lane in self._lanes.values() if lane.waiting]
-        if not open_lanes:
+        # As a rule none waits.
+        for lane in self._lanes.values():
+            if lane.waiting:
+                break
+        else:
             return
+        open_lanes = [lane for lane in self._lanes.values() if lane.waiting]
         now = time.monotonic()
         while self._in_flight < self._limit:
             open_lanes = [lane for lane in open_lanes if lane.opens_at(now) <= now]
@@ -335,19 +349,12 @@ class LanePlace:
 
     def enter_at_once(self) -> Self | None:
         """Go in if nothing holds that up; None if something does."""
-        self._line_up()
-        if not self._admitted.done():
-            self._limiter._leave(self, answered=False)
-            return None
-        return self
+        return self if self._limiter._enter(self) else None
 
-    def _line_up(self) -> None:
+    async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
         self._admitted = self.loop.create_future()
         self._limiter._queue(self)
-
-    async def __aenter__(self) -> Self:
-        self._line_up()
         try:
             await self._admitted
         except BaseException:

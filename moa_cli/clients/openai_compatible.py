@@ -274,8 +274,9 @@ class OpenAICompatible:
             # Another call may learn while this one is in flight.
             unsent = frozenset(refused)
             body = self._body(request, unsent)
-            told = {"Authorization": "[key]", **_HEADERS} if self._errors.secret else _HEADERS
-            exchange.add("request", headers={**told, **headers}, body=body)
+            if exchange.wanted:
+                told = {"Authorization": "[key]", **_HEADERS} if self._errors.secret else _HEADERS
+                exchange.add("request", headers={**told, **headers}, body=body)
             try:
                 answer = await transport.post(path, body, headers)
                 exchange.answered("response", answer.status, answer.headers)

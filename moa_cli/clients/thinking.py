@@ -50,6 +50,7 @@ _THOUGHT = re.compile(
     re.IGNORECASE,
 )
 _TOLD_BY = 40
+_TAG_STARTS = tuple({tag[0] for tag in _TAGS})
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 
 
@@ -142,10 +143,18 @@ class ThinkSplitter:
         self._held += text
         if self._state == "start":
             begun = self._held.lstrip()
-            tag = next((tag for tag in _TAGS if begun.startswith(tag)), None)
+            # Nearly all answers begin otherwise.
+            may_be_tag = not begun or begun.startswith(_TAG_STARTS)
+            tag = (
+                next((tag for tag in _TAGS if begun.startswith(tag)), None) if may_be_tag else None
+            )
             if tag is not None:
                 self._state, self._open, self._held = "thinking", tag, begun[len(tag) :]
-            elif len(self._held) <= _MOST_BLANKS and any(tag.startswith(begun) for tag in _TAGS):
+            elif (
+                may_be_tag
+                and len(self._held) <= _MOST_BLANKS
+                and any(tag.startswith(begun) for tag in _TAGS)
+            ):
                 return Delta()
             elif self._opened or _THOUGHT.match(begun[:_MOST_BLANKS]):
                 self._state = "thinking"

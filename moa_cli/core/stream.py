@@ -105,6 +105,7 @@ class EventQueue:
         self._news: asyncio.Future[None] | None = None
         self._asked: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
+        self._held = False
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run the coroutine that emits the events; what it raises ends them."""
@@ -123,6 +124,7 @@ class EventQueue:
 
     async def room(self) -> None:
         """Wait until half of the events that wait are taken."""
+        self._held = True
         self._room.clear()
         await self._room.wait()
 
@@ -157,7 +159,8 @@ class EventQueue:
             finally:
                 self._news = None
         event = self._events.popleft()
-        if len(self._events) <= self._most // 2:
+        if self._held and len(self._events) <= self._most // 2:
+            self._held = False
             self._room.set()
         return event
 

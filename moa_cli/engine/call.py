@@ -25,6 +25,7 @@ from moa_cli.core.errors import (
 )
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price
+from moa_cli.core.strategy import Purpose
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tools import ToolCall
 from moa_cli.engine.advice import offers_tools
@@ -709,8 +710,8 @@ class Call:
         now = self.settings.model
         return name if now == first else name.replace(short_name(first), short_name(now))
 
-    def proposal(self, usage: Usage, error: Failure | None) -> Proposal:
-        """What came of the call, as a proposal."""
+    def proposal(self, usage: Usage, error: Failure | None, purpose: Purpose = "") -> Proposal:
+        """What came of the call, as a proposal, or as a review with that purpose."""
         return Proposal(
             layer=self.planned.place.layer,
             index=self.planned.place.index,
@@ -725,6 +726,7 @@ class Call:
             finish_reason=self.finish_reason,
             error=error,
             citations=self.citations,
+            purpose=purpose,
             about=self.planned.about,
         )
 

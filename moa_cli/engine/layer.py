@@ -73,11 +73,7 @@ async def run_first(
 async def _run_alone(layer: LayerRun) -> None:
     """Run a layer to its end, with no other beside it. Raises BudgetReached, behind its last event,
     if an answer went beyond a cap."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            layer.start(group, None)
-    except BaseExceptionGroup as several:
-        raise several.exceptions[0] from None
+    await layer.run()
     if layer.capped is not None:
         raise layer.capped
 
@@ -133,8 +129,12 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup, begun: LayerRu
         layer = LayerRun(state, number, planned, overlaps=overlaps, begun=begun)
         begun = None
         state.layer = layer
-        layer.start(group, behind)
-        await layer.passed.wait()
+        if overlaps or behind is not None:
+            layer.start(group, behind)
+            await layer.passed.wait()
+        else:
+            # Nothing runs beside it, so it needs no task of its own.
+            await layer.run()
         if behind is not None:
             await behind.end()
         for run in (behind, layer):
@@ -228,7 +228,7 @@ class LayerRun:
         """Begin. before: the layer before, if its stragglers still run."""
         if before is not None:
             before._next = self
-        self._run = group.create_task(self._go())
+        self._run = group.create_task(self.run())
 
     async def end(self) -> None:
         """Cut off what still runs, and return once all has ended."""
@@ -238,10 +238,11 @@ class LayerRun:
 
     async def ended(self) -> None:
         """Return once all of it has ended, without cutting off anything."""
-        assert self._run is not None
-        await asyncio.wait([self._run])
+        if self._run is not None:
+            await asyncio.wait([self._run])
 
-    async def _go(self) -> None:
+    async def run(self) -> None:
+        """Run it to its end."""
         try:
             await self._ask_and_tell()
         finally:
@@ -335,23 +336,26 @@ class LayerRun:
             async with asyncio.TaskGroup() as group:
                 for index in self._open:
                     self._tasks[index] = group.create_task(self._ask(index))
-                waiting = []
-                if self.skippable or not self._purpose:
-                    waiting.append(self._wait_for_enough())
-                if self._quorum is not None:
-                    waiting.append(self._wait_for_quorum())
-                others = list(map(group.create_task, waiting))
-                await self._over.wait()
+                quorum = self._quorum is not None
+                others = [group.create_task(self._wait_for_quorum())] if quorum else []
+                with self._state.control.calling(self._end_if_enough):
+                    await self._over.wait()
                 for task in (*self._tasks.values(), *others):
                     task.cancel()
         except BaseExceptionGroup as bugs:
             raise bugs.exceptions[0] from None
 
-    async def _wait_for_enough(self) -> None:
-        await self._state.control.wait()
-        if not self._purpose and not self.usable:
-            await self._state.arrived.wait()
-        self._over.set()
+    def _end_if_enough(self) -> None:
+        """Enough was said: the layer is over if there is something to go on with, or as soon as
+        there is; see `_arrived`."""
+        if self.skippable or (not self._purpose and (self.usable or self._state.arrived)):
+            self._over.set()
+
+    def _arrived(self) -> None:
+        """There is something to go on with."""
+        self._state.arrived = True
+        if self._state.control.said_enough and not self._purpose:
+            self._over.set()
 
     async def _wait_for_quorum(self) -> None:
         """Once the quorum stands, hang up on each call that has used up its patience.
@@ -442,7 +446,7 @@ class LayerRun:
             self._lose(self._proposal(index, usage, error), error)
 
     def _proposal(self, index: int, usage: Usage, error: Failure | None) -> Proposal:
-        return replace(self._calls[index].proposal(usage, error), purpose=self._purpose)
+        return self._calls[index].proposal(usage, error, self._purpose)
 
     def _cut_off(self, index: int) -> None:
         """The layer is over, and a proposer has not been told of."""
@@ -539,7 +543,7 @@ class LayerRun:
         )
         # Enough was said before there was anything to go on with.
         if state.control.said_enough and self._speaks(index):
-            state.arrived.set()
+            self._arrived()
 
     def _emit_started(self, index: int) -> None:
         planned = self.planned[index]
@@ -563,7 +567,7 @@ class LayerRun:
         self._told.add(index)
         self._answers[index] = proposal
         state.usage += usage
-        state.arrived.set()
+        self._arrived()
         state.emit(
             events.ProposerFinished(
                 at=state.now(), layer=self._number, index=index, proposal=proposal

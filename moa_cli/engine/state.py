@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -62,7 +63,9 @@ class Control:
     """The one way to speak to a turn that runs: pass one to `run_turn`, and call `enough()`."""
 
     def __init__(self) -> None:
-        self._enough = asyncio.Event()
+        self._said = False
+        # What is called once it is said.
+        self._calls: list[Callable[[], None]] = []
         self._leads_to_reply: Callable[[], bool] | None = None
 
     def enough(self) -> None:
@@ -73,7 +76,9 @@ class Control:
         reply comes about without, such as a report. Has no effect before the first answer, or the
         first sentence of one, has arrived, until it does.
         """
-        self._enough.set()
+        self._said = True
+        for call in list(self._calls):
+            call()
 
     @property
     def leads_to_reply(self) -> bool:
@@ -88,11 +93,23 @@ class Control:
     @property
     def said_enough(self) -> bool:
         """Whether `enough()` was called."""
-        return self._enough.is_set()
+        return self._said
 
-    async def wait(self) -> None:
-        """Return once `enough()` is called."""
-        await self._enough.wait()
+    @contextmanager
+    def calling(self, call: Callable[[], None]) -> Iterator[None]:
+        """While inside, have `call` called when `enough()` is.
+
+        Args:
+            call: Called soon if `enough()` was called before.
+        """
+        self._calls.append(call)
+        if self._said:
+            # Behind what was begun before.
+            asyncio.get_running_loop().call_soon(call)
+        try:
+            yield
+        finally:
+            self._calls.remove(call)
 
     def follow(self, leads_to_reply: Callable[[], bool]) -> None:
         """Called by the turn that begins.
@@ -132,7 +149,7 @@ class TurnState:
     has the proposals compared by itself.
     given: whether the references were brought along by whoever asks.
     refused: why each stage of a route that was asked was not enough. skipped, saved: see `skip`.
-    arrived: set once there is a proposal. layer: the layer of proposers that runs, or ran last;
+    arrived: whether there is a proposal. layer: the layer of proposers that runs, or ran last;
     None where the reply is written.
     response_format: what the reply has to be, if it is no plain text. may_repair: whether it may be
     asked for once more where it is something else.
@@ -181,7 +198,7 @@ class TurnState:
         self._history = History(profile, conversation) if trims else None
         self._left_out: dict[str, LeftOutTurns] = {}
         self._told_left_out: dict[str, int] = {}
-        self.arrived = asyncio.Event()
+        self.arrived = False
         self.layer: ReferenceSource | None = None
         # The number of the last layer that was planned.
         self.depth = self.rounds
@@ -461,9 +478,11 @@ class TurnState:
         profile = wording or self.profile
         patience = _PATIENCE_BEFORE if self.budgets.in_usd else 0.0
         calls: list[Planned] = []
-        requests: list[Request] = [
-            request_of(call.settings, call.fitted.messages, call.settings.model) for call in before
-        ]
+        # By model, for a request that is sent several times.
+        requests: dict[str, list[Request]] = {}
+        for call in before:
+            request = request_of(call.settings, call.fitted.messages, call.settings.model)
+            requests.setdefault(request.model, []).append(request)
         first += len(before)
         for index, settings in enumerate(models, first):
             given = self.references if references is None else references[index - first]
@@ -480,8 +499,9 @@ class TurnState:
             except ContextTooLong as raised:
                 error = failure(raised)
             request = request_of(settings, fitted.messages, settings.model)
-            place = CallPlace(layer, index, sample=requests.count(request))
-            requests.append(request)
+            alike = requests.setdefault(request.model, [])
+            place = CallPlace(layer, index, sample=alike.count(request))
+            alike.append(request)
             foreseen = settings.max_tokens or ASSUMED_TOKENS
             again = partial(shrink, profile, settings, talk, tuple(given))
             backed = isinstance(settings, Aggregator) and index + 1 < len(self.aggregators)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
@@ -39,6 +40,16 @@ class Calls(Protocol):
     @property
     def waiting(self) -> int:
         """Calls that wait to be made."""
+
+
+@dataclass(frozen=True)
+class _ModelCounters:
+    """What is counted of the calls of a model."""
+
+    calls: Counter
+    prompt: Counter
+    completion: Counter
+    cost: Counter
 
 
 class Metrics:
@@ -99,6 +110,7 @@ class Metrics:
         self._model_cost = counter(
             "moa_model_cost_usd", "USD, of the calls whose price is known.", "model"
         )
+        self._of_model = cache(self._counters)
         self._key_turns = counter(
             "moa_key_turns", "Turns of named keys, by how they ended.", "key", "status"
         )
@@ -133,6 +145,14 @@ class Metrics:
         """A layer has ended. layer: its number, or what its reviews are, or `aggregator`."""
         self._layers(layer).observe(seconds)
 
+    def _counters(self, model: str) -> _ModelCounters:
+        return _ModelCounters(
+            self._model_calls(model),
+            self._model_tokens(model, "prompt"),
+            self._model_tokens(model, "completion"),
+            self._model_cost(model),
+        )
+
     def _label(self, model: str) -> str:
         return model if self._served(model) else _OTHER
 
@@ -151,11 +171,12 @@ class Metrics:
         self._tokens("completion").inc(turn.usage.completion_tokens)
         self._cost.inc(turn.usage.cost)
         for charge in turn.ledger:
-            usage, name = charge.usage, self._label(charge.model)
-            self._model_calls(name).inc(usage.calls)
-            self._model_tokens(name, "prompt").inc(usage.prompt_tokens)
-            self._model_tokens(name, "completion").inc(usage.completion_tokens)
-            self._model_cost(name).inc(usage.cost)
+            usage, counters = charge.usage, self._of_model(self._label(charge.model))
+            counters.calls.inc(usage.calls)
+            counters.prompt.inc(usage.prompt_tokens)
+            counters.completion.inc(usage.completion_tokens)
+            if usage.cost:
+                counters.cost.inc(usage.cost)
         if key is not None:
             self._key_turns(key, turn.status).inc()
             self._key_cost(key).inc(turn.usage.cost)

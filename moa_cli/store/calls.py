@@ -15,6 +15,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -269,15 +270,30 @@ class TurnCalls:
 
 def _begin_line(entry: JournalledCall) -> str:
     begun = entry.begun
-    table = {"begin": entry.number, "day": entry.day, "group": entry.group, "turn": entry.turn}
-    if entry.key:
-        table["key"] = entry.key
-    price = None if begun.price is None else price_values(begun.price)
-    return _ENCODE({**table, **vars(begun), "price": price})
+    key = f'"key":{_text(entry.key)},' if entry.key else ""
+    price = "null" if begun.price is None else _ENCODE(price_values(begun.price))
+    return (
+        f'{{"begin":{entry.number},"day":{_text(entry.day)},"group":{entry.group},'
+        f'"turn":{_number(entry.turn)},{key}"model":{_text(begun.model)},'
+        f'"prompt_tokens":{begun.prompt_tokens},"completion_tokens":{begun.completion_tokens},'
+        f'"price":{price},"layer":{begun.layer},"index":{_number(begun.index)}}}'
+    )
 
 
 def _end_line(numbers: Sequence[int], usage: Usage) -> str:
-    return _ENCODE({"end": list(numbers), "usage": vars(usage)})
+    # As `_ENCODE` writes it, in a third of the time; there are two lines for each call.
+    told = ",".join([f'"{name}":{value!r}' for name, value in vars(usage).items()])
+    return f'{{"end":[{",".join(map(str, numbers))}],"usage":{{{told}}}}}'
+
+
+@lru_cache(maxsize=256)
+def _text(text: str) -> str:
+    """A text as JSON. Nearly all calls of a process have the same few."""
+    return _ENCODE(text)
+
+
+def _number(value: int | None) -> str:
+    return "null" if value is None else str(value)
 
 
 def read_calls(lines: Iterable[str]) -> list[JournalledCall]:

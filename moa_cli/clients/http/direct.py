@@ -11,7 +11,9 @@ what it relies on, and `pyproject.toml` pins the minor release:
   serves all requests to the same place;
 - a `Connection` has a `protocol`: its `set_response_params` begins an answer, and its `read`
   returns the head (with `code` and `headers`) and the body;
-- `Connection.release` keeps the connection if the answer has come to its end.
+- `Connection.release` keeps the connection if the answer has come to its end;
+- a body (`StreamReader`) holds what has come as pieces in `_buffer`, and `_wait` returns when there
+  is more.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
 # What a session would look at; such a request is left to one.
+_MOST_HEADS = 16
 _SPECIAL = frozenset(("connection", "content-length", "expect", "transfer-encoding", "upgrade"))
 
 
@@ -66,6 +69,27 @@ class DirectAnswer:
         connection.close()
 
 
+async def read_any(content: aiohttp.StreamReader) -> bytes:
+    """All that has come of a body and was not read yet; waits for some if there is none, and is
+    empty at its end.
+
+    The same as its own `readany`, which takes each piece by itself, and looks each time whether the
+    connection is to be read again. An endpoint's server sends each token as a piece.
+    """
+    import aiohttp
+
+    if content is aiohttp.EMPTY_PAYLOAD:
+        return b""
+    pieces = content._buffer
+    while not pieces and not content.is_eof() and content.exception() is None:
+        await content._wait("read_any")
+    if len(pieces) > 1:
+        joined = b"".join(pieces)
+        pieces.clear()
+        pieces.append(joined)
+    return await content.readany()
+
+
 class Place:
     """What requests to one address over one connector have in common.
 
@@ -88,6 +112,7 @@ class Place:
         loop = asyncio.get_running_loop()
         self._way = aiohttp.ClientRequest("GET", url, loop=loop, ssl=ssl or True)
         self._target = url.raw_path_qs
+        self._heads: dict[tuple[object, ...], bytes] = {}
         self._host = f"host: {url.host_port_subcomponent}\r\n"
 
     async def ask(self, method: str, headers: Mapping[str, str], body: bytes) -> DirectAnswer:
@@ -111,10 +136,19 @@ class Place:
         return DirectAnswer(message, content, connection)
 
     def _head(self, method: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        host = "" if "host" in headers else self._host
-        length = f"content-length: {len(body)}\r\n" if body or method == "POST" else ""
-        return f"{method} {self._target} HTTP/1.1\r\n{host}{lines}{length}\r\n".encode()
+        # Most requests of a process to one address have the same headers.
+        known = (method, *headers.items())
+        head = self._heads.get(known)
+        if head is None:
+            lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+            host = "" if "host" in headers else self._host
+            head = f"{method} {self._target} HTTP/1.1\r\n{host}{lines}".encode()
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            self._heads[known] = head
+        if not body and method != "POST":
+            return head + b"\r\n"
+        return b"%bcontent-length: %d\r\n\r\n" % (head, len(body))
 
 
 def _is_no_http(error: Exception) -> bool:

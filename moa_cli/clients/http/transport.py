@@ -28,7 +28,7 @@ from uuid import uuid4
 from weakref import ref
 
 from moa_cli.clients.http.certificates import tls_context
-from moa_cli.clients.http.direct import DirectAnswer, Place, is_plain
+from moa_cli.clients.http.direct import DirectAnswer, Place, is_plain, read_any
 from moa_cli.clients.http.faults import (
     CONNECT_SECONDS,
     closes,
@@ -359,7 +359,7 @@ class _Body:
 
     async def __anext__(self) -> bytes:
         try:
-            piece = await self._content.readany()
+            piece = await read_any(self._content)
         except Exception as error:
             raise explain(error, None, "") or error from error
         if not piece:
@@ -431,6 +431,7 @@ class HttpTransport:
             "accept-encoding": "gzip, deflate",
             **_lower(headers),
         }
+        self._json_headers = {**self._headers, "content-type": "application/json"}
         self._connections = connections or Connections()
 
     async def post(
@@ -442,7 +443,7 @@ class HttpTransport:
         path: after the base URL, beginning with a slash. headers: of this request, beside the
         usual ones.
         """
-        sent = {**self._headers, "content-type": "application/json", **_lower(headers)}
+        sent = {**self._json_headers, **_lower(headers)} if headers else self._json_headers
         data = json.dumps(body).encode()
         answer = await send(self._connections, "POST", self._base_url + path, sent, data)
         await _check(answer)
@@ -579,7 +580,7 @@ def _address(url: str) -> _Address:
 
 def _check_headers(headers: Mapping[str, str]) -> None:
     """Raise BadSetting for a header that could end early and begin another one."""
-    if not _BREAK.search("".join([*headers, *headers.values()])):
+    if _BREAK.search("".join([*headers, *headers.values()])) is None:
         return
     name = next(name for name, value in headers.items() if _BREAK.search(f"{name}{value}"))
     raise BadSetting(f"the header {name!r} holds a line break")
