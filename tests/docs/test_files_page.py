@@ -83,7 +83,8 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
         assert ran.code == 0, (command, ran.err)
     # A provider that refuses what is too much for it.
     upstream.at_once = 1
-    upstream.enqueue("a", Reply(delay=0.3))
+    held = Reply(text="from a", after=lambda: len(upstream.refused) >= 2, pause=0.3)
+    upstream.enqueue("a", held)
     assert moa.run("ask", "why?", "-m", "lab:a,lab:b,lab:c").code == 0
     upstream.at_once = None
     # The first start of somebody who has set nothing up.

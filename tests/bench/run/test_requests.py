@@ -80,7 +80,8 @@ def test_older_items_come_first(moa: Moa, upstream: Upstream) -> None:
 
 
 def test_one_limit_for_all_and_one_for_each_provider(moa: Moa, upstream: Upstream) -> None:
-    upstream.always("*", Reply(text=ANSWER.text, delay=0.02))
+    # None is answered before three are in flight.
+    upstream.always("*", Reply(text=ANSWER.text, after=lambda: upstream.peak >= 3))
     start = ["bench", "run", write_prompts(moa, 8), "-y"]
     moa.run(*start, "--concurrency", "3", "-o", "one")
     assert upstream.peak == 3

@@ -343,7 +343,7 @@ def test_an_interrupted_turn_is_charged_for_the_calls_that_were_cut_off(
     with moa.start("ask", "hi") as process:
         upstream.wait_for(lambda: any(request.sent == 3 for request in upstream.chats("agg")))
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(PATIENCE) == 130
     values = told(moa.run("history", "stats", "--json"))
     (cut_off,) = [model for model in values["models"] if model["model"] == "lab:agg"]
     assert (cut_off["calls"], cut_off["estimated_calls"]) == (1, 1)

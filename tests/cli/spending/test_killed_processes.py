@@ -87,7 +87,7 @@ def kill_at(process: subprocess.Popen[bytes], upstream: Upstream, model: str, se
     """As soon as that many pieces of an answer have been sent."""
     before = len(upstream.chats(model))
     upstream.wait_for(
-        lambda: any(row.sent >= sent for row in upstream.chats(model)[max(before - 1, 0) :]), 20
+        lambda: any(row.sent >= sent for row in upstream.chats(model)[max(before - 1, 0) :])
     )
     process.kill()
     process.wait()
@@ -147,6 +147,7 @@ def test_a_price_that_comes_while_the_answer_does_is_written_down(
     shutil.rmtree(moa.state.parent / "cache" / "prices")
     upstream.always("a", Reply(chunks=["x "] * 90, pause=0.02, stall_after=80))
     with moa.start("ask", "-a", "lab:a", "-r", "0", "hi") as process:
+        upstream.wait_for(lambda: any("priced" in entry for entry in journal(moa)))
         kill_at(process, upstream, "a", 80)
     (row,) = stats(moa)
     assert row["cost"] == pytest.approx((row["prompt_tokens"] + 2 * _LONGEST) / 1e6)
@@ -228,7 +229,7 @@ def test_files_of_running_processes_are_private_and_gone_at_the_end(
         assert stats(moa) == []
         assert len(list(running.iterdir())) == 2
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(PATIENCE) == 130
     assert list(running.iterdir()) == []
 
 
@@ -384,8 +385,7 @@ def test_a_batch_that_is_killed_counts_what_it_had_begun_for_its_own_cap_too(
         asked = len(upstream.chats())
         with moa.start(*arguments) as process:
             upstream.wait_for(
-                lambda: process.poll() is not None or len(upstream.chats()) > asked,  # noqa: B023
-                20,
+                lambda: process.poll() is not None or len(upstream.chats()) > asked  # noqa: B023
             )
             if process.poll() is not None:
                 break
