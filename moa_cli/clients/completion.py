@@ -147,10 +147,11 @@ class CompletionReader:
         if pieces:
             news["merged"] = news.get("merged", 0) + pieces
 
-    def chunk(self, payload: dict[str, Any]) -> None:
-        """Take what one chunk tells, and the error in it, if there is one."""
+    def chunk(self, payload: dict[str, Any]) -> bool:
+        """Take what one chunk tells, and the error in it, if there is one; whether it is a piece of
+        the answer's text and nothing else."""
         if self.texts((payload,)):
-            return
+            return True
         model = payload.get("model")
         if model != self._answered_by and model and type(model) is str:
             self._news["model"] = self._answered_by = model
@@ -170,6 +171,7 @@ class CompletionReader:
             self._unusual(payload)
         if choices:
             self.began = True
+        return False
 
     def _unusual(self, payload: dict[str, Any]) -> None:
         if "error" in payload:

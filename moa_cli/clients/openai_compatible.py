@@ -15,7 +15,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -127,6 +127,7 @@ class OpenAICompatible:
         self._headers = headers or dict
         self._auth = auth
         self._quirks = quirks
+        self._unsent = frozenset(_UNSENT[quirk] for quirk in quirks if quirk in _UNSENT)
         self._models_path = models_path
         self._own_extras = extras or Extras
         self._list_headers: Mapping[str, str | None] = {}
@@ -231,7 +232,7 @@ class OpenAICompatible:
                         yield delta
                 else:
                     _check_kind(answer, first)
-                    deltas = sse_decoder.deltas(
+                    reader = sse_decoder.DeltaReader(
                         body,
                         model=request.model,
                         merged=self._many_calls,
@@ -239,8 +240,8 @@ class OpenAICompatible:
                         watch=exchange.watch,
                         bounds=bounds,
                     )
-                    async with aclosing(deltas):
-                        async for delta in deltas:
+                    while found := await reader.read():
+                        for delta in found:
                             yield delta
                     if not answer.ended:
                         await _drain(body)
@@ -321,9 +322,9 @@ class OpenAICompatible:
             "random_seed" if "random_seed" in quirks else "seed": request.seed,
             **extra,
         }
-        dropped = (refused - {*limits, SYSTEM, IMAGES}) | {
-            _UNSENT[quirk] for quirk in quirks if quirk in _UNSENT
-        }
+        dropped = self._unsent
+        if refused:
+            dropped = dropped | (refused - {*limits, SYSTEM, IMAGES})
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
 
     def batch_body(self, request: Request) -> dict[str, Any]:

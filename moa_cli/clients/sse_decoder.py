@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any
+from typing import Any, Literal
 
 from moa_cli.clients.completion import CompletionReader
 from moa_cli.clients.transport import ErrorObject
@@ -28,6 +28,7 @@ _REST_SECONDS = 1.5
 _BURST = 16
 _DECODER = json.JSONDecoder()
 _CONTENT = '"content"'
+_OPENING = re.compile(rf'{_CONTENT}\s*:\s*"')
 # So many different shapes of events that tell a text, and no more are looked for.
 _MOST_SHAPES = 3
 
@@ -137,71 +138,111 @@ def _frames(text: str) -> list[tuple[str, str]] | None:
     return found
 
 
-async def deltas(
-    chunks: AsyncIterator[bytes],
-    *,
-    model: str = "",
-    merged: bool = False,
-    first: bytes = b"",
-    watch: Callable[[str, str], None] | None = None,
-    bounds: Bounds | None = None,
-) -> AsyncGenerator[Delta, None]:
-    """The deltas of a streamed chat completion.
+class DeltaReader:
+    """The deltas of a streamed chat completion. Not a generator: a stream of tokens is passed on by
+    one generator already, and each costs for each token.
 
-    model: that was asked. merged: one for all that came in one chunk, which costs less where
-    nobody counts them. first: what was read of it already.
+    chunks: the bytes as they come. model: that was asked. merged: one delta for all that came in
+    one chunk, which costs less where nobody counts them. first: what was read of it already.
     watch: called with the name and the data of each event. bounds: of what it may have taken.
-    Raises ErrorObject for an error object in the stream, ConnectionLost where it ends before
-    a finish reason or the end mark, BadResponse for what is not JSON or no completion. Behind a
-    finish reason it raises nothing: the answer is whole, and what is lost is a count of its
-    tokens at most.
     """
-    decoder, stream = SseDecoder(), _Stream(model, bounds)
-    reader = stream.reader
-    chunk, until = first, 0.0
-    while True:
-        try:
-            events = decoder.feed(chunk)
-        except BadResponse:
-            if not reader.ended:
-                raise
-            break
-        if watch is not None:
-            for name, data in events:
-                watch(name, data)
-        for delta in stream.take(events, merged=merged or len(events) >= _BURST):
-            yield delta
-        stream.raise_error()
-        if stream.done:
-            break
-        try:
-            if not reader.ended:
-                chunk = await anext(chunks)
-            else:
-                # Only a usage may follow; some connections stay open without one.
-                until = until or asyncio.get_running_loop().time() + _REST_SECONDS
-                async with asyncio.timeout_at(until):
-                    chunk = await anext(chunks)
-        except StopAsyncIteration:
-            for delta in stream.take(decoder.end(), merged=merged):
-                yield delta
+
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        model: str = "",
+        merged: bool = False,
+        first: bytes = b"",
+        watch: Callable[[str, str], None] | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self._chunks = chunks
+        self._merged = merged
+        self._first = first
+        self._watch = watch
+        self._decoder, self._stream = SseDecoder(), _Stream(model, bounds)
+        # What is read next; None if it has to come.
+        self._next: bytes | None = first
+        # By when the rest has to come, once the answer has ended.
+        self._until = 0.0
+        # Whether the bytes have come to their end; whether nothing is left but what is held back,
+        # and whether that was given out.
+        self._stopped = self._over = self._told_rest = False
+
+    async def read(self) -> list[Delta]:
+        """The next deltas, one at least; none at the end.
+
+        Raises ErrorObject for an error object in the stream, ConnectionLost where it ends before
+        a finish reason or the end mark, BadResponse for what is not JSON or no completion. Behind a
+        finish reason it raises nothing: the answer is whole, and what is lost is a count of its
+        tokens at most.
+        """
+        while not self._over:
+            found = await self._read_more()
+            if found:
+                return found
+        if not self._told_rest:
+            self._told_rest = True
+            rest = self._stream.reader.rest()
+            if rest.text or rest.reasoning or rest.replaces:
+                return [rest]
+        if self._stream.reader.ended:
+            return []
+        if not self._stream.seen and self._first.strip() and not _FIELD.match(self._first):
+            raise _told_by(self._first)
+        raise ConnectionLost("the answer broke off before its end")
+
+    async def _read_more(self) -> list[Delta]:
+        """The deltas of the next chunk; none where it holds no whole event, or there is none."""
+        stream = self._stream
+        if self._stopped:
+            self._over = True
             # What stands behind the last line end may be half of an event.
             if not isinstance(stream.error, BadResponse):
                 stream.raise_error()
-            break
+            return []
+        if self._next is None:
+            stream.raise_error()
+            came = "nothing" if stream.done else await self._receive()
+            if came == "nothing":
+                self._over = True
+                return []
+            if came == "end":
+                self._stopped = True
+                return stream.take(self._decoder.end(), merged=self._merged)
+        chunk, self._next = self._next, None
+        try:
+            events = self._decoder.feed(chunk or b"")
+        except BadResponse:
+            if not stream.reader.ended:
+                raise
+            self._over = True
+            return []
+        if self._watch is not None:
+            for name, data in events:
+                self._watch(name, data)
+        return stream.take(events, merged=self._merged or len(events) >= _BURST)
+
+    async def _receive(self) -> Literal["chunk", "end", "nothing"]:
+        """Wait for the next chunk, or for the end; which of them came."""
+        reader = self._stream.reader
+        try:
+            if not reader.ended:
+                self._next = await anext(self._chunks)
+            else:
+                # Only a usage may follow; some connections stay open without one.
+                self._until = self._until or asyncio.get_running_loop().time() + _REST_SECONDS
+                async with asyncio.timeout_at(self._until):
+                    self._next = await anext(self._chunks)
+        except StopAsyncIteration:
+            return "end"
         except Exception:
             if not reader.ended:
                 raise
-            break
-        first = first or chunk
-    rest = reader.rest()
-    if rest.text or rest.reasoning or rest.replaces:
-        yield rest
-    if reader.ended:
-        return
-    if not stream.seen and first.strip() and not _FIELD.match(first):
-        raise _told_by(first)
-    raise ConnectionLost("the answer broke off before its end")
+            return "nothing"
+        self._first = self._first or self._next
+        return "chunk"
 
 
 def _told_by(body: bytes) -> Exception:
@@ -218,7 +259,7 @@ def _told_by(body: bytes) -> Exception:
 def events_to_deltas(
     events: list[tuple[str, str]], model: str = "", bounds: Bounds | None = None
 ) -> Iterator[Delta]:
-    """The deltas of a completion whose events have all come. Raises as `deltas` does."""
+    """The deltas of a completion whose events have all come. Raises as `DeltaReader.read` does."""
     stream = _Stream(model, bounds)
     yield from stream.take(events, merged=False)
     stream.raise_error()
@@ -259,7 +300,8 @@ class _Stream:
         while place < len(events):
             name, data = events[place]
             self.seen = True
-            texts = self._texts.of(events, place) if reader.takes_texts else []
+            shape = self._texts
+            texts = shape.of(events, place) if shape.known and reader.takes_texts else None
             if texts:
                 place += len(texts)
                 for said in [texts] if merged else [[text] for text in texts]:
@@ -269,7 +311,7 @@ class _Stream:
                         found.append(reader.delta())
                 taken = merged
                 continue
-            if payloads is None and merged and self._texts.hopeless:
+            if payloads is None and merged and shape.hopeless:
                 payloads, first = _read_together(events[place:]), place
             payload = None
             if payloads and place - first < len(payloads):
@@ -291,10 +333,8 @@ class _Stream:
             whole = reader.ended and reader.has_answer
             try:
                 payload = payload or _payload(name, data, reader.began)
-                if reader.texts((payload,)):
-                    self._texts.learn(data)
-                else:
-                    reader.chunk(payload)
+                if reader.chunk(payload):
+                    shape.learn(data)
                 error: Exception | None = reader.error
             except (ErrorObject, BadResponse) as raised:
                 error = raised
@@ -327,11 +367,11 @@ class _TextShape:
     be read as JSON: an event with the same beginning and the same end, and one JSON string between
     them, is the same object with another text. That takes a quarter of the time.
 
-    hopeless: the events of this stream differ in more.
+    known: whether there is such a shape. hopeless: the events of this stream differ in more.
     """
 
     def __init__(self) -> None:
-        self.hopeless = False
+        self.known = self.hopeless = False
         # What stands before the text, with its opening quote; and behind the closing one.
         self._before = self._behind = ""
         self._learned = 0
@@ -339,26 +379,21 @@ class _TextShape:
     def learn(self, data: str) -> None:
         """Take as the shape what `data` has, which tells a text and nothing else."""
         self._learned += 1
-        # Counted by the first tokens: a model's name, or an id, may be told with the first alone.
+        # A model's name, or an id, may be told with the first token alone.
         self.hopeless = self._learned > _MOST_SHAPES
-        at = data.find(_CONTENT)
-        if self.hopeless or at < 0 or data.find(_CONTENT, at + len(_CONTENT)) >= 0:
-            self._before = ""
-            return
+        self.known = False
+        found = None if self.hopeless else _OPENING.search(data)
         # No text has this key in it: there its quotes are escaped.
-        start = data.find('"', at + len(_CONTENT)) + 1
-        if not start or data[at + len(_CONTENT) : start - 1].strip() != ":":
-            self._before = ""
+        if found is None or data.count(_CONTENT) > 1:
             return
-        self._before = data[:start]
-        self._behind = data[scanstring(data, start)[1] :]
+        self._before = data[: found.end()]
+        self._behind = data[scanstring(data, found.end())[1] :]
+        self.known = True
 
     def of(self, events: list[tuple[str, str]], place: int) -> list[str]:
         """The texts of the events from that place on, as far as they have the shape."""
         before, behind = self._before, self._behind
         found: list[str] = []
-        if not before:
-            return found
         start, rest = len(before), len(behind)
         for name, data in islice(events, place, None):
             if name or not data.startswith(before) or not data.endswith(behind):

@@ -22,6 +22,8 @@ _MOST_TICKS = _MOST_USD * _TICKS_PER_USD
 _COSTS = ("cost", "cost_in_usd_ticks", "total_cost", "estimated_cost")
 _PROMPT = ("prompt_tokens", "input_tokens")
 _COMPLETION = ("completion_tokens", "output_tokens")
+# A table of nothing else has no details.
+_PLAIN = frozenset((*_PROMPT, *_COMPLETION, "total_tokens"))
 _CACHED = (
     # DeepSeek, Mistral, Moonshot and Together, Anthropic
     *("prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens"),
@@ -78,8 +80,10 @@ def usage_from(payload: dict[str, Any], bounds: Bounds | None = None) -> Usage |
         return None
     cost = _believed(_told_cost(payload, told), (prompt or 0) + (completion or 0))
     # Mistral tells more of them than the prompt has.
-    cached = _count(prompt_details, "cached_tokens") or _count(told, *_CACHED) or 0
-    reasoning = _count(details, "reasoning_tokens") or _count(told, "reasoning_tokens") or 0
+    cached = reasoning = 0
+    if not told.keys() <= _PLAIN:
+        cached = _count(prompt_details, "cached_tokens") or _count(told, *_CACHED) or 0
+        reasoning = _count(details, "reasoning_tokens") or _count(told, "reasoning_tokens") or 0
     return Usage(
         prompt_tokens=prompt or 0,
         completion_tokens=completion or 0,

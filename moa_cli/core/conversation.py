@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Any, Literal
 
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.strategy import Decision, Purpose, Report
 from moa_cli.core.tools import ToolCall
 
@@ -74,6 +75,7 @@ def text_of_parts(parts: Iterable[Part]) -> str:
     return "\n".join(part.as_text for part in parts)
 
 
+@quickly_made
 @dataclass(frozen=True)
 class Message:
     """One message as a chat-completions endpoint takes it.
@@ -110,6 +112,7 @@ class Message:
         return cls(role, text_of_parts(parts), kept, name=name)
 
 
+@quickly_made
 @dataclass(frozen=True)
 class Usage:
     """What calls took. Tokens are as their endpoints counted them, or estimated.
@@ -166,6 +169,7 @@ def check_usage(usage: Usage) -> None:
             raise ValueError(f"{name} is no {'amount' if name == 'cost' else 'count'}: {value!r}")
 
 
+@quickly_made
 @dataclass(frozen=True)
 class Charge:
     """What one call took, its failed attempts included: an entry of a turn's ledger.
@@ -214,6 +218,7 @@ class Citation:
     title: str = ""
 
 
+@quickly_made
 @dataclass(frozen=True)
 class Proposal:
     """What one proposer answered, or failed to answer, in one layer.

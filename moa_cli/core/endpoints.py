@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from moa_cli.core.conversation import Citation, Message, Usage
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.money import Price, check_price
 from moa_cli.core.tools import ToolPiece
 
@@ -26,6 +27,7 @@ __all__ = [
 NO_KEY = "none"
 
 
+@quickly_made
 @dataclass(frozen=True)
 class CallPlace:
     """Where in its turn a call stands; no two calls of a turn have the same place.
@@ -47,6 +49,7 @@ class CallPlace:
     sample: int = 0
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One chat completion to be streamed. None leaves a setting to the endpoint.

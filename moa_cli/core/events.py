@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from moa_cli.core.conversation import Citation, Failure, Part, Proposal, Usage, without_empty
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.money import Price
 from moa_cli.core.strategy import Decision, Purpose, Report
 from moa_cli.core.tools import ToolCall, ToolPiece
@@ -120,6 +121,7 @@ class LayerStarted(_Event):
     purpose: Purpose = ""
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class ProposerStarted(_Event):
     """The call of one proposer has begun.
@@ -159,6 +161,7 @@ class ProposerDelta(_Event):
     reasoning: str = ""
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class ProposerFinished(_Event):
     """A proposer has answered.

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moa_cli.core.conversation import Usage
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.money import Price, priced
 from moa_cli.core.tokens import estimated_usage
 
 
+@quickly_made
 @dataclass(frozen=True)
 class CallBegun:
     """A request that is about to be sent.

@@ -23,6 +23,7 @@ from moa_cli.core.errors import (
     RateLimited,
     RequestRefused,
 )
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price
 from moa_cli.core.strategy import Purpose
@@ -136,6 +137,7 @@ class Shrunk:
 Step = Begun | Delta | Retry | Wait | Hedge | Shrunk
 
 
+@quickly_made
 @dataclass(frozen=True)
 class Planned:
     """A call to be made.

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.core.conversation import Usage
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.ledger import CallBegun
 from moa_cli.core.money import Price, check_price, price_values
 from moa_cli.core.values import load_value
@@ -58,6 +59,7 @@ class JournalledCall:
         return self.begun.usage if self.usage is None else self.usage
 
 
+@quickly_made
 @dataclass(frozen=True)
 class SpendingEntry:
     """What a call took, to be added to the sums of its day and model in the database.

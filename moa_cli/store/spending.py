@@ -5,6 +5,7 @@ No prompt and no answer is stored, and deleting conversations does not change it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,6 +114,9 @@ class Spending(Queries):
         self._journal: Journal | None = None
         self._no_lease: OSError | None = None
         self._tidied = False
+        # The second in which, and the zone for which, it was found out which day it is.
+        self._now: tuple[int, tzinfo | None] | None = None
+        self._today = ""
 
     def close(self) -> None:
         """Close the file. The lease of this process ends with its last user."""
@@ -123,7 +127,11 @@ class Spending(Queries):
 
     def today(self) -> str:
         """The current day in the time zone, such as `2026-11-28`."""
-        return datetime.now(self.zone).date().isoformat()
+        # Asked for each call; no day begins within a second.
+        known = (int(time.time()), self.zone)
+        if known != self._now:
+            self._now, self._today = known, datetime.now(self.zone).date().isoformat()
+        return self._today
 
     def journal(self, trouble: Callable[[OSError], None]) -> Journal:
         """The journal of this process. trouble: called if it cannot be written to a file."""

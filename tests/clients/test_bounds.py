@@ -24,7 +24,7 @@ from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Delta, Request
 from moa_cli.core.errors import BadResponse, ClientError, ConnectionLost, RateLimited, ServerFailed
 from tests.support.command import Moa
-from tests.support.deltas import joined
+from tests.support.deltas import deltas_of, joined
 from tests.support.upstream import Reply, Upstream
 
 REQUEST = Request(model="m", messages=(Message("user", "hi"),), max_tokens=64)
@@ -135,7 +135,7 @@ async def _pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
 
 def read(data: bytes, size: int, model: str = "m") -> Delta:
     async def run() -> Delta:
-        async with aclosing(sse_decoder.deltas(_pieces(data, size), model=model)) as deltas:
+        async with aclosing(deltas_of(_pieces(data, size), model=model)) as deltas:
             return joined([delta async for delta in deltas])
 
     return asyncio.run(run())

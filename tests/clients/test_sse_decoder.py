@@ -23,7 +23,7 @@ from moa_cli.clients.usage import usage_from
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BadResponse, ConnectionLost
-from tests.support.deltas import joined
+from tests.support.deltas import deltas_of, joined
 
 DONE = "data: [DONE]\n\n"
 
@@ -46,7 +46,7 @@ async def _bytes(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _collect(pieces: Iterable[bytes], *, merged: bool = False) -> list[Delta]:
-    async with aclosing(sse_decoder.deltas(_bytes(pieces), merged=merged)) as deltas:
+    async with aclosing(deltas_of(_bytes(pieces), merged=merged)) as deltas:
         return [delta async for delta in deltas]
 
 
@@ -218,7 +218,7 @@ def test_an_error_object_amid_a_stream_is_raised_after_what_came_before(error: o
 
     async def run() -> None:
         stream = chunk({"content": "half "}) + f"data: {json.dumps({'error': error})}\n\n"
-        async with aclosing(sse_decoder.deltas(_bytes([stream.encode()]))) as deltas:
+        async with aclosing(deltas_of(_bytes([stream.encode()]))) as deltas:
             async for delta in deltas:
                 got.append(delta.text)
 
@@ -447,7 +447,7 @@ def test_what_was_held_back_is_given_out_before_the_connection_counts_as_lost() 
 
     async def run() -> None:
         stream = chunk({"content": "<think>hm </thi"}).encode()
-        async with aclosing(sse_decoder.deltas(_bytes([stream]))) as deltas:
+        async with aclosing(deltas_of(_bytes([stream]))) as deltas:
             async for delta in deltas:
                 got.append(delta)
 
@@ -517,7 +517,7 @@ def test_a_stream_that_is_left_leaves_no_work_to_the_event_loop(end: str) -> Non
             yield chunk({"content": "y"}).encode()
 
     async def run() -> set[asyncio.Task[object]]:
-        async with aclosing(endless()) as source, aclosing(sse_decoder.deltas(source)) as deltas:
+        async with aclosing(endless()) as source, aclosing(deltas_of(source)) as deltas:
             async for delta in deltas:
                 assert delta.text in ("x", "")
                 if not end:
@@ -620,7 +620,7 @@ def test_log_probabilities_of_a_whole_completion() -> None:
 
 async def _collect_of(model: str, pieces: list[str]) -> list[Delta]:
     source = _bytes([said(*pieces).encode()])
-    async with aclosing(sse_decoder.deltas(source, model=model)) as deltas:
+    async with aclosing(deltas_of(source, model=model)) as deltas:
         return [delta async for delta in deltas]
 
 
@@ -640,7 +640,7 @@ def test_such_a_model_that_has_not_thought_keeps_its_answer() -> None:
     # Its reasoning came in a field of its own.
     stream = chunk({"reasoning": "hm"}) + said("Rain", ".")
     source = _bytes([stream.encode()])
-    whole_answer = joined(asyncio.run(_all(sse_decoder.deltas(source, model=R1))))
+    whole_answer = joined(asyncio.run(_all(deltas_of(source, model=R1))))
     assert (whole_answer.reasoning, whole_answer.text) == ("hm", "Rain.")
 
 
@@ -651,7 +651,7 @@ async def _all(deltas: AsyncGenerator[Delta, None]) -> list[Delta]:
 
 def test_the_thoughts_of_such_a_model_that_were_cut_are_no_answer() -> None:
     source = _bytes([(chunk({"content": "It rains"}) + chunk({}, "length") + DONE).encode()])
-    cut = joined(asyncio.run(_all(sse_decoder.deltas(source, model=R1))))
+    cut = joined(asyncio.run(_all(deltas_of(source, model=R1))))
     assert (cut.reasoning, cut.text) == ("It rains", "")
 
 
@@ -662,9 +662,9 @@ def test_a_connection_that_breaks_behind_the_answer_breaks_nothing() -> None:
         raise OSError("reset")
 
     kept = broken(chunk({"content": "x"}), chunk({}, "stop"), 'data: {"usage": {"prom')
-    assert joined(asyncio.run(_all(sse_decoder.deltas(kept)))).text == "x"
+    assert joined(asyncio.run(_all(deltas_of(kept)))).text == "x"
     with pytest.raises(OSError, match="reset"):
-        asyncio.run(_all(sse_decoder.deltas(broken(chunk({"content": "x"})))))
+        asyncio.run(_all(deltas_of(broken(chunk({"content": "x"})))))
 
 
 def test_a_connection_that_stays_open_behind_the_answer_is_not_waited_for(
@@ -676,7 +676,7 @@ def test_a_connection_that_stays_open_behind_the_answer_is_not_waited_for(
         yield (chunk({"content": "x"}) + chunk({}, "stop")).encode()
         await asyncio.Event().wait()
 
-    assert joined(asyncio.run(_all(sse_decoder.deltas(open_end())))).text == "x"
+    assert joined(asyncio.run(_all(deltas_of(open_end())))).text == "x"
 
 
 def test_half_of_an_event_at_the_end_is_a_lost_connection() -> None:

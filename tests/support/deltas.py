@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import Any
 
+from moa_cli.clients.sse_decoder import DeltaReader
 from moa_cli.core.endpoints import Delta
 
-__all__ = ["joined"]
+__all__ = ["deltas_of", "joined"]
+
+
+async def deltas_of(chunks: AsyncIterator[bytes], **named: Any) -> AsyncGenerator[Delta, None]:
+    """The deltas of a stream, one by one; see `DeltaReader`."""
+    reader = DeltaReader(chunks, **named)
+    while found := await reader.read():
+        for delta in found:
+            yield delta
 
 
 def joined(deltas: Iterable[Delta]) -> Delta:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from moa_cli.clients.transport import Unreadable
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
 # What a session would look at; such a request is left to one.
 _MOST_HEADS = 16
+# As numbers: the members of an enumeration take longer to find.
+_SWITCHING = 101
 _SPECIAL = frozenset(("connection", "content-length", "expect", "transfer-encoding", "upgrade"))
 
 
@@ -126,7 +127,7 @@ class Place:
             protocol.set_response_params(read_until_eof=True, **self._options)
             transport.write(self._head(method, headers, body) + body)
             message, content = await protocol.read()
-            while message.code < HTTPStatus.OK and message.code != HTTPStatus.SWITCHING_PROTOCOLS:
+            while message.code < 200 and message.code != _SWITCHING:
                 message, content = await protocol.read()
         except BaseException as error:
             connection.close()

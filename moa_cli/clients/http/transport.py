@@ -508,6 +508,8 @@ async def send(
         origin = _address(url).origin
         proxy = find_proxy(url)
         answer = await connections.ask(method, url, proxy, headers, body)
+        if 200 <= answer.status < 300:
+            return answer
         if answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and proxy is not None:
             await answer.aclose()
             raise refused_by(proxy, 407, str(origin))
