@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import create_app_session, get_app, run_in_terminal
-from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import ThreadedCompleter, merge_completers
 from prompt_toolkit.document import Document
@@ -47,6 +46,7 @@ from moa_cli.chat.menu import (
 from moa_cli.chat.path_completion import PathCompleter, is_mention_begun, take_chosen
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
+from moa_cli.chat.suggestion import SuggestEarlierLine
 from moa_cli.core.errors import StoreError
 from moa_cli.store.stored_values import as_unicode
 from moa_cli.terminal.suspension import lent, suspend
@@ -282,6 +282,7 @@ class Editor:
             output = terminal_output()
         file = PromptFile(options.prompts) if options.prompts else None
         self._prompts = _Prompts(file, host.session, adds=options.save)
+        self._suggest = SuggestEarlierLine(lambda: self._prompts.offered)
         with create_app_session(output=PlainTextOutput(sys.stdout) if dumb else None):
             self._prompt: PromptSession[str] = PromptSession(
                 history=self._prompts,
@@ -367,7 +368,7 @@ class Editor:
         if accessible:
             # It would move to the last row of the screen and back, to make room for a menu.
             prompt.app.renderer.cpr_support = CPR_Support.NOT_SUPPORTED
-        prompt.auto_suggest = None if accessible else AutoSuggestFromHistory()
+        prompt.auto_suggest = None if accessible else self._suggest
         prompt.complete_style = CompleteStyle.READLINE_LIKE if accessible else CompleteStyle.COLUMN
 
     def _bar_text(self) -> str:

@@ -13,7 +13,6 @@ from collections.abc import (
     Collection,
     Iterator,
     Mapping,
-    Sequence,
 )
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -40,8 +39,8 @@ from moa_cli.clients.transport import (
     Unreadable,
 )
 from moa_cli.clients.usage import Bounds, usage_from
+from moa_cli.clients.wire_messages import wire_messages
 from moa_cli.core import debug_log
-from moa_cli.core.conversation import Message, Part
 from moa_cli.core.endpoints import NO_KEY, Delta, ModelInfo, Request
 from moa_cli.core.errors import (
     BadResponse,
@@ -53,7 +52,6 @@ from moa_cli.core.errors import (
 )
 from moa_cli.core.paths import replacing
 from moa_cli.core.quirks import Quirk
-from moa_cli.core.tools import ToolCall
 from moa_cli.models.model_list import read_list
 from moa_cli.models.providers import is_loopback
 from moa_cli.models.table import DEFAULT_PROVIDER, AuthStyle
@@ -217,7 +215,7 @@ class OpenAICompatible:
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The completion as it comes. Raises a ClientError; closing it closes the connection."""
         exchange = Exchange(f"{self._base_url}/chat/completions")
-        bounds = Bounds(sum(4 * len(m.content) for m in request.messages), request.max_tokens)
+        bounds = Bounds(4 * sum([len(m.content) for m in request.messages]), request.max_tokens)
         try:
             answer = await self._post(request, exchange)
             try:
@@ -313,7 +311,7 @@ class OpenAICompatible:
             messages, extra = in_words(messages, extra)
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": _messages(messages, system=takes_system, images=IMAGES not in refused),
+            "messages": wire_messages(messages, system=takes_system, images=IMAGES not in refused),
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": request.temperature,
@@ -335,7 +333,7 @@ class OpenAICompatible:
 
     async def read_batched(self, payload: dict[str, Any], request: Request) -> Delta:
         """The completion in the answer to a request of a file. Raises a ClientError."""
-        bounds = Bounds(sum(4 * len(m.content) for m in request.messages), request.max_tokens)
+        bounds = Bounds(4 * sum([len(m.content) for m in request.messages]), request.max_tokens)
         delta, error = whole(payload, request.model, bounds)
         if error is None and not payload.get("choices"):
             error = ErrorObject(payload)
@@ -592,108 +590,3 @@ async def _drain(body: AsyncIterator[bytes]) -> None:
         async with asyncio.timeout(_DRAIN_SECONDS):
             async for _ in body:
                 pass
-
-
-def _messages(messages: Sequence[Message], *, system: bool, images: bool) -> list[dict[str, Any]]:
-    """The messages as they are sent. system: whether the model takes system messages; one that
-    does not is given them at the beginning of the user's next message. images: whether it takes
-    those; one that does not is told that there are some."""
-    if not images:
-        messages = [_without_images(message) if message.parts else message for message in messages]
-    messages = _with_images_of_users(messages)
-    if not system:
-        messages = _without_system(messages)
-    return [
-        # Nearly all have nothing but a text.
-        {"role": message.role, "content": _sendable(message.content)}
-        if not (message.parts or message.tool_calls or message.tool_call_id or message.name)
-        else _message(message)
-        for message in messages
-    ]
-
-
-def _sendable(text: str) -> str:
-    """A paste or an argument may hold half a surrogate pair, which UTF-8 cannot say."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _message(message: Message) -> dict[str, Any]:
-    body: dict[str, Any] = {"role": message.role, "content": _sendable(message.content)}
-    if message.parts:
-        body["content"] = [_part(part) for part in message.parts]
-    if message.tool_calls:
-        body["content"] = body["content"] or None
-        body["tool_calls"] = [_call(call) for call in message.tool_calls]
-    if message.role == "tool":
-        body["tool_call_id"] = message.tool_call_id
-    elif message.name:
-        body["name"] = _sendable(message.name)
-    return body
-
-
-def _part(part: Part) -> dict[str, Any]:
-    if part.kind == "image":
-        detail = {"detail": part.detail} if part.detail else {}
-        return {"type": "image_url", "image_url": {"url": part.url, **detail}}
-    if part.kind == "file" and part.url and not part.text:
-        return {"type": "file", "file": {"filename": part.name, "file_data": part.url}}
-    return {"type": "text", "text": _sendable(part.as_text)}
-
-
-def _call(call: ToolCall) -> dict[str, Any]:
-    name, written = _sendable(call.name), _sendable(call.arguments)
-    inner = {"name": name, "input" if call.kind == "custom" else "arguments": written}
-    return {"id": call.id, "type": call.kind, call.kind: inner}
-
-
-def _without_images(message: Message) -> Message:
-    told = [Part("text", part.as_text) if part.kind == "image" else part for part in message.parts]
-    return replace(message, parts=Message.of_parts(message.role, told).parts)
-
-
-def _with_images_of_users(messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages with the images in results of tools, of the system and of the assistant moved to
-    the user's next message: most endpoints take them nowhere else. In their places stands that
-    there were some."""
-    if not any(message.parts and message.role != "user" for message in messages):
-        return messages
-    names = {call.id: call.name for message in messages for call in message.tool_calls}
-    found: list[Message] = []
-    moved: list[Part] = []
-    for message in messages:
-        if moved and message.role == "user":
-            own = message.parts or (Part("text", message.content),)
-            message = Message.of_parts("user", [*moved, *own], message.name)
-            moved = []
-        elif moved and message.role == "assistant":
-            found.append(Message.of_parts("user", moved))
-            moved = []
-        if message.parts and message.role != "user":
-            images = [part for part in message.parts if part.kind == "image"]
-            place = f"{message.role} message"
-            if message.role == "tool":
-                place = f"result of the tool {names.get(message.tool_call_id) or 'before'}"
-            if images:
-                moved += [Part("text", f"From the {place}:"), *images]
-            message = replace(message, parts=())
-        found.append(message)
-    return [*found, Message.of_parts("user", moved)] if moved else found
-
-
-def _without_system(messages: Sequence[Message]) -> list[Message]:
-    found: list[Message] = []
-    instructions: list[str] = []
-    for message in messages:
-        if message.role == "system":
-            instructions.append(message.content)
-        elif message.role == "user":
-            led = "\n\n".join(instructions)
-            parts = message.parts and (Part("text", led), *message.parts) if led else message.parts
-            text = "\n\n".join([*instructions, message.content])
-            found.append(replace(message, content=text, parts=parts))
-            instructions = []
-        else:
-            found.append(message)
-    if instructions:
-        found.append(Message("user", "\n\n".join(instructions)))
-    return found

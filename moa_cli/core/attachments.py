@@ -51,6 +51,7 @@ _TEXT_FILE = re.compile(
     r"(?:(?<=\n\n)|\A)(?P<name>[^\n]+):\n(?P<fence>`{3,})\n(?P<text>.*?)\n(?P=fence)(?=\n\n|\Z)",
     re.DOTALL,
 )
+_FENCE = ":\n```"
 _TAKEN = "PNG, JPEG, GIF and WebP"
 
 
@@ -191,6 +192,9 @@ def with_texts_folded(prompt: str) -> tuple[str, dict[str, str]]:
         The prompt with a line for each such file, and what each of these lines stands for.
     """
     held: dict[str, str] = {}
+    # Asked of all messages of a conversation with each line: nearly all hold no file.
+    if _FENCE not in prompt:
+        return prompt, held
 
     def fold(found: re.Match[str]) -> str:
         lines = found["text"].count("\n") + 1 if found["text"] else 0

@@ -11,6 +11,7 @@ from operator import add
 from typing import Any, Literal
 
 from moa_cli.core.frozen import quickly_made
+from moa_cli.core.once_each import once_each
 from moa_cli.core.strategy import Decision, Purpose, Report
 from moa_cli.core.tools import ToolCall
 
@@ -510,18 +511,37 @@ class Conversation:
             `before`, then the user messages and the final replies in order, then `after`. If there
             is a summary, it stands in place of all before it but for a system message.
         """
-        first = self.first_sent
-        said = list(self.before)
-        if first:
-            summary = f"{_SUMMARY_HEAD}\n\n{self.turns[first - 1].summary_so_far}"
-            said = [message for message in said[:1] if message.role == "system"]
-            # Some endpoints demand that roles alternate.
-            said += [Message("user", summary), Message("assistant", _SUMMARY_READ)]
-        for turn in self.turns[first:]:
-            said.append(Message("user", turn.user, turn.parts, name=turn.speaker))
-            if turn.reply is not None:
-                said.append(Message("assistant", turn.reply, tool_calls=turn.tool_calls))
-        return (*said, *self.after)
+        return _messages_of(self)
+
+
+@once_each
+def messages_of_turn(turn: Turn) -> tuple[Message, ...]:
+    """The user's message, and the reply if there is one. They are the same objects each time, so
+    that what is computed of them is computed once in a conversation."""
+    prompt = Message("user", turn.user, turn.parts, name=turn.speaker)
+    if turn.reply is None:
+        return (prompt,)
+    return prompt, Message("assistant", turn.reply, tool_calls=turn.tool_calls)
+
+
+@once_each
+def _summary_of_turn(turn: Turn) -> tuple[Message, ...]:
+    """What stands in place of all turns up to this one."""
+    summary = f"{_SUMMARY_HEAD}\n\n{turn.summary_so_far}"
+    # Some endpoints demand that roles alternate.
+    return Message("user", summary), Message("assistant", _SUMMARY_READ)
+
+
+@once_each
+def _messages_of(conversation: Conversation) -> tuple[Message, ...]:
+    first = conversation.first_sent
+    said = list(conversation.before)
+    if first:
+        said = [message for message in said[:1] if message.role == "system"]
+        said += _summary_of_turn(conversation.turns[first - 1])
+    for turn in conversation.turns[first:]:
+        said += messages_of_turn(turn)
+    return (*said, *conversation.after)
 
 
 @dataclass(frozen=True)

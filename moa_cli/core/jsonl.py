@@ -35,7 +35,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Usage):
         return usage_to_dict(value)
     if dataclasses.is_dataclass(value):
-        return without_empty([(name, _plain(inner)) for name, inner in vars(value).items()])
+        names = [field.name for field in dataclasses.fields(value)]
+        return without_empty([(name, _plain(getattr(value, name))) for name in names])
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import cache, lru_cache
 
 from moa_cli.core.conversation import Message, Usage
+from moa_cli.core.once_each import once_each
 
 _PIECE = re.compile(r"([A-Za-z]+)|(\d{1,3})|(\n+)|([^\x00-\x7f]+)|[^\s\w]+|_+")
 # A common word of up to so many letters is usually one token.
@@ -122,12 +123,17 @@ def prompt_tokens(messages: Iterable[Message]) -> int:
 
     An image counts as IMAGE_TOKENS, whatever its size.
     """
-    return _PER_PROMPT + sum(
+    return _PER_PROMPT + sum(map(message_tokens, messages))
+
+
+@once_each
+def message_tokens(message: Message) -> int:
+    """About how many tokens a message adds to a prompt."""
+    return (
         _PER_MESSAGE
         + estimate_tokens(message.content)
         + (_call_tokens(message) if message.tool_calls else 0)
         + (_image_tokens(message) if message.parts else 0)
-        for message in messages
     )
 
 

@@ -59,7 +59,7 @@ def fit(
     """
     messages = messages_for(profile, settings, conversation, references)
     needed = prompt_tokens(messages) + extra_tokens(settings.extra)
-    if context is None:
+    if context is None or needed <= usable_room(settings, context):
         return Fitted(messages, needed)
     room = usable_room(settings, context)
     fitted = _fit_to(room, context, profile, settings, conversation, references)

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from moa_cli.core.conversation import Conversation, Turn
-from moa_cli.core.tokens import estimate_tokens, extra_tokens, prompt_tokens
+from moa_cli.core.conversation import Conversation, Turn, messages_of_turn
+from moa_cli.core.once_each import once_each
+from moa_cli.core.tokens import estimate_tokens, extra_tokens, message_tokens, prompt_tokens
 from moa_cli.profile import ModelSettings, Profile
 
 # Of an answer whose length nobody has limited, tokens that it should have room for.
@@ -120,10 +121,10 @@ def newest(conversation: Conversation, most: int | None) -> Conversation:
     return without_turns(conversation, max(0, surplus - len(begins)))
 
 
+@once_each
 def _turn_tokens(turn: Turn) -> int:
     """About how many tokens a turn adds to a prompt."""
-    talk = Conversation((turn,)).messages()
-    return prompt_tokens(talk) - prompt_tokens(())
+    return sum(map(message_tokens, messages_of_turn(turn)))
 
 
 class History:

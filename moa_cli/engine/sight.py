@@ -9,6 +9,7 @@ from typing import TypeVar
 from moa_cli.core.conversation import Conversation, Message, Part, Turn
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ImagesNotSeen
+from moa_cli.core.once_each import once_each
 
 _S = TypeVar("_S", Turn, Message)
 
@@ -26,6 +27,10 @@ def seen_by(conversation: Conversation, sees: bool | None) -> Conversation:
     Returns:
         A copy; the conversation itself if there is nothing to leave out.
     """
+    said: tuple[Turn | Message, ...]
+    said = (*conversation.turns, *conversation.before, *conversation.after)
+    if not [message for message in said if message.parts]:
+        return conversation
     turns = tuple(_stripped(turn, sees) for turn in conversation.turns)
     before = tuple(_stripped(message, sees) for message in conversation.before)
     after = tuple(_stripped(message, sees) for message in conversation.after)
@@ -54,6 +59,11 @@ def _stripped(said: _S, sees: bool | None) -> _S:
     """A turn or a message without the parts that the model is not sent."""
     if not said.parts or (sees is not False and any(map(_is_beyond_text, said.parts))):
         return said
+    return _without_parts(said)
+
+
+@once_each
+def _without_parts(said: _S) -> _S:
     return replace(said, parts=())
 
 

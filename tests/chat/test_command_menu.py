@@ -3,6 +3,8 @@ choose in it, and that nothing of it stays."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tests.support.command import Moa, Terminal
@@ -16,6 +18,11 @@ SIZES = [(80, 24), (200, 50), (40, 12)]
 def rows_below(terminal: Terminal) -> list[str]:
     """What stands below the line, without the bar."""
     return [row for row in terminal.shown()[terminal.screen.cursor.y + 1 : -1] if row]
+
+
+def shows_line(terminal: Terminal, line: str) -> bool:
+    """Whether the row of the screen that is typed in is that."""
+    return terminal.shown()[terminal.screen.cursor.y].rstrip() == line
 
 
 @pytest.mark.parametrize(("columns", "rows"), SIZES)
@@ -263,3 +270,27 @@ def test_proposals_are_suggested_with_how_they_begin(moa: Moa) -> None:
         terminal.wait_for("lab:a: ")
         terminal.send("1 2")
         terminal.wait_for("lab:b: ")
+
+
+def test_the_latest_line_that_begins_so_is_suggested_behind_the_line(
+    moa: Moa, upstream: Upstream
+) -> None:
+    with moa.terminal("chat") as terminal:
+        for line in ("what is rain?", "what is snow?\nwhich is cold", "what was that?"):
+            at_empty_prompt(terminal)
+            terminal.send(line.replace("\n", "\x1b\r"))
+            terminal.wait_for(line.split("\n")[-1])
+            terminal.send("\r")
+            upstream.wait_for(lambda: upstream.in_flight == 0)
+        at_empty_prompt(terminal)
+        for keys, suggested in (
+            ("w", "what was that?"),
+            ("hat i", "what is snow?"),
+            ("s r", "what is rain?"),
+            ("\x7fx", "what is x"),
+            ("\x15wh", "what was that?"),
+            ("i", "which is cold"),
+            ("\x05", "which is cold"),
+        ):
+            terminal.send(keys)
+            terminal.wait_for(partial(shows_line, terminal, f"› {suggested}"))

@@ -3,8 +3,12 @@ told once for all models of the turn."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from types import FrameType
 
 import pytest
 
@@ -14,12 +18,13 @@ from moa_cli.core.tokens import prompt_tokens
 from moa_cli.engine import Limits
 from moa_cli.engine.history import history_uses, newest, without_oldest
 from moa_cli.engine.prompts import messages_for
-from tests.support.mixtures import asked, lab, mixture, of_kind, run
+from tests.support.mixtures import AT_ONCE, asked, lab, mixture, of_kind, run
 from tests.support.upstream import Reply, Upstream
 
 CONTEXTS = {"a": 8192, "small": 2000, "agg": 8192, "unknown": None}
 # A turn of about 200 tokens.
 LONG = "word " * 195
+ASSUMING = replace(AT_ONCE, assumed_context=1_000_000)
 TURNS = tuple(Turn(user=f"prompt {n}", reply=f"reply {n} {LONG}") for n in range(1, 11))
 
 
@@ -218,3 +223,34 @@ def test_the_meter_says_what_the_engine_then_leaves_out(upstream: Upstream) -> N
     limits = Limits(retries=0, assumed_context=4096)
     [trimmed] = of_kind(played(upstream, profile, limits=limits), HistoryTrimmed)
     assert 0 <= trimmed.models[0].count - tight.left_out <= 1
+
+
+def test_what_is_computed_of_earlier_turns_is_computed_once(upstream: Upstream) -> None:
+    """A later turn encodes and counts what is new, and not the whole conversation once more."""
+    profile = mixture("unknown", "unknown", "unknown", aggregator="unknown")
+    work: Counter[str] = Counter()
+
+    def note(frame: FrameType, what: str, _: object) -> None:
+        if what == "call" and "moa_cli" in frame.f_code.co_filename:
+            work["calls"] += 1
+        if what == "call" and frame.f_code is json.dumps.__code__:
+            work["encoded"] += len(repr(frame.f_locals["obj"]))
+
+    def work_of_a_later_turn(turns: tuple[Turn, ...]) -> Counter[str]:
+        run(upstream, profile, Conversation(turns).ask("one question"), limits=ASSUMING)
+        work.clear()
+        sys.setprofile(note)
+        try:
+            run(upstream, profile, Conversation(turns).ask("another one"), limits=ASSUMING)
+        finally:
+            sys.setprofile(None)
+        return work.copy()
+
+    few, many = work_of_a_later_turn(TURNS), work_of_a_later_turn(many_turns(210))
+    assert many["encoded"] < few["encoded"] + 1000
+    # Of each earlier turn, in four calls.
+    assert (many["calls"] - few["calls"]) / 200 < 30
+
+
+def many_turns(count: int) -> tuple[Turn, ...]:
+    return tuple(Turn(user=f"prompt {n}", reply=f"reply {n} {LONG}") for n in range(count))

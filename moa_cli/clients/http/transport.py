@@ -52,6 +52,7 @@ from moa_cli.clients.transport import (
     TransportError,
     Unreadable,
 )
+from moa_cli.clients.wire_messages import body_json
 from moa_cli.core.installation import install_command
 
 if TYPE_CHECKING:
@@ -444,7 +445,7 @@ class HttpTransport:
         usual ones.
         """
         sent = {**self._json_headers, **_lower(headers)} if headers else self._json_headers
-        data = json.dumps(body).encode()
+        data = body_json(body)
         answer = await send(self._connections, "POST", self._base_url + path, sent, data)
         await _check(answer)
         return answer

@@ -108,9 +108,9 @@ def bounded(held: Any, changed: Counter[str]) -> Any:
     if not dataclasses.is_dataclass(kind):
         return held
     changes = {
-        name: kept
-        for name, before in vars(held).items()
-        if (kept := bounded(before, changed)) is not before
+        field.name: kept
+        for field in dataclasses.fields(held)
+        if (kept := bounded(before := getattr(held, field.name), changed)) is not before
     }
     return dataclasses.replace(held, **changes) if changes else held
 

@@ -1,0 +1,154 @@
+"""The messages of a request as an endpoint takes them, and the JSON of its body.
+
+A conversation's history goes out with each of its turns, to each model of the mixture, and a
+message is the same each time. So the JSON of a message is kept with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from moa_cli.core.conversation import Message, Part
+from moa_cli.core.once_each import once_each
+from moa_cli.core.tools import ToolCall
+
+_FIELD = "messages"
+
+
+class WireMessages(list[dict[str, Any]]):
+    """Messages as an endpoint takes them. None of them is changed any more.
+
+    pieces: each of them as JSON.
+    """
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        encoded = [_encoded(message) for message in messages]
+        super().__init__([value for value, _ in encoded])
+        self.pieces = [piece for _, piece in encoded]
+
+
+def wire_messages(messages: Sequence[Message], *, system: bool, images: bool) -> WireMessages:
+    """The messages as they are sent. system: whether the model takes system messages; one that
+    does not is given them at the beginning of the user's next message. images: whether it takes
+    those; one that does not is told that there are some."""
+    if not images:
+        messages = [_without_images(message) if message.parts else message for message in messages]
+    messages = _with_images_of_users(messages)
+    if not system:
+        messages = _without_system(messages)
+    return WireMessages(messages)
+
+
+def body_json(body: Mapping[str, Any]) -> bytes:
+    """The body of a request as JSON, to the byte as `json.dumps` writes it."""
+    messages = body.get(_FIELD)
+    if not isinstance(messages, WireMessages):
+        return json.dumps(body).encode()
+    # The body of a long conversation has hundreds of kilobytes: the fewer copies, the better.
+    pieces: list[bytes] = []
+    for name, value in body.items():
+        pieces.append(f"{', ' if pieces else '{'}{json.dumps(name)}: ".encode())
+        if value is messages:
+            pieces += [b"[", b", ".join(messages.pieces), b"]"]
+        else:
+            pieces.append(json.dumps(value).encode())
+    return b"".join([*pieces, b"}"])
+
+
+@once_each
+def _encoded(message: Message) -> tuple[dict[str, Any], bytes]:
+    """A message as it is sent, and the same as JSON."""
+    value = _message(message)
+    return value, json.dumps(value).encode()
+
+
+def _sendable(text: str) -> str:
+    """A paste or an argument may hold half a surrogate pair, which UTF-8 cannot say."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode()
+
+
+def _message(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role, "content": _sendable(message.content)}
+    if message.parts:
+        body["content"] = [_part(part) for part in message.parts]
+    if message.tool_calls:
+        body["content"] = body["content"] or None
+        body["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if message.role == "tool":
+        body["tool_call_id"] = message.tool_call_id
+    elif message.name:
+        body["name"] = _sendable(message.name)
+    return body
+
+
+def _part(part: Part) -> dict[str, Any]:
+    if part.kind == "image":
+        detail = {"detail": part.detail} if part.detail else {}
+        return {"type": "image_url", "image_url": {"url": part.url, **detail}}
+    if part.kind == "file" and part.url and not part.text:
+        return {"type": "file", "file": {"filename": part.name, "file_data": part.url}}
+    return {"type": "text", "text": _sendable(part.as_text)}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    name, written = _sendable(call.name), _sendable(call.arguments)
+    inner = {"name": name, "input" if call.kind == "custom" else "arguments": written}
+    return {"id": call.id, "type": call.kind, call.kind: inner}
+
+
+def _without_images(message: Message) -> Message:
+    told = [Part("text", part.as_text) if part.kind == "image" else part for part in message.parts]
+    return replace(message, parts=Message.of_parts(message.role, told).parts)
+
+
+def _with_images_of_users(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages with the images in results of tools, of the system and of the assistant moved to
+    the user's next message: most endpoints take them nowhere else. In their places stands that
+    there were some."""
+    if not [message for message in messages if message.parts and message.role != "user"]:
+        return messages
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    found: list[Message] = []
+    moved: list[Part] = []
+    for message in messages:
+        if moved and message.role == "user":
+            own = message.parts or (Part("text", message.content),)
+            message = Message.of_parts("user", [*moved, *own], message.name)
+            moved = []
+        elif moved and message.role == "assistant":
+            found.append(Message.of_parts("user", moved))
+            moved = []
+        if message.parts and message.role != "user":
+            images = [part for part in message.parts if part.kind == "image"]
+            place = f"{message.role} message"
+            if message.role == "tool":
+                place = f"result of the tool {names.get(message.tool_call_id) or 'before'}"
+            if images:
+                moved += [Part("text", f"From the {place}:"), *images]
+            message = replace(message, parts=())
+        found.append(message)
+    return [*found, Message.of_parts("user", moved)] if moved else found
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    found: list[Message] = []
+    instructions: list[str] = []
+    for message in messages:
+        if message.role == "system":
+            instructions.append(message.content)
+        elif message.role == "user":
+            led = "\n\n".join(instructions)
+            parts = message.parts and (Part("text", led), *message.parts) if led else message.parts
+            text = "\n\n".join([*instructions, message.content])
+            found.append(replace(message, content=text, parts=parts))
+            instructions = []
+        else:
+            found.append(message)
+    if instructions:
+        found.append(Message("user", "\n\n".join(instructions)))
+    return found
