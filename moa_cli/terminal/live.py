@@ -124,9 +124,14 @@ class Board:
         self._thoughts = ThoughtRows(self._styles)
         self._ticker = Ticker(self._draw)
         self._decision: Decision | None = None
+        # Why the last aggregator that was asked failed, if that is not told yet.
+        self._failed = ""
+        self._fell_back = False
 
     def handle(self, event: Event) -> None:
         self._status.take(event)
+        if self._failed and not isinstance(event, events.TurnFailed):
+            self._note_failed()
         match event:
             # First what comes most.
             case events.ProposerDelta():
@@ -148,6 +153,7 @@ class Board:
             case events.HistoryTrimmed():
                 self._note(left_out_line(event), "yellow")
             case events.AggregatorStarted() if event.fallback:
+                self._fell_back = True
                 self._note(f"↻ {event.model} replies in its place", "yellow")
                 self._thoughts.begin(event.name)
             case events.AggregatorStarted() if event.copied:
@@ -156,10 +162,16 @@ class Board:
                 self._thoughts.begin(event.name)
             case events.AggregatorFailed() if not event.text:
                 # One that broke off in its reply is told of below what it wrote, by the caller.
-                self._note(f"✗ {event.model}: {event.error.message}", "red")
+                self._failed = f"✗ {event.model}: {event.error.message}"
+                self._screen.paint([])
             case events.Decided():
                 self._decision = event.decision
-            case events.AggregatorFinished() | events.TurnFailed():
+            case events.AggregatorFinished():
+                self._hide()
+            case events.TurnFailed():
+                if not self._fell_back:
+                    # The only one: the caller tells why the turn failed, which is why this did.
+                    self._failed = ""
                 self._hide()
             case events.TurnFinished():
                 if self._decision is not None:
@@ -212,11 +224,17 @@ class Board:
         line = to_lines(self._console, Text(one_line(text), style), self._screen.size()[0])
         self._screen.commit(line, [])
 
+    def _note_failed(self) -> None:
+        failed, self._failed = self._failed, ""
+        self._note(failed, "red")
+
     def _end_thoughts(self) -> None:
         self._screen.commit(self._thoughts.final(self._screen.size()[0], end=True))
 
     def _hide(self) -> None:
         self._ticker.stop()
+        if self._failed:
+            self._note_failed()
         self._end_thoughts()
         self._screen.close()
 

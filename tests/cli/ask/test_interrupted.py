@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.support.command import PATIENCE, Moa
+from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream
 
 HEADER = "moa: profile lab: lab:a, lab:b, lab:c → lab:agg\n"
@@ -155,3 +156,18 @@ def test_a_fallback_is_told_of_above_the_reply_and_once(moa: Moa, upstream: Upst
             "",
             "One.",
         ]
+
+
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_why_the_aggregator_gives_no_reply_is_told_once_and_whole(
+    moa: Moa, upstream: Upstream, command: str
+) -> None:
+    no = Reply(status=400, error={"error": {"message": "no such thing"}})
+    upstream.always("agg", no)
+    with moa.terminal(command, *(["hi"] if command == "ask" else []), columns=120) as terminal:
+        if command == "chat":
+            at_empty_prompt(terminal)
+            terminal.send("hi\r")
+        terminal.wait_for("moa: lab:agg: lab refused the request (400): no such thing")
+        terminal.wait_for("remerge")
+        assert sum("no such thing" in line for line in terminal.lines()) == 1
