@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from moa_cli.batch.prompts import Batch, Todo, make_batch
 from moa_cli.batch.sources import Source
 from moa_cli.batch.state import MemoryState
+from moa_cli.batch.worker_setup import Share, WorkerSetup, check_processes
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.journal import CallJournal, CallRecord, Result
@@ -27,13 +27,12 @@ from moa_cli.bench.run.replay import RunContext
 from moa_cli.bench.run.runner import Runner
 from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
-from moa_cli.config.schema import Config, load_config
+from moa_cli.config.schema import load_config
 from moa_cli.core.conversation import Failure
-from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import dumps
 from moa_cli.engine import Limits
-from moa_cli.models.providers import default_profile
+from moa_cli.models.providers import Providers, default_profile
 from moa_cli.profile import Profile, resolve
 
 # Seconds that a call may spend with being refused: nobody sits before it.
@@ -44,41 +43,36 @@ _PATIENCE = 15.0
 
 @dataclass(frozen=True)
 class AnsweredRow:
-    """What came of a row: its result, and the calls that were made for it."""
+    """What came of a row: its result, and the calls that were made for it.
+
+    bound_by: the provider that calls of this process waited for when the row had ended, and why;
+    "" if they waited for none.
+    """
 
     result: Result
     calls: tuple[CallRecord, ...]
+    bound_by: str = ""
 
 
 class RowAnswerer:
     """Answers rows, many at once; of one event loop.
 
-    arm: what answers. partial_answers: see `partial` of `Runner`. concurrency, per_provider: most
-    calls in flight at once, and the same at each provider, of all processes together. processes:
-    how many share these. facts: on the models; asked for if they are not given.
+    arm: what answers. setup: the settings, and the limits of all processes together. share: which
+    of the processes this is.
     """
 
-    def __init__(
-        self,
-        arm: Arm,
-        config: Config,
-        *,
-        partial_answers: bool,
-        concurrency: int,
-        per_provider: int | None = None,
-        processes: int = 1,
-        facts: Mapping[str, ModelInfo] | None = None,
-    ) -> None:
+    def __init__(self, arm: Arm, setup: WorkerSetup, share: Share) -> None:
         self._arm = arm
-        self._config = divided(config, processes)
-        self._partial = partial_answers
-        self._facts = facts
-        limit = _part(concurrency, processes)
-        each = None if per_provider is None else _part(per_provider, processes)
-        self._limiter = Limiter(limit, per_provider=each)
+        self._config = share.divided(setup.config)
+        self._environment = setup.environment
+        self._partial = setup.partial_answers
+        self._facts = setup.facts
+        self.room = max(1, share.part(setup.concurrency))
+        each = setup.per_provider and max(1, share.part(setup.per_provider))
+        self._limiter = Limiter(self.room, per_provider=each)
         self._limits = Limits(
-            concurrency=limit,
-            retries=config.retries,
+            concurrency=self.room,
+            retries=setup.config.retries,
             longest_wait=_LONGEST_WAIT,
             trims_history=False,
         )
@@ -91,9 +85,9 @@ class RowAnswerer:
         Raises ProfileError if a model name leads nowhere.
         """
         if self._pool is None:
-            self._pool = ClientPool(self._config, many_calls=True)
+            self._pool = ClientPool(self._config, self._environment, many_calls=True)
         pool = self._pool
-        if self._facts is None:
+        if not self._facts:
             models = dict.fromkeys(self._arm.profile.models())
             self._facts = {model: await pool.facts(model, patience=_PATIENCE) for model in models}
         made: list[CallRecord] = []
@@ -110,7 +104,7 @@ class RowAnswerer:
             result = await runner.result(work)
         # There is no cap that would not let it.
         assert result is not None
-        return AnsweredRow(result, tuple(made))
+        return AnsweredRow(result, tuple(made), self._limiter.bound_by)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -129,26 +123,6 @@ class _NoResults:
 
     def finish(self, order: Sequence[tuple[str, str]]) -> None:
         pass
-
-
-def divided(config: Config, processes: int) -> Config:
-    """The settings of one of so many processes, which keep the limits of providers together."""
-    if processes == 1:
-        return config
-    providers = {
-        name: replace(
-            settings,
-            concurrency=_part(settings.concurrency, processes),
-            rpm=_part(settings.rpm, processes),
-        )
-        for name, settings in config.providers.items()
-    }
-    return replace(config, providers=providers)
-
-
-def _part(limit: Any, processes: int) -> Any:
-    """The part of a limit that one process has; at least 1. None is no limit."""
-    return None if limit is None else max(1, math.floor(limit / processes))
 
 
 def answer_rows(
@@ -175,14 +149,16 @@ def answer_rows(
         proposals: Whether there is a column of all proposals.
         concurrency: Most calls in flight at once in all processes together; by default that of the
             settings.
-        processes: How many processes share the limits of calls. Give the number of workers.
+        processes: How many processes share the limits of calls. Give the number of workers. Each
+            of them has an equal part, rounded down.
 
     Returns:
         The columns of the rows, and those of a line of `moa batch` (`reply`, `model`, `cost`, …),
         in the order of the rows. A column of tables (`usage`, `error`, `lost`, …) holds JSON texts.
 
     Raises:
-        UsageError: A row has no prompt, or the settings have a budget.
+        UsageError: A row has no prompt, the settings have a budget, or there are more processes
+            than calls may be in flight.
         MoAError: A profile, a setting or a key is wrong.
     """
     config = load_config()
@@ -194,30 +170,29 @@ def answer_rows(
     if not isinstance(profile, Profile):
         named = profile or default_profile(config, os.environ)
         profile = resolve(named, environment=os.environ)
+    concurrency = concurrency or config.concurrency
+    known = Providers(config, os.environ)
+    used = {known.provider_of(model).name for model in profile.models()}
+    check_processes(config, used, concurrency, processes)
     rows = _rows_of(batch, prompt)
     if not rows:
         return {}
     data = "".join(dumps(row) + "\n" for row in rows).encode()
     source = Source("rows", lambda: io.BytesIO(data))
     made = make_batch(profile, source, "jsonl", strict=strict, proposals=proposals)
-    work = _answer_all(made, config, concurrency or config.concurrency, processes)
+    setup = WorkerSetup(config, os.environ, {}, not strict, concurrency, None)
+    # The last of them has the smallest part, which each may have: none knows its number.
+    work = _answer_all(made, setup, Share(processes - 1, processes))
     # In a thread, since a notebook has an event loop of its own.
     with ThreadPoolExecutor(1) as thread:
         found = thread.submit(asyncio.run, work).result()
     return _columns([json.loads(line) for line in found])
 
 
-async def _answer_all(batch: Batch, config: Config, concurrency: int, processes: int) -> list[str]:
-    answerer = RowAnswerer(
-        batch.arm,
-        config,
-        partial_answers=not batch.strict,
-        concurrency=concurrency,
-        processes=processes,
-    )
+async def _answer_all(batch: Batch, setup: WorkerSetup, share: Share) -> list[str]:
+    answerer = RowAnswerer(batch.arm, setup, share)
     # So many rows at once as calls; more would only wait.
-    room = asyncio.Semaphore(_part(concurrency, processes))
-
+    room = asyncio.Semaphore(answerer.room)
     state = MemoryState(batch)
 
     async def line(work: Work) -> str:

@@ -2,31 +2,39 @@
 
 The driver, which is this process, hands rows to workers one by one and writes down what comes back,
 just as it would if it had answered them itself. So what a worker, a node or the driver had in
-flight is all that is asked again when it is lost.
+flight is all that is asked again when it is lost, and caps are held in one place.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
-import time
+import socket
+import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from moa_cli.batch.journal import IndexedJournal
 from moa_cli.batch.row_answerer import AnsweredRow, RowAnswerer
+from moa_cli.batch.worker_setup import Share, WorkerSetup, most_workers, travelling_settings
 from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.estimate import RunEstimator
 from moa_cli.bench.run.journal import CallJournal
 from moa_cli.bench.run.plan import Work
+from moa_cli.bench.run.runner import SCOUTS, ModelWatch
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.session import Job
+from moa_cli.cli.bench.session import Job, say_stopped
 from moa_cli.core.conversation import Failure
+from moa_cli.core.debug_log import on_terminal
 from moa_cli.core.endpoints import ModelInfo
-from moa_cli.core.errors import BenchError, BudgetReached, UsageError
+from moa_cli.core.errors import BenchError, BudgetReached, MoAError, UsageError
 from moa_cli.core.installation import install_command
 from moa_cli.core.ledger import CallBegun
+from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.engine import Budget
 from moa_cli.engine.budget import Reservation
@@ -34,12 +42,14 @@ from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.terminal.progress import Progress, ProgressView
 from moa_cli.terminal.tty import cancel_on_termination
 
-# How often a row is handed to another worker after its own was lost.
+# How often a row is handed out again after its worker was lost.
 _MOST_LOST = 20
 # Seconds in which a worker that was lost is given no row: it is begun again meanwhile.
 _REST = 3.0
-# Seconds after which the driver looks for new results and lost workers.
-_LOOK = 0.5
+# Seconds in which a cluster must take a connection.
+_PATIENCE = 10.0
+# Where `ray://` leads without a port.
+_CLIENT_PORT = 10001
 
 
 def address_of(where: str) -> str | None:
@@ -80,144 +90,295 @@ class RowsOnRay:
         progress: Progress,
         view: ProgressView,
     ) -> Failure | None:
+        with _connected(self._address):
+            # Ray has handlers of its own for signals, which it has set by now.
+            cancel_on_termination()
+            nodes = _nodes()
+            providers = wiring.providers()
+            used = {providers.provider_of(model).name for model in job.plan.models()}
+            each = job.options.provider_concurrency
+            most, limit = most_workers(wiring.config(), used, concurrency, each)
+            count = self._workers or len(nodes)
+            if count > most:
+                view.say(f"{plural(most, 'worker')}, not {count:,}: they share {limit}")
+                count = most
+            view.say(f"{plural(count, 'worker')} on {plural(len(nodes), 'node')} of a Ray cluster")
+            config, environment = travelling_settings(
+                wiring.config(), job.plan.models(), os.environ
+            )
+            setup = WorkerSetup(config, environment, facts, job.partial, concurrency, each)
+            crew = _Crew(self._arm, setup, nodes, count)
+            ledger = None if spending is None else CallRecorder(spending, view.say)
+            run = _RayRun(job, crew, facts, budgets, ledger, progress, view)
+            view.start()
+            try:
+                await run.work_off(todo)
+            finally:
+                view.close()
+                crew.dismiss()
+        say_stopped(job, run.stopped)
+        return run.capped
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """The connection to a cluster. Raises BenchError where there is none to be had."""
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None:
+        _check_listens(address)
+    # A cluster of this machine is for this batch alone: it tells nobody that it is there.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    level = logging.WARNING if on_terminal() else logging.CRITICAL
+    try:
+        with _without_noise():
+            ray.init(address=address, log_to_driver=False, logging_level=level)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise _unreachable(address, str(error)) from None
+    # A connection by `ray://` takes no heed of the level that it was given.
+    logging.getLogger("ray").setLevel(level)
+    try:
+        yield
+    finally:
+        with _without_noise():
+            ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Raise BenchError where nobody listens: Ray itself would try for minutes."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if address in ("auto", "local"):
+        return
+    try:
+        port = place.port or (_CLIENT_PORT if place.scheme else None)
+        if not place.hostname or port is None:
+            raise ValueError("it is not HOST:PORT")
+        socket.create_connection((place.hostname, port), _PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, str(error)) from None
+
+
+def _unreachable(address: str | None, why: str) -> BenchError:
+    at = f" at {address}" if address else ""
+    return BenchError(
+        f"--on ray: the cluster{at} cannot be reached: {one_line(why.partition(chr(10))[0])}",
+        hint="`ray status` on its head tells whether it runs" if address else None,
+    )
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Nothing is written to standard error, not even by Ray's code that is not Python; unless there
+    is a debug log there."""
+    if on_terminal():
+        yield
+        return
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _nodes() -> list[str]:
+    """The ids of the nodes that take work: a head that has no processors to give takes none."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    working = [node for node in alive if node["Resources"].get("CPU")]
+    return [node["NodeID"] for node in working or alive]
+
+
+class _Crew:
+    """The workers: processes of a cluster, spread over its nodes.
+
+    room: of each, how many rows it has at once.
+    """
+
+    def __init__(self, arm: Arm, setup: WorkerSetup, nodes: Sequence[str], count: int) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self.room = [Share(number, count).part(setup.concurrency) for number in range(count)]
+        # By reference, so that it is sent once to each worker and not with each row. It holds keys,
+        # which must not be in what Ray writes down of a worker to begin it again.
+        self._given = ray.put((arm, setup))
+        # A worker waits for models, and needs next to no processor. It is begun again wherever
+        # there is a node, as often as it is lost. All its rows are in flight at once.
+        self._workers = [
+            ray.remote(_Worker)
+            .options(
+                num_cpus=0,
+                max_restarts=-1,
+                max_concurrency=room + 1,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(
+                    nodes[number % len(nodes)], soft=True
+                ),
+            )
+            .remote(Share(number, count))
+            for number, room in enumerate(self.room)
+        ]
+
+    async def answer(self, worker: int, work: Work, known: Sequence[Any]) -> AnsweredRow | None:
+        """What comes of a row; None if the worker was lost. Raises BenchError."""
+        from ray import exceptions
+
+        reference = self._workers[worker].answer.remote(self._given, work.item, work.order, known)
+        try:
+            answered: AnsweredRow = await reference
+        except exceptions.RayTaskError as error:
+            if isinstance(error.cause, MoAError):
+                raise error.cause from None
+            told = one_line(str(error.cause).partition("\n")[0])
+            kind = type(error.cause).__name__
+            raise BenchError(f"--on ray: a worker failed: {kind}: {told}") from None
+        except exceptions.RayActorError as error:
+            if error.actor_init_failed:
+                told = one_line(str(error).strip().rpartition("\n")[2])
+                raise BenchError(
+                    f"--on ray: a worker cannot begin: {told}",
+                    hint="install the same versions of Python and moa on all nodes",
+                ) from None
+            return None
+        except exceptions.RayError:
+            return None
+        except ConnectionError as error:
+            raise _unreachable(None, str(error)) from None
+        return answered
+
+    def dismiss(self) -> None:
+        """End the workers, and what they have in flight."""
         import ray
 
-        cancel_on_termination()
-        try:
-            # A cluster of this machine is for this batch alone: it tells nobody that it is there.
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(address=self._address, log_to_driver=False, logging_level="error")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise BenchError(f"--on ray: the cluster cannot be reached: {error}") from None
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        count = self._workers or len(nodes)
-        view.say(f"{plural(count, 'worker')} on {plural(len(nodes), 'node')} of a Ray cluster")
-        run = _RayRun(job, self._arm, concurrency, facts, budgets, spending, progress, view, count)
-        view.start()
-        try:
-            await run.work_off(todo)
-        finally:
-            view.close()
-            run.close()
-            ray.shutdown()
-        return run.capped
+        for worker in self._workers:
+            # Nothing is to be ended where the cluster is gone.
+            with contextlib.suppress(Exception):
+                ray.kill(worker)
 
 
 class _RayRun:
     """Rows on their way to workers and back.
 
-    capped: why no more rows are handed out, if a cap was reached.
+    capped: why no more rows are handed out, if a cap was reached. stopped: why, if a model is dead.
     """
 
     def __init__(
         self,
         job: Job,
-        arm: Arm,
-        concurrency: int,
+        crew: _Crew,
         facts: Mapping[str, ModelInfo],
         budgets: tuple[Budget, ...],
-        spending: Spending | None,
+        ledger: CallRecorder | None,
         progress: Progress,
         view: ProgressView,
-        count: int,
     ) -> None:
-        import ray
-
         self.capped: Failure | None = None
-        self._job, self._facts, self._budgets = job, facts, budgets
+        self.stopped: Failure | None = None
+        self._job, self._crew, self._budgets = job, crew, budgets
+        self._facts, self._ledger = facts, ledger
         self._progress, self._view = progress, view
-        self._ledger = CallRecorder(spending, view.say) if spending is not None else None
-        config = wiring.config()
-        self._room = max(1, concurrency // count)
-        arguments = {
-            "config": config,
-            "partial_answers": job.partial,
-            "concurrency": concurrency,
-            "per_provider": job.options.provider_concurrency,
-            "processes": count,
-            "facts": dict(facts),
-        }
-        # A worker waits for models, and needs next to no processor. It is begun again wherever
-        # there is a node, as often as it is lost. All its rows are in flight at once.
-        kind = ray.remote(
-            num_cpus=0,
-            max_restarts=-1,
-            max_concurrency=self._room + 1,
-            scheduling_strategy="SPREAD",
-        )(_Worker)
-        self._workers = [kind.remote(arm, arguments) for _ in range(count)]
-        # What each worker has in flight, and each row by the reference of its answer.
-        self._busy = [0] * count
-        # Until when each worker is given nothing.
-        self._resting = [0.0] * count
-        self._flying: dict[Any, tuple[int, Work, list[Reservation]]] = {}
+        self._watch = ModelWatch(job.options.stop_after)
+        # Rows that were lost, or that a cap had no room for; all others are not read yet.
+        self._again: deque[Work] = deque()
         self._lost: dict[tuple[str, str], int] = {}
-        progress.in_flight = lambda: len(self._flying)
+        # Rows that workers have now.
+        self._flying = 0
+        self._scouted = asyncio.Event()
+        self._ended = asyncio.Condition()
+        self._bound_by = ""
+        progress.in_flight = lambda: self._flying
+        progress.bound_by = lambda: self._bound_by
 
     async def work_off(self, todo: Iterable[Work]) -> None:
         """Hand out all rows, and write down what comes back. Raises OSError, BenchError."""
-        import ray
-
         rest = iter(todo)
-        # Rows that were lost, or that a cap had no room for; all others are not read yet.
-        again: deque[Work] = deque()
-        while True:
-            while self._free():
-                work = again.popleft() if again else next(rest, None)
-                if work is None:
-                    break
-                held = self._reserve(work)
-                if held is None:
-                    again.appendleft(work)
-                    break
-                self._hand_out(work, held)
-            if not self._flying and again and self.capped is None:
-                # All workers were lost, and are begun again.
-                await asyncio.sleep(_LOOK)
-                continue
-            if not self._flying:
-                # All has ended, or nothing will give anything back.
-                return
-            self.capped = None
-            ready, _ = await asyncio.to_thread(
-                ray.wait,
-                list(self._flying),
-                num_returns=1,
-                timeout=_LOOK,
-            )
-            if ready:
-                # All that has come by now, so that many are written down at once.
-                ready, _ = ray.wait(list(self._flying), num_returns=len(self._flying), timeout=0)
-            for reference in ready:
-                worker, work, held = self._flying.pop(reference)
-                self._busy[worker] -= 1
-                for reservation in held:
-                    reservation.release()
-                if not self._take(reference, work):
-                    self._resting[worker] = time.monotonic() + _REST
-                    again.append(work)
-
-    def _free(self) -> list[int]:
-        """The workers that have room for a row."""
-        now = time.monotonic()
-        return [
-            number
-            for number, busy in enumerate(self._busy)
-            if busy < self._room and self._resting[number] <= now
+        room = self._crew.room
+        # The first places of all workers before the second ones, so that few rows are spread, too.
+        places = [
+            worker for place in range(max(room)) for worker, size in enumerate(room) if place < size
         ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for number, worker in enumerate(places):
+                    tasks.create_task(self._fill(worker, rest, scouts=number < SCOUTS))
+        except BaseExceptionGroup as several:
+            # Of one lost cluster or full disk, many places may tell at once.
+            raise several.exceptions[0] from None
 
-    def _hand_out(self, work: Work, held: list[Reservation]) -> None:
-        worker = min(self._free(), key=lambda number: self._busy[number])
+    async def _fill(self, worker: int, rest: Iterator[Work], *, scouts: bool) -> None:
+        """Keep one place of a worker filled with rows until there are no more.
+
+        scouts: whether it begins at once, or when a row has shown that all models answer.
+        """
+        if not scouts:
+            await self._scouted.wait()
+        try:
+            while self.capped is None and self.stopped is None:
+                work = self._again.popleft() if self._again else next(rest, None)
+                if work is None:
+                    # A row of another place may come back, as its worker was lost.
+                    if not self._flying:
+                        break
+                    await self._wait_for_end()
+                    continue
+                held = self._reserve(work)
+                if isinstance(held, Failure):
+                    self._again.appendleft(work)
+                    if not self._flying:
+                        self.capped = held
+                        break
+                    # Another row may have held more than it takes in the end.
+                    await self._wait_for_end()
+                    continue
+                await self._hand_out(worker, work, held)
+        finally:
+            self._scouted.set()
+            async with self._ended:
+                self._ended.notify_all()
+
+    async def _wait_for_end(self) -> None:
+        async with self._ended:
+            await self._ended.wait()
+
+    async def _hand_out(self, worker: int, work: Work, held: Sequence[Reservation]) -> None:
         journal = self._job.folder.journal
         assert isinstance(journal, IndexedJournal)
         # Of a row that had ended, but whose line still waited for those before it at a kill.
         known = [call for call in journal.calls_of(work.item.id) if call.error is None]
-        reference = self._workers[worker].answer.remote(work.item, work.order, known)
-        self._busy[worker] += 1
-        self._flying[reference] = (worker, work, held)
+        self._flying += 1
+        try:
+            answered = await self._crew.answer(worker, work, known)
+        finally:
+            self._flying -= 1
+            for reservation in held:
+                reservation.release()
+        if answered is None:
+            self._note_lost(work)
+        else:
+            self._write_down(answered)
+        async with self._ended:
+            self._ended.notify_all()
+        if answered is None:
+            await asyncio.sleep(_REST)
 
-    def _reserve(self, work: Work) -> list[Reservation] | None:
-        """Keep free what a row may cost; None where a cap leaves no room now."""
+    def _note_lost(self, work: Work) -> None:
+        """Put a row back whose worker was lost. Raises BenchError if that goes on and on."""
+        times = self._lost[work.name] = self._lost.get(work.name, 0) + 1
+        if times > _MOST_LOST:
+            raise BenchError(
+                f"--on ray: the workers of {times} attempts at {work.item.id} were lost",
+                hint="see Ray's logs; perhaps no node is left, or has too little memory",
+            )
+        self._again.append(work)
+
+    def _reserve(self, work: Work) -> list[Reservation] | Failure:
+        """Keep free what a row may cost; why not, where a cap leaves no room now."""
         if not self._budgets:
             return []
         names = wiring.providers()
@@ -232,63 +393,47 @@ class _RayRun:
         except BudgetReached as reached:
             for reservation in held:
                 reservation.release()
-            self.capped = Failure(type(reached).__name__, reached.message, reached.hint)
-            return None
+            return Failure(type(reached).__name__, reached.message, reached.hint)
         return held
 
-    def _take(self, reference: Any, work: Work) -> bool:
-        """Write down what came of a row; False if its worker was lost.
-
-        Raises BenchError if it was lost again and again.
-        """
-        import ray
-
-        try:
-            answered: AnsweredRow = ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            raise error.as_instanceof_cause() from None
-        except ray.exceptions.RayError as error:
-            times = self._lost[work.name] = self._lost.get(work.name, 0) + 1
-            if times > _MOST_LOST:
-                raise BenchError(
-                    f"the workers of {plural(times, 'attempt')} at {work.item.id} were lost:"
-                    f" {type(error).__name__}"
-                ) from None
-            return False
-        journal = self._job.folder.journal
+    def _write_down(self, answered: AnsweredRow) -> None:
+        """Write down what came of a row, and what it took."""
+        journal, result = self._job.folder.journal, answered.result
+        self._bound_by = answered.bound_by
         for record in answered.calls:
             journal.add(record)
             self._progress.spent += record.usage
+            if record.error is None:
+                self._watch.answered(record.model)
             if self._ledger is not None:
                 calls = self._ledger.begin_turn()
                 price = self._facts[record.model].price
                 usage = record.usage
                 begun = CallBegun(record.model, usage.prompt_tokens, usage.completion_tokens, price)
                 calls.end([calls.begin(begun)], record.model, usage)
-        result = answered.result
         self._job.results.add(result)
         if result.error is None:
             self._progress.done += 1
+            self._scouted.set()
         else:
             self._progress.failed += 1
+            self.stopped = self.stopped or self._watch.failed(result)
             self._view.say(f"{self._job.called(result)}: {result.error.message}")
         self._view.changed()
-        return True
-
-    def close(self) -> None:
-        """End the workers, and what they have in flight."""
-        import ray
-
-        for worker in self._workers:
-            ray.kill(worker)
 
 
 class _Worker:
-    """An actor of Ray: a process that answers rows."""
+    """An actor of Ray: a process that answers rows. share: which of the workers it is."""
 
-    def __init__(self, arm: Any, arguments: dict[str, Any]) -> None:
-        self._answerer = RowAnswerer(arm, **arguments)
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._answerer: RowAnswerer | None = None
 
-    async def answer(self, item: Any, order: int, known: Any) -> AnsweredRow:
-        """What comes of a row."""
+    async def answer(
+        self, given: tuple[Arm, WorkerSetup], item: Any, order: int, known: Any
+    ) -> AnsweredRow:
+        """What comes of a row. given: the same for all rows."""
+        if self._answerer is None:
+            arm, setup = given
+            self._answerer = RowAnswerer(arm, setup.here(), self._share)
         return await self._answerer.answer(item, order, known)

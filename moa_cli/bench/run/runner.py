@@ -68,7 +68,7 @@ def _has_ended(results: Results, work: Work, *, well: bool) -> bool:
 
 # Items in progress until the first has been answered by all arms: they are the preflight of each
 # model, whose calls the run needs anyway.
-_SCOUTS = 4
+SCOUTS = 4
 _MOST_FAILURES = 1000
 # Items that a model may fail alike, one after another, before the run stops.
 STOP_AFTER = 3
@@ -84,7 +84,7 @@ _OF_THE_ITEM = frozenset(
 
 
 @dataclass
-class _Watch:
+class ModelWatch:
     """Tells when a model is dead: it failed alike for so many items in a row.
 
     That many, where the kind of failure is one that stays (no such model, no key, no credit). Twice
@@ -156,7 +156,7 @@ class Runner:
     _ended: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def __post_init__(self) -> None:
-        self._watch = _Watch(self.stop_after)
+        self._watch = ModelWatch(self.stop_after)
 
     def ended(self, record: CallRecord) -> None:
         """A call has been made and has ended."""
@@ -188,7 +188,7 @@ class Runner:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for number in range(self.limits.concurrency):
-                    scouts = number < _SCOUTS
+                    scouts = number < SCOUTS
                     tasks.create_task(self._work_off(queue, last=last, scouts=scouts))
         except BaseExceptionGroup as several:
             # Of one bug or full disk, many workers may tell at once.

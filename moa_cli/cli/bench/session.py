@@ -337,12 +337,18 @@ async def _work(
     finally:
         view.close()
         await pool.aclose()
-    if runner.stopped is not None:
-        hint = f" ({runner.stopped.hint})" if runner.stopped.hint else ""
-        say(f"stopped: {runner.stopped.message}{hint}")
-        if job.goes_on:
-            say("put it right, and the same command goes on; no call is paid for again")
+    say_stopped(job, runner.stopped)
     return runner.capped
+
+
+def say_stopped(job: Job, stopped: Failure | None) -> None:
+    """Say why the work has stopped, if a model is dead."""
+    if stopped is None:
+        return
+    hint = f" ({stopped.hint})" if stopped.hint else ""
+    say(f"stopped: {stopped.message}{hint}")
+    if job.goes_on:
+        say("put it right, and the same command goes on; no call is paid for again")
 
 
 def open_pool() -> ClientPool:
