@@ -14,8 +14,12 @@ from moa_cli.cli.streams import prepare_streams
 
 # Options of `moa` itself: what follows one of them names a command.
 _ROOT_OPTIONS = ("-V", "--version", "-h", "--help", "--debug")
-# `moa batch` takes a file there, and can be no group. A file of that name is `./merge`.
-_BATCH_MERGE = ["batch", "merge"]
+# `moa batch` takes a file there, and `moa compare` a prompt, so that they can be no groups. A file
+# of that name is `./merge`; a prompt of one such word goes after `--`.
+_SECOND_WORDS = {
+    "batch": ("merge",),
+    "compare": ("list", "show", "export", "delete", "judge"),
+}
 # Characters of a prompt in an error, and of what Typer says, which may hold a prompt.
 _SHOWN, _LONGEST_MESSAGE = 60, 300
 
@@ -86,8 +90,8 @@ def _meant(arguments: list[str]) -> list[str]:
     before, given = (
         ([], arguments) if arguments[:1] != ["--debug"] else (["--debug"], arguments[1:])
     )
-    if given[:2] == _BATCH_MERGE:
-        return [*before, " ".join(_BATCH_MERGE), *given[2:]]
+    if len(given) > 1 and given[1] in _SECOND_WORDS.get(given[0], ()):
+        return [*before, " ".join(given[:2]), *given[2:]]
     if not given:
         at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         return ["chat", *arguments] if at_terminal else arguments

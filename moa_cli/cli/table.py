@@ -29,6 +29,29 @@ app = deferred(
             "compare.choose:compare",
             "Choose between answers without knowing whose they are.",
         ),
+        "compare list": (
+            "compare.choices:list_",
+            "List what was chosen in `moa compare`, the latest first.",
+        ),
+        "compare show": (
+            "compare.choices:show",
+            "Print a choice: prompt and answers, if they were kept, whose they were, and your"
+            " note.",
+        ),
+        "compare export": (
+            "compare.choices:export",
+            "Write the choices as lines of JSON, with prompts and answers where they were kept.",
+        ),
+        "compare delete": (
+            "compare.choices:delete",
+            "Delete choices for good, or only their prompts and answers, and what judges said of"
+            " them.",
+        ),
+        "compare judge": (
+            "compare.judge:judge",
+            "Let a model decide between the answers that you chose between, and tell how far it"
+            " agrees with you.",
+        ),
         "setup": (
             "setup:setup",
             "Find keys and model servers, try a mixture of their models, and make it the default.",

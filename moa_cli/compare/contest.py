@@ -25,6 +25,7 @@ from moa_cli.store.comparisons import Contender
 
 # Characters of a final answer that is told beside the answers.
 _LONGEST_FINAL = 60
+_MARKUP = " \t*_`\"'“”"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def same_final_answers(shown: Sequence[ShownAnswer]) -> list[tuple[str, list[Sho
     found: dict[Hashable, tuple[str, list[ShownAnswer]]] = {}
     for answer in shown:
         text = sanitize(answer.given[0].reply)
-        said = boxed(text) or stated(text)
+        said = (boxed(text) or stated(text) or "").strip(_MARKUP)
         if said and len(said) <= _LONGEST_FINAL:
             found.setdefault(answer_key(said), (said, []))[1].append(answer)
     return [(said, answers) for said, answers in found.values() if len(answers) > 1]

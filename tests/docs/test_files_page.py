@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from moa_cli.config.schema import Config
+from moa_cli.core.conversation import Usage
+from moa_cli.store.comparisons import ComparedTexts, Comparison, Contender
+from moa_cli.store.store import Store
 from tests.support.bench.judge import JUDGE, TEMPLATE
 from tests.support.bench.own_runs import ANSWER, write_lines
 from tests.support.command import Moa
@@ -29,6 +32,7 @@ def moa(tmp_path: Path, upstream: Upstream) -> Moa:
     """The command, with the upstream as provider `lab`."""
     upstream.always("*", ANSWER)
     upstream.always("judge", JUDGE)
+    upstream.always("arena", Reply(text="[[A>B]]"))
     moa = Moa(tmp_path, upstream.url)
     write_lines(moa.folder / "in.jsonl", [{"prompt": f"thing {n}"} for n in (1, 2)])
     scratch = tmp_path / "scratch"
@@ -81,6 +85,8 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
     ):
         ran = moa.run(*command)
         assert ran.code == 0, (command, ran.err)
+    keep_choice(home / "data" / "conversations.db")
+    assert moa.run("compare", "judge", "--judge", "lab:arena", "-y").code == 0
     # A provider that refuses what is too much for it.
     upstream.at_once = 1
     held = Reply(text="from a", after=lambda: len(upstream.refused) >= 2, pause=0.3)
@@ -139,6 +145,15 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
         for pattern in never
         if re.search(r"/\\.|models/|cache/bench|damaged|pending|begun", pattern)
     }
+
+
+def keep_choice(file: Path) -> None:
+    """A choice whose words the user allowed to keep."""
+    arms = [Contender(arm, "mine", "5e77", Usage(calls=1), 1.0) for arm in ("mixture", "single")]
+    store = Store.open(file)
+    texts = ComparedTexts("why?", ("so", "for that"))
+    store.comparisons.add(Comparison(1e9, tuple(arms), 0, texts=texts))
+    store.close()
 
 
 def reference(moa: Moa) -> None:

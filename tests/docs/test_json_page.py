@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
+from moa_cli.compare.choices import choice_to_dict
+from moa_cli.compare.judging import agreement_of, decided_pairs
 from moa_cli.compare.leaderboard import LeaderboardRow
+from moa_cli.core.conversation import Usage
+from moa_cli.store.comparisons import ComparedTexts, Comparison, Contender
 from tests.support.command import Moa
 from tests.support.pages import ROOT, machine
 from tests.support.upstream import Reply, Request, Upstream
@@ -127,3 +131,19 @@ def test_a_line_of_a_batch_that_failed_has_the_other_fields(tmp_path: Path) -> N
 def test_the_fields_of_blind_choices_are_those_of_the_code() -> None:
     row = LeaderboardRow(arm="mixture", profile="p", settings="s", wins=1, points=[1.0, 0.0])
     assert row.to_dict().keys() == documented("moa compare")
+
+
+def test_the_fields_of_choices_and_their_judges_are_those_of_the_page(moa: Moa) -> None:
+    arms = [Contender(arm, "p", "s", Usage(), 1.0) for arm in ("mixture", "single:a")]
+    texts = ComparedTexts("why?", ("so", "for that"), (("user", "first"),))
+    made = Comparison(1.0, tuple(arms), 0, texts=texts, number=1)
+    listed = documented("moa compare list")
+    assert printed(choice_to_dict(made, texts=False), listed) == listed
+    shown = listed | documented("moa compare show")
+    assert printed(choice_to_dict(made, texts=True), shown) == shown
+    judged = agreement_of("judge", decided_pairs([made]), ())
+    assert judged.to_dict().keys() == documented("moa compare judge")
+    rating = ("bench", "judge", "runs/mine", "--rubric", "good?", "--judge", "openai:a", "-y")
+    assert "Traceback" not in moa.run(*rating).err
+    told = json.loads(moa.run("bench", "agreement", "runs/mine", "--json").out)
+    assert told.keys() == documented("moa bench agreement")

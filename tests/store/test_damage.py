@@ -16,7 +16,7 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import StoreError
 from moa_cli.core.file_lock import try_lock
 from moa_cli.core.paths import refuse_database
-from moa_cli.store.comparisons import Comparison, Contender
+from moa_cli.store.comparisons import ComparedTexts, Comparison, Contender
 from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover
 from moa_cli.store.store import Store
@@ -185,6 +185,9 @@ def test_blind_choices_come_back_once(store: Store, file: Path) -> None:
         Contender("single:lab:a", "lab", "digest", Usage(1, 1, calls=1), 2.0),
     )
     choices = [Comparison(1000.0 + number, pair, winner) for number, winner in enumerate((0, None))]
+    # Two arms gave the same answer; the user wrote a note, and allowed words to be kept.
+    texts = ComparedTexts("why?", ("so", "so "), (("user", "first"),))
+    choices.append(Comparison(1002.0, pair, 0, (0, 0), note="short", texts=texts))
     for choice in choices:
         store.comparisons.add(choice)
     store.close()
@@ -192,7 +195,7 @@ def test_blind_choices_come_back_once(store: Store, file: Path) -> None:
     new = Store.open(file)
     for _ in range(2):
         recover(new, aside, quiet)
-        assert new.comparisons.since() == choices
+        assert new.comparisons.since(texts=True) == choices
     new.close()
 
 

@@ -17,10 +17,10 @@ from moa_cli.core.text import plural
 if TYPE_CHECKING:
     from moa_cli.bench.judge.choices import ChosenPair
     from moa_cli.bench.judge.panel import Panel, VerdictName
-    from moa_cli.bench.run.folder import RunReader
     from moa_cli.bench.scoring.agreement import Agreement
     from moa_cli.bench.scoring.means import Mean
     from moa_cli.bench.scoring.statistics import ConfidenceInterval
+    from moa_cli.compare.judging import ChoiceAgreement
 
 _UNKNOWN = "–"
 _WIDEST = 40
@@ -40,29 +40,29 @@ def agreement(
     data: Data = None,
 ) -> None:
     """Tell how far a run's judges agree beyond chance, and with your choices in `moa compare`."""
+    from moa_cli.bench.judge.choices import chosen_pairs
     from moa_cli.bench.judge.panel import read_panel
     from moa_cli.bench.run.folder import read_run
+    from moa_cli.cli.compare.judge import choice_agreement_lines
+    from moa_cli.compare.judging import read_agreement
 
     reader = read_run(run, data)
     panel = read_panel(reader, judges or ())
-    chosen = _chosen(reader, panel)
+    made = open_store(to_read=True).comparisons.since(texts=True)
+    profile = str(reader.settings.profile.get("name", ""))
+    chosen = chosen_pairs(panel, reader.settings.arms, made, profile)
+    rejudged = [found for judge in panel.values if (found := read_agreement(judge, made))]
     if json:
-        print_json(_table(panel, chosen))
+        print_json(_table(panel, chosen, rejudged))
         return
     print_lines(agreement_lines(panel, chosen, output_width()))
+    for found in rejudged:
+        print_lines(["", *choice_agreement_lines(found)])
     if len(panel.values) < 2:
         say(
             f"there is one judge: `moa bench judge {run} --judge MODEL` asks another, whom it can"
             " be compared with"
         )
-
-
-def _chosen(reader: RunReader, panel: Panel) -> list[ChosenPair]:
-    from moa_cli.bench.judge.choices import chosen_pairs
-
-    comparisons = open_store(to_read=True).comparisons
-    profile = str(reader.settings.profile.get("name", ""))
-    return chosen_pairs(panel, reader.settings.arms, comparisons.since(), profile)
 
 
 def agreement_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> list[str]:
@@ -185,7 +185,9 @@ def _share(mean: Mean) -> str:
     return f"{_percent(mean.value)} (n {mean.n:,})"
 
 
-def _table(panel: Panel, chosen: Sequence[ChosenPair]) -> dict[str, Any]:
+def _table(
+    panel: Panel, chosen: Sequence[ChosenPair], rejudged: Sequence[ChoiceAgreement]
+) -> dict[str, Any]:
     from moa_cli.bench.judge.panel import interval_of
 
     fleiss, alpha = panel.fleiss() if len(panel.values) > 1 else None, panel.alpha()
@@ -202,4 +204,5 @@ def _table(panel: Panel, chosen: Sequence[ChosenPair]) -> dict[str, Any]:
         "krippendorff_alpha_interval": alpha_interval and asdict(alpha_interval),
         "arms": list(map(asdict, panel.arms())),
         "choices": list(map(asdict, chosen)),
+        "rejudged_choices": list(map(asdict, rejudged)),
     }

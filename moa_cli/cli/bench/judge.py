@@ -243,7 +243,7 @@ class _Judging:
             capped: Failure | None = None
             todo = still_to_do(plan.work(), verdicts)
             if todo:
-                prepare = partial(_begin, verdicts)
+                prepare = partial(find_out_way, verdicts)
                 options = self._options(model)
                 code, capped = session(Job(plan, folder, verdicts, options, prepare), todo)
                 if code:
@@ -257,7 +257,7 @@ class _Judging:
         print_lines(_score_lines(scores_of(run, model, reader.data)))
         if capped is not None:
             raise capped_exit(capped)
-        for line in _unreadable_lines(told):
+        for line in unreadable_lines(told):
             say(line)
         return told
 
@@ -322,7 +322,7 @@ def _kind(run: RunReader, rubric: str | None, *, compared: bool) -> JudgeKind:
     return KINDS[judge]
 
 
-async def _begin(
+async def find_out_way(
     verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
 ) -> list[Work]:
     """See `session.Prepare`. How a judge tells preferences, and whether it reasons, is found out
@@ -438,7 +438,7 @@ def _check_hope(result: Result) -> None:
         raise BenchError(result.error.message, hint=result.error.hint)
 
 
-def _unreadable_lines(told: Sequence[Judgement]) -> Iterator[str]:
+def unreadable_lines(told: Sequence[Judgement]) -> Iterator[str]:
     """How many verdicts could not be read, and the first of them."""
     from moa_cli.bench.judge.judging import shown
 

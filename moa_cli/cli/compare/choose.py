@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option
 
 from moa_cli.cli import wiring
+from moa_cli.cli.compare.drawing import drawn
 from moa_cli.cli.compare.results import leaderboard_lines, print_results
 from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.options import (
@@ -25,7 +26,6 @@ from moa_cli.cli.options import (
     Plain,
     Save,
     arm_names,
-    look_of,
     max_cost_option,
     split_names,
     takes_profile,
@@ -40,7 +40,7 @@ from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.core.text_files import holds_bytes
 from moa_cli.profile import Overrides, Profile
-from moa_cli.terminal.tty import can_redraw, folded
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.bench.data.items import Item
@@ -259,7 +259,7 @@ class _Comparing:
         """One prompt; whether there is to be another."""
         from moa_cli.terminal.tty import run_loop
 
-        print_lines(["", *_drawn("", f"› {item.turns[0]}", raw=True)])
+        print_lines(["", *drawn("", f"› {item.turns[0]}", raw=True)])
         answers = run_loop(self._answers(item))
         capped = next((answer.turn.error for answer in answers if answer.turn.capped), None)
         failed = [answer for answer in answers if answer.trouble is not None]
@@ -338,7 +338,7 @@ class _Comparing:
         return True
 
     def _answer_lines(self, group: ShownAnswer) -> list[str]:
-        lines = _drawn(f"── {group.letters} ──", group.given[0].reply, raw=self.plain)
+        lines = drawn(f"── {group.letters} ──", group.given[0].reply, raw=self.plain)
         if len(group.given) > 1:
             lines += [f"({len(group.given)} arms gave this answer)", ""]
         for cut in dict.fromkeys(cut_of(answer.turn) for answer in group.given):
@@ -442,23 +442,6 @@ def _asked_note(before: str) -> str:
         say("that is not UTF-8 text, and was not taken")
         return before
     return " ".join(sanitize(line).split())[:_LONGEST_NOTE]
-
-
-def _drawn(head: str, text: str, *, raw: bool) -> list[str]:
-    """A head, and the (untrusted) text under it, drawn as Markdown; as it is if `raw`, or where
-    nothing can be drawn."""
-    safe = sanitize(text).strip()
-    if raw or not can_redraw(sys.stdout):
-        lines = safe.split("\n")
-    else:
-        from moa_cli.markdown.drawing import render_markdown
-        from moa_cli.terminal.live import color_of, console_for, reply_width
-
-        look = look_of(wiring.config())
-        console = console_for(sys.stdout, look=look)
-        width, color = reply_width(console.width), color_of(console)
-        lines = render_markdown(safe, width=width, color=color, palette=look.palette)
-    return [*([head] if head else []), *lines, ""]
 
 
 def _revealed(

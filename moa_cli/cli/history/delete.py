@@ -97,6 +97,8 @@ def delete(
     with closing(open_store()) as store:
         chosen = _undone(store, typed) if undone else _chosen(store, typed)
         _carry_out(store, chosen, file, yes=yes)
+        if all_:
+            _tell_of_choices(store)
 
 
 def _check(typed: _Typed, *, undone: bool, prompts: bool) -> None:
@@ -275,3 +277,13 @@ def _tell_of_copies() -> None:
     pending = sorted((paths.data_dir() / "pending").glob("*.jsonl"))
     if pending:
         say(f"turns that wait to be written may still hold deleted words: {pending[0].parent}")
+
+
+def _tell_of_choices(store: Store) -> None:
+    """They are no conversations, but may hold words."""
+    count = store.comparisons.count_texts()
+    if count:
+        say(
+            f"prompts and answers of {plural(count, 'choice')} are kept;"
+            " `moa compare delete --texts --all` deletes them"
+        )

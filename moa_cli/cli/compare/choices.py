@@ -1,0 +1,211 @@
+"""`moa compare list`, `show`, `export` and `delete`: the choices that were made."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from moa_cli.cli import wiring
+from moa_cli.cli.compare.drawing import drawn
+from moa_cli.cli.history.cleaning import finish_later
+from moa_cli.cli.options import (
+    ForceFile,
+    Json,
+    JsonArray,
+    OutputFile,
+    Plain,
+    Yes,
+    time_ago,
+    typed_or,
+)
+from moa_cli.cli.output import confirm, output_width, print_json, print_lines, say
+from moa_cli.cli.saving import open_store
+from moa_cli.cli.writing import destination
+from moa_cli.core import paths
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.money import cost_text
+from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import dumps, plural
+
+if TYPE_CHECKING:
+    from moa_cli.store.comparisons import Comparison, Comparisons
+
+_LONGEST_NOTE = 2_000
+Since = Annotated[str | None, Option("--since", metavar="SPAN", help="Not older than, such as 7d.")]
+Number = Annotated[int, Argument(metavar="ID", min=1, help="The number of a choice, from `list`.")]
+
+
+def when_text(at: float) -> str:
+    """The local time, in minutes. at: seconds since 1970."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def list_(
+    limit: Annotated[int, Option("-n", "--limit", min=1, help="How many.")] = 20,
+    since: Since = None,
+    json: JsonArray = False,
+) -> None:
+    """List what was chosen in `moa compare`, the latest first."""
+    from moa_cli.compare.choices import choice_to_dict
+    from moa_cli.terminal.table import Column, table_lines
+
+    comparisons = open_store(to_read=True).comparisons
+    found = _told(comparisons, since)[::-1][:limit]
+    if json:
+        print_json([choice_to_dict(comparison, texts=False) for comparison in found])
+        return
+    if not found:
+        say("nothing was chosen yet")
+        return
+    notes = [choice.note for choice in found]
+    prompts = [choice.texts.prompt if choice.texts else "" for choice in found]
+    columns = [
+        Column("id", [str(choice.number) for choice in found], right=True),
+        Column("when", [when_text(choice.when) for choice in found], spare=3),
+        Column("chosen", list(map(_chosen_arms, found)), widest=32 if any(prompts) else 40),
+        Column("of", [str(len(choice.contenders)) for choice in found], right=True, spare=2),
+        *([Column("note", notes, spare=1)] if any(notes) else []),
+        Column("prompt", prompts) if any(prompts) else Column("", [""] * len(found)),
+    ]
+    print_lines(table_lines(columns, output_width()))
+
+
+def _chosen_arms(comparison: Comparison) -> str:
+    from moa_cli.compare.choices import outcome_of
+
+    if comparison.winner is None:
+        return outcome_of(comparison)
+    arms = [comparison.contenders[place] for place in comparison.winners]
+    profiles = {contender.profile for contender in comparison.contenders}
+    return ", ".join(
+        arm.arm if len(profiles) == 1 else f"{arm.arm} ({arm.profile})" for arm in arms
+    )
+
+
+def _told(comparisons: Comparisons, since: str | None) -> list[Comparison]:
+    """All choices with their texts, the oldest first; it says where some cannot be read."""
+    found = comparisons.since(time_ago(since), texts=True)
+    if comparisons.unsound:
+        say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
+    return found
+
+
+def show(number: Number, plain: Plain = None, json: Json = False) -> None:
+    """Print a choice: prompt and answers, if they were kept, whose they were, and your note."""
+    from moa_cli.compare.choices import choice_to_dict, outcome_of
+    from moa_cli.terminal.table import Column, table_lines
+
+    found = _of_number(open_store(to_read=True).comparisons, number)
+    if json:
+        print_json(choice_to_dict(found, texts=True))
+        return
+    raw = typed_or(plain, wiring.config().plain or wiring.config().accessible)
+    texts = found.texts
+    lines = [f"{when_text(found.when)}: {outcome_of(found)}"]
+    if texts is None:
+        lines += ["(prompt and answers were not kept)", ""]
+    else:
+        lines.append("")
+        for role, text in texts.before:
+            lines += drawn(f"[{one_line(role)}]", text, raw=True)
+        lines += drawn("", f"› {texts.prompt}", raw=True)
+        for answer in dict.fromkeys(found.answers):
+            places = [place for place, other in enumerate(found.answers) if other == answer]
+            letters = ", ".join(ascii_uppercase[place] for place in places)
+            lines += drawn(f"── {letters} ──", texts.answers[places[0]], raw=raw)
+    contenders = found.contenders
+    columns = [
+        Column("", list(ascii_uppercase[: len(contenders)])),
+        Column("arm", [contender.arm for contender in contenders], widest=40),
+        Column("cost", [cost_text(contender.usage) for contender in contenders], right=True),
+        Column("seconds", [f"{contender.seconds:.1f}" for contender in contenders], right=True),
+        Column("", ["chosen" * (place in found.winners) for place in range(len(contenders))]),
+        Column("profile", [contender.profile for contender in contenders]),
+    ]
+    lines += table_lines(columns, output_width())
+    if found.note:
+        lines.append(one_line(f"note: {found.note}", _LONGEST_NOTE))
+    print_lines(lines)
+
+
+def _of_number(comparisons: Comparisons, number: int) -> Comparison:
+    """Raises StoreError if there is no such choice."""
+    for comparison in comparisons.since(texts=True):
+        if comparison.number == number:
+            return comparison
+    raise StoreError(f"there is no choice {number}", hint="`moa compare list` lists them")
+
+
+def export(
+    since: Since = None,
+    output: OutputFile = None,
+    force: ForceFile = False,
+) -> None:
+    """Write the choices as lines of JSON, with prompts and answers where they were kept."""
+    from moa_cli.compare.choices import choice_to_dict
+
+    found = _told(open_store(to_read=True).comparisons, since)
+    if not found:
+        raise StoreError("nothing was chosen yet")
+    path = None if output is None or str(output) == "-" else paths.expand(str(output))
+    with destination(path, force=force, error=StoreError) as file:
+        for comparison in found:
+            file.write(f"{dumps(choice_to_dict(comparison, texts=True))}\n".encode())
+    if path is not None:
+        say(f"wrote {plural(len(found), 'choice')} to {path}")
+
+
+def delete(
+    numbers: Annotated[
+        list[int] | None, Argument(metavar="ID", min=1, help="Numbers of choices, from `list`.")
+    ] = None,
+    all_: Annotated[bool, Option("--all", help="All choices.")] = False,
+    older_than: Annotated[
+        str | None, Option(metavar="SPAN", help="All older than, such as 30d.")
+    ] = None,
+    texts: Annotated[
+        bool, Option("--texts", help="Only their prompts and answers; the choices stay.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Delete choices for good, or only their prompts and answers, and what judges said of them."""
+    from moa_cli.compare.judging import forget
+
+    if bool(numbers) + all_ + (older_than is not None) != 1:
+        raise UsageError(
+            "choose in one way what to delete", hint="ids, or --all, or --older-than 30d"
+        )
+    before = None if older_than is None else time_ago(older_than)
+    with closing(open_store()) as store:
+        found = store.comparisons.since(texts=True)
+        if numbers:
+            known = {comparison.number for comparison in found}
+            for number in numbers:
+                if number not in known:
+                    hint = "`moa compare list` lists them"
+                    raise StoreError(f"there is no choice {number}", hint=hint)
+        chosen = [
+            comparison
+            for comparison in found
+            if (numbers is None or comparison.number in numbers)
+            and (before is None or comparison.when < before)
+            and (comparison.texts is not None or not texts)
+        ]
+        if not chosen:
+            say("nothing to delete")
+            return
+        told = plural(len(chosen), "choice")
+        told = f"prompts and answers of {told}" if texts else told
+        if not yes:
+            confirm(f"Delete {told} for good?")
+        gone = [comparison.number for comparison in chosen if comparison.number is not None]
+        # First: should a judge be at work, nothing is deleted.
+        forget(gone)
+        later = finish_later(store.delete_comparisons(gone, texts_only=texts))
+    say(f"deleted {told}")
+    if later is not None:
+        say(later)

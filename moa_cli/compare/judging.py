@@ -1,0 +1,295 @@
+"""Has a model decide what the user decided: which of two answers is better.
+
+The judge is asked as the judge of Arena-Hard is: about each pair in both orders, without knowing
+which arms answered or what the user chose. Its state is a folder like that of a judge of `bench`
+(see `bench.run.folder`), so that it can be stopped and goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from operator import itemgetter
+from typing import Any
+
+from moa_cli.bench.data.items import Item, text_in
+from moa_cli.bench.data.json_lines import Lines, read_lines, to_line
+from moa_cli.bench.judge.arena import ARENA, PROMPT, ArenaTask
+from moa_cli.bench.judge.judging import JudgedTexts, JudgeFolder, JudgePlan
+from moa_cli.bench.judge.kinds import Asked, Question
+from moa_cli.bench.run.folder import JUDGE_FILE, JUDGEMENTS, judge_folder, latest, opened
+from moa_cli.bench.run.journal import CALLS, Judgement
+from moa_cli.bench.scoring import arena
+from moa_cli.bench.scoring.agreement import Agreement, cohen_kappa
+from moa_cli.bench.scoring.judging import JudgeCall
+from moa_cli.bench.scoring.means import Mean, grouped_mean
+from moa_cli.bench.scoring.statistics import ConfidenceInterval
+from moa_cli.core import paths
+from moa_cli.core.conversation import Message
+from moa_cli.store.comparisons import ComparedTexts, Comparison
+
+_DIGEST = 8
+
+
+def folder_of(model: str) -> Path:
+    """Where the verdicts of that judge on the user's choices are."""
+    return judge_folder(_all_judges(), model)
+
+
+def _all_judges() -> Path:
+    return paths.data_dir() / "compare"
+
+
+@dataclass(frozen=True)
+class DecidedPair:
+    """Two answers of a choice between which the user decided.
+
+    number: of the choice. first, second: the places of contenders that gave them. verdict: 1 if
+    the user found the first better, -1 if the second, 0 for a tie.
+    """
+
+    number: int
+    texts: ComparedTexts
+    first: int
+    second: int
+    verdict: int
+
+    @property
+    def item(self) -> str:
+        """The choice and a digest of its words: another history may have the same numbers."""
+        words = json.dumps(asdict(self.texts), sort_keys=True)
+        return f"{self.number}-{hashlib.sha256(words.encode()).hexdigest()[:_DIGEST]}"
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """How the judge's files name it."""
+        return f"{self.first}:{self.second}", self.item
+
+
+def decided_pairs(comparisons: Iterable[Comparison]) -> list[DecidedPair]:
+    """Each two answers that differ, and of which the user's choice says which is better, of the
+    choices whose words were kept."""
+    found = []
+    for comparison in comparisons:
+        answers = comparison.answers
+        places = [answers.index(answer) for answer in dict.fromkeys(answers)]
+        if comparison.texts is None or comparison.number is None:
+            continue
+        for position, first in enumerate(places):
+            for second in places[position + 1 :]:
+                share = comparison.share_better(first, second)
+                if share is not None:
+                    verdict = (share > 0.5) - (share < 0.5)
+                    pair = DecidedPair(comparison.number, comparison.texts, first, second, verdict)
+                    found.append(pair)
+    return found
+
+
+@dataclass(frozen=True)
+class ChoiceTask(ArenaTask):
+    """See `JudgeTask`. Both answers are those of the question: there is no baseline."""
+
+    def turns(self, item: Item) -> int:
+        del item
+        return 1
+
+    def call(self, question: Question, asked: Asked) -> JudgeCall:
+        first, second = question.replies
+        return arena.judge_call(
+            self.prompt,
+            _asked_text(question.item),
+            first,
+            second,
+            switched=question.turn % arena.GAMES == 1,
+        )
+
+
+def _asked_text(item: Item) -> str:
+    """The prompt, below the conversation that it belongs to, if there is one."""
+    if not item.before:
+        return item.turns[0]
+    said = "\n\n".join(f"[{message.role}]\n{message.content}" for message in item.before)
+    return f"{said}\n\n[user]\n{item.turns[0]}"
+
+
+def plan_of(
+    pairs: Sequence[DecidedPair],
+    *,
+    model: str,
+    date: str,
+    asked: Asked,
+    reasoning_tokens: int | None,
+) -> JudgePlan:
+    """What the judge of that name is asked. See `JudgePlan`."""
+    items = {
+        pair.item: Item(
+            id=pair.item,
+            turns=(pair.texts.prompt,),
+            before=tuple(Message(role, text) for role, text in pair.texts.before),  # type: ignore[arg-type]
+        )
+        for pair in pairs
+    }
+    replies: dict[str, dict[str, tuple[str, ...]]] = {}
+    for pair in pairs:
+        arm, item = pair.name
+        texts = pair.texts.answers
+        replies.setdefault(arm, {})[item] = texts[pair.first], texts[pair.second]
+    return JudgePlan(
+        model=model,
+        kind=ARENA,
+        prompts=ChoiceTask((PROMPT,), arena.arena_prompt(text_in(PROMPT)), {}),
+        items=tuple(items.values()),
+        judged=JudgedTexts(replies, {}, (), None, None, ()),
+        date=date,
+        asked=asked,
+        reasoning_tokens=reasoning_tokens,
+    )
+
+
+@dataclass(frozen=True)
+class ChoiceAgreement:
+    """How far a judge agrees with the user.
+
+    The judge finds an answer better where it says so in both orders; all else is a tie. Which
+    answer is the first is chance, so each pair counts from both sides where chance is told.
+
+    pairs: on how many the judge gave verdicts in both orders; choices: of how many choices these
+    are. lacking: pairs without. same: the share of pairs with the same verdict. chance: what it
+    would be by chance, from how often each of both finds a tie. kappa: Cohen's; None where it
+    cannot be told. interval: its 95 % interval, by drawing choices again (bootstrap, seeded).
+    decided: pairs on which neither finds a tie; decided_same: on how many of these they agree.
+    orders_agree: the share of pairs with the same verdict in both orders. first_better: how often
+    the judge prefers the answer that stands first, of all verdicts that prefer one.
+    """
+
+    judge: str
+    choices: int
+    pairs: int
+    lacking: int
+    same: float | None
+    chance: float | None
+    kappa: float | None
+    interval: ConfidenceInterval | None
+    decided: int
+    decided_same: int
+    orders_agree: Mean
+    first_better: Mean
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+# What the user and the judge say of a pair, by choice.
+_Verdicts = Mapping[int, Sequence[tuple[int, int]]]
+
+
+def agreement_of(
+    judge: str, pairs: Sequence[DecidedPair], judgements: Iterable[Judgement]
+) -> ChoiceAgreement:
+    """How far the judge of that name agrees with what the user decided.
+
+    judgements: its verdicts; those on other pairs are left out.
+    """
+    told = {
+        verdict.name: verdict.value
+        for verdict in judgements
+        if verdict.error is None and verdict.value is not None
+    }
+    by_choice: dict[int, list[tuple[int, int]]] = {}
+    orders: list[tuple[float, str]] = []
+    first_better: list[tuple[float, str]] = []
+    for pair in pairs:
+        # Of the second answer, as it stood second and as it stood first.
+        games = [told.get((*pair.name, game)) for game in range(arena.GAMES)]
+        known = [(game > 0) - (game < 0) for game in games if game is not None]
+        if len(known) < arena.GAMES:
+            continue
+        agreed = known[0] == known[1]
+        by_choice.setdefault(pair.number, []).append((pair.verdict, -known[0] if agreed else 0))
+        orders.append((float(agreed), pair.item))
+        for preferred, stood in ((known[0], -1), (known[1], 1)):
+            if preferred:
+                first_better.append((float(preferred == stood), pair.item))
+    verdicts = [both for found in by_choice.values() for both in found]
+    decided = [(user, other) for user, other in verdicts if user and other]
+    count = len(verdicts)
+    kappa = _kappa(by_choice)
+    return ChoiceAgreement(
+        judge=judge,
+        choices=len(by_choice),
+        pairs=count,
+        lacking=len(pairs) - count,
+        same=sum(user == other for user, other in verdicts) / count if count else None,
+        chance=_chance(verdicts),
+        kappa=kappa.value,
+        interval=kappa.interval(itemgetter(0)),
+        decided=len(decided),
+        decided_same=sum(user == other for user, other in decided),
+        orders_agree=grouped_mean(orders),
+        first_better=grouped_mean(first_better),
+    )
+
+
+def _both_sides(verdicts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [*verdicts, *((-user, -other) for user, other in verdicts)]
+
+
+def _chance(verdicts: Sequence[tuple[int, int]]) -> float | None:
+    if not verdicts:
+        return None
+    users, judges = (Counter(side) for side in zip(*_both_sides(verdicts), strict=True))
+    return sum(users[value] * judges[value] for value in users) / (2 * len(verdicts)) ** 2
+
+
+def _kappa(by_choice: _Verdicts) -> Agreement[tuple[int, int]]:
+    """By the choice, whose pairs hang together, and a number."""
+    users: dict[tuple[int, int], float] = {}
+    judges: dict[tuple[int, int], float] = {}
+    for choice, verdicts in by_choice.items():
+        for number, (user, judge) in enumerate(_both_sides(verdicts)):
+            users[choice, number], judges[choice, number] = user, judge
+    return cohen_kappa(users, judges, "nominal")
+
+
+def read_agreement(judge: str, comparisons: Iterable[Comparison]) -> ChoiceAgreement | None:
+    """The same for a judge that has judged the user's choices before; None if it has not.
+
+    comparisons: with their texts. Raises BenchError if a file is damaged.
+    """
+    file = folder_of(judge) / JUDGEMENTS
+    if not file.exists():
+        return None
+    found = agreement_of(judge, decided_pairs(comparisons), latest(file, Judgement).values())
+    return found if found.pairs else None
+
+
+def forget(numbers: Collection[int]) -> None:
+    """Remove what judges said of these choices: they quote prompts and answers.
+
+    Raises BenchError if a judge is just at work, or a file is damaged, OSError.
+    """
+    for file in sorted(_all_judges().glob(f"*/*/{JUDGE_FILE}")):
+        with opened(file.parent, JudgeFolder) as folder:
+            kept = [
+                verdict
+                for verdict in folder.judgements.values()
+                if int(verdict.item.partition("-")[0]) not in numbers
+            ]
+            if len(kept) == len(folder.judgements):
+                continue
+            keys = {verdict.key for verdict in kept}
+            folder.lines.replace(map(to_line, kept))
+            folder.journal.close()
+            calls = file.parent / CALLS
+            lines = read_lines(calls, lambda line: line)
+            Lines(calls).replace(line for line in lines if json.loads(line).get("key") in keys)
+        if not kept:
+            for path in file.parent.iterdir():
+                paths.wipe(path)
+            shutil.rmtree(file.parent, ignore_errors=True)
