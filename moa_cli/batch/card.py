@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from moa_cli.batch.lines import identity_of
 from moa_cli.batch.prompts import BatchSettings, Intake
+from moa_cli.batch.tally import ModelTally, add_tally, tally_in
 from moa_cli.bench.run.settings import ModelFacts
 from moa_cli.core import paths
 from moa_cli.core.money import price_values
@@ -28,6 +29,7 @@ def card_path(out: Path) -> Path:
 
 def write_card(
     out: Path,
+    lines: Path,
     source: str,
     intake: Intake,
     settings: BatchSettings,
@@ -35,14 +37,14 @@ def write_card(
 ) -> None:
     """Write the card of an output, of all of its starts. Raises OSError.
 
-    source: the name of the input. models: what each model's calls took; see
-    `tally.ModelTally`. Lines are counted from the output itself, so that the card tells of
-    what is there.
+    lines: its answers as JSON lines: the output itself, or what it was made of. source: the name of
+    the input. models: what each model's calls took; see
+    `tally.ModelTally`. Lines are counted, so that the card tells of what is there.
     """
     facts = settings.facts or {}
     card = {
         "format": _FORMAT,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "written": _now(),
         "versions": settings.versions and asdict(settings.versions),
         "input": {
             "name": source,
@@ -51,7 +53,8 @@ def write_card(
             "left_out": intake.bad,
             "reading": settings.reading,
         },
-        "output": {"name": out.name, **_counts(out)},
+        "output": {"name": out.name, **_counts(lines)},
+        "shard": settings.shard,
         "profile": settings.profile,
         "prompt": settings.prompt,
         "strict": settings.strict,
@@ -60,6 +63,75 @@ def write_card(
             name: {**models[name], "price": _price(facts.get(name))} for name in sorted(models)
         },
     }
+    _write(out, card)
+
+
+def merge_cards(parts: Sequence[tuple[Path, str | None]], out: Path, lines: Path) -> list[Path]:
+    """Write the card of an output that was put together from parts: what is told of calls is that
+    of all parts.
+
+    parts: the outputs, each with its shard, None where that is not known. lines: see `write_card`.
+    Returns the parts without a card, whose calls are missing there. Where no part has one, no card
+    is written. Raises OSError.
+    """
+    cards = [(path, shard, read_card(path)) for path, shard in parts]
+    known = [card for _, _, card in cards if card is not None]
+    without = [path for path, _, card in cards if card is None]
+    if not known:
+        return without
+    models: ModelTally = {}
+    prices: dict[str, list[Any]] = {}
+    told: list[dict[str, Any]] = []
+    for path, shard, card in cards:
+        if card is None:
+            told.append({"name": path.name, "shard": shard, "card": False})
+            continue
+        add_tally(models, tally_in(card))
+        for name, values in card["models"].items():
+            prices.setdefault(name, []).append(values["price"])
+        counts = {name: card["output"][name] for name in ("answers", "failed", "cost")}
+        own = {"name": path.name, "shard": shard, "card": True, "written": card["written"]}
+        told += card.get("parts") or [{**own, "versions": card["versions"], **counts}]
+    first = known[0]
+    _write(
+        out,
+        {
+            **{name: value for name, value in first.items() if name != "parts"},
+            "written": _now(),
+            "versions": _common([card["versions"] for card in known]),
+            "output": {"name": out.name, **_counts(lines)},
+            "shard": None,
+            "parts": told,
+            "models": {
+                name: {**models[name], "price": _common(prices[name])} for name in sorted(models)
+            },
+        },
+    )
+    return without
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """What all of them are; None where they differ."""
+    return values[0] if all(value == values[0] for value in values) else None
+
+
+def read_card(out: Path) -> dict[str, Any] | None:
+    """The card of an output; None if there is none that can be read."""
+    try:
+        card: dict[str, Any] = json.loads(card_path(out).read_bytes())
+        tally_in(card)
+        if all(name in card["output"] for name in ("answers", "failed", "cost")):
+            return card if card["format"] == _FORMAT else None
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write(out: Path, card: Mapping[str, Any]) -> None:
     with paths.replacing(card_path(out)) as file:
         file.write(dumps(card, indent=2).encode() + b"\n")
 
@@ -68,14 +140,14 @@ def _price(facts: ModelFacts | None) -> dict[str, Any] | None:
     return None if facts is None or facts.price is None else dict(price_values(facts.price))
 
 
-def _counts(out: Path) -> dict[str, Any]:
+def _counts(lines: Path) -> dict[str, Any]:
     """What stands in the lines."""
     answers = failed = degraded = cut = unpriced = 0
     cost = 0.0
     answered_by: Counter[str] = Counter()
     losses: Counter[str] = Counter()
     errors: Counter[str] = Counter()
-    with out.open(encoding="utf-8-sig") as file:
+    with lines.open(encoding="utf-8-sig") as file:
         for line in file:
             values = json.loads(line)
             _, _, good = identity_of(values)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from moa_cli.batch.lines import identity_of
+from moa_cli.batch.tables import ANSWERS, output_format
 from moa_cli.bench.data.json_lines import read_table
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
@@ -64,7 +65,7 @@ class Merged:
     lines: how many. failed: of them, those without a reply. prompts: of the whole input; None where
     that is not known. absent: shards that no part is of. unfinished: shards whose parts have fewer
     lines than the others call for. unknown: parts without a state, which do not tell what
-    they are parts of.
+    they are parts of. parts: all of them, each with its shard as far as that is known.
     """
 
     lines: int
@@ -73,6 +74,7 @@ class Merged:
     absent: tuple[Shard, ...]
     unfinished: tuple[Shard, ...]
     unknown: tuple[Path, ...]
+    parts: tuple[tuple[Path, str | None], ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -82,9 +84,11 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Part:
-    """A file of answers. settings: of the batch that wrote it; None where it keeps no state."""
+    """A file of answers. answers: its lines. settings: of the batch that wrote it; None where it
+    keeps no state."""
 
     path: Path
+    answers: Path
     settings: Mapping[str, Any] | None
     shard: Shard | None
 
@@ -119,7 +123,7 @@ def merge_parts(parts: Sequence[Path], target: Path) -> Merged:
     seen: set[bytes] = set()
     with paths.replacing(target) as file:
         for taken in zip_longest(
-            *(_answers_of(part.path, sampled=sampled) for part in found), fillvalue=()
+            *(_answers_of(part.answers, sampled=sampled) for part in found), fillvalue=()
         ):
             for part, answers in enumerate(taken):
                 samples = max(samples, len(answers))
@@ -153,16 +157,26 @@ def merge_parts(parts: Sequence[Path], target: Path) -> Merged:
             if count < len(range(shard.number, dealt + 1, of)) * samples
         ),
         unknown=tuple(part.path for part in found if part.settings is None),
+        parts=tuple((part.path, str(part.shard) if part.shard else None) for part in found),
     )
 
 
 def _read_part(path: Path) -> _Part:
     if not paths.is_file(path):
         raise BenchError(f"{path}: there is no such file")
-    state = path.with_name(f"{path.name}.state") / BATCH_FILE
-    settings = read_table(state) if state.exists() else None
+    state = path.with_name(f"{path.name}.state")
+    settings = read_table(state / BATCH_FILE) if (state / BATCH_FILE).exists() else None
     told = (settings or {}).get("shard")
-    return _Part(path, settings, read_shard(told) if isinstance(told, str) else None)
+    shard = read_shard(told) if isinstance(told, str) else None
+    answers = state / ANSWERS
+    if not answers.exists():
+        if not output_format(path.name).is_lines:
+            raise BenchError(
+                f"{path}: {answers}, which holds its lines, is gone",
+                hint="name shards' outputs `.jsonl`; the merged one can have any format",
+            )
+        answers = path
+    return _Part(path, answers, settings, shard)
 
 
 def _check_one_batch(parts: Sequence[_Part]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,27 @@ def count_call(tally: ModelTally, entry: CallRecord) -> None:
         told["answered_by"][model] = told["answered_by"].get(model, 0) + 1
 
 
+def add_tally(tally: ModelTally, other: ModelTally) -> None:
+    """Add what another one tells."""
+    for name, took in other.items():
+        empty = {**dict.fromkeys(_KEPT, 0), "answered_by": {}}
+        told = tally.setdefault(name, empty)
+        for key in (*_SUMS, "failed"):
+            told[key] += took[key]
+        answered = Counter[str](told["answered_by"])
+        answered.update(took["answered_by"])
+        told["answered_by"] = dict(answered)
+
+
+def tally_in(card: Mapping[str, Any]) -> ModelTally:
+    """What a card tells. Raises LookupError or TypeError if it tells nothing of the kind."""
+    told = card["models"]
+    return {name: {key: told[name][key] for key in _KEPT} for name in told}
+
+
 def tally_of_card(path: Path) -> ModelTally:
     """What an earlier card tells; nothing if there is none that can be read."""
     try:
-        told = json.loads(path.read_bytes())["models"]
-        return {name: {key: told[name][key] for key in _KEPT} for name in told}
+        return tally_in(json.loads(path.read_bytes()))
     except (OSError, ValueError, LookupError, TypeError):
         return {}

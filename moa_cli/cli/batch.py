@@ -54,7 +54,12 @@ def batch(
         ),
     ],
     target: Annotated[
-        str, Argument(metavar="OUT", help="Where the lines of answers go; - is standard output.")
+        str,
+        Argument(
+            metavar="OUT",
+            help="Where the lines of answers go; - is standard output. A name in .csv, .tsv,"
+            " .parquet or .gz makes it such a file.",
+        ),
     ],
     lines: Annotated[
         bool | None,
@@ -261,6 +266,14 @@ def _path(source: str, target: str) -> Path | None:
     return path
 
 
+def _take_lines(path: Path, lines: Path) -> None:
+    """Versions that knew one format only wrote JSON lines whatever OUT was called."""
+    with path.open("rb") as file:
+        is_json = file.read(1) == b"{"
+    if is_json:
+        path.replace(lines)
+
+
 @dataclass(frozen=True)
 class _Start:
     """One start of a batch. target: OUT, as it was typed. work_off: see `Job`."""
@@ -280,6 +293,7 @@ class _Start:
         from moa_cli.batch.card import card_path, write_card
         from moa_cli.batch.output import OutputFile, OutputStream
         from moa_cli.batch.state import BatchFolder, MemoryState
+        from moa_cli.batch.tables import ANSWERS, make_output, output_format
         from moa_cli.batch.tally import tally_of_card
         from moa_cli.bench.run.folder import opened
 
@@ -287,6 +301,12 @@ class _Start:
             with closing(MemoryState(self.batch)) as kept:
                 return self._answer(kept, OutputStream(sys.stdout, kept.index))
         folder = path.with_name(f"{path.name}.state")
+        form = output_format(path.name)
+        if not keep and not form.is_lines:
+            raise UsageError(
+                f"{path}: is made of the lines of answers in OUT.state, which --no-save forbids",
+                hint="name it `.jsonl`, or add --save",
+            )
         if not keep and folder.exists():
             raise UsageError(
                 f"{folder}: is the state of a batch that keeps its calls",
@@ -304,23 +324,28 @@ class _Start:
                 raise BenchError(
                     f"{path}: already exists, without the state of a batch", hint="name another OUT"
                 )
+            lines = path if form.is_lines else folder / ANSWERS
+            if not form.is_lines and state.settings and not lines.exists() and path.exists():
+                _take_lines(path, lines)
             sampled = self.batch.reading.samples > 1
-            output = OutputFile(path, state.index, in_order=self.in_order, sampled=sampled)
+            output = OutputFile(lines, state.index, in_order=self.in_order, sampled=sampled)
             stack.enter_context(closing(output))
             if isinstance(state, BatchFolder) and state.settings and not state.has_calls:
                 # All was answered, and the journal went: its sums are in the card.
                 state.calls.models = tally_of_card(card_path(path))
             code = self._answer(state, output)
-            if code == 0 and not path.exists():
+            if code == 0 and not lines.exists():
                 # Of a job array, each job has an output, also where there are more jobs than
                 # prompts.
-                path.touch(0o600)
                 state.note(self.batch.settings(state.intake.digest))
+                lines.touch(0o600)
             # A cap may end it before the first line.
-            has_lines = path.exists()
+            has_lines = lines.exists()
+            if has_lines and not form.is_lines:
+                make_output(lines, path, form)
             if isinstance(state, BatchFolder) and state.settings and state.has_calls and has_lines:
                 source = Path(self.batch.source.name).name
-                write_card(path, source, state.intake, state.settings, state.calls.models)
+                write_card(path, lines, source, state.intake, state.settings, state.calls.models)
             if code == 0 and self.batch.by_jobs and isinstance(state, BatchFolder):
                 from moa_cli.cli.provider_batch import forget_jobs
 

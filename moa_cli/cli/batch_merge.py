@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Exit
@@ -25,16 +27,30 @@ def merge(
 ) -> None:
     """Put the outputs of a batch's shards together into one file.
 
-    Lines are taken in turn, so that they stand in the order of the input. Nothing is asked of a
-    model. The exit code is 1 if an answer is missing.
+    Lines are taken in turn, so that they stand in the order of the input. OUT's name tells its
+    format, and OUT.card.json adds up the cards of the parts. Nothing is asked of a model. The exit
+    code is 1 if an answer is missing.
     """
+    from moa_cli.batch.card import card_path, merge_cards
     from moa_cli.batch.shards import merge_parts
+    from moa_cli.batch.tables import ANSWERS, make_output, output_format
 
     *parts, target = [paths.expand(name) for name in files]
     if not parts:
         raise UsageError("there is nothing to put together", hint="name the parts, then OUT")
     check_name(target)
-    merged = merge_parts(parts, target)
+    form = output_format(target.name)
+    if form.is_lines:
+        merged = merge_parts(parts, target)
+        without = merge_cards(merged.parts, target, target)
+    elif target.exists():
+        raise UsageError(f"{target}: already exists", hint="name a new file as the last argument")
+    else:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".moa-merge-") as folder:
+            lines = Path(folder) / ANSWERS
+            merged = merge_parts(parts, lines)
+            make_output(lines, target, form)
+            without = merge_cards(merged.parts, target, lines)
     of = f" of {plural(merged.prompts, 'prompt')}" if merged.prompts is not None else ""
     say(f"{plural(merged.lines, 'line')}{of} in {target}")
     if merged.failed:
@@ -45,4 +61,7 @@ def merge(
         say(f"shard {shard} has not ended; its command goes on")
     for path in merged.unknown:
         say(f"{path}: has no state, so moa cannot tell whether it is of the same batch")
+    if len(without) < len(parts):
+        for path in without:
+            say(f"{path}: has no card, so that {card_path(target)} lacks its calls")
     raise Exit(0 if merged.is_whole else FAILED)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import shutil
 from pathlib import Path
@@ -213,3 +216,68 @@ def test_a_field_called_sample_is_the_inputs_own(moa: Moa, upstream: Upstream) -
     ran = moa.run("batch", "in.jsonl", "whole.jsonl")
     assert ran.code == 0, ran.err
     assert len(upstream.chats()) == asked
+
+
+def card_of(path: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads(path.with_name(f"{path.name}.card.json").read_bytes())
+    return card
+
+
+def test_a_merged_card_adds_up_those_of_its_parts(moa: Moa, upstream: Upstream) -> None:
+    write_prompts(moa, 5)
+    for number in (1, 2):
+        assert answer_shard(moa, number, 2).code == 0
+    parts = [moa.folder / f"part-{number}.jsonl" for number in (1, 2)]
+    assert [card_of(part)["shard"] for part in parts] == ["1/2", "2/2"]
+    assert moa.run("batch", "merge", "part-2.jsonl", "part-1.jsonl", "merged.jsonl").code == 0
+    card = card_of(moa.folder / "merged.jsonl")
+    assert card["output"]["name"] == "merged.jsonl"
+    assert (card["output"]["answers"], card["output"]["failed"]) == (5, 0)
+    assert [(part["name"], part["shard"], part["answers"]) for part in card["parts"]] == [
+        ("part-1.jsonl", "1/2", 3),
+        ("part-2.jsonl", "2/2", 2),
+    ]
+    for name in ("profile", "prompt", "seeds", "strict", "versions", "input"):
+        assert card[name] == card_of(parts[0])[name], name
+    assert card["models"]["lab:a"]["calls"] == 5
+    assert card["models"]["lab:agg"]["answered_by"] == {"agg": 5}
+    tokens = sum(card_of(part)["models"]["lab:agg"]["prompt_tokens"] for part in parts)
+    assert card["models"]["lab:agg"]["prompt_tokens"] == tokens > 0
+
+
+def test_a_part_without_a_card_is_told_of(moa: Moa, upstream: Upstream) -> None:
+    write_prompts(moa, 4)
+    for number in (1, 2):
+        assert answer_shard(moa, number, 2).code == 0
+    (moa.folder / "part-2.jsonl.card.json").unlink()
+    ran = moa.run("batch", "merge", "part-1.jsonl", "part-2.jsonl", "merged.jsonl")
+    assert ran.code == 0
+    assert "part-2.jsonl: has no card, so that" in ran.err
+    card = card_of(moa.folder / "merged.jsonl")
+    assert [part["card"] for part in card["parts"]] == [True, False]
+    assert (card["models"]["lab:a"]["calls"], card["output"]["answers"]) == (2, 4)
+    # Without any card, there is nothing to add up.
+    (moa.folder / "part-1.jsonl.card.json").unlink()
+    ran = moa.run("batch", "merge", "part-1.jsonl", "part-2.jsonl", "other.jsonl")
+    assert (ran.code, "card" in ran.err) == (0, False)
+    assert not (moa.folder / "other.jsonl.card.json").exists()
+
+
+@pytest.mark.parametrize("name", ["merged.csv", "merged.jsonl.gz"])
+def test_parts_of_any_format_make_a_file_of_any_format(
+    moa: Moa, upstream: Upstream, name: str
+) -> None:
+    write_prompts(moa, 5)
+    for number, ending in ((1, "tsv"), (2, "jsonl")):
+        part = f"part-{number}.{ending}"
+        assert moa.run("batch", "in.jsonl", part, "--shard", f"{number}/2").code == 0
+    ran = moa.run("batch", "merge", "part-1.tsv", "part-2.jsonl", name)
+    assert ran.code == 0, ran.err
+    data = (moa.folder / name).read_bytes()
+    if name.endswith(".gz"):
+        found = [json.loads(line)["id"] for line in gzip.decompress(data).splitlines()]
+    else:
+        found = [row["id"] for row in csv.DictReader(io.StringIO(data.decode()))]
+    assert found == ["q1", "q2", "q3", "q4", "q5"]
+    assert card_of(moa.folder / name)["output"]["answers"] == 5
+    assert not list(moa.folder.glob(".moa*"))
