@@ -13,8 +13,8 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from moa_cli.bench.data.items import Item, text_in
