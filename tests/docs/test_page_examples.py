@@ -55,7 +55,7 @@ PARSED_ONLY = {
     "docs/how-to/history.md": 3,
     "docs/how-to/import.md": 2,
     "docs/how-to/install.md": 2,
-    "docs/how-to/judge.md": 3,
+    "docs/how-to/judge.md": 4,
     "docs/how-to/keys.md": 4,
     "docs/how-to/mcp.md": 3,
     "docs/how-to/privacy.md": 1,

@@ -22,13 +22,14 @@ from moa_cli.bench.analysis.layers import (
 )
 from moa_cli.bench.analysis.preference import ControlAnswers, Preference, preference
 from moa_cli.bench.analysis.similarity import BLEU, Similarity
+from moa_cli.bench.data.epochs import first_epoch, for_all_epochs, origin_of
 from moa_cli.bench.data.released import read_outputs
 from moa_cli.bench.report.by_model import accuracy_by_model
 from moa_cli.bench.report.values import ValuedRun
 from moa_cli.bench.run.arms import SINGLE
 from moa_cli.bench.run.folder import RunReader
 from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds, shortened_lines, sum_seconds
-from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.strategy import REVIEW_NAMES
@@ -55,12 +56,13 @@ class UsageShare:
     cost: Mean
 
 
-def seconds_of(values: Sequence[float]) -> SecondsPerItem:
-    """values: the seconds of each item."""
+def seconds_of(told: Sequence[tuple[float, str]]) -> SecondsPerItem:
+    """told: the seconds of each answer, and its item."""
+    values = [seconds for seconds, _ in told]
     if not values:
-        return SecondsPerItem(None, None, mean_of(()))
+        return SecondsPerItem(None, None, grouped_mean(()))
     ninetieth = sorted(values)[math.ceil(0.9 * len(values)) - 1]
-    return SecondsPerItem(statistics.median(values), ninetieth, mean_of(values))
+    return SecondsPerItem(statistics.median(values), ninetieth, grouped_mean(told))
 
 
 def by_model(results: Sequence[Result]) -> tuple[UsageShare, ...]:
@@ -77,7 +79,7 @@ def by_layer(results: Sequence[Result]) -> tuple[UsageShare, ...]:
 def _spent(
     results: Sequence[Result], name: Callable[[str, CallAnswer], str]
 ) -> tuple[UsageShare, ...]:
-    by_item: list[dict[str, Usage]] = []
+    by_item: list[tuple[str, dict[str, Usage]]] = []
     for result in results:
         took: dict[str, Usage] = {}
         for turn in result.turns:
@@ -94,14 +96,14 @@ def _spent(
             for layer_name, answer in answers:
                 key = name(layer_name, answer)
                 took[key] = took.get(key, Usage()) + answer.usage
-        by_item.append(took)
+        by_item.append((origin_of(result.item), took))
     found = []
-    for key in dict.fromkeys(key for took in by_item for key in took):
-        usages = [took.get(key, Usage()) for took in by_item]
-        usage = sum(usages, Usage())
+    for key in dict.fromkeys(key for _, took in by_item for key in took):
+        usages = [(took.get(key, Usage()), item) for item, took in by_item]
+        usage = sum((part for part, _ in usages), Usage())
         if usage.calls:
-            costs = [] if usage.unpriced_calls else [item.cost for item in usages]
-            found.append(UsageShare(key, usage, mean_of(costs)))
+            costs = [] if usage.unpriced_calls else [(part.cost, item) for part, item in usages]
+            found.append(UsageShare(key, usage, grouped_mean(costs)))
     return tuple(found)
 
 
@@ -205,8 +207,12 @@ def _arm(
         preference=preference(turns, valued.values, similarity, control),
         agreement=agreement(turns, similarity),
         layers=layers(turns, similarity, valued.is_right),
-        seconds_path=seconds_of([path_seconds(result, journal) for result in results]),
-        seconds_sum=seconds_of([sum_seconds(result, journal) for result in results]),
+        seconds_path=seconds_of(
+            [(path_seconds(result, journal), origin_of(result.item)) for result in results]
+        ),
+        seconds_sum=seconds_of(
+            [(sum_seconds(result, journal), origin_of(result.item)) for result in results]
+        ),
         by_model=by_model(results),
         by_layer=by_layer(results),
         accuracy=tuple(
@@ -247,8 +253,9 @@ def _control(valued: ValuedRun, named: str) -> ControlAnswers:
         )
     if run.missing:
         raise BenchError(f"--control: {valued.notes[0]}", hint="--data names where the dataset is")
-    [(name, answers)] = read_outputs([file], run.items).items()
-    return ControlAnswers(name, {(item, 0): text for item, text in answers.items()})
+    [(name, answers)] = read_outputs([file], first_epoch(run.items)).items()
+    told = for_all_epochs(answers, run.settings.epochs)
+    return ControlAnswers(name, {(item, 0): text for item, text in told.items()})
 
 
 def _notes(run: RunReader, arms: Sequence[ArmAnalysis], similarity: Similarity) -> Iterator[str]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 
 from moa_cli.bench.analysis.similarity import MeanSimilarity, Similarity
+from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.report.values import IsRight, Unit
 from moa_cli.bench.run.journal import CallAnswer, Result
-from moa_cli.bench.scoring.means import Mean, grouped_mean, mean_of
+from moa_cli.bench.scoring.means import Mean, grouped_mean
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class MixedTurn:
 
     @property
     def item(self) -> str:
-        """Turns of one item are one observation."""
-        return self.unit[0]
+        """Turns and epochs of one item are one observation."""
+        return origin_of(self.unit[0])
 
     @property
     def last(self) -> tuple[CallAnswer, ...]:
@@ -108,8 +109,8 @@ def by_proposer(
         NearestProposer(
             place=place,
             model=model,
-            similarity=similarity.means([(pair.similarity, pair.item) for pair in own]),
-            nearest=grouped_mean((share.get(pair, 0.0), pair.item) for pair in own),
+            similarity=similarity.means([(pair.similarity, origin_of(pair.item)) for pair in own]),
+            nearest=grouped_mean((share.get(pair, 0.0), origin_of(pair.item)) for pair in own),
         )
         for (place, model), own in sorted(of_proposer.items())
     )
@@ -207,7 +208,7 @@ def _layer(
         for earlier in (_texts(turn, number - 1) if number > 1 else ())
     ]
     shares = [] if is_right is None else list(_shares(within, number, is_right))
-    changes = [(now, was) for now, was in shares if was is not None]
+    changes = [(item, now, was) for item, now, was in shares if was is not None]
     return LayerGain(
         layer=number,
         is_reply=number > _depth(turns),
@@ -215,25 +216,29 @@ def _layer(
             (len(text), turn.item) for turn in within for text in _texts(turn, number)
         ),
         similarity=similarity.means(before) if before else (),
-        accuracy=mean_of(now for now, _ in shares) if shares else None,
-        gained=mean_of(now * (1 - was) for now, was in changes) if changes else None,
-        lost=mean_of((1 - now) * was for now, was in changes) if changes else None,
+        accuracy=grouped_mean((now, item) for item, now, _ in shares) if shares else None,
+        gained=grouped_mean((now * (1 - was), item) for item, now, was in changes)
+        if changes
+        else None,
+        lost=grouped_mean(((1 - now) * was, item) for item, now, was in changes)
+        if changes
+        else None,
     )
 
 
 def _shares(
     turns: Sequence[MixedTurn], number: int, is_right: IsRight
-) -> Iterator[tuple[float, float | None]]:
-    """For each item the share of right answers in that layer, and in the one before, if there is
-    one."""
+) -> Iterator[tuple[str, float, float | None]]:
+    """For each asking of an item, that item, the share of right answers in that layer, and in the
+    one before, if there is one."""
     # Known answers are to an item's last turn.
-    for turn in {turn.item: turn for turn in turns}.values():
+    for turn in {turn.unit[0]: turn for turn in turns}.values():
         now = _share(turn, number, is_right)
         if now is not None:
-            yield now, _share(turn, number - 1, is_right) if number > 1 else None
+            yield turn.item, now, _share(turn, number - 1, is_right) if number > 1 else None
 
 
 def _share(turn: MixedTurn, number: int, is_right: IsRight) -> float | None:
-    found = [is_right(turn.item, text) for text in _texts(turn, number)]
+    found = [is_right(turn.unit[0], text) for text in _texts(turn, number)]
     known = [score for score in found if score is not None]
     return sum(known) / len(known) if known and len(known) == len(found) else None

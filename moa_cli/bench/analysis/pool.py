@@ -21,6 +21,7 @@ from moa_cli.bench.analysis.similarity import (
     has_bleu,
     pairwise,
 )
+from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.report.values import Unit, ValuedRun
 from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.settings import RunSettings
@@ -186,8 +187,9 @@ def pool_of(runs: Sequence[ValuedRun]) -> Pool:
         for model, origin in origins.items()
     }
     by_bleu = has_bleu()
-    similarity = pairwise(texts, bleu if by_bleu else levenshtein)
-    items = len({item for item, _ in units})
+    groups = [origin_of(item) for item, _ in units]
+    similarity = pairwise(texts, bleu if by_bleu else levenshtein, groups)
+    items = len(set(groups))
     asked = max(valued.run.settings.asked for valued in runs)
     notes = []
     if not by_bleu:
@@ -228,7 +230,7 @@ def _common(values: Mapping[str, Mapping[Unit, float]]) -> list[Unit]:
 
 
 def _mean(values: Mapping[Unit, float], units: Iterable[Unit]) -> Mean:
-    return grouped_mean((values[unit], unit[0]) for unit in units)
+    return grouped_mean((values[unit], origin_of(unit[0])) for unit in units)
 
 
 def aggregators(runs: Sequence[ValuedRun]) -> tuple[AggregatorWorth, ...]:

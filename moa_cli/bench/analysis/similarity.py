@@ -55,20 +55,23 @@ def _sacrebleu() -> Any:
 
 
 def pairwise(
-    texts: Mapping[str, Sequence[str]], measure: Callable[[str, str], float]
+    texts: Mapping[str, Sequence[str]],
+    measure: Callable[[str, str], float],
+    items: Sequence[str] | None = None,
 ) -> dict[str, Mean]:
     """How alike each model's texts are to those of the others: both ways, averaged.
 
-    texts: by model, one for each item, all in the same order of items. A single model has no
-    others, and its mean is of no values.
+    texts: by model, one for each item, all in the same order of items. items: which item each text
+    belongs to, where there are several of one. A single model has no others, and its mean is of no
+    values.
     """
-    alike: dict[str, list[tuple[float, int]]] = {model: [] for model in texts}
+    alike: dict[str, list[tuple[float, Hashable]]] = {model: [] for model in texts}
     for pair in permutations(texts, 2):
         both = (texts[model] for model in pair)
-        for item, (text, reference) in enumerate(zip(*both, strict=True)):
+        for place, (text, reference) in enumerate(zip(*both, strict=True)):
             value = measure(text, reference)
             for model in pair:
-                alike[model].append((value, item))
+                alike[model].append((value, items[place] if items else place))
     return {model: grouped_mean(values) for model, values in alike.items()}
 
 

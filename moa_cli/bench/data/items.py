@@ -21,7 +21,8 @@ class Item:
     id: unique in its dataset, and stable. turns: the user's messages, one a turn.
     before: messages that precede the first turn. answer: the right one, as the dataset has it.
     fields: the row as upstream has it. parts: all parts of the first message, if there are others
-    than text. speaker: the name of who says it.
+    than text. speaker: the name of who says it. epoch: which asking of the item it is, from 1 (see
+    `data.epochs`).
     """
 
     id: str
@@ -32,6 +33,7 @@ class Item:
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
     parts: tuple[Part, ...] = field(default=(), repr=False)
     speaker: str = ""
+    epoch: int = 1
 
     def ask(self, conversation: Conversation, turn: int) -> Conversation:
         """The conversation with the message of that turn, from 0, as its open turn."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moa_cli.bench.data.epochs import for_all_epochs, own_id
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.judge.kinds import Question
 from moa_cli.bench.judge.registry import kind_of
@@ -46,7 +47,7 @@ class ExportChoice:
     """What is to be exported, as it was typed, None where nothing was.
 
     arm: see `named_arm`. base: the arm to compare with. judge: its model. name: what the arm is
-    to be called.
+    to be called. epoch: the one whose answers are exported; None is all of them.
     """
 
     run: RunReader
@@ -54,6 +55,13 @@ class ExportChoice:
     arm: str | None = None
     base: str | None = None
     name: str | None = None
+    epoch: int | None = None
+
+    @property
+    def items(self) -> list[Item]:
+        """What was asked, in the dataset's order."""
+        wanted = self.epoch
+        return [item for item in self.run.items if wanted in (None, item.epoch)]
 
     def named_arm(self, typed: str | None) -> str:
         """The arm that is meant: the one typed, else the mixture, else the only one.
@@ -86,7 +94,7 @@ class ExportChoice:
     def answers(self, arm: str) -> list[tuple[Item, Result]]:
         """The arm's answers, in the dataset's order."""
         found = self.run.answers.get(arm, {})
-        return [(item, found[item.id]) for item in self.run.items if item.id in found]
+        return [(item, found[item.id]) for item in self.items if item.id in found]
 
     def verdicts(self) -> JudgeReader:
         """Those of the judge that was typed, else of the only one.
@@ -111,12 +119,13 @@ class ExportFormat:
     """A format of `moa bench export`.
 
     write: what it makes of a choice. judged: whether it holds a judge's verdicts. compares:
-    whether it holds a second arm.
+    whether it holds a second arm. epochs: whether it holds several answers to an item.
     """
 
     write: Callable[[ExportChoice], Exported]
     judged: bool = False
     compares: bool = False
+    epochs: bool = False
 
 
 def _check_one_turn(run: RunReader, name: str) -> None:
@@ -148,11 +157,11 @@ def _predictions(choice: ExportChoice) -> Exported:
     _check_one_turn(run, "moa")
     base = _base(choice, arm)
     told = choice.verdicts() if choice.judge or run.judges else None
-    prompts = [{"id": item.id, "prompt": item.turns[0]} for item in run.items]
+    prompts = [{"id": own_id(item), "prompt": item.turns[0]} for item in choice.items]
     sides = (("moa", arm, choice.named(arm)), ("base", base, choice.name_of(base)))
     predictions = {
         side: [
-            {"id": item.id, "model": name, "prediction": result.replies[0]}
+            {"id": own_id(item), "model": name, "prediction": result.replies[0]}
             for item, result in choice.answers(side)
         ]
         for _, side, name in sides
@@ -164,7 +173,7 @@ def _predictions(choice: ExportChoice) -> Exported:
             role: {"arm": side, "model": name, "predictions": len(predictions[side])}
             for role, side, name in sides
         },
-        **_wins(run, arm, base, told),
+        **_wins(choice, arm, base, told),
     }
     files = {
         "prompts.jsonl": _json_lines(prompts),
@@ -194,7 +203,7 @@ def _base(choice: ExportChoice, arm: str) -> str:
     return aggregator if aggregator in others else (alone or others)[0]
 
 
-def _wins(run: RunReader, arm: str, base: str, told: JudgeReader | None) -> dict[str, Any]:
+def _wins(choice: ExportChoice, arm: str, base: str, told: JudgeReader | None) -> dict[str, Any]:
     """How often which of both won, of the items on which the judge's verdicts tell it.
 
     If the judge compared `arm` with `base`, its preference decides; else the higher score.
@@ -206,7 +215,7 @@ def _wins(run: RunReader, arm: str, base: str, told: JudgeReader | None) -> dict
         scores.setdefault((verdict.arm, verdict.item), []).append(verdict)
     direct = told.settings.against == base
     margins = []
-    for item in run.items:
+    for item in choice.items:
         mine = _score(scores.get((arm, item.id), ()))
         theirs = kind_of(told).even if direct else _score(scores.get((base, item.id), ()))
         if mine is not None and theirs is not None:
@@ -244,7 +253,7 @@ def _alpaca(choice: ExportChoice) -> Exported:
         for item, result in choice.answers(arm)
     ]
     files = {"model_outputs.json": _json_bytes(json.dumps(rows, indent=2))}
-    return Exported(files, len(run.items), len(run.items) - len(rows))
+    return Exported(files, len(choice.items), len(choice.items) - len(rows))
 
 
 def _mt(choice: ExportChoice) -> Exported:
@@ -283,7 +292,7 @@ def _answers(
     _only(run, dataset)
     rows = [row(item, result) for item, result in choice.answers(arm)]
     files = {f"{_slug(choice.named(arm))}.jsonl": _json_lines(rows)}
-    return Exported(files, len(run.items), len(run.items) - len(rows))
+    return Exported(files, len(choice.items), len(choice.items) - len(rows))
 
 
 def _mt_judgments(choice: ExportChoice) -> Exported:
@@ -313,7 +322,7 @@ def _mt_judgments(choice: ExportChoice) -> Exported:
                     "tstamp": record.when if record else 0.0,
                 }
             )
-    asked = sum(map(prompts.turns, run.items))
+    asked = sum(map(prompts.turns, choice.items))
     files = {f"{_slug(model)}_single.jsonl": _json_lines(rows)}
     return Exported(files, asked, asked - len(rows))
 
@@ -327,7 +336,7 @@ def _arena_answers(choice: ExportChoice) -> Exported:
         record = run.calls.find(reply.key) if reply else None
         style = arena.style_of(result.replies[0])
         return {
-            "uid": item.id,
+            "uid": own_id(item),
             "ans_id": hashlib.sha256(said).hexdigest()[:22],
             "model": name,
             "messages": [
@@ -357,7 +366,10 @@ def _arena_judgments(choice: ExportChoice) -> Exported:
         for item, result in (
             run.answers[settings.against].items()
             if settings.against
-            else ((key[1], value) for key, value in told.texts.items() if key[0] == REFERENCE)
+            else for_all_epochs(
+                {item: value for (arm, item), value in told.texts.items() if arm == REFERENCE},
+                run.settings.epochs,
+            ).items()
         )
     }
     prompts = kind_of(told).prompts(run, texts)
@@ -382,7 +394,7 @@ def _arena_judgments(choice: ExportChoice) -> Exported:
         if len(games) == arena.GAMES:
             rows.append(
                 {
-                    "uid": item.id,
+                    "uid": own_id(item),
                     "category": item.fields.get("category"),
                     "judge": settings.model,
                     "model": choice.named(arm),
@@ -393,7 +405,7 @@ def _arena_judgments(choice: ExportChoice) -> Exported:
                 }
             )
     files = {f"{_slug(choice.named(arm))}.jsonl": _json_lines(rows)}
-    return Exported(files, len(run.items), len(run.items) - len(rows))
+    return Exported(files, len(choice.items), len(choice.items) - len(rows))
 
 
 def _flask_reviews(choice: ExportChoice) -> Exported:
@@ -420,7 +432,7 @@ def _flask_reviews(choice: ExportChoice) -> Exported:
             }
         )
     name = f"{_slug(choice.named(arm))}_review.jsonl"
-    return Exported({name: _json_lines(rows)}, len(run.items), len(run.items) - len(rows))
+    return Exported({name: _json_lines(rows)}, len(choice.items), len(choice.items) - len(rows))
 
 
 def _jsonl(choice: ExportChoice) -> Exported:
@@ -428,11 +440,18 @@ def _jsonl(choice: ExportChoice) -> Exported:
     arms = run.settings.arms if choice.arm is None else (choice.named_arm(choice.arm),)
     answers = [(arm, item, result) for arm in arms for item, result in choice.answers(arm)]
     rows = [
-        {"id": item.id, "arm": arm, "turn": turn, "prompt": prompt, "reply": reply}
+        {
+            "id": own_id(item),
+            **({"epoch": item.epoch} if run.settings.epochs > 1 else {}),
+            "arm": arm,
+            "turn": turn,
+            "prompt": prompt,
+            "reply": reply,
+        }
         for arm, item, result in answers
         for turn, (prompt, reply) in enumerate(zip(item.turns, result.replies, strict=False), 1)
     ]
-    asked = len(arms) * len(run.items)
+    asked = len(arms) * len(choice.items)
     files = {f"{_slug(run.settings.dataset.name)}-replies.jsonl": _json_lines(rows)}
     return Exported(files, asked, asked - len(answers))
 
@@ -458,5 +477,5 @@ FORMATS: Mapping[str, ExportFormat] = {
     "arena": ExportFormat(_arena_answers),
     "arena-judgments": ExportFormat(_arena_judgments, judged=True),
     "moa": ExportFormat(_predictions, judged=True, compares=True),
-    "jsonl": ExportFormat(_jsonl),
+    "jsonl": ExportFormat(_jsonl, epochs=True),
 }

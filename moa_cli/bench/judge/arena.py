@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.data.items import Item, text_in
 from moa_cli.bench.data.released import ARENA_ANSWERS
 from moa_cli.bench.judge.kinds import Asked, JudgedArm, JudgeKind, JudgeTask, Question
@@ -14,7 +15,7 @@ from moa_cli.bench.run.folder import RunReader
 from moa_cli.bench.run.journal import CallRecord, Judgement
 from moa_cli.bench.scoring import arena
 from moa_cli.bench.scoring.judging import JudgeCall
-from moa_cli.bench.scoring.means import Figures, Metric, mean_of
+from moa_cli.bench.scoring.means import Figures, Metric
 
 SCORE: Final = "score"
 STYLE_SCORE: Final = "score, style control"
@@ -67,13 +68,12 @@ def _prompts(run: RunReader, reference: Mapping[str, str]) -> ArenaTask:
 def _figures(judged: JudgedArm) -> Figures:
     told = arena.score(
         [
-            arena.Battle(verdict.item, int(verdict.value))
+            arena.Battle(verdict.item, int(verdict.value), origin_of(verdict.item))
             for verdict in judged.verdicts
             if verdict.value is not None
         ],
         seed=judged.arm,
     )
-    lengths = mean_of(len(result.replies[0]) for result in judged.answered)
     metrics = [Metric(SCORE, told.score, arena.GAMES * judged.asked, "%")]
     notes = []
     if told.interval is not None:
@@ -88,7 +88,7 @@ def _figures(judged: JudgedArm) -> Figures:
             metrics.append(Metric(STYLE_SCORE, controlled, arena.GAMES * judged.asked, "%"))
     metrics += [
         Metric("both orders agree", told.agreement, judged.asked, "%"),
-        Metric("length", lengths, judged.asked, "characters"),
+        Metric("length", judged.length(), judged.asked, "characters"),
     ]
     return Figures(tuple(metrics), {}, tuple(notes))
 
@@ -113,7 +113,7 @@ def _styled(judged: JudgedArm) -> tuple[arena.StyledBattle, ...]:
     return tuple(
         arena.StyledBattle(
             verdict.arm,
-            arena.Battle(verdict.item, int(verdict.value)),
+            arena.Battle(verdict.item, int(verdict.value), origin_of(verdict.item)),
             baseline[verdict.item],
             styles[verdict.arm, verdict.item],
         )

@@ -12,10 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from moa_cli.bench.data.epochs import first_epoch, for_all_epochs
 from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.json_lines import Lines, to_line
 from moa_cli.bench.data.released import Released, ReleasedDigest, read_released
 from moa_cli.bench.judge.kinds import Asked, JudgeKind, JudgeTask, Question
+from moa_cli.bench.judge.pairwise import BOTH_ORDERS, PAIRWISE
 from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.folder import (
     JUDGE_FILE,
@@ -51,6 +53,14 @@ class JudgeFolder(StateFolder[JudgeSettings]):
         self.texts = latest(path / OUTPUTS, Result)
         self.judgements = latest(path / JUDGEMENTS, Judgement)
         self.lines = Lines(path / JUDGEMENTS)
+
+    def check(self, settings: JudgeSettings) -> None:
+        """See `StateFolder`. A judge that was asked in one order may be asked in the other, too:
+        its verdicts are the first half."""
+        kinds = self.settings and self.settings.kind, settings.kind
+        if self.settings is not None and kinds == (PAIRWISE.name, BOTH_ORDERS.name):
+            self.settings = replace(self.settings, kind=settings.kind)
+        super().check(settings)
 
     def close(self) -> None:
         super().close()
@@ -94,6 +104,7 @@ def texts_of(
     texts: list[Result] = []
     source = None
     compared: Mapping[str, tuple[str, ...]] = {}
+    items, epochs = first_epoch(run.items), run.settings.epochs
     if against is not None:
         if against not in replies:
             hint = f"there are {', '.join(replies)}"
@@ -107,18 +118,18 @@ def texts_of(
                 f"there are no reference outputs ({kind.references[0]})",
                 hint=f"`moa bench fetch {dataset}` gets them; --reference names another file",
             )
-        released = read_released(file, kind.answers, run.items)
-        source, compared = released.digest, released.replies
-        texts += _results(released, REFERENCE, run.items)
+        released = read_released(file, kind.answers, items)
+        source, compared = released.digest, for_all_epochs(released.replies, epochs)
+        texts += _results(released, REFERENCE, items)
     known = {anchor.name: anchor for anchor in folder.settings.anchors} if folder.settings else {}
     texts += [result for result in folder.texts.values() if result.arm.startswith(ANCHOR)]
     for path in anchors:
-        released = read_released(path, kind.answers, run.items)
+        released = read_released(path, kind.answers, items)
         name = released.digest.name
         if known.setdefault(name, released.digest).sha256 != released.digest.sha256:
             raise BenchError(f"{path}: other answers of {name} were judged before")
         if not any(result.arm == ANCHOR + name for result in texts):
-            texts += _results(released, ANCHOR + name, run.items)
+            texts += _results(released, ANCHOR + name, items)
     for result in texts:
         if result.arm.startswith(ANCHOR):
             replies.setdefault(result.arm, {})[result.item] = result.replies

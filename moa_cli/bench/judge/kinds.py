@@ -1,6 +1,5 @@
-"""The kinds of judges: by pairs (AlpacaEval 2, Dubois et al. 2024, arXiv:2404.04475), by ratings
-(MT-Bench, Zheng et al. 2023, arXiv:2306.05685), by skills (FLASK, Ye et al. 2023,
-arXiv:2307.10928).
+"""What a kind of judge is, and two of them: by ratings (MT-Bench, Zheng et al. 2023,
+arXiv:2306.05685), and by skills (FLASK, Ye et al. 2023, arXiv:2307.10928).
 
 To add a kind: a `JudgeTask`, a `JudgeKind`, and its entry in `registry.KINDS`. Nothing else knows
 kinds apart.
@@ -8,26 +7,23 @@ kinds apart.
 
 from __future__ import annotations
 
-import csv
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from moa_cli.bench.data.items import Item, rows_of_json, rows_of_lines, text_in
-from moa_cli.bench.data.released import FASTCHAT, FLASK, MODEL_OUTPUTS, AnswerFormat
+from moa_cli.bench.data.epochs import first_epoch, for_all_epochs, origin_of, own_id
+from moa_cli.bench.data.items import Item, rows_of_json, rows_of_lines
+from moa_cli.bench.data.released import FASTCHAT, FLASK, AnswerFormat
 from moa_cli.bench.run.folder import JudgeReader, RunReader
-from moa_cli.bench.run.journal import REFERENCE, CallRecord, Judgement, Result
-from moa_cli.bench.scoring import alpaca, flask, mt_bench
-from moa_cli.bench.scoring import length_controlled as lc
+from moa_cli.bench.run.journal import ANCHOR, REFERENCE, CallRecord, Judgement, Result
+from moa_cli.bench.scoring import flask, mt_bench
 from moa_cli.bench.scoring.judging import JudgeCall
-from moa_cli.bench.scoring.means import Figures, Metric, grouped_mean, mean_of
+from moa_cli.bench.scoring.means import Figures, Mean, Metric, grouped_mean, mean_of
 from moa_cli.bench.scoring.rating_logprobs import expected_rating
-from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.text_files import line_feeds
+from moa_cli.core.errors import BenchError
 
 # How preferences are asked for: with OpenAI's fields for log-probabilities, with Together's, or
 # as a text.
@@ -98,7 +94,9 @@ class JudgedArm:
 
     @property
     def asked(self) -> int:
-        return self.run.settings.asked
+        """How many answers should be judged; released ones are there once, whatever the epochs."""
+        settings = self.run.settings
+        return settings.asked if self.arm.startswith(ANCHOR) else settings.askings
 
     @cached_property
     def verdicts(self) -> list[Judgement]:
@@ -111,12 +109,21 @@ class JudgedArm:
         if against is not None:
             return self.run.answers.get(against, {})
         texts = self.judge.texts
-        return {item: result for (arm, item), result in texts.items() if arm == REFERENCE}
+        known = {item: result for (arm, item), result in texts.items() if arm == REFERENCE}
+        return for_all_epochs(known, self.run.settings.epochs)
+
+    def length(self) -> Mean:
+        """Of its first replies, in characters."""
+        return grouped_mean(
+            (len(result.replies[0]), origin_of(result.item)) for result in self.answered
+        )
 
     def categories(self) -> dict[str, int]:
         """The categories of the run's items (of the answered ones, where the items cannot be
         had), and how many items each has."""
         items = self.run.known_items
+        if items is not None and self.arm.startswith(ANCHOR):
+            items = first_epoch(items)
         named = [item.category for item in (self.answered if items is None else items)]
         return {name: named.count(name) for name in dict.fromkeys(named) if name is not None}
 
@@ -161,138 +168,6 @@ def prompt_file(run: RunReader, name: str) -> Path:
     return found
 
 
-# The reference's answers to AlpacaEval: as released with the dataset, or a part of them.
-REFERENCES = (
-    "alpaca_eval/model_outputs.json",
-    "alpaca_eval/gpt4_1106_preview.json",
-    "alpaca_eval/slice50/model_outputs/gpt4_1106_preview.json",
-)
-OWN_FIT = "LC win rate (own fit)"
-DIFFICULTY = ("alpaca_eval/df_gamed.csv", "alpaca_eval/reconstructed/df_gamed.csv")
-# What the difficulties of AlpacaEval's instructions were fitted against.
-_LC_BASELINE = "gpt4_1106_preview"
-
-
-@dataclass(frozen=True)
-class PairwiseTask(JudgeTask):
-    """See `JudgeTask`. reference: what outputs are compared with, by item."""
-
-    template: str
-    reference: Mapping[str, str]
-
-    def turns(self, item: Item) -> int:
-        """See `JudgeTask`; nothing is compared with what is not there."""
-        return int(item.id in self.reference)
-
-    def _comparison(self, question: Question) -> alpaca.OutputPair:
-        item = question.item
-        return alpaca.OutputPair(item.turns[0], self.reference[item.id], question.replies[0])
-
-    def settled(self, question: Question) -> Judgement | None:
-        """See `JudgeTask`; equal outputs are a draw."""
-        pair = self._comparison(question)
-        if not pair.draw:
-            return None
-        return Judgement(*question.name, value=alpaca.DRAW, switched=pair.switched)
-
-    def call(self, question: Question, asked: Asked) -> JudgeCall:
-        pair = self._comparison(question)
-        call = alpaca.judge_call(self.template, pair, logprobs=asked != "text")
-        return replace(call, extra={"logprobs": 5}) if asked == "count" else call
-
-    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
-        switched = self._comparison(question).switched
-        if asked == "text":
-            value = alpaca.preference_from_text(record.text, switched=switched)
-        else:
-            told = [{"token": token, "logprob": log} for token, log in record.logprobs or ()]
-            value = alpaca.preference_from_logprobs(told, switched=switched)
-        return Judgement(
-            *question.name,
-            value=value,
-            switched=switched,
-            discrete=asked == "text",
-            text=record.text,
-            key=record.key,
-        )
-
-
-def _pairwise_prompts(run: RunReader, reference: Mapping[str, str]) -> PairwiseTask:
-    template = prompt_file(run, "alpaca_eval/judge_prompt_alpaca_eval_clf.txt")
-    return PairwiseTask((template,), line_feeds(text_in(template)), reference)
-
-
-def _pairwise_figures(judged: JudgedArm) -> Figures:
-    of_category = {result.item: result.category for result in judged.answered}
-    told = alpaca.win_rate(verdict.value for verdict in judged.verdicts)
-    controlled, notes = _length_controlled(judged)
-    lengths = mean_of(len(result.replies[0]) for result in judged.answered)
-    metrics = (
-        Metric("win rate", told.win_rate, judged.asked, "%"),
-        Metric("discrete win rate", told.discrete_win_rate, judged.asked, "%"),
-        *controlled,
-        Metric("length", lengths, judged.asked, "characters"),
-    )
-    values: dict[str | None, list[float | None]] = {name: [] for name in judged.categories()}
-    for verdict in judged.verdicts:
-        values.setdefault(of_category.get(verdict.item), []).append(verdict.value)
-    by_category = {
-        name: (Metric("win rate", alpaca.win_rate(values[name]).win_rate, asked, "%"),)
-        for name, asked in judged.categories().items()
-    }
-    return Figures(metrics, by_category, notes)
-
-
-def _length_controlled(judged: JudgedArm) -> tuple[list[Metric], tuple[str, ...]]:
-    """The length-controlled win rate, or why it is withheld."""
-    run, reference = judged.run, judged.judge.settings.reference
-    if run.dataset is None or run.dataset.name != "alpaca":
-        return [], ()
-    withheld = "the length-controlled win rate is withheld: "
-    if reference is None or reference.name != _LC_BASELINE:
-        return [], (f"{withheld}difficulties are known against {_LC_BASELINE} only",)
-    file = run.data_file(*DIFFICULTY)
-    if file is None:
-        return [], (f"{withheld}there is no {DIFFICULTY[0]} (see `moa bench fetch alpaca`)",)
-    replies = {result.item: result.replies[0] for result in judged.answered}
-    rows = [
-        lc.JudgedPair(
-            int(verdict.item),
-            verdict.value,
-            len(judged.reference[verdict.item].replies[0]),
-            len(replies[verdict.item]),
-        )
-        for verdict in judged.verdicts
-        if verdict.value is not None
-        and verdict.item in replies
-        and verdict.item in judged.reference
-    ]
-    if not rows:
-        return [], ()
-    try:
-        table = csv.DictReader(io.StringIO(text_in(file), newline=""))
-        found = lc.length_controlled(rows, lc.baseline(table))
-    except (BenchError, UsageError) as error:
-        return [], (withheld + error.message,)
-    return [Metric(OWN_FIT, found.win_rate, judged.asked, "%")], ()
-
-
-PAIRWISE = JudgeKind(
-    name="pairwise",
-    how="pairs, by log-probabilities",
-    unit="win rate, %",
-    original="gpt-4-1106-preview",
-    answers=MODEL_OUTPUTS,
-    compares=True,
-    logprobs=True,
-    references=REFERENCES,
-    even=alpaca.DRAW,
-    prompts=_pairwise_prompts,
-    worth=lambda verdict: alpaca.win_rate([verdict.value]).win_rate.value,
-    figures=_pairwise_figures,
-)
-
-
 @dataclass(frozen=True)
 class RatingTask(JudgeTask):
     """See `JudgeTask`. references: the reference answers, by item."""
@@ -311,7 +186,7 @@ class RatingTask(JudgeTask):
             item.turns,
             question.replies,
             question.turn + 1,
-            self.references.get(item.id, ()),
+            self.references.get(own_id(item), ()),
         )
 
     def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
@@ -348,7 +223,9 @@ def _rating_prompts(run: RunReader, reference: Mapping[str, str]) -> RatingTask:
 def _rating_figures(judged: JudgedArm) -> Figures:
     category = {result.item: result.category or "" for result in judged.answered}
     told = mt_bench.scores(
-        mt_bench.Rating(verdict.item, category[verdict.item], verdict.turn + 1, verdict.value)
+        mt_bench.Rating(
+            origin_of(verdict.item), category[verdict.item], verdict.turn + 1, verdict.value
+        )
         for verdict in judged.verdicts
         if verdict.item in category
     )
@@ -409,14 +286,17 @@ def _skill_prompts(run: RunReader, reference: Mapping[str, str]) -> SkillTask:
 def _skill_figures(judged: JudgedArm) -> Figures:
     """By skill; `mean` is over all scores, those of a review taken as one observation."""
     mean = grouped_mean(
-        (score, verdict.item)
+        (score, origin_of(verdict.item))
         for verdict in judged.verdicts
         for skill, score in verdict.skills.items()
         if flask.short_skill(skill) is not None
     )
     lacking = _without_review(judged)
     metrics = [Metric("mean", mean, mean.n + sum(map(len, lacking)), "of 5")]
-    told = flask.skill_scores(verdict.skills for verdict in judged.verdicts)
+    told = flask.skill_scores(
+        [verdict.skills for verdict in judged.verdicts],
+        [origin_of(verdict.item) for verdict in judged.verdicts],
+    )
     for skill, found in told.items():
         missing = sum(skill in skills for skills in lacking)
         metrics.append(Metric(skill, found, found.n + missing, "of 5"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader
 from moa_cli.bench.run.settings import JudgeSettings
@@ -116,9 +117,9 @@ class Panel:
         return [
             PanelArm(
                 arm,
-                grouped_mean((self._average(name), name[1]) for name in names),
+                grouped_mean((self._average(name), origin_of(name[1])) for name in names),
                 {
-                    judge: grouped_mean((values[name], name[1]) for name in names)
+                    judge: grouped_mean((values[name], origin_of(name[1])) for name in names)
                     for judge, values in self.values.items()
                 },
             )
@@ -148,7 +149,7 @@ class Panel:
                 for name, value in told.items()
                 if name[0] == first and (second, name[1], name[2]) in told
             ]
-        return grouped_mean(values)
+        return grouped_mean((share, origin_of(item)) for share, item in values)
 
 
 def interval_of(agreement: Agreement[VerdictName]) -> ConfidenceInterval | None:

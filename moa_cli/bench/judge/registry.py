@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from moa_cli.bench.judge.arena import ARENA
-from moa_cli.bench.judge.kinds import PAIRWISE, RATING, SKILLS, JudgeKind
+from moa_cli.bench.judge.kinds import RATING, SKILLS, JudgeKind
+from moa_cli.bench.judge.pairwise import BOTH_ORDERS, PAIRWISE
 from moa_cli.bench.judge.rubric import RUBRIC
 from moa_cli.bench.run.folder import JUDGE_FILE, JudgeReader
 from moa_cli.core.errors import BenchError
 
 KINDS: Mapping[str, JudgeKind] = {
-    kind.name: kind for kind in (PAIRWISE, RATING, SKILLS, ARENA, RUBRIC)
+    kind.name: kind for kind in (PAIRWISE, BOTH_ORDERS, RATING, SKILLS, ARENA, RUBRIC)
 }
 # The kind for a user's own prompts.
 OWN = PAIRWISE

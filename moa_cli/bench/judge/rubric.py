@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.data.released import MODEL_OUTPUTS
 from moa_cli.bench.judge.kinds import (
@@ -83,7 +84,7 @@ def _figures(judged: JudgedArm) -> Figures:
 
     def average(wanted: str | None, asked: int) -> Metric:
         mean = grouped_mean(
-            (verdict.value, verdict.item)
+            (verdict.value, origin_of(verdict.item))
             for verdict in judged.verdicts
             if verdict.value is not None and wanted in (None, category.get(verdict.item))
         )

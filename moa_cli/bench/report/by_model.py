@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.run.folder import RunReader
 from moa_cli.bench.scoring.means import Mean, share_of
 
@@ -17,7 +18,7 @@ def accuracy_by_model(run: RunReader, arm: str) -> dict[tuple[str, int], Mean]:
     if grade is None:
         return {}
     keyed = {item.id: item for item in run.items if item.answer is not None}
-    told: dict[tuple[str, int], list[float]] = {}
+    told: dict[tuple[str, int], list[tuple[float, str]]] = {}
     for item, result in run.answers.get(arm, {}).items():
         known = keyed.get(item)
         if known is None or known.answer is None or not result.turns:
@@ -28,5 +29,6 @@ def accuracy_by_model(run: RunReader, arm: str) -> dict[tuple[str, int], Mean]:
                 right = grade(proposal.text, known.answer, known.fields).score
                 by_model.setdefault(proposal.model, []).append(right)
             for model, scores in by_model.items():
-                told.setdefault((model, number), []).append(sum(scores) / len(scores))
+                share = sum(scores) / len(scores)
+                told.setdefault((model, number), []).append((share, origin_of(item)))
     return {place: share_of(scores).in_percent() for place, scores in told.items()}

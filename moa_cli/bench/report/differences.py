@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from moa_cli.bench.report.values import AnswerValues, Unit, ValuedRun
+from moa_cli.bench.report.values import AnswerValues, Unit, ValuedRun, over_epochs
 from moa_cli.bench.run.arms import SINGLE
 from moa_cli.bench.run.journal import ANCHOR, Result
 from moa_cli.bench.scoring.means import Mean, grouped_mean
@@ -32,7 +32,8 @@ _CLEAR = 1.96
 
 @dataclass(frozen=True)
 class ArmWorth:
-    """What an arm's answers are worth. name: of the arm in its report. values: by item and turn.
+    """What an arm's answers are worth. name: of the arm in its report. values: by item and turn,
+    over all epochs: askings of one item are one observation.
 
     cost: USD an item; None where it is unknown, or nothing was paid.
     """
@@ -140,7 +141,12 @@ def differences_in(valued: ValuedRun) -> Differences | None:
     return differences_of(
         values.unit,
         [
-            ArmWorth(arm, arm, known, _cost(run.answers.get(arm, {}).values()))
+            ArmWorth(
+                arm,
+                arm,
+                over_epochs(known, run.settings.epochs),
+                _cost(run.answers.get(arm, {}).values()),
+            )
             for arm, known in values.by_arm.items()
         ],
     )

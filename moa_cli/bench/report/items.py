@@ -9,6 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Literal
 
+from moa_cli.bench.data.epochs import epoch_of, origin_of
 from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.report.values import ValuedRun
 from moa_cli.bench.run.folder import JudgeReader
@@ -91,11 +92,16 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
     """
     run = valued.run
     asked = {item.id: item for item in run.known_items or ()}
-    places = {item: place for place, item in enumerate(asked)}
+    # The epochs of an item stand together.
+    places = {item: place for place, item in enumerate(dict.fromkeys(map(origin_of, asked)))}
     wanted = [result for result in run.results if not arms or result.arm in arms]
     order = {arm: place for place, arm in enumerate(run.settings.arms)}
     wanted.sort(
-        key=lambda result: (places.get(result.item, len(places)), order.get(result.arm, len(order)))
+        key=lambda result: (
+            places.get(origin_of(result.item), len(places)),
+            epoch_of(result.item),
+            order.get(result.arm, len(order)),
+        )
     )
     grade = run.grader
     # Where the right answers are known, they are the verdict.

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from moa_cli.bench.judge.kinds import DIFFICULTY, OWN_FIT
+from moa_cli.bench.data.epochs import epoch_of, origin_of
+from moa_cli.bench.judge.pairwise import DIFFICULTY, OWN_FIT, preferences_of
+from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.report.scores import ArmScores, Scores
 from moa_cli.bench.run.folder import RunReader, read_run
 from moa_cli.bench.run.journal import REFERENCE
@@ -39,12 +42,23 @@ def with_official(scores: Scores, data: Path | None) -> Scores:
     if scores.judge is None or not names:
         return scores
     run = read_run(scores.path, data)
-    rows = {name: _rows(run, scores.judge.model, name) for name in names}
+    # It knows one annotation of an instruction: the epochs are fitted one by one.
+    keys = {
+        f"{number} {epoch}": (name, epoch)
+        for number, name in enumerate(names)
+        for epoch in range(1, scores.epochs + 1)
+    }
+    rows = {key: _rows(run, scores.judge.model, *asking) for key, asking in keys.items()}
+    rows = {key: known for key, known in rows.items() if known}
     told = _fitted({"gamed": str(run.data_file(*DIFFICULTY)), "arms": rows})
-    found: Mapping[str, float] = told["arms"]
+    by_name: dict[str, list[float]] = {}
+    for key, value in told["arms"].items():
+        by_name.setdefault(keys[key][0], []).append(value)
+    found = {name: fmean(values) for name, values in by_name.items()}
     note = (
         f"{OFFICIAL}: the value is that of alpaca_eval {told['version']}, the standard error that"
         " of our own fit"
+        + (", and the value is the mean of the epochs'" if scores.epochs > 1 else "")
     )
     return replace(
         scores,
@@ -54,29 +68,36 @@ def with_official(scores: Scores, data: Path | None) -> Scores:
     )
 
 
-def _rows(run: RunReader, judge: str, name: str) -> list[dict[str, Any]]:
+def _rows(run: RunReader, judge: str, name: str, epoch: int) -> list[dict[str, Any]]:
     """For an arm what alpaca_eval calls annotations: `output_2` is judged."""
     reader = run.judge(judge)
-    reference = reader.settings.against or REFERENCE
+    against = reader.settings.against
+
+    def reference(item: str) -> tuple[str, str]:
+        # Released answers are there once, whatever the epochs.
+        return (REFERENCE, origin_of(item)) if against is None else (against, item)
+
     texts = {
         result.name: result.replies[0]
         for result in (*run.results, *reader.texts.values())
         if result.replies
     }
+    verdicts = [verdict for verdict in reader.judgements if verdict.arm == name]
+    preferences = preferences_of(verdicts, kind_of(reader).games)
     return [
         {
-            "index": int(verdict.item),
-            "preference": verdict.value,
+            "index": int(origin_of(item)),
+            "preference": preference,
             "generator_1": "reference",
             "generator_2": name,
-            "output_1": texts[reference, verdict.item],
-            "output_2": texts[name, verdict.item],
+            "output_1": texts[reference(item)],
+            "output_2": texts[name, item],
         }
-        for verdict in reader.judgements
-        if verdict.arm == name
-        and verdict.value is not None
-        and (name, verdict.item) in texts
-        and (reference, verdict.item) in texts
+        for item, preference in preferences.items()
+        if preference is not None
+        and epoch_of(item) == epoch
+        and (name, item) in texts
+        and reference(item) in texts
     ]
 
 

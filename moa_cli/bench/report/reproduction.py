@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from moa_cli.bench.judge.kinds import OWN_FIT
+from moa_cli.bench.judge.pairwise import OWN_FIT
 from moa_cli.bench.report.by_model import accuracy_by_model
 from moa_cli.bench.report.published import ABLATIONS, PUBLISHED, PublishedTable
 from moa_cli.bench.report.scores import Scores

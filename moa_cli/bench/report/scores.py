@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moa_cli.bench.data.epochs import epoch_of, origin_of
 from moa_cli.bench.judge.kinds import JudgedArm
+from moa_cli.bench.judge.position import ordered_pairs, orders_note
 from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.report.budget import tflops_of
 from moa_cli.bench.report.differences import position_note, with_reference
@@ -16,7 +18,8 @@ from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 from moa_cli.bench.run.journal import ANCHOR, Result, path_seconds, shortened_lines, sum_seconds
 from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.answers import Grader, Verdict
-from moa_cli.bench.scoring.means import Figures, Mean, Metric, mean_of, proportion_of, share_of
+from moa_cli.bench.scoring.means import Figures, Mean, Metric, grouped_mean, share_of
+from moa_cli.bench.scoring.statistics import EpochFigures, epoch_figures
 from moa_cli.core.conversation import Usage
 
 NO_MEAN = Mean(None, None, 0)
@@ -110,7 +113,7 @@ class Scores:
 
     asked: items of the run. whole: items of the full dataset. anchors: released outputs, judged
     by the same judge. notes: what has to be said beside the numbers. values: what each answer is
-    worth. origin: the SHA-256 of the dataset's file.
+    worth. origin: the SHA-256 of the dataset's file. epochs: how often each item was asked.
     """
 
     path: Path
@@ -123,6 +126,24 @@ class Scores:
     notes: tuple[str, ...]
     values: AnswerValues = field(default_factory=AnswerValues, repr=False)
     origin: str = ""
+    epochs: int = 1
+
+    @property
+    def askings(self) -> int:
+        """How many answers each arm was to give."""
+        return self.asked * self.epochs
+
+    def by_epoch(self) -> dict[str, EpochFigures]:
+        """What the answers of each arm are worth, epoch by epoch; empty where there is one."""
+        if self.epochs == 1:
+            return {}
+        return {
+            arm: epoch_figures(
+                (origin_of(item), epoch_of(item), value) for (item, _), value in known.items()
+            )
+            for arm, known in self.values.by_arm.items()
+            if known and not arm.startswith(ANCHOR)
+        }
 
 
 def scores_of(path: Path, judge: str | None, data: Path | None = None) -> Scores:
@@ -152,6 +173,7 @@ def scores_of(path: Path, judge: str | None, data: Path | None = None) -> Scores
         notes=tuple(dict.fromkeys([*_notes(run, reader), *notes, *_partial((*arms, *anchors))])),
         values=with_reference(values_of(run, reader), reader.settings.against if reader else None),
         origin=run.settings.dataset.sha256,
+        epochs=run.settings.epochs,
     )
 
 
@@ -173,6 +195,10 @@ def _arm_scores(
     notes.extend(figures.notes)
     usage = sum((result.usage for result in results), Usage())
     own = [] if is_anchor else answered
+
+    def mean(measure: Callable[[Result], float]) -> Mean:
+        return grouped_mean((measure(result), origin_of(result.item)) for result in own)
+
     return ArmScores(
         arm=arm,
         metrics=figures.metrics,
@@ -180,12 +206,15 @@ def _arm_scores(
         answered=len(answered),
         failed=len(results) - len(answered),
         usage=usage,
-        cost_per_item=mean_of([] if usage.unpriced_calls else [item.usage.cost for item in own]),
-        seconds_path=mean_of(path_seconds(item, run.calls) for item in own),
-        seconds_sum=mean_of(sum_seconds(item, run.calls) for item in own),
+        cost_per_item=NO_MEAN if usage.unpriced_calls else mean(lambda told: told.usage.cost),
+        seconds_path=mean(lambda told: path_seconds(told, run.calls)),
+        seconds_sum=mean(lambda told: sum_seconds(told, run.calls)),
         saved=_saved(own),
-        tokens_per_item=mean_of(result.usage.total_tokens for result in own),
-        tflops_per_item=mean_of(tflops_of(own)),
+        tokens_per_item=mean(lambda told: told.usage.total_tokens),
+        tflops_per_item=grouped_mean(
+            (value, origin_of(result.item))
+            for result, value in zip(own, tflops_of(own), strict=False)
+        ),
     )
 
 
@@ -220,13 +249,16 @@ def _accuracies(run: RunReader, grade: Grader, answered: Sequence[Result]) -> Fi
     for number in range(depth):
         # For each item that has such a layer, which of its proposals are right.
         right = [
-            [verdict(answer.text, result.item).score for answer in layer]
+            (
+                [verdict(answer.text, result.item).score for answer in layer],
+                origin_of(result.item),
+            )
             for result in results
             for layer in result.turns[-1].proposals[number : number + 1]
             if layer
         ]
-        mean = mean_of(sum(layer) / len(layer) for layer in right).in_percent()
-        best = share_of(map(max, right)).in_percent()
+        mean = grouped_mean((sum(layer) / len(layer), item) for layer, item in right).in_percent()
+        best = share_of((max(layer), item) for layer, item in right).in_percent()
         layers.append(Metric(f"accuracy, layer {number + 1}, mean", mean, asked, "%"))
         layers.append(Metric(f"accuracy, layer {number + 1}, best of", best, asked, "%"))
     replies = {result.item: verdict(result.replies[-1], result.item) for result in results}
@@ -234,10 +266,14 @@ def _accuracies(run: RunReader, grade: Grader, answered: Sequence[Result]) -> Fi
     for name in dict.fromkeys(item.category for item in keyed.values()):
         if name is not None:
             members = [item.id for item in keyed.values() if item.category == name]
-            share = share_of(replies[item].score for item in members if item in replies)
+            share = share_of(
+                (replies[item].score, origin_of(item)) for item in members if item in replies
+            )
             by_category[name] = (Metric("accuracy", share.in_percent(), len(members), "%"),)
-    share = share_of(reply.score for reply in replies.values())
-    unread = proportion_of(reply.answer is None for reply in replies.values())
+    share = share_of((reply.score, origin_of(item)) for item, reply in replies.items())
+    unread = share_of(
+        (float(reply.answer is None), origin_of(item)) for item, reply in replies.items()
+    )
     metrics = [Metric("accuracy", share.in_percent(), asked, "%")]
     if unread.value:
         metrics.append(Metric("unanswered", unread.in_percent(), asked, "%"))
@@ -285,12 +321,14 @@ def _position(judge: JudgeReader) -> str | None:
     kind = kind_of(judge)
     if not kind.compares:
         return None
+    if kind.games > 1:
+        return orders_note(ordered_pairs(kind, judge.judgements))
     judged: dict[str, list[tuple[float, bool]]] = {}
     for verdict in judge.judgements:
         value = kind.worth(verdict) if verdict.error is None else None
         # Equal outputs are shown to nobody.
         if value is not None and verdict.key:
-            judged.setdefault(verdict.item, []).append((value, verdict.switched))
+            judged.setdefault(origin_of(verdict.item), []).append((value, verdict.switched))
     return position_note(judged)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from moa_cli.bench.judge.arena import SCORE, STYLE_SCORE
-from moa_cli.bench.judge.kinds import OWN_FIT
+from moa_cli.bench.judge.pairwise import OWN_FIT
 from moa_cli.bench.report.budget import pareto_front
 from moa_cli.bench.report.charts import bars, lines, radar, scatter
 from moa_cli.bench.report.differences import scale_of

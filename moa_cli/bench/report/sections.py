@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moa_cli.bench.judge.arena import SCORE
-from moa_cli.bench.judge.kinds import OWN_FIT
+from moa_cli.bench.judge.pairwise import OWN_FIT
 from moa_cli.bench.report.budget import pareto_front
 from moa_cli.bench.report.differences import ArmPair, ArmWorth, Differences, differences_of
 from moa_cli.bench.report.official import OFFICIAL
 from moa_cli.bench.report.published import PUBLISHED, PublishedTable
 from moa_cli.bench.report.scores import ArmScores, Saved, Scores
+from moa_cli.bench.report.values import over_epochs
 from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.money import usd
 from moa_cli.core.text import plural
@@ -28,6 +29,10 @@ _PAIRED = (
     "over the items that both answered; p: by swapping the two at each item, Holm: corrected for"
     " the number of pairs; shows: the difference that so many items find in 8 of 10 cases; cost ×:"
     " what the first costs, in times of the second"
+)
+_EPOCHS = (
+    "pooled: over all epochs, those of an item as one observation; between epochs: the standard"
+    " error that comes from the replies alone, the same items asked again"
 )
 _INCOMPARABLE = "not comparable with published"
 
@@ -124,7 +129,7 @@ def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> ReportSection:
         dataset=dataset,
         judged=judged,
         rows=rows,
-        tables=(*_tables(rows, judged), *difference_tables(differences)),
+        tables=(*_tables(rows, judged), *_epochs(rows), *difference_tables(differences)),
         notes=tuple(dict.fromkeys(notes)),
         published=tuple(table for table in PUBLISHED if table.dataset == dataset),
         differences=differences,
@@ -139,7 +144,8 @@ def _differences(rows: Sequence[ArmRow]) -> Iterator[Differences]:
         known = values.by_arm.get(row.arm.arm)
         if known:
             key = (row.scores.origin, values.unit, _judged(row.scores))
-            worth = ArmWorth(row.name, row.arm.arm, known, row.arm.cost_per_item.value)
+            cost = row.arm.cost_per_item.value
+            worth = ArmWorth(row.name, row.arm.arm, over_epochs(known, row.scores.epochs), cost)
             groups.setdefault(key, []).append(worth)
     for (_, unit, _), arms in groups.items():
         found = differences_of(unit, arms)
@@ -180,6 +186,39 @@ def _tables(rows: Sequence[ArmRow], judged: str) -> Iterator[TextTable]:
         yield _costs(own)
     if judged and (budget := _budget(own)) is not None:
         yield budget
+
+
+def _epochs(rows: Sequence[ArmRow]) -> Iterator[TextTable]:
+    """What the arms of runs that asked their items several times are worth, epoch by epoch; a table
+    for each unit."""
+    found = [
+        (row, figures, row.scores.values.unit)
+        for row in rows
+        if (figures := row.scores.by_epoch().get(row.arm.arm)) is not None
+    ]
+    for unit in dict.fromkeys(unit for _, _, unit in found):
+        told = [(row, figures) for row, figures, of in found if of == unit]
+        digits = digits_of("%" if unit.endswith("%") else "")
+        most = max(len(figures.by_epoch) for _, figures in told)
+
+        def number(value: float | None, digits: int = digits) -> str:
+            return "–" if value is None else f"{value:.{digits}f}"
+
+        lines = []
+        for row, figures in told:
+            means = [number(mean.value) for mean in figures.by_epoch]
+            means += [""] * (most - len(means))
+            pooled = _with_error(figures.pooled, number)
+            lines.append((*row.keys, *means, pooled, number(figures.between)))
+        keys = _key_heads([row for row, _ in told])
+        epochs = [f"epoch {epoch}" for epoch in range(1, most + 1)]
+        yield TextTable(
+            title=f"By epoch, {unit}",
+            heads=(*keys, *epochs, "pooled", "± between epochs"),
+            rows=tuple(lines),
+            keys=len(keys),
+            notes=(_EPOCHS,),
+        )
 
 
 def _categories(arm: ArmScores, name: str) -> list[Metric]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 
@@ -43,6 +44,17 @@ class ValuedRun:
     values: AnswerValues
     is_right: IsRight | None
     notes: tuple[str, ...]
+
+
+def over_epochs(values: Mapping[Unit, float], epochs: int) -> Mapping[Unit, float]:
+    """The mean value of each item's turn over the epochs in which it has one, by the item's id in
+    the dataset. epochs: how many the run has."""
+    if epochs == 1:
+        return values
+    told: dict[Unit, list[float]] = {}
+    for (item, turn), value in values.items():
+        told.setdefault((origin_of(item), turn), []).append(value)
+    return {unit: sum(found) / len(found) for unit, found in told.items()}
 
 
 def read_valued(path: Path, judge: str | None, data: Path | None = None) -> ValuedRun:

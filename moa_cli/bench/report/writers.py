@@ -28,7 +28,7 @@ from moa_cli.documents.markdown import escaped
 from moa_cli.documents.web_page import CLOSING, opening
 
 # What a report is made of, but does not tell.
-_UNTOLD = ("values", "origin")
+_UNTOLD = ("values", "origin", "epochs")
 _HEADS = "run,arm,metric,category,value,standard error,n,asked,judge,date"
 
 
@@ -66,6 +66,7 @@ def json_text(runs: Sequence[Scores], sections: Sequence[ReportSection], *, publ
                 "judge": _judge(run.judge) if run.judge else None,
                 "arms": list(map(_arm, run.arms)),
                 "anchors": list(map(_arm, run.anchors)),
+                **_epochs(run),
             }
             for name, run in zip(run_names(runs), runs, strict=True)
         ]
@@ -79,6 +80,14 @@ def json_text(runs: Sequence[Scores], sections: Sequence[ReportSection], *, publ
         figures = [known for section in sections for known in section.published]
         table["published"] = list(map(_published, figures))
     return dumps(table, indent=2) + "\n"
+
+
+def _epochs(run: Scores) -> dict[str, Any]:
+    """What a run that asked its items several times is worth, epoch by epoch."""
+    if run.epochs == 1:
+        return {}
+    by_arm = {arm: asdict(figures) for arm, figures in run.by_epoch().items()}
+    return {"epochs": {"asked": run.epochs, "unit": run.values.unit, "arms": by_arm}}
 
 
 def _judge(judge: JudgeSettings) -> dict[str, Any]:
@@ -140,7 +149,7 @@ def _csv_differences(section: ReportSection, row: ArmRow) -> Iterator[tuple[obje
             if pair.first.name == row.name:
                 title = f"difference to {pair.second.name} ({found.unit})"
                 mean = astuple(pair.found.difference)
-                yield run, row.arm.arm, title, "", *mean, scores.asked, *judge
+                yield run, row.arm.arm, title, "", *mean, scores.askings, *judge
 
 
 def _csv_rows(scores: Scores, arm: ArmScores) -> Iterator[tuple[object, ...]]:
@@ -153,7 +162,7 @@ def _csv_rows(scores: Scores, arm: ArmScores) -> Iterator[tuple[object, ...]]:
     for cost in arm.point_costs:
         if cost.value is not None:
             title = f"cost per {cost.point} (USD)"
-            yield title, "", cost.value, "", arm.cost_per_item.n, scores.asked, *judge
+            yield title, "", cost.value, "", arm.cost_per_item.n, scores.askings, *judge
     own = {
         "cost per item (USD)": arm.cost_per_item,
         "seconds per item, critical path": arm.seconds_path,
@@ -161,7 +170,7 @@ def _csv_rows(scores: Scores, arm: ArmScores) -> Iterator[tuple[object, ...]]:
     }
     for title, mean in own.items():
         if mean.n:
-            yield title, "", *astuple(mean), scores.asked, "", ""
+            yield title, "", *astuple(mean), scores.askings, "", ""
 
 
 def page(sections: Sequence[ReportSection], *, published: bool) -> Iterator[str]:

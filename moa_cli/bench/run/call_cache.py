@@ -27,7 +27,8 @@ class CallCache:
 
     An answer is known by its whole request and the address that it is sent to. Ids of items play
     no part, so that datasets share what they have in common. Items of a run that are asked the same
-    have answers of their own all the same, and so have samples.
+    have answers of their own all the same, and so have samples and epochs: of the same request,
+    each epoch finds the answer of that epoch.
 
     address: where a model is, by its name.
     """
@@ -35,14 +36,15 @@ class CallCache:
     folder: Path
     address: Callable[[str], str]
     items: Iterable[Item]
-    _ranks: dict[str, int] = field(default_factory=dict)
+    # By item: its epoch, and which of the items that are asked the same it is.
+    _ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         equal: Counter[str] = Counter()
         for item in self.items:
             if item.id not in self._ranks:
-                asked = repr((item.turns, item.before, item.parts, item.speaker))
-                self._ranks[item.id] = equal[asked]
+                asked = repr((item.epoch, item.turns, item.before, item.parts, item.speaker))
+                self._ranks[item.id] = item.epoch, equal[asked]
                 equal[asked] += 1
 
     def find(self, record: CallRecord, request: Request, sample: int) -> CallRecord | None:
@@ -74,6 +76,8 @@ class CallCache:
             out.write(to_line(record).encode() + b"\n")
 
     def _file(self, record: CallRecord, request: Request, sample: int) -> Path:
-        rank = self._ranks.get(record.item, 0)
-        key = call_key("", rank, self.address(record.model), request)
+        epoch, rank = self._ranks.get(record.item, (1, 0))
+        # The first epoch finds what runs without epochs have asked.
+        asking = f"epoch {epoch}" if epoch > 1 else ""
+        key = call_key(asking, rank, self.address(record.model), request)
         return self.folder / key[:2] / f"{occurrence_key(key, sample)}.json"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from moa_cli.bench.data.datasets import DATASETS, KnownDataset
+from moa_cli.bench.data.epochs import in_epochs
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.data.json_lines import Lines, read_records, to_line
 from moa_cli.bench.data.loading import data_file, dataset_of
@@ -122,7 +123,7 @@ class RunReader:
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
-        """What was asked, in the dataset's order.
+        """What was asked, in the dataset's order; epoch by epoch.
 
         Raises BenchError if the dataset's file is missing, damaged, or not what the run read,
         UsageError if it is not text.
@@ -130,8 +131,10 @@ class RunReader:
         settings = self.settings
         items = dataset_of(settings.dataset, settings.source, self.data).items
         if settings.sample is None:
-            return items[: settings.limit]
-        return replace(settings.sample, shuffle=False).of(items)
+            asked = items[: settings.limit]
+        else:
+            asked = replace(settings.sample, shuffle=False).of(items)
+        return in_epochs(asked, settings.epochs)
 
     @cached_property
     def missing(self) -> str:

@@ -1,5 +1,5 @@
-"""How a run may go on with other settings: it grows by items, arms and proposers, and a model that
-never answered is replaced or left out.
+"""How a run may go on with other settings: it grows by items, epochs, arms and proposers, and a
+model that never answered is replaced or left out.
 
 The calls of a run are known by their whole requests. So work that is done again over the journal
 sends only what is new, and a run that has grown is equal to one that was begun so.
@@ -17,10 +17,10 @@ from moa_cli.bench.run.arms import GIVEN, SINGLE
 from moa_cli.bench.run.journal import Result
 from moa_cli.bench.run.plan import RunPlan
 from moa_cli.bench.run.settings import RunSettings, differences
-from moa_cli.core.text import dumps
+from moa_cli.core.text import dumps, plural
 
-# The settings that say which items are asked.
-_WHICH_ITEMS = ("limit", "sample")
+# The settings that say which items are asked, and how often.
+_WHICH_ITEMS = ("epochs", "limit", "sample", "seed_step")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,10 @@ def _told(
 ) -> Iterator[str]:
     """What is new. good: the results that the run has."""
     there = old.asked
-    if there < len(plan.items):
-        yield f"the run grows from {there:,} to {len(plan.items):,} items"
+    if there < plan.count:
+        yield f"the run grows from {there:,} to {plan.count:,} items"
+    if old.epochs < plan.epochs:
+        yield f"the run grows from {plural(old.epochs, 'epoch')} to {plan.epochs:,}"
     if added := [arm for arm in new.arms if arm not in old.arms]:
         yield f"the run grows by {', '.join(added)}"
     if changed and good:

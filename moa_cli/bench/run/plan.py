@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from moa_cli.bench.data.datasets import ASKING_FOR_ANSWER, DATASETS
+from moa_cli.bench.data.epochs import for_all_epochs, in_epochs
 from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.loading import Dataset
 from moa_cli.bench.data.released import read_outputs
@@ -19,7 +21,13 @@ from moa_cli.bench.scoring.rules import GRADERS
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
-from moa_cli.profile import Profile, to_table, waiting_for_all
+from moa_cli.profile import Aggregator, Profile, Proposer, to_table, waiting_for_all
+
+# Added to seeds from one epoch to the next: more than the samples of a proposer, each of which has
+# a seed of its own.
+SEED_STEP = 1000
+
+_Model = TypeVar("_Model", Proposer, Aggregator)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Work:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """See `make_plan`. given: answers that are there already, by model name and item."""
+    """See `make_plan`. items: of all epochs. given: answers that are there already, by model name
+    and item."""
 
     profile: Profile
     dataset: Dataset
@@ -52,24 +61,38 @@ class RunPlan:
     answer_format: str | None = None
     grader: str | None = None
     sample: ItemSample | None = None
+    epochs: int = 1
+
+    @property
+    def count(self) -> int:
+        """How many items are asked, whatever the epochs."""
+        return len(self.items) // self.epochs
 
     @cached_property
-    def _by_category(self) -> dict[str | None, list[Arm]]:
+    def _known_arms(self) -> dict[tuple[str | None, int], list[Arm]]:
         return {}
 
-    def arms(self, category: str | None = None) -> list[Arm]:
-        """The arms as an item of that category meets them."""
+    @cached_property
+    def _is_seeded(self) -> bool:
+        """Whether a model is sent a seed: by the same one, it would answer the same each time."""
+        layers = (self.profile.layer(number) for number in range(1, self.profile.rounds + 1))
+        asked = [*self.profile.aggregators(), *(model for layer in layers for model in layer)]
+        return any(model.seed is not None for model in asked)
+
+    def arms(self, category: str | None = None, epoch: int = 1) -> list[Arm]:
+        """The arms as an item of that category meets them in that epoch."""
         parity = DATASETS[self.dataset.settings.name].parity if self.parity else None
-        asked = category if parity == "category" else None
-        if asked not in self._by_category:
-            profile = with_parity(self.profile, parity, asked) if parity else self.profile
-            self._by_category[asked] = make_arms(profile, self.kinds, self.best or "")
-        return self._by_category[asked]
+        met = category if parity == "category" else None, epoch if self._is_seeded else 1
+        if met not in self._known_arms:
+            profile = with_parity(self.profile, parity, met[0]) if parity else self.profile
+            profile = _reseeded(profile, (met[1] - 1) * SEED_STEP)
+            self._known_arms[met] = make_arms(profile, self.kinds, self.best or "")
+        return self._known_arms[met]
 
     def work(self) -> Iterator[Work]:
         for order, item in enumerate(self.items):
             item = _asking(item, self.answer_format)
-            for arm in self.arms(item.category):
+            for arm in self.arms(item.category, item.epoch):
                 yield Work(arm, item, order)
 
     def models(self) -> tuple[str, ...]:
@@ -92,7 +115,23 @@ class RunPlan:
             answer_format=self.answer_format,
             grader=self.grader,
             sample=self.sample,
+            epochs=self.epochs,
+            seed_step=SEED_STEP if self.epochs > 1 and self._is_seeded else None,
         )
+
+
+def _reseeded(profile: Profile, step: int) -> Profile:
+    """The profile with that added to each of its seeds."""
+    if not step:
+        return profile
+
+    def moved(model: _Model) -> _Model:
+        return model if model.seed is None else replace(model, seed=model.seed + step)
+
+    return replace(
+        profile.with_proposers(lambda proposers: [*map(moved, proposers)]),
+        aggregator=moved(profile.aggregator),
+    )
 
 
 def format_of(dataset: Dataset, grader: str | None) -> str | None:
@@ -142,6 +181,7 @@ def make_plan(
     answer_format: str | None = None,
     grader: str | None = None,
     sample: ItemSample | None = None,
+    epochs: int = 1,
 ) -> RunPlan:
     """The run that is asked for. It waits for all proposers, unless an option says otherwise.
 
@@ -149,7 +189,8 @@ def make_plan(
     those of the authors' scripts. limit: only the first so many items. given_files: the first
     layer's answers (see `read_outputs`). answer_format: added to each question with a right answer
     (see `format_of`). grader: compares replies with right answers, in place of the dataset's own
-    (see `grader_of`). sample: which items, in place of the first so many.
+    (see `grader_of`). sample: which items, in place of the first so many. epochs: how often each
+    item is asked.
 
     Raises UsageError if the options contradict each other, the profile or the dataset, BenchError
     if a file cannot be used.
@@ -170,12 +211,13 @@ def make_plan(
         outputs = read_outputs(given_files, items)
         profile = with_given(profile, list(outputs))
         named = [proposer.model for proposer in profile.layer(1)]
-        given = dict(zip(named, outputs.values(), strict=True))
+        told = (for_all_epochs(replies, epochs) for replies in outputs.values())
+        given = dict(zip(named, told, strict=True))
         _check_given(make_arms(profile, kinds, ""), given)
     return RunPlan(
         profile=profile,
         dataset=dataset,
-        items=items,
+        items=in_epochs(items, epochs),
         kinds=kinds,
         best=best_of(profile, best) if "self" in kinds else None,
         parity=parity,
@@ -185,4 +227,5 @@ def make_plan(
         answer_format=answer_format,
         grader=grader,
         sample=sample,
+        epochs=epochs,
     )

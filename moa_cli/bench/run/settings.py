@@ -28,7 +28,7 @@ FORMAT = 1
 # to the byte as those of the versions before.
 _ADDED = (
     *("answer_format", "grader", "provider_batch", "ratings", "reading", "reasoning_tokens"),
-    *("rubric", "sample", "shard"),
+    *("rubric", "sample", "seed_step", "shard"),
 )
 # What may differ from start to start of the same work.
 _FREE = (
@@ -83,7 +83,9 @@ class RunSettings(WorkSettings):
     first layer's answers. profile: the table of the profile and its name. prompt: the
     instruction that references follow. answer_format: what is added to each question with a right
     answer. grader: what compares replies with right answers, if it is not the dataset's own.
-    sample: which items are asked; None for all, or the first `limit`.
+    sample: which items are asked; None for all, or the first `limit`. epochs: how often each item
+    is asked; left out of the file where it is 1. seed_step: what is added to the seeds of the
+    profile from one epoch to the next; None where there are no seeds, or there is one epoch.
     """
 
     source: str | None = None
@@ -98,13 +100,25 @@ class RunSettings(WorkSettings):
     answer_format: str | None = None
     grader: str | None = None
     sample: ItemSample | None = None
+    epochs: int = 1
+    seed_step: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError("`epochs` is not a number from 1 on")
 
     @property
     def asked(self) -> int:
+        """How many items are asked, whatever the epochs."""
         if self.sample is not None:
             return self.sample.items
         whole = self.dataset.items
         return whole if self.limit is None else min(self.limit, whole)
+
+    @property
+    def askings(self) -> int:
+        """How many answers each arm gives: one to each item in each epoch."""
+        return self.asked * self.epochs
 
     @property
     def aggregator(self) -> Mapping[str, Any]:
@@ -185,6 +199,7 @@ def differences(old: WorkSettings, new: WorkSettings) -> Iterator[str]:
             table.pop(name, None)
         # It tells users of the profile, and no model.
         table.get("profile", {}).pop("description", None)
+        table.setdefault("epochs", 1)
     yield from _differences(before, now, "")
 
 
@@ -197,6 +212,8 @@ def _table(settings: WorkSettings) -> dict[str, Any]:
     for name in _ADDED:
         if table.get(name, "") is None:
             del table[name]
+    if table.get("epochs") == 1:
+        del table["epochs"]
     if facts is None or settings.facts is None:
         return table
     for name, known in settings.facts.items():

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places
-from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.conversation import Message, Role
 from moa_cli.core.errors import BenchError
 
@@ -30,11 +31,13 @@ _AROUND = " \t\r\n\"'`*_.,:;()[]{}<>"
 
 @dataclass(frozen=True)
 class OutputPair:
-    """Two outputs for one instruction. reference: the baseline's. output: the model's."""
+    """Two outputs for one instruction. reference: the baseline's. output: the model's. reversed:
+    whether they are shown in the other order than alpaca_eval has it."""
 
     instruction: str
     reference: str
     output: str
+    reversed: bool = False
 
     @property
     def switched(self) -> bool:
@@ -43,7 +46,7 @@ class OutputPair:
         A coin that depends on the instruction only, as alpaca_eval throws it.
         """
         coin = random.Random(f"is_switched_outputs{self.instruction}0")  # noqa: S311
-        return coin.choices([False, True], k=1)[0]
+        return coin.choices([False, True], k=1)[0] != self.reversed
 
     @property
     def draw(self) -> bool:
@@ -143,21 +146,29 @@ def _preference(probability: float, switched: bool) -> float:
     return 1 + probability if switched else 2 - probability
 
 
-def win_rate(preferences: Iterable[float | None]) -> WinRate:
+def win_rate(
+    preferences: Iterable[float | None], items: Iterable[Hashable] | None = None
+) -> WinRate:
     """Win rates and counts as alpaca_eval defines them. Of the preferences, 1 to 2, 0 is an old way
-    to write a draw, and None is a judgement that failed."""
-    told = list(preferences)
+    to write a draw, and None is a judgement that failed.
+
+    items: of each preference, where there are several of an item: they are one observation.
+    """
+    told = list(zip(preferences, count() if items is None else items, strict=False))
     valid = [
-        preference or DRAW
-        for preference in told
+        (preference or DRAW, item)
+        for preference, item in told
         if preference is not None and (preference == 0 or 1 <= preference <= 2)
     ]
-    wins = sum(preference > DRAW for preference in valid)
-    losses = sum(preference < DRAW for preference in valid)
-    rounded = [50.0 if preference == DRAW else 100.0 * (preference > DRAW) for preference in valid]
+    wins = sum(preference > DRAW for preference, _ in valid)
+    losses = sum(preference < DRAW for preference, _ in valid)
+    rounded = [
+        (50.0 if preference == DRAW else 100.0 * (preference > DRAW), item)
+        for preference, item in valid
+    ]
     return WinRate(
-        win_rate=mean_of(100 * (preference - 1) for preference in valid),
-        discrete_win_rate=mean_of(rounded),
+        win_rate=grouped_mean((100 * (preference - 1), item) for preference, item in valid),
+        discrete_win_rate=grouped_mean(rounded),
         n_wins=wins,
         n_wins_base=losses,
         n_draws=len(valid) - wins - losses,

@@ -67,12 +67,19 @@ class ArenaPrompt:
 class Battle:
     """The verdict of one game.
 
-    item: the prompt's id. strength: what the judge says of the model, from -2 (significantly
-    worse than the baseline) to 2 (significantly better).
+    item: what was answered: its games are told by it. strength: what the judge says of the model,
+    from -2 (significantly worse than the baseline) to 2 (significantly better). prompt: the
+    prompt's id, where it was answered several times; else `item`. Standard errors take the battles
+    of a prompt as one observation.
     """
 
     item: str
     strength: int
+    prompt: str = ""
+
+    @property
+    def group(self) -> str:
+        return self.prompt or self.item
 
     @property
     def weight(self) -> int:
@@ -197,13 +204,13 @@ def score(battles: Sequence[Battle], *, seed: str) -> ArenaScore:
         seed: Of the bootstrap, so that the same battles always have the same interval.
     """
     rows = [battle for battle in battles for _ in range(battle.weight)]
-    known = grouped_mean((100 * row.won, row.item) for row in rows)
-    by_item: dict[str, list[float]] = {}
+    known = grouped_mean((100 * row.won, row.group) for row in rows)
+    by_item: dict[tuple[str, str], list[float]] = {}
     for battle in battles:
-        by_item.setdefault(battle.item, []).append(battle.won)
+        by_item.setdefault((battle.item, battle.group), []).append(battle.won)
     agreed = [
-        (100.0 * (games[0] == games[1]), item)
-        for item, games in by_item.items()
+        (100.0 * (games[0] == games[1]), group)
+        for (_, group), games in by_item.items()
         if len(games) == GAMES
     ]
     return ArenaScore(
@@ -275,7 +282,7 @@ def style_controlled(battles: tuple[StyledBattle, ...]) -> StyleControlled:
         features = [(0, _UNIT), (places[styled.model], -_UNIT)]
         features += [(first_style + k, column[number]) for k, column in enumerate(columns)]
         battle = styled.battle
-        rows.append((tuple(features), 1 - battle.won, 2.0 * battle.weight, battle.item))
+        rows.append((tuple(features), 1 - battle.won, 2.0 * battle.weight, battle.group))
     weights, inverse = _fitted(rows, first_style + len(_COUNTED))
     spread = _robust(rows, weights, inverse)
     scores = {}

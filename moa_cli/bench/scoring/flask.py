@@ -10,12 +10,13 @@ import ast
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final, TypeAlias
 
 from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places, text_field
-from moa_cli.bench.scoring.means import Mean, mean_of
+from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
 
@@ -166,12 +167,17 @@ def short_skill(name: str) -> str | None:
     return words[0] if words and words[0] in SKILLS else None
 
 
-def skill_scores(reviews: Iterable[Mapping[str, float | None]]) -> dict[str, Mean]:
+def skill_scores(
+    reviews: Iterable[Mapping[str, float | None]], items: Iterable[Hashable] | None = None
+) -> dict[str, Mean]:
     """Averages over all reviews by the short name of the skill, in the order of `SKILLS`; only
-    skills with scores."""
-    by_skill: dict[str | None, list[float]] = defaultdict(list)
-    for review in reviews:
+    skills with scores.
+
+    items: of each review, where there are several of an item: they are one observation.
+    """
+    by_skill: dict[str | None, list[tuple[float, Hashable]]] = defaultdict(list)
+    for review, item in zip(reviews, count() if items is None else items, strict=False):
         for name, score in review.items():
             if score is not None:
-                by_skill[short_skill(name)].append(score)
-    return {skill: mean_of(by_skill[skill]) for skill in SKILLS if skill in by_skill}
+                by_skill[short_skill(name)].append((score, item))
+    return {skill: grouped_mean(by_skill[skill]) for skill in SKILLS if skill in by_skill}

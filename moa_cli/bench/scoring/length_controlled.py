@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -100,8 +101,12 @@ def baseline(rows: Iterable[Mapping[str, str]]) -> Baseline:
     return Baseline(difficulty, tuple(gamed))
 
 
-def length_controlled(judgements: Sequence[JudgedPair], known: Baseline) -> LengthControlled:
+def length_controlled(
+    judgements: Sequence[JudgedPair], known: Baseline, items: Sequence[Hashable] | None = None
+) -> LengthControlled:
     """The length-controlled win rate of one model, by the fit that the module describes.
+
+    items: of each judgement, where there are several of an item: they are one observation.
 
     Raises BenchError if there are no judgements, or the difficulty of an instruction is unknown.
     """
@@ -117,13 +122,13 @@ def length_controlled(judgements: Sequence[JudgedPair], known: Baseline) -> Leng
     pull = _solve(_information(rows, weights), _weighted(slopes, at_equal_length))
     mean = statistics.fmean(predicted)
     # How far each judgement moves the mean: by its own prediction, and through the weights.
-    moves = [
-        (p - mean) / len(own) + _residual(weights, row) * _dot(pull, row.features)
-        for p, row in zip(predicted, own, strict=True)
-    ]
-    error = None
-    if len(own) > 1:
-        error = 100 * math.sqrt(math.fsum(move**2 for move in moves) * len(own) / (len(own) - 1))
+    moves: dict[Hashable, float] = defaultdict(float)
+    for p, row, item in zip(predicted, own, items or range(len(own)), strict=True):
+        moves[item] += (p - mean) / len(own) + _residual(weights, row) * _dot(pull, row.features)
+    error, count = None, len(moves)
+    if count > 1:
+        squares = math.fsum(move**2 for move in moves.values())
+        error = 100 * math.sqrt(squares * count / (count - 1))
     return LengthControlled(
         win_rate=Mean(win_rate.value, error, win_rate.n),
         published_standard_error=win_rate.standard_error,

@@ -58,12 +58,14 @@ def proportion_of(outcomes: Iterable[bool]) -> Mean:
     return Mean(share, math.sqrt(share * (1 - share) / len(known)), len(known))
 
 
-def share_of(scores: Iterable[float]) -> Mean:
-    """The mean of scores from 0 to 1; of those that are all 0 or 1, as `proportion_of` has it."""
+def share_of(scores: Iterable[tuple[float, Hashable]]) -> Mean:
+    """The mean of scores from 0 to 1, each with its group (see `grouped_mean`); where groups have
+    one score each, and those are all 0 or 1, as `proportion_of` has it."""
     known = list(scores)
-    if set(known) <= {0, 1}:
-        return proportion_of(map(bool, known))
-    return mean_of(known)
+    values = [score for score, _ in known]
+    if set(values) <= {0, 1} and len({group for _, group in known}) == len(known):
+        return proportion_of(map(bool, values))
+    return grouped_mean(known)
 
 
 @dataclass(frozen=True)

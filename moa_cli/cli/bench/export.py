@@ -14,7 +14,7 @@ from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.new_files import check_free, check_name
-from moa_cli.core.text import nearest
+from moa_cli.core.text import nearest, plural
 
 if TYPE_CHECKING:
     from moa_cli.bench.export.formats import Exported
@@ -56,6 +56,16 @@ def export(
             help="What the arm is called there; else as the profile or the model is.",
         ),
     ] = None,
+    epoch: Annotated[
+        int | None,
+        typer.Option(
+            "--epoch",
+            metavar="K",
+            min=1,
+            help="The answers of that epoch (see `moa bench run --epochs`); only jsonl holds"
+            " several to an item.",
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Write nothing if anything is missing (exit code 1)."),
@@ -76,7 +86,9 @@ def export(
     for option, typed, where in (("judge", judge, judged), ("base", base, compares)):
         if typed is not None and to not in where:
             raise UsageError(f"--{option} goes only with --to {', '.join(where)}")
-    made = FORMATS[to].write(ExportChoice(read_run(run, data), judge, arm, base, name))
+    reader = read_run(run, data)
+    _check_epoch(reader.settings.epochs, epoch, to, several=FORMATS[to].epochs)
+    made = FORMATS[to].write(ExportChoice(reader, judge, arm, base, name, epoch))
     if made.missing == made.asked:
         raise BenchError(f"{run}: there is nothing to export")
     missing = f"{made.missing:,} of {made.asked:,} are missing (failed, or not done)"
@@ -92,6 +104,21 @@ def export(
         say(f"{missing} and left out")
     if written is not None:
         say(f"wrote {written}")
+
+
+def _check_epoch(there: int, typed: int | None, to: str, *, several: bool) -> None:
+    """Raise UsageError if the run has no such epoch, or one must be chosen.
+
+    there: how many it has. several: whether the format holds several answers to an item.
+    """
+    if typed is not None and typed > there:
+        raise UsageError(f"--epoch {typed}: the run has {plural(there, 'epoch')}")
+    if typed is None and there > 1 and not several:
+        raise UsageError(
+            f"--epoch is needed: --to {to} holds one answer to an item, and the run has"
+            f" {plural(there, 'epoch')}",
+            hint="--to jsonl holds them all",
+        )
 
 
 def _write_file(made: Exported, output: str | None, force: bool) -> Path | None:

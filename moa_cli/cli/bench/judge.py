@@ -89,6 +89,14 @@ def judge(
         str | None,
         typer.Option("--against", metavar="ARM", help="Compare with this arm of the run instead."),
     ] = None,
+    both_orders: Annotated[
+        bool,
+        typer.Option(
+            "--both-orders",
+            help="Ask about each pair in both orders, at twice the calls: what the position of an"
+            " output does is then out of the score. Arena-Hard is always judged so.",
+        ),
+    ] = False,
     anchors: Annotated[
         list[Path] | None,
         typer.Option(
@@ -155,6 +163,8 @@ def judge(
         yes=yes,
         live=live,
     )
+    if both_orders and not kind.compares:
+        raise UsageError(f"--both-orders: {reader.settings.dataset.name} is not judged by pairs")
     if expected and not kind.rates:
         raise UsageError(f"--expected: {reader.settings.dataset.name} is not judged by ratings")
     judging = _Judging(
@@ -165,6 +175,7 @@ def judge(
         tuple(anchors or ()),
         reasoning_tokens,
         expected,
+        both_orders,
         options,
     )
     judging.begin(models)
@@ -191,6 +202,7 @@ class _Judging:
     anchors: tuple[Path, ...]
     reasoning_tokens: int | None
     expected: bool
+    both_orders: bool
     options: SessionOptions
     _spent: dict[str, float] = field(default_factory=dict)
 
@@ -214,9 +226,10 @@ class _Judging:
 
         reader, run = self.reader, self.reader.path
         with opened(judge_folder(run, model), JudgeFolder) as folder:
+            kind = self._kind(folder)
             judged = texts_of(
                 reader,
-                self.kind,
+                kind,
                 folder,
                 reference=self.reference,
                 against=self.against,
@@ -225,8 +238,8 @@ class _Judging:
             before, room = folder.settings, self.reasoning_tokens
             plan = JudgePlan(
                 model=model,
-                kind=self.kind,
-                prompts=self.kind.prompts(reader, judged.reference),
+                kind=kind,
+                prompts=kind.prompts(reader, judged.reference),
                 items=reader.items,
                 judged=judged,
                 date=(before and before.date) or datetime.now(UTC).date().isoformat(),
@@ -260,6 +273,14 @@ class _Judging:
         for line in unreadable_lines(told):
             say(line)
         return told
+
+    def _kind(self, folder: JudgeFolder) -> JudgeKind:
+        """Pairs that a judge was asked about in both orders go on so."""
+        from moa_cli.bench.judge.pairwise import BOTH_ORDERS, PAIRWISE
+
+        begun = folder.settings and folder.settings.kind
+        both = self.both_orders or begun == BOTH_ORDERS.name
+        return BOTH_ORDERS if both and self.kind is PAIRWISE else self.kind
 
     def _options(self, model: str) -> SessionOptions:
         """Those of that judge: what the others take is left of the cap."""
@@ -461,8 +482,11 @@ def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> 
     if plan.expected and plan.asked != "text":
         how += ", as expected by log-probabilities"
     if plan.kind.compares:
-        how = "pairs, by its text (discrete)" if plan.asked == "text" else how
+        if plan.asked == "text":
+            how = how.replace("by log-probabilities", "by its text (discrete)")
         how += f", against {judged.source.name if judged.source else judged.against}"
+    if plan.kind.games > 1:
+        how += f"; {plan.kind.games} calls for each pair"
     yield f"{settings.dataset.name}: {plan.model} judges {', '.join(judged.replies)}: {how}"
     asked = len(plan.items)
     for arm in settings.arms:

@@ -148,7 +148,7 @@ def _planned(
         )
         lacking = [model for model in plan.models() if model not in facts]
         facts |= asyncio.run(known_facts(lacking))
-        yield replace(planned, items=len(plan.items), estimate=_estimate(plan, facts))
+        yield replace(planned, items=plan.count, estimate=_estimate(plan, facts))
 
 
 def _profile_of(run: ReproductionRun, profile_name: str) -> Profile:

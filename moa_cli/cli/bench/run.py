@@ -88,6 +88,16 @@ def run(
             help="Ask in the order in which items are drawn: a part of the run is a sample, too.",
         ),
     ] = False,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            metavar="N",
+            min=1,
+            help="Ask each item N times, so that the spread of replies is measured, too; else as"
+            " the run was begun, else once.",
+        ),
+    ] = None,
     arms: Annotated[
         str,
         typer.Option(
@@ -182,6 +192,7 @@ def run(
         given_files=tuple(reference_paths or ()),
         answer_format=format_of(loaded, grader) if _adds_format(path, asks_format) else None,
         grader=grader,
+        epochs=_epochs(path, epochs),
     )
     options = SessionOptions(
         concurrency=concurrency,
@@ -233,6 +244,15 @@ def _adds_format(path: Path, typed: bool | None) -> bool:
     return read_run(path).settings.answer_format is not None
 
 
+def _epochs(path: Path, typed: int | None) -> int:
+    """How often each item is asked: as typed, else as the run was begun. path: the run's folder."""
+    from moa_cli.bench.run.folder import RUN_FILE, read_run
+
+    if typed is not None or not (path / RUN_FILE).exists():
+        return typed or 1
+    return read_run(path).settings.epochs
+
+
 def _way_to_draw(path: Path, typed: str | None, seed: int | None) -> dict[str, Any]:
     """How a sample is drawn: as typed, else as in the run that was begun; those of earlier versions
     ask the first items. path: the run's folder."""
@@ -278,11 +298,12 @@ def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
     singles = sum(arm.name.startswith("single:") for arm in plan.arms())
     about = {"self": f" (Self-MoA on {plan.best})", "single": f" ({plural(singles, 'model')})"}
     arms = [kind + about.get(kind, "") for kind in plan.kinds]
-    of = f" of {len(plan.dataset.items):,}" if len(plan.items) < len(plan.dataset.items) else ""
+    of = f" of {len(plan.dataset.items):,}" if plan.count < len(plan.dataset.items) else ""
     how = f" ({plan.sample.text()})" if plan.sample is not None else ""
+    times = f", {plan.epochs:,} times each" if plan.epochs > 1 else ""
     yield (
-        f"{plan.dataset.settings.name}: {len(plan.items):,}{of} items{how}, arms: {', '.join(arms)}"
-        + (", settings of the authors' scripts" if plan.parity else "")
+        f"{plan.dataset.settings.name}: {plan.count:,}{of} items{how}{times}, arms:"
+        f" {', '.join(arms)}" + (", settings of the authors' scripts" if plan.parity else "")
     )
     if any(arm.profile.rounds for arm in plan.arms()) and len(plan.arms()) > 1:
         yield "calls that several arms make are made once, such as those of shared proposals"

@@ -1,0 +1,206 @@
+"""The judge of AlpacaEval 2 (Dubois et al. 2024, arXiv:2404.04475): pairs, each in one order drawn
+by a seed, as upstream has it, or in both."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from moa_cli.bench.data.epochs import origin_of
+from moa_cli.bench.data.items import Item, text_in
+from moa_cli.bench.data.released import MODEL_OUTPUTS
+from moa_cli.bench.judge.kinds import (
+    Asked,
+    JudgedArm,
+    JudgeKind,
+    JudgeTask,
+    Question,
+    prompt_file,
+)
+from moa_cli.bench.judge.position import agreement_of, following_of, ordered_pairs
+from moa_cli.bench.run.folder import RunReader
+from moa_cli.bench.run.journal import CallRecord, Judgement
+from moa_cli.bench.scoring import alpaca
+from moa_cli.bench.scoring import length_controlled as lc
+from moa_cli.bench.scoring.judging import JudgeCall
+from moa_cli.bench.scoring.means import Figures, Metric
+from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.text_files import line_feeds
+
+# The reference's answers to AlpacaEval: as released with the dataset, or a part of them.
+REFERENCES = (
+    "alpaca_eval/model_outputs.json",
+    "alpaca_eval/gpt4_1106_preview.json",
+    "alpaca_eval/slice50/model_outputs/gpt4_1106_preview.json",
+)
+_DIGITS = 12
+OWN_FIT = "LC win rate (own fit)"
+DIFFICULTY = ("alpaca_eval/df_gamed.csv", "alpaca_eval/reconstructed/df_gamed.csv")
+# What the difficulties of AlpacaEval's instructions were fitted against.
+_LC_BASELINE = "gpt4_1106_preview"
+
+
+@dataclass(frozen=True)
+class PairwiseTask(JudgeTask):
+    """See `JudgeTask`. reference: what outputs are compared with, by item."""
+
+    template: str
+    reference: Mapping[str, str]
+
+    def turns(self, item: Item) -> int:
+        """See `JudgeTask`; nothing is compared with what is not there."""
+        return int(item.id in self.reference)
+
+    def _comparison(self, question: Question) -> alpaca.OutputPair:
+        """The pair in the order of that game: the first has that of the seed."""
+        item = question.item
+        reference, reply = self.reference[item.id], question.replies[0]
+        return alpaca.OutputPair(item.turns[0], reference, reply, reversed=question.turn % 2 == 1)
+
+    def settled(self, question: Question) -> Judgement | None:
+        """See `JudgeTask`; equal outputs are a draw."""
+        pair = self._comparison(question)
+        if not pair.draw:
+            return None
+        return Judgement(*question.name, value=alpaca.DRAW, switched=pair.switched)
+
+    def call(self, question: Question, asked: Asked) -> JudgeCall:
+        pair = self._comparison(question)
+        call = alpaca.judge_call(self.template, pair, logprobs=asked != "text")
+        return replace(call, extra={"logprobs": 5}) if asked == "count" else call
+
+    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
+        switched = self._comparison(question).switched
+        if asked == "text":
+            value = alpaca.preference_from_text(record.text, switched=switched)
+        else:
+            told = [{"token": token, "logprob": log} for token, log in record.logprobs or ()]
+            value = alpaca.preference_from_logprobs(told, switched=switched)
+        return Judgement(
+            *question.name,
+            value=value,
+            switched=switched,
+            discrete=asked == "text",
+            text=record.text,
+            key=record.key,
+        )
+
+
+def _pairwise_prompts(run: RunReader, reference: Mapping[str, str]) -> PairwiseTask:
+    template = prompt_file(run, "alpaca_eval/judge_prompt_alpaca_eval_clf.txt")
+    return PairwiseTask((template,), line_feeds(text_in(template)), reference)
+
+
+def preferences_of(verdicts: Iterable[Judgement], games: int) -> dict[str, float | None]:
+    """The preference for each judged item, 1 to 2; None where it is not known in all games. In both
+    orders it is their mean: where the orders agree a win or a loss, where they do not a draw, as
+    far as the judge is sure of both."""
+    told: dict[str, list[float | None]] = {}
+    for verdict in verdicts:
+        told.setdefault(verdict.item, []).append(verdict.value)
+    found: dict[str, float | None] = {}
+    if games == 1:
+        return {item: values[-1] for item, values in told.items()}
+    for item, values in told.items():
+        known = [value for value in values if value is not None]
+        # 1 + p and 2 - p add up to a draw, but for what the last digits make of them.
+        found[item] = round(sum(known) / games, _DIGITS) if len(known) == games else None
+    return found
+
+
+def _figures(judged: JudgedArm, games: int) -> Figures:
+    of_category = {result.item: result.category for result in judged.answered}
+    preferences = preferences_of(judged.verdicts, games)
+
+    def told_of(items: Iterable[str]) -> alpaca.WinRate:
+        known = list(items)
+        return alpaca.win_rate(map(preferences.__getitem__, known), map(origin_of, known))
+
+    told = told_of(preferences)
+    controlled, notes = _length_controlled(judged, preferences)
+    metrics = (
+        Metric("win rate", told.win_rate, judged.asked, "%"),
+        Metric("discrete win rate", told.discrete_win_rate, judged.asked, "%"),
+        *controlled,
+        *(_order_metrics(judged) if games > 1 else ()),
+        Metric("length", judged.length(), judged.asked, "characters"),
+    )
+    members: dict[str | None, list[str]] = {name: [] for name in judged.categories()}
+    for item in preferences:
+        members.setdefault(of_category.get(item), []).append(item)
+    by_category = {
+        name: (Metric("win rate", told_of(members[name]).win_rate, asked, "%"),)
+        for name, asked in judged.categories().items()
+    }
+    return Figures(metrics, by_category, notes)
+
+
+def _order_metrics(judged: JudgedArm) -> Iterator[Metric]:
+    """How steady the judge is; over the pairs that it was shown, which equal outputs are not."""
+    pairs = ordered_pairs(BOTH_ORDERS, judged.verdicts)
+    shown = {verdict.item for verdict in judged.verdicts if verdict.key or verdict.error}
+    yield Metric("both orders agree", agreement_of(pairs), len(shown), "%")
+    yield Metric("follows the position", following_of(pairs), len(shown), "%")
+
+
+def _length_controlled(
+    judged: JudgedArm, preferences: Mapping[str, float | None]
+) -> tuple[list[Metric], tuple[str, ...]]:
+    """The length-controlled win rate, or why it is withheld."""
+    run, reference = judged.run, judged.judge.settings.reference
+    if run.dataset is None or run.dataset.name != "alpaca":
+        return [], ()
+    withheld = "the length-controlled win rate is withheld: "
+    if reference is None or reference.name != _LC_BASELINE:
+        return [], (f"{withheld}difficulties are known against {_LC_BASELINE} only",)
+    file = run.data_file(*DIFFICULTY)
+    if file is None:
+        return [], (f"{withheld}there is no {DIFFICULTY[0]} (see `moa bench fetch alpaca`)",)
+    replies = {result.item: result.replies[0] for result in judged.answered}
+    rows = {
+        item: lc.JudgedPair(
+            int(origin_of(item)),
+            preference,
+            len(judged.reference[item].replies[0]),
+            len(replies[item]),
+        )
+        for item, preference in preferences.items()
+        if preference is not None and item in replies and item in judged.reference
+    }
+    if not rows:
+        return [], ()
+    try:
+        table = csv.DictReader(io.StringIO(text_in(file), newline=""))
+        known = lc.baseline(table)
+        found = lc.length_controlled([*rows.values()], known, [*map(origin_of, rows)])
+    except (BenchError, UsageError) as error:
+        return [], (withheld + error.message,)
+    return [Metric(OWN_FIT, found.win_rate, judged.asked, "%")], ()
+
+
+PAIRWISE = JudgeKind(
+    name="pairwise",
+    how="pairs, by log-probabilities",
+    unit="win rate, %",
+    original="gpt-4-1106-preview",
+    answers=MODEL_OUTPUTS,
+    compares=True,
+    logprobs=True,
+    references=REFERENCES,
+    even=alpaca.DRAW,
+    prompts=_pairwise_prompts,
+    worth=lambda verdict: alpaca.win_rate([verdict.value]).win_rate.value,
+    figures=partial(_figures, games=1),
+)
+
+# The first game is the one that `PAIRWISE` plays: its verdicts count here, too.
+BOTH_ORDERS = replace(
+    PAIRWISE,
+    name="pairwise_both_orders",
+    how="pairs in both orders, by log-probabilities",
+    games=2,
+    figures=partial(_figures, games=2),
+)
