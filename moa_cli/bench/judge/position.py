@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.judge.kinds import JudgeKind
@@ -76,7 +76,8 @@ def orders_note(pairs: list[OrderedPair]) -> str | None:
     """How often the judge follows the position, and what that does to an output's worth; None
     without pairs."""
     following = following_of(pairs)
-    interval = interval_of(following, 0.0, 100.0)
+    items = len({origin_of(pair.item) for pair in pairs})
+    interval = interval_of(replace(following, n=items), 0.0, 100.0)
     if interval is None:
         return None
     firsts = sum(pair.follows_first for pair in pairs)

@@ -142,7 +142,9 @@ class Scores:
                 (origin_of(item), epoch_of(item), value) for (item, _), value in known.items()
             )
             for arm, known in self.values.by_arm.items()
-            if known and not arm.startswith(ANCHOR)
+            if known
+            and not arm.startswith(ANCHOR)
+            and not (self.judge and arm == self.judge.against)
         }
 
 

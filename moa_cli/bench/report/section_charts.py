@@ -28,7 +28,7 @@ _LAYER = re.compile(r"accuracy, layer (\d+), mean")
 def charts_of(section: ReportSection, name: str) -> Iterator[tuple[str, str]]:
     """Caption and SVG of each chart. name: unique on the page, for the SVGs' ids."""
     rows = [row for row in section.rows if row.arm.metrics]
-    arms = list(zip(_labels(rows), [row.arm for row in rows], strict=True))
+    arms = list(zip(_labels(rows), map(_by_item, rows), strict=True))
     judged = f", {section.judged}" if section.judged else ""
     makers: tuple[_Maker, ...] = (
         partial(_bars_of, ("win rate", OWN_FIT, OFFICIAL), "Win rate", 50.0),
@@ -46,6 +46,17 @@ def charts_of(section: ReportSection, name: str) -> Iterator[tuple[str, str]]:
     for number, make in enumerate(makers):
         for caption, drawn in make(arms, f"{name}-{number}"):
             yield f"{caption}, with 95 % intervals{judged}", drawn
+
+
+def _by_item(row: ArmRow) -> ArmScores:
+    """The row's scores, with intervals that take all epochs of an item as one observation."""
+    epochs = 1 if row.arm in row.scores.anchors else row.scores.epochs
+    metrics = tuple(replace(told, mean=told.mean.of_items(epochs)) for told in row.arm.metrics)
+    by_category = {
+        name: tuple(replace(told, mean=told.mean.of_items(epochs)) for told in found)
+        for name, found in row.arm.by_category.items()
+    }
+    return replace(row.arm, metrics=metrics, by_category=by_category)
 
 
 _Charts = Iterator[tuple[str, str]]
@@ -71,7 +82,7 @@ def _bars_of(
     metrics: Sequence[str], caption: str, mark: float | None, arms: _Arms, name: str
 ) -> _Charts:
     """Bars of those of the metrics that there are, grouped by arm."""
-    found = {metric: [_interval(arm.metric(metric)) for _, arm in arms] for metric in metrics}
+    found = {metric: [metric_interval(arm.metric(metric)) for _, arm in arms] for metric in metrics}
     there = [metric for metric, values in found.items() if any(values)]
     if not there:
         return
@@ -84,12 +95,12 @@ def _bars_of(
 
 def _skills(arms: _Arms, name: str) -> _Charts:
     found = (metric for _, arm in arms for metric in arm.metrics if metric.name != "mean")
-    places = [metric.name for metric in found if metric.unit == "of 5" and _interval(metric)]
+    places = [metric.name for metric in found if metric.unit == "of 5" and metric_interval(metric)]
     places = list(dict.fromkeys(places))
     if len(places) < 3:
         return
     series = [
-        ChartSeries(label, [_interval(arm.metric(place)) for place in places])
+        ChartSeries(label, [metric_interval(arm.metric(place)) for place in places])
         for label, arm in arms
     ]
     scale = Axis("score, 1 to 5", 1.0, 5.0, (1.0, 2.0, 3.0, 4.0, 5.0))
@@ -100,9 +111,9 @@ def _skills(arms: _Arms, name: str) -> _Charts:
 def _layers(arms: _Arms, name: str) -> _Charts:
     found = [
         {
-            int(match[1]): _interval(metric)
+            int(match[1]): metric_interval(metric)
             for metric in arm.metrics
-            if _interval(metric) and (match := _LAYER.fullmatch(metric.name))
+            if metric_interval(metric) and (match := _LAYER.fullmatch(metric.name))
         }
         for _, arm in arms
     ]
@@ -110,7 +121,7 @@ def _layers(arms: _Arms, name: str) -> _Charts:
     if not numbers:
         return
     series = [
-        ChartSeries(label, [*map(layers.get, numbers), _interval(arm.metric("accuracy"))])
+        ChartSeries(label, [*map(layers.get, numbers), metric_interval(arm.metric("accuracy"))])
         for (label, arm), layers in zip(arms, found, strict=True)
     ]
     places = [*(f"layer {number}, mean" for number in numbers), "reply"]
@@ -125,7 +136,7 @@ def _by_category(arms: _Arms, name: str) -> _Charts:
         {
             category: found[0]
             for category, found in arm.by_category.items()
-            if found and _interval(found[0])
+            if found and metric_interval(found[0])
         }
         for _, arm in arms
     ]
@@ -134,7 +145,7 @@ def _by_category(arms: _Arms, name: str) -> _Charts:
         return
     known = next(metric for found in first for metric in found.values())
     series = [
-        ChartSeries(label, [_interval(found.get(category)) for category in categories])
+        ChartSeries(label, [metric_interval(found.get(category)) for category in categories])
         for (label, _), found in zip(arms, first, strict=True)
     ]
     title = f"By category: {known.name}"
@@ -150,7 +161,7 @@ def _against(what: str, title: str, field: str, arms: _Arms, name: str) -> _Char
     unit = ""
     for label, arm in arms:
         metric = arm.metric(quality)
-        across, upright = _interval_of(getattr(arm, field)), _interval(metric)
+        across, upright = _interval_of(getattr(arm, field)), metric_interval(metric)
         if metric is not None and across is not None and upright is not None:
             points.append((label, across, upright))
             unit = metric.unit
@@ -176,7 +187,9 @@ def _whole_axis(title: str, unit: str) -> Axis:
     return axis(title, (), floor=0.0, ceiling=_TOP.get(unit, 1.0), whole=True)
 
 
-def _interval(metric: Metric | None) -> Interval | None:
+def metric_interval(metric: Metric | None) -> Interval | None:
+    """The value of a metric, with its 95 % interval, which holds where all answers are right or
+    none is; None where there is no value."""
     found = None if metric is None else _interval_of(metric.mean)
     scale = None if metric is None else scale_of(metric.unit)
     if metric is None or found is None or found.half is None or scale is None:

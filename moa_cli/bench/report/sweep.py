@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moa_cli.bench.report.charts import bars, lines
 from moa_cli.bench.report.drawing import Axis, ChartSeries, Interval, axis
 from moa_cli.bench.report.scores import ArmScores, Scores
+from moa_cli.bench.report.section_charts import metric_interval
 from moa_cli.bench.report.sections import TextTable, quality_of
 from moa_cli.bench.report.writers import figure_page
 from moa_cli.bench.scoring.means import Mean
@@ -80,7 +81,7 @@ def _chart(runs: Sequence[SweepRun]) -> tuple[str, str]:
     quality = quality_of([run.arm for run in runs])
     title = quality or _COST
     unit = next((metric.unit for run in runs if (metric := run.arm.metric(quality))), "USD")
-    by_place = {(run.proposals, run.aggregator): _value(run.arm, quality) for run in runs}
+    by_place = {(run.proposals, run.aggregator): _value(run, quality) for run in runs}
     numbers = list(dict.fromkeys(run.proposals for run in runs))
     models = list(dict.fromkeys(run.aggregator for run in runs))
     scale = _scale(f"{title} ({unit})", unit, list(by_place.values()))
@@ -110,10 +111,15 @@ def _scale(title: str, unit: str, values: Sequence[Interval | None]) -> Axis:
     return axis(title, values, floor=0.0, whole=True)
 
 
-def _value(arm: ArmScores, quality: str) -> Interval | None:
-    metric = arm.metric(quality)
-    mean = metric.mean if metric else None if quality else arm.cost_per_item
-    if mean is None or mean.value is None:
+def _value(run: SweepRun, quality: str) -> Interval | None:
+    """The score of a run, else what an item cost."""
+    if quality:
+        metric = run.arm.metric(quality)
+        if metric is None:
+            return None
+        return metric_interval(replace(metric, mean=metric.mean.of_items(run.scores.epochs)))
+    mean = run.arm.cost_per_item
+    if mean.value is None:
         return None
     error = mean.standard_error
     return Interval(mean.value, None if error is None else 1.96 * error)

@@ -20,6 +20,10 @@ class Mean:
     standard_error: float | None
     n: int
 
+    def of_items(self, epochs: int) -> Mean:
+        """The same mean, its n the number of items that were asked so often."""
+        return self if epochs == 1 else Mean(self.value, self.standard_error, self.n // epochs)
+
     def in_percent(self) -> Mean:
         """The mean of shares, 0 to 1, in percent."""
         value = None if self.value is None else 100 * self.value

@@ -11,7 +11,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from statistics import NormalDist, fmean, stdev
 from typing import Final, TypeVar
@@ -27,6 +27,8 @@ _DETECTABLE: Final = QUANTILE + NormalDist().inv_cdf(POWER)
 # Up to so many pairs that differ, all ways to swap them are tried; above, so many drawn ones.
 _MOST_EXACT, _DRAWS = 12, 10_000
 _CHUNK = 8
+# The share of a sum that rounding may have made.
+_ROUNDING: Final = 1e-9
 # Of Newton's method: how many steps at most, and the step from which on it has arrived.
 _MOST_STEPS, _SMALL_STEP = 100, 1e-10
 
@@ -135,11 +137,15 @@ def paired_difference(
         return None
     by_item: dict[Hashable, list[float]] = defaultdict(list)
     for name in common:
-        by_item[item(name)].append(first[name] - second[name])
+        found = first[name] - second[name]
+        # What rounding leaves of equal values is no difference.
+        by_item[item(name)].append(found if abs(found) > _ROUNDING * (high - low) else 0.0)
     difference = grouped_mean(
         (value, group) for group, values in by_item.items() for value in values
     )
     sums = [math.fsum(values) for values in by_item.values()]
+    if abs(math.fsum(sums)) <= _ROUNDING * math.fsum(map(abs, sums)):
+        difference = replace(difference, value=0.0)
     error = difference.standard_error
     value = difference.value or 0.0
     binary = len(by_item) == len(common) and all(
@@ -190,7 +196,7 @@ def swap_test(differences: Iterable[float], *, seed: int = 0) -> float:
     if len({abs(value) for value in sizes}) == 1:
         return _sign_test(sum(value > 0 for value in sizes), len(sizes))
     # As large as seen, but for what rounding makes of equal sums.
-    observed = abs(math.fsum(sizes)) - 1e-9 * math.fsum(map(abs, sizes))
+    observed = abs(math.fsum(sizes)) - _ROUNDING * math.fsum(map(abs, sizes))
     if len(sizes) <= _MOST_EXACT:
         sums = [abs(math.fsum(signed)) for signed in product(*((x, -x) for x in sizes))]
         return sum(total >= observed for total in sums) / len(sums)
