@@ -41,7 +41,8 @@ class ItemAnswer:
 class ItemVerdict:
     """What a judge said of a turn's reply. turn: from 1. value: what the reply is worth, in `unit`.
     text: the judge's words. unreadable: whether no verdict stands in them. error: why there are
-    none."""
+    none. shown_first: whether it saw the reply before what it compared it with; None where it
+    compared nothing."""
 
     judge: str
     turn: int
@@ -50,6 +51,7 @@ class ItemVerdict:
     text: str
     unreadable: bool
     error: str | None
+    shown_first: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,13 @@ def _verdicts(judges: Iterable[JudgeReader]) -> dict[tuple[str, str], list[ItemV
         for verdict in judge.judgements:
             made = ItemVerdict(
                 judge=judge.settings.model,
-                turn=verdict.turn + 1,
+                turn=verdict.turn // kind.games + 1,
                 value=kind.worth(verdict) if verdict.error is None else None,
                 unit=kind.unit,
                 text=verdict.text,
                 unreadable=verdict.unreadable,
                 error=None if verdict.error is None else verdict.error.message,
+                shown_first=verdict.switched if kind.compares else None,
             )
             found.setdefault((verdict.arm, verdict.item), []).append(made)
     return found
@@ -292,6 +295,8 @@ def _verdict_html(verdict: ItemVerdict) -> str:
     if verdict.value is not None:
         told = f"{verdict.value:.4g} {verdict.unit}"
     turn = f", turn {verdict.turn}" if verdict.turn > 1 else ""
+    if verdict.shown_first is not None:
+        turn += f", shown {'first' if verdict.shown_first else 'second'}"
     words = f"<pre>{_text(verdict.text)}</pre>\n" if verdict.text else ""
     head = _plain(f"judge {verdict.judge}{turn}: {told}")
     return f"<details><summary>{head}</summary>\n{words}</details>\n"

@@ -53,6 +53,11 @@ def _cells(run: SweepRun, quality: str, unit: str) -> Iterator[tuple[str, str]]:
     if quality:
         metric = run.arm.metric(quality)
         yield f"{quality} ({unit})", "–" if metric is None else _mean(metric.mean)
+        found = _value(run, quality)
+        yield (
+            "95 %",
+            "–" if found is None or found.half is None else f"{found.low:.2f} to {found.high:.2f}",
+        )
     yield "answered", f"{run.arm.answered:,}"
     yield "failed", f"{run.arm.failed:,}"
     yield "calls", f"{run.arm.usage.calls:,}"

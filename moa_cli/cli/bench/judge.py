@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -206,11 +206,18 @@ class _Judging:
     options: SessionOptions
     _spent: dict[str, float] = field(default_factory=dict)
 
-    def begin(self, models: Iterable[str]) -> None:
-        """Count what these judges took in earlier starts. Raises BenchError."""
+    def begin(self, models: Sequence[str]) -> None:
+        """Count what these judges took in earlier starts, and see whether one of them was asked
+        in both orders: pairs go on so, and all judges of a panel are asked alike. Raises
+        BenchError."""
+        from moa_cli.bench.judge.pairwise import BOTH_ORDERS, PAIRWISE
         from moa_cli.bench.run.folder import judge_folder
         from moa_cli.bench.run.journal import CALLS, CallJournal
 
+        begun = [judge.settings for judge in self.reader.judges.values()]
+        both = any(told.model in models and told.kind == BOTH_ORDERS.name for told in begun)
+        if self.kind is PAIRWISE and (both or self.both_orders):
+            self.kind = BOTH_ORDERS
         for model in models:
             calls = judge_folder(self.reader.path, model) / CALLS
             self._spent[model] = CallJournal(calls).spent.cost if calls.exists() else 0.0
@@ -226,10 +233,9 @@ class _Judging:
 
         reader, run = self.reader, self.reader.path
         with opened(judge_folder(run, model), JudgeFolder) as folder:
-            kind = self._kind(folder)
             judged = texts_of(
                 reader,
-                kind,
+                self.kind,
                 folder,
                 reference=self.reference,
                 against=self.against,
@@ -238,8 +244,8 @@ class _Judging:
             before, room = folder.settings, self.reasoning_tokens
             plan = JudgePlan(
                 model=model,
-                kind=kind,
-                prompts=kind.prompts(reader, judged.reference),
+                kind=self.kind,
+                prompts=self.kind.prompts(reader, judged.reference),
                 items=reader.items,
                 judged=judged,
                 date=(before and before.date) or datetime.now(UTC).date().isoformat(),
@@ -270,17 +276,9 @@ class _Judging:
         print_lines(_score_lines(scores_of(run, model, reader.data)))
         if capped is not None:
             raise capped_exit(capped)
-        for line in unreadable_lines(told):
+        for line in unreadable_lines(told, self.kind):
             say(line)
         return told
-
-    def _kind(self, folder: JudgeFolder) -> JudgeKind:
-        """Pairs that a judge was asked about in both orders go on so."""
-        from moa_cli.bench.judge.pairwise import BOTH_ORDERS, PAIRWISE
-
-        begun = folder.settings and folder.settings.kind
-        both = self.both_orders or begun == BOTH_ORDERS.name
-        return BOTH_ORDERS if both and self.kind is PAIRWISE else self.kind
 
     def _options(self, model: str) -> SessionOptions:
         """Those of that judge: what the others take is left of the cap."""
@@ -459,7 +457,7 @@ def _check_hope(result: Result) -> None:
         raise BenchError(result.error.message, hint=result.error.hint)
 
 
-def unreadable_lines(told: Sequence[Judgement]) -> Iterator[str]:
+def unreadable_lines(told: Sequence[Judgement], kind: JudgeKind) -> Iterator[str]:
     """How many verdicts could not be read, and the first of them."""
     from moa_cli.bench.judge.judging import shown
 
@@ -468,7 +466,8 @@ def unreadable_lines(told: Sequence[Judgement]) -> Iterator[str]:
         return
     yield f"unreadable verdicts: {len(found):,} of {len(told):,}, which count in no score"
     for verdict in found[:_MOST_SHOWN]:
-        turn = f" turn {verdict.turn + 1}" if verdict.turn else ""
+        part = "turn" if kind.games == 1 else "game"
+        turn = f" {part} {verdict.turn + 1}" if verdict.turn else ""
         yield one_line(f"{verdict.arm}, item {verdict.item}{turn}: {shown(verdict)}")
     if len(found) > _MOST_SHOWN:
         yield f"and {len(found) - _MOST_SHOWN:,} more, in judgements.jsonl"

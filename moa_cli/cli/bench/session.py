@@ -30,6 +30,7 @@ from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.descriptors import room_for
 from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.errors import BudgetReached
 from moa_cli.core.money import cost_text, usd
 from moa_cli.core.text import plural
 from moa_cli.engine import Budget, Cap
@@ -150,7 +151,12 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     progress = Progress(total=amount.whole, done=ended, before=ended)
     spending = open_books(save=options.save).spending
     budgets = _budgets(job, spending, progress)
-    check_prices(budgets, facts.items())
+    try:
+        check_prices(budgets, facts.items())
+    except BudgetReached as error:
+        # Runs, judges and batches have no cap in tokens.
+        hint = "tell it under [prices] in the config file, or go on without the cap"
+        raise BudgetReached(error.message, hint=hint) from None
     providers = wiring.providers()
     estimator = RunEstimator(
         folder.journal, facts, job.given, lambda name: providers.parse(name)[1], job.cache

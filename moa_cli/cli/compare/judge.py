@@ -159,7 +159,7 @@ def _judged(
     if capped is not None:
         print_lines(choice_agreement_lines(agreement))
         raise capped_exit(capped)
-    for line in unreadable_lines(told):
+    for line in unreadable_lines(told, plan.kind):
         say(line)
     return agreement, told, usage
 

@@ -168,8 +168,21 @@ def test_one_order_grows_to_both_and_pays_only_the_other(run: Moa, upstream: Ups
     assert len(upstream.chats("judge")) == 2 * PROMPTS
     assert answered_twice(upstream) == []
     assert verdicts(run)[::2] == one
+    [item, *_] = map(json.loads, run.run("bench", "items", "run").text.splitlines())
+    assert [said["turn"] for said in item["verdicts"]] == [1, 1]
+    assert {said["shown_first"] for said in item["verdicts"]} == {True, False}
     settings = json.loads((run.folder / "run/judges/lab-judge/judge.json").read_text("utf-8"))
     assert settings["kind"] == "pairwise_both_orders"
+
+
+def test_all_judges_of_a_panel_are_asked_alike(run: Moa, upstream: Upstream) -> None:
+    upstream.always("judge", JUDGE)
+    upstream.always("other", JUDGE)
+    assert run.run(*BOTH).code == 0
+    ran = run.run(*START, "--judge", "lab:other")
+    assert ran.code == 0, ran.err
+    assert len(upstream.chats("other")) == 2 * PROMPTS
+    assert "same verdict" in ran.text
 
 
 def test_ratings_have_no_order(run: Moa, upstream: Upstream) -> None:

@@ -177,6 +177,9 @@ def test_an_export_holds_one_epoch_or_tells_them_apart(moa: Moa, upstream: Upstr
     assert made.code == 0, made.err
     outputs = [row["output"] for row in json.loads(made.text)]
     assert outputs == [lines["1 epoch 2"], lines["2 epoch 2"]]
+    items = moa.run("bench", "items", "run")
+    told = [json.loads(line)["item"] for line in items.text.splitlines()]
+    assert told == ["1", "1 epoch 2", "2", "2 epoch 2"]
     whole = moa.run("bench", "export", "run", "--to", "jsonl", "-o", "all.jsonl")
     assert whole.code == 0, whole.err
     named = [(row["id"], row["epoch"]) for row in jsonl_rows(moa.folder / "all.jsonl")]

@@ -100,6 +100,8 @@ def test_an_unknown_price_keeps_no_cap(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run("bench", "run", write_prompts(moa, 1), "-y", "--max-cost", "1")
     assert ran.code == 3
     assert "--max-cost cannot be kept: the price of lab:a, lab:b" in ran.err
+    # What it offers can be done: there is no cap in tokens here.
+    assert "tell it under [prices] in the config file, or go on without the cap" in ran.err
     assert upstream.chats() == []
     assert not list((moa.folder / "runs").iterdir())
 

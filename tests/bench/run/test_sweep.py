@@ -53,6 +53,8 @@ def test_sizes_and_aggregators_share_their_calls(lab: Moa, upstream: Upstream) -
         for name in ("agg", "wise")
         for size in "124"
     ]
+    # Four of four, and none of four: Wilson's intervals.
+    assert table.count("51.01 to 100.00") == table.count("0.00 to 48.99") == 3
     page = (folder / "sweep.html").read_text("utf-8")
     [drawn] = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     ElementTree.fromstring(drawn)
