@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from moa_cli.bench.data.epochs import origin_of
-from moa_cli.bench.judge.registry import kind_of
-from moa_cli.bench.run.folder import JudgeReader, RunReader
+from moa_cli.bench.judge.registry import kind_of, worths_of
+from moa_cli.bench.run.folder import RunReader
 from moa_cli.bench.run.settings import JudgeSettings
 from moa_cli.bench.scoring.agreement import (
     Agreement,
@@ -189,19 +189,9 @@ def read_panel(run: RunReader, judges: Sequence[str]) -> Panel:
     return Panel(
         kind.unit,
         (against or "the reference") if kind.compares else None,
-        {judge.settings.model: _values(judge) for judge in found},
+        {judge.settings.model: worths_of(judge) for judge in found},
     )
 
 
 def _measure(settings: JudgeSettings) -> tuple[object, ...]:
     return settings.kind, settings.reference, settings.against, settings.rubric
-
-
-def _values(judge: JudgeReader) -> dict[VerdictName, float]:
-    """What each answer is worth by that judge, without those that it gave no verdict on."""
-    worth = kind_of(judge).worth
-    return {
-        verdict.name: value
-        for verdict in judge.judgements
-        if verdict.error is None and (value := worth(verdict)) is not None
-    }

@@ -14,6 +14,8 @@ from moa_cli.core.errors import BenchError
 KINDS: Mapping[str, JudgeKind] = {
     kind.name: kind for kind in (PAIRWISE, BOTH_ORDERS, RATING, SKILLS, ARENA, RUBRIC)
 }
+# Two games that contradict each other are a draw, but for what the last digits make of them.
+_DIGITS = 9
 # The kind for a user's own prompts.
 OWN = PAIRWISE
 
@@ -27,3 +29,20 @@ def kind_of(judge: JudgeReader) -> JudgeKind:
             hint=f"there are {', '.join(KINDS)}",
         )
     return KINDS[name]
+
+
+def worths_of(judge: JudgeReader) -> dict[tuple[str, str, int], float]:
+    """What each answer is worth by that judge, by arm, item and turn: the mean of all its games.
+    Answers of which it lacks one are left out: the others would tell who stood first, too."""
+    kind = kind_of(judge)
+    told: dict[tuple[str, str, int], list[float]] = {}
+    for verdict in judge.judgements:
+        value = kind.worth(verdict) if verdict.error is None else None
+        if value is not None:
+            name = verdict.arm, verdict.item, verdict.turn // kind.games
+            told.setdefault(name, []).append(value)
+    return {
+        name: round(sum(values) / kind.games, _DIGITS) if kind.games > 1 else values[0]
+        for name, values in told.items()
+        if len(values) == kind.games
+    }

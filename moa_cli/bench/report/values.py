@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moa_cli.bench.data.epochs import origin_of
-from moa_cli.bench.judge.registry import kind_of
+from moa_cli.bench.judge.registry import kind_of, worths_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 
 # An item and the number of a turn in it, from 0.
@@ -104,21 +104,13 @@ def _judged(run: RunReader, judge: JudgeReader) -> AnswerValues:
         for answers in run.answers.values()
         for result in answers.values()
     }
-    told: dict[tuple[str, Unit], list[float]] = {}
-    for verdict in judge.judgements:
-        value = kind.worth(verdict) if verdict.error is None else None
-        turn = verdict.turn // kind.games
-        if value is not None and turn < len(texts.get((verdict.arm, verdict.item), ())):
-            told.setdefault((verdict.arm, (verdict.item, turn)), []).append(value)
     by_arm: dict[str, dict[Unit, float]] = {}
     by_text: dict[tuple[Unit, str], float] = {}
-    for (arm, unit), values in told.items():
-        # One game alone would tell who stood first, too.
-        if len(values) < kind.games:
+    for (arm, item, turn), value in worths_of(judge).items():
+        if turn >= len(texts.get((arm, item), ())):
             continue
-        value = sum(values) / len(values)
+        unit = item, turn
         by_arm.setdefault(arm, {})[unit] = value
-        item, turn = unit
         # What a later turn's answer is worth depends on the conversation before it.
         if turn == 0:
             by_text.setdefault((unit, texts[arm, item][0]), value)

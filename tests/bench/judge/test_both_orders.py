@@ -182,7 +182,11 @@ def test_all_judges_of_a_panel_are_asked_alike(run: Moa, upstream: Upstream) -> 
     ran = run.run(*START, "--judge", "lab:other")
     assert ran.code == 0, ran.err
     assert len(upstream.chats("other")) == 2 * PROMPTS
-    assert "same verdict" in ran.text
+    # Both judges follow the position wholly: of each answer both orders together say a draw.
+    assert f"{PROMPTS} answers judged by all" in ran.text
+    told = json.loads(run.run("bench", "agreement", "run", "--json").text)
+    assert told["pairs"][0]["units"] == PROMPTS
+    assert told["pairs"][0]["same"] == 1
 
 
 def test_ratings_have_no_order(run: Moa, upstream: Upstream) -> None:
