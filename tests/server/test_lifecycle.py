@@ -83,13 +83,8 @@ def listens(server: Server) -> bool:
 
 def test_turns_queue_and_beyond_that_are_refused(moa: Moa, upstream: Upstream) -> None:
     gate = threading.Event()
-
-    def text(_: Any) -> str:
-        gate.wait(20)
-        return "done"
-
     moa.profile("lab", aggregator="agg")
-    upstream.always("agg", Reply(text=text))
+    upstream.always("agg", Reply(text="done", after=gate))
     with serving(moa, "--max-concurrency", "2", "--queue", "3") as server:
         with ThreadPoolExecutor(5) as pool:
             asked = [pool.submit(server.ask) for _ in range(5)]
@@ -183,7 +178,8 @@ def test_the_log_has_a_line_a_request(moa: Moa) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_running_turns_end_well_after_the_signal(moa: Moa, upstream: Upstream, number: int) -> None:
-    upstream.always("agg", Reply(text="one two three", pause=1.5))
+    go_on = threading.Event()
+    upstream.always("agg", Reply(text="one two three", stall_after=1, go_on=go_on))
     with serving(moa) as server:
         with server.streaming() as response:
             lines = response.iter_lines()
@@ -191,6 +187,7 @@ def test_running_turns_end_well_after_the_signal(moa: Moa, upstream: Upstream, n
             server.process.send_signal(number)
             server.wait_for_log("stopping; 1 running turn,")
             wait_until(lambda: not listens(server))
+            go_on.set()
             rest = list(lines)
         assert "data: [DONE]" in rest
         assert server.process.wait(timeout=PATIENCE) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -22,7 +23,8 @@ KEY = "sk-first-0123456789"
 def test_it_is_ready_until_it_stops_and_needs_no_key_to_say_so(
     moa: Moa, upstream: Upstream
 ) -> None:
-    upstream.always("agg", Reply(text="one two three", pause=1))
+    go_on = threading.Event()
+    upstream.always("agg", Reply(text="one two three", stall_after=1, go_on=go_on))
     with serving(moa, "--api-key", KEY, key=KEY) as server:
         ready = server.http.get(f"{server.root}/ready", headers={"authorization": ""})
         assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
@@ -35,6 +37,7 @@ def test_it_is_ready_until_it_stops_and_needs_no_key_to_say_so(
             with suppress(httpx.TransportError):
                 stopping = server.get("/ready")
                 assert (stopping.status_code, stopping.json()) == (503, {"status": "stopping"})
+            go_on.set()
             list(lines)
 
 

@@ -274,7 +274,7 @@ def test_eight_processes_at_once_lose_no_turn(tmp_path: Path) -> None:
         )
         for n in range(8)
     ]
-    assert [writer.wait(4 * PATIENCE) for writer in writers] == [0] * 8
+    assert [writer.wait(2 * PATIENCE) for writer in writers] == [0] * 8
     store = Store.open(file)
     titles = {conversation.title for conversation in store.conversations(limit=1000)}
     store.close()

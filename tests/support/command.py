@@ -29,7 +29,7 @@ __all__ = ["KEY", "PATIENCE", "Moa", "Ran", "Terminal", "forks", "started"]
 KEY = "lab-key-0123456789abcdef"
 _ROOT = Path(__file__).parents[2]
 # Seconds after which what does not come never comes: long, as the machine may be busy.
-PATIENCE = 60.0
+PATIENCE = 100.0
 _STARTING = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8"}
 # Whether each command is a Python process started afresh, for whoever suspects the forks.
 _FRESH = sys.platform != "linux" or "MOA_TEST_FRESH" in os.environ

@@ -173,7 +173,7 @@ class Upstream:
         told = [r.usage for r in list(self.requests)]
         return sum(prompt for prompt, _ in told), sum(completion for _, completion in told)
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float = 60.0) -> None:
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = 100.0) -> None:
         """Poll until `predicate` holds; AssertionError with the request log after `timeout` s."""
         deadline = time.monotonic() + timeout
         while not predicate():
