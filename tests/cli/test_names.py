@@ -77,16 +77,18 @@ def test_it_is_told_once_and_the_process_ends(moa: Moa, asked: Path) -> None:
         (["models", "together"], behind),
         (["models", "together"], socks),
     ]
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(moa.start(*arguments, env=env, fresh=True))
-            for arguments, env in commands
-        ]
-        for (arguments, _), process in zip(commands, processes, strict=True):
-            err = process.communicate(timeout=PATIENCE)[1].decode()
-            assert process.returncode not in (0, 2), arguments
-            assert "no name server told its address within" in err, (arguments, err)
-            assert "again in" not in err
-            assert "Traceback" not in err
+    # A few at a time: a machine that is busy to start them all would keep to none of the limits.
+    for some in (commands[place : place + 3] for place in range(0, len(commands), 3)):
+        with ExitStack() as stack:
+            processes = [
+                stack.enter_context(moa.start(*arguments, env=env, fresh=True))
+                for arguments, env in some
+            ]
+            for (arguments, _), process in zip(some, processes, strict=True):
+                err = process.communicate(timeout=PATIENCE)[1].decode()
+                assert process.returncode not in (0, 2), arguments
+                assert "no name server told its address within" in err, (arguments, err)
+                assert "again in" not in err
+                assert "Traceback" not in err
     # By a call, and by the list of prices beside it.
     assert len(asked.read_text()) <= 2 * len(commands)

@@ -175,6 +175,7 @@ class Moa:
         stdin: bytes | None = None,
         env: Mapping[str, str | None] | None = None,
         fresh: bool = False,
+        patience: float = PATIENCE,
     ) -> Ran:
         """Run to the end.
 
@@ -183,10 +184,11 @@ class Moa:
             stdin: What it can read; None is nothing, and no pipe.
             env: Changes of the environment; None takes one away.
             fresh: See `started`.
+            patience: Seconds after which it never ends.
         """
         given = subprocess.DEVNULL if stdin is None else subprocess.PIPE
         with self.start(*arguments, stdin=given, env=env or {}, fresh=fresh) as process:
-            out, err = process.communicate(stdin, timeout=PATIENCE)
+            out, err = process.communicate(stdin, timeout=patience)
         return Ran(process.returncode, out, err.decode())
 
     def terminal(

@@ -479,6 +479,8 @@ class HttpTransport:
         """
         merged = {**self._headers, **_lower(headers)}
         sent = {name: value for name, value in merged.items() if value is not None}
+        # The time is for the endpoint, not for a busy machine that loads the client.
+        load()
         try:
             async with asyncio.timeout(seconds):
                 answer = await send(self._connections, "GET", self._base_url + path, sent)

@@ -14,7 +14,7 @@ import pytest
 
 from moa_cli.core.strategy import STRATEGIES
 from tests.support.bench.tables import jsonl_rows
-from tests.support.command import KEY, Moa
+from tests.support.command import KEY, PATIENCE, Moa
 from tests.support.upstream import Reply, Request, Upstream
 
 MODELS = "abcde"
@@ -43,8 +43,8 @@ def moa(tmp_path: Path, upstream: Upstream) -> Moa:
     return made
 
 
-def asked(moa: Moa, *arguments: str) -> dict[str, Any]:
-    ran = moa.run("ask", "--json", *arguments)
+def asked(moa: Moa, *arguments: str, patience: float = PATIENCE) -> dict[str, Any]:
+    ran = moa.run("ask", "--json", *arguments, patience=patience)
     assert ran.code == 0, ran.err
     turn: dict[str, Any] = json.loads(ran.text)
     return turn
@@ -167,6 +167,7 @@ def test_other_models_than_the_profile_s_go_without_its_route(moa: Moa, upstream
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "options",
     [
@@ -184,6 +185,8 @@ def test_with_the_embedded_model_each_strategy_runs_to_the_end(
     pytest.importorskip("xllamacpp", reason="the extra `local` is not installed")
     model = {"model": "local:smollm2"}
     moa.profile("small", {**model, "samples": 3}, aggregator=model, max_tokens=60)
-    turn = asked(moa, "-p", "small", *options, "What is 17 + 25? Answer with a number.")
+    question = "What is 17 + 25? Answer with a number."
+    # The model takes all of the machine, which may be busy.
+    turn = asked(moa, "-p", "small", *options, question, patience=6 * PATIENCE)
     assert turn["status"] == "finished"
     assert turn["reply"].strip()
