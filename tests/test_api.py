@@ -394,7 +394,8 @@ def test_calls_from_many_threads_share_one_limit(
     profile = load_profile("together")
     with together as upstream, ThreadPoolExecutor(6) as threads:
         monkeypatch.setenv("TOGETHER_BASE_URL", upstream.url)
-        upstream.always("*", Reply(text="an answer", pause=0.05))
+        # None is answered before three are in flight.
+        upstream.always("*", Reply(text="an answer", pause=0.05, after=lambda: upstream.peak >= 3))
         turns = list(threads.map(lambda _: ask("hi", profile=profile), range(6)))
         assert {turn.status for turn in turns} == {"finished"}
         assert upstream.peak == 3

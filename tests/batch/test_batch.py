@@ -181,6 +181,8 @@ def test_killed_it_goes_on_and_repeats_no_answered_call(
     upstream.always("*", SILENT)
     with moa.start(*start) as process:
         upstream.wait_for(lambda: len(call_lines(state)) == 25)
+        # Lines are written a moment after the calls.
+        upstream.wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 5)
         process.send_signal(signal.SIGKILL)
         process.wait()
     upstream.always("*", ANSWER)

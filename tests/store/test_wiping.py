@@ -146,7 +146,7 @@ def test_others_write_while_a_large_conversation_is_wiped(store: Store, file: Pa
         writer.join()
     # One write after the other, all through the wiping.
     assert len(written) > 20
-    store.upkeep(seconds=5)
+    store.upkeep(seconds=60)
     assert holds(file, SECRET) == []
 
 
