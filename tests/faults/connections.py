@@ -40,7 +40,7 @@ _BODY = b"".join(EVENTS)
 _WHOLE = text_of(COMPLETION).encode()
 _BROKE = "lab: the connection to HOST broke"
 # Seconds in which a client has read what it was sent.
-_SETTLED = 0.5
+_SETTLED = 1.5
 # Limits that a silent endpoint meets soon, and that a busy machine keeps with one that is not; and
 # those of a model that has to be waited for at another place only.
 _SHORT = {"stall": 2, "first_token": 2}

@@ -244,7 +244,7 @@ async def play_all(
 
     async def meet(case: Case, place: Place) -> None:
         async with room:
-            played = await asyncio.wait_for(play(case, endpoint, place), 60)
+            played = await asyncio.wait_for(play(case, endpoint, place), 120)
             wrong.extend(f"{case}: {problem}" for problem in check(played, place))
 
     # Limits of time are short: loading the client does not count.
@@ -261,7 +261,7 @@ async def play_all(
                     for case in cases_of(fault):
                         group.create_task(meet(case, place))
     await no_task_left()
-    for _ in range(2000):
+    for _ in range(20_000):
         if not endpoint.open:
             break
         await asyncio.sleep(0.005)
@@ -300,7 +300,7 @@ async def clients(
 
 async def over(endpoint: Endpoint, key: str) -> None:
     """Until the endpoint has ended all its answers to the models of a case."""
-    for _ in range(4000):
+    for _ in range(20_000):
         if all(asked.over for asked in list(endpoint.asked) if asked.model.startswith(key)):
             return
         await asyncio.sleep(0.005)

@@ -123,7 +123,7 @@ async def _play_all(endpoint: Endpoint, chosen: list[Plan]) -> None:
             last = [number and FAULTS[number].name for number in plan.aggregators]
             raise AssertionError(f"{plan}: {named}, {last}") from raised
     await no_task_left()
-    for _ in range(2000):
+    for _ in range(20_000):
         if not endpoint.open:
             return
         await asyncio.sleep(0.005)
