@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 
 import pytest
 
@@ -165,7 +166,8 @@ def test_a_signal_in_a_turn_ends_the_program_with_what_came(
 
 
 def test_a_reader_who_leaves_early_sees_no_traceback(moa: Moa, upstream: Upstream) -> None:
-    upstream.always("agg", Reply(chunks=["a line\n"] * 2000, pause=0.001))
+    gone = threading.Event()
+    upstream.always("agg", Reply(chunks=["a line\n"] * 2000, stall_after=1000, go_on=gone))
     with moa.start("chat", stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -174,6 +176,7 @@ def test_a_reader_who_leaves_early_sees_no_traceback(moa: Moa, upstream: Upstrea
         process.stdin = None
         assert process.stdout.readline() == b"a line\n"
         process.stdout.close()
+        gone.set()
         process.stdout = None
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 141

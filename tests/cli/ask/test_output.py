@@ -300,11 +300,13 @@ def test_a_dry_run_prints_the_calls_with_their_exact_prompts_and_sends_nothing(
 
 
 def test_a_reader_who_leaves_early_sees_no_traceback(moa: Moa, upstream: Upstream) -> None:
-    upstream.always("agg", Reply(chunks=["a line\n"] * 2000, pause=0.001))
+    gone = threading.Event()
+    upstream.always("agg", Reply(chunks=["a line\n"] * 2000, stall_after=1000, go_on=gone))
     with moa.start("ask", "hi") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"a line\n"
         process.stdout.close()
+        gone.set()
         assert process.stderr is not None
         err = process.stderr.read().decode()
         code = process.wait(60)
