@@ -23,8 +23,8 @@ class Progress:
     """total: results. done, failed: of these. before: done or failed when this process began.
 
     in_flight: calls that are made now. waiting: those that a provider has no room for. held:
-    seconds for which a provider asked to be left alone. bound_by: the provider that calls wait
-    for, and why. spent: by this process.
+    seconds for which a provider asked to be left alone. bound_by: what bounds the rate, and
+    why. spent: by this process.
     """
 
     total: int

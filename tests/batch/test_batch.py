@@ -714,3 +714,14 @@ def test_progress_tells_which_provider_bounds_it(tmp_path: Path) -> None:
         ran = moa.run("batch", prompts(moa, 60), "out.jsonl", "--concurrency", "16")
         assert ran.code == 0, ran.err
         assert "bound by: provider lab (429)" in ran.err
+
+
+def test_progress_tells_when_more_calls_at_once_would_help(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("alone", aggregator="agg", rounds=0)
+    upstream.always("*", Reply(delay=0.5))
+    start = ["batch", prompts(moa, 12), "out.jsonl", "-p", "alone", "--concurrency", "2"]
+    ran = moa.run(*start)
+    assert ran.code == 0, ran.err
+    assert "bound by: --concurrency 2 (an answer takes " in ran.err
+    # In the end there is less to do than could be done at once.
+    assert "bound by: the endpoint (an answer takes " in ran.err

@@ -22,6 +22,7 @@ from moa_cli.bench.run.replay import RunContext
 from moa_cli.bench.run.runner import STOP_AFTER, Results, Runner
 from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.cli import wiring
+from moa_cli.cli.bench.rate_bound import RateBound
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.options import typed_or
 from moa_cli.cli.output import say
@@ -312,10 +313,19 @@ async def _work(
     progress.in_flight = lambda: limiter.in_flight
     progress.waiting = lambda: limiter.waiting_for_providers
     progress.held = lambda: limiter.held
-    progress.bound_by = lambda: limiter.bound_by
+    bound = RateBound(
+        concurrency,
+        job.options.concurrency or wiring.config().concurrency,
+        lambda: progress.total - progress.ended,
+        lambda: limiter.waiting,
+        lambda: limiter.bound_by,
+    )
+    progress.bound_by = bound.text
 
     def ended(record: CallRecord) -> None:
         progress.spent += record.usage
+        if record.error is None:
+            bound.answered(record.seconds)
         runner.ended(record)
 
     def told(result: Result) -> None:

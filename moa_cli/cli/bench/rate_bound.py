@@ -1,0 +1,78 @@
+"""What bounds the rate at which work gets done, so that a user knows what to change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Seconds over which the use of the CPU is looked at, at least.
+_LOOK = 1.0
+# The share of its time in which a process runs, or waits for a CPU, that bounds it.
+_BUSY = 0.9
+# Of the latest answers, so many count for the time that they take.
+_RECENT = 50
+
+
+@dataclass
+class RateBound:
+    """Tells what bounds the rate of a process.
+
+    concurrency: calls at once. wanted: those that were asked for, of which there may be more than
+    the system has descriptors for. left: results that are still to come. waiting: calls that wait
+    to be made. provider: see `Limiter.bound_by`.
+    """
+
+    concurrency: int
+    wanted: int
+    left: Callable[[], int]
+    waiting: Callable[[], int]
+    provider: Callable[[], str]
+    _share: float = 0.0
+    _seconds: float = 0.0
+    _at: float = field(default_factory=time.monotonic)
+    _ran: float = field(default_factory=lambda: _busy_seconds())
+
+    def answered(self, seconds: float) -> None:
+        """A call was answered in that time."""
+        weight = 1 / _RECENT if self._seconds else 1.0
+        self._seconds += (seconds - self._seconds) * weight
+
+    def text(self) -> str:
+        """The bound, in words; "" before the first answer and after the last one.
+
+        A provider that makes calls wait comes first. Where this process computes all the time, more
+        calls at once would not help. Else all calls that may be made are made, or there is not
+        work for more of them, and each takes the endpoint's time.
+        """
+        provider, left = self.provider(), self.left()
+        if provider or not left or not self._seconds:
+            return provider
+        if self._cpu() > _BUSY:
+            return "this machine's CPU"
+        answer = f"an answer takes {self._seconds:.1f} s"
+        if left < self.concurrency and not self.waiting():
+            return f"the endpoint ({answer})"
+        if self.concurrency < self.wanted:
+            return f"`ulimit -n` ({self.concurrency:,} calls at once, {answer})"
+        return f"--concurrency {self.concurrency} ({answer})"
+
+    def _cpu(self) -> float:
+        """The share of the last seconds in which this process ran, or waited for a CPU."""
+        now = time.monotonic()
+        if now - self._at >= _LOOK:
+            ran = _busy_seconds()
+            self._share = (ran - self._ran) / (now - self._at)
+            self._at, self._ran = now, ran
+        return self._share
+
+
+def _busy_seconds() -> float:
+    """Seconds for which this process ran; on Linux, its main thread's, with those in which other
+    processes had the CPU that it needed."""
+    try:
+        ran, waited, _ = Path("/proc/self/schedstat").read_text("ascii").split()
+        return (int(ran) + int(waited)) / 1e9
+    except (OSError, ValueError):
+        return time.process_time()
