@@ -55,6 +55,7 @@ def write_card(
         },
         "output": {"name": out.name, **_counts(lines)},
         "shard": settings.shard,
+        "provider_batch": bool(settings.provider_batch),
         "profile": settings.profile,
         "prompt": settings.prompt,
         "strict": settings.strict,

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache, partial
 from itertools import groupby, islice
@@ -230,9 +230,18 @@ class Todo:
         return self._index.done.count(0, 0, self.count)
 
     def __iter__(self) -> Iterator[Work]:
-        for work in self._works(self._places()):
+        return self.at(self._places())
+
+    def at(self, places: Iterable[int]) -> Iterator[Work]:
+        """The work at these places, which rise."""
+        for work in self._works(iter(places)):
             self.running[work.item.id] = work
             yield work
+
+    def place(self, item: str) -> int | None:
+        """The place of an item that has no answer; None if it has one, or is none of the input."""
+        place = self._index.place(item)
+        return None if place is None or self._index.is_done(place) else place
 
     def sample(self, most: int) -> list[Work]:
         """So many of them at most, spread evenly."""

@@ -350,9 +350,9 @@ class _Start:
                 from moa_cli.cli.provider_batch import forget_jobs
 
                 forget_jobs(state)
-            if code == 0 and isinstance(state, BatchFolder):
+            if code == 0 and isinstance(state, BatchFolder) and not len(state.journal):
                 # The answers tell what is done; the settings stay, to be held against the next
-                # start's.
+                # start's. Calls of prompts behind a limit are still needed.
                 state.forget_calls()
             return code
 

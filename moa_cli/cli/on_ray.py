@@ -25,7 +25,7 @@ from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.estimate import RunEstimator
 from moa_cli.bench.run.journal import CallJournal
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.runner import SCOUTS, ModelWatch
+from moa_cli.bench.run.runner import SCOUTS, FailureWatch
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.session import Job, say_stopped
 from moa_cli.core.conversation import Failure
@@ -283,7 +283,7 @@ class _RayRun:
         self._job, self._crew, self._budgets = job, crew, budgets
         self._facts, self._ledger = facts, ledger
         self._progress, self._view = progress, view
-        self._watch = ModelWatch(job.options.stop_after)
+        self._watch = FailureWatch(job.options.stop_after)
         # Rows that were lost, or that a cap had no room for; all others are not read yet.
         self._again: deque[Work] = deque()
         self._lost: dict[tuple[str, str], int] = {}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moa_cli.batch.prompts import Todo
 from moa_cli.batch.provider_batch.deferred import DeferredCalls
 from moa_cli.batch.provider_batch.job_folder import JobFolder
 from moa_cli.batch.provider_batch.runner import JobRunner
@@ -22,6 +23,7 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import UsageError
 from moa_cli.core.money import scaled
 from moa_cli.core.remote_jobs import JobClient
+from moa_cli.core.text import plural
 from moa_cli.engine import Budget
 from moa_cli.models.table import DEFAULT_PROVIDER, Provider
 from moa_cli.store.spending import CallRecorder, Spending
@@ -77,6 +79,7 @@ async def work_off(
 ) -> Failure | None:
     """Do it all by jobs; why it ended early, if a cap was reached."""
     assert isinstance(job.folder, StateFolder)
+    assert isinstance(todo, Todo)
     cancel_on_termination()
     # Together's files go through its SDK.
     pool = ClientPool(wiring.config(), many_calls=True, sdk_lists=True)
@@ -106,13 +109,24 @@ async def work_off(
         view.changed()
 
     ledger = None if spending is None else CallRecorder(spending, view.say).begin_turn
+    stop_after = job.options.stop_after
     runner = JobRunner(
-        job.results, calls, folder, limits, view.say, told, paid, job.partial, ledger
+        job.results, calls, folder, limits, view.say, told, paid, job.partial, ledger, stop_after
     )
     view.start()
     try:
         await runner.run(todo)
+        if runner.stopped is not None:
+            hint = f" ({runner.stopped.hint})" if runner.stopped.hint else ""
+            view.say(f"stopped: {runner.stopped.message}{hint}")
+            view.say("put it right, and the same command goes on; no answer is paid for again")
     finally:
+        running = len(folder.open_jobs())
+        if running:
+            view.say(
+                f"{plural(running, 'job')} of this batch may run on at the provider; the same"
+                " command goes on with them"
+            )
         view.close()
         folder.close()
         await pool.aclose()

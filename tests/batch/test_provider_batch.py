@@ -83,6 +83,11 @@ def test_a_mixture_of_two_layers_runs_through_five_jobs_at_half_the_price(
     assert "$0.000015" in ran.err
     # What was spent has them at that price, too.
     assert "$0.000015" in moa.run("history", "stats").text
+    card = json.loads((moa.folder / "out.jsonl.card.json").read_bytes())
+    assert card["provider_batch"] is True
+    assert card["models"]["lab:a"]["known_cost"] == pytest.approx(6 * CALL)
+    price = card["models"]["lab:a"]["price"]
+    assert {name: price[name] * 2 for name in PRICE} == pytest.approx(PRICE)
     assert [path.name for path in (moa.folder / "out.jsonl.state").iterdir()] == ["batch.json"]
     # Nothing is left to do.
     asked = len(provider.asked)
@@ -312,3 +317,120 @@ def test_openai_lines_of_a_shard_are_answered_by_jobs(moa: Moa, provider: BatchP
     assert line["custom_id"] == "c2"
     assert line["response"]["body"]["choices"][0]["message"]["content"].startswith("agg says ")
     assert len(provider.requests()) == 5
+
+
+def many(moa: Moa, count: int) -> None:
+    rows = [{"id": f"q{n}", "prompt": f"thing {n}"} for n in range(1, count + 1)]
+    write_lines(moa.folder / "in.jsonl", rows)
+
+
+@pytest.mark.parametrize(
+    ("status", "count", "message"), [(401, 3, "key"), (400, 6, "this is not allowed")]
+)
+def test_a_model_that_fails_alike_for_all_stops_the_batch(
+    moa: Moa, provider: BatchProvider, status: int, count: int, message: str
+) -> None:
+    many(moa, 8)
+
+    def answer(body: Mapping[str, Any]) -> dict[str, Any]:
+        if body["model"] == "a":
+            raise Refusal(status, "this is not allowed")
+        return says(body)
+
+    provider.answer = answer
+    ran = run(moa, "-y")
+    assert ran.code == 1
+    assert f"stopped: lab:a failed for {count} items in a row: " in ran.err
+    assert message in ran.err
+    assert "put it right, and the same command goes on" in ran.err
+    # Neither the second layer nor the aggregator was asked for what is stopped.
+    assert {job["id"] for job in provider.jobs.values()} == {"batch_1", "batch_2"}
+    provider.answer = says
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    assert [line["id"] for line in answers(moa)] == [f"q{n}" for n in range(1, 9)]
+    assert all("lost" not in line for line in answers(moa))
+    # What the other model had answered is not asked for again.
+    asked = Counter(request["body"]["model"] for request in provider.requests())
+    assert asked == {"a": 8 * 3, "b": 8 * 2, "agg": 8}
+
+
+def test_jobs_that_run_on_are_told_of(moa: Moa, provider: BatchProvider) -> None:
+    provider.held = True
+    with moa.start(*START, "-y") as process:
+        while len(provider.jobs) < 2:
+            threading.Event().wait(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert b"2 jobs of this batch may run on at the provider; the same command goes on" in err
+    # A smaller limit leaves out what a job answers already; no answer is lost to that.
+    provider.held = False
+    assert run(moa, "-y", "-n", "1").code == 0
+    assert len(answers(moa)) == 1
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    assert len(answers(moa)) == 3
+    assert handed_in_twice(provider) == []
+    assert len(provider.requests()) == 15
+
+
+def test_killed_between_failures_and_the_next_job_nothing_is_in_two_jobs_at_once(
+    moa: Moa, provider: BatchProvider
+) -> None:
+    """The first job brings half of its answers; the kill comes while the rest is handed in."""
+    many(moa, 4)
+    seen: Counter[str] = Counter()
+
+    def answer(body: Mapping[str, Any]) -> dict[str, Any]:
+        text = json.dumps(body["messages"])
+        seen[text] += 1
+        if body["model"] == "a" and seen[text] == 1 and len(provider.jobs) <= 2:
+            provider.block = "create" if len(provider.jobs) == 2 else None
+            raise Refusal(500, "out of order")
+        return says(body)
+
+    provider.answer = answer
+    with moa.start(*START, "-y") as process:
+        provider.wait_until_blocked()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    times = Counter(request["custom_id"].rpartition("/")[2] for request in provider.requests())
+    # Those that failed are in two jobs, one after the other; all others in one.
+    assert max(times.values()) == 2
+    assert [line["id"] for line in answers(moa)] == [f"q{n}" for n in range(1, 5)]
+    assert all("lost" not in line for line in answers(moa))
+
+
+def test_a_cap_that_is_raised_again_and_again(moa: Moa, provider: BatchProvider) -> None:
+    many(moa, 9)
+    moa.profile("short", "a", aggregator="agg", max_tokens=20, rounds=1)
+    command = ("batch", "in.jsonl", "capped.jsonl", "--provider-batch", "-y", "-p", "short")
+    for cap in ("0.000006", "0.000012"):
+        ran = moa.run(*command, "--max-cost", cap)
+        assert ran.code == 3, ran.err
+        spent = sum(100 * 0.005e-6 + 10 * 0.05e-6 for _ in provider.requests())
+        assert spent <= float(cap)
+    assert moa.run(*command, "--max-cost", "1").code == 0
+    assert [line["id"] for line in answers(moa, "capped.jsonl")] == [f"q{n}" for n in range(1, 10)]
+    assert handed_in_twice(provider) == []
+    assert len(provider.requests()) == 18
+
+
+def test_an_expired_job_whose_answers_come_late_is_finished_in_the_order_of_the_input(
+    moa: Moa, provider: BatchProvider
+) -> None:
+    many(moa, 7)
+    provider.ends_as = {"status": "cancelled"}
+
+    def look() -> None:
+        while len(provider.jobs) < 4:
+            threading.Event().wait(0.01)
+        provider.ends_as = {"status": "completed"}
+
+    threading.Thread(target=look, daemon=True).start()
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    assert "cancelled" in ran.err
+    assert [line["id"] for line in answers(moa)] == [f"q{n}" for n in range(1, 8)]

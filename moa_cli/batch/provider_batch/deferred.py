@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
-from moa_cli.batch.provider_batch.job_folder import BatchedCall
+from moa_cli.batch.provider_batch.job_folder import BatchedCall, CallsInJobs
 from moa_cli.bench.run.journal import CallJournal, CallRecord, TurnResult, call_key, occurrence_key
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import replayed
@@ -47,11 +47,11 @@ _MANY = 100_000
 
 
 class TurnWaits(Exception):
-    """A turn cannot go on before it is answered. keys: of the calls that it waits for."""
+    """A turn cannot go on before it is answered. calls: those of its calls that no job has yet."""
 
-    def __init__(self, keys: frozenset[str]) -> None:
+    def __init__(self, calls: tuple[BatchedCall, ...]) -> None:
         super().__init__("waits")
-        self.keys = keys
+        self.calls = calls
 
 
 @dataclass
@@ -59,33 +59,33 @@ class DeferredCalls:
     """What all turns of a batch ask, and what is known of it.
 
     journal: the calls that were answered. facts: on each model. job_client: that of a model's
-    provider. failed: why calls failed for good, by key. wanted: the calls that no job has yet, in
-    the order in which they were asked for. in_jobs: the keys of those in jobs.
+    provider. failed: why calls failed for good, by item and key. in_jobs: the calls in jobs.
     """
 
     clients: Clients
     journal: CallJournal
     facts: Mapping[str, ModelInfo]
     job_client: Callable[[str], JobClient]
-    failed: dict[str, ClientError] = field(default_factory=dict)
-    wanted: dict[str, BatchedCall] = field(default_factory=dict)
-    in_jobs: set[str] = field(default_factory=set)
+    failed: dict[str, dict[str, ClientError]] = field(default_factory=dict)
+    in_jobs: CallsInJobs = field(default_factory=CallsInJobs)
 
-    def want(self, call: BatchedCall) -> None:
-        if call.key not in self.in_jobs:
-            self.wanted.setdefault(call.key, call)
+    def failure(self, item: str, key: str) -> ClientError | None:
+        """Why a call of an item failed for good; None if it did not."""
+        return self.failed.get(item, {}).get(key)
 
 
 @dataclass
 class _TurnClients:
-    """The clients of one turn; see `Clients`. answered: see `gathered`. waiting: the keys of calls
-    without an answer. moves: how often anything was asked or told."""
+    """The clients of one turn; see `Clients`. answered: see `gathered`. waits: whether a call has
+    no answer. wanted: those of these that no job has yet, by key. moves: how often anything was
+    asked or told."""
 
     shared: DeferredCalls
     item: str
     turn: int
     answered: dict[tuple[int, int], CallRecord] = field(default_factory=dict)
-    waiting: set[str] = field(default_factory=set)
+    waits: bool = False
+    wanted: dict[str, BatchedCall] = field(default_factory=dict)
     moves: int = 0
 
     def endpoint(self, model_name: str) -> Endpoint:
@@ -120,11 +120,13 @@ class _TurnClient:
             clients.answered[place.layer, place.index] = record
             yield replayed(record)
             return
-        if key in shared.failed:
-            raise shared.failed[key]
-        clients.waiting.add(key)
-        shared.want(
-            BatchedCall(
+        failure = shared.failure(clients.item, key)
+        if failure is not None:
+            # Of many calls that failed alike, there is one error.
+            raise failure.with_traceback(None)
+        clients.waits = True
+        if key not in shared.in_jobs:
+            clients.wanted[key] = BatchedCall(
                 key=key,
                 item=clients.item,
                 turn=clients.turn,
@@ -135,7 +137,6 @@ class _TurnClient:
                 model_id=request.model,
                 body=shared.job_client(self.model).body(request),
             )
-        )
         # Until the turn is given up. A failure would have it ask a fallback.
         await asyncio.Event().wait()
 
@@ -201,8 +202,8 @@ async def run_deferred(
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-    if clients.waiting:
-        raise TurnWaits(frozenset(clients.waiting))
+    if clients.waits:
+        raise TurnWaits(tuple(clients.wanted.values()))
     turn = task.result()
     if turn.capped and turn.error is not None:
         raise Capped(turn.error)
@@ -217,5 +218,5 @@ async def _until_quiet(task: asyncio.Task[Turn], clients: _TurnClients) -> None:
         await asyncio.sleep(0 if quiet < _BUSY_ROUNDS else _MOMENT)
         quiet = quiet + 1 if clients.moves == moves else 0
         moves = clients.moves
-        if clients.waiting and quiet > _QUIET_ROUNDS:
+        if clients.waits and quiet > _QUIET_ROUNDS:
             return

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +23,12 @@ from moa_cli.bench.data.json_lines import Lines, read_records, to_line
 from moa_cli.core import paths
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
+from moa_cli.core.errors import BenchError
 from moa_cli.core.ledger import CallBegun
 from moa_cli.core.money import Price
 from moa_cli.core.text import dumps
+from moa_cli.core.unique import unique_name
+from moa_cli.core.values import load_value
 
 # written: its requests stand on disk. uploaded: the provider has them, and the job is about to be
 # begun. submitted: the provider has said so. ended: its answers are in the journal.
@@ -104,27 +108,35 @@ class JobFolder:
         self._lines = Lines(self.path / "jobs.jsonl")
         found = read_records(self._lines.path, JobRecord)
         self.records = {record.name: record for record in found}
+        # What a killed process had begun to collect, or to forget.
+        names = {record.name for record in self.open_jobs()}
+        for path in self.path.glob("*.calls.jsonl"):
+            if path.name.removesuffix(".calls.jsonl") not in names:
+                path.unlink(missing_ok=True)
 
     def open_jobs(self) -> list[JobRecord]:
         """Those whose answers are still to come."""
         return [record for record in self.records.values() if record.step != "ended"]
 
-    def write(self, record: JobRecord, calls: Sequence[BatchedCall]) -> None:
-        """A new job, with its requests. Raises OSError."""
+    def draft(self, model: str) -> JobDraft:
+        """A new job of that model, without requests. Raises OSError."""
         paths.make_private(self.path)
-        with paths.replacing(self._calls(record)) as file:
-            for call in calls:
-                file.write(to_line(call).encode() + b"\n")
-        self.note(record)
+        return JobDraft(self, f"moa-{unique_name()}", model)
 
     def note(self, record: JobRecord) -> None:
         """A step was taken. Raises OSError."""
         self._lines.add(to_line(record))
         self.records[record.name] = record
 
-    def calls(self, record: JobRecord) -> list[BatchedCall]:
-        """The requests of a job. Raises BenchError if the file is damaged."""
-        return read_records(self._calls(record), BatchedCall)
+    def calls(self, record: JobRecord) -> Iterator[BatchedCall]:
+        """The requests of a job, one after another. Raises BenchError if the file is damaged."""
+        path = self.calls_file(record.name)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield load_value(BatchedCall, json.loads(line))
+                except (ValueError, RecursionError) as error:
+                    raise BenchError(f"{path}:{number}: is damaged: {error}") from None
 
     def answers(self, record: JobRecord, number: int) -> Path:
         """Where the job's answers of that number are put."""
@@ -143,8 +155,9 @@ class JobFolder:
         for path in self.path.glob(f"{record.name}.*"):
             path.unlink(missing_ok=True)
 
-    def _calls(self, record: JobRecord) -> Path:
-        return self.path / f"{record.name}.calls.jsonl"
+    def calls_file(self, name: str) -> Path:
+        """Where the requests of the job of that name stand."""
+        return self.path / f"{name}.calls.jsonl"
 
     def close(self) -> None:
         self._lines.close()
@@ -156,14 +169,112 @@ class JobFolder:
             shutil.rmtree(self.path)
 
 
-def answer_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects in a provider's file; lines that are none are passed over: their requests count
-    as not answered."""
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                found = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(found, dict):
-                yield found
+@dataclass
+class JobDraft:
+    """A job whose requests are still being collected: they go to its file, and not to memory. What
+    is left of it after a kill is asked for again, so that nobody has to know of it.
+
+    count, size: of its requests, and bytes of these as they are sent.
+    """
+
+    folder: JobFolder
+    name: str
+    model: str
+    count: int = 0
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        self._lines = Lines(self.folder.calls_file(self.name))
+
+    def add(self, call: BatchedCall, length: int) -> None:
+        """Write a request down. length: of its line. Raises OSError."""
+        self._lines.add(to_line(call))
+        self.count, self.size = self.count + 1, self.size + length
+
+    def finish(self) -> JobRecord:
+        """All its requests are there: from here on, the job is known. Raises OSError."""
+        self._lines.close()
+        record = JobRecord(self.name, self.model, self.count, "written")
+        self.folder.note(record)
+        return record
+
+    def drop(self) -> None:
+        """It is given up. Raises OSError."""
+        self._lines.close()
+        self.folder.calls_file(self.name).unlink(missing_ok=True)
+
+
+class CallsInJobs:
+    """The keys of all calls that stand in jobs, each with the times that it was put into one. They
+    are on disk: there may be millions."""
+
+    def __init__(self) -> None:
+        # A database without a name is a file that nobody else sees, and goes with the process.
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA cache_size = -8000")
+        self._database.execute("CREATE TABLE calls (key TEXT PRIMARY KEY, tries) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, key: str) -> bool:
+        return self.tries(key) > 0
+
+    def tries(self, key: str) -> int:
+        """How often the call was put into a job; 0 if it is in none."""
+        query = "SELECT tries FROM calls WHERE key = ?"
+        row = self._database.execute(query, (key,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def add(self, key: str) -> None:
+        """A call is put into a job, perhaps once more."""
+        tries = self.tries(key)
+        self._count += not tries
+        self._database.execute("REPLACE INTO calls VALUES (?, ?)", (key, tries + 1))
+
+    def discard(self, key: str) -> None:
+        """The call was answered, or has failed."""
+        self._count -= self._database.execute("DELETE FROM calls WHERE key = ?", (key,)).rowcount
+
+
+@dataclass(frozen=True)
+class JobAnswers:
+    """The answers of a job in its files, found by the key of the call, whatever their order.
+
+    folder, record: of the job. places: of a key's line: the number of the file, and the byte.
+    """
+
+    folder: JobFolder
+    record: JobRecord
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def read(self, number: int) -> None:
+        """Look through the file of that number. Lines that are no objects are passed over: their
+        requests count as not answered."""
+        start = 0
+        with self.folder.answers(self.record, number).open("rb") as file:
+            for line in file:
+                found = _object(line)
+                if found is not None:
+                    key = str(found.get("custom_id")).rpartition("/")[2]
+                    self.places[key] = number, start
+                start += len(line)
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """The line that answers a call; None if there is none."""
+        if key not in self.places:
+            return None
+        number, start = self.places[key]
+        with self.folder.answers(self.record, number).open("rb") as file:
+            file.seek(start)
+            return _object(file.readline())
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from array import array
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
+from itertools import islice
 from typing import TypeVar
 
+from moa_cli.batch.prompts import Todo
 from moa_cli.batch.provider_batch.deferred import DeferredCalls, TurnWaits, run_deferred
 from moa_cli.batch.provider_batch.job_folder import (
     BatchedCall,
+    JobAnswers,
+    JobDraft,
     JobFolder,
     JobRecord,
-    answer_lines,
 )
 from moa_cli.bench.run.journal import CallRecord, Result, TurnResult
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.runner import Capped, Results
-from moa_cli.core.conversation import Conversation, Failure
+from moa_cli.bench.run.runner import STOP_AFTER, Capped, FailureWatch, Results
+from moa_cli.core.conversation import Conversation, Failure, Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import (
     BudgetReached,
@@ -35,14 +38,14 @@ from moa_cli.core.money import priced
 from moa_cli.core.remote_jobs import RemoteJob
 from moa_cli.core.text import plural
 from moa_cli.core.tokens import usage_of
-from moa_cli.core.unique import unique_name
 from moa_cli.engine import Limits
-from moa_cli.engine.budget import Reservation
+from moa_cli.engine.budget import Budget, Reservation
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import short_name
 
-# What providers take in a file: OpenAI 50,000 requests and 200 MB, Together 100 MB.
-_MOST_CALLS, _MOST_BYTES = 50_000, 90_000_000
+# Of what providers take in a file (OpenAI 50,000 requests and 200 MB, Together 100 MB), so much is
+# sent: a file is in memory three times while it is on its way.
+_MOST_CALLS, _MOST_BYTES = 50_000, 48_000_000
 _LONGEST_NAME = "n" * 64
 # How often a request is put into a job before it has failed.
 _MOST_TRIES = 3
@@ -54,7 +57,44 @@ _SETTLED = 2.0
 _MOST_TROUBLES = 8
 # The same while a job runs: about an hour.
 _MOST_LOOKS = 66
+# So many items are written down as failed where a model is dead: enough to tell why.
+_MOST_FAILURES = 1000
 _T = TypeVar("_T")
+
+
+@dataclass
+class _Held:
+    """What calls in jobs may take of a budget. By job, until it has ended."""
+
+    budget: Budget
+    jobs: dict[str, float] = field(default_factory=dict)
+    total: float = 0.0
+    reservation: Reservation | None = None
+
+    def check(self, more: Usage) -> None:
+        """Raise BudgetReached if there is no room for more."""
+        amount = self.total + self.budget.cap.amount(more)
+        self.reservation = self.budget.reserve(amount, instead_of=self.reservation)
+
+    def add(self, job: str, usage: Usage) -> None:
+        """A call is in a job, room or not."""
+        amount = self.budget.cap.amount(usage)
+        self.jobs[job] = self.jobs.get(job, 0.0) + amount
+        self.total += amount
+        self._reserve()
+
+    def release(self, job: str) -> None:
+        """The job has ended: what its calls took is spent."""
+        self.jobs.pop(job, None)
+        self.total = sum(self.jobs.values())
+        if self.reservation is not None:
+            self.reservation.release()
+        self.reservation = None
+        self._reserve()
+
+    def _reserve(self) -> None:
+        found = self.budget.try_reserve(self.total, instead_of=self.reservation)
+        self.reservation = found or self.reservation
 
 
 @dataclass
@@ -66,7 +106,8 @@ class JobRunner:
     paid: called with each call that was answered. partial: see `runner.Runner`. ledger: where each
     call is written down as spent; None keeps none.
 
-    capped: why the batch ended early, if a cap was reached.
+    capped: why the batch ended early, if a cap was reached. stopped: why, if a model fails alike
+    for item after item.
     """
 
     results: Results
@@ -78,70 +119,143 @@ class JobRunner:
     paid: Callable[[CallRecord], None]
     partial: bool
     ledger: Callable[[], TurnLedger] | None = None
+    stop_after: int = STOP_AFTER
     capped: Failure | None = None
-    _tries: Counter[str] = field(default_factory=Counter)
-    _held: dict[str, list[Reservation]] = field(default_factory=dict)
+    stopped: Failure | None = None
+    _drafts: dict[str, JobDraft] = field(default_factory=dict)
+    # By budget: what calls in jobs may take.
+    _held: dict[Budget, _Held] = field(default_factory=dict)
+    # By kind and message: failures that calls share.
+    _errors: dict[tuple[type, str], ClientError] = field(default_factory=dict)
 
-    async def run(self, todo: Iterable[Work]) -> None:
+    def __post_init__(self) -> None:
+        self._held = {budget: _Held(budget) for budget in self.limits.budgets}
+        self._watch = FailureWatch(self.stop_after)
+
+    async def run(self, todo: Todo) -> None:
         """Do what is left.
 
         Stopped at any moment, it leaves jobs that run where they are; the next start goes on with
-        them. Raises ClientError if a provider cannot be asked, OSError.
+        them. No more of the items is in memory than a number for each. Raises ClientError if a
+        provider cannot be asked, OSError.
         """
+        self._todo = todo
+        # By place: how many of the item's calls are in jobs, and whether it has a line.
+        self._open, self._ended = array("L", [0]) * todo.count, bytearray(todo.count)
+        try:
+            await self._take_up()
+            # What is to come as far as it can, the first one first.
+            queue: deque[Iterator[Work]] = deque([iter(todo)])
+            while True:
+                await self._advance_all(queue)
+                for model in list(self._drafts):
+                    await self._submit(model)
+                if not self.folder.open_jobs():
+                    return
+                queue.appendleft(todo.at(await self._take(await self._next_ended())))
+                if self.stopped is not None:
+                    self._fail_all(self.stopped)
+                    return
+        finally:
+            for draft in self._drafts.values():
+                draft.drop()
+
+    def _fail_all(self, why: Failure) -> None:
+        """The items that a failed call belongs to have failed: no more is asked for them now."""
+        places = [self._todo.place(item) for item in islice(self.calls.failed, _MOST_FAILURES)]
+        for work in self._todo.at(sorted(place for place in places if place is not None)):
+            self._end(work, Result(work.arm.name, work.item.id, work.item.category, error=why))
+
+    def _end(self, work: Work, result: Result) -> None:
+        self._ended[work.order] = 1
+        self.calls.failed.pop(work.item.id, None)
+        self.results.add(result)
+        self.told(result)
+
+    async def _take_up(self) -> None:
+        """Go on with the jobs of an earlier start."""
         opened = self.folder.open_jobs()
         for record in opened:
             for call in self.folder.calls(record):
-                self.calls.in_jobs.add(call.key)
-                self._reserve(call, force=True)
+                place = self._todo.place(call.item)
+                # What was written down before a kill may have its line already.
+                if place is not None and self.calls.journal.find(call.key) is None:
+                    self._hold(record.name, [call])
+                    self._enter(call, place)
         if opened:
             self.say(f"going on with {plural(len(opened), 'job')} of an earlier start")
         for record in opened:
             await self._hand_in(record, again=True)
-        waiting: dict[tuple[str, str], tuple[Work, frozenset[str]]] = {}
-        ready = list(todo)
-        while ready or waiting:
-            self.capped = None
-            for work in ready:
-                # At a cap, all others wait for what others may give back.
-                keys = frozenset() if self.capped else await self._advance(work)
-                if keys is not None:
-                    waiting[work.name] = (work, keys)
-            await self._submit()
-            if not self.calls.in_jobs:
-                break
-            ended = await self._next_ended()
-            await self._take(ended)
-            ready = [work for work, keys in waiting.values() if not self._unanswered(keys)]
-            for work in ready:
-                del waiting[work.name]
 
-    def _unanswered(self, keys: frozenset[str]) -> frozenset[str]:
-        return keys & (self.calls.in_jobs | self.calls.wanted.keys())
+    def _enter(self, call: BatchedCall, place: int) -> None:
+        """A call of the item at that place is in a job. Places behind those that are asked for now
+        are of an earlier start."""
+        if call.key not in self.calls.in_jobs and place < len(self._open):
+            self._open[place] += 1
+        self.calls.in_jobs.add(call.key)
 
-    async def _advance(self, work: Work) -> frozenset[str] | None:
-        """Let an item come as far as it can: the calls that it waits for, none for room below a
-        cap; None if it has ended."""
-        wanted = set(self.calls.wanted)
+    def _leave(self, call: BatchedCall) -> int | None:
+        """A call is in no job any more: the place of its item, if that can go on now."""
+        self.calls.in_jobs.discard(call.key)
+        place = self._todo.place(call.item)
+        if place is None or place >= len(self._open):
+            return None
+        self._open[place] -= 1
+        return None if self._open[place] else place
+
+    async def _advance_all(self, queue: deque[Iterator[Work]]) -> None:
+        """Let items come as far as they can. At a cap, all others stay in the queue: they wait for
+        what others may give back."""
+        self.capped = None
+        while queue:
+            for work in queue[0]:
+                calls = () if self._ended[work.order] else await self._advance(work)
+                if calls is None:
+                    queue.appendleft(iter([work]))
+                    return
+                for call in calls:
+                    await self._collect(call, work.order)
+            queue.popleft()
+
+    async def _advance(self, work: Work) -> tuple[BatchedCall, ...] | None:
+        """Let an item come as far as it can: the calls that it needs then, none if it has ended or
+        waits already; None if a cap has no room for them."""
         try:
             result = await self._converse(work)
         except TurnWaits as waits:
-            new = [self.calls.wanted[key] for key in self.calls.wanted if key not in wanted]
             try:
-                for call in new:
-                    self._reserve(call)
+                self._check_room(waits.calls)
             except BudgetReached as reached:
-                for call in new:
-                    self._release(call.key)
-                    del self.calls.wanted[call.key]
                 self.capped = Failure(type(reached).__name__, reached.message, reached.hint)
-                return frozenset()
-            return waits.keys
+                return None
+            return waits.calls
         except Capped as reached:
             self.capped = reached.failure
-            return frozenset()
-        self.results.add(result)
-        self.told(result)
-        return None
+            return None
+        self._end(work, result)
+        return ()
+
+    async def _collect(self, call: BatchedCall, place: int) -> None:
+        """Put a call into the next job of its model, which is handed in once it is full."""
+        length = len(call.line(_LONGEST_NAME))
+        draft = self._drafts.get(call.model)
+        full = draft is not None and (
+            draft.count == _MOST_CALLS or draft.size + length > _MOST_BYTES
+        )
+        if full:
+            await self._submit(call.model)
+        if call.model not in self._drafts:
+            self._drafts[call.model] = self.folder.draft(call.model)
+        draft = self._drafts[call.model]
+        draft.add(call, length)
+        self._hold(draft.name, [call])
+        self._enter(call, place)
+
+    async def _submit(self, model: str) -> None:
+        """Hand in what was collected for a model."""
+        record = self._drafts.pop(model).finish()
+        await self._hand_in(record)
+        self.say(f"{plural(record.calls, 'request')} to {short_name(model)} handed in as a job")
 
     async def _converse(self, work: Work) -> Result:
         """What came of all turns of an item. Raises TurnWaits, Capped."""
@@ -161,35 +275,20 @@ class JobRunner:
             conversation = conversation.answer(reply)
         return result
 
-    def _reserve(self, call: BatchedCall, *, force: bool = False) -> None:
-        """Keep free what a call may cost until its job has ended. force: it is in a job already,
-        room or not. Raises BudgetReached."""
-        if call.key in self._held:
-            return
-        usage = call.begun(self.calls.facts[call.model].price).usage
-        held = self._held[call.key] = []
-        for budget in self.limits.budgets:
-            amount = budget.cap.amount(usage)
-            found = budget.try_reserve(amount) if force else budget.reserve(amount)
-            if found is not None:
-                held.append(found)
+    def _usage_of(self, calls: Iterable[BatchedCall]) -> Usage:
+        facts = self.calls.facts
+        return sum((call.begun(facts[call.model].price).usage for call in calls), Usage())
 
-    def _release(self, key: str) -> None:
-        for reservation in self._held.pop(key, ()):
-            reservation.release()
+    def _check_room(self, calls: Sequence[BatchedCall]) -> None:
+        """Raise BudgetReached if there is no room for what calls may cost."""
+        usage = self._usage_of(calls)
+        for held in self._held.values():
+            held.check(usage)
 
-    async def _submit(self) -> None:
-        """Hand in all that is wanted."""
-        calls, self.calls.wanted = list(self.calls.wanted.values()), {}
-        for model, group in groupby(sorted(calls, key=lambda call: call.model), _model_of):
-            for part in _parts(group):
-                record = JobRecord(f"moa-{unique_name()}", model, len(part), "written")
-                self.folder.write(record, part)
-                self.calls.in_jobs.update(call.key for call in part)
-                await self._hand_in(record)
-                self.say(
-                    f"{plural(len(part), 'request')} to {short_name(model)} handed in as a job"
-                )
+    def _hold(self, job: str, calls: Sequence[BatchedCall]) -> None:
+        """Keep free what calls may cost, until their job has ended."""
+        for held in self._held.values():
+            held.add(job, self._usage_of(calls))
 
     async def _hand_in(self, record: JobRecord, *, again: bool = False) -> None:
         """Take the steps of a job that are left, up to its beginning at the provider.
@@ -244,30 +343,43 @@ class JobRunner:
             await asyncio.sleep(pause)
             pause = min(_LONGEST_LOOK, pause * 1.5)
 
-    async def _take(self, ended: Sequence[tuple[JobRecord, RemoteJob]]) -> None:
-        """Write down what jobs brought."""
+    async def _take(self, ended: Sequence[tuple[JobRecord, RemoteJob]]) -> list[int]:
+        """Write down what jobs brought; the places of items that can go on then."""
+        ready: list[int] = []
         for record, job in ended:
             client = self.calls.job_client(record.model)
-            lines = {}
+            answers = JobAnswers(self.folder, record)
             for number, file in enumerate(job.outputs):
                 path = self.folder.answers(record, number)
                 await self._patiently(partial(client.download, file, path))
-                for line in answer_lines(path):
-                    lines[str(line.get("custom_id")).rpartition("/")[2]] = line
+                answers.read(number)
+            again: set[str] = set()
             lost = 0
             for call in self.folder.calls(record):
+                if call.key not in self.calls.in_jobs:
+                    # A process that was killed had taken it already.
+                    continue
                 try:
-                    if call.key in lines:
-                        delta = await client.answer(lines[call.key], call.request())
-                    else:
+                    line = answers.find(call.key)
+                    if line is None:
                         raise _without_answer(job)
+                    self._answered(call, await client.answer(line, call.request()))
                 except ClientError as error:
                     lost += 1
+                    if error.retryable and self.calls.in_jobs.tries(call.key) < _MOST_TRIES:
+                        again.add(call.key)
+                        continue
                     self._failed(call, error)
-                else:
-                    self._answered(call, delta)
-                self.calls.in_jobs.discard(call.key)
+                place = self._leave(call)
+                ready += [] if place is None else [place]
+            # Before any of it is in another job: a job that has ended is not taken again.
             self.folder.note(replace(record, step="ended"))
+            for held in self._held.values():
+                held.release(record.name)
+            for call in self.folder.calls(record) if again else ():
+                place = self._todo.place(call.item)
+                if call.key in again and place is not None:
+                    await self._collect(call, place)
             self.folder.forget_files(record)
             model = short_name(record.model)
             problem = f" ({job.problem})" if job.problem else ""
@@ -275,13 +387,10 @@ class JobRunner:
                 f"job of {plural(record.calls, 'request')} to {model} {job.status}{problem}:"
                 f" {record.calls - lost:,} answered, {lost:,} not"
             )
+        return sorted(ready)
 
     def _answered(self, call: BatchedCall, delta: Delta) -> None:
-        """The answer to a call has come."""
-        if self.calls.journal.find(call.key) is not None:
-            # An earlier process was killed before it had written the job down as ended.
-            self._release(call.key)
-            return
+        """The answer to a call has come. Raises ServerFailed if it is empty."""
         answer = delta.text + delta.reasoning
         usage = usage_of(delta.usage, call.prompt_tokens, answer)
         price = self.calls.facts[call.model].price
@@ -307,18 +416,15 @@ class JobRunner:
             ledger.end([ledger.begin(call.begun(price))], call.model, record.usage)
         self.paid(record)
         if empty:
-            self._failed(call, ServerFailed("it gave no answer"))
-        else:
-            self._release(call.key)
+            raise ServerFailed("it gave no answer")
+        self._watch.answered(call.model)
 
     def _failed(self, call: BatchedCall, error: ClientError) -> None:
-        """A call was not answered: it is asked again with the next job, or has failed."""
-        self._tries[call.key] += 1
-        if error.retryable and self._tries[call.key] < _MOST_TRIES:
-            self.calls.wanted[call.key] = call
-        else:
-            self._release(call.key)
-            self.calls.failed[call.key] = error
+        """A call was not answered, and will not be."""
+        error = self._errors.setdefault((type(error), error.message), error)
+        self.calls.failed.setdefault(call.item, {})[call.key] = error
+        failure = Failure(type(error).__name__, error.message, error.hint)
+        self.stopped = self.stopped or self._watch.call_failed(call.model, call.item, failure)
 
     async def _patiently(self, ask: Callable[[], Awaitable[_T]], most: int = _MOST_TROUBLES) -> _T:
         """What the provider answers, which is asked again while it is out of order.
@@ -359,22 +465,3 @@ def _may_pass(error: ClientError) -> bool:
 
 def _pause(trouble: int, error: ClientError) -> float:
     return max(min(_LONGEST_LOOK, 2.0**trouble), error.retry_after or 0.0)
-
-
-def _model_of(call: BatchedCall) -> str:
-    return call.model
-
-
-def _parts(calls: Iterator[BatchedCall]) -> Iterator[list[BatchedCall]]:
-    """The calls in parts that fit into a file."""
-    part: list[BatchedCall] = []
-    size = 0
-    for call in calls:
-        length = len(call.line(_LONGEST_NAME))
-        if part and (len(part) == _MOST_CALLS or size + length > _MOST_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(call)
-        size += length
-    if part:
-        yield part

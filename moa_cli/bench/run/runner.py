@@ -84,7 +84,7 @@ _OF_THE_ITEM = frozenset(
 
 
 @dataclass
-class ModelWatch:
+class FailureWatch:
     """Tells when a model is dead: it failed alike for so many items in a row.
 
     That many, where the kind of failure is one that stays (no such model, no key, no credit). Twice
@@ -106,16 +106,25 @@ class ModelWatch:
         turns = result.turns[-1:]
         for answer in (answer for turn in turns for answer in turn.answers()):
             error = answer.error
-            if error is None or not _spoils(error) or error.kind in _OF_THE_ITEM:
+            if error is None or not _spoils(error):
                 continue
-            kind, items = self._failed.get(answer.model, ("", set()))
-            items = {*items, result.item} if kind == error.kind else {result.item}
-            self._failed[answer.model] = error.kind, items
-            permanent = error.kind in _PERMANENT
-            most = self.limit if permanent else 2 * self.limit
-            if 0 < most <= len(items) and (permanent or answer.model not in self._answered):
-                told = f"{answer.model} failed for {len(items):,} items in a row: {error.message}"
-                return Failure(error.kind, told, error.hint)
+            stopped = self.call_failed(answer.model, result.item, error)
+            if stopped is not None:
+                return stopped
+        return None
+
+    def call_failed(self, model: str, item: str, error: Failure) -> Failure | None:
+        """A call for that item has failed; see `failed`."""
+        if error.kind in _OF_THE_ITEM:
+            return None
+        kind, items = self._failed.get(model, ("", set()))
+        items = {*items, item} if kind == error.kind else {item}
+        self._failed[model] = error.kind, items
+        permanent = error.kind in _PERMANENT
+        most = self.limit if permanent else 2 * self.limit
+        if 0 < most <= len(items) and (permanent or model not in self._answered):
+            told = f"{model} failed for {len(items):,} items in a row: {error.message}"
+            return Failure(error.kind, told, error.hint)
         return None
 
 
@@ -156,7 +165,7 @@ class Runner:
     _ended: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def __post_init__(self) -> None:
-        self._watch = ModelWatch(self.stop_after)
+        self._watch = FailureWatch(self.stop_after)
 
     def ended(self, record: CallRecord) -> None:
         """A call has been made and has ended."""

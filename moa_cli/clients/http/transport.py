@@ -459,8 +459,12 @@ class HttpTransport:
             f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         )
-        data = await asyncio.to_thread(file.read_bytes)
-        body = b"".join([head.encode(), data, f"\r\n--{mark}--\r\n".encode()])
+
+        def form() -> bytes:
+            # No second copy of the file stays in memory while it is sent.
+            return b"".join([head.encode(), file.read_bytes(), f"\r\n--{mark}--\r\n".encode()])
+
+        body = await asyncio.to_thread(form)
         sent = {**self._headers, "content-type": f"multipart/form-data; boundary={mark}"}
         answer = await send(self._connections, "POST", f"{self._base_url}/files", sent, body)
         await _check(answer)
