@@ -49,8 +49,7 @@ app = deferred(
         ),
         "compare judge": (
             "compare.judge:judge",
-            "Let a model decide between the answers that you chose between, and tell how far it"
-            " agrees with you.",
+            "Let a model choose between the same answers, and tell how far it agrees with you.",
         ),
         "setup": (
             "setup:setup",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import closing
 from string import ascii_uppercase
@@ -30,6 +31,7 @@ from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import dumps, plural
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.store.comparisons import Comparison, Comparisons
@@ -94,7 +96,14 @@ def _told(comparisons: Comparisons, since: str | None) -> list[Comparison]:
     return found
 
 
-def show(number: Number, plain: Plain = None, json: Json = False) -> None:
+def show(
+    number: Number,
+    plain: Plain = None,
+    no_pager: Annotated[
+        bool, Option("--no-pager", help="Print also what is longer than the screen.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Print a choice: prompt and answers, if they were kept, whose they were, and your note."""
     from moa_cli.compare.choices import choice_to_dict, outcome_of
     from moa_cli.terminal.table import Column, table_lines
@@ -128,8 +137,15 @@ def show(number: Number, plain: Plain = None, json: Json = False) -> None:
     ]
     lines += table_lines(columns, output_width())
     if found.note:
-        lines.append(one_line(f"note: {found.note}", _LONGEST_NOTE))
-    print_lines(lines)
+        lines.append(folded(one_line(f"note: {found.note}", _LONGEST_NOTE), sys.stdout))
+    if no_pager or wiring.config().accessible or not sys.stdout.isatty():
+        print_lines(lines)
+        return
+    from moa_cli.terminal.programs import page
+
+    trouble = page(lines)
+    if trouble:
+        say(trouble)
 
 
 def _of_number(comparisons: Comparisons, number: int) -> Comparison:

@@ -332,7 +332,7 @@ class _Comparing:
         winners = () if choice.winner is None else shown[choice.winner].given
         print_lines(_revealed(there, failed, winners))
         if choice.note:
-            print_lines([one_line(f"note: {choice.note}", _LONGEST_NOTE)])
+            print_lines([folded(one_line(f"note: {choice.note}", _LONGEST_NOTE), sys.stdout)])
         if not choice.skipped:
             print_lines(["", *leaderboard_lines(leaderboard(self.chosen), output_width(80))])
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from moa_cli.core.errors import StoreError
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.bench.run.journal import Judgement, Result
@@ -61,8 +63,7 @@ def judge(
     live: Live = None,
     debug: Debug = False,
 ) -> None:
-    """Let a model decide between the answers that you chose between, and tell how far it agrees
-    with you.
+    """Let a model choose between the same answers, and tell how far it agrees with you.
 
     It is asked about each pair in both orders, without knowing what you chose or whose the answers
     are. The same command goes on where it was stopped, and asks only about new choices.
@@ -172,8 +173,12 @@ def _called(pairs: Sequence[DecidedPair], result: Result) -> str:
     return f"choice {pair.number}, {first} and {second}"
 
 
-def choice_agreement_lines(agreement: ChoiceAgreement) -> Iterator[str]:
-    """How far a judge agrees with the user."""
+def choice_agreement_lines(agreement: ChoiceAgreement) -> list[str]:
+    """How far a judge agrees with the user, folded at the width of the terminal."""
+    return [folded(line, sys.stdout) for line in _agreement_lines(agreement)]
+
+
+def _agreement_lines(agreement: ChoiceAgreement) -> Iterator[str]:
     pairs, choices = plural(agreement.pairs, "pair"), plural(agreement.choices, "choice")
     yield one_line(f"{agreement.judge} and you: {pairs} of {choices}")
     if not agreement.pairs:

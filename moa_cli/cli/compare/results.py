@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store
 from moa_cli.core.money import usd
 from moa_cli.core.text import plural
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.bench.scoring.means import Mean
@@ -90,7 +92,12 @@ def _pair_lines(found: Sequence[LeaderboardRow], width: int) -> Iterator[str]:
         [
             Column("arm", [row.arm for row in found], widest=40),
             Column("95 %", [_between(interval) for interval in intervals], right=True),
-            Column("by chance", [f"{100 * (row.chance or 0.0):.0f}%" for row in found], right=True),
+            Column(
+                "by chance",
+                [f"{100 * (row.chance or 0.0):.0f}%" for row in found],
+                right=True,
+                spare=1,
+            ),
             Column(
                 "strength", [f"{100 * known.value:.0f}%" if known else "–" for known in strengths]
             ),
@@ -98,12 +105,13 @@ def _pair_lines(found: Sequence[LeaderboardRow], width: int) -> Iterator[str]:
                 "95 %",
                 [_between(known.interval if known else None) for known in strengths],
                 right=True,
+                spare=2,
             ),
             Column("profile", list(profiles.values())),
         ],
         width,
     )
-    yield "strength: how likely it beats an average arm (Bradley-Terry)"
+    yield folded("strength: how likely it beats an average arm (Bradley-Terry)", sys.stdout)
     # Each pair once, from the side of the arm that stands higher.
     places = {row.name: place for place, row in enumerate(found)}
     pairs = [
@@ -119,8 +127,8 @@ def _pair_lines(found: Sequence[LeaderboardRow], width: int) -> Iterator[str]:
             Column("against", [pair.other[0] for _, pair in pairs], widest=40),
             Column("wins", [f"{pair.wins:,}" for _, pair in pairs], right=True),
             Column("losses", [f"{pair.losses:,}" for _, pair in pairs], right=True),
-            Column("ties", [f"{pair.ties:,}" for _, pair in pairs], right=True),
-            Column("p", [f"{pair.p:.3f}" for _, pair in pairs], right=True),
+            Column("ties", [f"{pair.ties:,}" for _, pair in pairs], right=True, spare=1),
+            Column("p", [f"{pair.p:.3f}" for _, pair in pairs], right=True, spare=2),
             Column(
                 "profiles",
                 [f"{profiles[row.name]}, {profiles[pair.other]}" for row, pair in pairs],
