@@ -16,7 +16,15 @@ from moa_cli.batch.index import Index
 from moa_cli.batch.lines import LineWriter
 from moa_cli.batch.reading import PLAIN, Reading, is_openai, unused_fields
 from moa_cli.batch.shards import Shard
-from moa_cli.batch.sources import Position, Record, Rows, Source, TableRows, rows_of
+from moa_cli.batch.sources import (
+    JoinedRows,
+    Position,
+    Record,
+    Rows,
+    Source,
+    TableRows,
+    rows_of,
+)
 from moa_cli.bench.data.items import DataRow, Item, read_own
 from moa_cli.bench.run.arms import Arm, make_arms
 from moa_cli.bench.run.plan import Work
@@ -304,8 +312,9 @@ def make_batch(
     UsageError or BenchError if the source cannot be read so.
     """
     rows = rows_of(source, kind)
-    if isinstance(rows, TableRows):
-        reading.check_columns(source.name, rows.names)
+    for table in rows.parts if isinstance(rows, JoinedRows) else (rows,):
+        if isinstance(table, TableRows):
+            reading.check_columns(source.name, table.names)
     if by_jobs:
         # A quorum would throw away what is paid anyway.
         profile = waiting_for_all(profile)

@@ -29,6 +29,7 @@ from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import load_config
 from moa_cli.core.conversation import Failure
+from moa_cli.core.descriptors import room_for
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import dumps
 from moa_cli.engine import Limits
@@ -67,7 +68,11 @@ class RowAnswerer:
         self._environment = setup.environment
         self._partial = setup.partial_answers
         self._facts = setup.facts
+        providers = Providers(setup.config, setup.environment)
+        count = len({providers.provider_of(model) for model in arm.profile.models()})
+        # Each provider keeps its connections for the next calls.
         self.room = max(1, share.part(setup.concurrency))
+        self.room = max(1, min(self.room, room_for(self.room * count) // count))
         each = setup.per_provider and max(1, share.part(setup.per_provider))
         self._limiter = Limiter(self.room, per_provider=each)
         self._limits = Limits(

@@ -15,9 +15,9 @@ import io
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -28,7 +28,7 @@ from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import plural
 from moa_cli.core.text_files import text_of
 
-_BLOCK = 1 << 20
+BLOCK = 1 << 20
 # Text is read in such blocks: at the begin of each of them, reading can go on later.
 _PIECE = 1 << 16
 _GZIP = b"\x1f\x8b"
@@ -88,7 +88,7 @@ class Source:
     open: Callable[[], BinaryIO]
     path: Path | None = None
 
-    def stamp(self) -> list[int] | None:
+    def stamp(self) -> list[Any] | None:
         """What changes with the file's content; None where nothing vouches for that.
 
         A file that was just written may change again without another time of change.
@@ -122,7 +122,7 @@ class Source:
         """The SHA-256 of the unpacked content, in hexadecimal."""
         with self.unpacked() as file:
             found = hashlib.sha256()
-            while block := file.read(_BLOCK):
+            while block := file.read(BLOCK):
                 found.update(block)
             return found.hexdigest()
 
@@ -147,13 +147,13 @@ class Source:
     def _line_end(self) -> bytes:
         """What ends lines: `\\r` only where there is no `\\n` in the whole file."""
         with self.unpacked() as file:
-            block = file.read(_BLOCK)
+            block = file.read(BLOCK)
             if b"\r" not in block:
                 return b"\n"
             while block:
                 if b"\n" in block:
                     return b"\n"
-                block = file.read(_BLOCK)
+                block = file.read(BLOCK)
         return b"\r"
 
     def _wide_pieces(self) -> Iterator[str]:
@@ -162,7 +162,7 @@ class Source:
         rest, first = "", True
         with self.unpacked() as file:
             while True:
-                block = file.read(_BLOCK)
+                block = file.read(BLOCK)
                 try:
                     text = rest + decoder.decode(block, final=not block)
                 except UnicodeDecodeError:
@@ -194,6 +194,28 @@ class Source:
                 number += 1
                 if line.strip():
                     yield number, line.removesuffix("\r")
+
+
+@dataclass(frozen=True)
+class JoinedSource(Source):
+    """Several files that are read one behind the other, by `JoinedRows`."""
+
+    parts: tuple[Source, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, parts: tuple[Source, ...]) -> JoinedSource:
+        """These files under one name."""
+        return cls(name, parts[0].open, parts=parts)
+
+    def sha256(self) -> str:
+        found = hashlib.sha256()
+        for part in self.parts:
+            found.update(part.sha256().encode())
+        return found.hexdigest()
+
+    def stamp(self) -> list[Any] | None:
+        stamps = [part.stamp() for part in self.parts]
+        return None if None in stamps else stamps
 
 
 def _whole_lines(open_bytes: Callable[[], Any], end: bytes, start: int) -> Iterator[bytes]:
@@ -231,12 +253,12 @@ def piped_source(stream: BinaryIO, name: str) -> Source:
     """What a stream gives once, kept compressed in memory. Raises OSError."""
     kept = io.BytesIO()
     with gzip.GzipFile(fileobj=kept, mode="wb", compresslevel=1, mtime=0) as packed:
-        begin = stream.read(_BLOCK)
+        begin = stream.read(BLOCK)
         # Packed twice, it would be unpacked once.
         inner = _Joined(begin, stream)
         unpacked = gzip.GzipFile(fileobj=inner) if begin.startswith(_GZIP) else inner
         try:
-            while block := unpacked.read(_BLOCK):
+            while block := unpacked.read(BLOCK):
                 packed.write(block)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise BenchError(f"{name}: is damaged gzip data: {error}") from None
@@ -419,7 +441,29 @@ class ParquetRows:
         return DataRow(f"{self._source.name}: row {number}", number, fields)
 
 
-Rows = JsonRows | LineRows | TableRows | ParquetRows
+class JoinedRows:
+    """Rows of several files, one behind the other. parts: those of each file."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts = parts
+
+    def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
+        """Number among all rows, and the file's number and record of each. Files are positions."""
+        number = begin.lines
+        for part in range(begin.start, len(self.parts)):
+            passed(Position(part, number))
+            for record in self.parts[part].records():
+                number += 1
+                yield number, (part, record)
+
+    def row(self, record: Record) -> DataRow:
+        """A row; its place tells the file, its number is that among all rows."""
+        number, (part, inner) = record
+        found: DataRow = self.parts[part].row(inner)
+        return replace(found, number=number)
+
+
+Rows = JsonRows | LineRows | TableRows | ParquetRows | JoinedRows
 FORMATS = ("jsonl", "lines", "csv", "tsv", "parquet")
 
 
@@ -435,6 +479,8 @@ def format_of(name: str) -> str:
 
 def rows_of(source: Source, kind: str) -> Rows:
     """How a source of that format is read. Raises UsageError or BenchError where it cannot be."""
+    if isinstance(source, JoinedSource):
+        return JoinedRows([rows_of(part, kind) for part in source.parts])
     if kind == "parquet":
         return ParquetRows(source)
     if kind in ("csv", "tsv"):

@@ -26,6 +26,7 @@ from moa_cli.core.text_files import STANDARD_INPUT
 from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
+    from moa_cli.batch.addresses import Place
     from moa_cli.batch.output import OutputFile, OutputStream, Written
     from moa_cli.batch.prompts import Batch, BatchSettings, InputDigest, Intake, Todo
     from moa_cli.batch.sources import Source
@@ -50,7 +51,8 @@ def batch(
         Argument(
             metavar="IN",
             help="Lines of {prompt or messages, id?, …}, or of one prompt each, a table, Parquet,"
-            " or OpenAI's batch lines, packed by gzip or not; - is standard input.",
+            " or OpenAI's batch lines, packed by gzip or not, also at an address (s3://…);"
+            " - is standard input.",
         ),
     ],
     target: Annotated[
@@ -181,6 +183,7 @@ def batch(
     ] = None,
 ) -> None:
     """Answer many prompts; the same command goes on where it was stopped."""
+    from moa_cli.batch.addresses import is_address, place_at
     from moa_cli.batch.prompts import make_batch
     from moa_cli.batch.reading import Reading
     from moa_cli.batch.shards import read_shard
@@ -233,12 +236,26 @@ def batch(
         save=save,
     )
     start = _Start(made, target, not as_finished, options, work_off)
-    raise Exit(start.run(_path(source, target), keep=keep))
+    if not is_address(target):
+        raise Exit(start.run(_path(source, target), keep=keep))
+    place = place_at(target)
+    path = _path(source, _local_name(place))
+    assert path is not None
+    code = start.run(path, keep=keep)
+    _copy_out(path, place)
+    raise Exit(code)
 
 
 def _open(source: str, file_format: str | None) -> tuple[Source, str]:
     """IN, and its format: what was typed, or what its name tells."""
-    from moa_cli.batch.sources import FORMATS, file_source, format_of, piped_source
+    from moa_cli.batch.addresses import is_address, place_at
+    from moa_cli.batch.sources import (
+        FORMATS,
+        JoinedSource,
+        file_source,
+        format_of,
+        piped_source,
+    )
 
     if file_format not in (None, *FORMATS):
         raise UsageError(
@@ -246,6 +263,11 @@ def _open(source: str, file_format: str | None) -> tuple[Source, str]:
         )
     if source == _STREAM:
         return piped_source(standard_input(say), STANDARD_INPUT), file_format or "jsonl"
+    if is_address(source):
+        found = place_at(source).source()
+        # A folder's name does not tell what its files hold.
+        named = found.parts[0].name if isinstance(found, JoinedSource) else source
+        return found, file_format or format_of(named)
     path = paths.expand(source)
     return file_source(path), file_format or format_of(source)
 
@@ -272,6 +294,36 @@ def _take_lines(path: Path, lines: Path) -> None:
         is_json = file.read(1) == b"{"
     if is_json:
         path.replace(lines)
+
+
+def _local_name(place: Place) -> str:
+    """The file of this folder that holds the answers until they are copied to that place.
+
+    Nothing can be added to what stands at most addresses. Raises UsageError or BenchError if the
+    place is no file, or holds answers of another batch.
+    """
+    if not place.name or place.address.endswith("/"):
+        raise UsageError(f"{place.address}: names no file")
+    state = Path(f"{place.name}.state")
+    if not state.exists() and place.exists():
+        raise BenchError(
+            f"{place.address}: already exists, and {state.absolute()} does not",
+            hint="name another OUT, or go on in the folder where it was begun",
+        )
+    return place.name
+
+
+def _copy_out(path: Path, place: Place) -> None:
+    """Put the answers where they belong, and their data card. Raises BenchError."""
+    from moa_cli.batch.card import card_path
+
+    if not path.exists():
+        return
+    place.copy_from(path)
+    card = card_path(path)
+    if card.exists():
+        place.beside(card.name).copy_from(card)
+    say(f"{path} is copied to {place.address}")
 
 
 @dataclass(frozen=True)
@@ -391,7 +443,8 @@ class _Start:
         self._tell(state.intake)
         answers = Answers(self.batch.writer, todo, state.calls, index, written)
         goes_on = isinstance(state, BatchFolder)
-        more: dict[str, Any] = {"work_off": self.work_off}
+        elsewhere = self.work_off is not None and not self.batch.by_jobs
+        more: dict[str, Any] = {"work_off": self.work_off, "calls_elsewhere": elsewhere}
         if self.batch.by_jobs:
             from moa_cli.cli.provider_batch import batch_prices
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import pickle
 import socket
 import sys
 from collections import deque
@@ -132,8 +133,10 @@ def _connected(address: str | None) -> Iterator[None]:
 
     level = logging.WARNING if on_terminal() else logging.CRITICAL
     try:
+        # Nobody looks at what this machine's own cluster would show in a browser.
+        own = {} if address else {"include_dashboard": False}
         with _without_noise():
-            ray.init(address=address, log_to_driver=False, logging_level=level)
+            ray.init(address=address, log_to_driver=False, logging_level=level, **own)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise _unreachable(address, str(error)) from None
     # A connection by `ray://` takes no heed of the level that it was given.
@@ -162,7 +165,7 @@ def _check_listens(address: str) -> None:
 def _unreachable(address: str | None, why: str) -> BenchError:
     at = f" at {address}" if address else ""
     return BenchError(
-        f"--on ray: the cluster{at} cannot be reached: {one_line(why.partition(chr(10))[0])}",
+        f"--on ray: the cluster{at} cannot be reached: {one_line(' '.join(why.split()))[:300]}",
         hint="`ray status` on its head tells whether it runs" if address else None,
     )
 
@@ -206,9 +209,11 @@ class _Crew:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.room = [Share(number, count).part(setup.concurrency) for number in range(count)]
-        # By reference, so that it is sent once to each worker and not with each row. It holds keys,
-        # which must not be in what Ray writes down of a worker to begin it again.
-        self._given = ray.put((arm, setup))
+        self._arm = ray.put(arm)
+        # It holds keys. An object in Ray's store may be moved to a disk, and what a worker begins
+        # with is written down so that it can be begun again: so it goes with each row, which costs
+        # little as bytes.
+        self._setup = pickle.dumps(setup)
         # A worker waits for models, and needs next to no processor. It is begun again wherever
         # there is a node, as often as it is lost. All its rows are in flight at once.
         self._workers = [
@@ -229,7 +234,9 @@ class _Crew:
         """What comes of a row; None if the worker was lost. Raises BenchError."""
         from ray import exceptions
 
-        reference = self._workers[worker].answer.remote(self._given, work.item, work.order, known)
+        reference = self._workers[worker].answer.remote(
+            self._arm, self._setup, work.item, work.order, known
+        )
         try:
             answered: AnsweredRow = await reference
         except exceptions.RayTaskError as error:
@@ -430,10 +437,10 @@ class _Worker:
         self._answerer: RowAnswerer | None = None
 
     async def answer(
-        self, given: tuple[Arm, WorkerSetup], item: Any, order: int, known: Any
+        self, arm: Arm, setup: bytes, item: Any, order: int, known: Any
     ) -> AnsweredRow:
-        """What comes of a row. given: the same for all rows."""
+        """What comes of a row. arm, setup: the same for all rows."""
         if self._answerer is None:
-            arm, setup = given
-            self._answerer = RowAnswerer(arm, setup.here(), self._share)
+            given: WorkerSetup = pickle.loads(setup)  # noqa: S301 - from our own driver
+            self._answerer = RowAnswerer(arm, given.here(), self._share)
         return await self._answerer.answer(item, order, known)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import random
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +22,7 @@ import pytest
 
 from tests.support.bench.own_runs import ANSWER, write_lines
 from tests.support.command import KEY, Moa
+from tests.support.s3 import serving_s3
 from tests.support.upstream import Reply, Request, Upstream
 
 ROWS = 300
@@ -39,10 +44,12 @@ def free_port() -> int:
 class Nodes:
     """A cluster of three nodes on this machine, none of which knows anything of the user.
 
-    environment: that leads `moa` to it. client: its `ray://` address.
+    environment: that leads `moa` to it. client: its `ray://` address. config: the folder of
+    settings on the nodes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: Path) -> None:
+        self.config = config
         utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra `ray`")
         port = free_port()
         head = {"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": port}
@@ -90,7 +97,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         with warnings.catch_warnings():
             # Ray leaves the log files of its processes open.
             warnings.simplefilter("ignore", ResourceWarning)
-            made = Nodes()
+            made = Nodes(home / "CONFIG")
             gc.collect()
         try:
             yield made
@@ -224,6 +231,85 @@ def test_all_that_workers_need_comes_with_the_rows_and_no_key_shows(
     for told in (*seen, *logs):
         assert KEY.encode() not in told
         assert b"some-secret-team" not in told
+
+
+def test_prompts_and_answers_in_an_object_store(moa: Moa, upstream: Upstream, nodes: Nodes) -> None:
+    with serving_s3() as s3:
+        write_rows(moa, 20)
+        assert moa.run("batch", "in.jsonl", "whole.jsonl", "-y").code == 0
+        lines = (moa.folder / "in.jsonl").read_bytes().splitlines(keepends=True)
+        s3.objects |= {
+            "bucket/in/1.jsonl": b"".join(lines[:12]),
+            "bucket/in/2.jsonl": b"".join(lines[12:]),
+        }
+        command = ("batch", "s3://bucket/in/", "s3://bucket/out.jsonl", "-y", "--on", "ray")
+        ran = moa.run(*command, env={**nodes.environment, **s3.environment})
+        assert ran.code == 0, ran.err
+        (moa.folder / "copy.jsonl").write_bytes(s3.objects["bucket/out.jsonl"])
+    assert without_seconds(moa.folder / "copy.jsonl") == without_seconds(moa.folder / "whole.jsonl")
+
+
+_PIPELINE = """
+import sys
+import pyarrow, pyarrow.fs, ray
+from moa_cli.batch import answer_rows
+
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+ray.data.DataContext.get_current().enable_progress_bars = False
+store = pyarrow.fs.S3FileSystem(
+    access_key="some-id", secret_key="some-secret", endpoint_override=sys.argv[2], scheme="http"
+)
+answers = ray.data.read_json("bucket/in/", filesystem=store).map_batches(
+    answer_rows,
+    fn_kwargs={"profile": sys.argv[3], "prompt": "text", "processes": 2},
+    batch_size=4,
+    concurrency=2,
+    num_cpus=0.5,
+)
+answers.write_parquet("bucket/out/", filesystem=store)
+"""
+
+
+def test_a_pipeline_of_ray_data(moa: Moa, upstream: Upstream, nodes: Nodes) -> None:
+    import pyarrow.parquet
+
+    # Of a pipeline of one's own, the nodes have the settings and the keys.
+    shutil.copytree(moa.config, nodes.config)
+    (nodes.config / ".env").write_text(f"LAB_KEY={KEY}\n")
+    rows = [{"id": f"q{number}", "text": f"thing {number}."} for number in range(10)]
+    with serving_s3() as s3:
+        for part in range(2):
+            lines = "".join(json.dumps(row) + "\n" for row in rows[part * 5 : part * 5 + 5])
+            s3.objects[f"bucket/in/{part}.json"] = lines.encode()
+        environment = {**moa.environment, **s3.environment}
+        endpoint = s3.environment["AWS_ENDPOINT_URL"].removeprefix("http://")
+        command = [sys.executable, "-c", _PIPELINE, nodes.cluster.address, endpoint, "mix"]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        tables = [
+            pyarrow.parquet.read_table(io.BytesIO(data))
+            for name, data in s3.objects.items()
+            if name.startswith("bucket/out/") and name.endswith(".parquet")
+        ]
+    found = [row for table in tables for row in table.to_pylist()]
+    assert sorted(row["id"] for row in found) == [row["id"] for row in rows]
+    assert all(row["reply"].startswith("agg says ") for row in found)
+    assert {json.loads(row["usage"])["calls"] for row in found} == {CALLS}
+    assert len(upstream.chats()) == CALLS * len(rows)
+    assert upstream.requests[-1].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_cap_holds_for_all_workers_together(moa: Moa, upstream: Upstream, nodes: Nodes) -> None:
+    write_rows(moa, 60)
+    prices = {f"lab:{model}": {"prompt": 10, "completion": 10} for model in ("a", "b", "agg")}
+    moa.configure(profile="mix", providers=moa.settings()["providers"], prices=prices)
+    command = ("batch", "in.jsonl", "out.jsonl", "-y", "--on", "ray")
+    caps = ("--max-tokens", "20", "--max-cost", "0.02")
+    ran = moa.run(*command, *caps, env=nodes.environment)
+    assert ran.code == 3, ran.err
+    lines = lines_of(moa.folder / "out.jsonl")
+    assert 0 < len(lines) < 60
+    assert 0 < sum(line["cost"] for line in lines) <= 0.02
 
 
 def test_workers_share_limits_and_stop_for_a_dead_model(

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from tests.support.bench.own_runs import ANSWER, write_lines
 from tests.support.command import Moa, Ran
+from tests.support.pages import ROOT, blocks, machine, run_shell
 from tests.support.upstream import Reply, Upstream
 
 BUSY = Reply(status=500, error={"error": {"message": "out of order"}})
@@ -281,3 +283,26 @@ def test_parts_of_any_format_make_a_file_of_any_format(
     assert found == ["q1", "q2", "q3", "q4", "q5"]
     assert card_of(moa.folder / name)["output"]["answers"] == 5
     assert not list(moa.folder.glob(".moa*"))
+
+
+def test_the_script_for_slurm_arrays_runs(tmp_path: Path, upstream: Upstream) -> None:
+    upstream.always("*", ANSWER)
+    moa = machine(tmp_path / "home", upstream.url)
+    page = ROOT / "docs" / "how-to" / "batch.md"
+    [script] = [block.text for block in blocks(page) if "#SBATCH" in block.text]
+    (moa.folder / "batch.sh").write_text(script)
+    rows = [{"id": f"q{number}", "prompt": f"thing {number}"} for number in range(6)]
+    write_lines(moa.folder / "prompts.jsonl", rows)
+    [tasks] = re.findall(r"--array=1-(\d+)", script)
+    moa.environment["SLURM_ARRAY_TASK_COUNT"] = tasks
+    # An array that is submitted again asks nothing again.
+    for _ in range(2):
+        for task in range(1, int(tasks) + 1):
+            moa.environment["SLURM_ARRAY_TASK_ID"] = str(task)
+            done = run_shell(moa, "bash", "-eu", "batch.sh")
+            assert done.returncode == 0, done.stderr
+    done = run_shell(moa, "bash", "-c", "moa batch merge array-*.jsonl all.jsonl")
+    assert done.returncode == 0, done.stderr
+    merged = lines_of(moa.folder / "all.jsonl")
+    assert [line["id"] for line in merged] == [row["id"] for row in rows]
+    assert len(upstream.chats()) == sum(line["usage"]["calls"] for line in merged)

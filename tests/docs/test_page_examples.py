@@ -47,7 +47,7 @@ PARSED_ONLY = {
     "docs/tutorial.md": 2,
     "docs/how-to/ask.md": 1,
     "docs/how-to/backup.md": 1,
-    "docs/how-to/batch.md": 1,
+    "docs/how-to/batch.md": 2,
     "docs/how-to/benchmark.md": 4,
     "docs/how-to/budgets.md": 1,
     "docs/how-to/chat.md": 1,

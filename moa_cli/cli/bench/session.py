@@ -102,7 +102,8 @@ class Job:
     called: what a failed result is called by. amount: how much is to be done, and what is left of
     it by which to estimate the rest, where it is too much to have it all in memory. cache: of the
     calls of other runs. priced: the facts on models with the prices that hold for this work.
-    work_off: how it is done, where it is not call by call from here.
+    work_off: how it is done, where it is not call by call from here. calls_elsewhere: whether
+    other processes make the calls, so that this one needs no connections for them.
     """
 
     plan: Plan
@@ -118,6 +119,7 @@ class Job:
     cache: CallCache | None = None
     priced: Callable[[dict[str, ModelInfo]], dict[str, ModelInfo]] = lambda facts: facts
     work_off: WorkOff | None = None
+    calls_elsewhere: bool = False
 
 
 # One start of the work: given the job, what is left of it, the calls at once, the facts on its
@@ -176,7 +178,9 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
         say("nothing was sent")
         return FAILED, None
     folder.begin(plan.settings(), facts)
-    concurrency = _fitting(plan, options.concurrency or wiring.config().concurrency)
+    concurrency = options.concurrency or wiring.config().concurrency
+    if not job.calls_elsewhere:
+        concurrency = _fitting(plan, concurrency)
     # The question may have stood for long.
     progress.began = time.monotonic()
     live = typed_or(options.live, wiring.config().moves)

@@ -1,0 +1,168 @@
+"""Inputs and outputs of batches at addresses: `s3://bucket/in.parquet`, `gs://…`, `https://…`.
+
+fsspec reaches them, by the package that it has for that kind of address (`s3fs`, `gcsfs`, …). Where
+that is not installed, Arrow's own clients of S3 and Google's storage do. Both take credentials from
+where everybody keeps them: environment variables such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL,
+the files of the provider's own tools, or the machine's role.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from moa_cli.batch.sources import BLOCK, JoinedSource, Source
+from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.installation import install_command
+
+# One letter before the colon is a drive of Windows.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# What tells a file from a later one of the same name.
+_MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified")
+
+
+def is_address(text: str) -> bool:
+    """Whether IN or OUT is an address, and no file of this machine."""
+    return _ADDRESS.match(text) is not None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file, or a folder, at an address. files: an fsspec file system. path: in it."""
+
+    address: str
+    files: Any
+    path: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    def exists(self) -> bool:
+        """Whether something is there. Raises BenchError if that cannot be found out."""
+        with _told(self.address):
+            return bool(self.files.exists(self.path))
+
+    def copy_from(self, path: Path) -> None:
+        """Put a copy of a file there. Raises BenchError."""
+        with (
+            _told(self.address),
+            path.open("rb") as file,
+            self.files.open(self.path, "wb") as copy,
+        ):
+            shutil.copyfileobj(file, copy, BLOCK)
+
+    def beside(self, name: str) -> Place:
+        """Another file in the same folder."""
+        cut = len(self.name)
+        return Place(self.address[:-cut] + name, self.files, self.path[:-cut] + name)
+
+    def source(self) -> Source:
+        """What stands there; of a folder, or a pattern with `*`, all files in the order of their
+        names. Raises BenchError if there is nothing."""
+        with _told(self.address):
+            found = self._found()
+        sources = tuple(map(self._source, found))
+        return sources[0] if len(sources) == 1 else JoinedSource.of(self.address, sources)
+
+    def _found(self) -> list[str]:
+        if self.address.startswith(("http://", "https://")):
+            # There are no folders, and a question mark begins the query.
+            return [self.path]
+        if any(sign in self.path for sign in "*?["):
+            found = sorted(self.files.glob(self.path))
+        elif self.files.isdir(self.path):
+            found = sorted(self.files.find(self.path))
+            # Marks of programs that write folders, such as `_SUCCESS`.
+            found = [path for path in found if path.rpartition("/")[2][:1] not in ("", "_", ".")]
+        else:
+            self.files.info(self.path)
+            return [self.path]
+        if not found:
+            raise FileNotFoundError("there are no such files")
+        return list(found)
+
+    def _source(self, path: str) -> Source:
+        scheme = self.address.partition("://")[0]
+        name = self.address if path == self.path else f"{scheme}://{path}"
+
+        def read() -> BinaryIO:
+            with _told(name):
+                return cast("BinaryIO", self.files.open(path, "rb"))
+
+        def stamp() -> list[Any] | None:
+            with _told(name):
+                info = self.files.info(path)
+            mark = next((str(info[mark]) for mark in _MARKS if info.get(mark)), None)
+            return None if mark is None else [path, info.get("size"), mark]
+
+        return _StampedSource(name, read, stamped=stamp)
+
+
+@dataclass(frozen=True)
+class _StampedSource(Source):
+    """stamped: see `stamp`."""
+
+    stamped: Callable[[], list[Any] | None] = lambda: None
+
+    def stamp(self) -> list[Any] | None:
+        return self.stamped()
+
+
+def place_at(address: str) -> Place:
+    """What is at an address. Raises UsageError if nothing reaches it."""
+    try:
+        if urlsplit(address).password is not None:
+            # Not repeated: it is in the list of processes already.
+            raise UsageError(
+                "an address must hold no password",
+                hint="keep credentials in variables such as AWS_SECRET_ACCESS_KEY",
+            )
+    except ValueError:
+        raise UsageError(f"{address}: is no address") from None
+    try:
+        import fsspec
+    except ImportError:
+        raise UsageError(
+            f"{address}: files at addresses need the package fsspec",
+            hint=f"install it with: {install_command('ray')}",
+        ) from None
+    with _told(address):
+        try:
+            files, path = fsspec.core.url_to_fs(address)
+        except (ImportError, ValueError) as error:
+            files, path = _by_arrow(address, str(error))
+    return Place(address, files, path)
+
+
+def _by_arrow(address: str, why: str) -> tuple[Any, str]:
+    """The file system of Arrow's own. why: fsspec does not reach it."""
+    try:
+        from fsspec.implementations.arrow import ArrowFSWrapper
+        from pyarrow.fs import FileSystem
+
+        files, path = FileSystem.from_uri(address)
+    except (ImportError, ValueError, NotImplementedError):
+        raise UsageError(f"{address}: cannot be reached: {why}") from None
+    return ArrowFSWrapper(files), path
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Errors of all the clients that fsspec may use as one of ours."""
+    try:
+        yield
+    except (BenchError, UsageError):
+        raise
+    except Exception as error:
+        told = str(error).partition("\n")[0] or type(error).__name__
+        if isinstance(error, FileNotFoundError):
+            told = "there is no such file"
+        raise BenchError(f"{address}: cannot be read or written: {told}") from None

@@ -1,0 +1,119 @@
+"""Batches from and to files at addresses: S3 on loopback, by Arrow's client."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bench.own_runs import ANSWER
+from tests.support.command import Moa
+from tests.support.s3 import S3, serving_s3
+from tests.support.upstream import Reply, Upstream
+
+OUT = "s3://bucket/out/answers.jsonl"
+
+
+@pytest.fixture
+def s3() -> Iterator[S3]:
+    pytest.importorskip("fsspec", reason="needs the extra `ray`")
+    pytest.importorskip("pyarrow", reason="needs the extra `ray`")
+    with serving_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def moa(tmp_path: Path, upstream: Upstream, s3: S3) -> Moa:
+    upstream.always("*", ANSWER)
+    moa = Moa(tmp_path, upstream.url)
+    moa.profile("one", "a")
+    moa.configure(profile="one", providers=moa.settings()["providers"])
+    moa.environment |= s3.environment
+    return moa
+
+
+def json_lines(*rows: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def parquet(*rows: dict[str, Any]) -> bytes:
+    import pyarrow.parquet
+
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), file, row_group_size=2)
+    return file.getvalue()
+
+
+def without_seconds(data: bytes) -> list[dict[str, Any]]:
+    return [{**json.loads(line), "seconds": 0} for line in data.splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_folder_there_is_answered_as_a_file_here(
+    moa: Moa, upstream: Upstream, s3: S3, kind: str
+) -> None:
+    rows = [{"id": f"q{number}", "prompt": f"thing {number}"} for number in range(7)]
+    (moa.folder / "in.jsonl").write_bytes(json_lines(*rows))
+    assert moa.run("batch", "in.jsonl", "whole.jsonl", "-y").code == 0
+    pack = json_lines if kind == "jsonl" else parquet
+    for place, part in enumerate((rows[:3], rows[3:])):
+        s3.objects[f"bucket/in/part-{place}.{kind}"] = pack(*part)
+    s3.objects["bucket/in/_SUCCESS"] = b""
+    asked = len(upstream.chats())
+    ran = moa.run("batch", "s3://bucket/in/", OUT, "-y")
+    assert ran.code == 0, ran.err
+    assert f"is copied to {OUT}" in ran.err
+    whole = (moa.folder / "whole.jsonl").read_bytes()
+    assert without_seconds(s3.objects["bucket/out/answers.jsonl"]) == without_seconds(whole)
+    card = json.loads(s3.objects["bucket/out/answers.jsonl.card.json"])
+    assert card["input"]["rows"] == card["output"]["answers"] == 7
+    assert len(upstream.chats()) == 2 * asked
+    # Nothing is asked again, and what was added there is.
+    del s3.objects["bucket/out/answers.jsonl"]
+    s3.objects[f"bucket/in/part-2.{kind}"] = pack({"id": "q7", "prompt": "thing 7"})
+    assert moa.run("batch", f"s3://bucket/in/part-*.{kind}", OUT, "-y").code == 0
+    assert len(upstream.chats()) == 2 * asked + 2
+    assert len(without_seconds(s3.objects["bucket/out/answers.jsonl"])) == 8
+    for name, data in s3.objects.items():
+        assert b"some-secret" not in data, name
+
+
+def test_a_batch_there_goes_on_after_failures(moa: Moa, upstream: Upstream, s3: S3) -> None:
+    s3.objects["bucket/in.csv"] = b"prompt\ngood\nbad\n"
+    bad = Reply(status=400, error={"error": {"message": "out of order"}})
+    upstream.always("a", lambda request: bad if "bad" in str(request.messages) else ANSWER)
+    upstream.always("agg", lambda request: bad if "bad" in str(request.messages) else ANSWER)
+    assert moa.run("batch", "s3://bucket/in.csv", OUT, "-y").code == 1
+    assert len(without_seconds(s3.objects["bucket/out/answers.jsonl"])) == 2
+    upstream.always("*", ANSWER)
+    upstream.always("a", ANSWER)
+    upstream.always("agg", ANSWER)
+    asked = len(upstream.chats())
+    assert moa.run("batch", "s3://bucket/in.csv", OUT, "-y").code == 0
+    assert len(upstream.chats()) - asked == 2
+    lines = without_seconds(s3.objects["bucket/out/answers.jsonl"])
+    assert [line["reply"] is not None for line in lines] == [True, True]
+
+
+def test_what_is_not_there_or_not_ours(moa: Moa, upstream: Upstream, s3: S3) -> None:
+    s3.objects["bucket/in.jsonl"] = json_lines({"prompt": "x"})
+    s3.objects["bucket/out/answers.jsonl"] = b"of somebody else\n"
+    for source, target, code, told in (
+        ("s3://bucket/no.jsonl", "out.jsonl", 1, "s3://bucket/no.jsonl: cannot be read"),
+        ("s3://bucket/none/*.jsonl", "out.jsonl", 1, "there is no such file"),
+        ("foo://bucket/in.jsonl", "out.jsonl", 2, "foo://bucket/in.jsonl: cannot be reached"),
+        ("s3://id:some-password@bucket/in.jsonl", "out.jsonl", 2, "must hold no password"),
+        ("s3://bucket/in.jsonl", OUT, 1, f"{OUT}: already exists"),
+        ("s3://bucket/in.jsonl", "s3://bucket/out/", 2, "names no file"),
+    ):
+        ran = moa.run("batch", source, target, "-y")
+        assert ran.code == code, ran.err
+        assert told in ran.err
+        assert "Traceback" not in ran.err
+        assert "some-password" not in ran.err
+    assert s3.objects["bucket/out/answers.jsonl"] == b"of somebody else\n"
+    assert upstream.chats() == []
