@@ -33,6 +33,7 @@ PARTS = {
     "serve": "The server under load",
     "bench_run": "A run of `moa bench`",
     "batch": "Batches of many lines",
+    "ray_cluster": "Batches on a cluster that loses parts of itself",
     "store": "Kept conversations",
 }
 _HEAD = """\

@@ -16,6 +16,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -129,9 +130,12 @@ def _connected(address: str | None) -> Iterator[None]:
         _check_listens(address)
     # A cluster of this machine is for this batch alone: it tells nobody that it is there.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    level = logging.WARNING if on_terminal() else logging.CRITICAL
+    if not on_terminal():
+        # Of Ray's code that is not Python, which would write to standard error at any time.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
-    level = logging.WARNING if on_terminal() else logging.CRITICAL
     try:
         # Nobody looks at what this machine's own cluster would show in a browser.
         own = {} if address else {"include_dashboard": False}
@@ -141,11 +145,17 @@ def _connected(address: str | None) -> Iterator[None]:
         raise _unreachable(address, str(error)) from None
     # A connection by `ray://` takes no heed of the level that it was given.
     logging.getLogger("ray").setLevel(level)
-    try:
-        yield
-    finally:
-        with _without_noise():
-            ray.shutdown()
+    # Ray prints the loss of workers and nodes to standard output, where answers may go; some of it
+    # when the connection ends.
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(sys.stderr if on_terminal() else nowhere),
+    ):
+        try:
+            yield
+        finally:
+            with _without_noise():
+                ray.shutdown()
 
 
 def _check_listens(address: str) -> None:
@@ -209,11 +219,10 @@ class _Crew:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.room = [Share(number, count).part(setup.concurrency) for number in range(count)]
-        self._arm = ray.put(arm)
-        # It holds keys. An object in Ray's store may be moved to a disk, and what a worker begins
-        # with is written down so that it can be begun again: so it goes with each row, which costs
-        # little as bytes.
-        self._setup = pickle.dumps(setup)
+        # It holds keys. An object in Ray's store may be moved to a disk or be lost with a node, and
+        # what a worker begins with is written down so that it can be begun again: so all of it goes
+        # with each row, which costs little as bytes.
+        self._given = pickle.dumps((arm, setup))
         # A worker waits for models, and needs next to no processor. It is begun again wherever
         # there is a node, as often as it is lost. All its rows are in flight at once.
         self._workers = [
@@ -234,9 +243,7 @@ class _Crew:
         """What comes of a row; None if the worker was lost. Raises BenchError."""
         from ray import exceptions
 
-        reference = self._workers[worker].answer.remote(
-            self._arm, self._setup, work.item, work.order, known
-        )
+        reference = self._workers[worker].answer.remote(self._given, work.item, work.order, known)
         try:
             answered: AnsweredRow = await reference
         except exceptions.RayTaskError as error:
@@ -436,11 +443,9 @@ class _Worker:
         self._share = share
         self._answerer: RowAnswerer | None = None
 
-    async def answer(
-        self, arm: Arm, setup: bytes, item: Any, order: int, known: Any
-    ) -> AnsweredRow:
-        """What comes of a row. arm, setup: the same for all rows."""
+    async def answer(self, given: bytes, item: Any, order: int, known: Any) -> AnsweredRow:
+        """What comes of a row. given: what a worker needs, the same for all rows."""
         if self._answerer is None:
-            given: WorkerSetup = pickle.loads(setup)  # noqa: S301 - from our own driver
-            self._answerer = RowAnswerer(arm, given.here(), self._share)
+            arm, setup = pickle.loads(given)  # noqa: S301 - from our own driver
+            self._answerer = RowAnswerer(arm, setup.here(), self._share)
         return await self._answerer.answer(item, order, known)
