@@ -45,6 +45,7 @@ from moa_cli.chat.menu import (
 )
 from moa_cli.chat.path_completion import PathCompleter, is_mention_begun, take_chosen
 from moa_cli.chat.prompt_history import PromptFile
+from moa_cli.chat.sent_line import CONTINUED, FOLDED, print_whole
 from moa_cli.chat.session import Session
 from moa_cli.chat.suggestion import SuggestEarlierLine
 from moa_cli.core.errors import StoreError
@@ -300,14 +301,20 @@ class Editor:
             )
         # Otherwise the bar would be at the bottom of the screen, far from the line.
         self._prompt.app.layout.current_window.dont_extend_height = Always()
-        self._prompt.app.before_render += lambda _: self._fit_menu()
+        self._prompt.app.before_render += lambda _: self._fit()
         self._prompt.app.ttimeoutlen = _ESCAPE_SECONDS
         self._prompt.app.timeoutlen = _SEQUENCE_SECONDS
 
-    def _fit_menu(self) -> None:
-        """Leave room for the line on a low screen, where prompt-toolkit would draw nothing."""
-        rows = self._prompt.app.output.get_size().rows
-        self._prompt.reserve_space_for_menu = menu_rows(rows)
+    def _fit(self) -> None:
+        """Leave room for the line on a low screen, where prompt-toolkit would draw nothing. Of a
+        line that is sent and does not fit the screen, it would leave the last rows: that is printed
+        whole in place of what was drawn."""
+        app = self._prompt.app
+        size = app.output.get_size()
+        self._prompt.reserve_space_for_menu = menu_rows(size.rows)
+        sent = app.future is not None and app.future.done() and app.future.exception() is None
+        room = app.layout.container.preferred_height(size.columns, size.rows) if sent else None
+        app.erase_when_done = room is not None and room.preferred >= size.rows
 
     @property
     def source(self) -> Input:
@@ -340,7 +347,10 @@ class Editor:
         self._prompts.offered = []
         try:
             with held(self._prompt.app):
-                return await self._prompt.prompt_async(message, default=default)
+                line = await self._prompt.prompt_async(message, default=default)
+                if self._prompt.app.erase_when_done:
+                    print_whole(self._prompt.app.output, prompt, line, _STYLE)
+                return line
         finally:
             drawn.remove_handler(shown)
 
@@ -378,7 +388,7 @@ class Editor:
         if self._options.accessible:
             return ""
         # A folded line is not a new line.
-        return "  " if folds else "… "
+        return FOLDED if folds else CONTINUED
 
     def trouble(self) -> str | None:
         """What was wrong with the file of prompts, if the user does not know it yet."""

@@ -365,3 +365,22 @@ def test_history_of_prompts_outlives_the_program(moa: Moa) -> None:
                 assert terminal.wait() == 0
     history = moa.state / "prompt-history"
     assert history.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("rows", [12, 24, 32])
+def test_a_prompt_that_is_taller_than_the_window_stays_whole_in_the_scrollback(
+    moa: Moa, rows: int
+) -> None:
+    text = ["Look at this:", *(f"    row{n:02} of the paste" for n in range(30)), "word " * 40]
+    with moa.terminal("chat", columns=60, rows=rows) as terminal:
+        at_prompt(terminal)
+        terminal.send("\x1b[200~" + "\r".join(text) + "last\x1b[201~")
+        terminal.wait_for("last")
+        terminal.send("\r")
+        at_prompt(terminal, turns=1)
+        lines = terminal.lines()
+    first = lines.index("› Look at this:")
+    assert lines[first + 1 : first + 31] == [f"… {line}" for line in text[1:31]]
+    folded = "".join(f"{line[2:]:58}" for line in lines[first + 31 : first + 35])
+    assert folded.split() == [*text[31].split(), "last"]
+    assert sum("Look at this" in line or "of the paste" in line for line in lines) == 31
