@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import with_hint
+from moa_cli.terminal.above import print_above
 
 _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
 # After so long it is said that nothing comes from standard input.
@@ -77,7 +78,8 @@ def _open_null(descriptor: int, name: str, mode: str) -> None:
 
 class _Diagnostics(io.TextIOWrapper):
     """Standard error. After it has failed once (a full disk, a reader that is gone), what is
-    written to it is dropped: a command does not fail because its notices cannot be read."""
+    written to it is dropped: a command does not fail because its notices cannot be read. At a
+    terminal, lines go above what is drawn anew there."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         super().__init__(stream.buffer, stream.encoding, stream.errors, line_buffering=True)
@@ -86,6 +88,8 @@ class _Diagnostics(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         try:
+            if text.endswith("\n") and self.isatty() and print_above(text):
+                return len(text)
             return super().write(text)
         except OSError:
             self._drop()

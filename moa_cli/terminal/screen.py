@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from moa_cli.terminal.above import attach, detach
 from moa_cli.terminal.suspension import Hold, hold, is_away, release
 
 # Columns and rows.
@@ -79,6 +80,11 @@ class Screen:
         self._unseen: list[str] = []
         self._hold = Hold(self._leave, self._take, self._lose)
 
+    @property
+    def is_shown(self) -> bool:
+        """See `Region`."""
+        return bool(self._shown)
+
     def commit(self, lines: Sequence[str], region: Sequence[str] | None = None) -> None:
         """Print `lines` (ANSI, no line ends) above the region, never to be touched again.
 
@@ -116,6 +122,7 @@ class Screen:
     def close(self) -> None:
         """Remove the region, and leave the terminal as it was."""
         release(self._hold)
+        detach(self)
         self._unseen = []
         self._write(self._erase())
 
@@ -144,6 +151,7 @@ class Screen:
         if not region:
             return ""
         hold(self._hold)
+        attach(self)
         more = len(region) - 1
         up = f"\x1b[{more}A" if more else ""
         parts = [_WRAP_OFF, "\r"]
@@ -175,5 +183,6 @@ class Screen:
         if not frame:
             return
         cursor = _CURSOR_OFF if self._shown else _CURSOR_ON
+        # A frame does not end in a line feed, by which lines of others are known (`above`).
         self._stream.write(f"{_SYNC_ON}{_CURSOR_OFF}{frame}{cursor}{_SYNC_OFF}")
         self._stream.flush()

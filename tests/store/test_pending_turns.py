@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -393,3 +394,28 @@ def test_history_in_a_folder_that_cannot_be_written_can_be_read(tmp_path: Path) 
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith(b"['kept']")
+
+
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_it_is_told_above_what_is_drawn_anew(moa: Moa, upstream: Upstream, command: str) -> None:
+    upstream.always("b", Reply(text="ok", delay=1.2))
+    upstream.always("c", Reply(text="ok", delay=2.4))
+    assert moa.run("ask", "before").code == 0
+    told = "moa: another process is writing to the history; this turn is written when it can be"
+    rows = textwrap.wrap(told, 80)
+    assert len(rows) == 2
+    with (
+        moa.terminal(command, *(["hi"] if command == "ask" else []), columns=80) as terminal,
+        lock(database(moa)),
+    ):
+        if command == "chat":
+            at_empty_prompt(terminal)
+            terminal.send("hi\r")
+        terminal.wait_for("written when it")
+        terminal.wait_for("4 calls" if command == "chat" else "file of its")
+        lines = terminal.lines()
+    place = lines.index(rows[0])
+    assert lines[place : place + 2] == rows
+    # Nothing is left of what was drawn.
+    named = [line for line in lines if "lab:c" in line]
+    assert all(line.startswith(("✓ lab:c", "moa: profile lab: ")) for line in named)
