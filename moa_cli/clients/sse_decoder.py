@@ -128,14 +128,10 @@ def _frames(text: str) -> list[tuple[str, str]] | None:
     """The events of a text that is nothing but whole events of one line of data each, as nearly
     all are: found in half the time. None for any other text."""
     frames = text.split("\n\n")
-    if frames.pop():
+    if frames.pop() or text.count("\n") != 2 * len(frames):
         return None
-    found = []
-    for frame in frames:
-        if not frame.startswith("data: ") or "\n" in frame:
-            return None
-        found.append(("", frame[6:]))
-    return found
+    found = [("", frame[6:]) for frame in frames if frame.startswith("data: ")]
+    return found if len(found) == len(frames) else None
 
 
 class DeltaReader:

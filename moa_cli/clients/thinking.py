@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from moa_cli.core.endpoints import Delta
+from moa_cli.core.values import unchecked
 
 # So much white space before reasoning or an answer is none of either: a model that writes nothing
 # else must be seen to go on.
@@ -212,7 +213,7 @@ class ThinkSplitter:
 
     def _release(self, state: str) -> Delta:
         text, self._held, self._state = self._held, "", state
-        return Delta(text=text)
+        return unchecked(Delta, text=text)
 
     def flush(self) -> Delta:
         """What was held back, at the end of the answer."""

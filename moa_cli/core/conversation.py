@@ -296,6 +296,7 @@ def without_empty(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in fields if value or name not in RARE}
 
 
+@quickly_made
 @dataclass(frozen=True)
 class Turn:
     """One user message and all that it caused, up to the reply.
@@ -408,6 +409,7 @@ class Turn:
         return replace(self, proposals=proposals)
 
 
+@quickly_made
 @dataclass(frozen=True)
 class Conversation:
     """The turns so far. The last one may be open: asked, and not answered yet.

@@ -185,6 +185,7 @@ class Client(Protocol):
         """Give back connections and processes."""
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """Where a model name leads.

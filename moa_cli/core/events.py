@@ -339,6 +339,7 @@ class LayerFinished(_Event):
     seconds: float
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class AggregatorStarted(_Event):
     """The call of an aggregator has begun.
@@ -390,6 +391,7 @@ class AggregatorDelta(_Event):
     token_logprobs: tuple[str, ...] = ()
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class AggregatorFinished(_Event):
     """The reply is whole.

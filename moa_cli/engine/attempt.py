@@ -58,6 +58,7 @@ class Attempt:
 
     Attributes:
         foreseen: As it is written down before it is sent.
+        model: The model that is asked, as the profile names it.
         price: Of its model, as far as it is known by now.
         number: In the ledger; None where there is none.
         sent, first_token: When it was sent, and its first token came, by `time.monotonic`.
@@ -69,6 +70,7 @@ class Attempt:
 
     def __init__(self, foreseen: CallBegun) -> None:
         self.foreseen = foreseen
+        self.model = foreseen.model
         self.price = foreseen.price
         self.number: int | None = None
         self.sent = 0.0
@@ -88,11 +90,6 @@ class Attempt:
         self._count = RunningCount()
         # Whether pieces are noted as they come, and whether one was since the last that was taken.
         self._noted = self._stirred = False
-
-    @property
-    def model(self) -> str:
-        """The model that is asked, as the profile names it."""
-        return self.foreseen.model
 
     @property
     def text(self) -> str:

@@ -369,14 +369,11 @@ class Call:
 
     async def _answer(self) -> None:
         """All attempts, within the time that the call may take."""
+        if self.settings.timeout is None:
+            return await self._attempts()
         try:
             with self._whole:
-                while True:
-                    try:
-                        return await self._attempt()
-                    except ClientError as error:
-                        if not self._ask_otherwise(error):
-                            await self._wait_to_retry(error)
+                await self._attempts()
         except TimeoutError:
             if not self._whole.expired:
                 raise
@@ -386,6 +383,15 @@ class Call:
                     " (`timeout`)",
                     hint="raise `timeout` in the profile, or use a faster model",
                 ) from None
+
+    async def _attempts(self) -> None:
+        """All attempts."""
+        while True:
+            try:
+                return await self._attempt()
+            except ClientError as error:
+                if not self._ask_otherwise(error):
+                    await self._wait_to_retry(error)
 
     async def _attempt(self) -> None:
         """The next attempt, and another beside it if it does not speak in time."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from moa_cli.core.conversation import Conversation, Message
 from moa_cli.core.errors import ContextTooLong
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.tokens import estimate_tokens, extra_tokens, prompt_tokens
 from moa_cli.engine.history import usable_room, without_oldest
 from moa_cli.engine.prompts import Reference, fence_of, messages_for, text_of
@@ -31,6 +32,7 @@ _SAFE, _HALF = 0.85, 0.5
 _NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?![\w.]\d)|(?<![\w.])\d+(?![\w.]\d)")
 
 
+@quickly_made
 @dataclass(frozen=True)
 class Fitted:
     """What a model is sent, and about how many tokens that is.

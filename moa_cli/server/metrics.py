@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -42,14 +43,17 @@ class Calls(Protocol):
         """Calls that wait to be made."""
 
 
-@dataclass(frozen=True)
-class _ModelCounters:
-    """What is counted of the calls of a model."""
+@dataclass
+class _ModelSums:
+    """What the calls of a model have taken since the figures were read last.
 
-    calls: Counter
-    prompt: Counter
-    completion: Counter
-    cost: Counter
+    A turn of five calls would count twenty figures, and they are read once in many turns.
+    """
+
+    calls: int = 0
+    prompt: int = 0
+    completion: int = 0
+    cost: float = 0.0
 
 
 class Metrics:
@@ -110,7 +114,7 @@ class Metrics:
         self._model_cost = counter(
             "moa_model_cost_usd", "USD, of the calls whose price is known.", "model"
         )
-        self._of_model = cache(self._counters)
+        self._sums: defaultdict[str, _ModelSums] = defaultdict(_ModelSums)
         self._key_turns = counter(
             "moa_key_turns", "Turns of named keys, by how they ended.", "key", "status"
         )
@@ -123,6 +127,12 @@ class Metrics:
 
     def text(self) -> bytes:
         """All figures, as Prometheus reads them."""
+        for model, sums in self._sums.items():
+            self._model_calls(model).inc(sums.calls)
+            self._model_tokens(model, "prompt").inc(sums.prompt)
+            self._model_tokens(model, "completion").inc(sums.completion)
+            self._model_cost(model).inc(sums.cost)
+        self._sums.clear()
         return generate_latest(self._registry)
 
     def responded(self, path: str, status: int) -> None:
@@ -145,14 +155,6 @@ class Metrics:
         """A layer has ended. layer: its number, or what its reviews are, or `aggregator`."""
         self._layers(layer).observe(seconds)
 
-    def _counters(self, model: str) -> _ModelCounters:
-        return _ModelCounters(
-            self._model_calls(model),
-            self._model_tokens(model, "prompt"),
-            self._model_tokens(model, "completion"),
-            self._model_cost(model),
-        )
-
     def _label(self, model: str) -> str:
         return model if self._served(model) else _OTHER
 
@@ -171,12 +173,11 @@ class Metrics:
         self._tokens("completion").inc(turn.usage.completion_tokens)
         self._cost.inc(turn.usage.cost)
         for charge in turn.ledger:
-            usage, counters = charge.usage, self._of_model(self._label(charge.model))
-            counters.calls.inc(usage.calls)
-            counters.prompt.inc(usage.prompt_tokens)
-            counters.completion.inc(usage.completion_tokens)
-            if usage.cost:
-                counters.cost.inc(usage.cost)
+            usage, sums = charge.usage, self._sums[self._label(charge.model)]
+            sums.calls += usage.calls
+            sums.prompt += usage.prompt_tokens
+            sums.completion += usage.completion_tokens
+            sums.cost += usage.cost
         if key is not None:
             self._key_turns(key, turn.status).inc()
             self._key_cost(key).inc(turn.usage.cost)

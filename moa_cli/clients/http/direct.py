@@ -19,16 +19,18 @@ what it relies on, and `pyproject.toml` pins the minor release:
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from moa_cli.clients.transport import Unreadable
+from moa_cli.clients.transport import BadSetting, Unreadable
 
 if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
 # What a session would look at; such a request is left to one.
+_BREAK = re.compile(r"[\r\n\0]")
 _MOST_HEADS = 16
 # As numbers: the members of an enumeration take longer to find.
 _SWITCHING = 101
@@ -116,16 +118,16 @@ class Place:
         self._heads: dict[tuple[object, ...], bytes] = {}
         self._host = f"host: {url.host_port_subcomponent}\r\n"
 
-    async def ask(self, method: str, headers: Mapping[str, str], body: bytes) -> DirectAnswer:
-        """Send a request; return its answer when the head has come. Raises what aiohttp does, or
-        Unreadable."""
+    async def ask(self, written: bytes) -> DirectAnswer:
+        """Send a request, see `written`; return its answer when the head has come. Raises what
+        aiohttp does, or Unreadable."""
         connection = await self._connector.connect(self._way, [], self._timeout)
         try:
             protocol, transport = connection.protocol, connection.transport
             assert protocol is not None
             assert transport is not None
             protocol.set_response_params(read_until_eof=True, **self._options)
-            transport.write(self._head(method, headers, body) + body)
+            transport.write(written)
             message, content = await protocol.read()
             while message.code < 200 and message.code != _SWITCHING:
                 message, content = await protocol.read()
@@ -136,11 +138,13 @@ class Place:
             raise
         return DirectAnswer(message, content, connection)
 
-    def _head(self, method: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    def written(self, method: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        """A request as it is sent. headers: by their names in lower case. Raises BadSetting."""
         # Most requests of a process to one address have the same headers.
         known = (method, *headers.items())
         head = self._heads.get(known)
         if head is None:
+            check_headers(headers)
             lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
             host = "" if "host" in headers else self._host
             head = f"{method} {self._target} HTTP/1.1\r\n{host}{lines}".encode()
@@ -149,7 +153,7 @@ class Place:
             self._heads[known] = head
         if not body and method != "POST":
             return head + b"\r\n"
-        return b"%bcontent-length: %d\r\n\r\n" % (head, len(body))
+        return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 def _is_no_http(error: Exception) -> bool:
@@ -161,3 +165,11 @@ def _is_no_http(error: Exception) -> bool:
 def is_plain(headers: Mapping[str, str]) -> bool:
     """Whether a request with these headers, in lower case, may be sent by `Place`."""
     return _SPECIAL.isdisjoint(headers)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise BadSetting for a header that could end early and begin another one."""
+    if _BREAK.search("".join([*headers, *headers.values()])) is None:
+        return
+    name = next(name for name, value in headers.items() if _BREAK.search(f"{name}{value}"))
+    raise BadSetting(f"the header {name!r} holds a line break")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-import re
 import socket
 import ssl
 import time
@@ -28,7 +27,7 @@ from uuid import uuid4
 from weakref import ref
 
 from moa_cli.clients.http.certificates import tls_context
-from moa_cli.clients.http.direct import DirectAnswer, Place, is_plain, read_any
+from moa_cli.clients.http.direct import DirectAnswer, Place, check_headers, is_plain, read_any
 from moa_cli.clients.http.faults import (
     CONNECT_SECONDS,
     closes,
@@ -82,7 +81,6 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 # The headers that go along to another host than the one that was asked.
 _HARMLESS = ("accept", "accept-encoding", "content-type", "user-agent")
 _UNRESERVED = "/%:@!$&'()*+,;=~?-._[]"
-_BREAK = re.compile(r"[\r\n\0]")
 _V = TypeVar("_V")
 
 
@@ -145,23 +143,28 @@ class Connections:
             ways["proxy"] = f"{proxy.scheme}://{_host(proxy.host)}:{proxy.port}"
             if proxy.credentials is not None:
                 ways["proxy_auth"] = aiohttp.BasicAuth(*proxy.credentials)
-        _check_headers(headers)
         connection = _Connection()
         _CONNECTION.set(connection)
+        place = None
+        # A proxy of HTTP is asked in words of its own.
+        if "proxy" not in ways and is_plain(headers):
+            through = proxy if proxy is not None and proxy.is_socks else None
+            place = self._place(address.quoted, through, session)
+            written = place.written(method, headers, body)
+        else:
+            check_headers(headers)
 
         def send() -> Any:
-            # A proxy of HTTP is asked in words of its own.
-            if "proxy" in ways or not is_plain(headers):
-                return session.request(
-                    method,
-                    address.quoted,
-                    data=body or None,
-                    headers=headers,
-                    allow_redirects=False,
-                    **ways,
-                )
-            through = proxy if proxy is not None and proxy.is_socks else None
-            return self._place(address.quoted, through, session).ask(method, headers, body)
+            if place is not None:
+                return place.ask(written)
+            return session.request(
+                method,
+                address.quoted,
+                data=body or None,
+                headers=headers,
+                allow_redirects=False,
+                **ways,
+            )
 
         try:
             try:
@@ -585,14 +588,6 @@ def _address(url: str) -> _Address:
     host = _host(origin.host)
     quoted = f"{origin.scheme}://{host}{port}{path}{f'?{query}' if query else ''}"
     return _Address(origin, URL(quoted, encoded=True))
-
-
-def _check_headers(headers: Mapping[str, str]) -> None:
-    """Raise BadSetting for a header that could end early and begin another one."""
-    if _BREAK.search("".join([*headers, *headers.values()])) is None:
-        return
-    name = next(name for name, value in headers.items() if _BREAK.search(f"{name}{value}"))
-    raise BadSetting(f"the header {name!r} holds a line break")
 
 
 def _is_address(host: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from moa_cli.core.conversation import Conversation
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.strategy import Strategy
 from moa_cli.core.values import Key
 from moa_cli.engine.structured import ResponseFormat
@@ -99,6 +100,7 @@ class MixtureFields:
 AS_IT_IS = MixtureFields()
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What a request asks for.

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Annotated, Any, Literal
 
 from moa_cli.core.conversation import Conversation
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
@@ -52,6 +53,7 @@ class StreamOptions:
     include_obfuscation: Annotated[bool | None, Key("no effect")] = None
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class ChatBody:
     """All fields of the body. The check of a request and `/openapi.json` come from here."""
