@@ -121,6 +121,7 @@ class OpenAICompatible:
         web: Mapping[str, Any] | None = None,
     ) -> None:
         self._base_url = base_url
+        self._completions = f"{base_url}/chat/completions"
         self._key = key
         self._headers = headers or dict
         self._auth = auth
@@ -214,7 +215,7 @@ class OpenAICompatible:
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The completion as it comes. Raises a ClientError; closing it closes the connection."""
-        exchange = Exchange(f"{self._base_url}/chat/completions")
+        exchange = Exchange(self._completions)
         bounds = Bounds(4 * sum([len(m.content) for m in request.messages]), request.max_tokens)
         try:
             answer = await self._post(request, exchange)
@@ -223,13 +224,14 @@ class OpenAICompatible:
                 body = answer.chunks(_MOST_STREAM)
                 first = await _first_bytes(body)
                 # What it is shows in its first letter; what its header says may be wrong.
-                if _is_json(answer, first):
+                if not first.startswith(b"data:") and _is_json(answer, first):
                     raw = await _rest_of_json(first, body)
                     exchange.add("body", data=raw.decode("utf-8", "replace"))
                     for delta in _read_whole(raw, request.model, bounds):
                         yield delta
                 else:
-                    _check_kind(answer, first)
+                    if not first.startswith(b"data:"):
+                        _check_kind(answer, first)
                     reader = sse_decoder.DeltaReader(
                         body,
                         model=request.model,

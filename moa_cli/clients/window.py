@@ -115,6 +115,8 @@ class Window:
         self._taken_after = taken_after
         # Calls in flight by number, in the order in which they were sent.
         self._calls: dict[int, _Sent] = {}
+        # How many of them are certainly taken.
+        self._taken_now = 0
         self._number = 0
         # Those of which it is not known whether they are taken, and how many there may be.
         self._undecided: dict[int, _Sent] = {}
@@ -217,6 +219,7 @@ class Window:
         if call is None or call.taken:
             return
         call.taken = True
+        self._taken_now += 1
         self._refusing_since = None
         if number > self._wave_from:
             self._waves //= 2
@@ -227,7 +230,13 @@ class Window:
 
     def _count_served(self, now: float) -> None:
         surely = now - _SURELY * self._taken_after
-        served = len([call for call in self._calls.values() if call.taken or call.at <= surely])
+        served = self._taken_now
+        for call in self._calls.values():
+            # Those that were not taken stand in the order of their times.
+            if not call.taken:
+                if call.at > surely:
+                    break
+                served += 1
         self._most_taken = max(self._most_taken, served)
         if served >= self._ceiling:
             # The provider takes more than it did.
@@ -242,9 +251,14 @@ class Window:
             self.take(number, now)
             self._taken += 1
             self._refusing_since = None
-        self._calls.pop(number, None)
-        self._undecided.pop(number, None)
+        self._remove(number)
         self._grow()
+
+    def _remove(self, number: int) -> None:
+        call = self._calls.pop(number, None)
+        if call is not None and call.taken:
+            self._taken_now -= 1
+        self._undecided.pop(number, None)
 
     def refuse(self, number: int, retry_after: float | None, now: float) -> None:
         """That call was refused, for too many requests or overload. It is in flight no more."""
@@ -253,8 +267,7 @@ class Window:
             return
         reached = self.in_flight
         self._moved_at = now
-        del self._calls[number]
-        self._undecided.pop(number, None)
+        self._remove(number)
         if self._refusing_since is None:
             self._refusing_since = now
         took = 2 * (now - call.at)
@@ -300,7 +313,8 @@ class Window:
         self.held_until = max(self.held_until, now + seconds)
 
     def _assume_taken(self, now: float) -> None:
-        for number, call in list(self._undecided.items()):
+        while self._undecided:
+            number, call = next(iter(self._undecided.items()))
             if call.at + self._taken_after > now:
                 return
             self._decide(number, call)

@@ -74,6 +74,7 @@ class Caller:
     model: str
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class TurnStarted(_Event):
     """The turn has begun.
@@ -96,6 +97,7 @@ class TurnStarted(_Event):
     parts: tuple[Part, ...] = ()
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class LayerStarted(_Event):
     """A layer of proposers has begun.
@@ -320,6 +322,7 @@ class HistoryTrimmed(_Event):
     models: tuple[LeftOutTurns, ...]
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class LayerFinished(_Event):
     """A layer of proposers has ended.
@@ -473,6 +476,7 @@ class Reported(_Event):
     report: Report
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class TurnFinished(_Event):
     """The turn has ended with a whole reply.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moa_cli.core.errors import ClientTimeout
+from moa_cli.core.frozen import quickly_made
 from moa_cli.engine.attempt import Attempt
 from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import ModelSettings
@@ -33,6 +34,7 @@ _AFTER_BLOCK = 0.5
 _LONGEST_TIMER = 2.0
 
 
+@quickly_made
 @dataclass(frozen=True)
 class Silence:
     """How long a call may say nothing, in seconds."""

@@ -15,7 +15,7 @@ from moa_cli.observability.tracing import Tracing
 from moa_cli.server.accesslog import AccessLog, LogFormat, place_of
 from moa_cli.server.files import FileReader
 from moa_cli.server.forwarded import Network
-from moa_cli.server.keys import SOLO, ClientKey, KeyPlaces
+from moa_cli.server.keys import ANYBODY, SOLO, ClientKey, KeyPlaces
 from moa_cli.server.ledger import ServerLedger
 from moa_cli.server.limits import KeyLimiter, TurnLimiter
 from moa_cli.server.loops import Address
@@ -69,18 +69,28 @@ class Setup:
     reading: Reading
     mixtures: Mixtures
     ledger: ServerLedger
+    _anybodys: dict[bool, Limits] = field(default_factory=dict)
 
     @property
     def clients(self) -> ClientPool:
         """The endpoints of models."""
         return self.reading.clients
 
-    def limits(self, key: ClientKey, *, discreet: bool = False) -> Limits:
+    def limits(self, key: ClientKey, *, discreet: bool = False, reply_held: bool = False) -> Limits:
         """What a turn may do that is made with that key.
 
         discreet: tell nothing of what other turns have spent. Who has a key with a name is never
-        told of it.
+        told of it. reply_held: see `Limits`.
         """
+        if key is not ANYBODY or discreet:
+            return replace(self._limits_of(key, discreet=discreet), reply_held=reply_held)
+        # The same for all whose requests need no key.
+        if reply_held not in self._anybodys:
+            found = replace(self._limits_of(key, discreet=False), reply_held=reply_held)
+            self._anybodys[reply_held] = found
+        return self._anybodys[reply_held]
+
+    def _limits_of(self, key: ClientKey, *, discreet: bool) -> Limits:
         limits = replace(self.reading.limits, client=key.owner)
         if discreet or key.name is not None:
             common = (budget.cap.name for budget in limits.budgets if budget.scope == "shared")

@@ -179,7 +179,7 @@ class TurnEndpoint:
             made.mixture.profile,
             asked.conversation,
             made.setup.clients,
-            limits=replace(made.setup.limits(made.key), reply_held=not asked.stream),
+            limits=made.setup.limits(made.key, reply_held=not asked.stream),
             references=references,
             response_format=asked.schema,
             reviews=reviews,
