@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,18 @@ def test_a_cluster_that_cannot_be(moa: Moa) -> None:
     ran = moa.run("batch", "in.txt", "out.jsonl", "--workers", "2")
     assert ran.code == 2
     assert "--workers are those of --on" in ran.err
+
+
+def test_without_the_extra_it_tells_how_to_install_it(moa: Moa) -> None:
+    (moa.folder / "in.txt").write_text("p\n")
+    hidden = moa.folder / "hidden"
+    hidden.mkdir()
+    for package in ("ray", "fsspec"):
+        (hidden / f"{package}.py").write_text("raise ImportError\n")
+    env = {"PYTHONPATH": f"{hidden}{os.pathsep}{moa.environment['PYTHONPATH']}"}
+    for source, more in (("in.txt", ["--on", "ray"]), ("s3://bucket/in.txt", [])):
+        ran = moa.run("batch", source, "out.jsonl", *more, env=env, fresh=True)
+        assert ran.code == 2
+        [told] = ran.err.splitlines()
+        assert "install it with: " in told
+        assert "moa-chat[ray]" in told
