@@ -110,9 +110,9 @@ class SavedConversation:
             self._known.add_own(self._recorder)
         return self._recorder.turn
 
-    def withdraw(self, turn: Turn | None) -> None:
+    def withdraw(self, turn: Turn) -> None:
         """Note that a turn was taken back or replaced."""
-        if self.store is not None and turn is not None and turn.stored_as is not None:
+        if self.store is not None and turn.stored_as is not None:
             self.store.withdraw(turn.stored_as, self.id)
             if self._known is not None:
                 self._known.drop(turn.stored_as)

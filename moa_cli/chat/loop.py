@@ -396,7 +396,8 @@ class Chat:
         turn = replace(turn, user=prompt, stored_as=self.kept.stored_as())
         self.session.keep(turn)
         try:
-            self.kept.withdraw(self.session.replaced)
+            for replaced in self.session.replaced:
+                self.kept.withdraw(replaced)
         except MoAError as error:
             self.complain(error.message, error.hint)
         if turn.reply and isinstance(outcome, Send):

@@ -39,7 +39,7 @@ class Session:
 
     conversation: the turns so far that have a reply. last: the latest turn, even if it failed.
     settled: whether the profile's candidates were chosen among; see `use`.
-    replaced: the turn that does not count any more, since the turn kept last.
+    replaced: the turns that do not count any more, since the turn kept last.
     begun: how many conversations were begun or gone on with here.
     merging: the turn from whose proposals a new reply is being written. spent: what all turns took,
     by model name, including turns that were taken back.
@@ -58,9 +58,11 @@ class Session:
         self.last: Turn | None = None
         self.begun = 0
         self.go_on(conversation or Conversation())
-        self.replaced: Turn | None = None
+        self.replaced: tuple[Turn, ...] = ()
         self.spent: dict[str, Usage] = {}
         self._taken_back: Turn | None = None
+        # A try without a reply, of the message that is asked again.
+        self._tried: Turn | None = None
         # Answered already; `last` is an attempt to answer it anew, without a reply.
         self._answered: Turn | None = None
         self.merging: Turn | None = None
@@ -125,6 +127,9 @@ class Session:
         except ProfileError:
             self.put_back()
             raise
+        last = self.last
+        if last is not None and not last.reply and (last.user, last.parts) == (prompt, (*parts,)):
+            self._tried = last
         asked = self.conversation.ask(prompt, parts)
         return run_turn(profile, asked, self._clients, control=control, limits=self._limits)
 
@@ -279,19 +284,31 @@ class Session:
 
     def keep(self, turn: Turn) -> bool:
         """Add a turn that has ended, and return whether it has a reply. If the turn was to replace
-        another one (see `take_back`) and has no reply, the other one stays."""
+        another one (see `take_back`) and has no reply, the other one stays.
+
+        A try without a reply gives way to the next one that asks the same, unless it has proposals
+        and the next one has none.
+        """
         before, self.merging = self.merging, None
+        tried, self._tried = self._tried, None
+        if before is not None or tried is None or tried.user != turn.user:
+            tried = None
         self.count(turn)
         if before is not None:
             turn = replace(merged(before, turn), stored_as=turn.stored_as)
-        self.replaced = self._answered = None
+        self.replaced, self._answered = (), None
+        in_vain = not turn.reply and not mergeable(turn.proposals)
         if not turn.reply and self.put_back():
-            if before is not None:
-                self.replaced = turn
-            elif mergeable(turn.proposals):
-                self._answered, self.last = self.last, turn
+            self.replaced = (turn,) if before is not None or in_vain else _those(tried)
+            attempt = tried if in_vain else turn
+            if before is None and attempt is not None:
+                self._answered, self.last = self.last, attempt
             return False
-        self.replaced, self._taken_back = self._taken_back, None
+        if in_vain and tried is not None and mergeable(tried.proposals):
+            self.replaced, self.last = (turn,), tried
+            return False
+        self.replaced = _those(self._taken_back, tried)
+        self._taken_back = None
         self.last = turn
         if turn.reply:
             self._remember(turn)
@@ -305,6 +322,7 @@ class Session:
     def put_back(self) -> bool:
         """Restore the turn that was taken back; return whether there was one."""
         turn, self._taken_back = self._taken_back, None
+        self._tried = None
         if turn is not None:
             self._remember(turn)
         return turn is not None
@@ -322,7 +340,7 @@ class Session:
         turns = conversation.closed_turns()
         self.conversation = replace(conversation, turns=turns)
         self.last = last_turn(conversation.turns)
-        self._answered = None
+        self._answered = self._tried = None
         self.begun += 1
 
     def asked(self) -> tuple[Turn, ...]:
@@ -347,7 +365,13 @@ class Session:
         if self.last is None:
             raise UsageError("there is nothing to ask again")
         prompt = self.last.user
+        self._tried = None if self.last.reply else self.last
         latest = self.conversation.turns[-1] if self.conversation.turns else None
         if latest is not None and (latest is self.last or latest is self._answered):
             self._taken_back = self.undo()
         return prompt
+
+
+def _those(*turns: Turn | None) -> tuple[Turn, ...]:
+    """The turns that there are."""
+    return tuple(turn for turn in turns if turn is not None)

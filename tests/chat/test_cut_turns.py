@@ -170,3 +170,48 @@ def test_what_was_deleted_meanwhile_names_no_way_back(moa: Moa) -> None:
         terminal.send("\x04")
         assert terminal.wait() == 0
         assert "to go on" not in "\n".join(terminal.lines())
+
+
+REFUSED = Reply(status=400)
+
+
+@pytest.mark.parametrize("again", ["/retry", "hi"])
+def test_a_try_without_a_reply_gives_way_to_the_one_that_has_it(
+    moa: Moa, upstream: Upstream, again: str
+) -> None:
+    upstream.enqueue("agg", REFUSED, REFUSED, Reply(text="at last"))
+    moa.run("chat", stdin=f"hi\n{again}\n{again}\nnext\n/export out.md\n".encode())
+    turns = json.loads(moa.run("history", "show", "--json").text)["turns"]
+    assert [(turn["prompt"], turn["reply"]) for turn in turns] == [
+        ("hi", "at last"),
+        ("next", "ok"),
+    ]
+    text = (moa.folder / "out.md").read_text("utf-8")
+    assert (text.count("at last"), text.count("refused")) == (1, 0)
+    with moa.terminal("chat", "-c", rows=40) as terminal:
+        at_empty_prompt(terminal)
+        assert terminal.lines().count("› hi") == 1
+        assert not any("no reply" in line for line in terminal.lines())
+
+
+def test_a_try_with_proposals_does_not_give_way_to_one_without_any(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.enqueue("agg", REFUSED, Reply(text="merged"))
+    for name in "abc":
+        upstream.enqueue(name, Reply(text=f"from {name}"), REFUSED)
+    moa.run("chat", stdin=b"hi\n/retry\n/remerge\n")
+    [turn] = json.loads(moa.run("history", "show", "--json").text)["turns"]
+    assert turn["reply"] == "merged"
+    assert [proposal["text"] for proposal in turn["proposals"][0]] == ["from a", "from b", "from c"]
+
+
+def test_a_retry_that_gives_nothing_leaves_the_turn_that_was_answered(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.enqueue("agg", Reply(text="first"))
+    for name in "abc":
+        upstream.enqueue(name, Reply(text="one"), REFUSED)
+    moa.run("chat", stdin=b"hi\n/retry\nnext\n")
+    turns = json.loads(moa.run("history", "show", "--json").text)["turns"]
+    assert [(turn["prompt"], turn["reply"]) for turn in turns] == [("hi", "first"), ("next", "ok")]
