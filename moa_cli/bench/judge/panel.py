@@ -155,7 +155,7 @@ class Panel:
 def interval_of(agreement: Agreement[VerdictName]) -> ConfidenceInterval | None:
     """The 95 % interval of a measure. Items are drawn, with all that was judged of them: answers of
     several arms, and turns of one, have in common what is hard to judge about the item."""
-    return agreement.interval(lambda name: name[1])
+    return agreement.interval(lambda name: origin_of(name[1]))
 
 
 def _share(first: float, second: float) -> float:
