@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,23 @@ def test_an_export_holds_what_was_kept_and_is_its_owner_s(moa: Moa) -> None:
     ran = moa.run("compare", "export", "-o", "choices.jsonl")
     assert ran.code == 2
     assert "--force" in ran.err
+
+
+def test_choices_of_a_version_that_kept_only_numbers_are_read(moa: Moa) -> None:
+    with sqlite3.connect(database(moa)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("DROP TABLE comparison_words")
+        connection.execute(f"PRAGMA user_version = {version - 1}")
+    connection.close()
+    listed = json.loads(moa.run("compare", "list", "--json").out)
+    assert [(row["outcome"], row["note"]) for row in listed] == [
+        ("tie", ""),
+        ("tie", ""),
+        ("A", ""),
+    ]
+    rows = json.loads(moa.run("compare", "--results", "--json").out)
+    assert [row["compared"] for row in rows if row["arm"] == "mixture"] == [2]
+    assert "(prompt and answers were not kept)" in moa.run("compare", "show", "1").text
 
 
 def test_texts_are_deleted_and_the_choices_stay(moa: Moa) -> None:

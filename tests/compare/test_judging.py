@@ -121,6 +121,33 @@ def test_a_cap_holds_and_the_same_command_goes_on(moa: Moa, upstream: Upstream) 
     assert "cost: $0.40" in moa.run(*start).text
 
 
+def test_ctrl_c_ends_it_at_the_question_and_at_work(moa: Moa, upstream: Upstream) -> None:
+    keep(moa, ([GOOD, POOR], 0), ([GOOD, FAIR], 1))
+    start = ("compare", "judge", "--judge", "lab:judge", "--concurrency", "1")
+    with moa.terminal(*start) as terminal:
+        terminal.wait_for("Go on?")
+        terminal.send("\x03")
+        assert terminal.wait() == 130
+        assert terminal.modes_before == terminal.modes_after
+    assert upstream.chats("judge") == []
+    with moa.terminal(*start) as terminal:
+        terminal.wait_for("Go on?")
+        terminal.send("n\r")
+        assert terminal.wait() == 1
+    assert upstream.chats("judge") == []
+    upstream.enqueue("judge", Reply(text=judged))
+    upstream.always("judge", Reply(stall_after=0))
+    with moa.terminal(*start, "-y") as terminal:
+        upstream.wait_for(lambda: len(upstream.chats("judge")) == 2 and upstream.in_flight > 0)
+        terminal.send("\x03")
+        assert terminal.wait() == 130
+        assert "the same command goes on" in " ".join("\n".join(terminal.lines()).split())
+    upstream.always("judge", Reply(text=judged))
+    assert moa.run(*start, "-y").code == 0
+    # One was answered before, one was cut off.
+    assert len(upstream.chats("judge")) == 5
+
+
 def test_deleted_words_are_deleted_from_judges_too(moa: Moa, upstream: Upstream) -> None:
     keep(moa, ([GOOD, POOR], 0), ([GOOD, FAIR], 1))
     upstream.always("judge", Reply(text=lambda request: f"{judged(request)} for it is planted"))

@@ -106,7 +106,11 @@ def compare(
     plain: Plain = None,
     live: Live = None,
 ) -> None:
-    """Choose between answers without knowing whose they are."""
+    """Choose between answers without knowing whose they are.
+
+    `moa compare list`, `show`, `export`, `delete` and `judge` are for choices that were made. A
+    prompt that is such a word goes after `--`.
+    """
     if results:
         if prompts or file is not None:
             raise UsageError("--results takes no prompts", hint="leave them out")
