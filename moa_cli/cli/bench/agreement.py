@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.bench.judge.choices import ChosenPair
@@ -67,7 +69,7 @@ def agreement(
 
 def agreement_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> list[str]:
     """The tables of a panel: pairs of judges, arms, and your choices."""
-    lines = [one_line(_head(panel))]
+    lines = [_sentence(_head(panel))]
     if len(panel.values) > 1:
         lines += [*_pair_lines(panel, width), *_whole_lines(panel), "", *_arm_lines(panel, width)]
     if chosen:
@@ -106,16 +108,16 @@ def _whole_lines(panel: Panel) -> Iterator[str]:
     alpha = f"Krippendorff's alpha {_measure(panel.alpha())}"
     fleiss = panel.fleiss()
     if fleiss is None:
-        yield f"all together: {alpha}"
+        yield _sentence(f"all together: {alpha}")
     else:
-        yield f"all together: Fleiss' kappa {_measure(fleiss)}, {alpha}"
+        yield _sentence(f"all together: Fleiss' kappa {_measure(fleiss)}, {alpha}")
 
 
 def _arm_lines(panel: Panel, width: int) -> Iterator[str]:
     from moa_cli.terminal.table import Column, table_lines
 
     arms = panel.arms()
-    yield f"{panel.unit}, over what all have judged; the panel is their mean"
+    yield _sentence(f"{panel.unit}, over what all have judged; the panel is their mean")
     yield from table_lines(
         [
             Column("arm", [arm.arm for arm in arms], widest=_WIDEST),
@@ -133,7 +135,9 @@ def _arm_lines(panel: Panel, width: int) -> Iterator[str]:
 def _chosen_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> Iterator[str]:
     from moa_cli.terminal.table import Column, table_lines
 
-    yield "how often the first arm is better than the second, by your choices in `moa compare`"
+    yield _sentence(
+        "how often the first arm is better than the second, by your choices in `moa compare`"
+    )
     yield from table_lines(
         [
             Column("arm", [pair.first for pair in chosen], widest=_WIDEST),
@@ -149,10 +153,15 @@ def _chosen_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> Ite
     )
     for judge in panel.values:
         told = [agrees for pair in chosen if (agrees := pair.agrees(judge)) is not None]
-        yield one_line(
+        yield _sentence(
             f"{judge} prefers the arm that you prefer in {sum(told):,} of"
             f" {plural(len(told), 'pair')}"
         )
+
+
+def _sentence(text: str) -> str:
+    """On one line, at a terminal folded between words."""
+    return folded(one_line(text), sys.stdout)
 
 
 def _percent(share: float | None) -> str:
