@@ -3,7 +3,9 @@ how prompts are made of their fields; and what is left out."""
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -232,3 +234,64 @@ def test_a_list_of_any_length_is_read_in_parts(moa: Moa, upstream: Upstream) -> 
     found = lines_of(moa.folder / "out.jsonl")
     assert [row["id"] for row in found] == [0, 1, 2]
     assert found[1]["note"] == huge
+
+
+def long_rows(count: int) -> list[dict[str, Any]]:
+    """So many that a file of them is read in many pieces."""
+    return [
+        {"id": f"q{n}", "prompt": f"line\none of {n}: " + 'ä, "b" ' * 300} for n in range(count)
+    ]
+
+
+def write_as(path: Path, rows: list[dict[str, Any]]) -> None:
+    if path.suffix == ".parquet":
+        pa = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=30)
+        return
+    text = io.StringIO(newline="")
+    if ".csv" in path.suffixes:
+        writer = csv.DictWriter(text, ["id", "prompt"], lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif path.suffix == ".json":
+        json.dump(rows, text)
+    else:
+        # Blank lines are no rows.
+        text.write("\n \n".join(json.dumps(row) for row in rows))
+    data = text.getvalue().encode("utf-16" if "wide" in path.name else "utf-8-sig")
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["in.jsonl", "in.jsonl.gz", "in.csv", "in.csv.gz", "in.json", "wide.jsonl", "in.parquet"],
+)
+def test_a_batch_goes_on_in_the_middle_of_a_long_input(
+    moa: Moa, upstream: Upstream, name: str
+) -> None:
+    rows = long_rows(190)
+    write_as(moa.folder / name, rows)
+    start = ["batch", name, "out.jsonl", "--concurrency", "8"]
+    assert moa.run(*start, "-n", "150", "--shard", "2/2").code == 0
+    assert moa.run(*start, "--shard", "2/2").code == 0
+    # The index is there while something is left to do.
+    upstream.always("*", lambda request: BUSY if "one of 7:" in str(request.messages) else ANSWER)
+    start[2] = "whole.jsonl"
+    assert moa.run(*start, "-n", "120").code == 1
+    upstream.always("*", ANSWER)
+    asked_before = len(upstream.chats())
+    ran = moa.run(*start)
+    assert ran.code == 0, ran.err
+    whole = lines_of(moa.folder / "whole.jsonl")
+    assert [(row["id"], row["prompt"]) for row in whole] == [
+        (row["id"], row["prompt"]) for row in rows
+    ]
+    assert len(upstream.chats()) - asked_before == 71
+    shard = lines_of(moa.folder / "out.jsonl")
+    assert [row["prompt"] for row in shard] == [row["prompt"] for row in rows[1::2]]
+    # More behind them.
+    write_as(moa.folder / name, long_rows(191))
+    assert moa.run(*start).code == 0
+    assert lines_of(moa.folder / "whole.jsonl")[190]["id"] == "q190"
+    assert len(upstream.chats()) - asked_before == 72
