@@ -48,14 +48,15 @@ def patterns() -> list[re.Pattern[str]]:
     for name in re.findall(r"`([^`]+)`", " ".join(cells)):
         for word, place in {
             **{kind.upper(): kind for kind in ("config", "data", "state", "cache")},
-            "OUT": "work/out.jsonl",
+            "OUT": "work/out<format>",
             "RUN": "work/runs/[^/]+",
             "FILE": "work/talk.html",
         }.items():
             name = re.sub(rf"^{word}\b", place, name)
         if name.partition("/")[0] not in _TOP:
             continue
-        found.append(re.compile(re.sub(r"<[^>]+>", "[^/]+", name.replace(".", r"\."))))
+        pattern = name.replace(".", r"\.").replace("<format>", r"\.(?:jsonl|csv)")
+        found.append(re.compile(re.sub(r"<[^>]+>", "[^/]+", pattern)))
     return found
 
 
@@ -80,6 +81,7 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
         ("history", "backup", "talk.html", "--force"),
         ("history", "clean"),
         ("batch", "in.jsonl", "out.jsonl"),
+        ("batch", "in.jsonl", "out.csv"),
         ("bench", "run", "in.jsonl", "-o", "runs/mine", "-y", "-p", "mine"),
         ("bench", "judge", "runs/mine", "--judge", "lab:judge", "-y", "--reference", "given.json"),
     ):
