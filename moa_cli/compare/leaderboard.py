@@ -62,9 +62,11 @@ class LeaderboardRow:
     """An arm of a profile with certain settings, over all choices that it was part of.
 
     wins: how often its answer was chosen. shared: how many of them with others that gave the same
-    answer. none_good: how many of the ties because no answer was good. points: a choice gives one,
-    to the chosen answer; a tie shares it among the answers that were shown, and arms that gave the
-    same answer share what it gets. chances: the points to expect if each answer were as good.
+    answer. none_good: how many of the ties because no answer was good. points: 1 where its answer
+    was chosen, 0 where another was; in a tie the part that falls to each of the answers shown.
+    Arms that gave the same answer have the same points, so that none loses by agreeing with
+    others; where all gave the same, half a point. chances: the points to expect if each answer
+    were as good.
     usage, seconds: summed. strength, against: None and empty unless `with_pairs` tells them.
     """
 
@@ -145,7 +147,8 @@ def leaderboard(comparisons: Iterable[Comparison]) -> list[LeaderboardRow]:
     found: dict[ArmName, LeaderboardRow] = {}
     for comparison in comparisons:
         tied, winners = comparison.winner is None, comparison.winners
-        arms_of_answer = Counter(comparison.answers)
+        # Where there was nothing to choose, nobody is better: as in a tie of two.
+        chance = 1 / max(2, len(set(comparison.answers)))
         for place, contender in enumerate(comparison.contenders):
             standing = found.setdefault(contender.name, LeaderboardRow(*contender.name))
             won = place in winners
@@ -153,9 +156,7 @@ def leaderboard(comparisons: Iterable[Comparison]) -> list[LeaderboardRow]:
             standing.shared += won and len(winners) > 1
             standing.ties += tied
             standing.none_good += comparison.none_good
-            same = arms_of_answer[comparison.answers[place]]
-            chance = 1 / (len(arms_of_answer) * same)
-            standing.points.append(chance if tied else won / same)
+            standing.points.append(chance if tied else float(won))
             standing.chances.append(chance)
             standing.usage += contender.usage
             standing.seconds += contender.seconds

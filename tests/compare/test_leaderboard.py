@@ -42,6 +42,28 @@ def test_each_pair_is_counted_from_both_sides() -> None:
         assert 0 < known.interval.low <= known.value <= known.interval.high < 1
 
 
+def test_arms_that_agree_do_not_lose_by_it() -> None:
+    """Of three arms, a and b gave the same answer; then all did."""
+    arms = choices(("abc", None))[0].contenders
+    pair, all_three = (0, 0, 1), (0, 0, 0)
+    rows = (0, pair), (2, pair), (None, pair), (None, all_three)
+    made = [Comparison(1.0, arms, winner, shown) for winner, shown in rows]
+    found = {row.arm: row for row in with_pairs(leaderboard(made), made)}
+    assert {name: row.points for name, row in found.items()} == {
+        "a": [1.0, 0.0, 0.5, 0.5],
+        "b": [1.0, 0.0, 0.5, 0.5],
+        "c": [0.0, 1.0, 0.5, 0.5],
+    }
+    assert {row.chance for row in found.values()} == {0.5}
+    assert [(found[name].wins, found[name].shared, found[name].ties) for name in "abc"] == [
+        (1, 1, 2),
+        (1, 1, 2),
+        (1, 0, 2),
+    ]
+    against = {pair.other[0]: (pair.wins, pair.losses, pair.ties) for pair in found["a"].against}
+    assert against == {"b": (0, 0, 4), "c": (1, 1, 2)}
+
+
 def test_an_arm_that_was_never_chosen_is_not_surely_worthless() -> None:
     made = choices(*[("ab", 0)] * 10)
     first, second = with_pairs(leaderboard(made), made)
