@@ -80,8 +80,10 @@ def reproduce(
     if json:
         print_json(_json(name, runs, cells))
         return
-    scores = [told for _, _, told in there]
-    print_lines(_lines(known, runs, cells, [*_notes(known, runs, scores)], output_width()))
+    notes = _notes(known, runs, cells, [told for _, _, told in there])
+    judging = ["moa", "bench", "judge", "FOLDER", "--judge", "MODEL"]
+    judging += ["--data", str(data)] if data else []
+    print_lines(_lines(known, runs, shlex.join(judging), cells, [*notes], output_width()))
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def _planned(
     for run in known.runs(mixed):
         command = ["moa", *run.arguments(profile_name, output)]
         command += ["-n", str(limit)] if limit else []
+        command += ["--data", str(data)] if data else []
         folder = output / run.folder
         planned = _Planned(
             run=run,
@@ -190,6 +193,7 @@ def _scored(folder: Path, judge: str | None, data: Path | None) -> tuple[Any, An
 def _lines(
     known: Reproduction,
     runs: Sequence[_Planned],
+    judging: str,
     cells: Sequence[Beside],
     notes: Sequence[str],
     width: int,
@@ -202,7 +206,7 @@ def _lines(
     for planned in runs:
         yield f"  {shlex.join(planned.command)}" + ("  # begun" if planned.is_there else "")
     if any(planned.judged for planned in runs):
-        yield "and each of them: moa bench judge FOLDER --judge MODEL"
+        yield f"and each of them: {judging}"
     yield from _price(runs, width)
     yield from _beside_lines(known, cells, width)
     yield ""
@@ -248,10 +252,12 @@ def _beside_lines(known: Reproduction, cells: Sequence[Beside], width: int) -> I
         for head in published.columns:
             told = [row[head] for row in by_row.values()]
             paper = [_paper(found, published.digits) for found in told]
-            if any(cell != UNKNOWN for cell in paper):
+            printed = any(cell != UNKNOWN for cell in paper)
+            if printed:
                 columns.append(Column(f"{head}: paper", paper, right=True, widest=40))
             ours = [_ours(found, published.digits) for found in told]
-            columns.append(Column("yours", ours, right=True, widest=30))
+            own_head = "yours" if printed else f"{head}: yours"
+            columns.append(Column(own_head, ours, right=True, widest=40))
         yield from table(f"{published.title}: the paper's figures beside yours", columns, width)
 
 
@@ -270,22 +276,28 @@ def _ours(found: Beside, digits: int) -> str:
 
 
 def _notes(
-    known: Reproduction, runs: Sequence[_Planned], scores: Sequence[Scores]
+    known: Reproduction,
+    runs: Sequence[_Planned],
+    cells: Sequence[Beside],
+    scores: Sequence[Scores],
 ) -> Iterator[str]:
     """scores: of the runs that are there."""
     for published in known.tables:
         yield f"{published.title}: {published.judged}; {published.note}"
     yield from known.notes
     yield from dict.fromkeys(planned.missing for planned in runs if planned.missing)
-    if scores:
+    if any(found.ours is not None for found in cells):
         yield "yours: ± standard error over items"
-        judges = dict.fromkeys(told.judge.model for told in scores if told.judge is not None)
-        if judges:
-            yield f"yours are judged by {', '.join(judges)}, on a scale of its own"
+    judges = dict.fromkeys(told.judge.model for told in scores if told.judge is not None)
+    if judges:
+        yield f"yours are judged by {', '.join(judges)}, on a scale of its own"
     if any(told.asked < told.whole for told in scores):
         yield "yours are of a part of a dataset: they cannot be compared with the paper's"
     begun = sum(planned.is_there for planned in runs)
-    yield f"{begun} of {len(runs)} runs are begun"
+    told = f"{begun} of {len(runs)} runs are begun"
+    if begun and any(planned.judged for planned in runs):
+        told += f", and {sum(found.judge is not None for found in scores)} of them judged"
+    yield told
 
 
 def _json(name: str, runs: Sequence[_Planned], cells: Sequence[Beside]) -> dict[str, Any]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.bench.own_runs import write_lines
+from tests.support.bench.own_runs import ANSWER, write_lines
+from tests.support.bench.tables import jsonl_rows
 from tests.support.command import Moa
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 NAMES = ("table2", "table3", "table4", "table8", "ranker")
+JUDGING = "moa bench judge FOLDER --judge MODEL --data data"
 
 
 @pytest.fixture
@@ -126,3 +131,78 @@ def test_what_cannot_be_reproduced_is_one_line(prepared: Moa) -> None:
     ran = prepared.run("bench", "reproduce", "table3", "-p", "alone")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "has no proposers" in ran.err
+
+
+def few_items(shared: Path, folder: Path) -> None:
+    """Some items of each dataset of the paper's tables, with what their judges need."""
+    for name, count in (
+        ("mt_bench/judge_prompts.jsonl", 100),
+        ("mt_bench/reference_answer_gpt-4.jsonl", 100),
+        ("mt_bench/question.jsonl", 3),
+        ("math/math500_even.jsonl", 3),
+    ):
+        write_lines(folder / name, jsonl_rows(shared / name)[:count])
+    alpaca, made = shared / "alpaca_eval", folder / "alpaca_eval"
+    made.mkdir()
+    prompt = "judge_prompt_alpaca_eval_clf.txt"
+    (made / prompt).write_bytes((alpaca / prompt).read_bytes())
+    outputs = "slice50/model_outputs/gpt4_1106_preview.json"
+    kept = json.loads((alpaca / outputs).read_bytes())[:6]
+    (made / outputs).parent.mkdir(parents=True)
+    (made / outputs).write_text(json.dumps(kept), "utf-8")
+    wanted = {row["instruction"] for row in kept}
+    asked = json.loads((alpaca / "instructions.json").read_bytes())
+    rows = [row for row in asked if row["instruction"] in wanted]
+    (made / "instructions.json").write_text(json.dumps(rows), "utf-8")
+
+
+def judgement(request: Request) -> Reply:
+    """What a judge says: a rating, or by its first token who is better."""
+    if "[[rating]]" in str(request.messages):
+        return Reply(text="Rating: [[7]]")
+    # No two prompts alike, so that there is something to fit.
+    first = 0.2 + len(str(request.messages)) % 7 / 10
+    likely = [
+        {"token": token, "logprob": math.log(share)}
+        for token, share in (("m", first), ("M", 1 - first))
+    ]
+    return Reply(text="m", logprobs={"content": [{"token": "m", "top_logprobs": likely}]})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_table_goes_to_its_end(moa: Moa, upstream: Upstream, data: Path, name: str) -> None:
+    few_items(data, moa.folder / "data")
+    moa.profile("two", "a", "b", aggregator="b")
+    upstream.always("*", ANSWER)
+    upstream.always("judge", judgement)
+    options = ("-p", "two", "--data", "data", "-o", "reproduced")
+    plan = told(moa, name, *options)
+    judged = name != "table8"
+    for run in plan["runs"]:
+        assert run["missing"] is None
+        # As it is printed, it runs: it names the data folder, too.
+        ran = moa.run(*run["command"][1:], "-y")
+        assert ran.code == 0, ran.err
+    if judged:
+        unjudged = moa.run("bench", "reproduce", name, *options).text
+        assert f"and each of them: {JUDGING}" in unjudged
+        assert f"{len(plan['runs'])} runs are begun, and 0 of them judged" in unjudged
+        assert "standard error over items" not in unjudged
+        for run in plan["runs"]:
+            words = shlex.split(JUDGING.replace("MODEL", "lab:judge"))[1:]
+            words[words.index("FOLDER")] = f"reproduced/{run['folder']}"
+            ran = moa.run(*words, "-y")
+            assert ran.code == 0, ran.err
+    cells = told(moa, name, *options)["figures"]
+    own = {(cell["row"], cell["column"]): cell["ours"] for cell in cells if cell["ours"]}
+    columns = {cell["column"] for cell in cells}
+    assert {column for _, column in own} == columns
+    text = moa.run("bench", "reproduce", name, *options).text
+    assert "yours: ± standard error over items" in text
+    if judged:
+        assert f"{len(plan['runs'])} runs are begun, and {len(plan['runs'])} of them judged" in text
+        assert "yours are judged by lab:judge" in text
+    if name == "ranker":
+        # The paper prints no figures: the heads say what ours are.
+        assert "MoA (%): yours" in text
+        assert "LLM-ranker (%): yours" in text
