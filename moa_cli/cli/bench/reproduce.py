@@ -291,6 +291,8 @@ def _notes(
     judges = dict.fromkeys(told.judge.model for told in scores if told.judge is not None)
     if judges:
         yield f"yours are judged by {', '.join(judges)}, on a scale of its own"
+    # Why a figure of theirs is not there.
+    yield from dict.fromkeys(note for told in scores for note in told.notes if "withheld" in note)
     if any(told.asked < told.whole for told in scores):
         yield "yours are of a part of a dataset: they cannot be compared with the paper's"
     begun = sum(planned.is_there for planned in runs)

@@ -16,6 +16,7 @@ from tests.support.command import Moa
 from tests.support.upstream import Reply, Request, Upstream
 
 NAMES = ("table2", "table3", "table4", "table8", "ranker")
+GAMED = "reconstructed/df_gamed.csv"
 JUDGING = "moa bench judge FOLDER --judge MODEL --data data"
 
 
@@ -144,8 +145,9 @@ def few_items(shared: Path, folder: Path) -> None:
         write_lines(folder / name, jsonl_rows(shared / name)[:count])
     alpaca, made = shared / "alpaca_eval", folder / "alpaca_eval"
     made.mkdir()
-    prompt = "judge_prompt_alpaca_eval_clf.txt"
-    (made / prompt).write_bytes((alpaca / prompt).read_bytes())
+    for name in ("judge_prompt_alpaca_eval_clf.txt", GAMED):
+        (made / name).parent.mkdir(exist_ok=True)
+        (made / name).write_bytes((alpaca / name).read_bytes())
     outputs = "slice50/model_outputs/gpt4_1106_preview.json"
     kept = json.loads((alpaca / outputs).read_bytes())[:6]
     (made / outputs).parent.mkdir(parents=True)
@@ -187,7 +189,7 @@ def test_each_table_goes_to_its_end(moa: Moa, upstream: Upstream, data: Path, na
         unjudged = moa.run("bench", "reproduce", name, *options).text
         assert f"and each of them: {JUDGING}" in unjudged
         assert f"{len(plan['runs'])} runs are begun, and 0 of them judged" in unjudged
-        assert "standard error over items" not in unjudged
+        assert "yours: ± standard error" not in unjudged
         for run in plan["runs"]:
             words = shlex.split(JUDGING.replace("MODEL", "lab:judge"))[1:]
             words[words.index("FOLDER")] = f"reproduced/{run['folder']}"
@@ -203,6 +205,9 @@ def test_each_table_goes_to_its_end(moa: Moa, upstream: Upstream, data: Path, na
         assert f"{len(plan['runs'])} runs are begun, and {len(plan['runs'])} of them judged" in text
         assert "yours are judged by lab:judge" in text
     if name == "ranker":
+        (moa.folder / "data/alpaca_eval" / GAMED).unlink()
+        lacking = moa.run("bench", "reproduce", name, *options).text
+        assert "the length-controlled win rate is withheld: there is no " in lacking
         # The paper prints no figures: the heads say what ours are.
         assert "MoA (%): yours" in text
         assert "LLM-ranker (%): yours" in text
