@@ -78,11 +78,13 @@ def _figures(judged: JudgedArm) -> Figures:
     notes = []
     if told.interval is not None:
         low, high = told.interval
-        notes.append(
-            f"{judged.arm}: score {told.score.value:.1f} %, 95 % interval {low:.1f} to {high:.1f}"
-            f" ({arena.ROUNDS} bootstrap samples of battles, as upstream has it; the standard error"
-            " takes the games of one prompt together)"
-        )
+        notes += [
+            "score: a strong verdict counts three times; the intervals are of"
+            f" {arena.ROUNDS} bootstrap samples of battles, as upstream has it, and ± takes the"
+            " games of one prompt together. Differences of arms are of the mean verdict of an"
+            " item's games, from 0 (significantly worse) to 100",
+            f"{judged.arm}: score {told.score.value:.1f} %, 95 % interval {low:.1f} to {high:.1f}",
+        ]
         controlled = arena.style_controlled(_styled(judged)).scores.get(judged.arm)
         if controlled is not None:
             metrics.append(Metric(STYLE_SCORE, controlled, arena.GAMES * judged.asked, "%"))
@@ -127,7 +129,7 @@ def _styled(judged: JudgedArm) -> tuple[arena.StyledBattle, ...]:
 ARENA = JudgeKind(
     name="arena",
     how="pairs in both orders, by five labels",
-    unit="score, %",
+    unit="mean verdict, %",
     original="gpt-4-1106-preview",
     answers=ARENA_ANSWERS,
     compares=True,

@@ -337,7 +337,8 @@ def _position(judge: JudgeReader) -> str | None:
 def _partial(arms: Iterable[ArmScores]) -> Iterator[str]:
     by_text: dict[str, list[str]] = {}
     for arm in arms:
-        told = ", ".join(
+        # The name of a metric may have a comma.
+        told = "; ".join(
             f"{metric.name} {metric.mean.n:,} of {metric.asked:,}"
             for metric in arm.metrics
             if metric.partial

@@ -107,7 +107,12 @@ def test_scores_say_how_sure_they_are(answered: Moa) -> None:
     ran = answered.run(*JUDGE)
     [line] = [line for line in ran.text.splitlines() if line.startswith("single:lab:b ")]
     assert re.search(r"50\.00 ± 0\.00 \(n 8\)", line)
-    assert "single:lab:a: score 100.0 %, 95 % interval 100.0 to 100.0" in " ".join(ran.text.split())
+    words = " ".join(ran.text.split())
+    assert "single:lab:a: score 100.0 %, 95 % interval 100.0 to 100.0" in words
+    # What the figures are is said once, and differences have a name of their own.
+    assert words.count("100 bootstrap samples of battles, as upstream has it") == 1
+    told = answered.run("bench", "report", "runs/arena_hard-two").text
+    assert "95 % intervals, mean verdict, %" in told
     report = answered.run("bench", "report", "runs/arena_hard-two", "--format", "json")
     [run] = json.loads(report.text)["runs"]
     metrics = {
@@ -140,6 +145,9 @@ def test_a_verdict_without_a_label_counts_nowhere(answered: Moa, upstream: Upstr
     ran = answered.run(*JUDGE)
     [line] = [line for line in ran.text.splitlines() if line.startswith("single:lab:a ")]
     assert "4 of 8, partial" in line
+    assert re.search(r"single:lab:a, item \w+ game [12]: “I cannot say.”", ran.err)
+    words = " ".join(ran.text.split())
+    assert "partial: score 4 of 8; score, style control 4 of 8; both orders agree 0 of 4" in words
 
 
 def test_without_the_baseline_an_arm_can_stand_for_it(answered: Moa, upstream: Upstream) -> None:
