@@ -186,6 +186,24 @@ def test_a_refusal_holds_back_all_calls_of_the_provider() -> None:
     _run(scenario)
 
 
+def test_a_limit_that_was_found_out_is_told_without_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("moa_cli.clients.limiter.time.monotonic", lambda: now)
+    unknown = Provider(name="lab", base_url="https://lab.example/v1")
+    slots = Limiter(32).slots(lambda _: unknown).next_turn()
+    places = [slots.slot("lab:m").enter_at_once() for _ in range(4)]
+    for place in places[:3]:
+        assert place is not None
+        place.accepted()
+    assert places[3] is not None
+    places[3].refused(0.001)
+    assert slots.reason("lab:m") == "lab is left alone for 0 s"
+    now += 3
+    assert slots.reason("lab:m") == "behind the limit of lab"
+
+
 def test_who_waits_for_time_alone_is_woken() -> None:
     async def run() -> None:
         slots = Limiter(8).slots(_provider_of).next_turn()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from moa_cli.clients.limiter import Limiter
@@ -106,6 +109,28 @@ def test_a_call_is_given_up_where_its_provider_is_held_back_for_too_long(
     assert failed.error.kind == "RateLimited"
     assert "91 s" in failed.error.message
     assert upstream.chats() == []
+
+
+class Suspended(Watched):
+    """Slots of a provider that takes no call, until after a suspension."""
+
+    async def __aenter__(self) -> Watched:
+        # Nothing runs meanwhile, as while the process is stopped.
+        asyncio.get_running_loop().call_soon(time.sleep, 3.0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.8)
+        self.held = 0.0
+        return await super().__aenter__()
+
+    def delay(self, model: str) -> float:
+        return 0.0
+
+
+def test_the_time_of_a_suspension_is_no_time_of_waiting_for_a_provider(upstream: Upstream) -> None:
+    play(upstream, {"agg": Reply(text="from agg")})
+    events = run(upstream, mixture(), limits=Limits(slots=Suspended(held=99.0), longest_wait=2.5))
+    assert of_kind(events, AggregatorFailed) == []
+    assert len(of_kind(events, AggregatorFinished)) == 1
 
 
 def _limits(longest_wait: float) -> Limits:
