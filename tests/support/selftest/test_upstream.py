@@ -251,12 +251,14 @@ def test_calls_in_flight_are_counted() -> None:
         assert up.peak == 3
 
 
+@pytest.mark.parametrize("function", [False, True], ids=["event", "function"])
 @pytest.mark.parametrize("sent", [0, 1, 3])
-def test_a_silence_ends_when_the_test_says_so(sent: int) -> None:
+def test_a_silence_ends_when_the_test_says_so(sent: int, function: bool) -> None:
     go_on = threading.Event()
     bodies: list[bytes] = []
     with Upstream() as up:
-        reply = Reply(text="a b c", stall_after=sent, go_on=go_on)
+        awaited = go_on.is_set if function else go_on
+        reply = Reply(text="a b c", stall_after=sent, go_on=awaited)
         asking = threading.Thread(target=lambda: bodies.append(body_of(up, reply)))
         asking.start()
         up.wait_for(lambda: up.in_flight == 1 and up.chats()[0].sent == sent)
