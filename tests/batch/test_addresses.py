@@ -117,3 +117,13 @@ def test_what_is_not_there_or_not_ours(moa: Moa, upstream: Upstream, s3: S3) -> 
         assert "some-password" not in ran.err
     assert s3.objects["bucket/out/answers.jsonl"] == b"of somebody else\n"
     assert upstream.chats() == []
+
+
+def test_answers_there_as_a_table(moa: Moa, s3: S3) -> None:
+    import pyarrow.parquet
+
+    s3.objects["bucket/in.jsonl"] = json_lines({"id": "x", "prompt": "one"})
+    ran = moa.run("batch", "s3://bucket/in.jsonl", "s3://bucket/out.parquet", "-y")
+    assert ran.code == 0, ran.err
+    table = pyarrow.parquet.read_table(io.BytesIO(s3.objects["bucket/out.parquet"]))
+    assert table.column("id").to_pylist() == ["x"]
