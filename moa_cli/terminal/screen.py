@@ -176,8 +176,10 @@ class Screen:
         if self._low or self._drawn_at != self.size():
             # Where the region ends is unknown, but nothing else is below.
             return _CLEAR_BELOW
-        up = f"\x1b[{rows - 1}A" if rows > 1 else ""
-        return f"\r{_DOWN.join([_CLEAR_ROW] * rows)}{up}"
+        # The window may have become lower since its size was read. Then the way down ends early,
+        # and a way up by as many rows would lead into the lines above.
+        clear = _DOWN.join([_CLEAR_ROW] * rows)
+        return f"\r{_SAVE}{clear}{_RESTORE}" if rows > 1 else f"\r{clear}"
 
     def _write(self, frame: str) -> None:
         if not frame:

@@ -58,6 +58,8 @@ HOSTILE = (
     "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\x1b[?7l\x1b[?25l\x07\x00[/INST] [bold]arr[i][/bold]\u202e"
 )
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# The cursor's place is kept only while a region is cleared.
+PLACE_KEPT = r"(?<=\r)\x1b7(?=\x1b\[2K)|(?<=\x1b\[2K)\x1b8"
 _LIVE = re.compile(r"\x1b\[\?7l(.*?)\x1b\[\?7h", re.DOTALL)
 
 
@@ -749,9 +751,10 @@ def test_of_hostile_text_nothing_acts_on_the_terminal() -> None:
         AggregatorStarted(at=1.9, name=HOSTILE, model=HOSTILE, references=2, fallback=True),
     ]
     stage.play([*events, *replied(f"{HOSTILE}\n\n<http://x/%1b%5d52;c;aGk=%1b%5c>", 2.0)])
-    assert not re.search(r"\x1b[^\[]|[\x00-\x08\x0b\x0c\x0e-\x1a\x7f-\x9f\u202e]", stage.raw)
+    raw = re.sub(PLACE_KEPT, "", stage.raw)
+    assert not re.search(r"\x1b[^\[]|[\x00-\x08\x0b\x0c\x0e-\x1a\x7f-\x9f\u202e]", raw)
     ours = r"\x1b\[(?:\?(?:2026|25|7)[hl]|[0-9;]*m|2K|\d+[AB])"
-    assert "\x1b" not in re.sub(ours, "", stage.raw)
+    assert "\x1b" not in re.sub(ours, "", raw)
     text = "\n".join(stage.lines())
     assert text.startswith(PROMPT)
     assert "[/INST] [bold]arr[i][/bold]" in text

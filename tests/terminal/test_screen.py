@@ -7,11 +7,13 @@ from __future__ import annotations
 import io
 
 import pyte
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyte import modes
 
 from moa_cli.terminal.screen import Screen, terminal_size
+from tests.support.reflow import Reflowing, Rules
 
 SYNC_ON, SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
@@ -266,3 +268,29 @@ def test_after_any_steps_there_is_what_was_committed_and_then_the_region(
 
 def test_what_is_no_terminal_has_the_usual_size() -> None:
     assert terminal_size(io.StringIO()) == (80, 24)
+
+
+@pytest.mark.parametrize("rules", ["tmux", "windows", "xterm"])
+def test_a_window_that_became_lower_since_its_size_was_read_loses_no_line(rules: Rules) -> None:
+    terminal, known = Reflowing(80, 24), (80, 24)
+    stream = pyte.Stream(terminal)
+    written = io.StringIO()
+
+    def feed() -> None:
+        stream.feed(written.getvalue())
+        written.seek(0)
+        written.truncate()
+
+    screen = Screen(written, size=lambda: known)
+    screen.commit([f"line {number:02}" for number in range(12)])
+    screen.paint([f"region {number}" for number in range(8)])
+    feed()
+    terminal.change_size(80, 14, rules)
+    screen.commit(["line 12"], ["region"])
+    feed()
+    known = (80, 14)
+    screen.commit(["line 13"])
+    screen.close()
+    feed()
+    rows = [row.rstrip() for row in terminal.all_rows()]
+    assert [row for row in rows if row.startswith("line")] == [f"line {n:02}" for n in range(14)]

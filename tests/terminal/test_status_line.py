@@ -35,6 +35,7 @@ from moa_cli.core.money import Price
 from moa_cli.terminal.live import LiveReply, MarkdownReply, TextReply
 from moa_cli.terminal.status import TurnStatus, status_line
 from moa_cli.terminal.view import TurnView
+from tests.terminal.test_frames import PLACE_KEPT
 
 REPLY_NOW = "Ctrl-C: write the reply now"
 COLUMNS, ROWS = 60, 20
@@ -212,7 +213,7 @@ def frames(reply: type[LiveReply], *pieces: str, silence: float = 0.0) -> tuple[
     rows += [row.rstrip() for row in screen.display]
     while rows and not rows[-1]:
         rows.pop()
-    return _SEQUENCE.sub("", out.getvalue()), rows
+    return _SEQUENCE.sub("", re.sub(PLACE_KEPT, "", out.getvalue())), rows
 
 
 @pytest.mark.parametrize("reply", [MarkdownReply, TextReply])

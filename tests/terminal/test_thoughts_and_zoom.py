@@ -21,6 +21,7 @@ from tests.support.command import Moa
 from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream
 from tests.terminal.test_frames import (
+    PLACE_KEPT,
     PROMPT,
     RAIN,
     SIZES,
@@ -109,7 +110,7 @@ def test_no_thought_is_wider_than_the_screen_or_acts_on_it(kind: str) -> None:
     events = [*turn("a"), done(0, 0.5), over(0.5, 1, 1), *thinking(UNEVEN[kind], 0.6)]
     stage.play([*events, *replied("It is.", 2.0)[1:]])
     ours = r"\x1b\[(?:\?(?:2026|25|7)[hl]|[0-9;]*m|[0-9]*[KJ]|\d+[AB])"
-    assert "\x1b" not in re.sub(ours, "", stage.raw)
+    assert "\x1b" not in re.sub(f"{ours}|{PLACE_KEPT}", "", stage.raw)
     assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x7f-\x9f\u202e]", stage.raw)
     assert stage.lines()[0] == PROMPT
 
