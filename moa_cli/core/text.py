@@ -25,8 +25,8 @@ _SENTENCE = re.compile(
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 turn`, `2 turns`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """`1 turn`, `2 turns`, `1,000 turns`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def wrapped(text: str, width: int, measure: Callable[[str], int] = len) -> list[str]:

@@ -367,7 +367,7 @@ def test_a_server_that_lists_much_is_read_whole(moa: Moa) -> None:
     with Upstream(models=[f"llama3.2:{number}b-{'x' * 60}" for number in range(1, 15_000)]) as much:
         ran = moa.run("setup", "--yes", env=at(much, "ollama"))
     assert ran.code == 0, ran.err
-    assert "ollama: 14999 models" in ran.err
+    assert "ollama: 14,999 models" in ran.err
 
 
 @pytest.mark.parametrize(
