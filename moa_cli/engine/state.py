@@ -101,6 +101,9 @@ class Control:
 
         Args:
             call: Called soon if `enough()` was called before.
+
+        Returns:
+            A context; behind it, `call` is forgotten.
         """
         self._calls.append(call)
         if self._said:

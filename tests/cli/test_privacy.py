@@ -141,7 +141,9 @@ def test_chat_over_plain_lines(moa: Moa) -> None:
     assert found(moa) == []
 
 
-def test_compare(moa: Moa) -> None:
+def test_compare(moa: Moa, upstream: Upstream) -> None:
+    # Where all answer the same, nothing is asked.
+    upstream.always("a", Reply(text=f"another {WORD} says"))
     with moa.terminal("compare", "--no-save", f"what is a {WORD}?") as terminal:
         terminal.wait_for("Which is best?")
         terminal.send("a")
