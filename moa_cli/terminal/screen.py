@@ -32,6 +32,8 @@ _CLEAR_ROW = "\x1b[2K"
 # From the first character of the screen, tmux would move what it clears into the scrollback.
 _CLEAR_BELOW = f"\r{_CLEAR_ROW}\x1b[1C\x1b[J\r"
 _SAVE, _RESTORE, _DOWN, _TO_THE_END = "\x1b7", "\x1b8", "\x1b[1B", "\x1b[999B"
+# Linux hands a longer write over to the terminal in parts of so many bytes.
+_PART = 2048
 # A window that is split in two leaves each half so many columns at least, if it was 80 wide.
 _HALF_A_WINDOW = 39
 
@@ -100,7 +102,7 @@ class Screen:
             return
         below = self._fitting(self._shown if region is None else region)
         frame = self._erase() + _WRAP_ON + "".join(f"{line}\r\n" for line in lines)
-        self._write(frame + self._draw(below))
+        self._write(frame, self._draw(below))
 
     def paint(self, lines: Sequence[str]) -> None:
         """Show `lines` as the live region, in place of what it showed; none removes it.
@@ -181,10 +183,18 @@ class Screen:
         clear = _DOWN.join([_CLEAR_ROW] * rows)
         return f"\r{_SAVE}{clear}{_RESTORE}" if rows > 1 else f"\r{clear}"
 
-    def _write(self, frame: str) -> None:
-        if not frame:
+    def _write(self, frame: str, region: str = "") -> None:
+        """Send a frame. region: what of it draws the region, if lines come before."""
+        if not frame and not region:
             return
         cursor = _CURSOR_OFF if self._shown else _CURSOR_ON
-        # A frame does not end in a line feed, by which lines of others are known (`above`).
-        self._stream.write(f"{_SYNC_ON}{_CURSOR_OFF}{frame}{cursor}{_SYNC_OFF}")
+        begin, end = f"{_SYNC_ON}{_CURSOR_OFF}{frame}", f"{region}{cursor}{_SYNC_OFF}"
+        if region and len(begin) + len(end) > _PART // 2:
+            # A terminal may take a new size between two parts of a long write. While the region is
+            # drawn, the cursor would be lost. Between lines, it stands where the region begins.
+            # A line feed at the end would make it a line of others (`above`).
+            self._stream.write(f"{begin}{_CURSOR_OFF}")
+            self._stream.flush()
+            begin = ""
+        self._stream.write(f"{begin}{end}")
         self._stream.flush()

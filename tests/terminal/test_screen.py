@@ -294,3 +294,19 @@ def test_a_window_that_became_lower_since_its_size_was_read_loses_no_line(rules:
     feed()
     rows = [row.rstrip() for row in terminal.all_rows()]
     assert [row for row in rows if row.startswith("line")] == [f"line {n:02}" for n in range(14)]
+
+
+def test_lines_are_sent_before_the_region_where_a_write_would_be_parted() -> None:
+    terminal = Emulator(80, 24)
+    screen = Screen(terminal, size=terminal.size)
+    screen.paint(["region"])
+    screen.commit([f"line {number:02}" * 10 for number in range(40)], ["region", "status"])
+    *_, lines, region = terminal.frames
+    assert "region" not in lines
+    assert "line" not in region
+    # A line feed at its end would make it a line of others.
+    assert not lines.endswith("\n")
+    # A short one is one write.
+    screen.commit(["short"], ["region"])
+    assert "short" in terminal.frames[-1]
+    assert "region" in terminal.frames[-1]
