@@ -147,7 +147,7 @@ def leaderboard(comparisons: Iterable[Comparison]) -> list[LeaderboardRow]:
     found: dict[ArmName, LeaderboardRow] = {}
     for comparison in comparisons:
         tied, winners = comparison.winner is None, comparison.winners
-        # Where there was nothing to choose, nobody is better: as in a tie of two.
+        # Where there was nothing to choose, none is better, as in a tie of two.
         chance = 1 / max(2, len(set(comparison.answers)))
         for place, contender in enumerate(comparison.contenders):
             standing = found.setdefault(contender.name, LeaderboardRow(*contender.name))
