@@ -10,29 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from moa_cli.batch.provider_batch.job_folder import BatchedCall, CallsInJobs
 from moa_cli.bench.run.journal import CallJournal, CallRecord, TurnResult, call_key, occurrence_key
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import replayed
-from moa_cli.bench.run.runner import Capped, failure_of, gathered
-from moa_cli.core.conversation import Conversation, Failure, Turn
+from moa_cli.bench.run.runner import PlayedTurn, gathered, play_turn
+from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Clients, Delta, Endpoint, ModelInfo, Request
 from moa_cli.core.errors import ClientError
-from moa_cli.core.events import (
-    AggregatorStarted,
-    Event,
-    LayerFinished,
-    ProposerFailed,
-    ReferencesTrimmed,
-)
-from moa_cli.core.outcomes import BY_QUORUM
 from moa_cli.core.remote_jobs import JobClient
-from moa_cli.core.stream import deliver
 from moa_cli.core.tokens import prompt_tokens
-from moa_cli.engine import Limits, run_turn
+from moa_cli.engine import Limits
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.slots import OwnSlots
 
@@ -155,7 +146,7 @@ async def run_deferred(
     conversation: Conversation,
     *,
     partial: bool,
-) -> tuple[Turn, TurnResult, Failure | None]:
+) -> tuple[Turn, TurnResult]:
     """One turn of an item, as far as what is known lets it come.
 
     Args:
@@ -167,7 +158,7 @@ async def run_deferred(
         partial: See `Runner`.
 
     Returns:
-        The turn, what stands of it in results, and why it is no result.
+        The turn, and what stands of it in results.
 
     Raises:
         TurnWaits: It waits for answers of jobs.
@@ -176,25 +167,13 @@ async def run_deferred(
     clients = _TurnClients(calls, work.item.id, number)
     limits = replace(limits, slots=OwnSlots(_MANY), reply_held=True, retries=0)
     profile = work.arm.profile
-    trimmed = copied = False
 
-    async def events() -> AsyncGenerator[Event, None]:
-        nonlocal trimmed, copied
-        lost = False
-        async with aclosing(run_turn(profile, conversation, clients, limits=limits)) as told:
-            async for event in told:
-                clients.moves += 1
-                trimmed = trimmed or isinstance(event, ReferencesTrimmed)
-                copied = copied or (isinstance(event, AggregatorStarted) and event.copied)
-                if isinstance(event, ProposerFailed):
-                    error = event.proposal.error
-                    lost = lost or (error is not None and error.kind not in BY_QUORUM)
-                yield event
-                # The reply would be that of another mixture.
-                if lost and not partial and isinstance(event, LayerFinished):
-                    return
+    def seen() -> None:
+        clients.moves += 1
 
-    task = asyncio.create_task(deliver(events()))
+    task = asyncio.create_task(
+        play_turn(profile, conversation, clients, limits, partial=partial, seen=seen)
+    )
     try:
         await _until_quiet(task, clients)
     finally:
@@ -204,14 +183,11 @@ async def run_deferred(
                 await task
     if clients.waits:
         raise TurnWaits(tuple(clients.wanted.values()))
-    turn = task.result()
-    if turn.capped and turn.error is not None:
-        raise Capped(turn.error)
-    result = gathered(profile, turn, clients.answered, trimmed=trimmed, copied=copied)
-    return turn, result, failure_of(turn, result, partial)
+    played = task.result()
+    return played.turn, gathered(profile, played, clients.answered)
 
 
-async def _until_quiet(task: asyncio.Task[Turn], clients: _TurnClients) -> None:
+async def _until_quiet(task: asyncio.Task[PlayedTurn], clients: _TurnClients) -> None:
     """Until the turn has ended, or asks nothing more before it is answered."""
     moves, quiet = -1, 0
     while not task.done():

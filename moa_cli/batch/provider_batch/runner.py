@@ -23,8 +23,8 @@ from moa_cli.batch.provider_batch.job_folder import (
 )
 from moa_cli.bench.run.journal import CallRecord, Result, TurnResult
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.runner import STOP_AFTER, Capped, FailureWatch, Results
-from moa_cli.core.conversation import Conversation, Failure, Usage
+from moa_cli.bench.run.runner import STOP_AFTER, Capped, FailureWatch, Results, converse
+from moa_cli.core.conversation import Conversation, Failure, Turn, Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import (
     BudgetReached,
@@ -259,21 +259,13 @@ class JobRunner:
 
     async def _converse(self, work: Work) -> Result:
         """What came of all turns of an item. Raises TurnWaits, Capped."""
-        item = work.item
-        conversation = Conversation(before=item.before)
-        result = Result(work.arm.name, item.id, item.category)
-        for number in range(len(item.turns)):
-            conversation = item.ask(conversation, number)
-            turn, told, error = await run_deferred(
+
+        def take(number: int, conversation: Conversation) -> Awaitable[tuple[Turn, TurnResult]]:
+            return run_deferred(
                 self.calls, self.limits, work, number, conversation, partial=self.partial
             )
-            result = _with_turn(result, told, error)
-            if error is not None:
-                return replace(result, replies=())
-            reply = strip_reasoning(turn.reply or "")
-            result = replace(result, replies=(*result.replies, reply))
-            conversation = conversation.answer(reply)
-        return result
+
+        return await converse(work, take, partial=self.partial)
 
     def _usage_of(self, calls: Iterable[BatchedCall]) -> Usage:
         facts = self.calls.facts
@@ -441,11 +433,6 @@ class JobRunner:
                     self.say(f"{error.message}; asking again")
                 await asyncio.sleep(_pause(trouble, error))
         return await ask()
-
-
-def _with_turn(result: Result, told: TurnResult, error: Failure | None) -> Result:
-    usage = sum((answer.usage for answer in told.answers()), result.usage)
-    return replace(result, turns=(*result.turns, told), usage=usage, error=error)
 
 
 def _without_answer(job: RemoteJob) -> ClientError:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -14,6 +22,7 @@ from moa_cli.bench.run.journal import CallAnswer, CallRecord, Result, TurnResult
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import Replay, RunContext
 from moa_cli.core.conversation import Conversation, Failure, Proposal, Turn, Usage
+from moa_cli.core.endpoints import Clients
 from moa_cli.core.errors import (
     AnswerRefused,
     AuthenticationFailed,
@@ -270,62 +279,104 @@ class Runner:
 
     async def _converse(self, work: Work) -> Result:
         """All turns of an item. Raises Capped."""
-        item = work.item
-        conversation = Conversation(before=item.before)
-        result = Result(work.arm.name, item.id, item.category)
-        for number in range(len(item.turns)):
-            conversation = item.ask(conversation, number)
-            turn, told = await self._turn(work, number, conversation)
-            error = failure_of(turn, told, self.partial)
-            usage = sum((answer.usage for answer in told.answers()), result.usage)
-            result = replace(result, turns=(*result.turns, told), usage=usage, error=error)
-            if error is not None:
-                return replace(result, replies=())
-            reply = strip_reasoning(turn.reply or "")
-            result = replace(result, replies=(*result.replies, reply))
-            conversation = conversation.answer(reply)
-        return result
 
-    async def _turn(
-        self, work: Work, number: int, conversation: Conversation
-    ) -> tuple[Turn, TurnResult]:
-        """One turn, up to the end of the layer that spoiled it, if one did. Raises Capped."""
-        profile = work.arm.profile
-        replay = Replay(self.shared, work.item.id, number)
-        # Nobody watches a reply.
-        limits = replace(self.limits, slots=self.shared.slots(work.order), reply_held=True)
-        trimmed = copied = False
+        async def take(number: int, conversation: Conversation) -> tuple[Turn, TurnResult]:
+            replay = Replay(self.shared, work.item.id, number)
+            # Nobody watches a reply.
+            limits = replace(self.limits, slots=self.shared.slots(work.order), reply_held=True)
+            played = await play_turn(
+                work.arm.profile, conversation, replay, limits, partial=self.partial
+            )
+            return played.turn, gathered(work.arm.profile, played, replay.answered)
 
-        async def events() -> AsyncGenerator[Event, None]:
-            nonlocal trimmed, copied
-            lost = False
-            async with aclosing(run_turn(profile, conversation, replay, limits=limits)) as told:
-                async for event in told:
-                    trimmed = trimmed or isinstance(event, ReferencesTrimmed)
-                    copied = copied or (isinstance(event, AggregatorStarted) and event.copied)
-                    lost = lost or (
-                        isinstance(event, ProposerFailed) and _spoils(event.proposal.error)
-                    )
-                    yield event
-                    # The reply would be that of another mixture.
-                    if lost and not self.partial and isinstance(event, LayerFinished):
-                        return
+        return await converse(work, take, partial=self.partial)
 
-        turn = await deliver(events())
-        if turn.capped and turn.error is not None:
-            raise Capped(turn.error)
-        return turn, gathered(profile, turn, replay.answered, trimmed=trimmed, copied=copied)
+
+async def converse(
+    work: Work,
+    take: Callable[[int, Conversation], Awaitable[tuple[Turn, TurnResult]]],
+    *,
+    partial: bool,
+) -> Result:
+    """All turns of an item, up to the first one that is no result.
+
+    Args:
+        work: The item, and what answers it.
+        take: Takes the turn of that number, from 0, with its message; what stands of it in results.
+        partial: See `Runner`.
+
+    Returns:
+        The result of the item.
+
+    Raises:
+        Whatever `take` does.
+    """
+    item = work.item
+    conversation = Conversation(before=item.before)
+    result = Result(work.arm.name, item.id, item.category)
+    for number in range(len(item.turns)):
+        conversation = item.ask(conversation, number)
+        turn, told = await take(number, conversation)
+        error = failure_of(turn, told, partial)
+        usage = sum((answer.usage for answer in told.answers()), result.usage)
+        result = replace(result, turns=(*result.turns, told), usage=usage, error=error)
+        if error is not None:
+            return replace(result, replies=())
+        reply = strip_reasoning(turn.reply or "")
+        result = replace(result, replies=(*result.replies, reply))
+        conversation = conversation.answer(reply)
+    return result
+
+
+@dataclass(frozen=True)
+class PlayedTurn:
+    """A turn. trimmed: whether a prompt of it was shortened. copied: whether its reply is a
+    proposal's."""
+
+    turn: Turn
+    trimmed: bool
+    copied: bool
+
+
+async def play_turn(
+    profile: Profile,
+    conversation: Conversation,
+    clients: Clients,
+    limits: Limits,
+    *,
+    partial: bool,
+    seen: Callable[[], None] = lambda: None,
+) -> PlayedTurn:
+    """One turn, up to the end of the layer that spoiled it, if one did.
+
+    partial: see `Runner`. seen: called with each event.
+    """
+    trimmed = copied = False
+
+    async def events() -> AsyncGenerator[Event, None]:
+        nonlocal trimmed, copied
+        lost = False
+        async with aclosing(run_turn(profile, conversation, clients, limits=limits)) as told:
+            async for event in told:
+                seen()
+                trimmed = trimmed or isinstance(event, ReferencesTrimmed)
+                copied = copied or (isinstance(event, AggregatorStarted) and event.copied)
+                lost = lost or (isinstance(event, ProposerFailed) and _spoils(event.proposal.error))
+                yield event
+                # The reply would be that of another mixture.
+                if lost and not partial and isinstance(event, LayerFinished):
+                    return
+
+    return PlayedTurn(await deliver(events()), trimmed, copied)
 
 
 def gathered(
-    profile: Profile,
-    turn: Turn,
-    answered: Mapping[tuple[int, int], CallRecord],
-    *,
-    trimmed: bool,
-    copied: bool = False,
+    profile: Profile, played: PlayedTurn, answered: Mapping[tuple[int, int], CallRecord]
 ) -> TurnResult:
-    """The result of a turn. answered: see `Replay`. copied: whether its reply is a proposal's."""
+    """The result of a turn. answered: see `Replay`. Raises Capped if a cap was reached in it."""
+    turn = played.turn
+    if turn.capped and turn.error is not None:
+        raise Capped(turn.error)
 
     def answer_of(said: Proposal) -> CallAnswer:
         answer = CallAnswer(
@@ -343,7 +394,7 @@ def gathered(
     if turn.model is not None:
         error = _reply_error(turn)
         reply = CallAnswer(turn.model, turn.reply or "", reasoning=turn.reasoning, error=error)
-        if copied:
+        if played.copied:
             # No call was made for it: what it took stands with the proposal.
             reply = replace(
                 reply,
@@ -364,7 +415,7 @@ def gathered(
         proposals=tuple(tuple(map(answer_of, layer)) for layer in turn.proposals),
         reply=reply,
         lost=turn.lost,
-        trimmed=trimmed,
+        trimmed=played.trimmed,
         reviews=tuple(
             tuple(map(answer_of, layer))
             for _, layer in groupby(
@@ -372,7 +423,7 @@ def gathered(
                 key=lambda review: review.layer,
             )
         ),
-        copied=copied,
+        copied=played.copied,
         decision=turn.decision,
     )
 
