@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +16,7 @@ from moa_cli.chat.pick_list import MOST_MATCHES, PickList, steady
 from moa_cli.chat.pick_list import can_pick as can_pick
 from moa_cli.core.errors import StoreError
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import when_text
 from moa_cli.terminal.table import cell_len, fitted, padded
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _row(match: ConversationMatch, columns: int, longest: int) -> tuple[str, str
     """
     summary = match.summary
     turns = f"{summary.turns} turn{'s' if summary.turns != 1 else ' '}"
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.updated))
+    when = when_text(summary.updated)
     if columns < 55:
         before = f"{when[5:10]}  "
     elif columns < 75:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -27,6 +28,11 @@ _SENTENCE = re.compile(
 def plural(number: int, noun: str) -> str:
     """`1 turn`, `2 turns`, `1,000 turns`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def when_text(at: float) -> str:
+    """The local time, in minutes. at: seconds since 1970."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def wrapped(text: str, width: int, measure: Callable[[str], int] = len) -> list[str]:

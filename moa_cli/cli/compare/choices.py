@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import closing
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +18,7 @@ from moa_cli.cli.options import (
     JsonArray,
     OutputFile,
     Plain,
+    Since,
     Yes,
     time_ago,
     typed_or,
@@ -30,20 +30,14 @@ from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.text import dumps, plural
+from moa_cli.core.text import dumps, plural, when_text
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.store.comparisons import Comparison, Comparisons
 
 _LONGEST_NOTE = 2_000
-Since = Annotated[str | None, Option("--since", metavar="SPAN", help="Not older than, such as 7d.")]
 Number = Annotated[int, Argument(metavar="ID", min=1, help="The number of a choice, from `list`.")]
-
-
-def when_text(at: float) -> str:
-    """The local time, in minutes. at: seconds since 1970."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def list_(

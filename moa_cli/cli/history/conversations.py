@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
@@ -13,14 +12,14 @@ import typer
 from typer import Argument, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.options import Json, Plain, look_of, time_ago, typed_or
+from moa_cli.cli.options import Json, Plain, Since, look_of, time_ago, typed_or
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store, tell_unreadable
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.text import plural
+from moa_cli.core.text import plural, when_text
 from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:
@@ -28,13 +27,8 @@ if TYPE_CHECKING:
     from moa_cli.store.reading import ConversationSummary
     from moa_cli.store.search import SearchHit
 
-Since = Annotated[str | None, Option("--since", metavar="SPAN", help="Not older than, such as 7d.")]
 ConversationId = Annotated[str, Argument(metavar="ID", help="An id, or its unique beginning.")]
 OfProfile = Annotated[str | None, Option("--profile", metavar="NAME", help="Only of this profile.")]
-
-
-def _when(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def list_(
@@ -75,7 +69,8 @@ def _listed(row: ConversationSummary, usage: Usage, tags: Sequence[str]) -> str:
     """A conversation on one line, for other programs."""
     turns = plural(row.turns, "turn")
     profile, title = one_line(row.profile), one_line(_titled(row, tags))
-    return f"{row.id}  {_when(row.updated)}  {turns:>9}  {profile:<16}  {_cost(usage):>8}  {title}"
+    when = when_text(row.updated)
+    return f"{row.id}  {when}  {turns:>9}  {profile:<16}  {_cost(usage):>8}  {title}"
 
 
 def _titled(row: ConversationSummary, tags: Sequence[str]) -> str:
@@ -96,7 +91,7 @@ def _print_table(
 
     columns = [
         Column("id", [row.id for row in rows]),
-        Column("last turn", [_when(row.updated) for row in rows], spare=1),
+        Column("last turn", [when_text(row.updated) for row in rows], spare=1),
         Column("turns", [str(row.turns) for row in rows], right=True, spare=2),
         Column("profile", [row.profile for row in rows], spare=4),
         Column("cost", list(map(_cost, usages)), right=True, spare=3),
@@ -232,7 +227,7 @@ def _shown_hit(hit: SearchHit) -> str:
         marks[piece == "\x03"] if piece in ("\x02", "\x03") else sanitize(piece) for piece in pieces
     )
     where = f"{hit.where} of {one_line(hit.model)}" if hit.model else hit.where
-    head = f"{hit.conversation}  {_when(hit.when)}  {one_line(hit.title)}"
+    head = f"{hit.conversation}  {when_text(hit.when)}  {one_line(hit.title)}"
     return f"{head}\n    {where}: {shown}"
 
 
