@@ -107,9 +107,9 @@ _EXPONENT = re.compile(r"\^\{?-?[0-9]+\}?")
 _GROUP_GAP = re.compile("(?<=[0-9])(?:\\{,\\}|\\\\,|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))")
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _STATED = re.compile(r"\banswer(?:\s+is\b|\s*[:=])[ \t:*=]*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?;](?=\s|$)")
+SENTENCE_END = re.compile(r"[.!?;](?=\s|$)")
 _HOPE = re.compile(r"\.?\s*I hope it is correct\.?\s*$", re.IGNORECASE)
-_LEADING_MATH = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)")
+LEADING_MATH = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)")
 _AROUND: Final = " \t\r\n\"'`*_.,:;!“”‘’"
 
 
@@ -136,7 +136,7 @@ def _stated_number(text: str) -> Fraction | None:
     said = stated(text)
     if said is None:
         return None
-    sentence = _SENTENCE_END.split(said, maxsplit=1)[0]
+    sentence = SENTENCE_END.split(said, maxsplit=1)[0]
     before, equals, result = sentence.rpartition("=")
     for part in (result, before) if equals else (sentence,):
         numbers = numbers_in(part)
@@ -167,7 +167,7 @@ def stated(reply: str) -> str | None:
         return None
     # Cut first: the patterns take time quadratic in what they are given.
     tail = _HOPE.sub("", reply[heads[-1].end() :][:_LONGEST].split("\n", 1)[0])
-    math = _LEADING_MATH.match(tail)
+    math = LEADING_MATH.match(tail)
     return (math[1] or math[2] if math else tail).strip().rstrip(".") or None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from moa_cli.core.attachments import content_of, part_of
+from moa_cli.core.attachments import content_of, is_pipe, part_of
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 from moa_cli.core.file_search import Search, is_pattern
@@ -31,13 +31,9 @@ _MOST_NAMED = 3
 class Attached:
     """A file that goes with a prompt.
 
-    Attributes:
-        name: Its path as the user would write it.
-        part: What is sent of it.
-        secret: What secret it seems to hold, in a few words; empty if none.
-        named: Whether the user named it by itself, not by a folder or a pattern.
-        kept: Whether it goes with later prompts, too.
-        state: When it was changed last, and its size, as far as that is known.
+    name: its path as the user would write it. secret: what secret it seems to hold, in a few words.
+    named: whether the user named it by itself, not by a folder or a pattern. kept: whether it goes
+    with later prompts, too. state: when it was changed last, and its size, as far as is known.
     """
 
     name: str
@@ -49,7 +45,6 @@ class Attached:
 
     @cached_property
     def tokens(self) -> int:
-        """About how many tokens it has."""
         return part_tokens(self.part)
 
     @property
@@ -63,11 +58,7 @@ class Attached:
         return _place(Path(self.name))
 
     def current(self) -> Attached:
-        """The file as it is now; the same object if nothing has changed it.
-
-        Raises:
-            UsageError: It can no longer be attached.
-        """
+        """The file as it is now; the same object if nothing has changed it. Raises UsageError."""
         path = Path(self.name)
         if self.state is None or _state(path) == self.state:
             return self
@@ -76,24 +67,18 @@ class Attached:
 
 @dataclass
 class Gathered:
-    """Files to attach, and what was left out of folders and patterns.
-
-    Attributes:
-        files: In the order in which they were named.
-        notes: What was left out, a line each.
-    """
+    """Files to attach, in the order in which they were named, and a line for each thing that was
+    left out of folders and patterns."""
 
     files: list[Attached] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def secrets(self) -> list[Attached]:
-        """The files that seem to hold secrets."""
         return [file for file in self.files if file.secret]
 
     @property
     def tokens(self) -> int:
-        """About how many tokens all files have."""
         return sum(file.tokens for file in self.files)
 
     def drop_found_secrets(self) -> list[Attached]:
@@ -108,22 +93,18 @@ def gather(
 ) -> Gathered:
     """Read the files that a user names.
 
-    Args:
-        names: Paths of files and folders, and patterns such as `src/**/*.py`. A file whose name
-            looks like a pattern is that file.
-        sees: Tells whether images of a folder are of use: whether some model may see them.
-        pipes: Whether a pipe may be named; it is waited for.
-
-    Raises:
-        UsageError: A file that is named by itself cannot be attached, nothing fits a pattern, a
-            folder holds nothing to attach, or all is too much.
+    names: paths of files and folders, and patterns such as `src/**/*.py`. A file whose name looks
+    like a pattern is that file. sees: tells whether some model may see images of a folder. pipes:
+    whether a pipe may be named; it is waited for. Raises UsageError if a file that is named by
+    itself cannot be attached, nothing fits a pattern, a folder holds nothing to attach, or all is
+    too much.
     """
     gathered = Gathered()
     places: set[Path] = set()
     for name in names:
         path, found = _resolved(name)
         if found is None:
-            if not pipes and _is_pipe(path):
+            if not pipes and is_pipe(path):
                 raise UsageError(f"{path}: is a pipe, not a file")
             file = _read(path, gathered.notes, named=True)
             gathered.files.append(file)
@@ -142,7 +123,6 @@ def gather(
 
 
 def part_tokens(part: Part) -> int:
-    """About how many tokens a part of a prompt has."""
     if part.kind == "image":
         return IMAGE_TOKENS
     if len(part.text) <= _COUNTED:
@@ -209,9 +189,10 @@ def _take_found(
                 hint="name a smaller folder, or a pattern",
             )
         gathered.files.append(file)
-    left_out = [f"{plural(found.hidden, 'hidden entry')}"] if found.hidden == 1 else []
-    if found.hidden > 1:
-        left_out = [f"{found.hidden:,} hidden entries"]
+    left_out: list[str] = []
+    if found.hidden:
+        entries = "entry" if found.hidden == 1 else "entries"
+        left_out.append(f"{found.hidden:,} hidden {entries}")
     if unread:
         left_out.append(f"{plural(len(unread), 'file')} that cannot be sent ({_some(unread)})")
     if images:
@@ -220,7 +201,7 @@ def _take_found(
 
 
 def _read(path: Path, notes: list[str], *, named: bool) -> Attached:
-    if not named and _is_pipe(path):
+    if not named and is_pipe(path):
         raise UsageError(f"{path}: is a pipe, not a file")
     state = _state(path)
     data = content_of(path)
@@ -241,13 +222,6 @@ def _place(path: Path) -> Path:
         return path.expanduser().resolve()
     except (OSError, RuntimeError):
         return path
-
-
-def _is_pipe(path: Path) -> bool:
-    try:
-        return path.is_fifo()
-    except (OSError, ValueError):
-        return False
 
 
 def _some(names: Sequence[str]) -> str:

@@ -66,30 +66,18 @@ def is_text(data: bytes) -> bool:
 
 
 def read_part(path: Path) -> Part:
-    """A file of the user.
-
-    Args:
-        path: The file.
-
-    Returns:
-        An image, a file with its text (PDF), or a text: the file in a fence, its path above.
-
-    Raises:
-        UsageError: The file cannot be read, is too large, or is none of these.
-    """
+    """A file of the user: an image, a file with its text (PDF), or a text: the file in a fence, its
+    path above. Raises UsageError if it cannot be read, is too large, or is none of these."""
     return part_of(content_of(path), str(path))
 
 
 def content_of(path: Path) -> bytes:
-    """The bytes of a file of the user, which is no device and not too large.
+    """The bytes of a file of the user. A pipe is read to its end, as in `-f <(command)`.
 
-    A pipe is read to its end, as in `-f <(command)`.
-
-    Raises:
-        UsageError: It cannot be read, is too large, or is no file.
+    Raises UsageError if it cannot be read, is too large, or is no file.
     """
     _check_file(path)
-    if not _is_pipe(path):
+    if not is_pipe(path):
         return read_bytes(path)
     try:
         with path.open("rb") as pipe:
@@ -108,16 +96,9 @@ def part_of(
     *,
     tell: Callable[[str], object] = lambda text: None,
 ) -> Part:
-    """The same for a file whose bytes are at hand.
+    """The same for a file whose bytes are at hand. tell: is told what of the file is left out.
 
-    Args:
-        data: The bytes of the file.
-        name: Its path or name.
-        error: The class of the errors.
-        tell: Is told what of the file is left out.
-
-    Raises:
-        error: See `read_part`.
+    Raises `error` where `read_part` raises UsageError.
     """
     short = one_line(Path(name).name) or "file"
     kind = image_kind(data)
@@ -140,13 +121,7 @@ def part_of(
 def file_of_uri(uri: str, name: str = "", error: type[MoAError] = UsageError) -> Part:
     """The part of a file that a program sends as a data URI: its kind is that of its content.
 
-    Args:
-        uri: The data URI.
-        name: The name of the file, if it has one.
-        error: The class of the errors.
-
-    Raises:
-        error: It is no data URI, or holds a file that cannot be a part; see `read_part`.
+    Raises `error` if it is no data URI, or holds a file that cannot be a part (see `read_part`).
     """
     try:
         data = bytes_of(uri)
@@ -156,17 +131,10 @@ def file_of_uri(uri: str, name: str = "", error: type[MoAError] = UsageError) ->
 
 
 def prompt_of(parts: Iterable[Part]) -> tuple[str, tuple[Part, ...]]:
-    """A prompt made of parts.
+    """A prompt made of texts and files: its text, and all its parts, none if all are texts.
 
-    Args:
-        parts: Texts and files in order.
-
-    Returns:
-        Its text, and all its parts in order; no parts if all are texts. Texts beside each other
-        are one, with a blank line between them.
-
-    Raises:
-        UsageError: The images are too large together.
+    Texts beside each other become one, with a blank line between them. Raises UsageError if the
+    images are too large together.
     """
     joined: list[Part] = []
     for is_text, run in groupby(parts, lambda part: part.kind == "text"):
@@ -183,14 +151,8 @@ def prompt_of(parts: Iterable[Part]) -> tuple[str, tuple[Part, ...]]:
 
 
 def with_texts_folded(prompt: str) -> tuple[str, dict[str, str]]:
-    """A prompt to be shown, with a line in place of each text file that is attached to it.
-
-    Args:
-        prompt: A prompt with text files in it, as `part_of` writes them.
-
-    Returns:
-        The prompt with a line for each such file, and what each of these lines stands for.
-    """
+    """A prompt to be shown, with a line in place of each text file that `part_of` put into it, and
+    what each of these lines stands for."""
     held: dict[str, str] = {}
     # Asked of all messages of a conversation with each line: nearly all hold no file.
     if _FENCE not in prompt:
@@ -285,10 +247,11 @@ def _may_be_read(path: Path, status: os.stat_result) -> bool:
     )
 
 
-def _is_pipe(path: Path) -> bool:
+def is_pipe(path: Path) -> bool:
+    """False also for an invalid or inaccessible path."""
     try:
         return path.is_fifo()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

@@ -15,23 +15,6 @@ from moa_cli.core.once_each import once_each
 from moa_cli.core.strategy import Decision, Purpose, Report
 from moa_cli.core.tools import ToolCall
 
-__all__ = [
-    "Charge",
-    "Citation",
-    "Conversation",
-    "Failure",
-    "KeptConversation",
-    "KeptTurn",
-    "Message",
-    "Part",
-    "Proposal",
-    "Role",
-    "Turn",
-    "TurnStatus",
-    "Usage",
-    "check_usage",
-]
-
 Role = Literal["system", "user", "assistant", "tool"]
 TurnStatus = Literal["open", "finished", "interrupted", "failed"]
 # What stands above a summary where a conversation is shown.
@@ -157,12 +140,8 @@ class Usage:
 
 
 def check_usage(usage: Usage) -> None:
-    """Check that all numbers of `usage` are possible.
-
-    Raises:
-        ValueError: A field, which the message names, is NaN, infinite, negative, absurdly large,
-            or not a number.
-    """
+    """Raise ValueError, which names the field, if a number of `usage` is NaN, infinite, negative,
+    absurdly large, or none."""
     for name, value in vars(usage).items():
         kinds = (int, float) if name == "cost" else (int,)
         # A comparison with NaN is false.
@@ -550,11 +529,8 @@ def _messages_of(conversation: Conversation) -> tuple[Message, ...]:
 class KeptTurn:
     """A turn as it is stored.
 
-    Attributes:
-        turn: The turn.
-        started: When it began, in seconds since 1970.
-        settings: The resolved profile as TOML.
-        notes: Events that no proposal holds, such as a retry or a lost aggregator, as in JSON.
+    started: when it began, in seconds since 1970. settings: the resolved profile as TOML. notes:
+    events that no proposal holds, such as a retry or a lost aggregator, as in JSON.
     """
 
     turn: Turn
@@ -567,14 +543,8 @@ class KeptTurn:
 class KeptConversation:
     """A conversation as it is stored.
 
-    Attributes:
-        id: Its id.
-        title: Its title.
-        profile: The name of the profile of its latest turn.
-        created: When it began, in seconds since 1970.
-        updated: When it last changed, in seconds since 1970.
-        turns: Its turns. They may be read from the store one at a time, when they are accessed.
-        tags: Its tags.
+    profile: the name of that of its latest turn. created, updated: seconds since 1970. turns: they
+    may be read from the store one at a time, when they are accessed.
     """
 
     id: str

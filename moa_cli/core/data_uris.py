@@ -14,12 +14,7 @@ _KEPT = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/]*={0,2})")
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """The URI that holds `data`.
-
-    Args:
-        data: The bytes of a file.
-        kind: Its media type, such as `image/png`.
-    """
+    """The URI that holds `data`, of a media type such as `image/png`."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -30,11 +25,7 @@ def kind_of(uri: str) -> str | None:
 
 
 def bytes_of(uri: str) -> bytes:
-    """What a data URI holds.
-
-    Raises:
-        ValueError: It is no data URI, or holds no base64.
-    """
+    """What a data URI holds. Raises ValueError for what is no data URI, or holds no base64."""
     head, comma, text = uri.partition(",")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
         raise ValueError("is not a data: URI with base64")
@@ -57,8 +48,4 @@ def without_data(text: str) -> str:
     `data:image/png;base64,… (12,345 bytes)`."""
     if ";base64," not in text:
         return text
-    return _DATA.sub(lambda found: f"{found[1]}… ({_size(found[2]):,} bytes)", text)
-
-
-def _size(encoded: str) -> int:
-    return max(0, len(encoded) * 3 // 4 - encoded[-2:].count("="))
+    return _DATA.sub(lambda found: f"{found[1]}… ({size_of(found[0]):,} bytes)", text)

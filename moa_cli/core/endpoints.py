@@ -11,18 +11,6 @@ from moa_cli.core.frozen import quickly_made
 from moa_cli.core.money import Price, check_price
 from moa_cli.core.tools import ToolPiece
 
-__all__ = [
-    "NO_KEY",
-    "CallPlace",
-    "Client",
-    "Clients",
-    "Delta",
-    "Endpoint",
-    "ModelInfo",
-    "NameCheck",
-    "Request",
-]
-
 # What an endpoint that takes no key is sent as one: the SDK cannot do without.
 NO_KEY = "none"
 

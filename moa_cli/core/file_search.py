@@ -30,23 +30,15 @@ _GIT_SECONDS = 20.0
 
 @dataclass
 class Search:
-    """What a search has met.
-
-    Attributes:
-        hidden: How many hidden entries it left out.
-    """
+    """A search. hidden: how many hidden entries it left out."""
 
     hidden: int = 0
     _entries: int = field(default=0, repr=False)
 
     def files_of(self, folder: Path) -> list[Path]:
-        """The files below a folder, in the order of their paths.
+        """The files below a folder, in the order of their paths, without what Git ignores.
 
-        Args:
-            folder: The folder. In a Git work tree, what Git ignores is left out.
-
-        Raises:
-            UsageError: The folder cannot be read, or holds too many files.
+        Raises UsageError if the folder cannot be read, or holds too many files.
         """
         try:
             os.scandir(folder).close()
@@ -56,14 +48,10 @@ class Search:
         return sorted(self._listed_by_git(folder) or self._bounded(self._walk(folder), folder))
 
     def files_like(self, pattern: str) -> list[Path]:
-        """The files that a pattern names, in the order of their paths.
+        """The files that a pattern names, in the order of their paths. Raises UsageError.
 
-        Args:
-            pattern: A path with `*`, `?`, `[…]`, `{…,…}`, or `**` for any folders. A hidden file
-                is named by a pattern that begins with a dot.
-
-        Raises:
-            UsageError: There are too many.
+        pattern: a path with `*`, `?`, `[…]`, `{…,…}`, or `**` for any folders. A hidden file is
+        named by a pattern that begins with a dot.
         """
         found: set[Path] = set()
         for form in _without_choices(pattern):

@@ -19,6 +19,8 @@ from itertools import islice
 from typing import Any, Final
 
 from moa_cli.core.answers import (
+    LEADING_MATH,
+    SENTENCE_END,
     boxed,
     final_number,
     last_hashes,
@@ -43,8 +45,6 @@ _STATED = re.compile(
     r"(?:[ \t]+(?:is|was|would[ \t]+be|must[ \t]+be|should[ \t]+be)\b|[ \t]*[:=])[ \t:*=_]*\n?",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!?;](?=\s|$)")
-_MATH = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)")
 # A letter that is an answer: in brackets, or followed by what no word is followed by.
 _CHOICE = re.compile(
     r"[\s*_\"'“‘`]*(?:(?i:option|choice)[ \t]+)?(?:[(\[]([A-Ja-j])[)\]]"
@@ -62,15 +62,11 @@ _QUOTES: Final = " \t\r\n\"'`*_“”‘’"
 
 
 def final_answers(texts: Sequence[str], rule: str) -> list[str | None]:
-    """The final answer of each text; None where none can be read.
+    """The final answer of each text, in its own words, or a number in digits; None where none can
+    be read. rule: see the top of this file.
 
-    Args:
-        texts: What models have said, without reasoning. What could control a terminal is no part
-            of an answer: a colour, such as `ESC [ 1 m`, holds a number.
-        rule: How an answer is read: see the top of this file.
-
-    Returns:
-        An answer for each text, in its own words, or a number in digits.
+    What could control a terminal is no part of an answer: a colour, such as `ESC [ 1 m`, holds a
+    number.
     """
     kind, _, wanted = rule.partition(":")
     texts = list(map(sanitize, texts))
@@ -89,12 +85,6 @@ def answer_key(answer: str) -> Hashable:
 
     Numbers and fractions are the same if their values are, choices but for brackets and case,
     other answers in the spelling of `normalised`, but for case, white space and punctuation around.
-
-    Args:
-        answer: An answer, as `final_answers` gives it.
-
-    Returns:
-        A key of a dictionary.
     """
     bare = answer.strip(_QUOTES)
     value = value_of(bare)
@@ -165,10 +155,10 @@ def _told(tail: str, *, words: bool) -> str | None:
     letter = _CHOICE.match(tail)
     if letter:
         return str(next(filter(None, letter.groups())))
-    math = _MATH.match(tail.lstrip(_QUOTES))
+    math = LEADING_MATH.match(tail.lstrip(_QUOTES))
     if math:
         return str(math[1] or math[2]).strip()
-    end = _SENTENCE_END.search(tail)
+    end = SENTENCE_END.search(tail)
     said = (tail[: end.start()] if end else tail).strip(_QUOTES)
     if value_of(said) is not None:
         return said

@@ -75,7 +75,6 @@ class Standing:
 
     @property
     def total(self) -> float:
-        """Both together."""
         return self.spent + self.reserved
 
 

@@ -13,6 +13,7 @@ _MILLION = 1_000_000
 # The highest limit, price of a million tokens and price of a request that are valid, in USD.
 MOST_USD, MOST_PRICE, _MOST_FEE = 1e9, 1e6, 1e3
 MOST_TOKENS = 1_000_000_000
+_CACHED = "USD per million prompt tokens that the provider had in its cache"
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,7 @@ class PriceTier:
     above: Annotated[int, Key("for prompts of more tokens than this", 0, MOST_TOKENS)]
     prompt: Annotated[float, Key("USD per million prompt tokens", 0, MOST_PRICE)]
     completion: Annotated[float, Key("USD per million completion tokens", 0, MOST_PRICE)]
-    cached: Annotated[
-        float | None,
-        Key("USD per million prompt tokens that the provider had in its cache", 0, MOST_PRICE),
-    ] = None
+    cached: Annotated[float | None, Key(_CACHED, 0, MOST_PRICE)] = None
 
 
 @dataclass(frozen=True)
@@ -52,15 +50,7 @@ class Price:
     completion: Annotated[
         float, Key("USD per million completion tokens", 0, MOST_PRICE, example=0.3)
     ]
-    cached: Annotated[
-        float | None,
-        Key(
-            "USD per million prompt tokens that the provider had in its cache",
-            0,
-            MOST_PRICE,
-            example=0.05,
-        ),
-    ] = None
+    cached: Annotated[float | None, Key(_CACHED, 0, MOST_PRICE, example=0.05)] = None
     request: Annotated[float, Key("USD for each request, on top", 0, _MOST_FEE, example=0.005)] = (
         0.0
     )
@@ -116,12 +106,8 @@ def price_values(price: Price) -> dict[str, Any]:
 
 
 def check_price(price: Price) -> None:
-    """Check that all numbers of `price` are possible.
-
-    Raises:
-        ValueError: A field, which the message names, is NaN, infinite, negative, absurdly large,
-            or not a number.
-    """
+    """Raise ValueError, which names the field, if a number of `price` is NaN, infinite, negative,
+    absurdly large, or none."""
     for rate in (price, *price.tiers):
         for name, value in vars(rate).items():
             if name == "tiers" or (value is None and name == "cached"):
@@ -135,25 +121,12 @@ def check_price(price: Price) -> None:
 def scaled(price: Price, share: float) -> Price:
     """The price of calls that cost that share of it."""
 
-    def part(value: float | None) -> float | None:
-        return None if value is None else value * share
+    def rates(of: Price | PriceTier) -> dict[str, Any]:
+        cached = None if of.cached is None else of.cached * share
+        return {"prompt": of.prompt * share, "completion": of.completion * share, "cached": cached}
 
-    return replace(
-        price,
-        prompt=price.prompt * share,
-        completion=price.completion * share,
-        cached=part(price.cached),
-        request=price.request * share,
-        tiers=tuple(
-            replace(
-                tier,
-                prompt=tier.prompt * share,
-                completion=tier.completion * share,
-                cached=part(tier.cached),
-            )
-            for tier in price.tiers
-        ),
-    )
+    tiers = tuple(replace(tier, **rates(tier)) for tier in price.tiers)
+    return replace(price, **rates(price), request=price.request * share, tiers=tiers)
 
 
 def priced(usage: Usage, price: Price | None) -> Usage:
@@ -177,15 +150,8 @@ def usd(amount: float) -> str:
 
 
 def price_cell(amount: float | None, *, from_table: bool) -> str:
-    """A price in USD per million tokens, as lists of models show it.
-
-    Args:
-        amount: The price; None is unknown.
-        from_table: Whether it is from the table that comes with `moa`, which `~` tells.
-
-    Returns:
-        The price with as many digits as it has, two at least.
-    """
+    """A price in USD per million tokens, as lists of models show it, with as many digits as it has,
+    two at least. `~` tells that it is from the table that comes with `moa`."""
     if amount is None:
         return "?"
     text = f"{amount:.2f}" if round(amount, 2) == amount else f"{amount:.6f}".rstrip("0")

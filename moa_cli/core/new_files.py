@@ -36,14 +36,8 @@ def check_free(path: Path, *, force: bool) -> None:
 def new_file(path: Path, *, force: bool, error: type[MoAError]) -> Iterator[BinaryIO]:
     """Where the bytes go: a new file, complete or not there at all.
 
-    Args:
-        path: The file.
-        force: Whether it may be overwritten.
-        error: What is raised if it cannot be written.
-
-    Raises:
-        UsageError: The file is there and not to be overwritten, or cannot be called so on every
-            system.
+    Raises UsageError if the file is there and not to be overwritten (`force`), or cannot be called
+    so on every system, and `error` if it cannot be written.
     """
     try:
         if b"\0" in os.fsencode(path):

@@ -15,15 +15,8 @@ _LONG = 1_000
 
 
 def without_pictures(text: str) -> tuple[str, str]:
-    """A notebook without pictures and other data of its outputs.
-
-    Args:
-        text: The text of a file.
-
-    Returns:
-        The text with a note in place of each, and what was left out in a few words; the text as it
-        is, and "", if it is no notebook or holds nothing of that.
-    """
+    """The text of a notebook with a note in place of each picture and other data of its outputs,
+    and what was left out in a few words; of other files, the text as it is, and ""."""
     if '"nbformat"' not in text or not text.lstrip().startswith("{"):
         return text, ""
     try:

@@ -65,7 +65,6 @@ def config_file() -> Path:
 
 
 def database_file() -> Path:
-    """The database of conversations and spending."""
     return data_dir() / "conversations.db"
 
 
@@ -99,7 +98,6 @@ def read_bytes(path: Path) -> bytes:
 
 
 def user_profiles_dir() -> Path:
-    """The folder of the user's own profiles."""
     return config_dir() / "profiles"
 
 

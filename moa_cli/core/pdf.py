@@ -30,23 +30,13 @@ _FAULTS = {
 
 
 def is_pdf(data: bytes) -> bool:
-    """Whether the bytes of a file are those of a PDF file."""
     return re.match(rb"%PDF-\d\.\d", data) is not None
 
 
 def pdf_text(data: bytes, name: str, error: type[MoAError] = UsageError) -> str:
-    """The text of a PDF file, page by page, without control sequences.
+    """The text of a PDF file without control sequences, with a blank line between pages.
 
-    Args:
-        data: The bytes of the file.
-        name: Its name, for messages.
-        error: The class of the errors.
-
-    Returns:
-        The text; pages are separated by a blank line.
-
-    Raises:
-        error: The text cannot be read. The message names the file and what is wrong.
+    Raises `error`, which names the file and what is wrong, if the text cannot be read.
     """
     if len(data) > MOST_BYTES:
         raise error(
@@ -70,7 +60,6 @@ def pdf_text(data: bytes, name: str, error: type[MoAError] = UsageError) -> str:
 
 
 def _read(data: bytes) -> dict[str, object]:
-    """What the reader answers."""
     import subprocess
 
     # -P: no module of the folder that the user is in.

@@ -20,7 +20,6 @@ _MEMORY = 2 << 30
 
 
 def main() -> None:
-    """Read, and answer."""
     most_pages, most_letters = map(int, sys.argv[1:3])
     _bound_memory()
     try:

@@ -17,15 +17,10 @@ JobState = Literal["running", "ended", "refused"]
 class RemoteJob:
     """A job as its provider tells of it.
 
-    Attributes:
-        id: Its id there.
-        state: Where it stands.
-        status: The same in the provider's word.
-        input_file: The file of requests that it answers.
-        outputs: The files that hold answers, and the errors of single requests.
-        name: The name that `moa` gave it, "" where the provider keeps none.
-        problem: Why it was refused or stopped, in the provider's words; "" if it was not.
-        retryable: Whether the same job may go well later.
+    status: `state` in the provider's word. input_file: the file of requests that it answers.
+    outputs: the files that hold answers, and the errors of single requests. name: the one that
+    `moa` gave it, "" where the provider keeps none. problem: why it was refused or stopped, in the
+    provider's words; "" if it was not. retryable: whether the same job may go well later.
     """
 
     id: str
@@ -45,18 +40,7 @@ class JobClient(Protocol):
         """The body of a request as it stands in a file of requests."""
 
     async def answer(self, line: Mapping[str, Any], request: Request) -> Delta:
-        """The completion in a line of an output file.
-
-        Args:
-            line: The parsed line.
-            request: What was asked.
-
-        Returns:
-            The completion.
-
-        Raises:
-            ClientError: The line holds an error.
-        """
+        """The completion in a parsed line of an output file."""
 
     async def upload(self, file: Path) -> str:
         """Send a file of requests; returns its id there."""

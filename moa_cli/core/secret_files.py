@@ -50,14 +50,10 @@ _LOOKED_AT = 2_000_000
 
 
 def secret_kind(path: Path, data: bytes = b"") -> str | None:
-    """What a file seems to hold that is not for others.
+    """What a file seems to hold that is not for others, in a few words, such as `a private key`;
+    None if nothing speaks for a secret.
 
-    Args:
-        path: The file. A link counts by its own name and by that of the file it leads to.
-        data: The content, as far as it is known.
-
-    Returns:
-        A few words, such as `a private key`; None if nothing speaks for a secret.
+    A link counts by its own name and by that of the file it leads to.
     """
     try:
         places = dict.fromkeys((path, path.resolve()))

@@ -36,16 +36,9 @@ def when_text(at: float) -> str:
 
 
 def wrapped(text: str, width: int, measure: Callable[[str], int] = len) -> list[str]:
-    """A line folded between words, each of which stays in one piece. Spaces before the first word
-    and between two words of a row stay as they are.
+    """The rows, one at least, of a line folded between words, each of which stays in one piece.
 
-    Args:
-        text: The line.
-        width: How wide a row may be.
-        measure: The width of a text.
-
-    Returns:
-        The rows; one at least.
+    Spaces before the first word and between two words of a row stay as they are.
     """
     rows, row, used = [], "", 0
     for space, word in re.findall(r"(\s*)(\S+)", text):

@@ -129,16 +129,10 @@ def prompt_tokens(messages: Iterable[Message]) -> int:
 @once_each
 def message_tokens(message: Message) -> int:
     """About how many tokens a message adds to a prompt."""
-    return (
-        _PER_MESSAGE
-        + estimate_tokens(message.content)
-        + (_call_tokens(message) if message.tool_calls else 0)
-        + (_image_tokens(message) if message.parts else 0)
-    )
-
-
-def _call_tokens(message: Message) -> int:
-    return sum(estimate_tokens(call.name + call.arguments) for call in message.tool_calls)
+    tokens = _PER_MESSAGE + estimate_tokens(message.content)
+    for call in message.tool_calls:
+        tokens += estimate_tokens(call.name + call.arguments)
+    return tokens + IMAGE_TOKENS * sum(part.kind == "image" for part in message.parts)
 
 
 def extra_tokens(extra: Mapping[str, object]) -> int:
@@ -161,10 +155,6 @@ def rounded_tokens(tokens: int) -> str:
     if tokens < 1000:
         return str(tokens)
     return f"{tokens / 1000:.3g}k" if tokens < 999_500 else f"{tokens / 1_000_000:.3g}M"
-
-
-def _image_tokens(message: Message) -> int:
-    return IMAGE_TOKENS * sum(part.kind == "image" for part in message.parts)
 
 
 def estimated_usage(prompt: int, completion: int) -> Usage:

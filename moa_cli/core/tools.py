@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-__all__ = ["ToolCall", "ToolCallBuilder", "ToolKind", "ToolPiece", "joined_pieces"]
-
 ToolKind = Literal["function", "custom"]
 
 
@@ -52,14 +50,7 @@ class ToolPiece:
 
 
 def joined_pieces(pieces: Sequence[ToolPiece]) -> list[ToolPiece]:
-    """Put pieces together that came together.
-
-    Args:
-        pieces: Pieces in the order in which they came.
-
-    Returns:
-        The same calls, with one piece for all that follow each other and belong to one call.
-    """
+    """The same pieces, with one for all that follow each other and belong to one call."""
     joined: list[ToolPiece] = []
     for piece in pieces:
         if joined and joined[-1].index == piece.index:
@@ -85,30 +76,17 @@ class ToolCallBuilder:
         return bool(self._calls)
 
     def take(self, pieces: tuple[ToolPiece, ...]) -> None:
-        """Take the next pieces.
-
-        Args:
-            pieces: Pieces in the order in which they came.
-        """
+        """Take the next pieces."""
         for piece in pieces:
-            before = self._calls.get(piece.index)
-            if before is None:
-                self._calls[piece.index] = ToolCall(
-                    piece.id, piece.name, piece.arguments, piece.kind
-                )
-            else:
-                # Some endpoints repeat id and name with each piece, so the first ones stay.
-                self._calls[piece.index] = ToolCall(
-                    before.id or piece.id,
-                    before.name or piece.name,
-                    before.arguments + piece.arguments,
-                    before.kind,
-                )
+            before = self._calls.get(piece.index) or ToolCall("", "", "", piece.kind)
+            # Some endpoints repeat id and name with each piece, so the first ones stay.
+            self._calls[piece.index] = ToolCall(
+                before.id or piece.id,
+                before.name or piece.name,
+                before.arguments + piece.arguments,
+                before.kind,
+            )
 
     def calls(self) -> tuple[ToolCall, ...]:
-        """The calls so far.
-
-        Returns:
-            The calls in the order of their index.
-        """
+        """The calls so far, in the order of their index."""
         return tuple(call for _, call in sorted(self._calls.items()))
