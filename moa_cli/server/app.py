@@ -28,12 +28,12 @@ from moa_cli.server.metrics import CONTENT_TYPE
 from moa_cli.server.openapi import description
 from moa_cli.server.service import Service
 from moa_cli.server.turns import TurnEndpoint
-from moa_cli.server.wires.chat_completions import ChatCompletions
+from moa_cli.server.wires import chat_request, completions, messages_request, responses_request
+from moa_cli.server.wires.chat_reply import ChatEncoder
 from moa_cli.server.wires.chat_request import supported_fields
-from moa_cli.server.wires.completions import Completions
-from moa_cli.server.wires.messages import Messages
-from moa_cli.server.wires.messages_reply import error_body, model_info, model_list
-from moa_cli.server.wires.responses import Responses
+from moa_cli.server.wires.completions import TextEncoder
+from moa_cli.server.wires.messages_reply import MessagesEncoder, error_body, model_info, model_list
+from moa_cli.server.wires.responses_reply import ResponsesEncoder
 from moa_cli.server.wires.sse import compact
 from moa_cli.server.wires.wire import Wire
 
@@ -106,11 +106,11 @@ def _router(service: Service) -> Router:
             get("/openapi.json", described),
             get("/v1/models", models),
             Route("/v1/models/{name:path}", model),
-            answer("/v1/chat/completions", ChatCompletions(strict=service.options.strict)),
-            answer("/v1/completions", Completions(strict=service.options.strict)),
-            answer("/v1/messages", Messages(strict=service.options.strict)),
+            answer("/v1/chat/completions", Wire(chat_request.parse, ChatEncoder)),
+            answer("/v1/completions", Wire(completions.parse, TextEncoder)),
+            answer("/v1/messages", Wire(messages_request.parse, MessagesEncoder)),
             Route("/v1/messages/count_tokens", TokenCount(service), methods=["POST"]),
-            answer("/v1/responses", Responses(strict=service.options.strict)),
+            answer("/v1/responses", Wire(responses_request.parse, ResponsesEncoder)),
         ],
         redirect_slashes=False,
     )

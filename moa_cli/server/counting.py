@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from moa_cli.server.auth import key_of
 from moa_cli.server.service import Service
 from moa_cli.server.turns import check_kind, check_number, read_all
-from moa_cli.server.wires.messages_request import CountBody, parse
+from moa_cli.server.wires.messages_request import CountBody, parse_as
 from moa_cli.server.wires.sse import compact
 
 
@@ -28,7 +28,7 @@ class TokenCount:
         check_kind(headers)
         body = await read_all(headers, receive, self._service.options.max_body)
         check_number(body, self._service.options.max_messages)
-        request = parse(body, CountBody)
+        request = parse_as(CountBody, body)
         self._service.setup.mixtures.find(request.asked.model, key_of(scope))
         scope["moa.record"].model = request.asked.model
         told = compact({"input_tokens": request.tokens})

@@ -64,7 +64,7 @@ class TurnEndpoint:
         loops.travelled(headers.get(loops.HEADER, ""), service.address.id)
         body = await read_all(headers, receive, service.options.max_body)
         check_number(body, service.options.max_messages)
-        asked, parsed = self._wire.read(body, headers)
+        asked, parsed = self._wire.read(body, strict=service.options.strict)
         await service.look_for(asked.model)
         with service.key_limiter.turn(key), service.request() as setup:
             conversation = await service.files.read(asked.conversation)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from moa_cli.core.values import keys_of
 from moa_cli.server.errors import ApiError
-from moa_cli.server.wires.messages_request import CountBody, MessagesBody, parse
+from moa_cli.server.wires.messages_request import CountBody, MessagesBody, parse, parse_as
 from tests.support.attached import pdf
 from tests.support.bodies import described_body
 from tests.support.client_requests import client_requests
@@ -155,7 +155,7 @@ def test_calls_and_results_of_tools_are_those_of_the_other_wire(
 def test_what_carries_results_is_not_what_is_answered() -> None:
     messages = [ASKED[0], CALLED, user(result(), text("<reminder>"))]
     body = {"model": "moa", "max_tokens": 5, "messages": messages}
-    conversation = parse(json.dumps(body).encode()).asked.conversation
+    conversation = parse(json.dumps(body).encode())[0].conversation
     assert conversation.turns[-1].user == "why?"
     assert [message.role for message in conversation.after] == ["assistant", "tool", "user"]
 
@@ -517,7 +517,7 @@ def test_any_body_is_parsed_or_refused(
     body = {"model": "moa", "max_tokens": 5, **fields, "messages": [*messages, ASKED[0]]}
     for kind in (MessagesBody, CountBody):
         with contextlib.suppress(ApiError):
-            assert parse(json.dumps(body).encode(), kind).tokens > 0
+            assert parse_as(kind, json.dumps(body).encode()).tokens > 0
 
 
 def test_bodies_of_many_fields_are_answered_or_refused(moa: Moa, upstream: Upstream) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,36 +17,10 @@ from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
 from moa_cli.server.wires.asked import Asked
-from moa_cli.server.wires.moa_object import ledger, together
-from moa_cli.server.wires.proposals import ProposalStream, proposal_text
+from moa_cli.server.wires.chat_request import ChatBody
+from moa_cli.server.wires.moa_object import ledger, sources, together
+from moa_cli.server.wires.proposals import ProposalStream, proposals_of
 from moa_cli.server.wires.sse import compact
-
-
-@dataclass(frozen=True, kw_only=True)
-class Envelope:
-    """What all chunks of a reply have in common. model: as the client named it."""
-
-    model: str
-    fingerprint: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{unique_name()}")
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    def fields(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-        }
-
-
-def sources_of(turn: Turn) -> dict[str, Any]:
-    """The sources of the reply, if its endpoint names any, as Perplexity's clients expect them."""
-    if not turn.citations:
-        return {}
-    found = [{"title": cited.title, "url": cited.url} for cited in turn.citations]
-    return {"citations": [cited.url for cited in turn.citations], "search_results": found}
 
 
 def finish_of(reply: Turn | events.AggregatorFinished) -> str:
@@ -60,34 +33,7 @@ def finish_of(reply: Turn | events.AggregatorFinished) -> str:
     return {"refusal": "content_filter", "tool_calls": "stop"}.get(ending, ending)
 
 
-class EndedReplies:
-    """The replies that have come to their end although their turns go on: a report follows them,
-    and a client that waits for the reply alone need not wait for that."""
-
-    def __init__(self) -> None:
-        self._finished: dict[int, events.AggregatorFinished] = {}
-        self._told: set[int] = set()
-
-    def __contains__(self, choice: int) -> bool:
-        return choice in self._told
-
-    def take(self, event: Event, choice: int) -> events.AggregatorFinished | None:
-        """Take the next event; the end of the reply, where that can be told now."""
-        if isinstance(event, events.AggregatorFinished):
-            self._finished[choice] = event
-        elif isinstance(event, events.LayerStarted) and choice in self._finished:
-            self._told.add(choice)
-            return self._finished.pop(choice)
-        return None
-
-
-def told_usage(asked: Asked, turn: Turn) -> dict[str, Any]:
-    """The usage that the client is told: as ever the sum, so that it sees what it pays for, unless
-    that of the reply is asked for."""
-    return usage_object(turn.reply_usage if asked.usage == "reply" else turn.usage)
-
-
-def usage_object(usage: Usage) -> dict[str, Any]:
+def _usage_object(usage: Usage) -> dict[str, Any]:
     """Usage in OpenAI's shape."""
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -98,39 +44,103 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-class ChatEncoder:
-    """A reply on the wire of chat completions; see `wire.Encoder`.
+class CompletionsEncoder:
+    """What the replies of chat completions and of completions have in common; see `wire.Encoder`.
 
-    include_usage: whether the client asked for a chunk with the usage at the end. legacy: whether
-    it speaks of functions, as before there were tools.
+    kind: the `object` of a whole reply. prefix: of the reply's id.
     """
 
-    def __init__(
-        self,
-        envelope: Envelope,
-        asked: Asked,
-        *,
-        include_usage: bool,
-        show_proposals: bool,
-        legacy: bool = False,
-    ) -> None:
-        self._envelope = envelope
+    kind = prefix = ""
+
+    def __init__(self, asked: Asked, body: ChatBody, fingerprint: str) -> None:
         self._asked = asked
-        self._include_usage = include_usage
-        self._show_proposals = show_proposals
-        self._legacy = legacy
-        self._proposals = ProposalStream() if show_proposals else None
-        # The choices whose role was told.
+        self._id = f"{self.prefix}-{unique_name()}"
+        self._created = int(time.time())
+        self._fingerprint = fingerprint
+        self._include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        # The choices to which something was told.
         self._begun: set[int] = set()
-        self._ended = EndedReplies()
-        usage = ',"usage":null' if include_usage else ""
-        self._after = f',"finish_reason":null}}]{usage}}}\n\n'
+        # Replies that have come to their end although their turns go on; and those told so.
+        self._finished: dict[int, events.AggregatorFinished] = {}
+        self._ended: set[int] = set()
+
+    def _fields(self, kind: str) -> dict[str, Any]:
+        """What all chunks of a reply have in common."""
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": self._created,
+            # As the client named it.
+            "model": self._asked.model,
+            "system_fingerprint": self._fingerprint,
+        }
+
+    def _end_before_report(self, event: Event, choice: int) -> events.AggregatorFinished | None:
+        """Take the next event; the end of the reply, where a report follows it: a client that waits
+        for the reply alone need not wait for that."""
+        if isinstance(event, events.AggregatorFinished):
+            self._finished[choice] = event
+        elif isinstance(event, events.LayerStarted) and choice in self._finished:
+            self._ended.add(choice)
+            return self._finished.pop(choice)
+        return None
+
+    def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        """The whole reply of finished turns."""
+        whole = together(turns)
+        return {
+            **self._fields(self.kind),
+            "choices": [self._whole_choice(number, turn) for number, turn in enumerate(turns)],
+            "usage": self._usage(whole),
+            **self._after(whole),
+        }
+
+    def _whole_choice(self, number: int, turn: Turn) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _usage(self, turn: Turn) -> dict[str, Any]:
+        """The usage that the client is told: as ever the sum, so that it sees what it pays for,
+        unless that of the reply is asked for."""
+        return _usage_object(turn.reply_usage if self._asked.usage == "reply" else turn.usage)
+
+    def _after(self, turn: Turn) -> dict[str, Any]:
+        """What the end of a reply holds besides. Its sources, if its endpoint names any, are told
+        as Perplexity's clients expect them."""
+        found: dict[str, Any] = {}
+        if turn.citations:
+            found["citations"] = [cited.url for cited in turn.citations]
+            found["search_results"] = sources(turn)
+        return {**found, "moa": ledger(turn, self._asked.ignored)}
+
+    def fail(self, error: ApiError) -> bytes:
+        """The error, without the mark of a good end."""
+        return sse.event(error.body())
+
+    def comment(self, text: str) -> bytes:
+        return sse.comment(text)
+
+
+class ChatEncoder(CompletionsEncoder):
+    """A reply on the wire of chat completions."""
+
+    kind, prefix = "chat.completion", "chatcmpl"
+
+    def __init__(
+        self, asked: Asked, body: ChatBody, *, fingerprint: str, show_proposals: bool
+    ) -> None:
+        super().__init__(asked, body, fingerprint)
+        self._show_proposals = show_proposals
+        # Whether the client speaks of functions, as before there were tools.
+        self._legacy = not body.tools and bool(body.functions)
+        self._proposals = ProposalStream() if show_proposals else None
+        usage = ',"usage":null' if self._include_usage else ""
+        self._chunk_end = f',"finish_reason":null}}]{usage}}}\n\n'
 
     @cached_property
     def _before(self) -> list[str]:
         """How the chunks of each choice begin. Written once: a chunk a token is what a server
         spends its time on."""
-        start = compact(self._envelope.fields("chat.completion.chunk"))[:-1]
+        start = compact(self._fields("chat.completion.chunk"))[:-1]
         return [
             f'data: {start},"choices":[{{"index":{choice},"delta":{{'
             for choice in range(self._asked.choices)
@@ -148,7 +158,7 @@ class ChatEncoder:
                 told += self._delta(self._call(piece), choice)
             if told:
                 return told
-        if (finished := self._ended.take(event, choice)) is not None:
+        if (finished := self._end_before_report(event, choice)) is not None:
             return sse.event(self._ending(choice, self._finish(finished)))
         if self._proposals is None or choice:
             return b""
@@ -165,12 +175,12 @@ class ChatEncoder:
         """A chunk with these fields of a delta; the first one of a choice tells the role."""
         told = f'{{"content":[{",".join(logprobs)}],"refusal":null}}' if logprobs else "null"
         before = self._before[choice]
-        chunk = f'{before}{fields}}},"logprobs":{told}{self._after}'
+        chunk = f'{before}{fields}}},"logprobs":{told}{self._chunk_end}'
         if choice in self._begun:
             return chunk.encode()
         self._begun.add(choice)
         role = '"role":"assistant","content":"","refusal":null},"logprobs":null'
-        return f"{before}{role}{self._after}{chunk}".encode()
+        return f"{before}{role}{self._chunk_end}{chunk}".encode()
 
     def end(self, turns: Sequence[Turn]) -> bytes:
         """The last chunks. The `moa` object is on the very last."""
@@ -183,35 +193,24 @@ class ChatEncoder:
                 chunks.append(self._ending(choice, self._finish(turn)))
         whole = together(turns)
         if self._include_usage:
-            fields = self._envelope.fields("chat.completion.chunk")
-            chunks.append({**fields, "choices": [], "usage": told_usage(self._asked, whole)})
+            fields = self._fields("chat.completion.chunk")
+            chunks.append({**fields, "choices": [], "usage": self._usage(whole)})
         elif not chunks:
             chunks.append(self._ending(0, None))
-        chunks[-1] |= {**sources_of(whole), "moa": ledger(whole, self._asked.ignored)}
+        chunks[-1] |= self._after(whole)
         return b"".join([*refused, *map(sse.event, chunks), b"data: [DONE]\n\n"])
 
     def _ending(self, choice: int, finish: str | None) -> dict[str, Any]:
         """A chunk without text."""
         ending = {"index": choice, "delta": {}, "logprobs": None, "finish_reason": finish}
         usage = {"usage": None} if self._include_usage else {}
-        return {**self._envelope.fields("chat.completion.chunk"), "choices": [ending], **usage}
+        return {**self._fields("chat.completion.chunk"), "choices": [ending], **usage}
 
     def _finish(self, reply: Turn | events.AggregatorFinished) -> str:
         finish = finish_of(reply)
         return "function_call" if self._legacy and finish == "tool_calls" else finish
 
-    def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        """The whole reply of finished turns."""
-        whole = together(turns)
-        return {
-            **self._envelope.fields("chat.completion"),
-            "choices": [self._choice(number, turn) for number, turn in enumerate(turns)],
-            "usage": told_usage(self._asked, whole),
-            **sources_of(whole),
-            "moa": ledger(whole, self._asked.ignored),
-        }
-
-    def _choice(self, number: int, turn: Turn) -> dict[str, Any]:
+    def _whole_choice(self, number: int, turn: Turn) -> dict[str, Any]:
         refusal = refusal_of(turn)
         content = None if refusal else turn.reply or ""
         if turn.tool_calls:
@@ -223,8 +222,7 @@ class ChatEncoder:
         elif turn.tool_calls:
             message["tool_calls"] = [_call(call) for call in turn.tool_calls]
         if self._show_proposals and not number:
-            told = (proposal for layer in turn.proposals for proposal in layer)
-            message["reasoning_content"] = "".join(map(proposal_text, told))
+            message["reasoning_content"] = proposals_of(turn)
         logprobs = None
         if turn.token_logprobs:
             logprobs = {"content": [*map(json.loads, turn.token_logprobs)], "refusal": None}
@@ -234,14 +232,6 @@ class ChatEncoder:
             "logprobs": logprobs,
             "finish_reason": self._finish(turn),
         }
-
-    def fail(self, error: ApiError) -> bytes:
-        """The error, without the mark of a good end."""
-        return sse.event(error.body())
-
-    def comment(self, text: str) -> bytes:
-        """A sign of life."""
-        return sse.comment(text)
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

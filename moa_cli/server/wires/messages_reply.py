@@ -20,8 +20,8 @@ from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.messages_request import MessagesRequest
-from moa_cli.server.wires.moa_object import ledger
-from moa_cli.server.wires.proposals import ProposalStream, proposal_text
+from moa_cli.server.wires.moa_object import ledger, sources
+from moa_cli.server.wires.proposals import ProposalStream, proposals_of
 from moa_cli.server.wires.sse import compact
 
 _ERRORS = {
@@ -80,7 +80,9 @@ def model_list(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 class MessagesEncoder:
     """A reply on the wire of messages; see `wire.Encoder`."""
 
-    def __init__(self, asked: Asked, request: MessagesRequest, *, show_proposals: bool) -> None:
+    def __init__(
+        self, asked: Asked, request: MessagesRequest, *, fingerprint: str, show_proposals: bool
+    ) -> None:
         self._asked = asked
         self._request = request
         self._id = f"msg_{unique_name()}"
@@ -159,8 +161,8 @@ class MessagesEncoder:
         return {"id": self._id, "type": "message", "role": "assistant", "model": model}
 
     def _moa(self, turn: Turn) -> dict[str, Any]:
-        cited = [{"title": cited.title, "url": cited.url} for cited in turn.citations]
-        return ledger(turn, self._asked.ignored) | ({"citations": cited} if cited else {})
+        cited = {"citations": sources(turn)} if turn.citations else {}
+        return ledger(turn, self._asked.ignored) | cited
 
     def _usage(self, turn: Turn) -> dict[str, Any]:
         """As a rule of the call that wrote the reply: agents measure by it how long their context
@@ -168,8 +170,7 @@ class MessagesEncoder:
         return _usage_object(turn.usage if self._asked.usage == "sum" else turn.reply_usage)
 
     def _thoughts(self, turn: Turn) -> list[dict[str, Any]]:
-        shown = [proposal for layer in turn.proposals for proposal in layer]
-        thoughts = "".join(map(proposal_text, shown)) if self._show_proposals else ""
+        thoughts = proposals_of(turn) if self._show_proposals else ""
         if self._show_proposals or self._request.thinks:
             thoughts += turn.reasoning
         block = {"type": "thinking", "thinking": thoughts, "signature": _SIGNATURE}

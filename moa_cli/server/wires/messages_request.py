@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from moa_cli.core.tokens import extra_tokens, prompt_tokens
-from moa_cli.core.values import Key, keys_of
+from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
-from moa_cli.server.wires.bodies import format_of, given_values, json_object, read_body, refuse
+from moa_cli.server.wires.bodies import (
+    format_of,
+    given_values,
+    json_object,
+    read_body,
+    refusal,
+    refuse,
+)
 from moa_cli.server.wires.fields import is_neutral, named
 from moa_cli.server.wires.messages_content import ContentReader
 
@@ -131,8 +138,18 @@ class MessagesRequest:
         return prompt_tokens(messages) + _IMAGE_TOKENS * images + extra_tokens({"tools": tools})
 
 
-def parse(body: bytes, kind: type[CountBody] = MessagesBody) -> MessagesRequest:
-    """The request in a body. Raises ApiError, a 400 that names the field which is wrong."""
+def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, MessagesRequest]:
+    """The request in a body; see `wire.Wire`. strict: refuse what has no effect."""
+    request = parse_as(MessagesBody, body)
+    if strict and request.asked.ignored:
+        name = request.asked.ignored[:1]
+        raise refusal(ValueFault("is not supported", path=name, code="unsupported"))
+    return request.asked, request
+
+
+def parse_as(kind: type[CountBody], body: bytes) -> MessagesRequest:
+    """The same by the fields of `kind`. Raises ApiError, a 400 that names the field which is
+    wrong."""
     ignored: list[str] = []
     request = read_body(kind, _known(json_object(body), kind, ignored))
     reader = ContentReader(ignored)

@@ -33,6 +33,11 @@ def together(turns: Sequence[Turn]) -> Turn:
     )
 
 
+def sources(turn: Turn) -> list[dict[str, str]]:
+    """The sources of the reply that its endpoint names."""
+    return [{"title": cited.title, "url": cited.url} for cited in turn.citations]
+
+
 def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
     """What the mixture did, layer by layer; a layer of reviews tells its purpose, and the calls
     that wrote the reply stand behind those that it was made of.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from moa_cli.core import events
-from moa_cli.core.conversation import Proposal
+from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.events import Event
 from moa_cli.core.outcomes import UNFINISHED
 
@@ -15,6 +15,11 @@ _Place = tuple[int, int]
 def proposal_text(proposal: Proposal) -> str:
     """A proposal that has ended."""
     return f"{_heading(proposal.proposer, proposal.layer)}{proposal.text}{_remark(proposal)}\n\n"
+
+
+def proposals_of(turn: Turn) -> str:
+    """All proposals of a turn that has ended."""
+    return "".join(proposal_text(proposal) for layer in turn.proposals for proposal in layer)
 
 
 def _heading(name: str, layer: int) -> str:

@@ -17,7 +17,7 @@ from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.moa_object import ledger
-from moa_cli.server.wires.proposals import ProposalStream, proposal_text
+from moa_cli.server.wires.proposals import ProposalStream, proposals_of
 from moa_cli.server.wires.responses_items import (
     CallItem,
     EventWriter,
@@ -165,7 +165,9 @@ class _Output:
 class ResponsesEncoder:
     """A reply on the wire of responses; see `wire.Encoder`."""
 
-    def __init__(self, request: ResponsesRequest, asked: Asked, *, show_proposals: bool) -> None:
+    def __init__(
+        self, asked: Asked, request: ResponsesRequest, *, fingerprint: str, show_proposals: bool
+    ) -> None:
         self._asked = asked
         self._writer = EventWriter()
         self._output = _Output(request, self._writer)
@@ -220,8 +222,7 @@ class ResponsesEncoder:
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """The whole response of a finished turn."""
         turn = turns[0]
-        told = (proposal for layer in turn.proposals for proposal in layer)
-        reasoning = "".join(map(proposal_text, told)) if self._show_proposals else ""
+        reasoning = proposals_of(turn) if self._show_proposals else ""
         if self._show_reasoning:
             reasoning += turn.reasoning
         if reasoning:

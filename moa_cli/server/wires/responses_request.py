@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from moa_cli.core.conversation import Conversation, Message
@@ -102,8 +102,7 @@ class ResponsesRequest:
 
     body: ResponsesBody
     table: ToolTable
-    asked: Asked
-    given: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any]
 
     @property
     def tells_reasoning(self) -> bool:
@@ -112,7 +111,7 @@ class ResponsesRequest:
         return asked is not None and asked != "none"
 
 
-def parse(body: bytes, *, strict: bool = False) -> ResponsesRequest:
+def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ResponsesRequest]:
     """The request in a body.
 
     strict: refuse what has no effect.
@@ -147,7 +146,7 @@ def parse(body: bytes, *, strict: bool = False) -> ResponsesRequest:
         mixture=read.moa or AS_IT_IS,
         ignored=fields.named(unused),
     )
-    return ResponsesRequest(read, table, asked, given)
+    return asked, ResponsesRequest(read, table, given)
 
 
 def _messages(body: ResponsesBody, history: History) -> list[Message]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
-
-from starlette.datastructures import Headers
 
 from moa_cli.core.conversation import Turn
 from moa_cli.core.events import Event
@@ -33,16 +32,24 @@ class Encoder(Protocol):
         """A sign of life, sent by itself within a stream. text: how far the turn is."""
 
 
-class Wire(Protocol):
-    """One of the wire formats. It holds nothing of a request."""
+class _Reads(Protocol):
+    def __call__(self, body: bytes, /, *, strict: bool) -> tuple[Asked, Any]:
+        """What the request in a body asks for, and its own form of it, for the encoder.
 
-    def read(self, body: bytes, headers: Headers) -> tuple[Asked, Any]:
-        """What a request asks for, and its own form of it, for `encoder`.
-
-        Raises ApiError if it cannot be done.
+        strict: refuse fields without an effect. Raises ApiError if it cannot be done.
         """
 
-    def encoder(
-        self, asked: Asked, body: Any, *, fingerprint: str, show_proposals: bool
+
+class _Writes(Protocol):
+    def __call__(
+        self, asked: Asked, request: Any, /, *, fingerprint: str, show_proposals: bool
     ) -> Encoder:
         """What writes the reply. fingerprint: of the mixture."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One of the wire formats."""
+
+    read: _Reads
+    encoder: _Writes
