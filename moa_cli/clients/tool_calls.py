@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moa_cli.core.text import is_json
 from moa_cli.core.tools import ToolKind, ToolPiece
 
 
@@ -30,11 +31,7 @@ class _Begun:
     @property
     def whole(self) -> bool:
         """Whether its arguments are there to their end."""
-        try:
-            json.loads(self.written)
-        except (ValueError, RecursionError):
-            return False
-        return True
+        return is_json(self.written)
 
 
 class ToolCallReader:

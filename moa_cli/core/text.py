@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 # Nobody types a longer name, and comparing it would take long.
@@ -84,6 +85,19 @@ def quoted(name: str) -> str:
 def dumps(values: object, *, indent: int | None = None) -> str:
     """JSON in readable Unicode, without characters that control a terminal."""
     return harmless_json(json.dumps(values, ensure_ascii=False, indent=indent))
+
+
+def loads_or_none(text: str) -> Any:
+    """The value that a text is the JSON of; None if it is none, or is nested too deeply."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is JSON to its end."""
+    return loads_or_none(text) is not None or text.strip() == "null"
 
 
 def harmless_json(text: str) -> str:

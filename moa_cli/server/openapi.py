@@ -41,17 +41,15 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
     )
     count = _operation(
         "About how many tokens a prompt of the Messages API has. No model is asked.",
-        {"description": "Done.", "content": _json("TokenCount")},
+        _done("TokenCount"),
         _NOT_COUNTED,
         error="MessagesError",
     )
     count["requestBody"] = {"required": True, "content": _json("CountRequest")}
-    done = {"description": "Done.", "content": _json("Model")}
-    model = _operation("A model.", done, ("401", "403", "404"))
+    model = _operation("A model.", _done("Model"), ("401", "403", "404"))
     named = {"type": "string", "enum": list(models)}
     model["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": named}]
-    done = {"description": "Done.", "content": _json("Models")}
-    listed = _operation("All models: each profile is one.", done, ("401", "403"))
+    listed = _operation("All models: each profile is one.", _done("Models"), ("401", "403"))
     health = _operation("Whether the server is up.", {"description": "It is."}, ())
     health["security"] = []
     ready = _operation("Whether a turn could begin.", {"description": "It could."}, ())
@@ -92,6 +90,10 @@ def _operation(
 ) -> dict[str, Any]:
     refused = {"description": "An error.", "content": _json(error)}
     return {"summary": summary, "responses": {"200": done} | dict.fromkeys(errors, refused)}
+
+
+def _done(schema: str) -> dict[str, Any]:
+    return {"description": "Done.", "content": _json(schema)}
 
 
 def _json(schema: str) -> dict[str, Any]:
@@ -176,56 +178,30 @@ def _schemas(named: dict[str, Any], *, strict: bool) -> dict[str, Any]:
     number, maybe = {"type": "integer"}, {"type": ["string", "null"]}
     model = _open(id=text, object={"const": "model"}, created=number, owned_by=text)
     error = _open(message=text, type=text, param=maybe, code=maybe)
-    choices = {"type": "array", "items": {"type": "object"}}
+    many = {"type": "array", "items": {"type": "object"}}
+
+    def reply(**own: Any) -> dict[str, Any]:
+        return _open(id=text, **own, usage={"type": "object"}, moa={"type": "object"})
+
+    chat, prompt = {"const": "chat.completion"}, {"const": "text_completion"}
+    made: dict[str, Any] = {"created": number, "model": text}
+    ended = {"enum": ["completed", "incomplete"]}
+    said = {"type": {"const": "message"}, "role": {"const": "assistant"}, "model": text}
     return {
         "ChatRequest": request,
-        "Completion": _open(
-            id=text,
-            object={"const": "chat.completion"},
-            created=number,
-            model=text,
-            system_fingerprint=text,
-            choices=choices,
-            usage={"type": "object"},
-            moa={"type": "object"},
-        ),
+        "Completion": reply(object=chat, **made, system_fingerprint=text, choices=many),
         "CompletionsRequest": _of_prompts(request, strict=strict),
-        "TextCompletion": _open(
-            id=text,
-            object={"const": "text_completion"},
-            created=number,
-            model=text,
-            choices=choices,
-            usage={"type": "object"},
-            moa={"type": "object"},
-        ),
+        "TextCompletion": reply(object=prompt, **made, choices=many),
         "ResponsesRequest": responses,
-        "Response": _open(
-            id=text,
-            object={"const": "response"},
-            created_at=number,
-            status={"enum": ["completed", "incomplete"]},
-            model=text,
-            output=choices,
-            usage={"type": "object"},
-            moa={"type": "object"},
+        "Response": reply(
+            object={"const": "response"}, created_at=number, status=ended, model=text, output=many
         ),
         "Model": model,
         "Models": _open(object={"const": "list"}, data={"type": "array", "items": model}),
         "Error": _open(error=error),
         "MessagesRequest": messages,
         "CountRequest": counted,
-        "Message": _open(
-            id=text,
-            type={"const": "message"},
-            role={"const": "assistant"},
-            model=text,
-            content=choices,
-            stop_reason=text,
-            stop_sequence=maybe,
-            usage={"type": "object"},
-            moa={"type": "object"},
-        ),
+        "Message": reply(**said, content=many, stop_reason=text, stop_sequence=maybe),
         "TokenCount": _open(input_tokens=number),
         "MessagesError": _open(
             type={"const": "error"}, error=_open(type=text, message=text), request_id=text

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.frozen import quickly_made
 from moa_cli.core.strategy import Strategy
-from moa_cli.core.values import Key
+from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.profile import Overrides
 from moa_cli.profile.schema import (
@@ -31,13 +31,18 @@ def _seconds(name: str) -> Key:
     return replace(PROFILE_KEYS[name], low=_LEAST_SECONDS)
 
 
+def _some(models: tuple[str, ...]) -> None:
+    if not models:
+        raise ValueFault("is empty; to ask none, give `moa.rounds` 0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MixtureFields:
     """The `moa` object: overrides of the mixture for one request."""
 
     rounds: Annotated[int | None, PROFILE_KEYS["rounds"]] = None
     proposers: Annotated[
-        tuple[str, ...] | None, Key("models in place of the profile's proposers")
+        tuple[str, ...] | None, Key("models in place of the profile's proposers", check=_some)
     ] = None
     aggregator: Annotated[str | None, Key("the model that writes the reply")] = None
     samples: Annotated[int | None, PROPOSER_KEYS["samples"]] = None
@@ -68,34 +73,11 @@ class MixtureFields:
 
     def overrides(self) -> Overrides:
         """The settings that are laid over the profile."""
-        return Overrides(
-            reference_models=self.proposers,
-            aggregator=self.aggregator,
-            samples=self.samples,
-            rounds=self.rounds,
-            reference_placement=self.reference_placement,
-            reference_format=self.reference_format,
-            reference_names=self.reference_names,
-            strategy=self.strategy,
-            judge=self.judge,
-            final_answer=self.final_answer,
-            chosen_by=self.chosen_by,
-            one_call=self.one_call,
-            stop_when_agreed=self.stop_when_agreed,
-            timeout=self.timeout,
-            stall=self.stall,
-            first_token=self.first_token,
-            hedge_after=self.hedge_after,
-            quorum=self.quorum,
-            patience=self.patience,
-            use_partial=self.use_partial,
-            overlap=self.overlap,
-            tools=self.tools,
-            fan_out=self.fan_out,
-            report=self.report,
-        )
+        given = {name: getattr(self, name) for name in _LAID_OVER}
+        return Overrides(reference_models=self.proposers, **given)
 
 
+_LAID_OVER = keys_of(MixtureFields).keys() & {field.name for field in fields(Overrides)}
 # The mixture as it is; one for all requests that say nothing of it.
 AS_IT_IS = MixtureFields()
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 from moa_cli.core.nesting import MOST_LEVELS, is_deeper
-from moa_cli.core.values import JSON, KeyPath, ValueFault, read_fields
+from moa_cli.core.values import JSON, Key, KeyPath, ValueFault, read_fields
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.server.errors import ApiError
 
@@ -21,6 +21,11 @@ _CODES = {
 }
 _LONGEST_NAME = 60
 _NAMED_LEVELS = 3
+
+
+def only(*values: Any) -> Key:
+    """The key of a field that is not supported; values: those that ask for nothing."""
+    return Key("Not supported otherwise.", only=values)
 
 
 def read_body(kind: type[_T], given: Mapping[str, Any]) -> _T:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from moa_cli.core.conversation import Message, Part, Role, text_of_parts
 from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import JSON, Key, ValueFault, keys_of, read_fields
-from moa_cli.server.wires import fields
 from moa_cli.server.wires.addresses import file_address, image_address
+from moa_cli.server.wires.fields import only_known
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -216,7 +216,7 @@ def tidied(message: Any, ignored: list[str], *, strict: bool = False) -> Any:
         message = {name: value for name, value in message.items() if name not in _OF_A_REPLY}
     if strict:
         return message
-    message = known_fields(ChatMessage, message, ignored, "messages[]")
+    message = only_known(message, keys_of(ChatMessage), ignored, "messages[].")
     content = message.get("content")
     if isinstance(content, list):
         message["content"] = [
@@ -231,31 +231,18 @@ def tidied(message: Any, ignored: list[str], *, strict: bool = False) -> Any:
 
 
 def _tidied_part(part: Any, ignored: list[str]) -> Any:
-    place = "messages[].content[]"
-    part = known_fields(ContentPart, part, ignored, place)
+    place = "messages[].content[]."
+    part = only_known(part, keys_of(ContentPart), ignored, place)
     if isinstance(part, dict):
         for name, kind in (("image_url", ImageUrl), ("file", FileData)):
-            if isinstance(part.get(name), dict):
-                part[name] = known_fields(kind, part[name], ignored, f"{place}.{name}")
+            if name in part:
+                part[name] = only_known(part[name], keys_of(kind), ignored, f"{place}{name}.")
     return part
 
 
 def _tidied_call(call: Any) -> Any:
     """A call of a tool, as it came in a chunk or from another provider."""
-    call = known_fields(ChatToolCall, call, [], "")
-    if isinstance(call, dict) and isinstance(call.get("function"), dict):
-        call["function"] = known_fields(CalledFunction, call["function"], [], "")
+    call = only_known(call, keys_of(ChatToolCall), [])
+    if isinstance(call, dict) and "function" in call:
+        call["function"] = only_known(call["function"], keys_of(CalledFunction), [])
     return call
-
-
-def known_fields(kind: Any, given: Any, ignored: list[str], place: str) -> Any:
-    """The fields that a dataclass has; the names of others are added to `ignored`."""
-    if not isinstance(given, dict):
-        return given
-    keys = keys_of(kind)
-    if not given.keys() <= keys.keys():
-        others = ((name, value) for name, value in given.items() if name not in keys)
-        ignored += [
-            f"{place}.{name}" for name, value in others if not fields.is_neutral(name, value)
-        ]
-    return {name: value for name, value in given.items() if name in keys}

@@ -16,17 +16,12 @@ from moa_cli.server.wires.bodies import (
     format_of,
     given_values,
     json_object,
+    only,
     read_body,
     refusal,
     refuse,
 )
-from moa_cli.server.wires.chat_messages import (
-    ChatMessage,
-    each,
-    known_fields,
-    tidied,
-    with_call_ids,
-)
+from moa_cli.server.wires.chat_messages import ChatMessage, each, tidied, with_call_ids
 
 _INT64 = 2**63
 _INT32 = 2**31
@@ -36,11 +31,6 @@ _MOST_TOOLS = 512
 _MOST_STOPS = 16
 # A text that ends the reply; it may be of spaces.
 _STOP = Key(low=1, blank=True)
-
-
-def _only(*values: Any) -> Key:
-    """A field that is not supported; values: those that ask for nothing."""
-    return Key("Not supported otherwise.", only=values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +100,8 @@ class ChatBody:
     ] = None
     logprobs: Annotated[bool | None, Key("of the tokens of the reply")] = None
     top_logprobs: Annotated[int | None, Key("of the tokens of the reply", 0, 20)] = None
-    audio: Annotated[Any, _only()] = None
-    modalities: Annotated[Any, _only(["text"])] = None
+    audio: Annotated[Any, only()] = None
+    modalities: Annotated[Any, only(["text"])] = None
     # Checked only with --strict; see `fields`.
     metadata: Annotated[Mapping[str, Any] | None, Key("no effect")] = None
     prompt_cache_key: Annotated[str | None, Key("no effect")] = None
@@ -124,10 +114,6 @@ class ChatBody:
     verbosity: Annotated[Any, Key(fields.PASSED["verbosity"], only=("medium",))] = None
     web_search_options: Annotated[Any, Key(fields.PASSED["web_search_options"], only=())] = None
 
-    @property
-    def mixture(self) -> MixtureFields:
-        return self.moa or AS_IT_IS
-
     def asked(self, passed: Mapping[str, Any], ignored: list[str]) -> Asked:
         """What the body asks for. passed, ignored: see `fields.sort_fields`.
 
@@ -139,27 +125,23 @@ class ChatBody:
         except ValueError:
             raise ValueFault("hold no message to answer", path=("messages",)) from None
         tools = _tools(self, ignored)
+        limit = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
         return Asked(
             model=self.model,
             conversation=conversation,
             stream=bool(self.stream),
-            settings=self.reply(),
-            extra={**passed, **self.reply_extra(), **tools},
+            settings=given_values(temperature=self.temperature, top_p=self.top_p, max_tokens=limit),
+            extra={**passed, **self._reply_extra(), **tools},
             schema=format_of(self.response_format, "response_format"),
             seed=self.seed,
             user=self.user or None,
-            mixture=self.mixture,
+            mixture=self.moa or AS_IT_IS,
             choices=self.n or 1,
             ignored=fields.named(ignored),
         )
 
-    def reply(self) -> dict[str, Any]:
-        """Settings of the model that writes the reply, named as in a profile."""
-        limit = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
-        return given_values(temperature=self.temperature, top_p=self.top_p, max_tokens=limit)
-
-    def reply_extra(self) -> dict[str, Any]:
-        """Fields of that model's request body."""
+    def _reply_extra(self) -> dict[str, Any]:
+        """Fields of the request body of the model that writes the reply."""
         return given_values(
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
@@ -216,7 +198,9 @@ def _tidy(given: dict[str, Any], ignored: list[str], *, strict: bool) -> None:
         given["messages"] = [tidied(message, ignored, strict=strict) for message in messages]
     options = given.get("stream_options")
     if isinstance(options, dict) and not strict:
-        given["stream_options"] = known_fields(StreamOptions, options, ignored, "stream_options")
+        given["stream_options"] = fields.only_known(
+            options, keys_of(StreamOptions), ignored, "stream_options."
+        )
 
 
 def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:
@@ -307,8 +291,6 @@ def _tool_choice(body: ChatBody, names: Mapping[str, Sequence[str]]) -> Any:
 
 def _check_together(body: ChatBody, *, strict: bool) -> None:
     """Raise ApiError if fields do not go together."""
-    if body.mixture.proposers == ():
-        refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
     if strict and body.stream_options is not None:
         if not body.stream:
             refuse("may only be given with `stream`", "stream_options")

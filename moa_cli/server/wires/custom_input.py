@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+from moa_cli.core.text import loads_or_none
+
 # `{"input": "…`, as a model writes it.
 _HEAD = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _HEAD_SO_FAR = re.compile(r'\s*(\{\s*("(i(n(p(u(t("(\s*(:\s*)?)?)?)?)?)?)?)?)?)?')
@@ -98,11 +100,7 @@ def _unescaped(raw: str) -> str:
 
 
 def _text_of(arguments: str) -> str:
-    try:
-        given = json.loads(arguments)
-    except (ValueError, RecursionError):
-        # A model that writes the text itself means it.
-        return arguments
+    given = loads_or_none(arguments)
     if isinstance(given, str):
         return given
     if isinstance(given, dict):
@@ -111,4 +109,5 @@ def _text_of(arguments: str) -> str:
             return str(given["input"])
         if len(given) == len(said) == 1:
             return said[0]
+    # A model that writes the text itself means it.
     return arguments

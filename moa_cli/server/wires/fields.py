@@ -16,110 +16,42 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-# Passed on: sampling, reasoning and templates, by their names at the endpoints that know them.
+# Passed on: by their names at the endpoints that know them.
 PASSED: Mapping[str, str] = {
-    **dict.fromkeys(
-        (
-            "top_k",
-            "top_a",
-            "min_p",
-            "typical_p",
-            "tfs",
-            "tfs_z",
-            "repetition_penalty",
-            "repeat_penalty",
-            "repeat_last_n",
-            "no_repeat_ngram_size",
-            "length_penalty",
-            "mirostat",
-            "mirostat_tau",
-            "mirostat_eta",
-            "dry_multiplier",
-            "dry_base",
-            "dry_allowed_length",
-            "dry_sequence_breakers",
-            "xtc_probability",
-            "xtc_threshold",
-            "dynatemp_range",
-            "dynatemp_exponent",
-            "samplers",
-            "logit_bias",
-            "min_tokens",
-            "ignore_eos",
-            "stop_token_ids",
-            "bad_words",
-            "skip_special_tokens",
-            "spaces_between_special_tokens",
-            "include_stop_str_in_output",
-            "n_predict",
-            "num_predict",
-            "num_ctx",
-        ),
-        "sampling of the reply",
-    ),
-    **dict.fromkeys(
-        (
-            "verbosity",
-            "thinking",
-            "enable_thinking",
-            "thinking_budget",
-            "reasoning",
-            "include_reasoning",
-            "reasoning_format",
-            "reasoning_split",
-            "think",
-            "chat_template_kwargs",
-            "prompt_mode",
-            "safe_prompt",
-        ),
-        "reasoning and form of the reply",
-    ),
-    **dict.fromkeys(
-        (
-            "guided_json",
-            "guided_regex",
-            "guided_choice",
-            "guided_grammar",
-            "structured_outputs",
-            "grammar",
-            "json_schema",
-            "prediction",
-        ),
-        "what the reply is held to",
-    ),
-    **dict.fromkeys(
-        (
-            "provider",
-            "models",
-            "route",
-            "transforms",
-            "plugins",
-            "web_search_options",
-            "search_parameters",
-            "options",
-            "keep_alive",
-        ),
-        "how the provider answers",
-    ),
+    name: told
+    for told, names in {
+        "sampling of the reply": """
+            top_k top_a min_p typical_p tfs tfs_z
+            repetition_penalty repeat_penalty repeat_last_n no_repeat_ngram_size length_penalty
+            mirostat mirostat_tau mirostat_eta
+            dry_multiplier dry_base dry_allowed_length dry_sequence_breakers
+            xtc_probability xtc_threshold dynatemp_range dynatemp_exponent samplers
+            logit_bias min_tokens ignore_eos stop_token_ids bad_words
+            skip_special_tokens spaces_between_special_tokens include_stop_str_in_output
+            n_predict num_predict num_ctx
+        """,
+        "reasoning and form of the reply": """
+            verbosity thinking enable_thinking thinking_budget
+            reasoning include_reasoning reasoning_format reasoning_split think
+            chat_template_kwargs prompt_mode safe_prompt
+        """,
+        "what the reply is held to": """
+            guided_json guided_regex guided_choice guided_grammar structured_outputs
+            grammar json_schema prediction
+        """,
+        "how the provider answers": """
+            provider models route transforms plugins web_search_options search_parameters
+            options keep_alive
+        """,
+    }.items()
+    for name in names.split()
 }
 # Hints that are well known. Any other unknown field is one, too.
-HINTS: Mapping[str, str] = dict.fromkeys(
-    (
-        "store",
-        "metadata",
-        "service_tier",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "cache_control",
-        "session_id",
-        "usage",
-        "best_of",
-        "echo",
-        "suffix",
-    ),
-    "no effect",
-)
+_HINTS = """
+    store metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention
+    cache_control session_id usage best_of echo suffix
+"""
+HINTS: Mapping[str, str] = dict.fromkeys(_HINTS.split(), "no effect")
 # What means the same as if it were not there; not worth a word.
 _NEUTRAL: tuple[Any, ...] = (None, False, [], {}, "", "auto", "default")
 _NEUTRAL_OF: Mapping[str, Any] = {"best_of": 1}
@@ -146,6 +78,22 @@ def sort_fields(
         elif not is_neutral(name, value):
             ignored.append(name)
     return kept, passed, ignored
+
+
+def only_known(given: Any, known: Collection[str], ignored: list[str], place: str = "") -> Any:
+    """A JSON object with its known fields alone; what is no object stays as it is.
+
+    ignored: gets the names of the others that ask for something, with `place` before them.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    kept = {}
+    for name, value in given.items():
+        if name in known:
+            kept[name] = value
+        elif not is_neutral(name, value):
+            ignored.append(f"{place}{name}")
+    return kept
 
 
 def is_neutral(name: str, value: Any) -> bool:

@@ -17,7 +17,7 @@ from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import ValueFault
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.bodies import refusal, refuse
-from moa_cli.server.wires.fields import is_neutral
+from moa_cli.server.wires.fields import only_known
 
 _Path = tuple[str | int, ...]
 _Block = Mapping[str, Any]
@@ -27,14 +27,15 @@ _IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+=*\s*")
 # What a model thought is not said again: its signature is for the model that wrote it.
 _THOUGHTS = ("thinking", "redacted_thinking")
+# The fields of each block that have an effect.
 _KNOWN: dict[str, tuple[str, ...]] = {
-    "text": ("text",),
-    "image": ("source",),
-    "document": ("source", "title", "context"),
-    "search_result": ("source", "title", "content"),
-    "tool_use": ("id", "name", "input"),
-    "tool_result": ("tool_use_id", "content", "is_error"),
-    "compaction": ("content",),
+    "text": ("type", "text"),
+    "image": ("type", "source"),
+    "document": ("type", "source", "title", "context"),
+    "search_result": ("type", "source", "title", "content"),
+    "tool_use": ("type", "id", "name", "input"),
+    "tool_result": ("type", "tool_use_id", "content", "is_error"),
+    "compaction": ("type", "content"),
 }
 # Claude Code puts a line with its version, and a number that may change with each request, before
 # the system prompt. It tells a model nothing, and no cache would ever find the prompt again.
@@ -226,11 +227,8 @@ class ContentReader:
 
     def _note_unknown(self, block: _Block, kind: str) -> None:
         """Name the fields of a block that have no effect."""
-        known = _KNOWN.get(kind)
-        if known is not None and len(block) > 1:
-            for name, value in block.items():
-                if name != "type" and name not in known and not is_neutral(name, value):
-                    self._ignored.append(name)
+        if kind in _KNOWN:
+            only_known(block, _KNOWN[kind], self._ignored)
 
 
 def _blocks(content: str | Sequence[_Block]) -> Sequence[_Block]:

@@ -15,6 +15,7 @@ from moa_cli.core.conversation import Turn, Usage
 from moa_cli.core.events import Event
 from moa_cli.core.nesting import is_deeper
 from moa_cli.core.outcomes import ending_of, refusal_of
+from moa_cli.core.text import is_json, loads_or_none
 from moa_cli.core.tools import ToolCall, ToolPiece
 from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
@@ -200,10 +201,7 @@ def _input(arguments: str) -> dict[str, Any]:
     the way that Anthropic's documentation of fine-grained tool streaming tells."""
     if not arguments.strip():
         return {}
-    try:
-        found = json.loads(arguments)
-    except (ValueError, RecursionError):
-        found = None
+    found = loads_or_none(arguments)
     return found if isinstance(found, dict) and not is_deeper(found) else {_NO_JSON: arguments}
 
 
@@ -366,8 +364,4 @@ class _StreamedCall:
     @property
     def is_whole(self) -> bool:
         """Whether the arguments are whole, as far as can be told before the end."""
-        try:
-            json.loads(self.arguments)
-        except (ValueError, RecursionError):
-            return False
-        return True
+        return is_json(self.arguments)

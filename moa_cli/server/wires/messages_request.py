@@ -5,7 +5,7 @@ Source: Anthropic's API reference, "Create a Message" and "Count tokens in a Mes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,11 +17,12 @@ from moa_cli.server.wires.bodies import (
     format_of,
     given_values,
     json_object,
+    only,
     read_body,
     refusal,
     refuse,
 )
-from moa_cli.server.wires.fields import is_neutral, named
+from moa_cli.server.wires.fields import is_neutral, named, only_known
 from moa_cli.server.wires.messages_content import ContentReader
 
 _INT32 = 2**31
@@ -43,11 +44,6 @@ _TOOL_FIELDS = ("name", "description", "input_schema", "strict", "type")
 _IMAGE_TOKENS = 1500
 
 _Object = Mapping[str, Any]
-
-
-def _only(*values: Any) -> Key:
-    """A field that is not supported; values: those that ask for nothing."""
-    return Key("Not supported otherwise.", only=values)
 
 
 _HINT = Key("no effect")
@@ -92,9 +88,9 @@ class CountBody:
     ] = None
     output_format: Annotated[_Object | None, Key("the same as `output_config.format`")] = None
     # What would change the reply, and cannot be done.
-    container: Annotated[Any, _only()] = None
-    inference_geo: Annotated[Any, _only("global", "not_available")] = None
-    mcp_servers: Annotated[Any, _only([])] = None
+    container: Annotated[Any, only()] = None
+    inference_geo: Annotated[Any, only("global", "not_available")] = None
+    mcp_servers: Annotated[Any, only([])] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +162,6 @@ def parse_as(kind: type[CountBody], body: bytes) -> MessagesRequest:
         return MessagesRequest(
             asked=Asked(model=request.model, conversation=conversation, extra=extra), thinks=thinks
         )
-    if request.moa is not None and request.moa.proposers == ():
-        refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
     for name in _HINTS:
         if not is_neutral(name, getattr(request, name)):
             ignored.append(name)
@@ -187,26 +181,13 @@ def parse_as(kind: type[CountBody], body: bytes) -> MessagesRequest:
     return MessagesRequest(asked=asked, thinks=thinks)
 
 
-def _known(given: dict[str, Any], kind: Any, ignored: list[str]) -> dict[str, Any]:
+def _known(given: dict[str, Any], kind: Any, ignored: list[str]) -> Any:
     """The body with those fields alone that are known, also of its messages."""
     messages = given.get("messages")
     if isinstance(messages, list):
         known = keys_of(MessagesMessage)
-        given["messages"] = [
-            _only_known(message, known, ignored) if isinstance(message, dict) else message
-            for message in messages
-        ]
-    return _only_known(given, keys_of(kind), ignored)
-
-
-def _only_known(
-    given: dict[str, Any], known: Collection[str], ignored: list[str]
-) -> dict[str, Any]:
-    if not any(name not in known for name in given):
-        return given
-    others = ((name, value) for name, value in given.items() if name not in known)
-    ignored += [name for name, value in others if not is_neutral(name, value)]
-    return {name: value for name, value in given.items() if name in known}
+        given["messages"] = [only_known(message, known, ignored) for message in messages]
+    return only_known(given, keys_of(kind), ignored)
 
 
 def _tools(request: CountBody, ignored: list[str]) -> dict[str, Any]:
@@ -231,7 +212,7 @@ def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[
             *path,
             "type",
         )
-    _only_known(dict(tool), _TOOL_FIELDS, ignored)
+    only_known(tool, _TOOL_FIELDS, ignored)
     name, schema, said = tool.get("name"), tool.get("input_schema"), tool.get("description")
     if not isinstance(name, str) or not name:
         refuse("must be the name of the tool", *path, "name")
@@ -265,7 +246,7 @@ def _tool_choice(
     alone = choice.get("disable_parallel_tool_use")
     if not isinstance(alone, bool | None):
         refuse("must be true or false", "tool_choice", "disable_parallel_tool_use")
-    _only_known(dict(choice), ("type", "name", "disable_parallel_tool_use"), ignored)
+    only_known(choice, ("type", "name", "disable_parallel_tool_use"), ignored)
     return given_values(tool_choice=chosen, parallel_tool_calls=False if alone else None)
 
 

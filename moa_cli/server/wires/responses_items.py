@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from moa_cli.core.conversation import Citation
 from moa_cli.core.nesting import is_deeper
+from moa_cli.core.text import is_json, loads_or_none
 from moa_cli.core.unique import unique_name
 from moa_cli.server.wires.custom_input import CustomInput
 from moa_cli.server.wires.responses_tools import ClientTool
@@ -209,11 +210,7 @@ class CallItem(OutputItem):
     @property
     def is_whole(self) -> bool:
         """Whether nothing can follow what has come."""
-        try:
-            json.loads("".join(self._text))
-        except (ValueError, RecursionError):
-            return False
-        return True
+        return is_json("".join(self._text))
 
     def closed(self, status: str) -> tuple[str, dict[str, Any]]:
         told = self._rest()
@@ -277,12 +274,8 @@ class SearchCallItem(CallItem):
         return self._done(item), item
 
     def _item(self, status: str, text: str) -> dict[str, Any]:
-        try:
-            arguments = json.loads(text)
-            readable = not is_deeper(arguments)
-        except (ValueError, RecursionError):
-            readable = False
-        if not readable:
+        arguments = loads_or_none(text)
+        if not is_json(text) or is_deeper(arguments):
             arguments = {"query": text} if text else {}
         return {
             "id": self.id,

@@ -120,8 +120,6 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ResponsesRequest
     given = json_object(body)
     kept, passed, unused = fields.sort_fields(given, keys_of(ResponsesBody), strict=False)
     read = read_body(ResponsesBody, kept)
-    if read.moa is not None and read.moa.proposers == ():
-        refuse("is empty; to ask none, give `moa.rounds` 0", "moa", "proposers")
     table = ToolTable()
     table.add(read.tools or (), ("tools",))
     history = History(table)
