@@ -34,7 +34,6 @@ _COMPARE = (
 )
 _PROMPT = {"type": "string", "minLength": 1, "description": "The question, with all its context."}
 _SYSTEM = {"type": "string", "description": "A system prompt for all models of the mixture."}
-_COST = {"type": ["number", "null"], "description": "USD; null where a price is unknown."}
 _LEDGER = {
     "type": "object",
     "description": "What the mixture did: calls, tokens and cost by layer, models that were lost.",
@@ -52,78 +51,50 @@ class ToolRequest:
 
 def tools(profiles: Mapping[str, str]) -> list[Tool]:
     """The tools. profiles: a line about each profile that can be asked, by name."""
-    names = list(profiles)
     lines = "; ".join(f"`{name}`: {about}" for name, about in profiles.items())
-    profile = {"type": "string", "enum": names}
+    profile = {"type": "string", "enum": list(profiles)}
+    one = {**profile, "default": DEFAULT, "description": f"Which mixture answers. {lines}"}
+    several = {
+        "type": "array",
+        "items": profile,
+        "minItems": 1,
+        "maxItems": _MOST_PROFILES,
+        "uniqueItems": True,
+        "default": [DEFAULT],
+        "description": f"Which mixtures answer. {lines}",
+    }
+    answer = _object(
+        name={"type": "string"},
+        text={"type": ["string", "null"]},
+        error={"type": ["string", "null"]},
+    )
+    compared = _object(
+        answers={"type": "array", "items": answer},
+        cost={"type": ["number", "null"], "description": "USD; null where a price is unknown."},
+        moa={"type": "array", "items": _LEDGER},
+    )
+    replied = _object(reply={"type": "string"}, moa=_LEDGER)
     return [
-        Tool(
-            name="ask",
-            title="Ask a mixture of models",
-            description=_ASK,
-            input_schema=_object(
-                {
-                    "prompt": _PROMPT,
-                    "profile": {
-                        **profile,
-                        "default": DEFAULT,
-                        "description": f"Which mixture answers. {lines}",
-                    },
-                    "system": _SYSTEM,
-                },
-                required=["prompt"],
-                additionalProperties=False,
-            ),
-            output_schema=_object(
-                {"reply": {"type": "string"}, "moa": _LEDGER}, required=["reply", "moa"]
-            ),
-            annotations=_READ_ONLY,
-        ),
-        Tool(
-            name="compare",
-            title="Compare independent answers",
-            description=_COMPARE,
-            input_schema=_object(
-                {
-                    "prompt": _PROMPT,
-                    "profiles": {
-                        "type": "array",
-                        "items": profile,
-                        "minItems": 1,
-                        "maxItems": _MOST_PROFILES,
-                        "uniqueItems": True,
-                        "default": [DEFAULT],
-                        "description": f"Which mixtures answer. {lines}",
-                    },
-                    "system": _SYSTEM,
-                },
-                required=["prompt"],
-                additionalProperties=False,
-            ),
-            output_schema=_object(
-                {
-                    "answers": {
-                        "type": "array",
-                        "items": _object(
-                            {
-                                "name": {"type": "string"},
-                                "text": {"type": ["string", "null"]},
-                                "error": {"type": ["string", "null"]},
-                            },
-                            required=["name", "text", "error"],
-                        ),
-                    },
-                    "cost": _COST,
-                    "moa": {"type": "array", "items": _LEDGER},
-                },
-                required=["answers", "cost", "moa"],
-            ),
-            annotations=_READ_ONLY,
-        ),
+        _tool("ask", "Ask a mixture of models", _ASK, replied, profile=one),
+        _tool("compare", "Compare independent answers", _COMPARE, compared, profiles=several),
     ]
 
 
-def _object(properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": dict(properties), **more}
+def _tool(name: str, title: str, description: str, output: dict[str, Any], **asked: Any) -> Tool:
+    """asked: the argument that names who is asked."""
+    taken = _object(prompt=_PROMPT, **asked, system=_SYSTEM)
+    return Tool(
+        name=name,
+        title=title,
+        description=description,
+        input_schema={**taken, "required": ["prompt"], "additionalProperties": False},
+        output_schema=output,
+        annotations=_READ_ONLY,
+    )
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def read_arguments(tool: str, given: Mapping[str, Any], known: Sequence[str]) -> ToolRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -31,8 +32,8 @@ from moa_cli.server.accesslog import Record
 from moa_cli.server.auth import key_of
 from moa_cli.server.errors import ApiError, from_turn, stopping
 from moa_cli.server.keys import SOLO, ClientKey
-from moa_cli.server.mcp.arguments import ToolRequest, read_arguments, tools
-from moa_cli.server.mcp.progress import CallProgress
+from moa_cli.server.mcp.arguments import read_arguments, tools
+from moa_cli.server.mcp.progress import CallProgress, TurnProgress
 from moa_cli.server.mixtures import Mixtures
 from moa_cli.server.service import Service, Setup
 from moa_cli.server.wires.moa_object import ledger
@@ -49,18 +50,17 @@ _INSTRUCTIONS = (
 @dataclass
 class _Asked:
     """A profile that is asked in a call. setup, key: as they were when it began. parent: the trace
-    that the client asks in. error: why it gave nothing."""
+    that the client asks in. label: before its lines of progress. error: why it gave nothing."""
 
     name: str
     profile: Profile
+    conversation: Conversation
     setup: Setup
     key: ClientKey
     parent: Mapping[str, str]
-    fold: TurnFold = field(default_factory=TurnFold)
+    label: str
+    turn: Turn = field(default_factory=lambda: Turn(user=""))
     error: ApiError | None = None
-
-    def __post_init__(self) -> None:
-        self.turn = Turn(user="")
 
     @property
     def reply(self) -> str | None:
@@ -122,12 +122,22 @@ class ToolServer:
         mixtures = setup.mixtures
         request = read_arguments(params.name, params.arguments or {}, _names(mixtures, key))
         record.model = ",".join(request.profiles)
-        parent = _parent(ctx)
+        said = [Message("system", request.system)] if request.system.strip() else []
+        conversation = Conversation.of([*said, Message("user", request.prompt)])
+        several, parent = len(request.profiles) > 1, _parent(ctx)
         asked = [
-            _Asked(name, (await mixtures.offered(name, key)).profile, setup, key, parent)
+            _Asked(
+                name,
+                (await mixtures.offered(name, key)).profile,
+                conversation,
+                setup,
+                key,
+                parent,
+                label=name if several else "",
+            )
             for name in request.profiles
         ]
-        proposals_only = params.name == "compare" and len(asked) == 1
+        proposals_only = params.name == "compare" and not several
         if proposals_only and not asked[0].profile.rounds:
             raise UsageError(
                 f"profiles: {asked[0].name!r} has no proposers; name several profiles, or use `ask`"
@@ -136,7 +146,7 @@ class ToolServer:
             sum(_calls(each.profile, proposals_only=proposals_only) for each in asked)
         )
         try:
-            await self._run(ctx, asked, request, progress, proposals_only=proposals_only)
+            await self._run(ctx, asked, progress, proposals_only=proposals_only)
         finally:
             # What was in flight when the client left was paid for, too.
             usage = sum((each.turn.usage for each in asked), Usage())
@@ -149,7 +159,6 @@ class ToolServer:
         self,
         ctx: ServerRequestContext[Any],
         asked: Sequence[_Asked],
-        request: ToolRequest,
         progress: CallProgress,
         *,
         proposals_only: bool,
@@ -161,9 +170,7 @@ class ToolServer:
         """
         service = self._service
         tasks = [
-            asyncio.create_task(
-                self._turn(each, request, progress, len(asked) > 1, proposals_only=proposals_only)
-            )
+            asyncio.create_task(self._turn(each, progress, proposals_only=proposals_only))
             for each in asked
         ]
         for task in tasks:
@@ -187,23 +194,12 @@ class ToolServer:
                 raise stopping()
             task.result()
 
-    async def _turn(
-        self,
-        asked: _Asked,
-        request: ToolRequest,
-        progress: CallProgress,
-        labelled: bool,
-        *,
-        proposals_only: bool,
-    ) -> None:
-        service = self._service
-        said = [Message("system", request.system)] if request.system.strip() else []
-        conversation = Conversation.of([*said, Message("user", request.prompt)])
-        sinks: list[Sink] = [service.metrics.turn(), progress.sink(asked.name if labelled else "")]
+    async def _turn(self, asked: _Asked, progress: CallProgress, *, proposals_only: bool) -> None:
+        service, clients, fold = self._service, asked.setup.clients, TurnFold()
+        sinks: list[Sink] = [service.metrics.turn(), TurnProgress(progress, asked.label)]
         try:
             async with service.limiter.turn():
                 limits = replace(asked.setup.limits(asked.key, discreet=True), reply_held=True)
-                clients = asked.setup.clients
                 if service.tracing is not None:
                     # Before the calls: they carry it on.
                     sinks.append(
@@ -219,13 +215,13 @@ class ToolServer:
                 if proposals_only:
                     # All proposals are wanted, whatever would be enough for a reply.
                     profile = replace(profile, route=(), stop_when_agreed=None)
-                events = run_turn(profile, conversation, clients, limits=limits)
+                events = run_turn(profile, asked.conversation, clients, limits=limits)
                 if proposals_only:
-                    events = _up_to_the_proposals(events, asked.profile.rounds)
+                    events = _up_to_the_proposals(events, profile.rounds)
                 try:
-                    await deliver(events, *sinks, fold=asked.fold)
+                    await deliver(events, *sinks, fold=fold)
                 finally:
-                    asked.turn = asked.fold.turn()
+                    asked.turn = fold.turn()
                     if proposals_only and asked.turn.error is None and _texts(asked.turn):
                         # It was ended where it was meant to end.
                         asked.turn = replace(asked.turn, status="finished")
@@ -367,33 +363,18 @@ def _side_by_side(
     return _result("\n\n".join(texts), {"answers": list(answers), "cost": cost, "moa": moa})
 
 
-def _result(text: str, structured: dict[str, Any]) -> CallToolResult:
+def _result(text: str, structured: dict[str, Any], *, is_error: bool = False) -> CallToolResult:
     """A result. Half of a surrogate pair, which a model may send, cannot be written as it is."""
+    written = json.dumps([text, structured], ensure_ascii=False).encode("utf-8", "replace")
+    text, structured = json.loads(written)
     return CallToolResult(
-        content=[TextContent(type="text", text=_writable(text))],
-        structured_content=_writable_values(structured),
+        content=[TextContent(type="text", text=text)],
+        structured_content=structured,
+        is_error=is_error,
     )
 
 
 def _failed(message: str, **structured: Any) -> CallToolResult:
     """An error that the calling model can read, in one line."""
-    line = _writable(one_line(message))
-    return CallToolResult(
-        content=[TextContent(type="text", text=line)],
-        structured_content=_writable_values({"error": line, **structured}),
-        is_error=True,
-    )
-
-
-def _writable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _writable_values(value: Any) -> Any:
-    if isinstance(value, str):
-        return _writable(value)
-    if isinstance(value, dict):
-        return {key: _writable_values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_writable_values(item) for item in value]
-    return value
+    line = one_line(message)
+    return _result(line, {"error": line, **structured}, is_error=True)

@@ -30,7 +30,8 @@ class CallProgress:
     A call of a model is a step. Between two steps, time alone moves it on, since the protocol wants
     each report to be larger than the one before.
 
-    steps: how many calls are expected. news: done as soon as there is something to report.
+    steps: how many calls are expected. news: done as soon as there is something to report. written:
+    how many characters of replies were written.
     """
 
     def __init__(self, steps: int) -> None:
@@ -41,18 +42,8 @@ class CallProgress:
         self._lines: list[str] = []
         self._waiting: dict[tuple[str, int, int], str] = {}
         self._ended: set[tuple[str, int, int]] = set()
-        self._written = 0
+        self.written = 0
         self.news = asyncio.get_running_loop().create_future()
-
-    def sink(self, label: str) -> TurnProgress:
-        """What is shown the events of a turn. label: before its lines, "" for the only turn."""
-        return TurnProgress(self, label)
-
-    def step(self, line: str) -> None:
-        """A call has ended."""
-        self._done += 1
-        self._since = time.monotonic()
-        self.say(line)
 
     def say(self, line: str) -> None:
         """Something to report at once."""
@@ -69,11 +60,9 @@ class CallProgress:
         """A proposer has answered, or failed."""
         self._waiting.pop(place, None)
         self._ended.add(place)
-        self.step(line)
-
-    def wrote(self, characters: int) -> None:
-        """So many more characters of a reply were written."""
-        self._written += characters
+        self._done += 1
+        self._since = time.monotonic()
+        self.say(line)
 
     def reports(self) -> Iterator[Report]:
         """Progress, total and message of each report that is due."""
@@ -82,25 +71,24 @@ class CallProgress:
         left = len(lines)
         for line in lines:
             left -= 1
-            value = max(0, min(self._done, self._steps - 1) - left) + self._part()
+            seconds = time.monotonic() - self._since
+            part = seconds / (seconds + _HALF_SECONDS)
+            value = max(0, min(self._done, self._steps - 1) - left) + part
             # Larger than the one before, whatever the clock does.
             self._told = max(value, self._told + 1e-4)
             yield round(self._told, 4), float(self._steps), one_line(line, _LONGEST_LINE)
 
-    def _part(self) -> float:
-        seconds = time.monotonic() - self._since
-        return seconds / (seconds + _HALF_SECONDS)
-
     def _state(self) -> str:
-        if self._written:
-            return f"writing the reply: {plural(self._written, 'character')}"
+        if self.written:
+            return f"writing the reply: {plural(self.written, 'character')}"
         if self._waiting:
             return f"waiting for {', '.join(self._waiting.values())}"
         return "waiting for the models"
 
 
 class TurnProgress:
-    """Tells the events of one turn to a CallProgress; a sink."""
+    """Tells the events of one turn to a CallProgress; a sink. label: before its lines, "" for the
+    only turn."""
 
     def __init__(self, progress: CallProgress, label: str) -> None:
         self._progress = progress
@@ -113,7 +101,7 @@ class TurnProgress:
         progress, before = self._progress, self._before
         match event:
             case AggregatorDelta():
-                progress.wrote(len(event.text))
+                progress.written += len(event.text)
             case LayerStarted():
                 known = self._begun.get(event.layer, 0)
                 self._begun[event.layer] = len(event.proposers)
@@ -121,24 +109,19 @@ class TurnProgress:
                     # A layer may begin again, with more proposers.
                     if index >= known:
                         progress.expect((self._label, event.layer, index), caller.name)
-            case ProposerFinished():
-                place, proposal = (self._label, event.layer, event.index), event.proposal
-                did = (
-                    f"gave its {answer_name(proposal.purpose)}" if proposal.purpose else "answered"
-                )
-                progress.came(place, f"{before}{proposal.proposer} {did}")
-            case ProposerFailed():
-                error = event.proposal.error
-                why = f": {error.message}" if error else ""
+            case ProposerFinished() | ProposerFailed():
+                proposal = event.proposal
+                answer = answer_name(proposal.purpose) if proposal.purpose else "answer"
+                did = f"gave its {answer}" if proposal.purpose else "answered"
+                if isinstance(event, ProposerFailed):
+                    why = f": {proposal.error.message}" if proposal.error else ""
+                    did = f"gave no {answer}{why}"
                 place = self._label, event.layer, event.index
-                what = answer_name(event.proposal.purpose) if event.proposal.purpose else "answer"
-                progress.came(place, f"{before}{event.proposal.proposer} gave no {what}{why}")
+                progress.came(place, f"{before}{proposal.proposer} {did}")
+            case AggregatorStarted() if event.copied:
+                progress.say(f"{before}the reply is the answer of {event.name}")
             case AggregatorStarted():
-                progress.say(
-                    f"{before}the reply is the answer of {event.name}"
-                    if event.copied
-                    else f"{before}{event.name} writes the reply"
-                )
+                progress.say(f"{before}{event.name} writes the reply")
 
     def close(self) -> None:
         """The result tells the end."""
