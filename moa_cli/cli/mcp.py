@@ -80,5 +80,7 @@ def mcp(
         grace=grace,
     )
     tracing, untraced = tracing_of(os.environ)
-    served = set_up(profile, typed, caps, concurrency, unset=_CALLS, notes=untraced)
-    raise Exit(run(profile, options, http=http, tracing=tracing, **served))
+    start = set_up(
+        profile, options, typed, caps, concurrency, unset=_CALLS, tracing=tracing, notes=untraced
+    )
+    raise Exit(run(start, http=http))

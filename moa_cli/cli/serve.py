@@ -133,8 +133,10 @@ def serve(
         trusted_proxies=trusted("--trusted-proxy", trusted_proxy or ()),
     )
     tracing, untraced = _tracing(otel_endpoint)
-    served = set_up(profile, typed, caps, concurrency, unset=_CALLS, notes=untraced)
-    raise Exit(run(profile, options, tracing=tracing, **served))
+    start = set_up(
+        profile, options, typed, caps, concurrency, unset=_CALLS, tracing=tracing, notes=untraced
+    )
+    raise Exit(run(start))
 
 
 def _tracing(endpoint: str | None) -> tuple[Tracing | None, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
@@ -18,22 +18,14 @@ from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.engine import Budget, Limits
+    from moa_cli.observability.tracing import Tracing
     from moa_cli.server.ledger import ServerLedger
-    from moa_cli.server.run import Sources
-    from moa_cli.store.spending import Spending
+    from moa_cli.server.run import Sources, Start
+    from moa_cli.server.service import ServerOptions
 
 Insecure = Annotated[bool, Option("--insecure", help="Let other machines in without a key.")]
 # What every server is made of.
 _MODULES = ("starlette", "uvicorn", "prometheus_client")
-
-
-class SetUp(TypedDict):
-    """What a server is run with, beside its options; see `moa_cli.server.run.run`."""
-
-    config: Config
-    sources: Sources
-    spending: Spending | None
-    introduction: Sequence[str]
 
 
 def check_installed(extra: str, server: str, *modules: str) -> None:
@@ -48,23 +40,30 @@ def check_installed(extra: str, server: str, *modules: str) -> None:
 
 def set_up(
     profile: Profile,
+    options: ServerOptions,
     typed: TypedMixture,
     caps: TurnCaps,
     concurrency: int | None,
     *,
     unset: int,
+    tracing: Tracing | None,
     notes: Sequence[str],
-) -> SetUp:
-    """The set-up of a server.
+) -> Start:
+    """What a server begins with.
 
     typed, caps: what was typed, which holds whatever the files say. concurrency: calls at the same
     time, None if that was not typed. unset: those where the settings tell of none either. notes:
     lines to show at the start, beside those on the profile.
     """
-    return SetUp(
+    from moa_cli.server.run import Start
+
+    return Start(
+        profile=profile,
+        options=options,
         config=wiring.config(),
         sources=_sources(typed, caps, concurrency or 0, unset=unset),
         spending=open_books(save=None).spending,
+        tracing=tracing,
         introduction=[*wiring.introduction(wiring.settled(profile), switching=True), *notes],
     )
 

@@ -43,19 +43,19 @@ class FileReader:
         )
 
     async def _message(self, message: Message) -> Message:
-        if not any(map(_unread, message.parts)):
-            return message
         parts = await self._parts(message.parts)
+        if parts == message.parts:
+            return message
         return replace(message, content=text_of_parts(parts), parts=_beyond_text(parts))
 
     async def _turn(self, turn: Turn) -> Turn:
-        if not any(map(_unread, turn.parts)):
-            return turn
         parts = await self._parts(turn.parts)
+        if parts == turn.parts:
+            return turn
         return replace(turn, user=text_of_parts(parts), parts=_beyond_text(parts))
 
-    async def _parts(self, parts: Sequence[Part]) -> list[Part]:
-        return [await self._part(part) if _unread(part) else part for part in parts]
+    async def _parts(self, parts: Sequence[Part]) -> tuple[Part, ...]:
+        return tuple([await self._part(part) if _unread(part) else part for part in parts])
 
     async def _part(self, part: Part) -> Part:
         from moa_cli.core.attachments import file_of_uri

@@ -12,6 +12,7 @@ import hmac
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from moa_cli.config.schema import KEY_NAME, Config, ServerKeySettings
@@ -157,16 +158,15 @@ class KeyPlaces:
         return keys, faults
 
     def _readers(self, config: Config) -> Iterator[tuple[str, Callable[[], _Found]]]:
-        yield "--api-key", lambda: _checked("--api-key", self.typed)
+        yield "--api-key", partial(_checked, "--api-key", self.typed)
         yield VARIABLE, self._in_variable
         if self.file is not None:
-            file = self.file
-            yield _FILE_OPTION, lambda: _in_file(_FILE_OPTION, file, names=True)
+            yield _FILE_OPTION, partial(_in_file, _FILE_OPTION, self.file, names=True)
         for name, settings in config.server.keys.items():
             if settings.key_env is not None:
-                yield f"{name}.key_env", _Reader(self._of_variable, config, name)
+                yield f"{name}.key_env", partial(self._of_variable, config, name)
             if settings.key_file is not None:
-                yield f"{name}.key_file", _Reader(_of_file, config, name)
+                yield f"{name}.key_file", partial(_of_file, config, name)
 
     def _in_variable(self) -> _Found:
         around = self.environment.get(VARIABLE)
@@ -192,18 +192,6 @@ class KeyPlaces:
             )
         keys = [key for key in value.split(",") if key.strip()]
         return tuple((key, name) for key, _ in _checked(variable, keys))
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads what a name of the settings has in one place."""
-
-    read: Callable[[Config, str], _Found]
-    config: Config
-    name: str
-
-    def __call__(self) -> _Found:
-        return self.read(self.config, self.name)
 
 
 def _of_file(config: Config, name: str) -> _Found:

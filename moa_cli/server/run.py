@@ -57,61 +57,46 @@ class Sources:
     calls: Calls
 
 
-def run(
-    profile: Profile,
-    options: ServerOptions,
-    *,
-    config: Config,
-    sources: Sources,
-    spending: Spending | None,
-    tracing: Tracing | None,
-    introduction: Sequence[str],
-) -> int:
-    """Serve until a signal ends it; returns the exit code.
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a server begins with.
 
     profile: what `moa` stands for. config, sources: the settings, and how they are read again.
     spending: where costs are kept, if they are. tracing: traces the turns, if that is wanted.
-    introduction: which models answer, and warnings, a line each. Raises MoAError if it cannot
-    begin.
+    introduction: which models answer, and warnings, a line each.
     """
-    keys = read_keys(options, config)
-    with closing(listen(options, keyed=bool(keys))) as bound:
-        service = make_service(
-            profile,
-            options,
-            Address(*bound.getsockname()[:2]),
-            keys,
-            config=config,
-            sources=sources,
-            spending=spending,
-            tracing=tracing,
-        )
-        return asyncio.run(_serve(service, bound, introduction))
+
+    profile: Profile
+    options: ServerOptions
+    config: Config
+    sources: Sources
+    spending: Spending | None
+    tracing: Tracing | None
+    introduction: Sequence[str]
 
 
-def read_keys(options: ServerOptions, config: Config) -> ClientKeys:
+def run(start: Start) -> int:
+    """Serve until a signal ends it; returns the exit code. Raises MoAError if it cannot begin."""
+    keys = read_keys(start)
+    with closing(listen(start.options, keyed=bool(keys))) as bound:
+        service = make_service(start, Address(*bound.getsockname()[:2]), keys)
+        return asyncio.run(_serve(service, bound, start.introduction))
+
+
+def read_keys(start: Start) -> ClientKeys:
     """The keys of clients, at the start. Raises MoAError if one of them can be none."""
-    keys, faults = options.key_places.read(config)
+    keys, faults = start.options.key_places.read(start.config)
     if faults:
         raise faults[0]
     keys.keep_out_of_logs()
     return keys
 
 
-def make_service(
-    profile: Profile,
-    options: ServerOptions,
-    address: Address,
-    keys: ClientKeys,
-    *,
-    config: Config,
-    sources: Sources,
-    spending: Spending | None,
-    tracing: Tracing | None = None,
-) -> Service:
-    """What all requests share; see `run`. address: where it listens. keys: those of clients."""
+def make_service(start: Start, address: Address, keys: ClientKeys) -> Service:
+    """What all requests share. address: where it listens. keys: those of clients."""
+    options, sources, tracing = start.options, start.sources, start.tracing
     log = AccessLog(options.log_format)
-    ledger = ServerLedger(spending, log.note)
+    ledger = ServerLedger(start.spending, log.note)
     if tracing is not None:
         tracing.tell(log.note)
     reader = SettingsReader(
@@ -122,14 +107,11 @@ def make_service(
         keys=options.key_places,
         environment=os.environ,
         address=address,
-        keeps_costs=spending is not None,
+        keeps_costs=start.spending is not None,
     )
-    reading = reader.first(config, profile, keys)
+    reading = reader.first(start.config, start.profile, keys)
     mixtures = Mixtures(reading, log.note, expose_models=options.expose_models)
     limiter = TurnLimiter(options.max_concurrency, options.queue)
-
-    def serves(model: str) -> bool:
-        return service.setup.mixtures.serves(model)
 
     service = Service(
         options=options,
@@ -139,7 +121,7 @@ def make_service(
         log=log,
         tracing=tracing,
         limiter=limiter,
-        metrics=Metrics(limiter, serves, sources.calls),
+        metrics=Metrics(limiter, lambda model: service.setup.mixtures.serves(model), sources.calls),
     )
     return service
 
@@ -184,7 +166,7 @@ class Server(HttpServer):
         self._service = service
         self._introduction = introduction
         self._url = url
-        self._had_terminal = _has_terminal()
+        self._had_terminal = os.isatty(2)
         self.code = 0
 
     def on_start(self) -> None:
@@ -194,11 +176,10 @@ class Server(HttpServer):
     def on_signal(self, number: int) -> None:
         """End in good order at the first signal, at once at the second; SIGHUP has files read
         again, unless it tells that the server's terminal has gone."""
-        if number == getattr(signal, "SIGHUP", None):
-            hung_up = self._had_terminal and not _has_terminal()
-            if not hung_up:
-                self._service.reload()
-                return
+        hung_up = self._had_terminal and not os.isatty(2)
+        if number == getattr(signal, "SIGHUP", None) and not hung_up:
+            self._service.reload()
+            return
         loop = asyncio.get_running_loop()
         if self.should_exit:
             self.force_exit = True
@@ -223,14 +204,6 @@ def introduce(service: Service, where: str, introduction: Sequence[str]) -> None
     for warning in warnings:
         service.log.note(warning)
     service.tell_faults(service.setup.reading)
-
-
-def _has_terminal() -> bool:
-    """Whether what is written to standard error is seen on a terminal."""
-    try:
-        return os.isatty(2)
-    except OSError:
-        return False
 
 
 def listen(options: ServerOptions, *, keyed: bool) -> socket.socket:

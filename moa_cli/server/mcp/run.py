@@ -22,23 +22,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 
-from moa_cli.config.schema import Config
-from moa_cli.observability.tracing import Tracing
-from moa_cli.profile import Profile
 from moa_cli.server.app import make_app
 from moa_cli.server.loops import Address
 from moa_cli.server.mcp.calls import ToolServer
 from moa_cli.server.run import (
     Server,
-    Sources,
+    Start,
     introduce,
     lifetime,
     listen,
     make_service,
     read_keys,
 )
-from moa_cli.server.service import ServerOptions, Service
-from moa_cli.store.spending import Spending
+from moa_cli.server.service import Service
 
 _CHUNK_BYTES = 65_536
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -46,43 +42,20 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _FLUSH_SECONDS = 0.3
 
 
-def run(
-    profile: Profile,
-    options: ServerOptions,
-    *,
-    http: bool,
-    config: Config,
-    sources: Sources,
-    spending: Spending | None,
-    tracing: Tracing | None,
-    introduction: Sequence[str],
-) -> int:
-    """Serve until standard input or a signal ends it; returns the exit code.
+def run(start: Start, *, http: bool) -> int:
+    """Serve until standard input or a signal ends it; returns the exit code. Raises MoAError if it
+    cannot begin.
 
-    http: whether to serve over HTTP, and not over standard input and output. For the rest, see
-    `moa_cli.server.run.run`.
+    http: whether to serve over HTTP, and not over standard input and output.
     """
-
-    keys = read_keys(options, config)
-
-    def service(address: Address) -> Service:
-        return make_service(
-            profile,
-            options,
-            address,
-            keys,
-            config=config,
-            sources=sources,
-            spending=spending,
-            tracing=tracing,
-        )
-
+    keys = read_keys(start)
     if not http:
         # Nobody can call it there: it listens nowhere.
-        return asyncio.run(_over_stdio(service(Address("127.0.0.1", 0)), introduction))
-    with closing(listen(options, keyed=bool(keys))) as bound:
-        address = Address(*bound.getsockname()[:2])
-        return asyncio.run(_over_http(service(address), bound, introduction))
+        service = make_service(start, Address("127.0.0.1", 0), keys)
+        return asyncio.run(_over_stdio(service, start.introduction))
+    with closing(listen(start.options, keyed=bool(keys))) as bound:
+        service = make_service(start, Address(*bound.getsockname()[:2]), keys)
+        return asyncio.run(_over_http(service, bound, start.introduction))
 
 
 async def _over_stdio(service: Service, introduction: Sequence[str]) -> int:
