@@ -171,7 +171,7 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
                 say(f"{provider}: {error.message}")
                 continue
             for info in found:
-                told = pool.completed(known[provider], info)
+                told = pool.catalog.completed(known[provider], info)
                 rows.append(_row(provider, name_at(provider, info.id), told))
     return rows
 

@@ -126,7 +126,7 @@ async def _ask(pool: ClientPool, provider: Provider) -> _Source:
     origin = f"key from {pool.providers.key_source(provider)}"
     try:
         async with asyncio.timeout(_LIST_SECONDS):
-            listed = await pool.read_list(provider)
+            listed = await pool.catalog.read(provider)
     except TimeoutError:
         late = ClientTimeout(f"{provider.name}: no list of models within {_LIST_SECONDS:g} seconds")
         return _Source(provider.name, origin, trouble=late)

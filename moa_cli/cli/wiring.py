@@ -175,7 +175,7 @@ def _of_a_key() -> dict[str, Any] | None:
     async def first() -> dict[str, Any] | None:
         async with contextlib.aclosing(client_pool()) as pool:
             for provider in keyed:
-                offered = await pool.offered_by(provider, patience=LIST_PATIENCE)
+                offered = await pool.catalog.offered_by(provider, patience=LIST_PATIENCE)
                 mixture = choose(provider.name, offered)
                 if mixture is not None:
                     about = f"models of {provider.name}, as its key is set and no profile"

@@ -39,11 +39,9 @@ class OpenAIJobs:
         self._names_jobs = names_jobs
 
     def body(self, request: Request) -> dict[str, Any]:
-        """See `JobClient`."""
         return self._client.batch_body(request)
 
     async def answer(self, line: Mapping[str, Any], request: Request) -> Delta:
-        """See `JobClient`."""
         response, error = line.get("response"), line.get("error")
         if isinstance(response, dict):
             status = response.get("status_code")
@@ -60,11 +58,9 @@ class OpenAIJobs:
         raise BadResponse("a line of the job's output holds no answer")
 
     async def upload(self, file: Path) -> str:
-        """See `JobClient`."""
         return _id_of(await self._client.send_batch_file(file))
 
     async def create(self, file: str, name: str) -> RemoteJob:
-        """See `JobClient`."""
         body = {
             "input_file_id": file,
             "endpoint": ENDPOINT,
@@ -75,7 +71,6 @@ class OpenAIJobs:
         return job_of(told)
 
     async def find(self, file: str, name: str) -> RemoteJob | None:
-        """See `JobClient`."""
         after = ""
         while True:
             path = f"/batches?limit={_PAGE}{after and f'&after={quote(after)}'}"
@@ -92,11 +87,9 @@ class OpenAIJobs:
             after = jobs[-1].id
 
     async def look(self, job: str) -> RemoteJob:
-        """See `JobClient`."""
         return job_of(await self._client.get_json(f"/batches/{quote(job, safe='')}", _SECONDS))
 
     async def download(self, file: str, into: Path) -> None:
-        """See `JobClient`."""
         path = f"/files/{quote(file, safe='')}/content"
         await self._client.fetch_file(path, into, _TRANSFER_SECONDS)
 

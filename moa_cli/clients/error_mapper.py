@@ -278,12 +278,6 @@ class ErrorMapper:
             return self._failed(None, said, None)
         return error
 
-    def from_status(
-        self, status: int, said: str, model: str | None, headers: Mapping[str, str]
-    ) -> ClientError:
-        """A refusal: its status code, what the endpoint said, and the response's headers."""
-        return self._refused(status, replace(read_error(said), status=status), model, headers)
-
     def _refused(
         self, status: int, said: Said, model: str | None, headers: Mapping[str, str]
     ) -> ClientError:

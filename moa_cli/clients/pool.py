@@ -48,7 +48,7 @@ class ClientPool:
         self._memory: LocalMemory | None = None
         self._news: list[str] = []
         self._local_models: dict[str, ModelInfo] | None = None
-        self._catalog = Catalog(config, self.providers, self.client)
+        self.catalog = Catalog(config, self.providers, self.client)
 
     def endpoint(self, model_name: str) -> Endpoint:
         """The endpoint of `model_name`. Raises ProfileError if the name leads nowhere."""
@@ -78,12 +78,12 @@ class ClientPool:
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
         """What is known of a model; see `Catalog.facts`."""
-        info = await self._catalog.facts(model_name, patience=patience)
+        info = await self.catalog.facts(model_name, patience=patience)
         return self._with_learned(model_name, info)
 
     def known(self, model_name: str) -> ModelInfo:
         """What is known of a model without asking anybody; see `Catalog.known`."""
-        return self._with_learned(model_name, self._catalog.known(model_name))
+        return self._with_learned(model_name, self.catalog.known(model_name))
 
     def _with_learned(self, model_name: str, info: ModelInfo) -> ModelInfo:
         """The same with what the model's endpoint has refused in this process."""
@@ -97,11 +97,7 @@ class ClientPool:
         Raises ProfileError, before anything is sent, if a model name leads nowhere.
         """
         self.providers.check(profile)
-        return await self._catalog.settled(profile, patience=patience)
-
-    async def offered_by(self, provider: Provider, *, patience: float) -> tuple[ModelInfo, ...]:
-        """What a provider lists; see `Catalog.offered_by`."""
-        return await self._catalog.offered_by(provider, patience=patience)
+        return await self.catalog.settled(profile, patience=patience)
 
     def listed(self) -> dict[str, ModelInfo]:
         """The models that can be asked, by name, as far as lists on disk tell, and those that run
@@ -114,24 +110,15 @@ class ClientPool:
                 # There may be none. Once, because each file is opened.
                 infos = local_models(self._config)
                 self._local_models = {name_at("local", info.id): info for info in infos}
-        return self._catalog.listed() | self._local_models
+        return self.catalog.listed() | self._local_models
 
     def read_stale_lists(self) -> list[asyncio.Task[None]]:
         """Begin to read the lists that are not of today; see `Catalog.read_stale`."""
-        return self._catalog.read_stale()
+        return self.catalog.read_stale()
 
     def unread_lists(self) -> dict[str, str]:
         """Why lists could not be read; see `Catalog.unread`."""
-        return self._catalog.unread()
-
-    async def read_list(self, provider: Provider) -> list[ModelInfo]:
-        """What a provider lists now; see `Catalog.read`. Raises a ClientError."""
-        return await self._catalog.read(provider)
-
-    def completed(self, provider: Provider, info: ModelInfo) -> ModelInfo:
-        """What a list tells of a model, with what only other sources tell; see
-        `Catalog.completed`."""
-        return self._catalog.completed(provider, info)
+        return self.catalog.unread()
 
     def client(self, provider: Provider) -> Client:
         """The client of a provider with an address of its own."""
@@ -172,7 +159,7 @@ class ClientPool:
             headers=self._headers,
             many_calls=self._many_calls,
             sdk_lists=self._sdk_lists,
-            on_blind=lambda model: self._catalog.learn_blind(provider, model),
+            on_blind=lambda model: self.catalog.learn_blind(provider, model),
             on_left_out=lambda model, field: self._news.append(
                 f"{name_at(provider.name, model)} does not take `{field}`, and is asked without it"
             ),
@@ -201,7 +188,7 @@ class ClientPool:
 
     async def aclose(self) -> None:
         """Close all clients."""
-        await self._catalog.aclose()
+        await self.catalog.aclose()
         clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             await client.aclose()

@@ -18,40 +18,14 @@ from moa_cli.clients.transport import Refused
 # Not fields of the body: a system message, and images in a message.
 SYSTEM, IMAGES = "system message", "images"
 # Fields that we send ourselves.
-_OWN = (
-    "stream_options",
-    "max_completion_tokens",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "seed",
-)
+_OWN = ("stream_options", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed")
+_ESSENTIAL = """
+    function_call functions grammar guided_choice guided_grammar guided_json guided_regex
+    json_schema logprobs messages modalities model n plugins response_format search_parameters
+    stream structured_outputs tools top_logprobs web_search_options
+"""
 # What was asked for, and would be missing in the answer.
-ESSENTIAL = frozenset(
-    {
-        "function_call",
-        "functions",
-        "grammar",
-        "guided_choice",
-        "guided_grammar",
-        "guided_json",
-        "guided_regex",
-        "json_schema",
-        "logprobs",
-        "messages",
-        "modalities",
-        "model",
-        "n",
-        "plugins",
-        "response_format",
-        "search_parameters",
-        "stream",
-        "structured_outputs",
-        "tools",
-        "top_logprobs",
-        "web_search_options",
-    }
-)
+ESSENTIAL = frozenset(_ESSENTIAL.split())
 # How endpoints say that they do not take a field; Moonshot that it takes one value of it.
 _COMPLAINT = re.compile(
     r"unsupported|not support|n't support|unknown|unrecognized|unexpected|not permitted"
@@ -138,11 +112,8 @@ def _names(text: str, name: str) -> bool:
     if "_" in name:
         return re.search(rf"(?<![\w.-]){spelt}(?![\w-])", text) is not None
     # A word of everyday must stand where only the name of a field can.
-    return (
-        re.search(
-            rf"['\"`]{spelt}['\"`]|\b{spelt}: (?:extra|unknown|unexpected|unsupported|not)"
-            rf"|(?:param(?:eter)?|argument|field|property|name|supplied|input|model)s?:? {spelt}\b",
-            text,
-        )
-        is not None
+    where = (
+        rf"['\"`]{spelt}['\"`]|\b{spelt}: (?:extra|unknown|unexpected|unsupported|not)"
+        rf"|(?:param(?:eter)?|argument|field|property|name|supplied|input|model)s?:? {spelt}\b"
     )
+    return re.search(where, text) is not None

@@ -77,6 +77,10 @@ def mapped(error: Exception, **options: Any) -> ClientError:
     return mapper(**options).from_exception(explain(error) or error, "m")
 
 
+def refused(status: int, said: str, model: str | None, headers: Mapping[str, str]) -> ClientError:
+    return mapper().from_exception(Refused(status, said, headers), model)
+
+
 def subclasses(base: type[Exception]) -> Iterator[type[Exception]]:
     yield base
     for kind in base.__subclasses__():
@@ -276,21 +280,21 @@ def test_a_circle_of_causes_is_walked_once() -> None:
 def test_every_status_says_what_to_do_where_something_can_be_done(
     status: int, expected: type[ClientError]
 ) -> None:
-    error = mapper().from_status(status, SAID, "m", {})
+    error = refused(status, SAID, "m", {})
     assert type(error) is expected
     assert is_sound(error)
     assert SAID in error.message
 
 
 def test_a_404_that_concerns_no_model_is_about_the_base_url() -> None:
-    error = mapper().from_status(404, "not found", None, {})
+    error = refused(404, "not found", None, {})
     assert type(error) is RequestRefused
     assert "base URL" in str(error.hint)
 
 
 @given(st.integers(400, 999), st.text(max_size=50))
 def test_any_status_with_any_words_is_a_sound_error(status: int, said: str) -> None:
-    error = mapper().from_status(status, said, "m", {})
+    error = refused(status, said, "m", {})
     assert type(error) is not ClientError
     assert "\n" not in error.message
 
@@ -319,7 +323,7 @@ def test_any_json_in_place_of_a_completion_is_a_sound_error(payload: object) -> 
     "said", ["Your credit balance is too low", "insufficient_quota", "Key credit limit exceeded"]
 )
 def test_no_credit_is_that_under_any_status(status: int, said: str) -> None:
-    error = mapper().from_status(status, said, "m", {})
+    error = refused(status, said, "m", {})
     assert type(error) is NoCredit
     assert not error.retryable
     assert error.message == f"acme: no credit left: {said}"
@@ -344,7 +348,7 @@ def test_no_key_of_four_letters_or_more_survives(key: str, before: str, after: s
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    return mapper().from_status(429, "slow down", "m", httpx.Headers(headers)).retry_after
+    return refused(429, "slow down", "m", httpx.Headers(headers)).retry_after
 
 
 @pytest.mark.parametrize(
@@ -430,7 +434,7 @@ def test_retry_after_is_seconds_or_a_date_or_nothing(
     ],
 )
 def test_a_message_may_say_how_long_to_wait(said: str, seconds: float | None) -> None:
-    assert mapper().from_status(429, said, "m", {}).retry_after == seconds
+    assert refused(429, said, "m", {}).retry_after == seconds
 
 
 @pytest.mark.parametrize(

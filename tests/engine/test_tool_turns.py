@@ -161,7 +161,7 @@ def turns(
         clients: ClientPool = pool(up)
         try:
             if list_first:
-                await clients.read_list(clients.providers.parse("lab:agg")[0])
+                await clients.catalog.read(clients.providers.parse("lab:agg")[0])
             return [
                 await deliver(run_turn(profile, talk, clients, limits=AT_ONCE)) for talk in talks
             ]

@@ -17,45 +17,30 @@ class SuggestedModel:
 
 # Three families a tier, since answers of one family are alike. The sizes are those of the Q4_K_M
 # (or Q8_0) files as their publishers list them.
-_TIERS: tuple[tuple[SuggestedModel, ...], ...] = (
-    (
-        SuggestedModel(
-            "hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M", "Qwen2.5 0.5B", 0.49, "Apache-2.0"
+_TIERS: tuple[tuple[SuggestedModel, ...], ...] = tuple(
+    tuple(SuggestedModel(f"hf:{repo}", name, size, licence) for repo, name, size, licence in tier)
+    for tier in (
+        (
+            ("Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M", "Qwen2.5 0.5B", 0.49, "Apache-2.0"),
+            ("HuggingFaceTB/SmolLM2-360M-Instruct-GGUF:Q8_0", "SmolLM2 360M", 0.39, "Apache-2.0"),
+            ("bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M", "Llama 3.2 1B", 0.81, "Llama 3.2"),
         ),
-        SuggestedModel(
-            "hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF:Q8_0", "SmolLM2 360M", 0.39, "Apache-2.0"
+        (
+            ("Qwen/Qwen2.5-1.5B-Instruct-GGUF:Q4_K_M", "Qwen2.5 1.5B", 1.12, "Apache-2.0"),
+            ("bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M", "Llama 3.2 1B", 0.81, "Llama 3.2"),
+            ("ggml-org/gemma-3-1b-it-GGUF:Q4_K_M", "Gemma 3 1B", 0.81, "Gemma"),
         ),
-        SuggestedModel(
-            "hf:bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M", "Llama 3.2 1B", 0.81, "Llama 3.2"
+        (
+            ("unsloth/Qwen3-4B-Instruct-2507-GGUF:Q4_K_M", "Qwen3 4B 2507", 2.50, "Apache-2.0"),
+            ("bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M", "Llama 3.2 3B", 2.02, "Llama 3.2"),
+            ("ggml-org/gemma-3-4b-it-GGUF:Q4_K_M", "Gemma 3 4B", 2.49, "Gemma"),
         ),
-    ),
-    (
-        SuggestedModel(
-            "hf:Qwen/Qwen2.5-1.5B-Instruct-GGUF:Q4_K_M", "Qwen2.5 1.5B", 1.12, "Apache-2.0"
+        (
+            ("bartowski/Qwen2.5-7B-Instruct-GGUF:Q4_K_M", "Qwen2.5 7B", 4.68, "Apache-2.0"),
+            ("bartowski/Meta-Llama-3.1-8B-Instruct-GGUF:Q4_K_M", "Llama 3.1 8B", 4.92, "Llama 3.1"),
+            ("ggml-org/gemma-3-12b-it-GGUF:Q4_K_M", "Gemma 3 12B", 7.30, "Gemma"),
         ),
-        SuggestedModel(
-            "hf:bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M", "Llama 3.2 1B", 0.81, "Llama 3.2"
-        ),
-        SuggestedModel("hf:ggml-org/gemma-3-1b-it-GGUF:Q4_K_M", "Gemma 3 1B", 0.81, "Gemma"),
-    ),
-    (
-        SuggestedModel(
-            "hf:unsloth/Qwen3-4B-Instruct-2507-GGUF:Q4_K_M", "Qwen3 4B 2507", 2.50, "Apache-2.0"
-        ),
-        SuggestedModel(
-            "hf:bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M", "Llama 3.2 3B", 2.02, "Llama 3.2"
-        ),
-        SuggestedModel("hf:ggml-org/gemma-3-4b-it-GGUF:Q4_K_M", "Gemma 3 4B", 2.49, "Gemma"),
-    ),
-    (
-        SuggestedModel(
-            "hf:bartowski/Qwen2.5-7B-Instruct-GGUF:Q4_K_M", "Qwen2.5 7B", 4.68, "Apache-2.0"
-        ),
-        SuggestedModel(
-            "hf:bartowski/Meta-Llama-3.1-8B-Instruct-GGUF:Q4_K_M", "Llama 3.1 8B", 4.92, "Llama 3.1"
-        ),
-        SuggestedModel("hf:ggml-org/gemma-3-12b-it-GGUF:Q4_K_M", "Gemma 3 12B", 7.30, "Gemma"),
-    ),
+    )
 )
 # What a model takes beside its file: the context of four calls at a time, and its process.
 _CONTEXT_SHARE = 1.3
