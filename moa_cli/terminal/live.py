@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TextIO
 
 from rich.console import Console
@@ -253,6 +254,7 @@ def _among(calls: Sequence[CallView], cells: int) -> str:
     return ""
 
 
+@dataclass(eq=False)
 class LiveReply:
     """A sink that prints a reply while it comes: what is final for good, and below it a region that
     moves: what is still open, and the status line.
@@ -262,21 +264,19 @@ class LiveReply:
     board does. look: the colours. size: the terminal's, if not asked of it.
     """
 
-    def __init__(
-        self,
-        stream: TextIO,
-        *,
-        apart: bool = False,
-        live: bool = True,
-        status: TurnStatus | None = None,
-        whole_turn: bool = False,
-        look: Look = USUAL,
-        size: Size | None = None,
-    ) -> None:
-        self.screen = Screen(stream, size)
-        self.console = console_for(stream, look=look)
+    stream: TextIO
+    _: KW_ONLY
+    apart: bool = False
+    live: bool = True
+    status: TurnStatus | None = None
+    whole_turn: bool = False
+    look: Look = USUAL
+    size: Size | None = None
+
+    def __post_init__(self) -> None:
+        self.screen = Screen(self.stream, self.size)
+        self.console = console_for(self.stream, look=self.look)
         self._styles = Styles(self.console)
-        self._status = status
         self._ticker = Ticker(self._draw)
         # What has come since the last frame.
         self._pieces: list[str] = []
@@ -284,9 +284,6 @@ class LiveReply:
         self._open: list[str] = []
         self._width = 0
         self._began = False
-        self._apart = apart
-        self._live = live
-        self._whole_turn = whole_turn
 
     def feed(self, text: str) -> None:
         """Take the next part of the reply."""
@@ -305,8 +302,8 @@ class LiveReply:
         raise NotImplementedError
 
     def handle(self, event: Event) -> None:
-        if self._status is not None:
-            self._status.take(event)
+        if self.status is not None:
+            self.status.take(event)
         match event:
             # First what comes most. Pieces are drawn together, once a frame.
             case events.AggregatorDelta():
@@ -317,7 +314,7 @@ class LiveReply:
                         self._draw()
             case events.AggregatorStarted():
                 self._ticker.start()
-            case events.TurnStarted() | events.LayerStarted() if self._whole_turn:
+            case events.TurnStarted() | events.LayerStarted() if self.whole_turn:
                 self._ticker.start()
             case events.AggregatorFinished() | events.AggregatorFailed():
                 self._take()
@@ -334,7 +331,7 @@ class LiveReply:
             # A leading blank line would part the reply from what it answers.
             text = text.lstrip("\n")
             self._began = bool(text)
-            if self._began and self._apart:
+            if self._began and self.apart:
                 self.screen.commit([""])
         if text:
             self.feed(text)
@@ -346,14 +343,14 @@ class LiveReply:
             self._take()
             self._width = columns
             lines = self.finished(columns)
-            self._open = self.open(columns) if self._live else []
+            self._open = self.open(columns) if self.live else []
         # In one frame: what has become final must not be seen twice, nor not at all.
         self.screen.commit(lines, [*self._open, *self._status_lines(columns)])
 
     def _status_lines(self, columns: int) -> list[str]:
-        if self._status is None or not self._live or not (self._began or self._whole_turn):
+        if self.status is None or not self.live or not (self._began or self.whole_turn):
             return []
-        return [self._status.line(columns).ansi(self._styles)]
+        return [self.status.line(columns).ansi(self._styles)]
 
     def close(self) -> None:
         self._ticker.stop()
@@ -366,30 +363,11 @@ class LiveReply:
 class MarkdownReply(LiveReply):
     """A sink that prints the reply as Markdown: finished blocks for good, the open one live."""
 
-    def __init__(
-        self,
-        stream: TextIO,
-        *,
-        apart: bool = False,
-        live: bool = True,
-        status: TurnStatus | None = None,
-        whole_turn: bool = False,
-        look: Look = USUAL,
-        size: Size | None = None,
-    ) -> None:
-        super().__init__(
-            stream,
-            apart=apart,
-            live=live,
-            status=status,
-            whole_turn=whole_turn,
-            look=look,
-            size=size,
-        )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._stream = MarkdownStream()
-        self._renderer = BlockRenderer(
-            color=color_of(self.console), hyperlinks=look.links, palette=look.palette
-        )
+        color, look = color_of(self.console), self.look
+        self._renderer = BlockRenderer(color=color, hyperlinks=look.links, palette=look.palette)
         self._blocks: list[Block] = []
 
     def feed(self, text: str) -> None:
@@ -410,19 +388,8 @@ class TextReply(LiveReply):
     """A sink that prints the reply as it is, line by line, with the open line and the status line
     below: the plain reply at a terminal."""
 
-    def __init__(
-        self,
-        stream: TextIO,
-        *,
-        apart: bool = False,
-        status: TurnStatus | None = None,
-        whole_turn: bool = False,
-        look: Look = USUAL,
-        size: Size | None = None,
-    ) -> None:
-        super().__init__(
-            stream, apart=apart, status=status, whole_turn=whole_turn, look=look, size=size
-        )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._sanitizer = Sanitizer()
         self._lines: list[str] = []
         self._rest = ""
