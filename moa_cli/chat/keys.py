@@ -9,6 +9,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
@@ -136,14 +137,8 @@ def raw_keys(source: Input) -> Iterator[None]:
     descriptor = source.fileno()
     outside = modes_of(descriptor)
     with source.raw_mode():
-        inside = modes_of(descriptor)
-
-        def leave() -> None:
-            set_modes(descriptor, outside)
-
-        def take() -> None:
-            set_modes(descriptor, inside)
-
+        leave = partial(set_modes, descriptor, outside)
+        take = partial(set_modes, descriptor, modes_of(descriptor))
         with holding(Hold(leave, take)):
             yield
 

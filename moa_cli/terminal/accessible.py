@@ -18,8 +18,8 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import layer_name
 from moa_cli.core.stream import Sink
 from moa_cli.core.text import plural
+from moa_cli.terminal.after_reply import AfterReply
 from moa_cli.terminal.plain import Hint, Notices, PlainReply, Proposals
-from moa_cli.terminal.sources import SourcesOutput
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
@@ -74,13 +74,7 @@ def accessible_sinks(show: Show, hint: Hint) -> list[Sink]:
         stream = show.stream
         sinks.append(PlainReply(sys.stdout, stream=stream, sentences=stream and at_terminal))
     if show.output == "text":
-        beside = sys.stdout if at_terminal and not show.structured else sys.stderr
-        if not show.quiet:
-            sinks.append(SourcesOutput(beside, apart=False))
-        if show.report:
-            from moa_cli.terminal.report import ReportOutput
-
-            sinks.append(ReportOutput(beside, apart=False))
+        sinks.append(AfterReply(show, apart=False))
     if not show.quiet:
         sinks.append(Notices(sys.stderr, steps=show.verbose))
         if show.bell and sys.stderr.isatty():

@@ -69,17 +69,13 @@ def _fallbacks(profile: Profile, stage: Stage) -> Sequence[ModelSettings]:
 
 def _model(settings: ModelSettings) -> str:
     """A call: the name of a proposer, its model and its settings."""
-    name = f"{settings.name}: " if isinstance(settings, Proposer) else ""
-    return name + _settings(settings)
-
-
-def _settings(settings: ModelSettings) -> str:
+    proposer = f"{settings.name}: " if isinstance(settings, Proposer) else ""
     names = ("temperature", "max_tokens", "top_p", "seed")
     told = [
         f"{name} {getattr(settings, name)}" for name in names if getattr(settings, name) is not None
     ]
     told += [f"{key} {value}" for key, value in settings.extra.items()]
-    return one_line(", ".join([settings.model, *told]))
+    return proposer + one_line(", ".join([settings.model, *told]))
 
 
 def _prompts(planned: PlannedStage, sent: Callable[[ModelSettings], Conversation]) -> list[str]:

@@ -13,8 +13,8 @@ from moa_cli.core.outcomes import cut_of, cut_text
 from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
 from moa_cli.core.strategy import Decision, Purpose, answer_name, layer_name
 from moa_cli.core.text import plural
+from moa_cli.terminal.after_reply import source_lines
 from moa_cli.terminal.decision import decision_line
-from moa_cli.terminal.sources import source_lines
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:

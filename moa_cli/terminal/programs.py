@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import sanitize
@@ -66,11 +66,8 @@ def _through(command: str, text: str, stream: TextIO) -> str | None:
 @contextmanager
 def _interrupts_go_to_pager() -> Iterator[None]:
     """While inside, Ctrl-C is a key of the pager's, and does not end this process."""
-
-    def ignore(number: int, frame: Any) -> None:
-        """Not SIG_IGN, which the pager would inherit."""
-
-    before = signal.signal(signal.SIGINT, ignore)
+    # Not SIG_IGN, which the pager would inherit.
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         yield
     finally:

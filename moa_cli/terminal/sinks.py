@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from moa_cli.core import debug_log
 from moa_cli.core.stream import Sink
+from moa_cli.terminal.after_reply import AfterReply
 from moa_cli.terminal.look import USUAL, Look
 from moa_cli.terminal.plain import LONG_SECONDS, Hint, Notices, PlainReply, Proposals, Waiting
-from moa_cli.terminal.sources import SourcesOutput
 from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:
@@ -103,15 +103,7 @@ def sinks_for(
     watched = show.output != "jsonl" and not show.quiet and sys.stderr.isatty()
     sinks += _reply_sinks(show, status, apart=watched, alone=moving and not board)
     if show.output == "text":
-        # A pipe gets the reply alone.
-        seen = sys.stdout.isatty() and not show.structured
-        beside = sys.stdout if seen else sys.stderr
-        if not show.quiet:
-            sinks.append(SourcesOutput(beside, apart=seen))
-        if show.report:
-            from moa_cli.terminal.report import ReportOutput
-
-            sinks.append(ReportOutput(beside, apart=seen))
+        sinks.append(AfterReply(show, apart=True))
     if not show.quiet:
         steps = show.verbose or show.progress or watched
         sinks.append(Notices(sys.stderr, steps=steps, board=board))
@@ -134,24 +126,19 @@ def _reply_sinks(show: Show, status: TurnStatus | None, *, apart: bool, alone: b
         return [JsonLines(sys.stdout)]
     if show.output == "json" or show.structured:
         return []
-    redraws = show.stream and can_redraw(sys.stdout)
-    if redraws and not show.plain:
-        from moa_cli.terminal.live import MarkdownReply
+    moves = show.live and not show.quiet
+    if show.stream and can_redraw(sys.stdout) and (moves or not show.plain):
+        from moa_cli.terminal.live import MarkdownReply, TextReply
 
-        return [
-            MarkdownReply(
-                sys.stdout,
-                apart=apart,
-                live=show.live,
-                status=status,
-                whole_turn=alone,
-                look=show.look,
-            )
-        ]
-    if redraws and show.live and not show.quiet:
-        from moa_cli.terminal.live import TextReply
-
-        return [TextReply(sys.stdout, apart=apart, status=status, whole_turn=alone, look=show.look)]
+        reply = (TextReply if show.plain else MarkdownReply)(
+            sys.stdout,
+            apart=apart,
+            live=show.live,
+            status=status,
+            whole_turn=alone,
+            look=show.look,
+        )
+        return [reply]
     apart = apart and sys.stdout.isatty()
     return [PlainReply(sys.stdout, stream=show.stream, apart=apart)]
 

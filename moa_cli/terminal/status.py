@@ -15,6 +15,7 @@ from moa_cli.core.money import usd
 from moa_cli.core.text import plural
 from moa_cli.terminal.line import LONGEST_NAME, Line, plain
 from moa_cli.terminal.plain import Hint
+from moa_cli.terminal.progress import duration
 from moa_cli.terminal.table import cell_len
 from moa_cli.terminal.view import MARKS, CallView, State, TurnView
 
@@ -138,12 +139,7 @@ def elapsed(seconds: float) -> str:
     """`4.2 s`, `42 s`, `4:07`, `1:04:07`."""
     if seconds < 9.95:
         return f"{max(0.0, seconds):.1f} s"
-    whole = int(seconds + 0.05)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return duration(int(seconds + 0.05))
 
 
 def _activity(view: TurnView, now: float) -> _Activity:

@@ -8,15 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
 
+from moa_cli.core import events
 from moa_cli.core.conversation import Turn
-from moa_cli.core.events import (
-    AggregatorDelta,
-    AggregatorFinished,
-    AggregatorStarted,
-    Event,
-    TurnFailed,
-    TurnFinished,
-)
+from moa_cli.core.events import Event
 from moa_cli.core.stream import Sink, TurnFold, deliver
 from moa_cli.engine import Control
 
@@ -56,13 +50,13 @@ class Stopper:
     def handle(self, event: Event) -> None:
         """Take the next event."""
         match event:
-            case AggregatorDelta():
+            case events.AggregatorDelta():
                 self._writing = self._writing or bool(event.text)
-            case AggregatorStarted():
+            case events.AggregatorStarted():
                 self._replying = True
-            case AggregatorFinished():
+            case events.AggregatorFinished():
                 self._replying, self._replied = False, True
-            case TurnFinished() | TurnFailed():
+            case events.TurnFinished() | events.TurnFailed():
                 self._ended = True
 
     def close(self) -> None:
@@ -90,13 +84,13 @@ class Stopper:
             self.cancelled = True
             self._running.cancel()
 
-    async def run(self, events: AsyncGenerator[Event, None], *sinks: Sink, fold: TurnFold) -> Turn:
+    async def run(self, turn: AsyncGenerator[Event, None], *sinks: Sink, fold: TurnFold) -> Turn:
         """Run a turn to its end, or until it is cancelled by a stop; return it as far as it came.
 
         SIGINT stops the turn, not the program. fold: what the turn is gathered in. Raises
         CancelledError, once all calls are closed, if the program is told to end.
         """
-        running = asyncio.create_task(deliver(events, self, *sinks, fold=fold))
+        running = asyncio.create_task(deliver(turn, self, *sinks, fold=fold))
         self._running = running
         with _interrupting(self.stop):
             with suppress(asyncio.CancelledError):

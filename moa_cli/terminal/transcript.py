@@ -11,9 +11,9 @@ from moa_cli.core.outcomes import cut_of
 from moa_cli.core.report_text import REPORT, report_markdown
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import layer_name
+from moa_cli.terminal.after_reply import source_lines
 from moa_cli.terminal.decision import decision_line, placing_lines
 from moa_cli.terminal.look import USUAL, Look
-from moa_cli.terminal.sources import source_lines
 
 if TYPE_CHECKING:
     from moa_cli.markdown.drawing import Color
@@ -29,25 +29,13 @@ def turn_text(turn: Turn, *, proposals: bool = False) -> str:
 
     proposals: with every answer of every layer, reviews among them, and how each came out.
     """
-    return "\n".join([text for _, text in _parts(turn, proposals)] + [""])
-
-
-def drawn_turn(
-    turn: Turn,
-    *,
-    proposals: bool = False,
-    width: int,
-    color: Color = "none",
-    look: Look = USUAL,
-) -> list[str]:
-    """The same as lines, replies and proposals drawn as Markdown in the colours of `look`."""
-    return drawn_passages(_parts(turn, proposals), width=width, color=color, look=look)
+    return "\n".join([text for _, text in turn_passages(turn, proposals=proposals)] + [""])
 
 
 def drawn_passages(
     passages: Iterable[Passage], *, width: int, color: Color = "none", look: Look = USUAL
 ) -> list[str]:
-    """The passages as lines, texts drawn as Markdown."""
+    """The passages as lines, texts drawn as Markdown in the colours of `look`."""
     from moa_cli.markdown.drawing import render_markdown
 
     lines: list[str] = []
@@ -65,7 +53,7 @@ def drawn_passages(
 def spoken_text(turn: Turn, *, proposals: bool) -> str:
     """The same for a screen reader: no signs and lines, which it would spell out."""
     lines = []
-    for kind, text in _parts(turn, proposals):
+    for kind, text in turn_passages(turn, proposals=proposals):
         if kind == "prompt":
             lines.append(f"You: {text.removeprefix('› ')}")
         else:
@@ -73,7 +61,8 @@ def spoken_text(turn: Turn, *, proposals: bool) -> str:
     return "\n".join(lines)
 
 
-def _parts(turn: Turn, proposals: bool) -> Iterator[Passage]:
+def turn_passages(turn: Turn, *, proposals: bool) -> Iterator[Passage]:
+    """Prompt and reply. proposals: with every answer, see `turn_text`."""
     yield "prompt", f"› {sanitize(turn.user)}"
     if turn.parts:
         yield "note", f"(attached: {'; '.join(attached(turn.parts))})"

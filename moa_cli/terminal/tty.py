@@ -11,6 +11,7 @@ import stat
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TextIO, TypeVar
 
 from moa_cli.core.text import wrapped
@@ -86,13 +87,8 @@ def set_modes(descriptor: int, modes: Modes | None) -> None:
 @contextmanager
 def _modes(descriptor: int, before: Modes, inside: Modes) -> Iterator[None]:
     """While inside, a terminal has other modes, but for the time of a suspension."""
-
-    def take() -> None:
-        set_modes(descriptor, inside)
-
-    def leave() -> None:
-        set_modes(descriptor, before)
-
+    take = partial(set_modes, descriptor, inside)
+    leave = partial(set_modes, descriptor, before)
     take()
     try:
         with holding(Hold(leave, take)):

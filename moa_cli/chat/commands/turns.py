@@ -28,7 +28,7 @@ from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import STRATEGIES, layer_name
 from moa_cli.core.text import plural
 from moa_cli.engine.merging import mergeable
-from moa_cli.terminal.sources import source_lines
+from moa_cli.terminal.after_reply import report_text, source_lines
 from moa_cli.terminal.transcript import Passage
 
 # Conversations that are suggested: the latest.
@@ -217,8 +217,6 @@ def _report(host: Host, argument: str) -> Outcome:
     report = _last(host.session).report
     if report is None:
         return MakeReport()
-    from moa_cli.terminal.report import report_text
-
     host.say(report_text(report))
     return None
 

@@ -151,7 +151,7 @@ def show(
 
 def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
     """The turns, blank lines between them: raw text, or drawn where that can be seen."""
-    from moa_cli.terminal.transcript import drawn_turn, turn_text
+    from moa_cli.terminal.transcript import drawn_passages, turn_passages, turn_text
 
     if plain or not can_redraw(sys.stdout):
         # Not splitlines(), which knows more line ends than those that are printed.
@@ -164,7 +164,8 @@ def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
     lines: list[str] = []
     for turn in turns:
         lines += [""] if lines else []
-        lines += drawn_turn(turn, proposals=proposals, width=width, color=color, look=look)
+        passages = turn_passages(turn, proposals=proposals)
+        lines += drawn_passages(passages, width=width, color=color, look=look)
     return lines
 
 

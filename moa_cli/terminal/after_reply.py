@@ -1,0 +1,73 @@
+"""What stands after a reply: its sources, and the report on where the proposals disagree."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from moa_cli.core import events
+from moa_cli.core.conversation import Citation
+from moa_cli.core.events import Event
+from moa_cli.core.report_text import REPORT, report_markdown
+from moa_cli.core.sanitize import one_line, sanitize
+from moa_cli.core.strategy import Report
+from moa_cli.terminal.tty import folded
+
+if TYPE_CHECKING:
+    from moa_cli.terminal.sinks import Show
+
+_LONGEST_TITLE = 100
+
+
+def source_lines(citations: Iterable[Citation]) -> list[str]:
+    """A line for each source, numbered as in the answer's text, without what could act on a
+    terminal. An address is not cut: it would lead nowhere."""
+    return [
+        f"[{number}] {_named(one_line(cited.title, _LONGEST_TITLE), one_line(cited.url))}"
+        for number, cited in enumerate(citations, 1)
+    ]
+
+
+def _named(title: str, url: str) -> str:
+    return f"{title}: {url}" if title and title != url else url
+
+
+def report_text(report: Report) -> str:
+    """The report in lines, which are to be folded."""
+    return f"{REPORT}:\n\n{sanitize(report_markdown(report))}"
+
+
+class AfterReply:
+    """A sink that lists the sources of the reply, and prints the report at the end, as `show` says:
+    beside the reply where somebody sees it; a pipe gets the reply alone.
+
+    apart: put a blank line before what comes after a reply on the screen.
+    """
+
+    def __init__(self, show: Show, *, apart: bool) -> None:
+        seen = sys.stdout.isatty() and not show.structured
+        self._out = sys.stdout if seen else sys.stderr
+        self._apart = apart and seen
+        self._show = show
+        # Fusion has it before the reply.
+        self._report: Report | None = None
+
+    def handle(self, event: Event) -> None:
+        if isinstance(event, events.AggregatorFinished):
+            if event.citations and not self._show.quiet:
+                self._print(["sources:", *source_lines(event.citations)])
+        elif isinstance(event, events.Reported):
+            self._report = event.report
+        elif isinstance(event, events.TurnFinished | events.TurnFailed):
+            self.close()
+
+    def close(self) -> None:
+        """Print the report, if there is one."""
+        report, self._report = self._report, None
+        if report is not None and self._show.report:
+            self._print([folded(line, self._out) for line in report_text(report).split("\n")])
+
+    def _print(self, lines: Sequence[str]) -> None:
+        self._out.write("\n" * self._apart + "\n".join(lines) + "\n")
+        self._out.flush()
