@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import with_hint
-from moa_cli.terminal.above import print_above
+from moa_cli.terminal.suspension import print_above
 
 _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
 # After so long it is said that nothing comes from standard input.

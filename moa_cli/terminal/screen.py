@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from moa_cli.terminal.above import attach, detach
 from moa_cli.terminal.suspension import Hold, hold, is_away, release
 
 # Columns and rows.
@@ -80,12 +79,7 @@ class Screen:
         self._drawn_at = (0, 0)
         # What the region is to show once the terminal is this program's again.
         self._unseen: list[str] = []
-        self._hold = Hold(self._leave, self._take, self._lose)
-
-    @property
-    def is_shown(self) -> bool:
-        """See `Region`."""
-        return bool(self._shown)
+        self._hold = Hold(self._leave, self._take, self._lose, self._above)
 
     def commit(self, lines: Sequence[str], region: Sequence[str] | None = None) -> None:
         """Print `lines` (ANSI, no line ends) above the region, never to be touched again.
@@ -124,7 +118,6 @@ class Screen:
     def close(self) -> None:
         """Remove the region, and leave the terminal as it was."""
         release(self._hold)
-        detach(self)
         self._unseen = []
         self._write(self._erase())
 
@@ -144,6 +137,13 @@ class Screen:
         if region:
             self._write(_CLEAR_BELOW + self._draw(region))
 
+    def _above(self, lines: Sequence[str]) -> bool:
+        """Print the lines above the region, if rows of it are on the screen."""
+        shown = bool(self._shown)
+        if shown:
+            self.commit(lines)
+        return shown
+
     def _fitting(self, lines: Sequence[str]) -> list[str]:
         return list(lines)[-most_rows(self.size()) :]
 
@@ -153,7 +153,6 @@ class Screen:
         if not region:
             return ""
         hold(self._hold)
-        attach(self)
         more = len(region) - 1
         up = f"\x1b[{more}A" if more else ""
         parts = [_WRAP_OFF, "\r"]
@@ -192,7 +191,7 @@ class Screen:
         if region and len(begin) + len(end) > _PART // 2:
             # A terminal may take a new size between two parts of a long write. While the region is
             # drawn, the cursor would be lost. Between lines, it stands where the region begins.
-            # A line feed at the end would make it a line of others (`above`).
+            # A line feed at the end would make it a line of others (`print_above`).
             self._stream.write(f"{begin}{_CURSOR_OFF}")
             self._stream.flush()
             begin = ""

@@ -5,7 +5,12 @@ meanwhile, and says how to put it back and how to take it up again. Ctrl-Z (SIGT
 before the program stops. After `fg` all of it is taken up again: where the terminal's modes are the
 shell's, and the shell has written below. After `bg` the program goes on, leaves the terminal alone,
 and takes it when it comes to the foreground. SIGSTOP cannot be noticed before it stops the program;
-what it left is put in order once the program goes on. Standard library only.
+what it left is put in order once the program goes on.
+
+A warning may come at any moment and from anywhere: that the history is locked, that a record of
+costs cannot be written. Written at the cursor, it would stand in the first row of what is drawn
+anew, and the next frame would overwrite it. So whoever draws also says how to print above that.
+Standard library only: standard error needs this at the start.
 """
 
 from __future__ import annotations
@@ -13,9 +18,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 # How often it is looked whether the program has come to the foreground: a shell that brings it
 # there need not send a signal.
@@ -23,21 +27,25 @@ _LOOK_SECONDS = 0.2
 _SIGNALS = ("SIGTSTP", "SIGCONT")
 
 
-def _nothing() -> None:
-    """Where there is nothing to do."""
-
-
-@dataclass(eq=False)
 class Hold:
     """What somebody has changed of the terminal.
 
     leave: puts it back. lose: called instead if the terminal belongs to another program already, so
-    that nothing may be written or set. take: does it again; also if it is still so.
+    that nothing may be written or set. take: does it again; also if it is still so. above: prints
+    lines above what is drawn anew, and returns whether any of that is on the screen.
     """
 
-    leave: Callable[[], None]
-    take: Callable[[], None]
-    lose: Callable[[], None] = _nothing
+    def __init__(
+        self,
+        leave: Callable[[], None],
+        take: Callable[[], None],
+        lose: Callable[[], None] = lambda: None,
+        above: Callable[[Sequence[str]], bool] = lambda lines: False,
+    ) -> None:
+        self.leave = leave
+        self.take = take
+        self.lose = lose
+        self.above = above
 
 
 class _Terminal:
@@ -93,6 +101,15 @@ def refresh() -> None:
     if not _TERMINAL.away:
         for what in list(_TERMINAL.holds):
             what.take()
+
+
+def print_above(text: str) -> bool:
+    """Print a text above what is drawn anew on the terminal; return whether anything is.
+
+    text: whole lines. Anything else, such as the terminal's title, has no row of its own.
+    """
+    lines = text[:-1].split("\n")
+    return text.endswith("\n") and any(what.above(lines) for what in _TERMINAL.holds)
 
 
 def suspend() -> None:
