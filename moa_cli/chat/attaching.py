@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from moa_cli.chat.commands.registry import Host, Outcome, Question, Send, TypeAgain
+from moa_cli.chat.commands.registry import Host
 from moa_cli.chat.mentions import mentioned_files
+from moa_cli.chat.outcomes import Outcome, Question, Send, TypeAgain
 from moa_cli.core.attaching import Attached, Gathered, gather, told
 from moa_cli.core.attachments import prompt_of
 from moa_cli.core.conversation import Part

@@ -14,25 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moa_cli.chat.commands.registry import (
-    ChatOptions,
-    ChooseModels,
-    EditMessage,
-    EditSummary,
-    Leave,
-    MakeReport,
-    Outcome,
-    Question,
-    Remerge,
-    Resume,
-    Send,
-    SumUp,
-    TypeAgain,
-    begins_with_path,
-    perform,
-)
+from moa_cli.chat import outcomes
+from moa_cli.chat.commands.registry import ChatOptions, begins_with_path, perform
 from moa_cli.chat.keeping import Past, SavedConversation
 from moa_cli.chat.lines import stdin_lines
+from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.pasting import pasted_files
 from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
@@ -242,19 +228,19 @@ class Chat:
         code = 0
         async for line in lines:
             outcome = self.outcome(line)
-            if isinstance(outcome, Question):
+            if isinstance(outcome, outcomes.Question):
                 # Nobody can be asked.
                 self.complain(outcome.text, f"not sent; {outcome.hint}")
                 continue
-            if isinstance(outcome, Leave):
+            if isinstance(outcome, outcomes.Leave):
                 break
-            if isinstance(outcome, Resume):
+            if isinstance(outcome, outcomes.Resume):
                 self.resume(outcome.prefix)
                 continue
-            if isinstance(outcome, ChooseModels):
+            if isinstance(outcome, outcomes.ChooseModels):
                 self.list_models(outcome.typed)
                 continue
-            if isinstance(outcome, EditMessage):
+            if isinstance(outcome, outcomes.EditMessage):
                 self.complain("to edit a message, the chat needs a terminal")
                 continue
             turn = await self.carry_out(outcome)
@@ -318,12 +304,13 @@ class Chat:
         text = prompt_text(line)
         files, rest = pasted_files(text)
         if files:
-            return self._answered(partial(self._with_pasted, files, rest, text), TypeAgain(text))
+            attached = partial(self._with_pasted, files, rest, text)
+            return self._answered(attached, outcomes.TypeAgain(text))
         if "\n" not in text and text.lstrip().startswith("/"):
             text = text.strip()
         if text.startswith("/") and not text.startswith("//"):
             # A path is text, most likely.
-            again = TypeAgain(f"/{text}") if begins_with_path(text) else None
+            again = outcomes.TypeAgain(f"/{text}") if begins_with_path(text) else None
             return self._answered(partial(perform, self, text), again)
         return self._prompt(text)
 
@@ -334,7 +321,7 @@ class Chat:
         text = text[1:] if text.startswith("//") else text
         # Lines in a pipe may be another's, who must not choose files of this machine.
         if "@" not in text or self.editor is None:
-            return Send(text)
+            return outcomes.Send(text)
         from moa_cli.chat.attaching import with_mentioned
 
         return with_mentioned(self, text)
@@ -350,10 +337,10 @@ class Chat:
             self,
             [str(path) for path in files],
             then=partial(self.outcome, rest),
-            otherwise=partial(TypeAgain, text),
+            otherwise=partial(outcomes.TypeAgain, text),
         )
 
-    def answer(self, question: Question, *, yes: bool) -> Outcome:
+    def answer(self, question: outcomes.Question, *, yes: bool) -> Outcome:
         """What follows a question. If that fails, this shows why."""
         return self._answered(question.yes if yes else question.no, None)
 
@@ -368,22 +355,22 @@ class Chat:
     async def carry_out(self, outcome: Outcome) -> Turn | None:
         """Run the turn that an outcome asks for, and return it; None if it asks for none."""
         key = "Esc" if self.editor is not None else "Ctrl-C"
-        if self.editor is None and isinstance(outcome, Send | Remerge):
+        if self.editor is None and isinstance(outcome, outcomes.Send | outcomes.Remerge):
             self._tell_changes()
-        if isinstance(outcome, MakeReport):
+        if isinstance(outcome, outcomes.MakeReport):
             return await self._report(Stopper(key, replied=True))
-        if isinstance(outcome, SumUp):
+        if isinstance(outcome, outcomes.SumUp):
             return await self._sum_up(outcome.focus, key)
-        if isinstance(outcome, EditSummary):
+        if isinstance(outcome, outcomes.Edit) and outcome.summary:
             self.complain("/compact edit needs a terminal")
             return None
         stopper = Stopper(key)
         try:
             match outcome:
-                case Send(prompt, aggregator, parts, again):
+                case outcomes.Send(prompt, aggregator, parts, again):
                     prompt, parts = self._with_attachments(prompt, parts, again=again)
                     events = self.session.ask(prompt, stopper.control, aggregator, parts)
-                case Remerge(strategy, aggregator):
+                case outcomes.Remerge(strategy, aggregator):
                     control = stopper.control
                     prompt, events = self.session.remerge(control, strategy, aggregator)
                 case _:
@@ -400,7 +387,7 @@ class Chat:
                 self.kept.withdraw(replaced)
         except MoAError as error:
             self.complain(error.message, error.hint)
-        if turn.reply and isinstance(outcome, Send):
+        if turn.reply and isinstance(outcome, outcomes.Send):
             self.options.attachments[:] = [file for file in self.options.attachments if file.kept]
         self._tell(turn)
         self._tell_changes()

@@ -8,20 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from moa_cli.chat import outcomes
 from moa_cli.chat.bar import bar
-from moa_cli.chat.commands.registry import (
-    ChooseModels,
-    Edit,
-    EditMessage,
-    EditSummary,
-    Leave,
-    Outcome,
-    Question,
-    Remerge,
-    Resume,
-    Send,
-    TypeAgain,
-)
 from moa_cli.chat.drafts import edited, wipe_leftovers
 from moa_cli.chat.earlier_messages import (
     TextFiles,
@@ -35,6 +23,7 @@ from moa_cli.chat.earlier_messages import (
 from moa_cli.chat.input import Editor, prompt_of
 from moa_cli.chat.keys import drop_untimely, raw_keys, take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
+from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.errors import MoAError
@@ -133,20 +122,20 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             chat.say("not sent; a space before it sends it")
             continue
         outcome = chat.outcome(line)
-        while isinstance(outcome, Question):
+        while isinstance(outcome, outcomes.Question):
             outcome = chat.answer(outcome, yes=await editor.confirm(outcome.text))
-        if isinstance(outcome, Leave):
+        if isinstance(outcome, outcomes.Leave):
             return
-        if isinstance(outcome, Resume):
+        if isinstance(outcome, outcomes.Resume):
             await _resume(chat, editor, outcome.prefix)
             continue
-        if isinstance(outcome, ChooseModels):
+        if isinstance(outcome, outcomes.ChooseModels):
             await _choose_models(chat, editor, outcome.typed)
             continue
-        if isinstance(outcome, TypeAgain):
+        if isinstance(outcome, outcomes.TypeAgain):
             edits, unsent = editing, outcome.text
             continue
-        if isinstance(outcome, EditMessage):
+        if isinstance(outcome, outcomes.EditMessage):
             number, count = outcome.number, len(chat.session.asked())
             text = shown_message(message_text(message(chat.session, number)))
             edits, unsent = _Edits(number), line_of(text)
@@ -155,7 +144,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
                 " ends before it, Ctrl-C leaves all as it is"
             )
             continue
-        if isinstance(outcome, Send) and not _is_command(line):
+        if isinstance(outcome, outcomes.Send) and not _is_command(line):
             text_files.learn(chat.session.asked())
             editing = editing or _edits_recalled(editor, line)
             if editing is not None and not editing.decided:
@@ -171,23 +160,21 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             outcome = replace(outcome, prompt=prompt, parts=parts)
             if editing is not None:
                 outcome = _in_a_copy(chat, editing.number, outcome)
-        if isinstance(outcome, Send | Remerge) and editing is None:
+        if isinstance(outcome, outcomes.Send | outcomes.Remerge) and editing is None:
             outcome, unsent = await _after_others(chat, editor, line, outcome)
-        if isinstance(outcome, Edit):
-            with editor.source.cooked_mode():
-                unsent = edited(outcome.text)
-            take_typed_before(editor.source)
-        if isinstance(outcome, EditSummary):
+        if isinstance(outcome, outcomes.Edit):
             with editor.source.cooked_mode():
                 text = edited(outcome.text)
             take_typed_before(editor.source)
-            chat.write_summary(text)
-            continue
+            if outcome.summary:
+                chat.write_summary(text)
+                continue
+            unsent = text
         turn = await chat.carry_out(outcome)
         if turn is not None:
             drop_untimely(editor.source)
         # Also a prompt that was not sent, as a file of it is gone.
-        if isinstance(outcome, Send) and (not outcome.again if turn is None else not turn.reply):
+        if isinstance(outcome, outcomes.Send) and not (turn.reply if turn else outcome.again):
             unsent = f"{line}\n" if typed_ahead(editor.source) else line
 
 
@@ -218,7 +205,7 @@ def _edits_recalled(editor: Editor, line: str) -> _Edits | None:
     return _Edits(recalled.number, decided=False, shows_files="[attached: " in recalled.text)
 
 
-def _in_a_copy(chat: Chat, number: int, outcome: Send) -> Send | None:
+def _in_a_copy(chat: Chat, number: int, outcome: outcomes.Send) -> outcomes.Send | None:
     """Go on in a copy that ends before a message, and return what is sent there in its place."""
     try:
         prompt, parts = edited_message(message(chat.session, number), outcome.prompt, outcome.parts)
@@ -226,7 +213,7 @@ def _in_a_copy(chat: Chat, number: int, outcome: Send) -> Send | None:
     except MoAError as error:
         chat.complain(error.message, error.hint)
         return None
-    return Send(prompt, parts=parts)
+    return outcomes.Send(prompt, parts=parts)
 
 
 def _is_command(line: str) -> bool:
@@ -234,7 +221,7 @@ def _is_command(line: str) -> bool:
 
 
 async def _after_others(
-    chat: Chat, editor: Editor, line: str, outcome: Send | Remerge
+    chat: Chat, editor: Editor, line: str, outcome: outcomes.Send | outcomes.Remerge
 ) -> tuple[Outcome, str]:
     """What to do with a line that asks the models, if other processes have changed the conversation
     meanwhile: the user chooses. Returns what to do now, and what waits in the next line."""

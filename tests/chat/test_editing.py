@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from moa_cli.chat.commands.registry import ChatOptions, Edit
+from moa_cli.chat.commands.registry import ChatOptions
+from moa_cli.chat.outcomes import Edit
 from tests.support.command import Moa
 from tests.support.keyboard import typed
 from tests.support.talk import Talk, at_empty_prompt

@@ -12,18 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from moa_cli.chat.commands.registry import (
-    COMMANDS,
-    ChatOptions,
-    Leave,
-    Outcome,
-    Section,
-    Send,
-    complete,
-    perform,
-)
+from moa_cli.chat.commands.registry import COMMANDS, ChatOptions, Section, complete, perform
 from moa_cli.chat.keeping import SavedConversation
 from moa_cli.chat.model_picker import ModelLists
+from moa_cli.chat.outcomes import Leave, Outcome, Send
 from moa_cli.chat.session import Session
 from moa_cli.core import paths
 from moa_cli.core.conversation import Failure, Proposal, Turn

@@ -5,15 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from moa_cli.chat.commands.registry import (
-    EditSummary,
-    Host,
-    Outcome,
-    Section,
-    Suggestion,
-    SumUp,
-    command,
-)
+from moa_cli.chat.commands.registry import Host, Section, Suggestion, command
+from moa_cli.chat.outcomes import Edit, Outcome, SumUp
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import plural
 from moa_cli.engine.history import HistoryUse
@@ -83,7 +76,7 @@ def _compact(host: Host, argument: str) -> Outcome:
     if not conversation.summary:
         raise UsageError("there is no summary", hint="/compact makes one")
     if argument == "edit":
-        return EditSummary(conversation.summary)
+        return Edit(conversation.summary, summary=True)
     host.say(f"summary of {plural(conversation.first_sent, 'turn')}:")
     host.show(conversation.summary)
     return None

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from moa_cli.chat.commands.registry import (
-    Edit,
-    EditMessage,
-    Host,
-    Leave,
-    Outcome,
-    Section,
-    Suggestion,
-    command,
-)
+from moa_cli.chat.commands.registry import Host, Section, Suggestion, command
 from moa_cli.chat.earlier_messages import message, message_text
+from moa_cli.chat.outcomes import Edit, EditMessage, Leave, Outcome
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.sanitize import one_line
 

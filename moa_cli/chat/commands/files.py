@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moa_cli.chat.attaching import attach
-from moa_cli.chat.commands.registry import Host, Outcome, Section, Suggestion, command
+from moa_cli.chat.commands.registry import Host, Section, Suggestion, command
+from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.pasting import named_paths
 from moa_cli.chat.path_completion import path_words
 from moa_cli.core.attaching import Attached

@@ -5,16 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from moa_cli.chat.commands.registry import (
-    ChooseModels,
-    Host,
-    Outcome,
-    Section,
-    Suggestion,
-    command,
-    model_words,
-    whole,
-)
+from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, model_words, whole
+from moa_cli.chat.outcomes import ChooseModels, Outcome
 from moa_cli.config.palette import THEMES
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from moa_cli.chat.keeping import SavedConversation
+from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.session import Session
 from moa_cli.config.schema import Config
 from moa_cli.core.attaching import Attached
-from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.strategy import Strategy
 from moa_cli.core.text import nearest
 from moa_cli.terminal.sinks import Show
 
@@ -49,118 +48,6 @@ class ChatOptions(Show):
     confirm_tokens: int = Config.confirm_tokens
     prompts: int = Config.prompt_history
     save: bool = True
-
-
-@dataclass(frozen=True)
-class Leave:
-    """End the program."""
-
-
-@dataclass(frozen=True)
-class Send:
-    """Ask this prompt now. aggregator: the model that writes only this reply, if given. parts: all
-    parts of the prompt, if there are others than text. again: whether it was asked before."""
-
-    prompt: str
-    aggregator: str | None = None
-    parts: tuple[Part, ...] = ()
-    again: bool = False
-
-
-@dataclass(frozen=True)
-class Remerge:
-    """Write a new reply from the last turn's proposals. strategy, aggregator: other ones than the
-    profile's, for this reply alone."""
-
-    strategy: Strategy | None = None
-    aggregator: str | None = None
-
-
-@dataclass(frozen=True)
-class MakeReport:
-    """Report where the last turn's proposals disagree."""
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Open the user's editor on this text; what they save is put into the next line."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class TypeAgain:
-    """Put this text into the next line, where the user can change or send it."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class ChooseModels:
-    """Let the user choose models from a list. typed: what narrows it at first."""
-
-    typed: str
-
-
-@dataclass(frozen=True)
-class EditMessage:
-    """Put the message of that number, counted from 1, into the next line. What is sent then takes
-    its place in a copy of the conversation."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Continue the conversation whose id begins with `prefix`; "" lets the user choose."""
-
-    prefix: str
-
-
-@dataclass(frozen=True)
-class SumUp:
-    """Sum up the turns before the last one. focus: what the summary is to keep in particular."""
-
-    focus: str
-
-
-@dataclass(frozen=True)
-class EditSummary:
-    """Open the user's editor on the summary; what they save takes its place."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """Ask the user something before going on.
-
-    text: the question. yes, no: what then follows. hint: how to say yes where no
-    question can be asked.
-    """
-
-    text: str
-    yes: Callable[[], Outcome]
-    no: Callable[[], Outcome]
-    hint: str
-
-
-Outcome = (
-    Leave
-    | Send
-    | Remerge
-    | MakeReport
-    | Edit
-    | EditMessage
-    | SumUp
-    | EditSummary
-    | Edit
-    | TypeAgain
-    | ChooseModels
-    | Resume
-    | Question
-    | None
-)
 
 
 class Host(Protocol):

@@ -5,20 +5,9 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack, closing
 
-from moa_cli.chat.commands.registry import (
-    Host,
-    MakeReport,
-    Outcome,
-    Remerge,
-    Resume,
-    Section,
-    Send,
-    Suggestion,
-    command,
-    model_words,
-    whole,
-)
+from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, model_words, whole
 from moa_cli.chat.keeping import tag_named, title_named
+from moa_cli.chat.outcomes import MakeReport, Outcome, Remerge, Resume, Send
 from moa_cli.chat.session import Session
 from moa_cli.core import paths
 from moa_cli.core.conversation import Proposal, Turn
