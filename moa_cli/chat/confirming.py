@@ -10,7 +10,7 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 
-from moa_cli.chat.keys import held, keys_set_aside
+from moa_cli.chat.keys import ESCAPE_SECONDS, held, keys_set_aside
 from moa_cli.core.text import wrapped
 from moa_cli.terminal.table import cell_len
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
-# How long an Esc waits for the rest of a terminal's sequence.
-_ESCAPE_SECONDS = 0.05
 _ENTER, _BACK = ("enter", "c-j"), ("escape", "c-c", "c-d")
 
 
@@ -87,6 +85,6 @@ async def _answer(
     app: Application[str] = Application(
         layout=Layout(window), key_bindings=keys, input=source, output=output
     )
-    app.ttimeoutlen = app.timeoutlen = _ESCAPE_SECONDS
+    app.ttimeoutlen = app.timeoutlen = ESCAPE_SECONDS
     with keys_set_aside(source), held(app):
         return await app.run_async()

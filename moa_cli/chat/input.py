@@ -34,7 +34,7 @@ from moa_cli.chat.commands.registry import ChatOptions, Host
 from moa_cli.chat.confirming import confirmed, pressed
 from moa_cli.chat.drafts import edited
 from moa_cli.chat.earlier_messages import Recalled, message_text, recalled
-from moa_cli.chat.keys import held, terminal_output
+from moa_cli.chat.keys import ESCAPE_SECONDS, held, terminal_output
 from moa_cli.chat.menu import (
     MENU_STYLE,
     CommandCompleter,
@@ -59,9 +59,9 @@ if TYPE_CHECKING:
 _PROMPT = "› "
 # A screen reader spells the sign out.
 _SPOKEN_PROMPT = "You: "
-# How long an Esc waits for the rest of a terminal's sequence, and a key that may begin a longer
-# binding (Ctrl-X Ctrl-E) for the next key. The defaults feel slow.
-_ESCAPE_SECONDS, _SEQUENCE_SECONDS = 0.05, 0.4
+# How long a key that may begin a longer binding (Ctrl-X Ctrl-E) waits for the next key. The default
+# feels slow.
+_SEQUENCE_SECONDS = 0.4
 # The default bar is in reverse video, brighter than the conversation.
 _STYLE = Style.from_dict(
     {
@@ -302,7 +302,7 @@ class Editor:
         # Otherwise the bar would be at the bottom of the screen, far from the line.
         self._prompt.app.layout.current_window.dont_extend_height = Always()
         self._prompt.app.before_render += lambda _: self._fit()
-        self._prompt.app.ttimeoutlen = _ESCAPE_SECONDS
+        self._prompt.app.ttimeoutlen = ESCAPE_SECONDS
         self._prompt.app.timeoutlen = _SEQUENCE_SECONDS
 
     def _fit(self) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.output import Output
 
 # An Esc that nothing follows for this long is the key, not the start of a sequence.
-_ESCAPE_SECONDS = 0.05
+ESCAPE_SECONDS = 0.05
 _TYPED_BEFORE: dict[Keys | str, KeyPress] = {
     Keys.ControlJ: KeyPress(Keys.ControlM, "\r"),
     Keys.ControlAt: KeyPress(Keys.ControlD, "\x04"),
@@ -116,9 +116,7 @@ class TurnKeys:
         if self._flush is not None:
             self._flush.cancel()
         loop = asyncio.get_running_loop()
-        self._flush = loop.call_later(
-            _ESCAPE_SECONDS, lambda: self._take(self._source.flush_keys())
-        )
+        self._flush = loop.call_later(ESCAPE_SECONDS, lambda: self._take(self._source.flush_keys()))
 
     def _take(self, keys: list[KeyPress]) -> None:
         for place, key in enumerate(keys):

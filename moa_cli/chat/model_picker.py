@@ -17,14 +17,7 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import add_proposer, drop_proposer, override
-from moa_cli.terminal.table import (
-    Column,
-    cell_len,
-    fitted,
-    padded,
-    spoken_rows,
-    table_lines,
-)
+from moa_cli.terminal.table import Column, cell_len, fitted, padded, spoken_rows, table_lines
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
@@ -83,20 +76,12 @@ async def pick_models(
     source: Input | None = None,
     output: Output | None = None,
 ) -> ModelChoice | None:
-    """Let the user choose.
+    """Let the user choose; None if they left the list.
 
-    Args:
-        profile: The mixture so far.
-        lists: The models that there are.
-        typed: What narrows the list at first.
-        source: In place of the terminal's keyboard.
-        output: In place of the terminal's screen.
-
-    Returns:
-        The choice; None if the user left the list.
+    profile: the mixture so far. typed: what narrows the list at first. source, output: in place of
+    the terminal's keyboard and screen.
     """
-    output = output or terminal_output()
-    return await _ModelPicker(profile, lists, typed, source, output).show()
+    return await _ModelPicker(profile, lists, typed, source, output or terminal_output()).run()
 
 
 class _ModelPicker(PickList[ModelChoice]):
@@ -122,11 +107,7 @@ class _ModelPicker(PickList[ModelChoice]):
         self._read_lists()
         self.narrow(typed)
 
-    async def show(self) -> ModelChoice | None:
-        """Show the list until the user chooses or leaves."""
-        return await self.run(self._follow_lists)
-
-    async def _follow_lists(self) -> None:
+    async def follow(self) -> None:
         """Show what providers list now, each as soon as it has answered."""
         waiting = set(self._lists.read_stale_lists())
         while waiting:
@@ -142,7 +123,6 @@ class _ModelPicker(PickList[ModelChoice]):
         self._all = model_names(self._profile, self._lists.listed())
 
     def narrow(self, text: str) -> None:
-        """See `PickList`."""
         self._narrow(from_top=True)
 
     def _narrow(self, *, from_top: bool) -> None:
@@ -155,11 +135,9 @@ class _ModelPicker(PickList[ModelChoice]):
         self.shown_anew(from_top=from_top)
 
     def count(self) -> int:
-        """See `PickList`."""
         return len(self._names)
 
     def row(self, place: int, columns: int) -> tuple[str, str]:
-        """See `PickList`."""
         model = self._names[place]
         has_facts = columns >= _COLUMNS_FOR_FACTS
         width = columns - 3 - (_FACTS_CELLS if has_facts else 0)
@@ -176,7 +154,6 @@ class _ModelPicker(PickList[ModelChoice]):
         )
 
     def below(self, place: int, columns: int) -> StyleAndTextTuples:
-        """See `PickList`."""
         mixture = f"P proposers: {', '.join(self._proposers) or 'none'} · A: {self._aggregator}"
         if not self._names:
             head = "no model that is listed fits; `/add NAME` takes any name"
@@ -221,7 +198,6 @@ class _ModelPicker(PickList[ModelChoice]):
         return ModelChoice(added, dropped, self._aggregator if changed else None)
 
     def accept(self) -> None:
-        """See `PickList`."""
         choice = self._choice()
         if choice is None and self._names:
             choice = ModelChoice(aggregator=self._names[self._place])
@@ -229,7 +205,6 @@ class _ModelPicker(PickList[ModelChoice]):
             self.leave(choice)
 
     def more_keys(self, keys: KeyBindings) -> None:
-        """See `PickList`."""
         keys.add("tab")(lambda event: self._toggle())
         keys.add("c-a")(lambda event: self._appoint())
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
@@ -16,7 +16,7 @@ from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, L
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.styles import Style
 
-from moa_cli.chat.keys import held
+from moa_cli.chat.keys import ESCAPE_SECONDS, held
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.table import fitted
 from moa_cli.terminal.tty import can_redraw
@@ -32,8 +32,6 @@ _MOST_ROWS = 15
 _ROWS_BELOW = 3
 # Nobody scrolls through a longer list.
 MOST_MATCHES = 200
-# How long an Esc waits for the rest of a terminal's sequence.
-_ESCAPE_SECONDS = 0.05
 # Terminals disagree about the width of emoji that are joined from several characters. Without the
 # joiners the width is certain; the letters of flags become plain letters.
 _JOINING = dict.fromkeys([0x200D, 0xFE0E, 0xFE0F, *range(0x1F3FB, 0x1F400)], "") | {
@@ -74,16 +72,20 @@ class PickList(Generic[_T]):
             input=source,
             output=output,
         )
-        self._app.ttimeoutlen = self._app.timeoutlen = _ESCAPE_SECONDS
+        self._app.ttimeoutlen = self._app.timeoutlen = ESCAPE_SECONDS
 
-    async def run(self, beside: Callable[[], Coroutine[Any, Any, None]]) -> _T | None:
-        """Show the list until the user chooses or leaves. beside: runs meanwhile."""
+    async def run(self) -> _T | None:
+        """Show the list until the user chooses or leaves."""
 
         def begin() -> None:
-            self._app.create_background_task(beside())
+            self._app.create_background_task(self.follow())
 
         with held(self._app):
             return await self._app.run_async(pre_run=begin)
+
+    async def follow(self) -> None:
+        """Bring the rows up to date while the list is shown."""
+        raise NotImplementedError
 
     def narrow(self, text: str) -> None:
         """The user has changed the line."""

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from moa_cli.store.store import Store
 
 _PROFILE_CELLS = 16
-# Nobody scrolls through a longer list.
-_MOST_MATCHES = 200
-# How long an Esc waits for the rest of a terminal's sequence.
-_ESCAPE_SECONDS = 0.05
 # How a turn without a whole reply is named in the list.
 _ENDED = {"interrupted": "cut off", "failed": "failed", "open": "running"}
 # The store marks hits with these.
@@ -51,8 +47,7 @@ async def pick(
             first = thread.submit(store.matching, "", limit=MOST_MATCHES).result()
             if not first:
                 raise StoreError("there is no conversation to continue")
-            output = output or terminal_output()
-            return await _Picker(store, thread, first, source, output).show()
+            return await _Picker(store, thread, first, source, output or terminal_output()).run()
         finally:
             store.interrupt()
             thread.submit(store.close).result()
@@ -79,16 +74,11 @@ class _Picker(PickList[str]):
         self._trouble = ""
         self._take(matches)
 
-    async def show(self) -> str | None:
-        """Show the list until the user chooses or leaves."""
-        return await self.run(self._keep_up)
-
     def narrow(self, text: str) -> None:
-        """See `PickList`."""
         self._store.interrupt()
         self._changed.set()
 
-    async def _keep_up(self) -> None:
+    async def follow(self) -> None:
         """Query the store each time the typed text has changed."""
         loop = asyncio.get_running_loop()
         while True:
@@ -117,22 +107,18 @@ class _Picker(PickList[str]):
         self.shown_anew(from_top=True)
 
     def accept(self) -> None:
-        """See `PickList`."""
         # The list may still be the one for a shorter text than the user has typed by now.
         self._accepting = self._answered != self._line.text
         if not self._accepting and self._matches:
             self.leave(self._matches[self._place].summary.id)
 
     def count(self) -> int:
-        """See `PickList`."""
         return len(self._matches)
 
     def row(self, place: int, columns: int) -> tuple[str, str]:
-        """See `PickList`."""
         return _row(self._matches[place], columns, self._longest)
 
     def below(self, place: int, columns: int) -> StyleAndTextTuples:
-        """See `PickList`."""
         count = len(self._matches)
         if not count:
             text = self._trouble or "no conversation holds these words"

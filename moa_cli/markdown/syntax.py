@@ -66,6 +66,16 @@ def parser(*, inline: bool) -> MarkdownIt:
     return made if inline else made.disable("inline")
 
 
+def code_blocks(text: str) -> list[str]:
+    """The blocks of code in the order in which they are drawn, those in lists and quotes among
+    them, without the indentation that these give them."""
+    return [
+        token.content.rstrip("\n")
+        for token in parser(inline=False).parse(text)
+        if token.type in ("fence", "code_block")
+    ]
+
+
 def without_math(text: str) -> str | None:
     """Return `text` without its math; None if math may be open where it ends."""
     left = _MATH.sub("", text)

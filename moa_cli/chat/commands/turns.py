@@ -321,7 +321,7 @@ def _usage(host: Host, argument: str) -> None:
 
 
 def _copied_words(host: Host, typed: str) -> list[Suggestion]:
-    from moa_cli.markdown.code import code_blocks
+    from moa_cli.markdown.syntax import code_blocks
 
     reply = host.session.last.reply if host.session.last else None
     blocks = [one_line(block, 60) for block in code_blocks(sanitize(reply or ""))]
@@ -339,7 +339,7 @@ def _copy(host: Host, argument: str) -> None:
         raise UsageError("there is no reply to copy")
     of_all = ""
     if argument:
-        from moa_cli.markdown.code import code_blocks
+        from moa_cli.markdown.syntax import code_blocks
 
         if argument != "code" and not argument.isdecimal():
             raise UsageError(f"/copy, /copy N or /copy code, not /copy {argument}")
