@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from moa_cli.chat.commands.registry import Host
-from moa_cli.chat.mentions import mentioned_files
+from moa_cli.chat.named_files import mentioned_files
 from moa_cli.chat.outcomes import Outcome, Question, Send, TypeAgain
 from moa_cli.core.attaching import Attached, Gathered, gather, told
 from moa_cli.core.attachments import prompt_of
@@ -34,22 +34,11 @@ def attach(
     then: Callable[[], Outcome] = lambda: None,
     otherwise: Callable[[], Outcome] = lambda: None,
 ) -> Outcome:
-    """Attach files to the next prompt, and say so.
+    """Attach files to the next prompt, and say so; what follows, or a question before that.
 
-    Args:
-        host: The chat.
-        names: Paths of files and folders, and patterns.
-        keep: Whether they go with later prompts, too.
-        allow_secrets: Whether files that seem to hold secrets are taken without a question.
-        yes: Whether their size is not asked about.
-        then: What follows.
-        otherwise: What follows if nothing is attached, as the user said no.
-
-    Returns:
-        What follows, or a question before that.
-
-    Raises:
-        UsageError: They cannot be attached.
+    names: paths of files and folders, and patterns. keep: they go with later prompts, too.
+    allow_secrets, yes: do not ask about secrets, about the size. otherwise: what follows if the
+    user says no. Raises UsageError if they cannot be attached.
     """
     gathered = _gathered(host, names)
     kept = keep or host.options.keep_files
@@ -69,16 +58,8 @@ def attach(
 
 
 def with_mentioned(host: Host, text: str) -> Outcome:
-    """Send a prompt with the files that it mentions.
-
-    Args:
-        host: The chat.
-        text: The prompt.
-
-    Returns:
-        The prompt with its files, or a question before that. A prompt whose files cannot be read
-        is given back, and why is said.
-    """
+    """Send a prompt with the files that it mentions, after a question if need be. One whose files
+    cannot be read is given back, and why is said."""
     names, missing = mentioned_files(text)
     for name in missing:
         host.say(f"moa: {one_line(name, 80)}: there is no such file; it is sent as text")
@@ -98,11 +79,7 @@ def with_mentioned(host: Host, text: str) -> Outcome:
 
 
 def current_files(host: Host) -> list[Attached]:
-    """The attached files as they are now on the disk.
-
-    Raises:
-        UsageError: One of them can no longer be read.
-    """
+    """The attached files as they are now on the disk. Raises UsageError if one cannot be read."""
     files = host.options.attachments
     try:
         files[:] = [file.current() for file in files]

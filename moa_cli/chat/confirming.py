@@ -22,32 +22,17 @@ _ENTER, _BACK = ("enter", "c-j"), ("escape", "c-c", "c-d")
 
 
 async def confirmed(question: str, source: Input, output: Output) -> bool:
-    """Ask, and wait for the key. Keys that were typed before are no answer: they wait for the next
-    line.
-
-    Args:
-        question: One line of plain text.
-        source: The terminal's keyboard.
-        output: The terminal's screen.
-
-    Returns:
-        True for y; False for n, Enter, Esc and Ctrl-C. Other keys do nothing.
-    """
+    """Ask, and wait for the key: True for y; False for n, Enter, Esc and Ctrl-C. Other keys do
+    nothing. Keys that were typed before are no answer: they wait for the next line."""
     answers = {"y": ("y", "Y"), "n": ("n", "N", *_ENTER, *_BACK)}
     return await _answer(f"{question} (y/n)", answers, source, output) == "y"
 
 
 async def pressed(answers: Mapping[str, str], source: Input, output: Output) -> str | None:
-    """Offer some letters, and wait for one. Keys that were typed before choose nothing: they wait
-    for the next line.
+    """Offer some letters, and wait for one; None for Esc, Ctrl-C and Ctrl-D. Keys that were typed
+    before choose nothing, as with `confirmed`.
 
-    Args:
-        answers: The letters, each with what it does in a few words; `Enter` is the key.
-        source: The terminal's keyboard.
-        output: The terminal's screen.
-
-    Returns:
-        The letter; None for Esc, Ctrl-C and Ctrl-D. Other keys do nothing.
+    answers: the letters, each with what it does in a few words; `Enter` is the key.
     """
     keys = {name: _ENTER if name == "Enter" else (name, name.upper()) for name in answers}
     offered = " · ".join(f"{name} {words}" for name, words in answers.items())

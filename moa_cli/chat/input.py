@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -21,19 +21,21 @@ from prompt_toolkit.filters import (
     is_searching,
     vi_mode,
 )
+from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.bindings.named_commands import get_by_name
+from prompt_toolkit.layout.screen import Char
 from prompt_toolkit.output.plain_text import PlainTextOutput
-from prompt_toolkit.renderer import CPR_Support
+from prompt_toolkit.renderer import CPR_Support, print_formatted_text
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
-from prompt_toolkit.utils import is_dumb_terminal
+from prompt_toolkit.utils import get_cwidth, is_dumb_terminal
 
 from moa_cli.chat.commands.registry import ChatOptions, Host
 from moa_cli.chat.confirming import confirmed, pressed
 from moa_cli.chat.drafts import edited
-from moa_cli.chat.earlier_messages import Recalled, message_text, recalled
+from moa_cli.chat.earlier_messages import Recalled, SuggestEarlierLine, message_text, recalled
 from moa_cli.chat.keys import ESCAPE_SECONDS, held, terminal_output
 from moa_cli.chat.menu import (
     MENU_STYLE,
@@ -45,9 +47,7 @@ from moa_cli.chat.menu import (
 )
 from moa_cli.chat.path_completion import PathCompleter, is_mention_begun, take_chosen
 from moa_cli.chat.prompt_history import PromptFile
-from moa_cli.chat.sent_line import CONTINUED, FOLDED, print_whole
 from moa_cli.chat.session import Session
-from moa_cli.chat.suggestion import SuggestEarlierLine
 from moa_cli.core.errors import StoreError
 from moa_cli.store.stored_values import as_unicode
 from moa_cli.terminal.suspension import lent, suspend
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 _PROMPT = "› "
 # A screen reader spells the sign out.
 _SPOKEN_PROMPT = "You: "
+# What stands before the further lines, and before the further rows of one line.
+_CONTINUED, _FOLDED = "… ", "  "
 # How long a key that may begin a longer binding (Ctrl-X Ctrl-E) waits for the next key. The default
 # feels slow.
 _SEQUENCE_SECONDS = 0.4
@@ -196,12 +198,6 @@ def _keys(options: ChatOptions) -> KeyBindings:
         else:
             buffer.validate_and_handle()
 
-    def complete(event: KeyPressEvent) -> None:
-        complete_now(event.current_buffer)
-
-    def close_menu(event: KeyPressEvent) -> None:
-        event.current_buffer.cancel_completion()
-
     def delete(event: KeyPressEvent) -> None:
         # The menu follows by itself only what is typed.
         get_by_name("backward-delete-char").call(event)
@@ -228,8 +224,10 @@ def _keys(options: ChatOptions) -> KeyBindings:
     # In vi mode Esc must act at once instead of waiting for an Enter.
     keys.add("escape", "enter", filter=~swapped & ~vi_mode)(new_line)
     keys.add("escape", "enter", filter=swapped)(send)
-    keys.add("tab", filter=_menu_begun & has_menu)(complete)
-    keys.add("escape", filter=has_completions & ~vi_mode)(close_menu)
+    keys.add("tab", filter=_menu_begun & has_menu)(lambda event: complete_now(event.current_buffer))
+    keys.add("escape", filter=has_completions & ~vi_mode)(
+        lambda event: event.current_buffer.cancel_completion()
+    )
     keys.add("backspace", filter=has_completions & has_menu)(delete)
     keys.add("c-j", filter=~is_searching)(new_line)
     keys.add("c-x", "c-e", filter=~is_searching)(open_editor)
@@ -247,6 +245,34 @@ def _scroll_away(output: Output) -> None:
     output.write_raw("\n" * (output.get_size().rows - 1))
     output.cursor_goto(0, 0)
     output.flush()
+
+
+def _print_whole(output: Output, prompt: str, line: str) -> None:
+    """Print a line of several rows behind its prompt, as it was drawn. output: the terminal, whose
+    cursor stands in the first column."""
+    columns = output.get_size().columns
+    parts: list[tuple[str, str]] = []
+    for number, text in enumerate(line.split("\n")):
+        first = "class:prompt" if number == 0 else "class:prompt-continuation"
+        before = prompt if number == 0 else _CONTINUED
+        for place, row in enumerate(_folded(text, columns - len(before))):
+            parts += [(first, _FOLDED if place else before), ("", f"{row}\n")]
+    print_formatted_text(output, FormattedText(parts), _STYLE)
+
+
+def _folded(text: str, cells: int) -> Iterator[str]:
+    """A text in rows of at most so many cells, with signs in place of control characters."""
+    row: list[str] = []
+    taken = 0
+    for letter in text:
+        shown = Char.display_mappings.get(letter, letter)
+        width = get_cwidth(shown)
+        if row and taken + width > cells:
+            yield "".join(row)
+            row, taken = [], 0
+        row.append(shown)
+        taken += width
+    yield "".join(row)
 
 
 async def _edit(buffer: Buffer) -> None:
@@ -349,7 +375,7 @@ class Editor:
             with held(self._prompt.app):
                 line = await self._prompt.prompt_async(message, default=default)
                 if self._prompt.app.erase_when_done:
-                    print_whole(self._prompt.app.output, prompt, line, _STYLE)
+                    _print_whole(self._prompt.app.output, prompt, line)
                 return line
         finally:
             drawn.remove_handler(shown)
@@ -388,7 +414,7 @@ class Editor:
         if self._options.accessible:
             return ""
         # A folded line is not a new line.
-        return FOLDED if folds else CONTINUED
+        return _FOLDED if folds else _CONTINUED
 
     def trouble(self) -> str | None:
         """What was wrong with the file of prompts, if the user does not know it yet."""

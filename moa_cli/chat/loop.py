@@ -18,8 +18,8 @@ from moa_cli.chat import outcomes
 from moa_cli.chat.commands.registry import ChatOptions, begins_with_path, perform
 from moa_cli.chat.keeping import Past, SavedConversation
 from moa_cli.chat.lines import stdin_lines
+from moa_cli.chat.named_files import pasted_files
 from moa_cli.chat.outcomes import Outcome
-from moa_cli.chat.pasting import pasted_files
 from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Part, Turn

@@ -53,7 +53,6 @@ class CommandCompleter(Completer):
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
     ) -> Iterable[Completion]:
-        """See `Completer`."""
         line = document.text_before_cursor
         if not is_command_begun(line):
             return

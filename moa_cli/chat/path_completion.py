@@ -13,7 +13,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
 from moa_cli.chat.commands.registry import Host, Suggestion
-from moa_cli.chat.mentions import begun_mention
+from moa_cli.chat.named_files import begun_mention
 from moa_cli.core import paths
 from moa_cli.core.text import byte_count
 
@@ -27,10 +27,8 @@ _FLAGS = re.compile(r"\A(?:--[\w-]+\s+)*")
 class FoundPath:
     """A path that a begun one can become.
 
-    Attributes:
-        path: The whole path, as the user began it; a folder ends with a separator.
-        name: Its last part.
-        kind: `folder`, or how large the file is.
+    path: the whole path, as the user began it; a folder ends with a separator. name: its last part.
+    kind: `folder`, or how large the file is.
     """
 
     path: str
@@ -49,7 +47,6 @@ class PathCompleter(Completer):
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
     ) -> Iterable[Completion]:
-        """See `Completer`."""
         before = document.text_before_cursor
         mention = begun_mention(before)
         if mention is None or not is_mention_begun(before):
@@ -79,14 +76,8 @@ def is_mention_begun(before: str) -> bool:
 
 
 def take_chosen(buffer: Buffer) -> bool:
-    """Keep the path that the user has chosen in the menu, and go on with the line.
-
-    Args:
-        buffer: The line.
-
-    Returns:
-        Whether there is such a path; else the line can be sent.
-    """
+    """Keep the path that the user has chosen in the menu, and go on with the line; return whether
+    there is such a path, else the line can be sent."""
     state = buffer.complete_state
     if state is None or state.current_completion is None:
         return False
@@ -101,15 +92,9 @@ def take_chosen(buffer: Buffer) -> bool:
 
 
 def completed_paths(typed: str) -> list[FoundPath]:
-    """The files and folders that the path typed so far can become.
-
-    Args:
-        typed: A path, with its last part perhaps unfinished. `~` is the user's home.
-
-    Returns:
-        Those whose name begins so, whatever the case of its letters; else those whose name holds
-        it. Hidden ones are offered only if a dot is typed, and names with control characters never.
-    """
+    """The files and folders that the path typed so far can become: those whose name begins so,
+    whatever the case of its letters; else those whose name holds it. Hidden ones are offered only
+    if a dot is typed, and names with control characters never."""
     separators = "/" if os.sep == "/" else f"/{os.sep}"
     cut = max(typed.rfind(separator) for separator in separators) + 1
     folder, begun = typed[:cut], typed[cut:].casefold()

@@ -19,17 +19,8 @@ _ALIKE = 1.2
 
 
 def size_text(tokens: int, profile: Profile, known: Mapping[str, ModelInfo]) -> str:
-    """How much files are, and what they cost.
-
-    Args:
-        tokens: About how many tokens they have.
-        profile: The mixture that reads them.
-        known: What is known of its models, by name.
-
-    Returns:
-        Such as `about 12 M tokens, about $11 a proposer`. Models that do not take so much are
-        named.
-    """
+    """How much files are, and what the mixture pays to read them, such as `about 12 M tokens, about
+    $11 a proposer`. Models that do not take so much are named. known: models by name."""
     proposers = [proposer.model for proposer in profile.layer(1)] if profile.rounds else []
     readers = proposers or [profile.aggregator.model]
     text = f"about {_rounded(tokens)} tokens"

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from moa_cli.chat.attaching import attach
 from moa_cli.chat.commands.registry import Host, Section, Suggestion, command
+from moa_cli.chat.named_files import named_paths
 from moa_cli.chat.outcomes import Outcome
-from moa_cli.chat.pasting import named_paths
 from moa_cli.chat.path_completion import path_words
 from moa_cli.core.attaching import Attached
 from moa_cli.core.errors import UsageError

@@ -1,0 +1,150 @@
+"""Files that the user names in a line: mentioned, pasted or dragged, or typed after a command.
+
+A mention is `@src/main.py`, or `@"my notes.txt"` where the path has spaces. An `@` begins one only
+where no name can go on, so that addresses of mail, decorators in code (`` `@property` ``) and the
+like stay text.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote
+
+from moa_cli.core import paths
+from moa_cli.core.errors import UsageError
+from moa_cli.core.file_search import Search, is_pattern
+from moa_cli.core.text import prompt_text
+
+_START = r"(?<![A-Za-z0-9_.+%@/\\`-])@"
+_MENTION = re.compile(rf'{_START}(?:"([^"\n]+)"|([^\s"`]+))')
+_BEGUN = re.compile(rf'{_START}("?)([^"\n]*)\Z')
+# What follows a path in a sentence, and the lines of a file as compilers name them.
+_AFTER = ".,;:!?)]}>'’”»，。；：！？、）」』】"
+_LINES = re.compile(r":\d+(?:[-:]\d+)?\Z")
+# A path as people write one: with a folder, or with a suffix.
+_LIKE_A_PATH = re.compile(r"[\w~.-]*[\w~.-][/\\][\w/\\.~-]*[\w.]|[\w-]+\.[A-Za-z][A-Za-z0-9]{0,4}")
+# Of files whose paths are pasted.
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf"})
+_LONGEST = 4096
+
+
+def begun_mention(before: str) -> tuple[bool, str] | None:
+    """Of the mention that the cursor is in: whether it is in quotation marks, and what of the path
+    is typed; None if it is in none. before: the text before the cursor."""
+    match = _BEGUN.search(before)
+    if match is None or (not match[1] and re.search(r"[\s`]", match[2])):
+        return None
+    return bool(match[1]), match[2]
+
+
+def mentioned_files(text: str) -> tuple[list[str], list[str]]:
+    """The files, folders and patterns of files that a prompt mentions: the paths of those that are
+    there, each once; and those that look like a path, but lead to nothing."""
+    found: dict[str, None] = {}
+    missing: dict[str, None] = {}
+    for match in _MENTION.finditer(text):
+        forms = [match[1]] if match[1] else list(_mentioned_forms(match[2]))
+        path = next((form for form in forms if _leads_somewhere(form)), None)
+        if path is not None:
+            found[path] = None
+        elif match[1] or any(_LIKE_A_PATH.fullmatch(form) for form in forms):
+            missing[forms[-1]] = None
+    return list(found), list(missing)
+
+
+def _mentioned_forms(word: str) -> Iterator[str]:
+    """What a word may mean as a path, the likeliest first."""
+    yield word
+    if numbered := _LINES.search(word):
+        yield word[: numbered.start()]
+    bare = word.rstrip(_AFTER)
+    if bare and bare != word:
+        yield from _mentioned_forms(bare)
+
+
+def _leads_somewhere(text: str) -> bool:
+    try:
+        if os.path.lexists(paths.expand(text)):
+            return True
+        return is_pattern(text) and bool(Search().files_like(text))
+    except UsageError:
+        # So many files that attaching them says so.
+        return True
+    except (OSError, ValueError, RuntimeError):
+        # A NUL character, a name that is too long, or an unknown home.
+        return False
+
+
+def pasted_files(text: str) -> tuple[list[Path], str]:
+    """The files that lines of a prompt name, and the prompt without these lines.
+
+    A line counts if it is nothing but the path of an image or a PDF file that is there, as
+    terminals paste it: bare, in quotation marks, with backslashes before its spaces, or as a
+    `file:` address.
+    """
+    if not any(suffix in text.lower() for suffix in _SUFFIXES):
+        return [], text
+    files: list[Path] = []
+    rest: list[str] = []
+    for line in text.split("\n"):
+        path = _path_of(line.strip())
+        if path is None:
+            rest.append(line)
+        else:
+            files.append(path)
+    return files, prompt_text("\n".join(rest)) if files else text
+
+
+def named_paths(argument: str) -> list[str]:
+    """The paths, and patterns of paths, that a user has typed or pasted after a command.
+
+    Several are separated by spaces, as in a shell. A file whose name has spaces needs no quotation
+    marks if it is the only one.
+    """
+    forms = [argument, *_pasted_forms(argument)]
+    if (whole := next((form for form in forms if _is_there(form)), None)) is not None:
+        return [whole]
+    try:
+        words = shlex.split(argument, posix=os.name != "nt")
+    except ValueError:
+        return forms[-1:]
+    words = [word.strip("\"'") for word in words]
+    if len(words) > 1 and all(_is_there(word) or is_pattern(word) for word in words):
+        return words
+    return forms[-1:] if len(forms) > 1 and len(words) == 1 else [argument]
+
+
+def _path_of(line: str) -> Path | None:
+    """The file that a line names; None if it names none that can be attached."""
+    if not line or len(line) > _LONGEST:
+        return None
+    for form in (line, *_pasted_forms(line)):
+        # An unknown home, a NUL character, or a name that is too long.
+        with suppress(OSError, RuntimeError, ValueError):
+            path = Path(form).expanduser()
+            if path.suffix.lower() in _SUFFIXES and path.is_file():
+                return path
+    return None
+
+
+def _pasted_forms(line: str) -> list[str]:
+    """What a line means as a path if it is not taken as it is: without quotation marks, without
+    backslashes before spaces, or without the scheme of a `file:` address."""
+    if len(line) > 2 and line[0] == line[-1] and line[0] in "'\"":
+        return [line[1:-1]]
+    if line.startswith("file://"):
+        return [unquote(line.removeprefix("file://").removeprefix("localhost"))]
+    # On Windows a backslash separates folders.
+    return [re.sub(r"\\(.)", r"\1", line)] if "\\" in line else []
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).exists() or Path(text).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
