@@ -14,12 +14,13 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final
 
 from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places
+from moa_cli.bench.scoring.logistic import Matrix, Observation, fitted, logistic, times
 from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
@@ -44,8 +45,6 @@ GAMES: Final = 2
 ROUNDS: Final = 100
 # Upstream's ratings are in units in which ten times the odds is one.
 _UNIT: Final = math.log(10)
-_STEPS: Final = 50
-_TOLERANCE: Final = 1e-10
 _MOST_KEPT: Final = 20_000
 
 _CODE: Final = re.compile("```([^`]*)```")
@@ -253,9 +252,6 @@ def style_of(answer: str) -> Style:
     )
 
 
-# A row of the fit: the places of its features and their values, how often the baseline won,
-# as how many battles it counts, and its prompt.
-_Row: TypeAlias = tuple[tuple[tuple[int, float], ...], float, float, str]
 _COUNTED: Final = ("tokens", "headers", "lists", "bold")
 
 
@@ -277,18 +273,17 @@ def style_controlled(battles: tuple[StyledBattle, ...]) -> StyleControlled:
     first_style = len(models) + 1
     columns = [_standardised(battles, name) for name in _COUNTED]
     places = {model: number for number, model in enumerate(models, 1)}
-    rows: list[_Row] = []
+    rows = []
     for number, styled in enumerate(battles):
         features = [(0, _UNIT), (places[styled.model], -_UNIT)]
         features += [(first_style + k, column[number]) for k, column in enumerate(columns)]
         battle = styled.battle
-        rows.append((tuple(features), 1 - battle.won, 2.0 * battle.weight, battle.group))
-    weights, inverse = _fitted(rows, first_style + len(_COUNTED))
-    spread = _robust(rows, weights, inverse)
+        rows.append(Observation(tuple(features), 1 - battle.won, 2.0 * battle.weight))
+    weights, inverse = fitted(rows, first_style + len(_COUNTED), ridge=1.0)
+    spread = _robust(rows, [styled.battle.group for styled in battles], weights, inverse)
     scores = {}
     for model, place in places.items():
-        better = _UNIT * (weights[place] - weights[0])
-        share = _share(better)
+        share = logistic(_UNIT * (weights[place] - weights[0]))
         variance = spread[place][place] + spread[0][0] - 2 * spread[place][0]
         error = 100 * share * (1 - share) * _UNIT * math.sqrt(max(variance, 0.0))
         games = sum(styled.model == model for styled in battles)
@@ -310,74 +305,22 @@ def _standardised(battles: Sequence[StyledBattle], name: str) -> list[float]:
     return [(value - mean) / deviation if deviation else 0.0 for value in values]
 
 
-def _fitted(rows: Sequence[_Row], size: int) -> tuple[list[float], list[list[float]]]:
-    """The weights of least penalised loss by Newton's method, and the inverse of its curvature.
-
-    The loss is convex and the penalty keeps its curvature away from zero. Steps are cut to a
-    length at which the method cannot run away from a poor start.
-    """
-    weights = [0.0] * size
-    for _ in range(_STEPS):
-        slope = [-weight for weight in weights]
-        curve = [[float(i == j) for j in range(size)] for i in range(size)]
-        for features, target, count, _item in rows:
-            share = _share(sum(weights[place] * value for place, value in features))
-            pull, bend = count * (target - share), count * share * (1 - share)
-            for i, value in features:
-                slope[i] += pull * value
-                line = curve[i]
-                for j, other in features:
-                    line[j] += bend * value * other
-        inverse = _inverse(curve)
-        step = [math.fsum(a * b for a, b in zip(line, slope, strict=True)) for line in inverse]
-        longest = max(map(abs, step))
-        scale = min(1.0, 1.0 / longest) if longest else 1.0
-        weights = [weight + scale * part for weight, part in zip(weights, step, strict=True)]
-        if longest < _TOLERANCE:
-            break
-    return weights, inverse
-
-
 def _robust(
-    rows: Iterable[_Row], weights: Sequence[float], inverse: Sequence[Sequence[float]]
-) -> list[list[float]]:
-    """The covariance of the weights, the battles of one prompt taken together: what each prompt
+    rows: Sequence[Observation], groups: Sequence[str], weights: Sequence[float], inverse: Matrix
+) -> Matrix:
+    """The covariance of the weights, the rows of one prompt taken together: what each prompt
     pulls at the weights, carried through the curvature (the sandwich estimator)."""
     size = len(weights)
     pulls: dict[str, list[float]] = {}
-    for features, target, count, item in rows:
-        share = _share(sum(weights[place] * value for place, value in features))
-        pull = pulls.setdefault(item, [0.0] * size)
-        for place, value in features:
-            pull[place] += count * (target - share) * value
-    moves = [
-        [math.fsum(a * b for a, b in zip(line, pull, strict=True)) for line in inverse]
-        for pull in pulls.values()
-    ]
+    for row, group in zip(rows, groups, strict=True):
+        lack = row.weight * row.residual(weights)
+        pull = pulls.setdefault(group, [0.0] * size)
+        for place, value in row.features:
+            pull[place] += lack * value
+    moves = [times(inverse, pull) for pull in pulls.values()]
     count = len(moves)
     scale = count / (count - 1) if count > 1 else 1.0
     return [
         [scale * math.fsum(move[i] * move[j] for move in moves) for j in range(size)]
         for i in range(size)
     ]
-
-
-def _inverse(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Of a positive definite matrix, by Gauss-Jordan elimination; no pivoting is needed."""
-    size = len(matrix)
-    rows = [[*line, *(float(i == j) for j in range(size))] for i, line in enumerate(matrix)]
-    for i in range(size):
-        lead = rows[i][i]
-        rows[i] = [value / lead for value in rows[i]]
-        for other in range(size):
-            factor = rows[other][i]
-            if other != i and factor:
-                rows[other] = [
-                    value - factor * part for value, part in zip(rows[other], rows[i], strict=True)
-                ]
-    return [line[size:] for line in rows]
-
-
-def _share(z: float) -> float:
-    # Of the two forms the one that cannot overflow.
-    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))

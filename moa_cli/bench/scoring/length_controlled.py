@@ -22,29 +22,16 @@ import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from moa_cli.bench.scoring.alpaca import DRAW
+from moa_cli.bench.scoring.logistic import Observation, dot, fitted, logistic, times
 from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.errors import BenchError
-
-Vector: TypeAlias = tuple[float, float, float]
-Matrix: TypeAlias = list[list[float]]
 
 _GAMED_WEIGHT: Final = 0.1
 # Keeps the fit finite where a model wins or loses every comparison.
 _RIDGE: Final = 1e-3
-_STEPS: Final = 100
-_TOLERANCE: Final = 1e-9
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One row of the fit. features: of the weights a, b, c. target: P(model is better), 0 to 1."""
-
-    features: Vector
-    target: float
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -83,7 +70,7 @@ class LengthControlled:
 
     win_rate: Mean
     published_standard_error: float | None
-    weights: Vector
+    weights: Sequence[float]
 
 
 def baseline(rows: Iterable[Mapping[str, str]]) -> Baseline:
@@ -94,7 +81,7 @@ def baseline(rows: Iterable[Mapping[str, str]]) -> Baseline:
         for row in rows:
             hardness = float(row["instruction_difficulty"])
             difficulty.setdefault(int(row["index"]), hardness)
-            features = (math.tanh(float(row["std_delta_len"])), hardness, 0.0)
+            features = ((0, math.tanh(float(row["std_delta_len"]))), (1, hardness))
             gamed.append(Observation(features, float(row["preference"]), _GAMED_WEIGHT))
     except (KeyError, TypeError, ValueError) as error:
         raise BenchError(f"df_gamed.csv is not in alpaca_eval's form: {error!r}") from None
@@ -113,18 +100,21 @@ def length_controlled(
     if not judgements:
         raise BenchError("no judgements to control for length")
     own = _observations(judgements, known)
-    rows = (*known.gamed, *own)
-    weights = _fit(rows)
-    at_equal_length: list[Vector] = [(0.0, row.features[1], 1.0) for row in own]
-    predicted = [_probability(weights, features) for features in at_equal_length]
+    weights, inverse = fitted((*known.gamed, *own), 3, _RIDGE)
+    # Without the difference of lengths, the first feature.
+    at_equal_length = [row.features[1:] for row in own]
+    predicted = [logistic(dot(features, weights)) for features in at_equal_length]
     win_rate = mean_of(100 * share for share in predicted)
-    slopes = [p * (1 - p) / len(own) for p in predicted]
-    pull = _solve(_information(rows, weights), _weighted(slopes, at_equal_length))
     mean = statistics.fmean(predicted)
+    slope = [0.0, 0.0, 0.0]
+    for p, features in zip(predicted, at_equal_length, strict=True):
+        for place, value in features:
+            slope[place] += p * (1 - p) * value / len(own)
+    pull = times(inverse, slope)
     # How far each judgement moves the mean: by its own prediction, and through the weights.
     moves: dict[Hashable, float] = defaultdict(float)
     for p, row, item in zip(predicted, own, items or range(len(own)), strict=True):
-        moves[item] += (p - mean) / len(own) + _residual(weights, row) * _dot(pull, row.features)
+        moves[item] += (p - mean) / len(own) + row.residual(weights) * dot(row.features, pull)
     error, count = None, len(moves)
     if count > 1:
         squares = math.fsum(move**2 for move in moves.values())
@@ -145,80 +135,6 @@ def _observations(judgements: Sequence[JudgedPair], known: Baseline) -> list[Obs
             raise BenchError(f"the difficulty of instruction {pair.index} is not known")
         length = math.tanh(difference / spread) if spread else 0.0
         target = (pair.preference or DRAW) - 1
-        rows.append(Observation((length, known.difficulty[pair.index], 1.0), target, 1.0))
+        features = ((0, length), (1, known.difficulty[pair.index]), (2, 1.0))
+        rows.append(Observation(features, target))
     return rows
-
-
-def _fit(rows: Sequence[Observation]) -> Vector:
-    """The weights of least loss, by Newton's method with halved steps."""
-    weights: Vector = (0.0, 0.0, 0.0)
-    loss = _loss(rows, weights)
-    for _ in range(_STEPS):
-        residuals = [row.weight * _residual(weights, row) for row in rows]
-        downhill = _weighted(residuals, [row.features for row in rows])
-        slope = [fall - _RIDGE * weight for fall, weight in zip(downhill, weights, strict=True)]
-        step = _solve(_information(rows, weights), slope)
-        while max(map(abs, step)) > _TOLERANCE:
-            moved = (weights[0] + step[0], weights[1] + step[1], weights[2] + step[2])
-            lower = _loss(rows, moved)
-            if lower <= loss:
-                break
-            step = (step[0] / 2, step[1] / 2, step[2] / 2)
-        else:
-            return weights
-        weights, loss = moved, lower
-    return weights
-
-
-def _loss(rows: Sequence[Observation], weights: Vector) -> float:
-    """Cross-entropy with the ridge: log(1 + e^z) - target * z, without overflow."""
-    total = _RIDGE / 2 * _dot(weights, weights)
-    for row in rows:
-        z = _dot(weights, row.features)
-        total += row.weight * (max(z, 0.0) + math.log1p(math.exp(-abs(z))) - row.target * z)
-    return total
-
-
-def _information(rows: Sequence[Observation], weights: Vector) -> Matrix:
-    """The second derivatives of the loss."""
-    matrix = [[_RIDGE if i == j else 0.0 for j in range(3)] for i in range(3)]
-    for row in rows:
-        p = _probability(weights, row.features)
-        scale = row.weight * p * (1 - p)
-        for i in range(3):
-            for j in range(3):
-                matrix[i][j] += scale * row.features[i] * row.features[j]
-    return matrix
-
-
-def _solve(matrix: Matrix, right: Sequence[float]) -> Vector:
-    """x of `matrix` x = `right`, for a positive definite matrix (so no pivoting is needed)."""
-    rows = [[*line, value] for line, value in zip(matrix, right, strict=True)]
-    for i in range(3):
-        for below in range(i + 1, 3):
-            factor = rows[below][i] / rows[i][i]
-            rows[below] = [b - factor * a for a, b in zip(rows[i], rows[below], strict=True)]
-    z = rows[2][3] / rows[2][2]
-    y = (rows[1][3] - rows[1][2] * z) / rows[1][1]
-    return ((rows[0][3] - rows[0][1] * y - rows[0][2] * z) / rows[0][0], y, z)
-
-
-def _weighted(factors: Sequence[float], vectors: Sequence[Vector]) -> Vector:
-    """The sum of the vectors, each times its factor."""
-    pairs = list(zip(factors, vectors, strict=True))
-    first, second, third = (math.fsum(f * vector[i] for f, vector in pairs) for i in range(3))
-    return (first, second, third)
-
-
-def _residual(weights: Vector, row: Observation) -> float:
-    return row.target - _probability(weights, row.features)
-
-
-def _dot(left: Vector, other: Vector) -> float:
-    return left[0] * other[0] + left[1] * other[1] + left[2] * other[2]
-
-
-def _probability(weights: Vector, features: Vector) -> float:
-    z = _dot(weights, features)
-    # Of the two forms the one that cannot overflow.
-    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))

@@ -12,10 +12,11 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 from statistics import NormalDist, fmean, stdev
 from typing import Final, TypeVar
 
+from moa_cli.bench.scoring.logistic import Observation, fitted, logistic
 from moa_cli.bench.scoring.means import Mean, grouped_mean, mean_of
 
 CONFIDENCE: Final = 0.95
@@ -29,8 +30,6 @@ _MOST_EXACT, _DRAWS = 12, 10_000
 _CHUNK = 8
 # The share of a sum that rounding may have made.
 _ROUNDING: Final = 1e-9
-# Of Newton's method: how many steps at most, and the step from which on it has arrived.
-_MOST_STEPS, _SMALL_STEP = 100, 1e-10
 
 _Value = TypeVar("_Value")
 _Player = TypeVar("_Player", bound=Hashable)
@@ -272,49 +271,16 @@ def bradley_terry(wins: Mapping[tuple[_Player, _Player], float]) -> dict[_Player
 
     wins: how often the first of a pair has beaten the second; a tie is half a win for each. Each
     has besides half a win and half a loss against the average, so that who has always won has a
-    strength, too. Solved by Newton's method.
+    strength, too.
     """
-    players = list(dict.fromkeys(player for pair in wins for player in pair))
-    places = {player: place for place, player in enumerate(players)}
-    logs = [0.0] * len(players)
-    for _ in range(_MOST_STEPS):
-        chances = [_logistic(log) for log in logs]
-        slope = [0.5 - chance for chance in chances]
-        curve = [[0.0] * len(players) for _ in players]
-        for place, chance in enumerate(chances):
-            curve[place][place] = chance * (1 - chance)
-        for (winner, loser), times in wins.items():
-            first, second = places[winner], places[loser]
-            chance = _logistic(logs[first] - logs[second])
-            slope[first] += times * (1 - chance)
-            slope[second] -= times * (1 - chance)
-            weight = times * chance * (1 - chance)
-            curve[first][first] += weight
-            curve[second][second] += weight
-            curve[first][second] -= weight
-            curve[second][first] -= weight
-        steps = _solved(curve, slope)
-        # A step beyond where the curve is known may lead away.
-        most = max(map(abs, steps), default=0.0)
-        logs = [log + step / max(1.0, most) for log, step in zip(logs, steps, strict=True)]
-        if most < _SMALL_STEP:
-            break
-    return {player: _logistic(log) for player, log in zip(players, logs, strict=True)}
-
-
-def _logistic(value: float) -> float:
-    return 1 / (1 + math.exp(-value))
-
-
-def _solved(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
-    """x of `matrix` x = `right`, for a positive definite matrix (so no pivoting is needed)."""
-    rows = [[*line, value] for line, value in zip(matrix, right, strict=True)]
-    for place, pivot in enumerate(rows):
-        for number, row in enumerate(rows):
-            if number != place:
-                factor = row[place] / pivot[place]
-                rows[number] = [b - factor * a for a, b in zip(pivot, row, strict=True)]
-    return [row[-1] / row[place] for place, row in enumerate(rows)]
+    places = {player: place for place, player in enumerate(dict.fromkeys(chain(*wins)))}
+    rows = [
+        Observation(((places[winner], 1.0), (places[loser], -1.0)), 1.0, times)
+        for (winner, loser), times in wins.items()
+    ]
+    rows += [Observation(((place, 1.0),), 0.5) for place in places.values()]
+    logs, _ = fitted(rows, len(places))
+    return {player: logistic(logs[place]) for player, place in places.items()}
 
 
 def t_quantile(share: float, degrees: int) -> float:
