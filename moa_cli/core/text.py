@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -75,6 +75,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
     close = difflib.get_close_matches(word[:_LONGEST_NAME], list(known), n=1, cutoff=0.65)
     return close[0] if close else None
+
+
+def meant(word: str, known: Collection[str], otherwise: str = "") -> str:
+    """A hint for who typed a word that is not known: the nearest one, else what there is."""
+    near = nearest(word, known)
+    return f"did you mean `{near}`?" if near else otherwise or f"there are {', '.join(known)}"
 
 
 def quoted(name: str) -> str:

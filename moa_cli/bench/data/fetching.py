@@ -10,7 +10,7 @@ from pathlib import Path
 from moa_cli.bench.data.datasets import DATASETS, PublicFile
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 
 ALL = "all"
 # Far more than the largest of the files.
@@ -31,8 +31,7 @@ def names_of(typed: str) -> tuple[str, ...]:
             f"{typed} is not fetched: {dataset.why_unfetched}",
             hint=f"put its {file.name} into the folder `{file.parent}` of the data folder",
         )
-    near = nearest(typed, [*public, ALL])
-    hint = f"did you mean `{near}`?" if near else f"there are {', '.join([*public, ALL])}"
+    hint = meant(typed, [*public, ALL])
     raise UsageError(f"there is no dataset `{typed}` to fetch", hint=hint)
 
 

@@ -13,7 +13,7 @@ from moa_cli.bench.data.items import Item, read_own, rows_of_lines, sha256_of
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.file_names import why_unfit
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ def load_dataset(name: str, folder: Path) -> Dataset:
             raise UsageError(f"{path}: {unfit}", hint="rename the file")
         return _loaded(path.stem, path, map(read_own, rows_of_lines(path)), known=False)
     if name not in DATASETS:
-        near = nearest(name, DATASETS)
-        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(DATASETS)}, FILE.jsonl"
+        hint = meant(name, DATASETS, f"known: {', '.join(DATASETS)}, FILE.jsonl")
         raise UsageError(f"there is no dataset `{name}`", hint=hint)
     known = DATASETS[name]
     file = known.file(folder)

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from moa_cli.bench.data.items import Item
 from moa_cli.core.errors import UsageError
-from moa_cli.core.text import nearest, plural
+from moa_cli.core.text import meant, plural
 
 # How a number of items is drawn: from each category its share, without regard to categories, or
 # the first ones.
@@ -103,17 +103,11 @@ def sample_of(
 
 
 def _unknown(name: str, there: Sequence[str], what: str) -> UsageError:
-    near = nearest(name, there)
     names = list(dict.fromkeys(there))
-    if near:
-        hint = f"did you mean `{near}`?"
-    elif not names:
-        hint = "its items have none"
-    elif len(names) <= _MOST_NAMED:
-        hint = f"there are {', '.join(names)}"
-    else:
-        hint = f"there are {plural(len(names), what)}, such as {', '.join(names[:3])}"
-    return UsageError(f"the dataset has no {what} `{name}`", hint=hint)
+    otherwise = "" if names else "its items have none"
+    if len(names) > _MOST_NAMED:
+        otherwise = f"there are {plural(len(names), what)}, such as {', '.join(names[:3])}"
+    return UsageError(f"the dataset has no {what} `{name}`", hint=meant(name, names, otherwise))
 
 
 def _drawn(items: Sequence[Item], draw: Draw, seed: int) -> list[Item]:

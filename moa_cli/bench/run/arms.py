@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from moa_cli.bench.scoring import mt_bench
 from moa_cli.core.errors import UsageError
 from moa_cli.core.strategy import STRATEGIES, Strategy
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 from moa_cli.profile import (
     Aggregator,
     Layer,
@@ -89,9 +89,7 @@ def best_of(profile: Profile, named: str | None) -> str:
     for model in models:
         if named in (model, short_name(model)):
             return model
-    near = nearest(named, models)
-    hint = f"did you mean `{near}`?" if near else f"there are {', '.join(models)}"
-    raise UsageError(f"--best: there is no proposer `{named}`", hint=hint)
+    raise UsageError(f"--best: there is no proposer `{named}`", hint=meant(named, models))
 
 
 def _proposers(profile: Profile) -> Iterable[Proposer]:

@@ -24,7 +24,7 @@ from moa_cli.core.answers import (
 )
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.final_answer import answer_key, final_answers
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 
 _LETTER = re.compile(r"[(\[]?([A-J])(?:[)\].:](?:\s.*)?)?", re.DOTALL)
 _OPTION = re.compile(r"\s{0,20}[(\[]?[A-Ja-j][)\].:]\s")
@@ -211,8 +211,7 @@ def _scorer(name: str) -> Grader:
     found = {point.name: point for point in entry_points(group=SCORERS)}
     if name not in found:
         known = [*GRADERS, "regex:PATTERN", "json:FIELD", *found]
-        near = nearest(name, known)
-        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
+        hint = meant(name, known, f"known: {', '.join(known)}")
         raise UsageError(f"there is no grader `{name}`", hint=hint)
     score = found[name].load()
 

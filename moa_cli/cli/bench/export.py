@@ -14,7 +14,7 @@ from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.new_files import check_free, check_name
-from moa_cli.core.text import nearest, plural
+from moa_cli.core.text import meant, plural
 
 if TYPE_CHECKING:
     from moa_cli.bench.export.formats import Exported
@@ -78,9 +78,7 @@ def export(
     from moa_cli.bench.run.folder import read_run
 
     if to not in FORMATS:
-        near = nearest(to, FORMATS)
-        hint = f"did you mean `{near}`?" if near else f"there are {', '.join(FORMATS)}"
-        raise UsageError(f"--to: there is no format `{to}`", hint=hint)
+        raise UsageError(f"--to: there is no format `{to}`", hint=meant(to, FORMATS))
     judged = [name for name, form in FORMATS.items() if form.judged]
     compares = [name for name, form in FORMATS.items() if form.compares]
     for option, typed, where in (("judge", judge, judged), ("base", base, compares)):

@@ -12,7 +12,7 @@ from moa_cli.cli.options import Data, OutputFile
 from moa_cli.cli.output import say
 from moa_cli.cli.writing import put
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 
 _PAGES = (".html", ".htm")
 
@@ -45,9 +45,7 @@ def items(
         known = valued.run.settings.arms
         for name in arm or ():
             if name not in known:
-                near = nearest(name, known)
-                hint = f"did you mean `{near}`?" if near else f"there are {', '.join(known)}"
-                raise UsageError(f"{folder}: has no arm `{name}`", hint=hint)
+                raise UsageError(f"{folder}: has no arm `{name}`", hint=meant(name, known))
         name = folder.resolve().name if len(runs) > 1 else ""
         rows += rows_of(name, valued, arm or ())
     if wrong:

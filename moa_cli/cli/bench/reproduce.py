@@ -17,7 +17,7 @@ from moa_cli.cli.commands import Debug
 from moa_cli.cli.options import Data, Json
 from moa_cli.cli.output import output_width, print_json, print_lines
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 from moa_cli.profile import Overrides, Profile
 from moa_cli.terminal.table import Column
 
@@ -67,8 +67,7 @@ def reproduce(
 
     known = REPRODUCTIONS.get(name)
     if known is None:
-        near = nearest(name, REPRODUCTIONS)
-        hint = f"did you mean `{near}`?" if near else f"there are {', '.join(REPRODUCTIONS)}"
+        hint = meant(name, REPRODUCTIONS)
         raise UsageError(f"the paper has no `{name}` to reproduce", hint=hint)
     runs = list(_planned(known, profile, output, limit, data))
     there = [
