@@ -12,21 +12,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from moa_cli.bench.data.epochs import for_all_epochs, own_id
+from moa_cli.bench.data.epochs import own_id
 from moa_cli.bench.data.items import Item
-from moa_cli.bench.judge.kinds import Question
+from moa_cli.bench.judge.kinds import JudgedArm, Question
 from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.folder import JudgeReader, RunReader
-from moa_cli.bench.run.journal import REFERENCE, Judgement, Result
+from moa_cli.bench.run.journal import Judgement, Result
 from moa_cli.bench.scoring import arena, flask, mt_bench
 from moa_cli.bench.scoring.reasoning import verdict_text
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,21 @@ class ExportChoice:
     name: str | None = None
     epoch: int | None = None
 
-    @property
+    @cached_property
     def items(self) -> list[Item]:
         """What was asked, in the dataset's order."""
         wanted = self.epoch
         return [item for item in self.run.items if wanted in (None, item.epoch)]
+
+    @cached_property
+    def chosen(self) -> str:
+        """The arm whose answers are exported."""
+        return self.named_arm(self.arm)
+
+    @property
+    def called(self) -> str:
+        """What that arm is called in the export."""
+        return self.name or self.name_of(self.chosen)
 
     def named_arm(self, typed: str | None) -> str:
         """The arm that is meant: the one typed, else the mixture, else the only one.
@@ -76,9 +87,7 @@ class ExportChoice:
             raise UsageError("--arm is needed: the run has several arms", hint=hint)
         if typed in arms:
             return typed
-        near = nearest(typed, arms)
-        hint = f"did you mean `{near}`?" if near else hint
-        raise UsageError(f"--arm: there is no arm `{typed}`", hint=hint)
+        raise UsageError(f"--arm: there is no arm `{typed}`", hint=meant(typed, arms))
 
     def name_of(self, arm: str) -> str:
         """What other programs are to call an arm: as the profile or the model is called."""
@@ -87,13 +96,9 @@ class ExportChoice:
         profile = str(self.run.settings.profile["name"])
         return profile if arm == MIXTURE else f"{profile}-{arm}"
 
-    def named(self, arm: str) -> str:
-        """What the arm is called in the export."""
-        return self.name or self.name_of(arm)
-
-    def answers(self, arm: str) -> list[tuple[Item, Result]]:
-        """The arm's answers, in the dataset's order."""
-        found = self.run.answers.get(arm, {})
+    def answers(self, arm: str | None = None) -> list[tuple[Item, Result]]:
+        """The answers of that arm, or of the chosen one, in the dataset's order."""
+        found = self.run.answers.get(arm or self.chosen, {})
         return [(item, found[item.id]) for item in self.items if item.id in found]
 
     def verdicts(self) -> JudgeReader:
@@ -153,12 +158,12 @@ def _json_bytes(made: str) -> bytes:
 
 def _predictions(choice: ExportChoice) -> Exported:
     """`prompts.jsonl`, `moa_preds.jsonl`, `base_preds.jsonl` and `results.json`."""
-    run, arm = choice.run, choice.named_arm(choice.arm)
+    run, arm = choice.run, choice.chosen
     _check_one_turn(run, "moa")
     base = _base(choice, arm)
     told = choice.verdicts() if choice.judge or run.judges else None
     prompts = [{"id": own_id(item), "prompt": item.turns[0]} for item in choice.items]
-    sides = (("moa", arm, choice.named(arm)), ("base", base, choice.name_of(base)))
+    sides = (("moa", arm, choice.called), ("base", base, choice.name_of(base)))
     predictions = {
         side: [
             {"id": own_id(item), "model": name, "prediction": result.replies[0]}
@@ -244,39 +249,42 @@ def _score(verdicts: Iterable[Judgement]) -> float | None:
 
 
 def _alpaca(choice: ExportChoice) -> Exported:
-    run, arm = choice.run, choice.named_arm(choice.arm)
+    run, called = choice.run, choice.called
     _check_one_turn(run, "alpaca")
     rows = [
         {
             "instruction": item.turns[0],
             "dataset": item.category or run.settings.dataset.name,
             "output": result.replies[0],
-            "generator": choice.named(arm),
+            "generator": called,
         }
-        for item, result in choice.answers(arm)
+        for item, result in choice.answers()
     ]
     files = {"model_outputs.json": _json_bytes(json.dumps(rows, indent=2))}
     return Exported(files, len(choice.items), len(choice.items) - len(rows))
 
 
 def _mt(choice: ExportChoice) -> Exported:
-    run, name = choice.run, choice.named(choice.named_arm(choice.arm))
-
     def row(item: Item, result: Result) -> dict[str, Any]:
-        # As long as FastChat's ids, and of what it says.
-        said = json.dumps((name, item.id, *result.replies)).encode()
-        # When the last call ended; 0 if that is not told.
-        reply = result.turns[-1].reply if result.turns else None
-        record = run.calls.find(reply.key) if reply else None
+        identity, ended = _identity(choice, item, result)
         return {
             "question_id": item.fields["question_id"],
-            "answer_id": hashlib.sha256(said).hexdigest()[:22],
-            "model_id": name,
+            "answer_id": identity,
+            "model_id": choice.called,
             "choices": [{"index": 0, "turns": list(result.replies)}],
-            "tstamp": record.when if record else 0.0,
+            "tstamp": ended,
         }
 
     return _answers(choice, "mt", row)
+
+
+def _identity(choice: ExportChoice, item: Item, result: Result) -> tuple[str, float]:
+    """What an answer is known by: as long as FastChat's ids, and of what it says. And when its last
+    call ended; 0 if that is not told."""
+    said = json.dumps((choice.called, item.id, *result.replies)).encode()
+    reply = result.turns[-1].reply if result.turns else None
+    record = choice.run.calls.find(reply.key) if reply else None
+    return hashlib.sha256(said).hexdigest()[:22], record.when if record else 0.0
 
 
 def _flask(choice: ExportChoice) -> Exported:
@@ -290,24 +298,39 @@ def _flask(choice: ExportChoice) -> Exported:
 def _answers(
     choice: ExportChoice, dataset: str, row: Callable[[Item, Result], dict[str, Any]]
 ) -> Exported:
-    """A file with a row for each answer, called as the arm is."""
-    run, arm = choice.run, choice.named_arm(choice.arm)
-    _only(run, dataset)
-    rows = [row(item, result) for item, result in choice.answers(arm)]
-    files = {f"{_slug(choice.named(arm))}.jsonl": _json_lines(rows)}
-    return Exported(files, len(choice.items), len(choice.items) - len(rows))
+    """A row for each answer."""
+    name = _called_of(choice, dataset)
+    return _rows(choice, name, [row(item, result) for item, result in choice.answers()])
+
+
+def _called_of(choice: ExportChoice, dataset: str) -> str:
+    """What the file of the chosen arm is called. Raises UsageError for another dataset's run."""
+    name, run = _slug(choice.called), choice.run
+    if run.dataset is None or run.dataset.name != dataset:
+        raise UsageError(
+            f"{run.path}: is not a run of `moa bench run {dataset}`",
+            hint="--to jsonl holds any run",
+        )
+    return name
+
+
+def _rows(
+    choice: ExportChoice, name: str, rows: Sequence[Mapping[str, Any]], turns: int | None = None
+) -> Exported:
+    """One file, of which there should be a row for each item, or for each of so many turns."""
+    asked = len(choice.items) if turns is None else turns
+    return Exported({f"{name}.jsonl": _json_lines(rows)}, asked, asked - len(rows))
 
 
 def _mt_judgments(choice: ExportChoice) -> Exported:
-    run, arm = choice.run, choice.named_arm(choice.arm)
-    _only(run, "mt")
+    _called_of(choice, "mt")
     told = choice.verdicts()
     model = told.settings.model
-    prompts = kind_of(told).prompts(run, {})
+    prompts = kind_of(told).prompts(choice.run, {})
     rows = []
-    for item, result in choice.answers(arm):
+    for item, result in choice.answers():
         for turn in range(prompts.turns(item)):
-            question = Question(arm, item, turn, result.replies)
+            question = Question(choice.chosen, item, turn, result.replies)
             verdict = told.by_name.get(question.name)
             if verdict is None:
                 continue
@@ -316,7 +339,7 @@ def _mt_judgments(choice: ExportChoice) -> Exported:
             rows.append(
                 {
                     "question_id": item.fields["question_id"],
-                    "model": choice.named(arm),
+                    "model": choice.called,
                     "judge": [model, prompt],
                     "user_prompt": prompts.call(question, "text").messages[-1].content,
                     "judgment": verdict.text,
@@ -325,28 +348,22 @@ def _mt_judgments(choice: ExportChoice) -> Exported:
                     "tstamp": record.when if record else 0.0,
                 }
             )
-    asked = sum(map(prompts.turns, choice.items))
-    files = {f"{_slug(model)}_single.jsonl": _json_lines(rows)}
-    return Exported(files, asked, asked - len(rows))
+    return _rows(choice, f"{_slug(model)}_single", rows, sum(map(prompts.turns, choice.items)))
 
 
 def _arena_answers(choice: ExportChoice) -> Exported:
-    run, name = choice.run, choice.named(choice.named_arm(choice.arm))
-
     def row(item: Item, result: Result) -> dict[str, Any]:
-        said = json.dumps((name, item.id, *result.replies)).encode()
-        reply = result.turns[-1].reply if result.turns else None
-        record = run.calls.find(reply.key) if reply else None
+        identity, ended = _identity(choice, item, result)
         style = arena.style_of(result.replies[0])
         return {
             "uid": own_id(item),
-            "ans_id": hashlib.sha256(said).hexdigest()[:22],
-            "model": name,
+            "ans_id": identity,
+            "model": choice.called,
             "messages": [
                 {"role": "user", "content": item.turns[0]},
                 {"role": "assistant", "content": {"answer": result.replies[0]}},
             ],
-            "tstamp": record.when if record else 0.0,
+            "tstamp": ended,
             # What style control is made of. Upstream counts tokens; here they are estimated.
             "metadata": {
                 "token_len": style.tokens,
@@ -360,37 +377,29 @@ def _arena_answers(choice: ExportChoice) -> Exported:
 
 
 def _arena_judgments(choice: ExportChoice) -> Exported:
-    run, arm = choice.run, choice.named_arm(choice.arm)
-    _only(run, "arena_hard")
+    name = _called_of(choice, "arena_hard")
     told = choice.verdicts()
     settings = told.settings
-    texts = {
-        item: result.replies[0]
-        for item, result in (
-            run.answers[settings.against].items()
-            if settings.against
-            else for_all_epochs(
-                {item: value for (arm, item), value in told.texts.items() if arm == REFERENCE},
-                run.settings.epochs,
-            ).items()
-        )
-    }
-    prompts = kind_of(told).prompts(run, texts)
+    compared = JudgedArm(choice.run, told, choice.chosen, ()).reference
+    texts = {item: result.replies[0] for item, result in compared.items()}
+    prompts = kind_of(told).prompts(choice.run, texts)
+    source = settings.reference
+    baseline = source.name if source else choice.name_of(settings.against or "")
     rows = []
-    for item, result in choice.answers(arm):
+    for item, result in choice.answers():
         games = []
         for number in range(arena.GAMES):
-            question = Question(arm, item, number, result.replies)
+            question = Question(choice.chosen, item, number, result.replies)
             verdict = told.by_name.get(question.name)
             if verdict is None or item.id not in texts:
                 continue
+            messages = prompts.call(question, "text").messages
             games.append(
                 {
                     "score": arena.verdict_label(verdict_text(verdict.text)),
                     "judgment": {"answer": verdict.text},
                     "prompt": [
-                        {"role": message.role, "content": message.content}
-                        for message in prompts.call(question, "text").messages
+                        {"role": message.role, "content": message.content} for message in messages
                     ],
                 }
             )
@@ -400,24 +409,20 @@ def _arena_judgments(choice: ExportChoice) -> Exported:
                     "uid": own_id(item),
                     "category": item.fields.get("category"),
                     "judge": settings.model,
-                    "model": choice.named(arm),
-                    "baseline": settings.reference.name
-                    if settings.reference
-                    else choice.name_of(settings.against or ""),
+                    "model": choice.called,
+                    "baseline": baseline,
                     "games": games,
                 }
             )
-    files = {f"{_slug(choice.named(arm))}.jsonl": _json_lines(rows)}
-    return Exported(files, len(choice.items), len(choice.items) - len(rows))
+    return _rows(choice, name, rows)
 
 
 def _flask_reviews(choice: ExportChoice) -> Exported:
-    run, arm = choice.run, choice.named_arm(choice.arm)
-    _only(run, "flask")
+    name = _called_of(choice, "flask")
     told = choice.verdicts()
     rows = []
-    for item, result in choice.answers(arm):
-        verdict = told.by_name.get((arm, item.id, 0))
+    for item, result in choice.answers():
+        verdict = told.by_name.get((choice.chosen, item.id, 0))
         if verdict is None:
             continue
         record = told.calls.find(verdict.key)
@@ -434,13 +439,12 @@ def _flask_reviews(choice: ExportChoice) -> Exported:
                 "total_tokens_step4": record.usage.total_tokens if record else 0,
             }
         )
-    name = f"{_slug(choice.named(arm))}_review.jsonl"
-    return Exported({name: _json_lines(rows)}, len(choice.items), len(choice.items) - len(rows))
+    return _rows(choice, f"{name}_review", rows)
 
 
 def _jsonl(choice: ExportChoice) -> Exported:
     run = choice.run
-    arms = run.settings.arms if choice.arm is None else (choice.named_arm(choice.arm),)
+    arms = run.settings.arms if choice.arm is None else (choice.chosen,)
     answers = [(arm, item, result) for arm in arms for item, result in choice.answers(arm)]
     rows = [
         {
@@ -457,14 +461,6 @@ def _jsonl(choice: ExportChoice) -> Exported:
     asked = len(arms) * len(choice.items)
     files = {f"{_slug(run.settings.dataset.name)}-replies.jsonl": _json_lines(rows)}
     return Exported(files, asked, asked - len(answers))
-
-
-def _only(run: RunReader, dataset: str) -> None:
-    if run.dataset is None or run.dataset.name != dataset:
-        raise UsageError(
-            f"{run.path}: is not a run of `moa bench run {dataset}`",
-            hint="--to jsonl holds any run",
-        )
 
 
 def _short(number: float) -> float | int:
