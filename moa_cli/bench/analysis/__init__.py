@@ -24,8 +24,7 @@ from moa_cli.bench.analysis.preference import ControlAnswers, Preference, prefer
 from moa_cli.bench.analysis.similarity import BLEU, Similarity
 from moa_cli.bench.data.epochs import first_epoch, for_all_epochs, origin_of
 from moa_cli.bench.data.released import read_outputs
-from moa_cli.bench.report.by_model import accuracy_by_model
-from moa_cli.bench.report.values import ValuedRun
+from moa_cli.bench.report.values import ValuedRun, accuracy_by_model
 from moa_cli.bench.run.arms import SINGLE
 from moa_cli.bench.run.folder import RunReader
 from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds, shortened_lines, sum_seconds

@@ -3,11 +3,12 @@ lines of JSON, and as a page that stands alone."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Literal
 
 from moa_cli.bench.data.epochs import epoch_of, origin_of
 from moa_cli.bench.judge.registry import kind_of
@@ -105,24 +106,17 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
             order.get(result.arm, len(order)),
         )
     )
-    grade = run.grader
     # Where the right answers are known, they are the verdict.
     judged = valued.values.by_arm if valued.values.is_right is None else {}
     named = valued.values.judge
     said = _verdicts(run.judges.values() if named is None else [run.judge(named)])
     for result in wanted:
         item = asked.get(result.item)
-        expected = item.answer if item else None
-
-        def verdict(text: str, item: Any = item) -> Verdict | None:
-            if grade is None or item is None or item.answer is None:
-                return None
-            return grade(text, item.answer, item.fields)
-
         last = result.turns[-1] if result.turns else None
         layers = last.proposals if last else ()
-        text = result.replies[-1] if result.replies else ""
-        found = verdict(text) if result.error is None else None
+        reply = last.reply if last and last.reply else CallAnswer("", "")
+        reply = replace(reply, text=result.replies[-1] if result.replies else "", error=None)
+        found = run.verdict(result.item, reply.text) if result.error is None else None
         value = judged.get(result.arm, {}).get((result.item, max(0, len(result.replies) - 1)))
         yield ItemRow(
             run=name,
@@ -130,11 +124,12 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
             item=result.item,
             category=result.category,
             prompt=item.turns if item else (),
-            expected=expected,
+            expected=item.answer if item else None,
             layers=tuple(
-                tuple(_answer(answer, verdict(answer.text)) for answer in layer) for layer in layers
+                tuple(_answer(answer, run.verdict(result.item, answer.text)) for answer in layer)
+                for layer in layers
             ),
-            reply=_reply(last.reply if last else None, text, found),
+            reply=_answer(reply, found),
             outcome=_outcome(result, found, value),
             value=value,
             unit="" if value is None else valued.values.unit,
@@ -186,16 +181,6 @@ def _answer(answer: CallAnswer, found: Verdict | None) -> ItemAnswer:
     )
 
 
-def _reply(answer: CallAnswer | None, text: str, found: Verdict | None) -> ItemAnswer:
-    return ItemAnswer(
-        model=answer.model if answer else "",
-        text=text,
-        answer=None if found is None else found.answer,
-        score=None if found is None else found.score,
-        cut=cut_text(answer.finish_reason) if answer else None,
-    )
-
-
 def json_lines(rows: Iterable[ItemRow]) -> Iterator[str]:
     """Each row as a line of JSON."""
     for row in rows:
@@ -207,8 +192,8 @@ def page(rows: Sequence[ItemRow]) -> Iterator[str]:
     with one."""
     script = files("moa_cli.bench.report").joinpath("items.js").read_text("utf-8")
     yield opening("Items", ("moa_cli.bench.report", "items.css"), script=script)
-    counts = _counts(row.outcome for row in rows)
-    arms = _counts(row.arm for row in rows)
+    counts = Counter[str](row.outcome for row in rows)
+    arms = Counter(row.arm for row in rows)
     told = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
     yield f'<header>\n<h1>Items</h1>\n<p class="facts">{len(rows):,} answers: {told}</p>\n'
     yield _choices("outcome", counts)
@@ -223,13 +208,6 @@ def page(rows: Sequence[ItemRow]) -> Iterator[str]:
         yield "</article>\n"
     yield f"<script>{script}</script>\n"
     yield CLOSING
-
-
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return counts
 
 
 def _choices(name: str, counts: Mapping[str, int]) -> str:

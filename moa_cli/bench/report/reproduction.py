@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from moa_cli.bench.judge.pairwise import OWN_FIT
-from moa_cli.bench.report.by_model import accuracy_by_model
 from moa_cli.bench.report.published import ABLATIONS, PUBLISHED, PublishedTable
 from moa_cli.bench.report.scores import Scores
+from moa_cli.bench.report.values import accuracy_by_model
 from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.folder import RunReader
 from moa_cli.bench.scoring.means import Mean

@@ -17,7 +17,6 @@ from moa_cli.bench.report.values import AnswerValues, values_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
 from moa_cli.bench.run.journal import ANCHOR, Result, path_seconds, shortened_lines, sum_seconds
 from moa_cli.bench.run.settings import JudgeSettings
-from moa_cli.bench.scoring.answers import Grader, Verdict
 from moa_cli.bench.scoring.means import Figures, Mean, Metric, grouped_mean, share_of
 from moa_cli.bench.scoring.statistics import EpochFigures, epoch_figures
 from moa_cli.core.conversation import Usage
@@ -192,8 +191,8 @@ def _arm_scores(
     figures = Figures()
     if judge is not None and arm != judge.settings.against:
         figures += kind_of(judge).figures(JudgedArm(run, judge, arm, answered))
-    if run.grader is not None and not is_anchor:
-        figures += _accuracies(run, run.grader, answered)
+    if run.keyed and not is_anchor:
+        figures += _accuracies(run, answered)
     notes.extend(figures.notes)
     usage = sum((result.usage for result in results), Usage())
     own = [] if is_anchor else answered
@@ -236,38 +235,34 @@ def _saved(results: Sequence[Result]) -> Saved | None:
     )
 
 
-def _accuracies(run: RunReader, grade: Grader, answered: Sequence[Result]) -> Figures:
+def _accuracies(run: RunReader, answered: Sequence[Result]) -> Figures:
     """How many replies are right, and how many of each layer's proposals: on average, and where
     the best of them counts."""
-    keyed = {item.id: item for item in run.items if item.answer is not None}
-    results = [result for result in answered if result.item in keyed]
-    asked = len(keyed)
-
-    def verdict(text: str, item: str) -> Verdict:
-        return grade(text, keyed[item].answer or "", keyed[item].fields)
-
+    replies = {
+        result.item: verdict
+        for result in answered
+        if (verdict := run.verdict(result.item, result.replies[-1])) is not None
+    }
+    results = [result for result in answered if result.item in replies]
+    asked = len(run.keyed)
     layers: list[Metric] = []
     depth = max((len(result.turns[-1].proposals) for result in results), default=0)
     for number in range(depth):
         # For each item that has such a layer, which of its proposals are right.
-        right = [
-            (
-                [verdict(answer.text, result.item).score for answer in layer],
-                origin_of(result.item),
-            )
-            for result in results
-            for layer in result.turns[-1].proposals[number : number + 1]
-            if layer
-        ]
+        right = []
+        for result in results:
+            for layer in result.turns[-1].proposals[number : number + 1]:
+                verdicts = [run.verdict(result.item, answer.text) for answer in layer]
+                if known := [verdict.score for verdict in verdicts if verdict is not None]:
+                    right.append((known, origin_of(result.item)))
         mean = grouped_mean((sum(layer) / len(layer), item) for layer, item in right).in_percent()
         best = share_of((max(layer), item) for layer, item in right).in_percent()
         layers.append(Metric(f"accuracy, layer {number + 1}, mean", mean, asked, "%"))
         layers.append(Metric(f"accuracy, layer {number + 1}, best of", best, asked, "%"))
-    replies = {result.item: verdict(result.replies[-1], result.item) for result in results}
     by_category = {}
-    for name in dict.fromkeys(item.category for item in keyed.values()):
+    for name in dict.fromkeys(item.category for item in run.keyed.values()):
         if name is not None:
-            members = [item.id for item in keyed.values() if item.category == name]
+            members = [item.id for item in run.keyed.values() if item.category == name]
             share = share_of(
                 (replies[item].score, origin_of(item)) for item in members if item in replies
             )

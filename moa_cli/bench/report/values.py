@@ -9,6 +9,7 @@ from pathlib import Path
 from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.judge.registry import kind_of, worths_of
 from moa_cli.bench.run.folder import JudgeReader, RunReader, read_run
+from moa_cli.bench.scoring.means import Mean, share_of
 
 # An item and the number of a turn in it, from 0.
 Unit = tuple[str, int]
@@ -118,16 +119,11 @@ def _judged(run: RunReader, judge: JudgeReader) -> AnswerValues:
 
 
 def _is_right(run: RunReader) -> IsRight | None:
-    grade = run.grader
-    if grade is None:
-        return None
-    keyed = {item.id: item for item in run.items if item.answer is not None}
-
     def is_right(item: str, text: str) -> float | None:
-        known = keyed.get(item)
-        return None if known is None else grade(text, known.answer or "", known.fields).score
+        verdict = run.verdict(item, text)
+        return None if verdict is None else verdict.score
 
-    return is_right
+    return is_right if run.keyed else None
 
 
 def _graded(run: RunReader, is_right: IsRight) -> AnswerValues:
@@ -141,3 +137,22 @@ def _graded(run: RunReader, is_right: IsRight) -> AnswerValues:
         for arm, answers in run.answers.items()
     }
     return AnswerValues("right answers, %", None, by_arm, {}, is_right)
+
+
+def accuracy_by_model(run: RunReader, arm: str) -> dict[tuple[str, int], Mean]:
+    """How many proposals of each model are right in each layer (from 1), percent.
+
+    A model's answer in a later layer is made of all proposals before it, so it tells how well the
+    model aggregates. Empty without known answers.
+    """
+    told: dict[tuple[str, int], list[tuple[float, str]]] = {}
+    for item, result in run.answers.get(arm, {}).items():
+        for number, layer in enumerate(result.turns[-1].proposals if result.turns else (), 1):
+            by_model: dict[str, list[float]] = {}
+            for proposal in layer:
+                if (verdict := run.verdict(item, proposal.text)) is not None:
+                    by_model.setdefault(proposal.model, []).append(verdict.score)
+            for model, scores in by_model.items():
+                share = sum(scores) / len(scores)
+                told.setdefault((model, number), []).append((share, origin_of(item)))
+    return {place: share_of(scores).in_percent() for place, scores in told.items()}

@@ -40,7 +40,7 @@ from moa_cli.bench.run.settings import (
     read_settings,
     write_settings,
 )
-from moa_cli.bench.scoring.answers import Grader, grader_of
+from moa_cli.bench.scoring.answers import Grader, Verdict, grader_of
 from moa_cli.core import paths
 from moa_cli.core.conversation import Failure
 from moa_cli.core.endpoints import ModelInfo
@@ -149,17 +149,26 @@ class RunReader:
     def known_items(self) -> tuple[Item, ...] | None:
         return None if self.missing else self.items
 
-    @property
-    def grader(self) -> Grader | None:
-        """What tells whether a reply is right; None where no item has a known answer."""
-        known = self.dataset
-        if not any(item.answer is not None for item in self.known_items or ()):
-            return None
+    @cached_property
+    def _grade(self) -> Grader | None:
         if self.settings.grader is not None:
             return grader_of(self.settings.grader)
-        if known is not None:
-            return known.grade
+        if self.dataset is not None:
+            return self.dataset.grade
         return None if self.settings.dataset.known else grader_of("auto")
+
+    @cached_property
+    def keyed(self) -> Mapping[str, Item]:
+        """By id, the items of which it is known whether a reply is right."""
+        keyed = {item.id: item for item in self.known_items or () if item.answer is not None}
+        return keyed if keyed and self._grade is not None else {}
+
+    def verdict(self, item: str, text: str) -> Verdict | None:
+        """Whether a text answers that item rightly; None where nobody knows."""
+        known = self.keyed.get(item)
+        if known is None or self._grade is None:
+            return None
+        return self._grade(text, known.answer or "", known.fields)
 
     def data_file(self, *names: str) -> Path | None:
         settings = self.settings
