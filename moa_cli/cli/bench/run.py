@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.run.folder import RunFolder
     from moa_cli.bench.run.journal import CallJournal, Result
     from moa_cli.bench.run.plan import RunPlan
+    from moa_cli.bench.run.settings import RunSettings
     from moa_cli.core.conversation import Failure
 
 _MOST_NAMED = 10
@@ -163,7 +164,7 @@ def run(
     """Answer a dataset's items; the same command goes on where it was stopped."""
     from moa_cli.bench.data.loading import data_folder, load_dataset
     from moa_cli.bench.data.sampling import sample_of
-    from moa_cli.bench.run.folder import RunFolder, opened
+    from moa_cli.bench.run.folder import RUN_FILE, RunFolder, opened, read_run
     from moa_cli.bench.run.plan import format_of, make_plan
     from moa_cli.bench.run.runner import STOP_AFTER, still_to_do
     from moa_cli.bench.run.settings import differences
@@ -174,6 +175,9 @@ def run(
         check_can_confirm()
     loaded = load_dataset(dataset, data_folder(data))
     path = output or Path("runs") / f"{loaded.settings.name}-{profile.name}"
+    begun = read_run(path).settings if (path / RUN_FILE).exists() else None
+    # A run that was begun goes on as it is; those of earlier versions have no format.
+    asks_format = typed_or(asks_format, begun is None or begun.answer_format is not None)
     plan = make_plan(
         profile,
         loaded,
@@ -184,15 +188,15 @@ def run(
         sample=sample_of(
             loaded.items,
             limit=limit,
-            **_way_to_draw(path, sample, sample_seed),
+            **_way_to_draw(begun, sample, sample_seed),
             ids=_ids(ids),
             categories=category or (),
             shuffle=shuffle,
         ),
         given_files=tuple(reference_paths or ()),
-        answer_format=format_of(loaded, grader) if _adds_format(path, asks_format) else None,
+        answer_format=format_of(loaded, grader) if asks_format else None,
         grader=grader,
-        epochs=_epochs(path, epochs),
+        epochs=epochs or (begun.epochs if begun else 1),
     )
     options = SessionOptions(
         concurrency=concurrency,
@@ -234,41 +238,19 @@ def _call_cache(folder: Path, plan: RunPlan) -> CallCache:
     return CallCache(folder, lambda model: providers.provider_of(model).base_url or "", items)
 
 
-def _adds_format(path: Path, typed: bool | None) -> bool:
-    """Whether questions are asked with a format of the answer. A run that was begun goes on as it
-    is; those of earlier versions have none. path: the run's folder. typed: what an option says."""
-    from moa_cli.bench.run.folder import RUN_FILE, read_run
-
-    if typed is not None or not (path / RUN_FILE).exists():
-        return typed is not False
-    return read_run(path).settings.answer_format is not None
-
-
-def _epochs(path: Path, typed: int | None) -> int:
-    """How often each item is asked: as typed, else as the run was begun. path: the run's folder."""
-    from moa_cli.bench.run.folder import RUN_FILE, read_run
-
-    if typed is not None or not (path / RUN_FILE).exists():
-        return typed or 1
-    return read_run(path).settings.epochs
-
-
-def _way_to_draw(path: Path, typed: str | None, seed: int | None) -> dict[str, Any]:
+def _way_to_draw(begun: RunSettings | None, typed: str | None, seed: int | None) -> dict[str, Any]:
     """How a sample is drawn: as typed, else as in the run that was begun; those of earlier versions
-    ask the first items. path: the run's folder."""
+    ask the first items."""
     from moa_cli.bench.data.sampling import DRAWS
-    from moa_cli.bench.run.folder import RUN_FILE, read_run
 
     draw = next((known for known in DRAWS if known == typed), None)
     if typed is not None and draw is None:
         raise UsageError(f"--sample: there is no `{typed}`", hint=f"there are {', '.join(DRAWS)}")
     way: dict[str, Any] = {}
-    if (path / RUN_FILE).exists():
-        begun = read_run(path).settings
-        if begun.sample is not None:
-            way = {"draw": begun.sample.draw, "seed": begun.sample.seed}
-        elif begun.limit is not None:
-            way = {"draw": "first"}
+    if begun is not None and begun.sample is not None:
+        way = {"draw": begun.sample.draw, "seed": begun.sample.seed}
+    elif begun is not None and begun.limit is not None:
+        way = {"draw": "first"}
     if draw is not None:
         way["draw"] = draw
     if seed is not None:
