@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -350,110 +350,100 @@ async def find_out_way(
     plan, judged = verdicts.plan, verdicts.folder.judgements.values()
     found_out = plan.asked != "logprobs" or any(verdict.key for verdict in judged)
     verdicts.settle()
+    finder = _WayFinder(verdicts, runner, todo, tell)
     if plan.kind.logprobs and not found_out:
-        todo = await _with_way(verdicts, runner, todo, tell)
-    if todo[0].arm.profile.aggregator.max_tokens == 1:
+        otherwise = ": it is asked for a text, and its win rates are discrete"
+        await finder.try_ways(finder.tells_preferences, otherwise)
+    if finder.todo[0].arm.profile.aggregator.max_tokens == 1:
         # The verdict is the first token: nothing comes before it.
-        return todo
+        return finder.todo
     if plan.expected and not found_out:
-        return await _with_expected(verdicts, runner, todo, tell)
-    return await _with_room(verdicts, runner, todo, tell)
+        otherwise = " of ratings: they are read in its text alone"
+        if await finder.try_ways(finder.tells_ratings, otherwise):
+            # It has its room already.
+            return finder.todo
+    await finder.make_room()
+    return finder.todo
 
 
-async def _with_expected(
-    verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
-) -> list[Work]:
-    """The work as the judge tells how likely ratings are, else as it is read in its text."""
-    for way in _WAYS:
-        if way != verdicts.plan.asked:
-            todo = _asked(verdicts, todo, way)
-        todo = await _with_room(verdicts, runner, todo, tell)
-        if await _tells_ratings(verdicts, runner, todo):
-            return todo
-    tell(
-        f"{verdicts.plan.model} tells no log-probabilities of ratings:"
-        " they are read in its text alone"
-    )
-    return await _with_room(verdicts, runner, _asked(verdicts, todo, "text"), tell)
+@dataclass
+class _WayFinder:
+    """todo: the work, to be asked for in the way that is tried."""
 
+    verdicts: JudgeResults
+    runner: Runner
+    todo: list[Work]
+    tell: Callable[[str], None]
 
-async def _tells_ratings(verdicts: JudgeResults, runner: Runner, todo: list[Work]) -> bool:
-    """Whether the judge tells how likely ratings are; True also where that cannot be found out."""
-    for work in todo[:_MOST_TRIED]:
-        result = await runner.result(work)
-        if result is None or verdicts.tells_numbers(result):
-            return True
-        if result.error is None and not verdicts.is_readable(result):
-            continue
-        if result.error is None or result.error.kind in _REFUSALS:
-            return False
-        _check_hope(result)
-    return True
+    def _ask(self, way: Asked) -> None:
+        room = self.verdicts.plan.reasoning_tokens
+        self.todo = self.verdicts.ask(self.todo, asked=way, reasoning_tokens=room)
 
+    async def try_ways(self, works: Callable[[], Awaitable[bool]], otherwise: str) -> bool:
+        """Ask for log-probabilities in one way after the other until one works, else for a text;
+        whether one works."""
+        for way in _WAYS:
+            if way != self.verdicts.plan.asked:
+                self._ask(way)
+            if await works():
+                return True
+        self.tell(f"{self.verdicts.plan.model} tells no log-probabilities{otherwise}")
+        self._ask("text")
+        return False
 
-def _asked(verdicts: JudgeResults, todo: list[Work], way: Asked) -> list[Work]:
-    return verdicts.ask(todo, asked=way, reasoning_tokens=verdicts.plan.reasoning_tokens)
-
-
-async def _with_way(
-    verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
-) -> list[Work]:
-    """The work as the judge understands it: by log-probabilities, else by its text."""
-    for way in _WAYS:
-        if way != verdicts.plan.asked:
-            todo = _asked(verdicts, todo, way)
-        if await _is_understood(verdicts, runner, todo):
-            return todo
-    tell(
-        f"{verdicts.plan.model} tells no log-probabilities: it is asked for a text,"
-        " and its win rates are discrete"
-    )
-    return _asked(verdicts, todo, "text")
-
-
-async def _is_understood(verdicts: JudgeResults, runner: Runner, todo: list[Work]) -> bool:
-    """Whether the judge tells log-probabilities; True also where that cannot be found out."""
-    understood = True
-    for work in todo[:_MOST_TRIED]:
-        result = await runner.result(work)
-        if result is None or verdicts.is_readable(result):
-            return True
-        if verdicts.told_logprobs(result):
-            # They may be of another word, such as the first one of its reasoning.
-            understood = False
-            continue
-        if result.error is None or result.error.kind in _REFUSALS:
-            return False
-        _check_hope(result)
-    return understood
-
-
-async def _with_room(
-    verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
-) -> list[Work]:
-    """The work with room for reasoning, if the judge's first answer shows that it reasons."""
-    plan = verdicts.plan
-    if plan.reasoning_tokens is not None:
-        return todo
-    result = await runner.result(todo[0])
-    if result is None or not verdicts.reasoned(result):
-        if result is not None and result.error is not None:
+    async def tells_ratings(self) -> bool:
+        """Whether the judge tells how likely ratings are; True also where that cannot be found
+        out."""
+        await self.make_room()
+        for work in self.todo[:_MOST_TRIED]:
+            result = await self.runner.result(work)
+            if result is None or self.verdicts.tells_numbers(result):
+                return True
+            if result.error is None and not self.verdicts.is_readable(result):
+                continue
+            if result.error is None or result.error.kind in _REFUSALS:
+                return False
             _check_hope(result)
-        return todo
-    context = runner.shared.facts[plan.model].context_length
-    for most in _ROOM:
-        room = most if context is None else min(most, context // 2)
-        todo = verdicts.ask(todo, asked=plan.asked, reasoning_tokens=room)
-        result = await runner.result(todo[0])
-        if result is None or result.error is None or result.error.kind not in _REFUSALS:
-            break
-    tell(f"{plan.model} reasons before its verdict: it has {room:,} tokens more for that")
-    return todo
+        return True
+
+    async def tells_preferences(self) -> bool:
+        """Whether the judge tells log-probabilities; True also where that cannot be found out."""
+        understood = True
+        for work in self.todo[:_MOST_TRIED]:
+            result = await self.runner.result(work)
+            if result is None or self.verdicts.is_readable(result):
+                return True
+            if self.verdicts.told_logprobs(result):
+                # They may be of another word, such as the first one of its reasoning.
+                understood = False
+                continue
+            if result.error is None or result.error.kind in _REFUSALS:
+                return False
+            _check_hope(result)
+        return understood
+
+    async def make_room(self) -> None:
+        """Make room for reasoning, if the judge's first answer shows that it reasons."""
+        plan = self.verdicts.plan
+        if plan.reasoning_tokens is not None:
+            return
+        result = await self.runner.result(self.todo[0])
+        if result is None or not self.verdicts.reasoned(result):
+            _check_hope(result)
+            return
+        context = self.runner.shared.facts[plan.model].context_length
+        for most in _ROOM:
+            room = most if context is None else min(most, context // 2)
+            self.todo = self.verdicts.ask(self.todo, asked=plan.asked, reasoning_tokens=room)
+            result = await self.runner.result(self.todo[0])
+            if result is None or result.error is None or result.error.kind not in _REFUSALS:
+                break
+        self.tell(f"{plan.model} reasons before its verdict: it has {room:,} tokens more for that")
 
 
-def _check_hope(result: Result) -> None:
+def _check_hope(result: Result | None) -> None:
     """Raise BenchError if it failed by what will be no better with the next item."""
-    if result.error is not None and result.error.kind in _HOPELESS:
+    if result is not None and result.error is not None and result.error.kind in _HOPELESS:
         raise BenchError(result.error.message, hint=result.error.hint)
 
 
