@@ -116,18 +116,6 @@ def is_continued(told: DatasetSettings, file: Path) -> bool:
     return False
 
 
-def data_file(
-    told: DatasetSettings, source: str | None, given: Path | None, *names: str
-) -> Path | None:
-    """The first of these files that is there: in the data folder, or in the one that the run's
-    dataset came from. See `dataset_of` and `data_folder`."""
-    folders = [data_folder(given)]
-    if told.known and source is not None:
-        folders.append(Path(source).parent.parent)
-    places = (folder / name for folder in folders for name in names)
-    return next((place for place in places if paths.is_file(place)), None)
-
-
 def _loaded(name: str, path: Path, read: Iterator[Item], *, known: bool) -> Dataset:
     items = tuple(read)
     if not items:

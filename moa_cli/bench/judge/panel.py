@@ -1,8 +1,13 @@
-"""Several judges of one run: how far they agree, and what they say together."""
+"""Several judges of one run: how far they agree, and what they say together; with what a person
+chose in `moa compare` as their yardstick.
+
+The person saw other answers than the judges of a run. `compare.judging` has judges decide on the
+same answers, where these were kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -17,14 +22,17 @@ from moa_cli.bench.scoring.agreement import (
     fleiss_kappa,
     krippendorff_alpha,
 )
-from moa_cli.bench.scoring.means import Mean, grouped_mean
+from moa_cli.bench.scoring.means import Mean, grouped_mean, mean_of
 from moa_cli.bench.scoring.statistics import ConfidenceInterval
 from moa_cli.core.errors import BenchError
+from moa_cli.store.comparisons import Comparison
 
 # An arm, an item and a turn of it: what a verdict is on.
 VerdictName = tuple[str, str, int]
 # Of a win rate: what the reply and what it is compared with are worth where neither is better.
 _EVEN = 50.0
+# Of shares of comparisons, likewise.
+_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -195,3 +203,56 @@ def read_panel(run: RunReader, judges: Sequence[str]) -> Panel:
 
 def _measure(settings: JudgeSettings) -> tuple[object, ...]:
     return settings.kind, settings.reference, settings.against, settings.rubric
+
+
+@dataclass(frozen=True)
+class ChosenPair:
+    """Two arms, and how often the first is better than the second, 0 to 1, ties as a half: by the
+    person's choices, and by each judge on the run's items."""
+
+    first: str
+    second: str
+    chosen: Mean
+    by_judge: Mapping[str, Mean]
+
+    def agrees(self, judge: str) -> bool | None:
+        """Whether that judge prefers the arm that the person prefers; None where one of them
+        prefers none."""
+        chosen, told = self.chosen.value, self.by_judge[judge].value
+        if chosen is None or told is None or _HALF in (chosen, told):
+            return None
+        return (chosen > _HALF) == (told > _HALF)
+
+
+def chosen_pairs(
+    panel: Panel, arms: Sequence[str], comparisons: Iterable[Comparison], profile: str
+) -> list[ChosenPair]:
+    """Each two arms of a run between which the person has chosen, and which all judges judged.
+
+    profile: the name of the run's; choices between arms of others are left out.
+    """
+    made = list(comparisons)
+    found = []
+    for first, second in combinations(arms, 2):
+        chosen = mean_of(_points(made, profile, first, second))
+        told = {judge: panel.share_better(judge, first, second) for judge in panel.values}
+        if chosen.n and all(mean.n for mean in told.values()):
+            found.append(ChosenPair(first, second, chosen, told))
+    return found
+
+
+def _points(
+    comparisons: Iterable[Comparison], profile: str, first: str, second: str
+) -> Iterator[float]:
+    """1 where the first was chosen, 0 where the second was, a half where neither is better; a
+    choice of a third tells nothing."""
+    for comparison in comparisons:
+        places = {
+            contender.arm: place
+            for place, contender in enumerate(comparison.contenders)
+            if contender.profile == profile
+        }
+        if first in places and second in places:
+            share = comparison.share_better(places[first], places[second])
+            if share is not None:
+                yield share

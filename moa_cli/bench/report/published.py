@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from moa_cli.bench.scoring.flask import SKILLS
 
@@ -38,11 +39,11 @@ _FLASK_MOA = (4.4, 4.41, 4.57, 4.35, 4.5, 4.43, 4.29, 4.59, 4.22, 4.81, 4.23, 4.
 _FLASK_QWEN = (4.18, 4.1, 4.46, 4.29, 4.43, 4.41, 4.13, 4.48, 4.27, 4.88, 4.5, 4.77)
 _FLASK_GPT_3 = (3.91, 3.89, 4.31, 3.88, 4.14, 4.02, 3.35, 3.79, 3.25, 4.83, 4.73, 4.6)
 
+_alpaca = partial(PublishedTable, dataset="alpaca", judged="by gpt-4-1106-preview", digits=1)
+
 PUBLISHED = (
-    PublishedTable(
-        dataset="alpaca",
+    _alpaca(
         title="AlpacaEval 2, all 805 items",
-        judged="by gpt-4-1106-preview",
         source=f"{_PAPER}, Table 2",
         note=_RUNS,
         columns=("LC win rate (%)", "win rate (%)"),
@@ -60,7 +61,6 @@ PUBLISHED = (
             _row("Llama 3 70B Instruct", 34.4, 33.2),
             _row("Mixtral 8x22B v0.1", 30.9, 22.2),
         ),
-        digits=1,
     ),
     PublishedTable(
         dataset="mt",
@@ -122,10 +122,8 @@ PUBLISHED = (
 _TWO_LAYERS = "LC win rates of two layers; Qwen1.5-110B-Chat aggregates unless the row's model does"
 # Of parts of the paper that only `moa bench reproduce` shows.
 ABLATIONS = (
-    PublishedTable(
-        dataset="alpaca",
+    _alpaca(
         title="AlpacaEval 2 by number of proposers",
-        judged="by gpt-4-1106-preview",
         source=f"{_PAPER}, Table 3",
         note=_TWO_LAYERS,
         columns=("multiple-proposer (%)", "single-proposer (%)"),
@@ -135,12 +133,9 @@ ABLATIONS = (
             _row("n = 2", 58.8, 54.5),
             _row("n = 1", 47.8, 47.8),
         ),
-        digits=1,
     ),
-    PublishedTable(
-        dataset="alpaca",
+    _alpaca(
         title="AlpacaEval 2 by the model's role",
-        judged="by gpt-4-1106-preview",
         source=f"{_PAPER}, Table 4",
         note=_TWO_LAYERS,
         columns=("as aggregator (%)", "as proposer (%)"),
@@ -152,16 +147,12 @@ ABLATIONS = (
             _row("Mixtral-8x22B-Instruct", 48.4, 54.8),
             _row("dbrx-instruct", 41.5, 55.1),
         ),
-        digits=1,
     ),
-    PublishedTable(
-        dataset="alpaca",
+    _alpaca(
         title="AlpacaEval 2, mixture and LLM-ranker by layers",
-        judged="by gpt-4-1106-preview",
         source=f"{_PAPER}, Figure 4 (a)",
         note="a chart without numbers: the ranker's curve is below the mixture's",
         columns=("MoA (%)", "LLM-ranker (%)"),
         rows=(),
-        digits=1,
     ),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moa_cli.bench.data.epochs import epoch_of, origin_of
 from moa_cli.bench.judge.kinds import JudgedArm
-from moa_cli.bench.judge.position import ordered_pairs, orders_note
+from moa_cli.bench.judge.pairwise import ordered_pairs, orders_note
 from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.report.budget import tflops_of
 from moa_cli.bench.report.differences import position_note, with_reference

@@ -11,7 +11,6 @@ from moa_cli.bench.report.scores import ArmScores, Scores
 from moa_cli.bench.report.section_charts import metric_interval
 from moa_cli.bench.report.sections import TextTable, quality_of
 from moa_cli.bench.report.writers import figure_page
-from moa_cli.bench.scoring.means import Mean
 from moa_cli.core.money import usd
 from moa_cli.profile import short_name
 
@@ -52,7 +51,7 @@ def _cells(run: SweepRun, quality: str, unit: str) -> Iterator[tuple[str, str]]:
         yield "aggregator", run.aggregator
     if quality:
         metric = run.arm.metric(quality)
-        yield f"{quality} ({unit})", "–" if metric is None else _mean(metric.mean)
+        yield f"{quality} ({unit})", "–" if metric is None else metric.mean.text(2)
         found = _value(run, quality)
         yield (
             "95 %",
@@ -64,13 +63,6 @@ def _cells(run: SweepRun, quality: str, unit: str) -> Iterator[tuple[str, str]]:
     cost, seconds = run.arm.cost_per_item.value, run.arm.seconds_path.value
     yield "cost/item", "–" if cost is None else usd(cost)
     yield "s/item", "–" if seconds is None else f"{seconds:.1f}"
-
-
-def _mean(mean: Mean) -> str:
-    if mean.value is None:
-        return "–"
-    error = mean.standard_error
-    return f"{mean.value:.2f}" + ("" if error is None else f" ± {error:.2f}")
 
 
 def sweep_page(dataset: str, runs: Sequence[SweepRun], notes: Sequence[str]) -> str:

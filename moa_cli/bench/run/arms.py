@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from moa_cli.bench.scoring import mt_bench
 from moa_cli.core.errors import UsageError
-from moa_cli.core.strategy import STRATEGIES, Strategy
+from moa_cli.core.strategy import STRATEGIES
 from moa_cli.core.text import meant
 from moa_cli.profile import (
     Aggregator,
@@ -60,16 +60,13 @@ def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
         found.append(Arm(MIXTURE, strict))
     for name in STRATEGIES:
         if name in kinds:
-            found.append(Arm(name, _whole(strict, name)))
+            whole = replace(strict, strategy=name, route=(), stop_when_agreed=None)
+            found.append(Arm(name, whole))
     if "self" in kinds:
         found.append(Arm("self", _self_moa(strict, best)))
     if "single" in kinds:
         found += _singles(strict)
     return found
-
-
-def _whole(profile: Profile, strategy: Strategy) -> Profile:
-    return replace(profile, strategy=strategy, route=(), stop_when_agreed=None)
 
 
 def _fixed(proposers: Sequence[Proposer]) -> tuple[Proposer, ...]:

@@ -26,7 +26,7 @@ from moa_cli.bench.data.datasets import DATASETS, KnownDataset
 from moa_cli.bench.data.epochs import in_epochs
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.data.json_lines import Lines, read_records, to_line
-from moa_cli.bench.data.loading import data_file, dataset_of
+from moa_cli.bench.data.loading import data_folder, dataset_of
 from moa_cli.bench.run.growth import growth_of
 from moa_cli.bench.run.journal import ANCHOR, CALLS, CallJournal, Judgement, Result
 from moa_cli.bench.run.plan import RunPlan
@@ -171,8 +171,13 @@ class RunReader:
         return self._grade(text, known.answer or "", known.fields)
 
     def data_file(self, *names: str) -> Path | None:
-        settings = self.settings
-        return data_file(settings.dataset, settings.source, self.data, *names)
+        """The first of these files that is there: in the data folder, or in the one that the
+        dataset came from."""
+        folders = [data_folder(self.data)]
+        if self.settings.dataset.known and self.settings.source is not None:
+            folders.append(Path(self.settings.source).parent.parent)
+        places = (folder / name for folder in folders for name in names)
+        return next((place for place in places if paths.is_file(place)), None)
 
     @cached_property
     def results(self) -> tuple[Result, ...]:

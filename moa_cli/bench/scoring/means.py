@@ -20,6 +20,13 @@ class Mean:
     standard_error: float | None
     n: int
 
+    def text(self, digits: int) -> str:
+        """`57.2 ± 1.6`; the value alone where the error is unknown, – where there is none."""
+        if self.value is None:
+            return "–"
+        error = self.standard_error
+        return f"{self.value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
     def of_items(self, epochs: int) -> Mean:
         """The same mean, its n the number of items that were asked so often."""
         return self if epochs == 1 else Mean(self.value, self.standard_error, self.n // epochs)

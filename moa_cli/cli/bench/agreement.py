@@ -14,11 +14,11 @@ from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
+from moa_cli.terminal.table import Column, table_lines
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
-    from moa_cli.bench.judge.choices import ChosenPair
-    from moa_cli.bench.judge.panel import Panel, VerdictName
+    from moa_cli.bench.judge.panel import ChosenPair, Panel, VerdictName
     from moa_cli.bench.scoring.agreement import Agreement
     from moa_cli.bench.scoring.means import Mean
     from moa_cli.bench.scoring.statistics import ConfidenceInterval
@@ -42,8 +42,7 @@ def agreement(
     data: Data = None,
 ) -> None:
     """Tell how far a run's judges agree beyond chance, and with your choices in `moa compare`."""
-    from moa_cli.bench.judge.choices import chosen_pairs
-    from moa_cli.bench.judge.panel import read_panel
+    from moa_cli.bench.judge.panel import chosen_pairs, read_panel
     from moa_cli.bench.run.folder import read_run
     from moa_cli.cli.compare.judge import choice_agreement_lines
     from moa_cli.compare.judging import read_agreement
@@ -85,8 +84,6 @@ def _head(panel: Panel) -> str:
 
 
 def _pair_lines(panel: Panel, width: int) -> Iterator[str]:
-    from moa_cli.terminal.table import Column, table_lines
-
     pairs = panel.pairs()
     kappa = "kappa" if panel.against is not None else "weighted kappa"
     yield ""
@@ -114,16 +111,14 @@ def _whole_lines(panel: Panel) -> Iterator[str]:
 
 
 def _arm_lines(panel: Panel, width: int) -> Iterator[str]:
-    from moa_cli.terminal.table import Column, table_lines
-
     arms = panel.arms()
     yield _sentence(f"{panel.unit}, over what all have judged; the panel is their mean")
     yield from table_lines(
         [
             Column("arm", [arm.arm for arm in arms], widest=_WIDEST),
-            Column("panel", [_score(arm.panel) for arm in arms], right=True),
+            Column("panel", [arm.panel.text(2) for arm in arms], right=True),
             *(
-                Column(judge, [_score(arm.by_judge[judge]) for arm in arms], right=True)
+                Column(judge, [arm.by_judge[judge].text(2) for arm in arms], right=True)
                 for judge in panel.values
             ),
             Column("", [""] * len(arms)),
@@ -133,8 +128,6 @@ def _arm_lines(panel: Panel, width: int) -> Iterator[str]:
 
 
 def _chosen_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> Iterator[str]:
-    from moa_cli.terminal.table import Column, table_lines
-
     yield _sentence(
         "how often the first arm is better than the second, by your choices in `moa compare`"
     )
@@ -181,13 +174,6 @@ def _measure(agreement: Agreement[VerdictName]) -> str:
 
     interval = interval_of(agreement)
     return _number(agreement.value) + (f" ({_interval(interval)})" if interval else "")
-
-
-def _score(mean: Mean) -> str:
-    if mean.value is None:
-        return _UNKNOWN
-    error = "" if mean.standard_error is None else f" ± {mean.standard_error:.2f}"
-    return f"{mean.value:.2f}{error}"
 
 
 def _share(mean: Mean) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moa_cli.cli.bench.cells import UNKNOWN, cell, noted, table, tell_if_long, with_n
+from moa_cli.cli.bench.cells import UNKNOWN, cell, columns_of, noted, table, tell_if_long, with_n
 from moa_cli.cli.bench.options import judge_option
 from moa_cli.cli.options import Data, Json, OutputFile, RunFolder
 from moa_cli.cli.output import output_width
@@ -89,11 +89,7 @@ def _differences(found: Differences, width: int) -> Iterator[str]:
 
     yield from noted(found.conclusions, width, "= ")
     for text_table in difference_tables([found]):
-        columns = [
-            Column(head, [row[place] for row in text_table.rows], right=place >= text_table.keys)
-            for place, head in enumerate(text_table.heads)
-        ]
-        yield from table(text_table.title, columns, width)
+        yield from table(text_table.title, columns_of(text_table), width)
         yield from noted(text_table.notes, width, "")
 
 

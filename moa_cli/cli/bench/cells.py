@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.cli.output import say
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.table import Column, table_lines
+
+if TYPE_CHECKING:
+    from moa_cli.bench.report.sections import TextTable
 
 UNKNOWN = "–"
 # From so many on, similarities take a while: a pair of texts a millisecond or two.
@@ -42,6 +46,14 @@ def table(title: str, columns: Sequence[Column], width: int) -> Iterator[str]:
     yield ""
     yield from noted([title], width, "")
     yield from table_lines(columns, width)
+
+
+def columns_of(told: TextTable, widest: int = Column.widest) -> list[Column]:
+    """The columns of a table of a report."""
+    return [
+        Column(head, [row[place] for row in told.rows], right=place >= told.keys, widest=widest)
+        for place, head in enumerate(told.heads)
+    ]
 
 
 def noted(notes: Iterable[str], width: int, mark: str = "- ") -> Iterator[str]:

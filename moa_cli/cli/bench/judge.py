@@ -509,7 +509,6 @@ def _told(metric: Metric | None) -> str:
     """`57.2 ± 1.6 (n 805)`: the mean, its standard error, and how many it is made of."""
     if metric is None or metric.mean.value is None:
         return "–"
-    mean = metric.mean
-    error = "" if mean.standard_error is None else f" ± {mean.standard_error:.2f}"
-    n = f"{mean.n:,} of {metric.asked:,}, partial" if metric.partial else f"n {mean.n:,}"
-    return f"{mean.value:.2f}{error} ({n})"
+    n = metric.mean.n
+    of = f"{n:,} of {metric.asked:,}, partial" if metric.partial else f"n {n:,}"
+    return f"{metric.mean.text(2)} ({of})"

@@ -147,13 +147,11 @@ def _lines(sections: Sequence[ReportSection], width: int, *, published: bool) ->
 
 def _table(table: TextTable, width: int) -> Iterator[str]:
     """The table; as many times its first columns as it takes to show all others."""
+    from moa_cli.cli.bench.cells import columns_of
     from moa_cli.terminal.table import Column, table_lines
 
     yield from _note(table.title, width)
-    columns = [
-        Column(head, [row[place] for row in table.rows], right=place >= table.keys, widest=width)
-        for place, head in enumerate(table.heads)
-    ]
+    columns = columns_of(table, width)
     keys, others = columns[: table.keys], columns[table.keys :]
     needed = [_wide(column) + _GAP for column in others]
     if sum(needed) + sum(_wide(column) + _GAP for column in keys) > width + _GAP:

@@ -254,7 +254,8 @@ def _beside_lines(known: Reproduction, cells: Sequence[Beside], width: int) -> I
             printed = any(cell != UNKNOWN for cell in paper)
             if printed:
                 columns.append(Column(f"{head}: paper", paper, right=True, widest=40))
-            ours = [_ours(found, published.digits) for found in told]
+            digits = published.digits
+            ours = [found.ours.text(digits) if found.ours else UNKNOWN for found in told]
             own_head = "yours" if printed else f"{head}: yours"
             columns.append(Column(own_head, ours, right=True, widest=40))
         yield from table(f"{published.title}: the paper's figures beside yours", columns, width)
@@ -264,14 +265,6 @@ def _paper(found: Beside, digits: int) -> str:
     if found.paper is None:
         return UNKNOWN
     return " ± ".join(f"{value:.{digits}f}" for value in found.paper if value is not None)
-
-
-def _ours(found: Beside, digits: int) -> str:
-    if found.ours is None or found.ours.value is None:
-        return UNKNOWN
-    error = found.ours.standard_error
-    told = f"{found.ours.value:.{digits}f}"
-    return told if error is None else f"{told} ± {error:.{digits}f}"
 
 
 def _notes(

@@ -214,18 +214,12 @@ def _tell(
 
 def _print_table(found: Sequence[SweepRun], notes: Sequence[str]) -> None:
     from moa_cli.bench.report.sweep import sweep_table
-    from moa_cli.cli.bench.cells import noted
+    from moa_cli.cli.bench.cells import columns_of, noted, table
     from moa_cli.cli.output import output_width, print_lines
-    from moa_cli.terminal.table import Column, table_lines
 
-    table = sweep_table(found)
-    width = output_width()
-    columns = [
-        Column(head, [row[place] for row in table.rows], right=place >= table.keys, widest=40)
-        for place, head in enumerate(table.heads)
-    ]
-    print_lines(["", *noted([table.title], width, ""), *table_lines(columns, width)])
-    print_lines(list(noted(notes, width)))
+    told, width = sweep_table(found), output_width()
+    print_lines(table(told.title, columns_of(told, widest=40), width))
+    print_lines(noted(notes, width))
 
 
 def _signature() -> inspect.Signature:
