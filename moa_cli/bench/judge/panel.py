@@ -171,15 +171,8 @@ def _share(first: float, second: float) -> float:
 
 
 def read_panel(run: RunReader, judges: Sequence[str]) -> Panel:
-    """The verdicts of these judges of a run.
-
-    Args:
-        run: The run.
-        judges: Names of models; () takes all that have judged the run.
-
-    Raises:
-        BenchError: There is none, or they have not judged the same by the same measure.
-    """
+    """The verdicts of these judges of a run, of all of them if none is named. Raises BenchError if
+    there is none, or they have not judged the same by the same measure."""
     found = [run.judge(name) for name in judges] or list(run.judges.values())
     if not found:
         raise BenchError(

@@ -57,11 +57,7 @@ def tflops_of(results: Iterable[Result]) -> list[float]:
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """The places of the points that no other one beats: none has as high a score for less, or a
-    higher one for as much. The cheapest is first.
-
-    Args:
-        points: What each takes, and its score.
-    """
+    higher one for as much. The cheapest is first. points: what each takes, and its score."""
     front: list[int] = []
     for place in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
         if not front or points[place][1] > points[front[-1]][1]:

@@ -83,15 +83,9 @@ class ItemRow:
 
 
 def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[ItemRow]:
-    """The items of a run, item by item, arm by arm.
+    """The items of a run, item by item, arm by arm. Raises BenchError if a file is damaged.
 
-    Args:
-        name: What the run is called.
-        valued: The run, and what its answers are worth.
-        arms: The arms that are wanted; none is all.
-
-    Raises:
-        BenchError: A file of the run is damaged.
+    name: of the run. arms: those that are wanted; none is all.
     """
     run = valued.run
     asked = {item.id: item for item in run.known_items or ()}

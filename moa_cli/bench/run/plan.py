@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -44,24 +44,60 @@ class Work:
         return self.arm.name, self.item.id
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class RunPlan:
-    """See `make_plan`. items: of all epochs. given: answers that are there already, by model name
-    and item."""
+    """The run that is asked for. It waits for all proposers, unless an option says otherwise.
+
+    kinds: of arms. best: the proposer for the arm `self`; None takes the first. parity: whether the
+    settings are those of the authors' scripts. limit: only the first so many items. given_files:
+    the first layer's answers (see `read_outputs`). answer_format: added to each question with a
+    right answer (see `format_of`). grader: compares replies with right answers, in place of the
+    dataset's own (see `grader_of`). sample: which items, in place of the first so many. epochs: how
+    often each item is asked.
+
+    items: of all epochs. given: answers that are there already, by model name and item.
+
+    Raises UsageError if the options contradict each other, the profile or the dataset, BenchError
+    if a file cannot be used.
+    """
 
     profile: Profile
     dataset: Dataset
-    items: tuple[Item, ...]
     kinds: tuple[str, ...]
-    best: str | None
-    parity: bool
-    limit: int | None
-    given_files: tuple[Path, ...]
-    given: Mapping[str, Mapping[str, str]]
+    best: str | None = None
+    parity: bool = False
+    limit: int | None = None
+    given_files: tuple[Path, ...] = ()
     answer_format: str | None = None
     grader: str | None = None
     sample: ItemSample | None = None
     epochs: int = 1
+    items: tuple[Item, ...] = field(init=False)
+    given: Mapping[str, Mapping[str, str]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        whole, kinds = self.dataset.items, self.kinds
+        items = whole[: self.limit] if self.sample is None else self.sample.of(whole)
+        if self.grader is not None:
+            grader_of(self.grader)
+            if not any(item.answer is not None for item in items):
+                raise UsageError("--grader needs items with an `answer`", hint="there are none")
+        told = self.dataset.settings
+        known = sorted(name for name, entry in DATASETS.items() if entry.parity)
+        if self.parity and not (told.known and told.name in known):
+            raise UsageError(f"--parity: the authors' scripts know {', '.join(known)} only")
+        self.profile = waiting_for_all(self.profile)
+        if self.given_files:
+            if "self" in kinds:
+                raise UsageError("--reference-paths: the arm `self` has proposers of its own")
+            outputs = read_outputs(self.given_files, items)
+            self.profile = with_given(self.profile, list(outputs))
+            models = [proposer.model for proposer in self.profile.layer(1)]
+            answers = (for_all_epochs(replies, self.epochs) for replies in outputs.values())
+            self.given = dict(zip(models, answers, strict=True))
+            _check_given(make_arms(self.profile, kinds, ""), self.given)
+        self.items = in_epochs(items, self.epochs)
+        self.best = best_of(self.profile, self.best) if "self" in kinds else None
 
     @property
     def count(self) -> int:
@@ -167,65 +203,3 @@ def _check_given(arms: Iterable[Arm], given: Collection[str]) -> None:
                 " their answers alone are there",
                 hint="use at least two rounds, or other arms",
             )
-
-
-def make_plan(
-    profile: Profile,
-    dataset: Dataset,
-    *,
-    kinds: tuple[str, ...],
-    best: str | None,
-    parity: bool,
-    limit: int | None,
-    given_files: tuple[Path, ...],
-    answer_format: str | None = None,
-    grader: str | None = None,
-    sample: ItemSample | None = None,
-    epochs: int = 1,
-) -> RunPlan:
-    """The run that is asked for. It waits for all proposers, unless an option says otherwise.
-
-    best: the proposer for the arm `self`; None takes the first. parity: whether the settings are
-    those of the authors' scripts. limit: only the first so many items. given_files: the first
-    layer's answers (see `read_outputs`). answer_format: added to each question with a right answer
-    (see `format_of`). grader: compares replies with right answers, in place of the dataset's own
-    (see `grader_of`). sample: which items, in place of the first so many. epochs: how often each
-    item is asked.
-
-    Raises UsageError if the options contradict each other, the profile or the dataset, BenchError
-    if a file cannot be used.
-    """
-    items = dataset.items[:limit] if sample is None else sample.of(dataset.items)
-    if grader is not None:
-        grader_of(grader)
-        if not any(item.answer is not None for item in items):
-            raise UsageError("--grader needs items with an `answer`", hint="there are none")
-    known = sorted(name for name, entry in DATASETS.items() if entry.parity)
-    if parity and not (dataset.settings.known and dataset.settings.name in known):
-        raise UsageError(f"--parity: the authors' scripts know {', '.join(known)} only")
-    profile = waiting_for_all(profile)
-    given: dict[str, Mapping[str, str]] = {}
-    if given_files:
-        if "self" in kinds:
-            raise UsageError("--reference-paths: the arm `self` has proposers of its own")
-        outputs = read_outputs(given_files, items)
-        profile = with_given(profile, list(outputs))
-        named = [proposer.model for proposer in profile.layer(1)]
-        told = (for_all_epochs(replies, epochs) for replies in outputs.values())
-        given = dict(zip(named, told, strict=True))
-        _check_given(make_arms(profile, kinds, ""), given)
-    return RunPlan(
-        profile=profile,
-        dataset=dataset,
-        items=in_epochs(items, epochs),
-        kinds=kinds,
-        best=best_of(profile, best) if "self" in kinds else None,
-        parity=parity,
-        limit=limit,
-        given_files=given_files,
-        given=given,
-        answer_format=answer_format,
-        grader=grader,
-        sample=sample,
-        epochs=epochs,
-    )

@@ -300,16 +300,8 @@ async def converse(
 ) -> Result:
     """All turns of an item, up to the first one that is no result.
 
-    Args:
-        work: The item, and what answers it.
-        take: Takes the turn of that number, from 0, with its message; what stands of it in results.
-        partial: See `Runner`.
-
-    Returns:
-        The result of the item.
-
-    Raises:
-        Whatever `take` does.
+    take: takes the turn of that number, from 0, with its message, and tells what stands of it in
+    results. partial: see `Runner`.
     """
     item = work.item
     conversation = Conversation(before=item.before)

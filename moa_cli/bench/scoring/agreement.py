@@ -49,13 +49,9 @@ class Agreement(Generic[_Unit]):
     ) -> ConfidenceInterval | None:
         """The 95 % interval by drawing groups of units with replacement (bootstrap, percentiles).
 
-        Args:
-            group: What units go together, such as the item that several answers are to.
-            seed: The same one draws the same.
-
-        Returns:
-            The interval; None for less than two groups, and where judges differ nowhere or most
-            draws have nothing to tell, which leaves no spread to learn from.
+        None for less than two groups, and where judges differ nowhere or most draws have nothing to
+        tell, which leaves no spread to learn from. group: what units go together, such as the item
+        that several answers are to.
         """
         by_group: dict[Hashable, list[tuple[float, ...]]] = defaultdict(list)
         for unit, sums in self.sums.items():

@@ -165,16 +165,12 @@ _BY_NAME: Mapping[str, Callable[[str, str], Verdict]] = {
 
 @lru_cache
 def grader_of(rule: str) -> Grader:
-    """The grader of that name.
+    """The grader of that name. Raises UsageError if there is none.
 
-    Args:
-        rule: One of GRADERS; `regex:PATTERN` (the last match, or its first group), `json:FIELD` (a
-            field of the JSON in the reply, by a dotted path); or the name of an entry point in the
-            group `moa.scorers`, which is called with the reply and the item's fields, and returns
-            a bool or a number from 0 to 1.
-
-    Raises:
-        UsageError: There is no such grader.
+    rule: one of GRADERS; `regex:PATTERN` (the last match, or its first group), `json:FIELD` (a
+    field of the JSON in the reply, by a dotted path); or the name of an entry point in the group
+    `moa.scorers`, which is called with the reply and the item's fields, and returns a bool or a
+    number from 0 to 1.
     """
     if rule in _BY_NAME:
         grade = _BY_NAME[rule]

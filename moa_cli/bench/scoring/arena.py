@@ -154,15 +154,7 @@ def arena_prompt(text: str) -> ArenaPrompt:
 def judge_call(
     prompt: ArenaPrompt, question: str, baseline: str, answer: str, *, switched: bool
 ) -> JudgeCall:
-    """The request for one game.
-
-    Args:
-        prompt: The judge's prompt.
-        question: What both were asked.
-        baseline: The baseline's answer.
-        answer: The model's answer.
-        switched: Whether the model is assistant A; so it is in the second game.
-    """
+    """The request for one game. switched: whether the model is assistant A, as in the second."""
     first, second = (answer, baseline) if switched else (baseline, answer)
     values = {"question": question, "answer_a": first, "answer_b": second}
     messages = (
@@ -198,9 +190,8 @@ def score(battles: Sequence[Battle], *, seed: str) -> ArenaScore:
     Where all battles are against one opponent, the Bradley-Terry model of most likelihood wins as
     often as the model did, so the score is a weighted share and needs no fit.
 
-    Args:
-        battles: Those games whose verdicts could be read.
-        seed: Of the bootstrap, so that the same battles always have the same interval.
+    battles: those games whose verdicts could be read. seed: of the bootstrap, so that the same
+    battles always have the same interval.
     """
     rows = [battle for battle in battles for _ in range(battle.weight)]
     known = grouped_mean((100 * row.won, row.group) for row in rows)
@@ -263,9 +254,7 @@ def style_controlled(battles: tuple[StyledBattle, ...]) -> StyleControlled:
     features of style, each the difference of both answers over their sum and one, standardised over
     all battles; with an L2 penalty of one half on all weights, where each battle counts twice.
 
-    Args:
-        battles: Of all models that are compared with the baseline. What style does is learnt from
-            all of them.
+    battles: of all models that are compared with the baseline: what style does is learnt from all.
     """
     models = list(dict.fromkeys(styled.model for styled in battles))
     if not models:

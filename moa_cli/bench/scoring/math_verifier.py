@@ -43,18 +43,11 @@ class MathVerifier:
         self._lock = Lock()
 
     def compare(self, key: str, reply: str, stated: str | None) -> tuple[bool, str | None]:
-        r"""Whether a reply ends in the right answer, and which answer is read in it.
+        """Whether a reply ends in the right answer, and the answer that is read in it, as SymPy
+        writes it; None where none was. Raises BenchError if math-verify is not installed.
 
-        Args:
-            key: The right answer in LaTeX, without `$`.
-            reply: What a model has said.
-            stated: What it says "the answer is", where that has to be read apart.
-
-        Returns:
-            Whether it is right; and the answer as SymPy writes it, None where none was read.
-
-        Raises:
-            BenchError: math-verify is not installed.
+        key: the right answer in LaTeX, without `$`. stated: what the reply says "the answer is",
+        where that has to be read apart.
         """
         line = json.dumps([key, reply[-_LONGEST:], stated])
         with self._lock:

@@ -28,10 +28,9 @@ _TAIL: Final = 60
 def number_tokens(tokens: Iterable[str], answer: str) -> tuple[NumberToken, ...]:
     """The tokens of an answer that matter for a number in it.
 
-    Args:
-        tokens: For each token the JSON object that the endpoint told, as OpenAI defines it.
-        answer: The text, to whose end they are counted. Some endpoints tell tokens behind it, such
-            as the mark of the end.
+    tokens: for each token the JSON object that the endpoint told, as OpenAI defines it. answer: the
+    text, to whose end they are counted: some endpoints tell tokens behind it, such as the mark of
+    the end.
     """
     found: list[tuple[int, tuple[tuple[str, float], ...]]] = []
     texts: list[str] = []
@@ -69,17 +68,11 @@ def _alternatives(told: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
 def expected_rating(
     text: str, span: tuple[int, int], numbers: Iterable[NumberToken], least: int, most: int
 ) -> float | None:
-    """The mean of the ratings that could have stood there, by their probabilities.
+    """The mean of the ratings that could have stood there, by their probabilities; None where the
+    rating is no whole number, or no probabilities of it are known.
 
-    Args:
-        text: The judge's answer, to its end.
-        span: Where the rating stands in it.
-        numbers: The answer's tokens; see `number_tokens`.
-        least: The lowest rating there is.
-        most: The highest, at most 99.
-
-    Returns:
-        The mean; None where the rating is no whole number, or no probabilities of it are known.
+    text: the judge's answer, to its end. span: where the rating stands in it. numbers: see
+    `number_tokens`. least, most: of the ratings that there are, at most 99.
     """
     said = text[slice(*span)]
     if not said.isdigit():

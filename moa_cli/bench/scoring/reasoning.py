@@ -34,17 +34,12 @@ _QUOTES: Final = "`\"'“”‘’«»"
 
 
 def verdict_text(text: str) -> str:
-    """What follows the reasoning in a judge's answer; the whole text where it holds none.
+    """What follows the reasoning in a judge's answer; the whole text where it holds none, "" where
+    the answer ends in it.
 
     The last tag that closes reasoning ends it. A tag in quotes, backticks or a code block is one
     that the judge speaks of. Where reasoning was opened at the start and never closed, nothing
     follows it.
-
-    Args:
-        text: The judge's words, as far as the endpoint told them as its answer.
-
-    Returns:
-        The text behind the reasoning; "" where the answer ends in it.
     """
     tags = reversed(list(_CLOSING.finditer(text)))
     end = next((tag.end() for tag in tags if not _is_quoted(text, tag)), 0)

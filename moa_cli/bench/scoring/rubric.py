@@ -44,17 +44,8 @@ _LOOSE_RATING: Final = re.compile(
 def judge_call(
     rubric: str, conversation: Sequence[Message], response: str, reference: str | None
 ) -> JudgeCall:
-    """The request for one rating.
-
-    Args:
-        rubric: What a response is rated by.
-        conversation: What was said before, the user's message last.
-        response: What is rated.
-        reference: The reference answer, if there is one.
-
-    Returns:
-        The request. No text in it can end its own part: the mark between the parts is made of them.
-    """
+    """The request for one rating. No text in it can end its own part: the mark between the parts is
+    made of them. conversation: the user's message is its last."""
     texts = [(f"the {message.role}'s message", message.content) for message in conversation]
     if reference is not None:
         texts.append(("the reference answer", reference))

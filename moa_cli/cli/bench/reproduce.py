@@ -111,7 +111,7 @@ def _planned(
     from moa_cli.bench.data.datasets import DATASETS
     from moa_cli.bench.data.loading import data_folder, load_dataset
     from moa_cli.bench.report.reproduction import Mixed
-    from moa_cli.bench.run.plan import format_of, make_plan
+    from moa_cli.bench.run.plan import RunPlan, format_of
     from moa_cli.cli.bench.session import known_facts
 
     base = wiring.choose_profile(profile_name, Overrides(), settles=False)
@@ -138,14 +138,13 @@ def _planned(
         except BenchError as error:
             yield replace(planned, missing=str(error))
             continue
-        plan = make_plan(
-            _profile_of(run, profile_name),
-            loaded,
+        plan = RunPlan(
+            profile=_profile_of(run, profile_name),
+            dataset=loaded,
             kinds=run.arms,
             best=run.best,
             parity=run.dataset != "math",
             limit=limit,
-            given_files=(),
             answer_format=format_of(loaded, None),
         )
         lacking = [model for model in plan.models() if model not in facts]

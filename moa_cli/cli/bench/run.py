@@ -165,7 +165,7 @@ def run(
     from moa_cli.bench.data.loading import data_folder, load_dataset
     from moa_cli.bench.data.sampling import sample_of
     from moa_cli.bench.run.folder import RUN_FILE, RunFolder, opened, read_run
-    from moa_cli.bench.run.plan import format_of, make_plan
+    from moa_cli.bench.run.plan import RunPlan, format_of
     from moa_cli.bench.run.runner import STOP_AFTER, still_to_do
     from moa_cli.bench.run.settings import differences
     from moa_cli.cli.bench.session import Job, SessionOptions, session
@@ -178,9 +178,9 @@ def run(
     begun = read_run(path).settings if (path / RUN_FILE).exists() else None
     # A run that was begun goes on as it is; those of earlier versions have no format.
     asks_format = typed_or(asks_format, begun is None or begun.answer_format is not None)
-    plan = make_plan(
-        profile,
-        loaded,
+    plan = RunPlan(
+        profile=profile,
+        dataset=loaded,
         kinds=kinds,
         best=best,
         parity=parity,
