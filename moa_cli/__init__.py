@@ -172,35 +172,16 @@ __all__ = [
     "to_dict",
 ]
 
-# Where each public name is. A module is imported when a name of it is asked for.
-_HOMES = {
-    "api": ("ask", "ask_async", "load_profile", "open_clients", "run_report", "run_turn"),
-    "core.conversation": (
-        "Charge",
-        "Citation",
-        "Conversation",
-        "Failure",
-        "Message",
-        "Part",
-        "Proposal",
-        "Turn",
-        "Usage",
-    ),
-    "core.endpoints": ("Client", "Clients", "Delta", "Endpoint", "ModelInfo", "Request"),
-    "core.money": ("Price",),
-    "core.tools": ("ToolCall",),
-    "core.strategy": ("Decision", "Placing", "Point", "Report"),
-    "core.stream": ("Sink", "deliver"),
-    "engine": ("Control", "FanOutMemory", "Limits", "ResponseFormat"),
-    "profile": ("Aggregator", "Layer", "Profile", "Proposer", "RouteStage", "Stage"),
-}
+# Where the public names are: what needs the settings and the store, and the rest, light modules
+# first. A module is imported when a name is asked for that those before it do not have.
+_OF_THE_API = ("ask", "ask_async", "load_profile", "open_clients", "run_report", "run_turn")
+_CORE = ("conversation", "errors", "events", "endpoints", "money", "strategy", "stream", "tools")
+_HOMES = (*(f"core.{module}" for module in _CORE), "profile", "engine")
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        # All others are events and errors.
-        homes = [home for home, names in _HOMES.items() if name in names]
-        for home in homes or ("core.events", "core.errors"):
+        for home in ("api",) if name in _OF_THE_API else _HOMES:
             module = importlib.import_module(f"moa_cli.{home}")
             if hasattr(module, name):
                 return getattr(module, name)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from moa_cli.core.values import Key, ValueFault
@@ -60,63 +59,29 @@ class Palette:
     removed: Annotated[str | None, _style("lines that a diff removes", "black on red")] = None
 
     def over(self, theme: Theme) -> Palette:
-        """The palette of a theme, with these changes."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(_palette(theme), **{name: s for name, s in given.items() if s is not None})
+        """The palette of a theme, with these changes; `none` has the styles of `auto`."""
+        place = {"dark": 1, "light": 2}.get(theme, 0)
+        return Palette(
+            **{name: getattr(self, name) or styles[place] for name, styles in _STYLES.items()}
+        )
 
 
 UNCHANGED: Final = Palette()
-
-
-@cache
-def _palette(theme: Theme) -> Palette:
-    # Colours of the terminal's own, which the usual ones keep readable on dark and light alike.
-    auto = Palette(
-        heading="bold",
-        code="cyan",
-        link="cyan",
-        target="dim",
-        quote="none",
-        number="bold",
-        border="dim",
-        keyword="magenta",
-        string="green",
-        value="cyan",
-        name="bold",
-        comment="dim",
-        added="green",
-        removed="red",
-    )
-    dark = Palette(
-        heading="bold #8ec6ff",
-        code="#7fd7c4",
-        link="underline #7ab8ff",
-        target="#a0a0a0",
-        quote="italic #c0c0c0",
-        number="bold #8ec6ff",
-        border="#a0a0a0",
-        keyword="#d3a0ff",
-        string="#a3d977",
-        value="#ffb870",
-        name="bold #8ec6ff",
-        comment="italic #a0a0a0",
-        added="#a3d977",
-        removed="#ff8a80",
-    )
-    light = Palette(
-        heading="bold #00457c",
-        code="#00615a",
-        link="underline #0b57a4",
-        target="#595959",
-        quote="italic #444444",
-        number="bold #00457c",
-        border="#6b6b6b",
-        keyword="#7b1fa2",
-        string="#2b651d",
-        value="#8a4300",
-        name="bold #00457c",
-        comment="italic #595959",
-        added="#2b651d",
-        removed="#b3261e",
-    )
-    return {"dark": dark, "light": light}.get(theme, auto)
+# Of `auto`, `dark` and `light`. The first has colours of the terminal's own, which the usual ones
+# keep readable on dark and light alike.
+_STYLES: Final = {
+    "heading": ("bold", "bold #8ec6ff", "bold #00457c"),
+    "code": ("cyan", "#7fd7c4", "#00615a"),
+    "link": ("cyan", "underline #7ab8ff", "underline #0b57a4"),
+    "target": ("dim", "#a0a0a0", "#595959"),
+    "quote": ("none", "italic #c0c0c0", "italic #444444"),
+    "number": ("bold", "bold #8ec6ff", "bold #00457c"),
+    "border": ("dim", "#a0a0a0", "#6b6b6b"),
+    "keyword": ("magenta", "#d3a0ff", "#7b1fa2"),
+    "string": ("green", "#a3d977", "#2b651d"),
+    "value": ("cyan", "#ffb870", "#8a4300"),
+    "name": ("bold", "bold #8ec6ff", "bold #00457c"),
+    "comment": ("dim", "italic #a0a0a0", "italic #595959"),
+    "added": ("green", "#a3d977", "#2b651d"),
+    "removed": ("red", "#ff8a80", "#b3261e"),
+}
