@@ -79,6 +79,7 @@ YesBeforeSending = Annotated[
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 JsonArray = Annotated[bool, Option("--json", help="Print a JSON array.")]
+NoPager = Annotated[bool, Option("--no-pager", help="Print also what is longer than the screen.")]
 Since = Annotated[str | None, Option("--since", metavar="SPAN", help="Not older than, such as 7d.")]
 ForceFile = Annotated[bool, Option("--force", help="Overwrite the file.")]
 ForceProfile = Annotated[bool, Option("--force", help="Replace a profile of that name.")]

@@ -34,6 +34,17 @@ def print_lines(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
+def print_paged(lines: Sequence[str], *, no_pager: bool) -> None:
+    """Print lines; at a terminal that they do not fit on, through $PAGER."""
+    if no_pager or not sys.stdout.isatty():
+        print_lines(lines)
+        return
+    from moa_cli.terminal.programs import page
+
+    if trouble := page(lines):
+        say(trouble)
+
+
 def print_json(values: object) -> None:
     """Print JSON on standard output, indented."""
     print_lines([dumps(values, indent=2)])

@@ -16,6 +16,7 @@ from moa_cli.cli.options import (
     ForceFile,
     Json,
     JsonArray,
+    NoPager,
     OutputFile,
     Plain,
     Since,
@@ -23,7 +24,7 @@ from moa_cli.cli.options import (
     time_ago,
     typed_or,
 )
-from moa_cli.cli.output import confirm, output_width, print_json, print_lines, say
+from moa_cli.cli.output import confirm, output_width, print_json, print_lines, print_paged, say
 from moa_cli.cli.saving import open_store
 from moa_cli.cli.writing import destination
 from moa_cli.core import paths
@@ -93,9 +94,7 @@ def _told(comparisons: Comparisons, since: str | None) -> list[Comparison]:
 def show(
     number: Number,
     plain: Plain = None,
-    no_pager: Annotated[
-        bool, Option("--no-pager", help="Print also what is longer than the screen.")
-    ] = False,
+    no_pager: NoPager = False,
     json: Json = False,
 ) -> None:
     """Print a choice: prompt and answers, if they were kept, whose they were, and your note."""
@@ -132,14 +131,7 @@ def show(
     lines += table_lines(columns, output_width())
     if found.note:
         lines.append(folded(one_line(f"note: {found.note}", _LONGEST_NOTE), sys.stdout))
-    if no_pager or wiring.config().accessible or not sys.stdout.isatty():
-        print_lines(lines)
-        return
-    from moa_cli.terminal.programs import page
-
-    trouble = page(lines)
-    if trouble:
-        say(trouble)
+    print_paged(lines, no_pager=no_pager or wiring.config().accessible)
 
 
 def _of_number(comparisons: Comparisons, number: int) -> Comparison:

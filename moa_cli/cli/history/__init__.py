@@ -22,7 +22,7 @@ group = deferred(
         ),
         "path": ("conversations:path_", "Print the file that conversations are kept in."),
         "stats": (
-            "stats:stats",
+            "conversations:stats",
             "Print turns, tokens and cost by month and model, of deleted conversations too.",
         ),
         "export": (

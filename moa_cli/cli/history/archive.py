@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +21,7 @@ from moa_cli.core.text import plural
 if TYPE_CHECKING:
     from moa_cli.core.conversation import KeptConversation
     from moa_cli.store.incoming.take import ImportResult
+    from moa_cli.store.store import Store
 
 
 Format = Literal["md", "json", "html"]
@@ -80,20 +81,11 @@ def export(
                 raise StoreError("no conversation matches")
         if format_ != "json" and store.latest() is None:
             raise StoreError("there are no conversations")
-        tagged, parts = store.tagged(chosen), store.has_parts(chosen)
-        summaries = store.has_summaries(chosen)
         with (
             destination(path, force=force, error=StoreError) as file,
             closing(read(store, chosen)) as found,
         ):
-            for piece in _written(
-                found,
-                format_,
-                proposals=proposals,
-                tagged=tagged,
-                parts=parts,
-                summaries=summaries,
-            ):
+            for piece in _written(found, format_, store, chosen, proposals=proposals):
                 file.write(piece.encode())
         tell_unreadable(store)
 
@@ -101,20 +93,24 @@ def export(
 def _written(
     conversations: Iterable[KeptConversation],
     format_: Format,
+    store: Store,
+    chosen: Sequence[str] | None,
     *,
     proposals: bool,
-    tagged: bool,
-    parts: bool,
-    summaries: bool,
 ) -> Iterator[str]:
     if format_ == "json":
         from moa_cli.store.archive import text_of
 
-        return text_of(conversations, tagged=tagged, parts=parts, summaries=summaries)
+        return text_of(
+            conversations,
+            tagged=store.tagged(chosen),
+            parts=store.has_parts(chosen),
+            summaries=store.has_summaries(chosen),
+        )
     if format_ == "html":
         from moa_cli.documents.html import page
 
-        return page(conversations, images=parts)
+        return page(conversations, images=store.has_parts(chosen))
     from moa_cli.documents.markdown import document
 
     return document(conversations, proposals=proposals)

@@ -1,19 +1,20 @@
-"""`moa history list`, `show`, `search`, `path`, `tag` and `rename`."""
+"""`moa history list`, `show`, `search`, `stats`, `path`, `tag` and `rename`."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.options import Json, Plain, Since, look_of, time_ago, typed_or
-from moa_cli.cli.output import output_width, print_json, print_lines, say
+from moa_cli.cli.options import Json, NoPager, Plain, Since, look_of, time_ago, typed_or
+from moa_cli.cli.output import output_width, print_json, print_lines, print_paged, say
 from moa_cli.cli.saving import open_store, tell_unreadable
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from moa_cli.core.conversation import Turn, Usage
     from moa_cli.store.reading import ConversationSummary
     from moa_cli.store.search import SearchHit
+    from moa_cli.store.spending import MonthlySpending
 
 ConversationId = Annotated[str, Argument(metavar="ID", help="An id, or its unique beginning.")]
 OfProfile = Annotated[str | None, Option("--profile", metavar="NAME", help="Only of this profile.")]
@@ -109,9 +111,7 @@ def show(
         bool, Option("--proposals", help="Every answer of every layer too, and every review.")
     ] = False,
     plain: Plain = None,
-    no_pager: Annotated[
-        bool, Option("--no-pager", help="Print also what is longer than the screen.")
-    ] = False,
+    no_pager: NoPager = False,
     json: Json = False,
 ) -> None:
     """Print a conversation, at a terminal through $PAGER if it is long."""
@@ -138,15 +138,7 @@ def show(
 
         print_lines(spoken_text(turn, proposals=proposals) for turn in turns)
         return
-    lines = _lines(turns, proposals, typed_or(plain, settings.plain))
-    if no_pager or not sys.stdout.isatty():
-        print_lines(lines)
-        return
-    from moa_cli.terminal.programs import page
-
-    trouble = page(lines)
-    if trouble:
-        say(trouble)
+    print_paged(_lines(turns, proposals, typed_or(plain, settings.plain)), no_pager=no_pager)
 
 
 def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
@@ -230,6 +222,50 @@ def _shown_hit(hit: SearchHit) -> str:
     where = f"{hit.where} of {one_line(hit.model)}" if hit.model else hit.where
     head = f"{hit.conversation}  {when_text(hit.when)}  {one_line(hit.title)}"
     return f"{head}\n    {where}: {shown}"
+
+
+def stats(json: Json = False) -> None:
+    """Print turns, tokens and cost by month and model, of deleted conversations too."""
+    spending = open_store(to_read=True).spending
+    months, turns = spending.by_month(), spending.turns_by_month()
+    zone = wiring.config().budget.zone
+    if unsound := spending.unsound():
+        say(f"{plural(unsound, 'row')} of the ledger with impossible values left out")
+    if json:
+        from moa_cli.core.jsonl import usage_to_dict
+
+        rows = [
+            {"month": row.month, "model": row.model, "turns": row.turns} | usage_to_dict(row.usage)
+            for row in months
+        ]
+        told = {"zone": zone, "turns_by_month": turns, "models": rows}
+        print_json(told)
+        return
+    if not months:
+        say("nothing was spent yet")
+        return
+    for number, (month, models) in enumerate(groupby(months, key=lambda row: row.month)):
+        print_lines([*[""] * bool(number), *_month(month, turns.get(month, 0), models)])
+    say(f"months are those of {zone} (budget.zone)")
+
+
+def _month(month: str, turns: int, models: Iterable[MonthlySpending]) -> list[str]:
+    from moa_cli.core.conversation import Usage
+    from moa_cli.terminal.table import Column, table_lines
+
+    rows = [(spent.model, spent.turns, spent.usage) for spent in models]
+    if len(rows) > 1:
+        rows.append(("in all", turns, sum((usage for _, _, usage in rows), Usage())))
+    usages = [usage for _, _, usage in rows]
+    columns = [
+        Column(month, [name for name, _, _ in rows]),
+        Column("turns", [f"{turns:,}" for _, turns, _ in rows], right=True, spare=4),
+        Column("calls", [f"{usage.calls:,}" for usage in usages], right=True, spare=3),
+        Column("tokens in", [f"{usage.prompt_tokens:,}" for usage in usages], right=True, spare=1),
+        Column("out", [f"{usage.completion_tokens:,}" for usage in usages], right=True, spare=2),
+        Column("cost", list(map(cost_text, usages))),
+    ]
+    return table_lines(columns, output_width())
 
 
 def path_() -> None:
