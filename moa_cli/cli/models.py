@@ -87,8 +87,6 @@ def list_(
 @group.command("suggest")
 def suggest(json: JsonArray = False) -> None:
     """Suggest small models that run on this machine together."""
-    from dataclasses import asdict
-
     from moa_cli.clients.local.memory import LocalMemory, size_in_words
     from moa_cli.clients.local.suggestions import suggest
 

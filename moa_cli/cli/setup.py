@@ -52,7 +52,6 @@ class _Source:
 class _Proposal:
     """A mixture of what a source offers, and what a turn of it costs, in words."""
 
-    source: _Source
     profile: Profile
     price: str
 
@@ -155,7 +154,7 @@ async def _proposals(sources: Sequence[_Source], pool: ClientPool) -> list[_Prop
                 model: listed.get(model, info) if info.price is None else info
                 for model, info in facts.items()
             }
-            found.append(_Proposal(source, profile, _price(profile, known)))
+            found.append(_Proposal(profile, _price(profile, known)))
     return found
 
 

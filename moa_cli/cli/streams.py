@@ -41,8 +41,7 @@ def prepare_streams() -> None:
             _open_null(descriptor, name, mode)
         with suppress(OSError, AttributeError):
             # A program that shares the terminal or pipe may have switched blocking off.
-            if not os.get_blocking(descriptor):
-                os.set_blocking(descriptor, True)
+            os.set_blocking(descriptor, True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             encoding = stream.encoding if stream.isatty() else "utf-8"
@@ -115,11 +114,9 @@ def standard_input(
 ) -> BinaryIO:
     """Standard input as bytes; at a terminal, what is typed until Ctrl-D.
 
-    Args:
-        tell: Is called once, in another thread, with a line, if nothing comes for a moment: an open
-            pipe to which nobody writes otherwise looks like a program that hangs.
-        instead: What the user can do if nothing will come.
-        after: How many seconds that moment lasts.
+    tell: is called once, in another thread, with a line, if nothing comes for `after` seconds: an
+    open pipe to which nobody writes otherwise looks like a program that hangs. instead: what the
+    user can do if nothing will come.
     """
     if sys.stdin.isatty():
         instead = "Ctrl-D ends it"
@@ -130,14 +127,9 @@ def standard_input(
 def read_prompt(tell: Callable[[str], None], *, prompted: bool, named: bool, after: float) -> bytes:
     """All of standard input, as a prompt or as what is added to one.
 
-    Args:
-        tell: See `standard_input`.
-        prompted: Whether there is a prompt without it.
-        named: Whether it was asked for (`-f -`). If not, a terminal is not read.
-        after: See `standard_input`.
-
-    Raises:
-        UsageError: It cannot be read, or it has no end.
+    tell, after: see `standard_input`. prompted: whether there is a prompt without it. named:
+    whether it was asked for (`-f -`); if not, a terminal is not read. Raises UsageError if it
+    cannot be read, or has no end.
     """
     if sys.stdin.isatty() and not named:
         return b""
