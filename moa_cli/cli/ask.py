@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
+from contextlib import aclosing, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,9 +27,7 @@ from moa_cli.cli.options import (
     typed_or,
 )
 from moa_cli.cli.output import print_json, print_lines, say
-from moa_cli.cli.response_schema import read_schema
 from moa_cli.cli.saving import left_turn, not_sent, open_books, resume
-from moa_cli.cli.traces import traced_by
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import plural
@@ -129,11 +128,14 @@ def ask(
 ) -> None:
     """Ask once, and print the reply."""
     from moa_cli.chat.keeping import SavedConversation
-    from moa_cli.cli.composing import FileQuestions, compose_prompt
+    from moa_cli.cli.composing import FileQuestions, compose_prompt, read_schema
+    from moa_cli.cli.streams import SILENT_SECONDS
     from moa_cli.core.conversation import Conversation
     from moa_cli.core.text_files import holds_bytes
+    from moa_cli.observability.commands import CommandTraces
     from moa_cli.terminal.sinks import Show
 
+    tell: Callable[[str], None] = (lambda _: None) if quiet else say
     if json:
         if output != "text":
             raise UsageError("--json and --output exclude each other")
@@ -161,34 +163,33 @@ def ask(
     show = replace(show, report=profile.report)
     if save_profile is not None:
         path = save_as(profile, save_profile)
-        if not quiet:
-            say(f"saved profile {save_profile}: {path}")
+        tell(f"saved profile {save_profile}: {path}")
     if left is not None:
         asked = left.asked
     else:
-        piped = _piped(prompt or (), file or (), wanted=not no_stdin, quiet=quiet)
+        after = _QUIET_SECONDS if quiet else SILENT_SECONDS
+        piped = _piped(prompt or (), file or (), tell, wanted=not no_stdin, after=after)
         asking = FileQuestions(
             profile,
+            tell,
             yes=yes or dry_run or estimate,
             allow_secrets=allow_secrets or dry_run or estimate,
-            quiet=quiet,
         )
         text, parts = compose_prompt(
             prompt or [], file or [], piped, asking, needed=save_profile is None
         )
         if not text:
             return
-        added = [] if quiet or _STDIN in (file or ()) else piped.splitlines()
+        added = [] if _STDIN in (file or ()) else piped.splitlines()
         if added and (prompt or file):
             # A loop of the shell that reads the same pipe ends early, and nobody knows why.
-            say(f"{plural(len(added), 'line')} of standard input added (-n: not to read it)")
-        if not quiet and any(map(holds_bytes, prompt or ())):
+            tell(f"{plural(len(added), 'line')} of standard input added (-n: not to read it)")
+        if any(map(holds_bytes, prompt or ())):
             # A shell in another encoding gives bytes that are no letters; they cannot be sent.
-            say("the prompt holds bytes that are not UTF-8; each is sent as `?`")
+            tell("the prompt holds bytes that are not UTF-8; each is sent as `?`")
         asked = (past.conversation if past else Conversation()).ask(text, parts)
-        if not quiet:
-            for line in (*lines, *(not_sent(past) if past else ())):
-                say(line)
+        for line in (*lines, *(not_sent(past) if past else ())):
+            tell(line)
     if dry_run or estimate:
         told = profile if response_format is None else response_format.over(profile)
         if estimate and not dry_run:
@@ -213,18 +214,24 @@ def ask(
     if output == "json" or (no_stream and output == "text"):
         limits = replace(limits, reply_held=True)
     merging = left.turn if left else None
-    with traced_by("ask", quiet=quiet) as traces:
+    with closing(CommandTraces("ask", os.environ, tell)) as traces:
         code = _run(profile, asked, show, kept, limits, merging, response_format, traces)
     raise Exit(code)
 
 
-def _piped(words: Sequence[str], files: Sequence[Path], *, wanted: bool, quiet: bool) -> bytes:
+def _piped(
+    words: Sequence[str],
+    files: Sequence[Path],
+    tell: Callable[[str], None],
+    *,
+    wanted: bool,
+    after: float,
+) -> bytes:
     """Standard input, as far as it is for this command. Raises UsageError.
 
-    words, files: of the prompt. wanted: whether it is read at all. quiet: say only what keeps the
-    command from ending.
+    words, files: of the prompt. wanted: whether it is read at all. after: see `standard_input`.
     """
-    from moa_cli.cli.streams import SILENT_SECONDS, is_read_by_another, read_prompt
+    from moa_cli.cli.streams import is_read_by_another, read_prompt
 
     named = _STDIN in files
     if not wanted:
@@ -233,13 +240,11 @@ def _piped(words: Sequence[str], files: Sequence[Path], *, wanted: bool, quiet: 
         return b""
     prompted = bool(files or " ".join(words).strip())
     if prompted and not named and is_read_by_another():
-        if not quiet:
-            say(
-                "standard input is left unread, as another program reads it too;"
-                " to add the rest of it: -f -"
-            )
+        tell(
+            "standard input is left unread, as another program reads it too;"
+            " to add the rest of it: -f -"
+        )
         return b""
-    after = _QUIET_SECONDS if quiet else SILENT_SECONDS
     return read_prompt(say, prompted=prompted, named=named, after=after)
 
 
@@ -360,7 +365,6 @@ def _parsed(turn: Turn) -> dict[str, Any]:
 
 def _merged_by(profile: Profile, proposals: Sequence[Proposal]) -> str:
     """Who writes a reply from which proposals, on one line."""
-    from moa_cli.core.text import plural
     from moa_cli.profile import closing_text
 
     names = ", ".join(

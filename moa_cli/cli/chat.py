@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import closing
 from functools import partial
 from typing import Annotated
 
@@ -21,8 +23,8 @@ from moa_cli.cli.options import (
     takes_profile,
     typed_or,
 )
+from moa_cli.cli.output import say
 from moa_cli.cli.saving import choose, cut_off, open_books, resume, saves
-from moa_cli.cli.traces import traced_by
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 
@@ -46,6 +48,7 @@ def chat(
     from moa_cli.chat.commands.registry import ChatOptions
     from moa_cli.chat.keeping import SavedConversation
     from moa_cli.chat.loop import run
+    from moa_cli.observability.commands import CommandTraces
 
     settings = wiring.config()
     options = display.over(
@@ -74,7 +77,7 @@ def chat(
         if at_terminal
         else wiring.introduction(profile, switching=True)
     )
-    with traced_by("chat") as traces:
+    with closing(CommandTraces("chat", os.environ, say)) as traces:
         code = run(
             profile,
             options,

@@ -1,30 +1,34 @@
-"""The prompt of `moa ask`: its words, the files that are attached, and standard input."""
+"""What `moa ask` sends: words, the files that are attached, standard input, and the schema."""
 
 from __future__ import annotations
 
 import shlex
-import stat
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moa_cli.cli import wiring
-from moa_cli.cli.output import confirm, say
+from moa_cli.cli.output import confirm
+from moa_cli.core import paths
 from moa_cli.core.attaching import Attached, Gathered, gather, part_tokens, told
-from moa_cli.core.attachments import prompt_of
+from moa_cli.core.attachments import is_text, part_of, prompt_of
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
+from moa_cli.core.notebooks import without_pictures
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import fenced, prompt_text
+from moa_cli.core.text_files import STANDARD_INPUT, read_text, text_of
+from moa_cli.core.values import JSON, ValueFault
 from moa_cli.terminal.file_questions import secrets_text, size_text
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.core.endpoints import ModelInfo
+    from moa_cli.engine.structured import ResponseFormat
     from moa_cli.profile import Profile
 
 _STDIN = Path("-")
@@ -34,24 +38,16 @@ _SILENT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class FileQuestions:
-    """What is asked before files are sent.
+    """What is asked before files are sent to the mixture.
 
-    Attributes:
-        profile: The mixture that reads them.
-        yes: Whether files of any size are sent without a question.
-        allow_secrets: The same for files that seem to hold secrets.
-        quiet: Whether only what keeps the prompt from being sent is said.
+    tell: says what does not keep the prompt from being sent. yes: send files of any size without a
+    question. allow_secrets: the same for files that seem to hold secrets.
     """
 
     profile: Profile
+    tell: Callable[[str], None]
     yes: bool
     allow_secrets: bool
-    quiet: bool
-
-    def tell(self, text: str) -> None:
-        """Say it, unless the user wants none of it."""
-        if not self.quiet:
-            say(text)
 
     def known(self) -> dict[str, ModelInfo]:
         """What is known of the models without a request."""
@@ -66,15 +62,9 @@ class FileQuestions:
         """Ask what is to be asked of these files.
 
         What a folder or a pattern holds is left out where no question can be asked, if it seems
-        secret, and refused if it is large: the user may not know that it is there.
-
-        Args:
-            gathered: The files.
-            piped: About how many tokens standard input has.
-
-        Raises:
-            UsageError: Nobody can be asked, and the answer is needed.
-            typer.Abort: The user said no.
+        secret, and refused if it is large: the user may not know that it is there. piped: about how
+        many tokens standard input has. Raises UsageError if nobody can be asked and the answer is
+        needed, typer.Abort after a no.
         """
         if gathered.secrets and not self.allow_secrets:
             self._ask_about_secrets(gathered)
@@ -83,7 +73,7 @@ class FileQuestions:
         if self.yes or not most or tokens <= most:
             return
         size = size_text(tokens, self.profile, self.known())
-        if _can_be_asked():
+        if sys.stdin.isatty():
             confirm(folded(f"{size}: send?", sys.stderr))
         elif any(not file.named for file in gathered.files):
             raise UsageError(size, hint="--yes sends it; standard input is no terminal to ask at")
@@ -91,7 +81,7 @@ class FileQuestions:
             self.tell(size)
 
     def _ask_about_secrets(self, gathered: Gathered) -> None:
-        if _can_be_asked():
+        if sys.stdin.isatty():
             secrets = gathered.secrets
             which = "it" if len(secrets) == 1 else "them"
             question = f"{secrets_text(secrets)}: send {which} to the models?"
@@ -111,24 +101,14 @@ def compose_prompt(
     *,
     needed: bool,
 ) -> tuple[str, tuple[Part, ...]]:
-    """The prompt, and its parts.
+    """The prompt, and its parts (see `prompt_of`): the words, then each file and standard input,
+    texts in fences; standard input alone is the prompt itself.
 
-    Args:
-        words: Its words.
-        files: What is attached, in this order; `-` is standard input.
-        standard_input: Its bytes.
-        asking: What is asked before.
-        needed: Whether there must be something to ask.
-
-    Returns:
-        See `prompt_of`. The words, then each file and standard input, texts in fences; standard
-        input alone is the prompt itself.
-
-    Raises:
-        UsageError: There is nothing to ask, or something cannot be sent.
+    files: what is attached, in this order; `-` is standard input. needed: whether there must be
+    something to ask. Raises UsageError if there is not, or if something cannot be sent.
     """
     prompt = prompt_text(" ".join(words))
-    piped = wiring.stdin_part(standard_input, attached=_STDIN in files)
+    piped = _stdin_part(standard_input, attached=_STDIN in files)
     holds_something = bool(piped.url or piped.text.strip())
     in_fence = replace(piped, text=fenced(piped.text)) if piped.kind == "text" else piped
     parts = [Part("text", prompt)] if prompt else []
@@ -154,19 +134,36 @@ def compose_prompt(
     return composed
 
 
+def _stdin_part(data: bytes, *, attached: bool) -> Part:
+    """Standard input as a part of a prompt; a part without text if there is nothing but space.
+
+    attached: whether it was named as a file (`-f -`), and so may be an image or a PDF file.
+    Raises UsageError if it is neither of them, nor a text.
+    """
+    if attached and not is_text(data):
+        return part_of(data, STANDARD_INPUT)
+    try:
+        # A notebook's pictures are no text.
+        return Part("text", without_pictures(text_of(data, STANDARD_INPUT))[0])
+    except UsageError as error:
+        hint = error.hint or "to ask without it: `< /dev/null`"
+        if not is_text(data):
+            hint = "attach it: `-f -`"
+        raise UsageError(error.message, hint=hint) from None
+
+
 def _attached(
-    paths: Sequence[Path], piped: Part, asking: FileQuestions, piped_tokens: int
+    files: Sequence[Path], piped: Part, asking: FileQuestions, piped_tokens: int
 ) -> list[Attached]:
     """The attached files in order, once the user has agreed to send them."""
-    names = [str(path) for path in paths]
     gathered = Gathered()
     stdin = Attached(str(_STDIN), piped)
-    for name in names:
-        if name == str(_STDIN):
+    for path in files:
+        if path == _STDIN:
             gathered.files.append(stdin)
             continue
-        with _told_if_silent(name, asking):
-            found = gather([name], sees=asking.sees, pipes=True)
+        with _told_if_silent(path, asking):
+            found = gather([str(path)], sees=asking.sees, pipes=True)
         places = {file.place for file in gathered.files}
         # What is named twice is sent twice; what a folder holds, once.
         gathered.files += [file for file in found.files if file.named or file.place not in places]
@@ -178,16 +175,15 @@ def _attached(
 
 
 @contextmanager
-def _told_if_silent(name: str, asking: FileQuestions) -> Iterator[None]:
+def _told_if_silent(path: Path, asking: FileQuestions) -> Iterator[None]:
     """Within, say which pipe is waited for if that takes a while."""
-    try:
-        is_pipe = stat.S_ISFIFO(Path(name).stat().st_mode)
-    except (OSError, ValueError):
-        is_pipe = False
+    is_pipe = False
+    with suppress(OSError):
+        is_pipe = path.is_fifo()
     if not is_pipe:
         yield
         return
-    waiting = f"waiting for {one_line(name)}, a pipe, to be written to its end (Ctrl-C stops)"
+    waiting = f"waiting for {one_line(str(path))}, a pipe, to be written to its end (Ctrl-C stops)"
     timer = threading.Timer(_SILENT_SECONDS, asking.tell, [waiting])
     timer.daemon = True
     timer.start()
@@ -200,14 +196,31 @@ def _told_if_silent(name: str, asking: FileQuestions) -> Iterator[None]:
 def _tell_files_in(words: Sequence[str], asking: FileQuestions) -> None:
     """Say which words of the prompt are names of files, as they are not attached."""
     for word in dict.fromkeys(words):
-        try:
-            is_file = Path(word).is_file()
-        except (OSError, ValueError):
-            is_file = False
-        if is_file:
+        if paths.is_file(Path(word)):
             quoted = shlex.quote(word)
             asking.tell(f"{word} is a word of the prompt; to attach the file: -f {quoted}")
 
 
-def _can_be_asked() -> bool:
-    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+def read_schema(typed: str) -> ResponseFormat:
+    """What a reply has to be, by `--schema`.
+
+    typed: the name of a file, or the schema itself, which begins with a brace.
+    Raises UsageError if it cannot be read, or is no schema that can be used.
+    """
+    from moa_cli.engine.structured import ResponseFormat, read_json
+
+    inline = typed.lstrip().startswith("{")
+    if typed == "-":
+        raise UsageError(
+            "--schema -: standard input belongs to the prompt", hint="name a file with the schema"
+        )
+    place = "--schema" if inline else f"--schema {typed}"
+    text = typed if inline else read_text(Path(typed))
+    try:
+        found = ResponseFormat.of({"type": "json_schema", "schema": read_json(text)})
+    except ValueFault as fault:
+        raise UsageError(f"{place}: {fault.sentence(JSON)}") from None
+    except ValueError as error:
+        raise UsageError(f"{place}: {error}") from None
+    assert found is not None
+    return found

@@ -18,7 +18,6 @@ from moa_cli.profile.layering import FOUND, TYPED
 if TYPE_CHECKING:
     from moa_cli.clients.limiter import Limiter
     from moa_cli.clients.pool import ClientPool
-    from moa_cli.core.conversation import Part
     from moa_cli.core.ledger import Ledger
     from moa_cli.engine import Budget, Limits
     from moa_cli.engine.budget import Scope
@@ -264,26 +263,3 @@ def greeting(profile: Profile) -> list[str]:
         "or start Ollama or LM Studio, and run `moa setup`; `moa doctor` tells what is missing",
         "/help lists the commands, Ctrl-C stops a turn, Ctrl-D leaves",
     ]
-
-
-def stdin_part(data: bytes, *, attached: bool) -> Part:
-    """Standard input as a part of a prompt; a part without text if there is nothing but space.
-
-    attached: whether it was named as a file (`-f -`), and so may be an image or a PDF file.
-    Raises UsageError if it is neither of them, nor a text.
-    """
-    from moa_cli.core.attachments import is_text, part_of
-    from moa_cli.core.conversation import Part
-    from moa_cli.core.notebooks import without_pictures
-    from moa_cli.core.text_files import STANDARD_INPUT, text_of
-
-    if attached and not is_text(data):
-        return part_of(data, STANDARD_INPUT)
-    try:
-        # A notebook's pictures are no text.
-        return Part("text", without_pictures(text_of(data, STANDARD_INPUT))[0])
-    except UsageError as error:
-        hint = error.hint or "to ask without it: `< /dev/null`"
-        if not is_text(data):
-            hint = "attach it: `-f -`"
-        raise UsageError(error.message, hint=hint) from None

@@ -42,10 +42,14 @@ class CommandTraces:
     Args:
         command: Its name, as the traces tell it.
         environment: Of the process.
+        tell: What tells the user, at the end, what was not told yet.
     """
 
-    def __init__(self, command: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: str, environment: Mapping[str, str], tell: Callable[[str], None]
+    ) -> None:
         self._command = command
+        self._tell = tell
         self._parent = {
             name: environment[name.upper()] for name in _PARENTS if name.upper() in environment
         }
@@ -77,3 +81,5 @@ class CommandTraces:
         """Send what is left; what no collector takes in a few seconds is lost."""
         if self._tracing is not None:
             self._tracing.close()
+        for note in self.notes():
+            self._tell(note)
