@@ -81,17 +81,13 @@ class SuggestEarlierLine(AutoSuggest):
             return None
         offered = self._offered()
         if offered is not self._searched or not typed.startswith(self._typed or "\n"):
-            self._searched, self._left, self._line = offered, _lines(offered), ""
+            self._searched, self._line = offered, ""
+            # The last line of each prompt first.
+            self._left = (line for each in offered for line in reversed(each.text.splitlines()))
         self._typed = typed
         if not self._line.startswith(typed):
             self._line = next((line for line in self._left if line.startswith(typed)), "")
         return Suggestion(self._line[len(typed) :]) if self._line else None
-
-
-def _lines(prompts: Sequence[Recalled]) -> Iterator[str]:
-    """The lines of prompts, the last one first."""
-    for prompt in prompts:
-        yield from reversed(prompt.text.splitlines())
 
 
 def line_of(text: str) -> str:

@@ -146,7 +146,7 @@ class _Prompts(History):
     def load_history_strings(self) -> list[str]:
         return [line.text for line in self._recalled()]
 
-    def append_string(self, string: str) -> None:
+    def store_string(self, string: str) -> None:
         if string.startswith(" "):
             self._hidden.add(string.strip())
             return
@@ -154,9 +154,6 @@ class _Prompts(History):
         self._forget_deleted()
         self._entries.insert(0, (string, False))
         self._typed += 1
-        self.store_string(string)
-
-    def store_string(self, string: str) -> None:
         if self._file is None or not self._adds:
             return
         try:

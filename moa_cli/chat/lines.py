@@ -44,44 +44,34 @@ async def stdin_lines(tell: Callable[[str], None]) -> AsyncGenerator[str, None]:
 
 def _read_lines(descriptor: int, put: Callable[[str | UsageError | None], None]) -> None:
     """Put each line as soon as it is complete. A line that is not text is put as an error."""
-    lines = _Lines()
-    data = b"-"
     try:
-        while data:
-            try:
-                data = os.read(descriptor, 65536)
-            except OSError:
-                data = b""
-            for line in lines.add(data) if data else lines.rest():
-                put(line)
+        for line in _lines(descriptor):
+            put(line)
     except UsageError as error:
         put(error)
     put(None)
 
 
-class _Lines:
-    """Splits bytes that arrive in pieces into lines."""
-
-    def __init__(self) -> None:
-        self._held = b""
-        self._begun = 0
-
-    def add(self, data: bytes) -> Iterator[str]:
-        """The lines that end in this piece. Raises UsageError for a line that is not text."""
-        self._held += data
-        if not self._begun and self._held[:2] in _WIDE_MARKS:
-            # UTF-16 needs two bytes for a line end; `rest` decodes all of it at the end.
-            return
-        *whole, self._held = self._held.split(b"\n")
+def _lines(descriptor: int) -> Iterator[str]:
+    """The lines of what can be read. Raises UsageError for one that is not text."""
+    held = b""
+    number = 1
+    while data := _read(descriptor):
+        held += data
+        if number == 1 and held[:2] in _WIDE_MARKS:
+            # UTF-16 needs two bytes for a line end: all of it is decoded at the end.
+            continue
+        *whole, held = held.split(b"\n")
         for line in whole:
-            yield self._text(line).removesuffix("\r")
+            yield text_of(line, STANDARD_INPUT, first_line=number).removesuffix("\r")
+            number += 1
+    if held:
+        lines = lines_of(text_of(held, STANDARD_INPUT, first_line=number))
+        yield from lines if lines[-1] else lines[:-1]
 
-    def rest(self) -> Iterator[str]:
-        """The lines that are left at the end of the input. Raises UsageError like `add`."""
-        if self._held:
-            lines = lines_of(self._text(self._held))
-            yield from lines if lines[-1] else lines[:-1]
 
-    def _text(self, line: bytes) -> str:
-        self._begun += 1
-        return text_of(line, STANDARD_INPUT, first_line=self._begun)
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""

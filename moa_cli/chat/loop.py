@@ -8,20 +8,23 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, aclosing, closing
+from contextlib import aclosing, closing, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moa_cli.chat import outcomes
+from moa_cli.chat.attaching import attach, current_files, with_mentioned
 from moa_cli.chat.commands.registry import ChatOptions, begins_with_path, perform
 from moa_cli.chat.keeping import Past, SavedConversation
+from moa_cli.chat.keys import TurnKeys
 from moa_cli.chat.lines import stdin_lines
+from moa_cli.chat.model_picker import ModelLists, fitting, model_names, model_table
 from moa_cli.chat.named_files import pasted_files
 from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
+from moa_cli.core.attachments import prompt_of
 from moa_cli.core.conversation import Part, Turn
 from moa_cli.core.errors import MoAError, ProfileError, UsageError
 from moa_cli.core.events import Event
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from moa_cli.chat.input import Editor
-    from moa_cli.chat.model_picker import ModelLists
     from moa_cli.terminal.transcript import Passage
 
 # See `Chat`.
@@ -286,8 +288,6 @@ class Chat:
 
     def list_models(self, typed: str) -> None:
         """Show the models that fit what was typed, for where they cannot be chosen from a list."""
-        from moa_cli.chat.model_picker import fitting, model_names, model_table
-
         if self.models is None:
             self.say(self.session.models_text())
             return
@@ -304,14 +304,17 @@ class Chat:
         text = prompt_text(line)
         files, rest = pasted_files(text)
         if files:
-            attached = partial(self._with_pasted, files, rest, text)
-            return self._answered(attached, outcomes.TypeAgain(text))
+            # They stood on lines of their own; the other lines follow.
+            then, again = partial(self.outcome, rest), outcomes.TypeAgain(text)
+            names = [str(path) for path in files]
+            attached = partial(attach, self, names, then=then, otherwise=lambda: again)
+            return self._answered(attached, again)
         if "\n" not in text and text.lstrip().startswith("/"):
             text = text.strip()
         if text.startswith("/") and not text.startswith("//"):
             # A path is text, most likely.
-            again = outcomes.TypeAgain(f"/{text}") if begins_with_path(text) else None
-            return self._answered(partial(perform, self, text), again)
+            otherwise = outcomes.TypeAgain(f"/{text}") if begins_with_path(text) else None
+            return self._answered(partial(perform, self, text), otherwise)
         return self._prompt(text)
 
     def _prompt(self, text: str) -> Outcome:
@@ -322,23 +325,7 @@ class Chat:
         # Lines in a pipe may be another's, who must not choose files of this machine.
         if "@" not in text or self.editor is None:
             return outcomes.Send(text)
-        from moa_cli.chat.attaching import with_mentioned
-
         return with_mentioned(self, text)
-
-    def _with_pasted(self, files: Sequence[Path], rest: str, text: str) -> Outcome:
-        """Attach the files whose paths stood on lines of their own, and go on with the others.
-
-        text: all lines. Raises UsageError.
-        """
-        from moa_cli.chat.attaching import attach
-
-        return attach(
-            self,
-            [str(path) for path in files],
-            then=partial(self.outcome, rest),
-            otherwise=partial(outcomes.TypeAgain, text),
-        )
 
     def answer(self, question: outcomes.Question, *, yes: bool) -> Outcome:
         """What follows a question. If that fails, this shows why."""
@@ -483,9 +470,6 @@ class Chat:
         """
         if not self.options.attachments:
             return prompt, parts
-        from moa_cli.chat.attaching import current_files
-        from moa_cli.core.attachments import prompt_of
-
         files = self.options.attachments if again else current_files(self)
         missing = [
             file.part
@@ -543,13 +527,8 @@ class Chat:
                 merging=reporting or self.session.merging,
                 reporting=reporting is not None,
             )
-        with ExitStack() as stack:
-            keys: TurnKeys | None = None
-            if self.editor is not None:
-                from moa_cli.chat.keys import TurnKeys
-
-                keys = TurnKeys(self.editor.source, actions, sys.stderr)
-                stack.enter_context(keys)
+        keys = TurnKeys(self.editor.source, actions, sys.stderr) if self.editor else None
+        with keys or nullcontext():
             # A proposal is written down before it is shown.
             sinks = [*recorders, *shown, *self._trace()]
             turn = await stopper.run(events, *sinks, fold=TurnFold())

@@ -35,11 +35,6 @@ class FoundPath:
     name: str
     kind: str
 
-    @property
-    def is_folder(self) -> bool:
-        """Whether more can follow."""
-        return self.kind == "folder"
-
 
 class PathCompleter(Completer):
     """Offers files and folders where a path is being typed, and nothing elsewhere."""
@@ -57,7 +52,7 @@ class PathCompleter(Completer):
                 continue
             spaced = quoted or " " in found.path
             # Within a folder the path goes on, so its quotation is left open.
-            text = '"' * spaced + found.path + '"' * (spaced and not found.is_folder)
+            text = '"' * spaced + found.path + '"' * (spaced and found.kind != "folder")
             yield Completion(
                 text, -len(typed) - quoted, display=found.name, display_meta=found.kind
             )

@@ -6,7 +6,7 @@ Nothing here knows of a terminal.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from moa_cli.core.conversation import Conversation, Part, Turn, Usage
 from moa_cli.core.endpoints import Clients, ModelInfo
@@ -22,16 +22,6 @@ from moa_cli.profile.layering import override
 
 # How many of the newest turns a summary leaves as they are: what is asked next is often about them.
 _NOT_SUMMED_UP = 1
-
-
-@dataclass(frozen=True)
-class _KnownUses:
-    """What was computed of a profile, a conversation and the contexts of the models."""
-
-    profile: Profile
-    conversation: Conversation
-    contexts: Mapping[str, int | None]
-    uses: Sequence[HistoryUse]
 
 
 class Session:
@@ -66,7 +56,9 @@ class Session:
         # Answered already; `last` is an attempt to answer it anew, without a reply.
         self._answered: Turn | None = None
         self.merging: Turn | None = None
-        self._uses: _KnownUses | None = None
+        # And what they were computed of.
+        self._uses: Sequence[HistoryUse] = ()
+        self._uses_of: tuple[Profile, Conversation, Mapping[str, int | None]] | None = None
         self._clients = clients
         self._limits = limits
 
@@ -98,16 +90,10 @@ class Session:
         It is asked for with each key that is pressed, so it is kept while nothing changes.
         """
         contexts = {model: info.context_length for model, info in self.known().items()}
-        known = self._uses
-        if (
-            known is None
-            or known.profile is not self.profile
-            or known.conversation is not self.conversation
-            or known.contexts != contexts
-        ):
-            uses = history_uses(self.profile, self.conversation, contexts, self.assumed_context)
-            known = self._uses = _KnownUses(self.profile, self.conversation, contexts, uses)
-        return known.uses
+        now = self.profile, self.conversation, contexts
+        if now != self._uses_of:
+            self._uses, self._uses_of = history_uses(*now, self.assumed_context), now
+        return self._uses
 
     def ask(
         self,
@@ -122,8 +108,11 @@ class Session:
         prompt, if there are others than text. Raises ProfileError if it
         is not the name of a model; a turn that was taken back for this is put back then.
         """
+        profile = self.profile
         try:
-            profile = self._with_aggregator(aggregator, "/retry")
+            if aggregator:
+                other = Overrides(aggregator=aggregator)
+                profile = self._checked(override(profile, other, "/retry"))
         except ProfileError:
             self.put_back()
             raise
@@ -256,11 +245,6 @@ class Session:
         turns = (*turns[:place], turn, *turns[place + 1 :])
         self.conversation = replace(self.conversation, turns=turns)
         return turn
-
-    def _with_aggregator(self, model: str | None, where: str) -> Profile:
-        if not model:
-            return self.profile
-        return self._checked(override(self.profile, Overrides(aggregator=model), where))
 
     def _checked(self, profile: Profile) -> Profile:
         check_names(profile, self._clients)

@@ -23,6 +23,7 @@ from moa_cli.chat.earlier_messages import (
 from moa_cli.chat.input import Editor, prompt_of
 from moa_cli.chat.keys import drop_untimely, raw_keys, take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
+from moa_cli.chat.model_picker import pick_models
 from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.core.conversation import Conversation, Turn
@@ -49,11 +50,6 @@ class _Edits:
     number: int
     decided: bool = True
     shows_files: bool = True
-
-    @property
-    def choices(self) -> dict[str, str]:
-        """What the user may choose."""
-        return {"Enter": "sends a new message", "e": f"edits message {self.number} in a copy"}
 
 
 async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> None:
@@ -148,7 +144,8 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             text_files.learn(chat.session.asked())
             editing = editing or _edits_recalled(editor, line)
             if editing is not None and not editing.decided:
-                chosen = await editor.press(editing.choices)
+                edit = f"edits message {editing.number} in a copy"
+                chosen = await editor.press({"Enter": "sends a new message", "e": edit})
                 if chosen is None:
                     edits, unsent = editing, line
                     continue
@@ -183,8 +180,6 @@ async def _choose_models(chat: Chat, editor: Editor, typed: str) -> None:
     if chat.models is None or not can_pick() or chat.options.accessible:
         chat.list_models(typed)
         return
-    from moa_cli.chat.model_picker import pick_models
-
     session = chat.session
     try:
         choice = await pick_models(session.profile, chat.models, typed, source=editor.source)

@@ -10,17 +10,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from moa_cli.core import events
 from moa_cli.core.events import Event
-from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import layer_name
 from moa_cli.core.stream import Sink
 from moa_cli.core.text import plural
 from moa_cli.terminal.after_reply import AfterReply
-from moa_cli.terminal.plain import Hint, Notices, PlainReply, Proposals
-from moa_cli.terminal.tty import folded
+from moa_cli.terminal.plain import Hint, Notices, PlainReply, Proposals, tell
 
 if TYPE_CHECKING:
     import asyncio
@@ -132,6 +131,7 @@ class Announcements:
 
     def __init__(self, err: TextIO, hint: Hint, interval: float, *, layers: bool) -> None:
         self._err = err
+        self._say = partial(tell, err)
         self._hint = hint
         self._interval = interval
         self._layers = layers
@@ -231,10 +231,6 @@ class Announcements:
             return ""
         self._hinted = hint
         return f"; {hint}"
-
-    def _say(self, text: str) -> None:
-        self._err.write(folded(f"moa: {one_line(text)}", self._err) + "\n")
-        self._err.flush()
 
     def close(self) -> None:
         """Say nothing more until the next layer or writer."""

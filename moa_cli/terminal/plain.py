@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from moa_cli.core import events
@@ -94,6 +95,12 @@ def _end_of_sentence(text: str) -> int:
     return max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)
 
 
+def tell(err: TextIO, text: str) -> None:
+    """Write a line of ours, folded at the width of the terminal."""
+    err.write(folded(f"moa: {one_line(text)}", err) + "\n")
+    err.flush()
+
+
 class Notices:
     """A sink that tells on `err`, in plain lines, what a reader of the reply should know.
 
@@ -101,7 +108,7 @@ class Notices:
     """
 
     def __init__(self, err: TextIO, *, steps: bool = False, board: bool = False) -> None:
-        self._err = err
+        self._say = partial(tell, err)
         self._steps = steps and not board
         self._board = board
         # Of those who are asked, by layer; and what they are asked for.
@@ -225,10 +232,6 @@ class Notices:
         """Say which calls cost more than one: nobody would look for that in a longer report."""
         for line in dict.fromkeys(self._twice):
             self._say(f"paid for more than once: {line}")
-
-    def _say(self, text: str) -> None:
-        self._err.write(folded(f"moa: {one_line(text)}", self._err) + "\n")
-        self._err.flush()
 
     def close(self) -> None:
         """Nothing is held back."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from moa_cli.chat.keeping import SavedConversation
+from moa_cli.chat.model_picker import ModelLists, fitting, model_cells, model_names
 from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.session import Session
 from moa_cli.config.schema import Config
@@ -26,7 +27,6 @@ from moa_cli.terminal.sinks import Show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from moa_cli.chat.model_picker import ModelLists
     from moa_cli.terminal.transcript import Passage
 
 
@@ -272,8 +272,6 @@ def _names(typed: str) -> list[Suggestion]:
 
 def model_words(host: Host, typed: str) -> list[Suggestion]:
     """The models of the profile and of providers' lists, for completion of the last name."""
-    from moa_cli.chat.model_picker import fitting, model_cells, model_names
-
     start = _last_word(typed)
     listed = host.models.listed() if host.models else {}
     names = fitting(model_names(host.session.profile, listed), typed[start:])

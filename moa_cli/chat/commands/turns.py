@@ -58,12 +58,14 @@ def _layer(session: Session, number: int | None) -> tuple[Proposal, ...]:
     return layers[number - 1]
 
 
-def _proposal(session: Session, text: str, layer: int | None = None) -> Proposal:
-    """The proposal of that number, counted from 1. Raises UsageError if there is none."""
-    proposals = _layer(session, layer)
+def _proposal(session: Session, text: str) -> Proposal:
+    """The proposal of that number, counted from 1, and of the layer of the number behind it, if
+    there is one. Raises UsageError if there is none."""
+    typed, _, layer = text.partition(" ")
+    proposals = _layer(session, whole(layer) if layer else None)
     if not proposals:
         raise UsageError("there are no proposals yet")
-    number = whole(text)
+    number = whole(typed)
     if not 1 <= number <= len(proposals):
         raise UsageError(f"there is no proposal {number}", hint=f"1 to {len(proposals)}")
     return proposals[number - 1]
@@ -85,8 +87,7 @@ def _show(host: Host, argument: str) -> None:
         host.draw(SideBySide(_layer(host.session, None), look))
         return
     if argument:
-        number, _, layer = argument.partition(" ")
-        proposal = _proposal(host.session, number, whole(layer) if layer else None)
+        proposal = _proposal(host.session, argument)
         host.page(_passages(proposal, f"round {proposal.layer}"))
         return
     for layer_proposals in _last(host.session).proposals:
@@ -147,8 +148,7 @@ def _reasoning(host: Host, argument: str) -> None:
         return
     turn = _last(host.session)
     if argument:
-        number, _, layer = argument.partition(" ")
-        proposal = _proposal(host.session, number, whole(layer) if layer else None)
+        proposal = _proposal(host.session, argument)
         name, reasoning = proposal.proposer, proposal.reasoning
     else:
         name, reasoning = turn.model or "the aggregator", turn.reasoning
