@@ -27,10 +27,11 @@ from moa_cli.chat.commands.registry import Command as SlashCommand
 from moa_cli.cli import exit_codes
 from moa_cli.cli.table import app
 from moa_cli.clients.refused_fields import ESSENTIAL
+from moa_cli.config.meanings import sentence
 from moa_cli.config.names import leaves
 from moa_cli.config.schema import VARIABLES
 from moa_cli.config.template import explanation, template
-from moa_cli.config.toml import allowed, sentence
+from moa_cli.config.toml import allowed
 from moa_cli.core import errors
 from moa_cli.core.conversation import Charge, Citation, Failure, Proposal, Turn, Usage
 from moa_cli.core.events import Caller, Event, LeftOutTurns
@@ -336,7 +337,7 @@ def keys_table(keys: Mapping[str, Key], cls: type) -> str:
     return table(
         ("key", "holds", "default", "meaning"),
         (
-            (f"`{name}`", allowed(key), _default_words(defaults.get(name)), sentence(key))
+            (f"`{name}`", allowed(key), _default_words(defaults.get(name)), sentence(key.help))
             for name, key in keys.items()
         ),
     )
@@ -484,13 +485,13 @@ def environment_page() -> str:
         "## Settings",
         table(
             heads,
-            ((f"`{name}`", sentence(settings[key,])) for key, name in VARIABLES.items()),
+            ((f"`{name}`", sentence(settings[key,].help)) for key, name in VARIABLES.items()),
         ),
         "## The mixture",
         table(
             heads,
             (
-                (f"`MOA_{field.name.upper()}`", sentence(mixture[field.name]))
+                (f"`MOA_{field.name.upper()}`", sentence(mixture[field.name].help))
                 for field in dataclasses.fields(Overrides)
             ),
         ),

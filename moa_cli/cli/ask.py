@@ -28,10 +28,8 @@ from moa_cli.cli.options import (
 )
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.cli.saving import left_turn, not_sent, open_books, resume
-from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import plural
-from moa_cli.profile import save as save_as
 
 if TYPE_CHECKING:
     from moa_cli.chat.keeping import SavedConversation
@@ -98,9 +96,7 @@ def ask(
     verbose: Annotated[
         bool, Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
     ] = False,
-    usage: Annotated[
-        bool | None, option_of(CONFIG_KEYS["usage"], "-u", "--usage/--no-usage")
-    ] = None,
+    usage: Annotated[bool | None, option_of("usage", "-u", "--usage/--no-usage")] = None,
     remerge: Annotated[
         bool,
         Option(
@@ -162,6 +158,8 @@ def ask(
     profile, *lines = take_up(past, typed) if past else (typed.resolved(),)
     show = replace(show, report=profile.report)
     if save_profile is not None:
+        from moa_cli.profile import save as save_as
+
         path = save_as(profile, save_profile)
         tell(f"saved profile {save_profile}: {path}")
     if left is not None:

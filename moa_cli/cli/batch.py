@@ -19,11 +19,9 @@ from moa_cli.cli.saving import saves
 from moa_cli.cli.streams import standard_input
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.money import cost_text
 from moa_cli.core.new_files import check_name
 from moa_cli.core.text import plural
 from moa_cli.core.text_files import STANDARD_INPUT
-from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.batch.addresses import Place
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from moa_cli.batch.state import BatchFolder, MemoryState
     from moa_cli.bench.run.plan import Work
     from moa_cli.cli.bench.session import SessionOptions, WorkOff
+    from moa_cli.profile import Profile
 
 _STREAM = "-"
 # So many different losses are named in the end.
@@ -414,6 +413,7 @@ class _Start:
         from moa_cli.batch.prompts import Todo
         from moa_cli.batch.state import BatchFolder
         from moa_cli.cli.bench.session import Amount, Job, session
+        from moa_cli.core.money import cost_text
 
         index, rows, samples = state.index, state.intake.digest.lines, self.batch.reading.samples
         index.drop_failed()

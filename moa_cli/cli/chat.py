@@ -25,7 +25,6 @@ from moa_cli.cli.options import (
 )
 from moa_cli.cli.output import say
 from moa_cli.cli.saving import choose, cut_off, open_books, resume, saves
-from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 
 
@@ -42,7 +41,7 @@ def chat(
     ] = False,
     save: Save = None,
     caps: TurnCaps,
-    vi: Annotated[bool | None, option_of(CONFIG_KEYS["vi"])] = None,
+    vi: Annotated[bool | None, option_of("vi")] = None,
 ) -> None:
     """Hold a conversation in the terminal."""
     from moa_cli.chat.commands.registry import ChatOptions

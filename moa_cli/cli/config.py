@@ -17,18 +17,13 @@ from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import JsonArray
 from moa_cli.cli.output import print_json, print_lines, say
-from moa_cli.config.edit import create_file, set_setting, unset_setting
-from moa_cli.config.names import KEYS_OF, NAMED, SERVER_KEYS, dotted, find_name, leaves
-from moa_cli.config.schema import VARIABLES, Config, load_config, to_config
-from moa_cli.config.template import template, toml_text
-from moa_cli.config.toml import read_toml, value_of
 from moa_cli.core import paths
-from moa_cli.core.debug_log import names_secret
 from moa_cli.core.sanitize import sanitize
 from moa_cli.core.text import with_hint
 from moa_cli.terminal.tty import columns_of
 
 if TYPE_CHECKING:
+    from moa_cli.config.schema import Config
     from moa_cli.models.table import Pairs, Provider
 
 group = Commands(help="List, get, set and unset settings, and edit their file.")
@@ -42,6 +37,8 @@ _PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]*://)?([^:/@]*:)?.*@", re.IGNORECASE 
 
 def _setting_names(incomplete: str) -> list[str]:
     """For the shell's completion."""
+    from moa_cli.config.names import NAMED, dotted, leaves
+
     names = [dotted(path) for path in leaves() if path[0] not in NAMED]
     return [name for name in names if name.startswith(incomplete)]
 
@@ -59,6 +56,8 @@ KeyName = Annotated[
 @group.command("list")
 def list_(json: JsonArray = False) -> None:
     """List each setting, its value in force and its origin."""
+    from moa_cli.config.names import dotted
+
     found = [(dotted(path), value, origin) for path, value, origin in _rows()]
     if json:
         print_json([dict(zip(("key", "value", "origin"), row, strict=True)) for row in found])
@@ -71,6 +70,8 @@ def list_(json: JsonArray = False) -> None:
 @group.command("get")
 def get(key: KeyName) -> None:
     """Print the value in force; exit code 1 if there is none."""
+    from moa_cli.config.names import dotted, find_name
+
     name = find_name(key)
     depth = len(name.path)
     found = [row for row in _rows() if row[0][:depth] == name.path and row[1] is not None]
@@ -94,6 +95,9 @@ def set_(
     ],
 ) -> None:
     """Set a setting in the file; its comments and order stay."""
+    from moa_cli.config.edit import set_setting
+    from moa_cli.config.names import find_name
+    from moa_cli.config.toml import value_of
     from moa_cli.profile import find
 
     name = find_name(key)
@@ -111,6 +115,9 @@ def set_(
 @group.command("unset")
 def unset(key: KeyName) -> None:
     """Take a setting out of the file, so that its default holds."""
+    from moa_cli.config.edit import unset_setting
+    from moa_cli.config.names import find_name
+
     name = find_name(key)
     done = unset_setting(paths.config_file(), name, _check)
     say(f"{name} {'is unset' if done else 'was not set'} in {paths.config_file()}")
@@ -126,12 +133,16 @@ def path_() -> None:
 @group.command("template")
 def template_() -> None:
     """Print a settings file that sets nothing and explains every key."""
+    from moa_cli.config.template import template
+
     typer.echo(template(), nl=False)
 
 
 @group.command("edit")
 def edit() -> None:
     """Open the settings file in $VISUAL or $EDITOR, then check it."""
+    from moa_cli.config.edit import create_file
+    from moa_cli.config.toml import read_toml
     from moa_cli.terminal.programs import open_editor
 
     file = paths.config_file()
@@ -144,6 +155,7 @@ def edit() -> None:
 
 def _check(table: Mapping[str, Any], place: str | None = None) -> None:
     """Refuse what would stop the next command. place: for messages; else the changed file."""
+    from moa_cli.config.schema import to_config
     from moa_cli.models.providers import Providers
 
     Providers(to_config(table, place or f"{paths.config_file()} would be wrong"), {})
@@ -151,6 +163,7 @@ def _check(table: Mapping[str, Any], place: str | None = None) -> None:
 
 def _tell_of_prices() -> None:
     """Tell of prices whose model names lead nowhere: they stop no command, but fit no model."""
+    from moa_cli.config.schema import load_config
     from moa_cli.models.providers import Providers
 
     for fault in Providers(load_config(), {}).price_faults():
@@ -158,6 +171,8 @@ def _tell_of_prices() -> None:
 
 
 def _tell_of_variable(path: tuple[str, ...]) -> None:
+    from moa_cli.config.schema import VARIABLES
+
     variable = VARIABLES.get(path[0], "")
     if os.environ.get(variable):
         say(f"{variable} is set too, and comes before it")
@@ -165,6 +180,10 @@ def _tell_of_variable(path: tuple[str, ...]) -> None:
 
 def _rows() -> Iterator[Row]:
     """All settings in force, in the order of the template; a password in an address is masked."""
+    from moa_cli.config.names import KEYS_OF, NAMED, SERVER_KEYS, leaves
+    from moa_cli.config.schema import VARIABLES
+    from moa_cli.config.toml import read_toml
+
     config = wiring.config()
     table = read_toml(paths.config_file(), missing_ok=True)
     for path in leaves():
@@ -222,6 +241,9 @@ def _providers(config: Config, table: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _values(provider: Provider) -> dict[str, str | float | None]:
+    from moa_cli.config.template import toml_text
+    from moa_cli.core.debug_log import names_secret
+
     return {
         "api_key_env": provider.key_variable,
         "api_key_cmd": provider.key_command,
@@ -236,6 +258,8 @@ def _values(provider: Provider) -> dict[str, str | float | None]:
 
 def _pairs(pairs: Pairs, is_secret: Callable[[str], bool]) -> str | None:
     """Headers or parameters as TOML, without values that may be secrets."""
+    from moa_cli.config.template import toml_text
+
     told = {
         name: "***" if is_secret(name) and not re.fullmatch(r"\$\{\w+\}", value) else value
         for name, value in pairs

@@ -16,7 +16,6 @@ from moa_cli.core import paths
 from moa_cli.core.errors import ClientError, MoAError, ProfileError, UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import nearest
-from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
     from moa_cli.models.providers import Providers
     from moa_cli.models.table import Provider
+    from moa_cli.profile import Profile
 
 
 class Finding(NamedTuple):

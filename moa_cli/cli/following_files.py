@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moa_cli.core.errors import UsageError
-from moa_cli.core.file_search import Search, is_pattern
 
 _OPTIONS = ("-f", "--file")
 
@@ -50,6 +49,8 @@ def _spread(arguments: list[str]) -> Iterator[str]:
 def _names_files(word: str) -> bool:
     if word.startswith("-"):
         return False
+    from moa_cli.core.file_search import Search, is_pattern
+
     try:
         path = Path(word).expanduser()
         if path.exists():

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from moa_cli.chat.keeping import Past
 from moa_cli.cli import wiring
-from moa_cli.cli.options import TypedMixture
 from moa_cli.core.errors import ProfileError, UsageError
-from moa_cli.profile import Profile, resolve, stored
-from moa_cli.profile.layering import FOUND, TYPED
 
-# Mixtures without a profile's file.
-_NAMELESS = {TYPED: "typed models", FOUND: "models of this machine"}
+if TYPE_CHECKING:
+    from moa_cli.chat.keeping import Past
+    from moa_cli.cli.options import TypedMixture
+    from moa_cli.profile import Profile
 
 
 def own_mixture(typed: TypedMixture, past: Past) -> tuple[Profile | None, str]:
@@ -24,12 +23,17 @@ def own_mixture(typed: TypedMixture, past: Past) -> tuple[Profile | None, str]:
     """
     if typed.profile is not None:
         return None, ""
+    from moa_cli.profile import resolve, stored
+    from moa_cli.profile.layering import FOUND, TYPED
+
     check = wiring.providers().check
     place = f"conversation {past.identity}"
     profile = stored(past.settings, past.profile, place, typed.settings)
     if profile is not None:
         check(profile)
-        return profile, f"{_NAMELESS.get(profile.name, f'profile {profile.name}')} as it was"
+        # Mixtures without a profile's file.
+        nameless = {TYPED: "typed models", FOUND: "models of this machine"}
+        return profile, f"{nameless.get(profile.name, f'profile {profile.name}')} as it was"
     try:
         # An import, or an early version, keeps no more than a name.
         named = resolve(past.profile, environment=os.environ, flags=typed.settings, check=check)

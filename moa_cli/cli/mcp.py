@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Exit, Option
 
 from moa_cli.cli.options import TurnCaps, TypedMixture, takes_profile
 from moa_cli.cli.serving import Insecure, check_installed, set_up
 from moa_cli.core.errors import UsageError
-from moa_cli.profile import Profile
+
+if TYPE_CHECKING:
+    from moa_cli.profile import Profile
 
 _CALLS = 64
 _HOST = "127.0.0.1"

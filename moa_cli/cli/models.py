@@ -14,7 +14,6 @@ from moa_cli.cli.commands import Commands, Debug, Group
 from moa_cli.cli.options import JsonArray
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.core.errors import ClientError, UsageError
-from moa_cli.core.money import price_cell
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import nearest
 
@@ -200,6 +199,8 @@ def _row(provider: str, name: str, info: ModelInfo) -> dict[str, Any]:
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
+    from moa_cli.core.money import price_cell
+
     names = [one_line(row["name"]) for row in rows]
     width = max(map(len, names))
     with_kinds = any("kind" in row for row in rows)

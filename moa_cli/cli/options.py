@@ -21,30 +21,30 @@ from typer import Argument, Option
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Debug
-from moa_cli.config.palette import THEMES, Theme
-from moa_cli.config.schema import CONFIG_KEYS, Config
-from moa_cli.config.toml import sentence
+from moa_cli.config.meanings import MEANINGS, sentence
 from moa_cli.core.errors import UsageError
-from moa_cli.core.money import MOST_USD
 from moa_cli.core.strategy import STRATEGIES
-from moa_cli.core.values import Key
-from moa_cli.profile import Overrides, Profile, list_profiles
-from moa_cli.profile.schema import PROFILE_KEYS, PROPOSER_KEYS
-from moa_cli.terminal.look import Look
 
 if TYPE_CHECKING:
+    from moa_cli.config.schema import Config
     from moa_cli.core.ledger import DaySpending
     from moa_cli.engine import Budget
+    from moa_cli.profile import Overrides, Profile
+    from moa_cli.terminal.look import Look
     from moa_cli.terminal.sinks import Show
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound="Show")
 _SPANS = {"h": 3600, "d": 86400, "w": 604800}
 _MOST_TOKENS = 10**12
+# Types in a command's signature that no option has; they are loaded when the command runs.
+_LATER = {"Profile": Any, "Overrides": Any}
 
 
 def _profile_names(incomplete: str) -> list[str]:
     """For the shell's completion."""
+    from moa_cli.profile import list_profiles
+
     return [file.name for file in list_profiles() if file.name.startswith(incomplete)]
 
 
@@ -53,20 +53,20 @@ def _strategies(incomplete: str) -> list[str]:
     return [name for name in STRATEGIES if name.startswith(incomplete)]
 
 
-def option_of(key: Key, *names: str, more: str = "", **settings: Any) -> Any:
-    """An option that is explained as the key of a setting or a profile. more: see `sentence`."""
-    return Option(*names, help=sentence(key, more), **settings)
+def option_of(setting: str, *names: str, more: str = "", **settings: Any) -> Any:
+    """An option that is explained as the setting that it changes. more: see `sentence`."""
+    return Option(*names, help=sentence(MEANINGS[setting], more), **settings)
 
 
-Concurrency = Annotated[int | None, option_of(CONFIG_KEYS["concurrency"], metavar="N", min=1)]
+Concurrency = Annotated[int | None, option_of("concurrency", metavar="N", min=1)]
 ProviderConcurrency = Annotated[
     int | None, Option(metavar="N", min=1, help="Calls in flight to one provider.")
 ]
 # None leaves it to the settings file.
-Plain = Annotated[bool | None, option_of(CONFIG_KEYS["plain"])]
-Live = Annotated[bool | None, option_of(CONFIG_KEYS["live"])]
-Save = Annotated[bool | None, option_of(CONFIG_KEYS["save"])]
-KeepTexts = Annotated[bool | None, option_of(CONFIG_KEYS["keep_texts"])]
+Plain = Annotated[bool | None, option_of("plain")]
+Live = Annotated[bool | None, option_of("live")]
+Save = Annotated[bool | None, option_of("save")]
+KeepTexts = Annotated[bool | None, option_of("keep_texts")]
 Continue = Annotated[
     bool, Option("-c", "--continue", help="Go on with the last conversation and its own settings.")
 ]
@@ -101,9 +101,12 @@ OutputFile = Annotated[
 
 
 def _amount(value: float | None) -> float | None:
-    # NaN is not within.
-    if value is not None and not 0 <= value <= MOST_USD:
-        raise typer.BadParameter(f"{value} is not an amount between 0 and {MOST_USD:,.0f}")
+    if value is not None:
+        from moa_cli.core.money import MOST_USD
+
+        # NaN is not within.
+        if not 0 <= value <= MOST_USD:
+            raise typer.BadParameter(f"{value} is not an amount between 0 and {MOST_USD:,.0f}")
     return value
 
 
@@ -119,18 +122,23 @@ def max_cost_option(help: str) -> Any:
 
 
 def _theme(name: str | None) -> str | None:
-    if name is not None and name not in THEMES:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(THEMES)}")
+    if name is not None and name not in _themes():
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(_themes())}")
     return name
 
 
 def _themes() -> list[str]:
+    from moa_cli.config.palette import THEMES
+
     return list(THEMES)
 
 
 def look_of(settings: Config, theme: str | None = None) -> Look:
     """The colours that are configured. theme: one that was typed."""
-    chosen: Theme = next((name for name in THEMES if name == theme), settings.theme)
+    from moa_cli.config.palette import THEMES
+    from moa_cli.terminal.look import Look
+
+    chosen = next((name for name in THEMES if name == theme), settings.theme)
     return Look(chosen, settings.palette, settings.hyperlinks)
 
 
@@ -140,20 +148,18 @@ class Display:
 
     plain: Plain = None
     live: Live = None
-    compact: Annotated[bool | None, option_of(CONFIG_KEYS["compact"])] = None
-    show_reasoning: Annotated[bool | None, option_of(CONFIG_KEYS["show_reasoning"])] = None
-    bell: Annotated[
-        int | None, option_of(CONFIG_KEYS["bell"], metavar="SECONDS", min=0, max=86_400)
-    ] = None
-    title: Annotated[bool | None, option_of(CONFIG_KEYS["title"])] = None
+    compact: Annotated[bool | None, option_of("compact")] = None
+    show_reasoning: Annotated[bool | None, option_of("show_reasoning")] = None
+    bell: Annotated[int | None, option_of("bell", metavar="SECONDS", min=0, max=86_400)] = None
+    title: Annotated[bool | None, option_of("title")] = None
     theme: Annotated[
         str | None,
-        option_of(CONFIG_KEYS["theme"], metavar="NAME", callback=_theme, autocompletion=_themes),
+        option_of("theme", metavar="NAME", callback=_theme, autocompletion=_themes),
     ] = None
-    accessible: Annotated[bool | None, option_of(CONFIG_KEYS["accessible"])] = None
+    accessible: Annotated[bool | None, option_of("accessible")] = None
     progress_interval: Annotated[
         int | None,
-        option_of(CONFIG_KEYS["progress_interval"], metavar="SECONDS", min=0, max=3600),
+        option_of("progress_interval", metavar="SECONDS", min=0, max=3600),
     ] = None
 
     def over(self, show: _S) -> _S:
@@ -267,16 +273,11 @@ def arm_names(typed: str) -> tuple[str, ...]:
     return tuple(arm for arm in ARMS if arm in names)
 
 
-def _waiting(key: str, *, metavar: str | None = "SECONDS") -> Any:
-    """An option on how long models are waited for."""
-    return option_of(PROFILE_KEYS[key], metavar=metavar)
-
-
 def _shared(
     profile: Annotated[
         str | None,
         option_of(
-            CONFIG_KEYS["profile"],
+            "profile",
             "-p",
             "--profile",
             metavar="NAME|PATH",
@@ -284,62 +285,52 @@ def _shared(
         ),
     ] = None,
     aggregator: Annotated[
-        str | None, option_of(PROFILE_KEYS["aggregator"], "-a", "--aggregator", metavar="MODEL")
+        str | None, option_of("aggregator", "-a", "--aggregator", metavar="MODEL")
     ] = None,
     reference_model: Annotated[
         list[str] | None,
         option_of(
-            PROFILE_KEYS["proposers"],
+            "proposers",
             "-m",
             "--reference-model",
             more="repeat the option, or separate by commas",
             metavar="MODEL",
         ),
     ] = None,
-    samples: Annotated[int | None, option_of(PROPOSER_KEYS["samples"], metavar="N")] = None,
+    samples: Annotated[int | None, option_of("samples", metavar="N")] = None,
     temperature: Annotated[
-        float | None, option_of(PROFILE_KEYS["temperature"], "-t", "--temperature", metavar="T")
+        float | None, option_of("temperature", "-t", "--temperature", metavar="T")
     ] = None,
-    max_tokens: Annotated[int | None, option_of(PROFILE_KEYS["max_tokens"], metavar="N")] = None,
-    rounds: Annotated[
-        int | None, option_of(PROFILE_KEYS["rounds"], "-r", "--rounds", metavar="N")
-    ] = None,
-    multi_turn: Annotated[bool | None, option_of(PROFILE_KEYS["multi_turn"])] = None,
-    max_history: Annotated[int | None, option_of(PROFILE_KEYS["max_history"], metavar="N")] = None,
-    system: Annotated[
-        str | None, option_of(PROFILE_KEYS["system"], "-s", "--system", metavar="TEXT")
-    ] = None,
+    max_tokens: Annotated[int | None, option_of("max_tokens", metavar="N")] = None,
+    rounds: Annotated[int | None, option_of("rounds", "-r", "--rounds", metavar="N")] = None,
+    multi_turn: Annotated[bool | None, option_of("multi_turn")] = None,
+    max_history: Annotated[int | None, option_of("max_history", metavar="N")] = None,
+    system: Annotated[str | None, option_of("system", "-s", "--system", metavar="TEXT")] = None,
     reference_placement: Annotated[
-        str | None, option_of(PROFILE_KEYS["reference_placement"], metavar="PLACE")
+        str | None, option_of("reference_placement", metavar="PLACE")
     ] = None,
-    reference_format: Annotated[
-        str | None, option_of(PROFILE_KEYS["reference_format"], metavar="FORMAT")
-    ] = None,
-    reference_names: Annotated[bool | None, option_of(PROFILE_KEYS["reference_names"])] = None,
-    merge_prompt: Annotated[
-        str | None, option_of(PROFILE_KEYS["merge_prompt"], metavar="FILE")
-    ] = None,
+    reference_format: Annotated[str | None, option_of("reference_format", metavar="FORMAT")] = None,
+    reference_names: Annotated[bool | None, option_of("reference_names")] = None,
+    merge_prompt: Annotated[str | None, option_of("merge_prompt", metavar="FILE")] = None,
     strategy: Annotated[
-        str | None, option_of(PROFILE_KEYS["strategy"], metavar="NAME", autocompletion=_strategies)
+        str | None, option_of("strategy", metavar="NAME", autocompletion=_strategies)
     ] = None,
-    judge_model: Annotated[str | None, option_of(PROFILE_KEYS["judge"], metavar="MODEL")] = None,
-    final_answer: Annotated[
-        str | None, option_of(PROFILE_KEYS["final_answer"], metavar="RULE")
-    ] = None,
-    chosen_by: Annotated[str | None, option_of(PROFILE_KEYS["chosen_by"], metavar="WHO")] = None,
-    one_call: Annotated[bool | None, option_of(PROFILE_KEYS["one_call"])] = None,
+    judge_model: Annotated[str | None, option_of("judge", metavar="MODEL")] = None,
+    final_answer: Annotated[str | None, option_of("final_answer", metavar="RULE")] = None,
+    chosen_by: Annotated[str | None, option_of("chosen_by", metavar="WHO")] = None,
+    one_call: Annotated[bool | None, option_of("one_call")] = None,
     stop_when_agreed: Annotated[
-        float | None, option_of(PROFILE_KEYS["stop_when_agreed"], metavar="SHARE")
+        float | None, option_of("stop_when_agreed", metavar="SHARE")
     ] = None,
-    timeout: Annotated[float | None, _waiting("timeout")] = None,
-    stall: Annotated[float | None, _waiting("stall")] = None,
-    first_token: Annotated[float | None, _waiting("first_token")] = None,
-    hedge_after: Annotated[float | None, _waiting("hedge_after")] = None,
-    quorum: Annotated[int | None, _waiting("quorum", metavar="N")] = None,
-    patience: Annotated[float | None, _waiting("patience")] = None,
-    use_partial: Annotated[bool | None, _waiting("use_partial", metavar=None)] = None,
-    overlap: Annotated[bool | None, _waiting("overlap", metavar=None)] = None,
-    report: Annotated[bool | None, option_of(PROFILE_KEYS["report"])] = None,
+    timeout: Annotated[float | None, option_of("timeout", metavar="SECONDS")] = None,
+    stall: Annotated[float | None, option_of("stall", metavar="SECONDS")] = None,
+    first_token: Annotated[float | None, option_of("first_token", metavar="SECONDS")] = None,
+    hedge_after: Annotated[float | None, option_of("hedge_after", metavar="SECONDS")] = None,
+    quorum: Annotated[int | None, option_of("quorum", metavar="N")] = None,
+    patience: Annotated[float | None, option_of("patience", metavar="SECONDS")] = None,
+    use_partial: Annotated[bool | None, option_of("use_partial")] = None,
+    overlap: Annotated[bool | None, option_of("overlap")] = None,
+    report: Annotated[bool | None, option_of("report")] = None,
     concurrency: Concurrency = None,
     # The reference implementation's own spellings, so that its documented commands run.
     reference_models: Annotated[
@@ -352,6 +343,8 @@ def _shared(
     debug: Debug = False,
 ) -> tuple[str | None, Overrides, int | None]:
     """The profile's name, what was typed over it, and the concurrency."""
+    from moa_cli.profile import Overrides
+
     names = [*(reference_model or []), *(reference_models or [])]
     flags = Overrides(
         aggregator=_first(aggregator, model),
@@ -392,6 +385,11 @@ def _first(ours: Any, theirs: Any) -> Any:
     return theirs if ours is None else ours
 
 
+def signature_of(command: Callable[..., Any]) -> inspect.Signature:
+    """The parameters of a command; of what it is handed, the type may still be unknown."""
+    return inspect.signature(command, eval_str=True, locals=_LATER)
+
+
 def takes_profile(
     command: Callable[..., Any], *, checked: bool = True, settles: bool = True
 ) -> Callable[..., Any]:
@@ -405,8 +403,7 @@ def takes_profile(
     One that takes the profile's name as an argument calls that `named`; it is not handed on. For
     bundles, see the module.
     """
-    shared = inspect.signature(_shared, eval_str=True).parameters
-    own = inspect.signature(command, eval_str=True).parameters
+    shared, own = signature_of(_shared).parameters, signature_of(command).parameters
     handed = {"profile", "concurrency", "typed"} & own.keys()
     bundles = {
         name: (parameter.annotation, inspect.signature(parameter.annotation, eval_str=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument
@@ -18,19 +18,10 @@ from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import with_hint, wrapped
-from moa_cli.profile import (
-    Profile,
-    check_new_name,
-    check_profile_name,
-    copy,
-    delete,
-    find,
-    list_profiles,
-    load,
-    rows,
-    save,
-)
 from moa_cli.terminal.tty import columns_of
+
+if TYPE_CHECKING:
+    from moa_cli.profile import Profile
 
 group = Commands(help="List, show, make, change and check profiles.")
 
@@ -41,6 +32,8 @@ NameOrPath = Annotated[str, Argument(metavar="NAME|PATH")]
 @group.command("list")
 def list_(json: JsonArray = False) -> None:
     """List all profiles: yours, then the shipped ones."""
+    from moa_cli.profile import list_profiles, load
+
     found, known = [], wiring.providers()
     default = wiring.default_profile()
     for file in sorted(list_profiles(), key=lambda file: file.source != "user"):
@@ -81,6 +74,7 @@ def show(
     profile: Profile, named: Annotated[str | None, Argument(metavar="NAME|PATH")] = None
 ) -> None:
     """Print each setting in force, and where it came from."""
+    from moa_cli.profile import rows
     from moa_cli.terminal.plain import setting_lines
 
     head = f"profile {profile.name}: {one_line(profile.description)}".rstrip(": ")
@@ -96,6 +90,7 @@ def new(profile: Profile, name: Name, force: ForceProfile = False, yes: Yes = Fa
     With --strategy, asks at a terminal for what that strategy needs.
     """
     from moa_cli.cli.strategy_questions import completed
+    from moa_cli.profile import check_new_name, save
 
     check_new_name(name, overwrite=force)
     profile = completed(profile, ask=not yes)
@@ -107,6 +102,8 @@ def new(profile: Profile, name: Name, force: ForceProfile = False, yes: Yes = Fa
 @group.command("copy")
 def copy_(source: NameOrPath, target: Name, force: ForceProfile = False) -> None:
     """Copy a profile, text and comments included."""
+    from moa_cli.profile import copy, find
+
     path = copy(find(source), target, overwrite=force)
     typer.echo(path)
     try:
@@ -118,6 +115,8 @@ def copy_(source: NameOrPath, target: Name, force: ForceProfile = False) -> None
 
 def _load_checked(name_or_path: str) -> Profile:
     """The profile. Raises ProfileError if it is wrong, or names a provider that is not known."""
+    from moa_cli.profile import load
+
     profile = load(name_or_path)
     wiring.providers().check(profile)
     return profile
@@ -126,6 +125,7 @@ def _load_checked(name_or_path: str) -> Profile:
 @group.command("edit")
 def edit(name: NameOrPath) -> None:
     """Open a profile in $VISUAL or $EDITOR, then check it. A shipped one is copied first."""
+    from moa_cli.profile import copy, find
     from moa_cli.terminal.programs import open_editor
 
     found = find(name)
@@ -141,6 +141,8 @@ def edit(name: NameOrPath) -> None:
 @group.command("delete")
 def delete_(name: Name, yes: Yes = False) -> None:
     """Delete one of your own profiles."""
+    from moa_cli.profile import check_profile_name, delete, find
+
     found = find(check_profile_name(name))
     if found.source != "shipped" and not yes:
         confirm(f"Delete the profile {name} ({found.path})?")
@@ -150,6 +152,8 @@ def delete_(name: Name, yes: Yes = False) -> None:
 @group.command("check")
 def check(name: Annotated[str | None, Argument(metavar="NAME|PATH")] = None) -> None:
     """Check a profile (default: all of them) without calling anything."""
+    from moa_cli.profile import list_profiles
+
     broken = False
     for profile_name in [name] if name else [file.name for file in list_profiles()]:
         try:
@@ -168,4 +172,6 @@ def check(name: Annotated[str | None, Argument(metavar="NAME|PATH")] = None) -> 
 @group.command("path")
 def path_(name: Annotated[str | None, Argument(metavar="NAME")] = None) -> None:
     """Print the file of a profile, or the folder of your own."""
+    from moa_cli.profile import find
+
     typer.echo(find(name).path if name else paths.user_profiles_dir())

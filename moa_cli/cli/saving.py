@@ -14,13 +14,13 @@ from moa_cli.cli.history.cleaning import go_on_cleaning
 from moa_cli.cli.options import typed_or
 from moa_cli.cli.output import say
 from moa_cli.core import paths
-from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from moa_cli.chat.keeping import Past
+    from moa_cli.core.conversation import Conversation, Turn
     from moa_cli.store.accounts import Records
     from moa_cli.store.store import Store
 
@@ -147,6 +147,7 @@ def left_turn(identity: str | None) -> LeftTurn:
 
     Raises StoreError if there is no such conversation, UsageError if there are no proposals.
     """
+    from moa_cli.core.conversation import Conversation
     from moa_cli.engine.merging import last_turn, mergeable
 
     past = resume(identity)

@@ -13,10 +13,10 @@ from typer import Exit, Option
 from moa_cli.cli.options import TurnCaps, TypedMixture, takes_profile
 from moa_cli.cli.serving import Insecure, check_installed, set_up
 from moa_cli.core.errors import UsageError
-from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.observability.tracing import Tracing
+    from moa_cli.profile import Profile
 
 _KEYS = "MOA_SERVE_API_KEY"
 # Calls at the same time, if nothing else is set: those of many turns, not of one.

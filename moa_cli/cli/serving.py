@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.options import TurnCaps, TypedMixture
 from moa_cli.cli.saving import open_books
-from moa_cli.config.schema import Config, load_config
 from moa_cli.core.errors import MoAError
-from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
+    from moa_cli.cli.options import TurnCaps, TypedMixture
+    from moa_cli.config.schema import Config
     from moa_cli.engine import Budget, Limits
     from moa_cli.observability.tracing import Tracing
+    from moa_cli.profile import Profile
     from moa_cli.server.ledger import ServerLedger
     from moa_cli.server.run import Sources, Start
     from moa_cli.server.service import ServerOptions
@@ -70,6 +70,7 @@ def set_up(
 
 def _sources(typed: TypedMixture, caps: TurnCaps, concurrency: int, *, unset: int) -> Sources:
     from moa_cli.clients.limiter import Limiter
+    from moa_cli.config.schema import load_config
     from moa_cli.server.run import Sources
 
     # One for all calls and all settings: what runs counts, whatever changes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ from moa_cli.cli.trial import trouble_of, try_model
 from moa_cli.core import paths
 from moa_cli.core.errors import ClientError, ClientTimeout, MoAError, ProfileError, UsageError
 from moa_cli.core.text import plural, with_hint
-from moa_cli.profile import Profile, check_new_name, find, load, save, short_name
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from moa_cli.core.conversation import Turn
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.models.table import Provider
+    from moa_cli.profile import Profile
 
 _LIST_SECONDS = 15.0
 _SERVER_SECONDS = 2.0
@@ -73,7 +72,11 @@ def setup(
     if not yes:
         check_can_confirm()
     if name is not None:
+        from moa_cli.profile import check_new_name
+
         check_new_name(name, overwrite=force)
+    import asyncio
+
     from moa_cli.api import open_clients
 
     # One pool for all, so that each list of models is read once. Between the steps the event loop
@@ -99,6 +102,8 @@ def setup(
 
 async def _sources(pool: ClientPool) -> list[_Source]:
     """What there is: providers with a key in the order of their table, then servers."""
+    import asyncio
+
     from moa_cli.clients.local_servers import find_local_servers
 
     servers = find_local_servers(pool.providers, patience=_SERVER_SECONDS)
@@ -120,6 +125,8 @@ async def _sources(pool: ClientPool) -> list[_Source]:
 
 async def _ask(pool: ClientPool, provider: Provider) -> _Source:
     """What a provider with a key lists, which also shows whether the key is taken."""
+    import asyncio
+
     from moa_cli.models.choosing import can_chat
 
     origin = f"key from {pool.providers.key_source(provider)}"
@@ -165,7 +172,7 @@ async def _mixture(source: _Source, pool: ClientPool) -> Profile | None:
     """
     from moa_cli.models.candidates import LIST_PATIENCE
     from moa_cli.models.choosing import choose
-    from moa_cli.profile.schema import build
+    from moa_cli.profile import build, find, load
 
     listed = {info.id for info in source.models}
     try:
@@ -216,6 +223,10 @@ def _line(profile: Profile) -> str:
 async def _tried(profile: Profile, pool: ClientPool) -> tuple[Profile | None, list[Turn]]:
     """The profile without the models that do not answer, and the turns in which they did not; None
     in place of the profile if none does."""
+    import asyncio
+
+    from moa_cli.profile import short_name
+
     models = list(dict.fromkeys(profile.models()))
     say(f"asking {', '.join(map(short_name, models))} …")
     tried = await asyncio.gather(*(try_model(model, pool) for model in models))
@@ -248,6 +259,7 @@ def _keep(profile: Profile, proposal: _Proposal, name: str | None, *, force: boo
     from moa_cli.config.edit import set_setting
     from moa_cli.config.names import find_name
     from moa_cli.config.schema import to_config
+    from moa_cli.profile import save
 
     chosen = name or _free_name()
     path = save(profile, chosen, overwrite=force)

@@ -17,7 +17,6 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from moa_cli.core.errors import UsageError
-from moa_cli.core.text import with_hint
 from moa_cli.terminal.suspension import print_above
 
 _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
@@ -183,6 +182,8 @@ class _StandardInput(io.RawIOBase):
         return len(data)
 
     def _tell_of_silence(self) -> None:
+        from moa_cli.core.text import with_hint
+
         self._told = True
         what = "the end of standard input" if self._came else "standard input"
         came = "" if self._came else ", from which nothing has come so far"

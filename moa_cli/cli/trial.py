@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from moa_cli.profile import Aggregator, Profile
-
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
     from moa_cli.core.conversation import Failure, Turn
@@ -22,6 +20,7 @@ async def try_model(model: str, clients: ClientPool) -> Turn:
     clients: those of `api.open_clients`.
     """
     from moa_cli.api import ask_async
+    from moa_cli.profile import Aggregator, Profile
 
     writer = Aggregator(model=model, max_tokens=_TOKENS, timeout=_SECONDS)
     profile = Profile(name="trial", rounds=0, aggregator=writer)

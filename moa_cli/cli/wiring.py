@@ -9,19 +9,18 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from moa_cli.config.schema import Config, load_config
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.text import with_hint
-from moa_cli.profile import Overrides, Profile, closing_text, find, resolve, short_name
-from moa_cli.profile.layering import FOUND, TYPED
 
 if TYPE_CHECKING:
     from moa_cli.clients.limiter import Limiter
     from moa_cli.clients.pool import ClientPool
+    from moa_cli.config.schema import Config
     from moa_cli.core.ledger import Ledger
     from moa_cli.engine import Budget, Limits
     from moa_cli.engine.budget import Scope
     from moa_cli.models.providers import Providers
+    from moa_cli.profile import Overrides, Profile
 
 _EMBEDDED = "local:smollm2"
 
@@ -32,6 +31,8 @@ _in_force: list[Config] = []
 def config() -> Config:
     """The settings of this process. Raises ProfileError if the file is wrong."""
     if not _in_force:
+        from moa_cli.config.schema import load_config
+
         _in_force.append(load_config())
     return _in_force[0]
 
@@ -116,6 +117,8 @@ def choose_profile(
     by raising ProfileError. settles: choose among its candidates now, see `settled`; a model name
     must be checked for that.
     """
+    from moa_cli.profile import Overrides, find, resolve
+
     chosen: str | None = name or default_profile()
     models = flags.reference_models or Overrides.from_environment(os.environ).reference_models
     named = name or os.environ.get("MOA_PROFILE") or config().profile
@@ -208,6 +211,9 @@ def check_model_name(option: str, model: str) -> None:
 
 def describe(profile: Profile) -> str:
     """Which profile and models answer, on one line."""
+    from moa_cli.profile import closing_text, short_name
+    from moa_cli.profile.layering import FOUND, TYPED
+
     parts = []
     for number in range(1, profile.rounds + 1):
         counts = Counter(short_name(proposer.model) for proposer in profile.layer(number))

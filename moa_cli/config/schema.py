@@ -10,6 +10,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Any
 
+from moa_cli.config.meanings import MEANINGS
 from moa_cli.config.palette import UNCHANGED, Palette, Theme
 from moa_cli.config.toml import read_toml, refused, value_of
 from moa_cli.core import paths
@@ -336,13 +337,8 @@ class Config:
         given: The names of those that the file or the environment sets.
     """
 
-    profile: Annotated[
-        str | None, Key("the profile to use (see `moa profile list`)", example="together")
-    ] = None
-    concurrency: Annotated[
-        int,
-        Key("maximum number of calls at the same time (`moa serve`: 256, if not set)", 1, 1024),
-    ] = 32
+    profile: Annotated[str | None, Key(MEANINGS["profile"], example="together")] = None
+    concurrency: Annotated[int, Key(MEANINGS["concurrency"], 1, 1024)] = 32
     retries: Annotated[int, Key("how many times a failed call is tried again", 0, 20)] = 4
     default_context: Annotated[
         int,
@@ -353,56 +349,21 @@ class Config:
             off=True,
         ),
     ] = 32768
-    save: Annotated[bool, Key("keep conversations (see `moa history`)")] = True
-    keep_texts: Annotated[
-        bool,
-        Key("keep the prompts and answers of `moa compare` with what you choose, for its judges"),
-    ] = False
-    plain: Annotated[bool, Key("show the reply as raw text, not as drawn Markdown")] = False
-    compact: Annotated[bool, Key("fold each layer into one line")] = False
-    live: Annotated[bool, Key("draw progress live; otherwise print it as plain lines")] = True
-    accessible: Annotated[
-        bool,
-        Key(
-            "say everything in lines for a screen reader: nothing on the screen changes, and"
-            " nothing is drawn"
-        ),
-    ] = False
-    progress_interval: Annotated[
-        int,
-        Key(
-            "with `accessible`, seconds between two lines about the progress of a turn; 0 or false:"
-            " none",
-            0,
-            3600,
-            off=True,
-        ),
-    ] = 10
-    show_reasoning: Annotated[bool, Key("show the reasoning of models while they think")] = False
-    bell: Annotated[
-        int,
-        Key(
-            "ring the terminal's bell after a turn that took so many seconds or more; 0 or false:"
-            " never",
-            0,
-            86_400,
-            off=True,
-        ),
-    ] = 10
-    title: Annotated[bool, Key("say in the terminal's title what is done while a turn runs")] = True
-    theme: Annotated[
-        Theme,
-        Key(
-            "the colours of replies: `auto` has the terminal's own, `dark` and `light` are for such"
-            " a background, `none` has none"
-        ),
-    ] = "auto"
+    save: Annotated[bool, Key(MEANINGS["save"])] = True
+    keep_texts: Annotated[bool, Key(MEANINGS["keep_texts"])] = False
+    plain: Annotated[bool, Key(MEANINGS["plain"])] = False
+    compact: Annotated[bool, Key(MEANINGS["compact"])] = False
+    live: Annotated[bool, Key(MEANINGS["live"])] = True
+    accessible: Annotated[bool, Key(MEANINGS["accessible"])] = False
+    progress_interval: Annotated[int, Key(MEANINGS["progress_interval"], 0, 3600, off=True)] = 10
+    show_reasoning: Annotated[bool, Key(MEANINGS["show_reasoning"])] = False
+    bell: Annotated[int, Key(MEANINGS["bell"], 0, 86_400, off=True)] = 10
+    title: Annotated[bool, Key(MEANINGS["title"])] = True
+    theme: Annotated[Theme, Key(MEANINGS["theme"])] = "auto"
     palette: Annotated[Palette, Key("styles of replies that come before the theme's")] = UNCHANGED
     hyperlinks: Annotated[bool, Key("let links in replies be clicked, where terminals can")] = True
-    usage: Annotated[bool, Key("print calls, tokens, cost and seconds after each `moa ask`")] = (
-        False
-    )
-    vi: Annotated[bool, Key("edit with the keys of vi")] = False
+    usage: Annotated[bool, Key(MEANINGS["usage"])] = False
+    vi: Annotated[bool, Key(MEANINGS["vi"])] = False
     prompt_history: Annotated[
         int,
         Key(

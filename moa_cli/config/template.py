@@ -6,9 +6,10 @@ import json
 import textwrap
 from collections.abc import Mapping
 
+from moa_cli.config.meanings import sentence
 from moa_cli.config.names import KEYS_OF, NAMED, default_of, dotted, path_of
 from moa_cli.config.schema import CONFIG_KEYS, VARIABLES, ServerSettings
-from moa_cli.config.toml import allowed, sentence
+from moa_cli.config.toml import allowed
 from moa_cli.core.values import Key, keys_of
 
 _HEAD = """\
@@ -30,7 +31,7 @@ def template() -> str:
 
 def _section(table: str) -> str:
     key = keys_of(ServerSettings)["keys"] if table == "server" else CONFIG_KEYS[table]
-    help_ = _prose(sentence(key))
+    help_ = _prose(sentence(key.help))
     if table not in NAMED:
         entries = [_entry((table, name), key) for name, key in KEYS_OF[table].items()]
         return "\n".join([f"[{table}]\n{help_}", *entries])
@@ -62,7 +63,7 @@ def explanation(path: tuple[str, ...], key: Key) -> str:
     default = default_of(path)
     if default is not None:
         facts.append(f"by default {toml_text(default)}")
-    parts = [sentence(key)]
+    parts = [sentence(key.help)]
     if facts:
         text = ", ".join(facts)
         parts.append(f"{text[0].upper()}{text[1:]}.")

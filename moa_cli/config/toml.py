@@ -24,12 +24,6 @@ _SWITCH = {
 }
 
 
-def sentence(key: Key, more: str = "") -> str:
-    """The key's help as a sentence. more: what is to be said behind it."""
-    text = f"{key.help}; {more}" if more else key.help
-    return f"{text[0].upper()}{text[1:]}."
-
-
 def allowed(key: Key) -> str:
     """What the key's value may be, in words."""
     if key.choices:

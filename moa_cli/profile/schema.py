@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import count
 from typing import Annotated, Any, Literal, TypeVar
 
+from moa_cli.config.meanings import MEANINGS
 from moa_cli.config.toml import refused
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.strategy import Purpose, Strategy
@@ -168,7 +169,7 @@ class Proposer(ModelSettings):
     name: Annotated[str | None, Key("name shown on screen; if empty, the model's", blank=True)] = (
         None
     )
-    samples: Annotated[int, Key("how many times each proposer answers, independently", 1, 64)] = 1
+    samples: Annotated[int, Key(MEANINGS["samples"], 1, 64)] = 1
     web: Annotated[
         bool | None, Key("whether it searches the web, where its provider offers that")
     ] = None
@@ -334,96 +335,32 @@ class Profile:
 
     name: str
     description: Annotated[str, Key("one line on what the profile is for", blank=True)] = ""
-    rounds: Annotated[int, Key("layers of proposers; 0 asks the aggregator alone", 0, 10)] = 1
-    multi_turn: Annotated[bool, Key("whether earlier turns are sent along")] = True
-    max_history: Annotated[
-        int | None,
-        Key(
-            "maximum number of earlier turns that are sent along; if unset, as many as fit",
-            0,
-            example=20,
-        ),
-    ] = None
-    system: Annotated[str | None, Key("system prompt for all models", blank=True)] = None
-    temperature: Annotated[
-        float | None, Key("temperature of all models; if unset, each model's own default", 0, 2)
-    ] = None
-    max_tokens: Annotated[int | None, Key("maximum number of tokens of an answer", 1)] = None
-    timeout: Annotated[
-        float | None, Key("seconds a call may take, retries included; if unset, no limit", 0.001)
-    ] = None
-    stall: Annotated[
-        float | None, Key("seconds without progress after which a call is given up", 0.001)
-    ] = None
-    first_token: Annotated[
-        float | None,
-        Key("seconds without a first token after which a call is given up", 0.001),
-    ] = None
-    hedge_after: Annotated[
-        float | None,
-        Key("seconds without a first token after which the request is sent again", 0),
-    ] = None
-    quorum: Annotated[
-        int | None, Key("answers of a layer that are enough; the others have `patience`", 1)
-    ] = None
-    patience: Annotated[
-        float, Key("seconds that the other proposers have once the quorum stands", 0)
-    ] = 5.0
-    use_partial: Annotated[
-        bool, Key("whether an unfinished answer of a proposer that was too slow is used")
-    ] = False
-    overlap: Annotated[bool, Key("whether the next layer begins as soon as the quorum stands")] = (
-        False
-    )
-    reference_placement: Annotated[
-        Placement, Key("message that holds the references: `system` or `user`")
-    ] = "system"
-    reference_format: Annotated[
-        ReferenceFormat,
-        Key(
-            "how references are told apart: `paper` numbers them, `solutions` gives them headings,"
-            " `fenced` adds borders"
-        ),
-    ] = "paper"
-    reference_names: Annotated[
-        bool, Key("whether references are given the names of their proposers")
-    ] = False
+    rounds: Annotated[int, Key(MEANINGS["rounds"], 0, 10)] = 1
+    multi_turn: Annotated[bool, Key(MEANINGS["multi_turn"])] = True
+    max_history: Annotated[int | None, Key(MEANINGS["max_history"], 0, example=20)] = None
+    system: Annotated[str | None, Key(MEANINGS["system"], blank=True)] = None
+    temperature: Annotated[float | None, Key(MEANINGS["temperature"], 0, 2)] = None
+    max_tokens: Annotated[int | None, Key(MEANINGS["max_tokens"], 1)] = None
+    timeout: Annotated[float | None, Key(MEANINGS["timeout"], 0.001)] = None
+    stall: Annotated[float | None, Key(MEANINGS["stall"], 0.001)] = None
+    first_token: Annotated[float | None, Key(MEANINGS["first_token"], 0.001)] = None
+    hedge_after: Annotated[float | None, Key(MEANINGS["hedge_after"], 0)] = None
+    quorum: Annotated[int | None, Key(MEANINGS["quorum"], 1)] = None
+    patience: Annotated[float, Key(MEANINGS["patience"], 0)] = 5.0
+    use_partial: Annotated[bool, Key(MEANINGS["use_partial"])] = False
+    overlap: Annotated[bool, Key(MEANINGS["overlap"])] = False
+    reference_placement: Annotated[Placement, Key(MEANINGS["reference_placement"])] = "system"
+    reference_format: Annotated[ReferenceFormat, Key(MEANINGS["reference_format"])] = "paper"
+    reference_names: Annotated[bool, Key(MEANINGS["reference_names"])] = False
     merge_prompt: Annotated[
         str | None,
-        Key(
-            "text file with {references} in it (or the text), sent in place of the paper's prompt",
-            blank=True,
-            check=check_merge_prompt,
-            example="merge.txt",
-        ),
+        Key(MEANINGS["merge_prompt"], blank=True, check=check_merge_prompt, example="merge.txt"),
     ] = None
-    strategy: Annotated[
-        Strategy,
-        Key(
-            "how proposals become the reply: `synthesize`, `fusion`, `vote`, `select` or `council`"
-        ),
-    ] = "synthesize"
-    judge: Annotated[
-        str | None,
-        Key(
-            "model that compares, chooses, checks and reports; if unset, the aggregator's",
-            check=_check_model_name,
-        ),
-    ] = None
-    final_answer: Annotated[
-        str,
-        Key(
-            "how a final answer is read: `auto`, `number`, `choice`, `boxed`, `text`, `json:FIELD`"
-            " or `regex:PATTERN`",
-            check=check_final_answer,
-        ),
-    ] = "auto"
-    chosen_by: Annotated[
-        ChosenBy, Key("who chooses with the strategy `select`: the `judge`, or the `proposers`")
-    ] = "judge"
-    one_call: Annotated[
-        bool, Key("whether, with `fusion`, the aggregator compares and writes in one call")
-    ] = False
+    strategy: Annotated[Strategy, Key(MEANINGS["strategy"])] = "synthesize"
+    judge: Annotated[str | None, Key(MEANINGS["judge"], check=_check_model_name)] = None
+    final_answer: Annotated[str, Key(MEANINGS["final_answer"], check=check_final_answer)] = "auto"
+    chosen_by: Annotated[ChosenBy, Key(MEANINGS["chosen_by"])] = "judge"
+    one_call: Annotated[bool, Key(MEANINGS["one_call"])] = False
     references: Annotated[
         int | None,
         Key("references that each proposer of a later layer is given; if unset, all", 1),
@@ -449,18 +386,9 @@ class Profile:
         Key("further instructions or temperatures, another for each proposer of a layer"),
     ] = None
     stop_when_agreed: Annotated[
-        float | None,
-        Key(
-            "do not ask the aggregator if all proposals have the same final answer, nor further"
-            " rounds if they are as similar as this, 0 to 1",
-            0,
-            1,
-            example=0.9,
-        ),
+        float | None, Key(MEANINGS["stop_when_agreed"], 0, 1, example=0.9)
     ] = None
-    report: Annotated[
-        bool, Key("whether a report on where the proposals disagree follows the reply")
-    ] = False
+    report: Annotated[bool, Key(MEANINGS["report"])] = False
     on_all_failed: Annotated[
         OnAllFailed,
         Key("if no proposer answers: fail, or let the aggregator answer alone (solo)"),
@@ -472,9 +400,9 @@ class Profile:
         FanOut,
         Key("proposers answer once for each `user_message`, or for each `request` with tools"),
     ] = "user_message"
-    proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in every layer")] = ()
+    proposers: Annotated[tuple[Proposer, ...], Key(MEANINGS["proposers"])] = ()
     layers: Annotated[tuple[Layer, ...], Key("layers with proposers of their own")] = ()
-    aggregator: Annotated[Aggregator, Key("the model that writes the reply")]
+    aggregator: Annotated[Aggregator, Key(MEANINGS["aggregator"])]
     route: Annotated[
         tuple[RouteStage, ...], Key("parts of the mixture that are asked first, in order")
     ] = ()

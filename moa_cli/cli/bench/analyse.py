@@ -13,10 +13,8 @@ from moa_cli.cli.options import Data, Json, OutputFile, RunFolder
 from moa_cli.cli.output import output_width
 from moa_cli.cli.writing import put
 from moa_cli.core.errors import BenchError
-from moa_cli.core.money import cost_text, usd
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import dumps, plural
-from moa_cli.profile import short_name
 from moa_cli.terminal.table import Column
 
 if TYPE_CHECKING:
@@ -115,6 +113,8 @@ def _counts(rows: Sequence[tuple[MeanSimilarity, ...]]) -> list[str]:
 
 
 def _near(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
+    from moa_cli.profile import short_name
+
     columns = [
         Column("#", [str(proposal.place) for proposal in arm.near], right=True),
         *_measures(found, [proposal.similarity for proposal in arm.near]),
@@ -155,6 +155,8 @@ def _preference(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
 def _agreement(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     if not arm.agreement:
         return
+    from moa_cli.profile import short_name
+
     rows = [(str(layer.layer), "all", "", layer.similarity) for layer in arm.agreement]
     last = arm.agreement[-1]
     for pair in last.pairs:
@@ -201,6 +203,8 @@ def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
 def _by_model(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     if not arm.accuracy:
         return
+    from moa_cli.profile import short_name
+
     told = {(row.model, row.layer): row.accuracy for row in arm.accuracy}
     models = list(dict.fromkeys(row.model for row in arm.accuracy))
     numbers = sorted({row.layer for row in arm.accuracy})
@@ -234,6 +238,8 @@ def _share(share: Mean | None) -> str:
 
 
 def _costs(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
+    from moa_cli.profile import short_name
+
     rows = (("critical path", arm.seconds_path), ("sum of calls", arm.seconds_sum))
     columns = [
         Column("seconds an item", [name for name, _ in rows]),
@@ -253,6 +259,8 @@ def _seconds(value: float | None) -> str:
 def _spent(
     title: str, head: str, rows: Sequence[UsageShare], shown: Callable[[str], str], width: int
 ) -> Iterator[str]:
+    from moa_cli.core.money import cost_text
+
     if not rows:
         return
     columns = [
@@ -268,6 +276,8 @@ def _spent(
 
 def _money(cost: Mean) -> str:
     """`$0.0012±$0.0001 (n 50)`."""
+    from moa_cli.core.money import usd
+
     if cost.value is None:
         return UNKNOWN
     error = "" if cost.standard_error is None else f"±{usd(cost.standard_error)}"

@@ -14,7 +14,6 @@ from moa_cli.cli.output import output_width
 from moa_cli.cli.writing import put
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.sanitize import one_line
-from moa_cli.profile import short_name
 
 if TYPE_CHECKING:
     from moa_cli.bench.report.scores import Scores
@@ -182,6 +181,8 @@ def _shortened(names: Sequence[str], most: int) -> Sequence[str]:
     `single:Qwen2-72B` or `Qwen2-72B` for `single:together:Qwen/Qwen2-72B`."""
     if max(map(len, names), default=0) <= most:
         return names
+    from moa_cli.profile import short_name
+
     parts = [name.partition(":") for name in names]
     arms = [f"{kind}:{short_name(model)}" if colon else kind for kind, colon, model in parts]
     models = [arm.removeprefix("single:") for arm in arms]

@@ -18,7 +18,6 @@ from moa_cli.cli.options import Data, Json
 from moa_cli.cli.output import output_width, print_json, print_lines
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import meant
-from moa_cli.profile import Overrides, Profile
 from moa_cli.terminal.table import Column
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.report.scores import Scores
     from moa_cli.bench.run.estimate import RunEstimate
     from moa_cli.core.endpoints import ModelInfo
+    from moa_cli.profile import Profile
 
 _PAPERS = "paper-moa"
 
@@ -113,6 +113,7 @@ def _planned(
     from moa_cli.bench.report.reproduction import Mixed
     from moa_cli.bench.run.plan import RunPlan, format_of
     from moa_cli.cli.bench.session import known_facts
+    from moa_cli.profile import Overrides
 
     base = wiring.choose_profile(profile_name, Overrides(), settles=False)
     first = tuple(dict.fromkeys(proposer.model for proposer in base.layer(1)))
@@ -154,6 +155,8 @@ def _planned(
 
 def _profile_of(run: ReproductionRun, profile_name: str) -> Profile:
     """The mixture as `moa bench run` would resolve the run's command."""
+    from moa_cli.profile import Overrides
+
     flags = Overrides(reference_models=run.proposers, aggregator=run.aggregator, rounds=run.rounds)
     return wiring.choose_profile(run.profile or profile_name, flags, settles=False)
 

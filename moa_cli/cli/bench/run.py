@@ -25,10 +25,8 @@ from moa_cli.cli.options import (
 )
 from moa_cli.cli.output import check_can_confirm, output_width, print_lines, say
 from moa_cli.core.errors import UsageError
-from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
-from moa_cli.profile import Profile
 
 if TYPE_CHECKING:
     from moa_cli.bench.run.call_cache import CallCache
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.run.plan import RunPlan
     from moa_cli.bench.run.settings import RunSettings
     from moa_cli.core.conversation import Failure
+    from moa_cli.profile import Profile
 
 _MOST_NAMED = 10
 
@@ -301,6 +300,7 @@ def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     """A table of the arms, what failed, and what the run took in all."""
     from moa_cli.bench.run.journal import shortened_lines
     from moa_cli.core.conversation import Usage
+    from moa_cli.core.money import cost_text
     from moa_cli.terminal.table import Column, table_lines
     from moa_cli.terminal.usage import spent_lines
 

@@ -19,12 +19,12 @@ from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.new_files import check_name
 from moa_cli.core.text import plural
-from moa_cli.profile import Profile, check_profile_name, dump, save, short_name, to_table
 from moa_cli.terminal.table import Column
 
 if TYPE_CHECKING:
     from moa_cli.bench.analysis.pool import AggregatorWorth, Pool, Ranked
     from moa_cli.bench.report.values import ValuedRun
+    from moa_cli.profile import Profile
 
 _USUAL = 3
 
@@ -51,6 +51,7 @@ def select(
 ) -> None:
     """Choose proposers by quality and diversity, and an aggregator, from runs with `single`."""
     from moa_cli.bench.report.values import read_valued
+    from moa_cli.profile import check_profile_name, save
 
     parsed = _weights(weights)
     as_file = write is not None and (write.endswith(".toml") or os.sep in write)
@@ -144,6 +145,8 @@ def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, floa
 
 
 def _write(profile: Profile, path: Path, *, overwrite: bool) -> Path:
+    from moa_cli.profile import dump
+
     check_name(path)
     if path.exists() and not overwrite:
         raise ProfileError(f"{path}: already exists", hint="--force replaces it")
@@ -156,6 +159,8 @@ def _write(profile: Profile, path: Path, *, overwrite: bool) -> Path:
 
 
 def _lines(choice: _Choice, width: int) -> Iterator[str]:
+    from moa_cli.profile import short_name
+
     pool, values = choice.pool, choice.runs[0].values
     a, b = choice.weights
     by = "by known answers" if values.judge is None else f"judged by {values.judge}"
@@ -194,6 +199,8 @@ def _score(model: Ranked) -> str:
 
 
 def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
+    from moa_cli.profile import short_name
+
     rows = choice.aggregators
     if rows:
         columns = [
@@ -216,6 +223,7 @@ def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
 
 def _table(choice: _Choice, profile: Profile) -> dict[str, Any]:
     from moa_cli.bench.analysis.similarity import json_values
+    from moa_cli.profile import to_table
 
     values = choice.runs[0].values
     return {

@@ -15,15 +15,15 @@ from moa_cli.cli import wiring
 from moa_cli.cli.bench.options import judge_option
 from moa_cli.cli.bench.run import run
 from moa_cli.cli.exit_codes import FAILED
-from moa_cli.cli.options import takes_profile
+from moa_cli.cli.options import signature_of, takes_profile
 from moa_cli.cli.output import say
 from moa_cli.cli.writing import put
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import plural
-from moa_cli.profile import Profile, Proposer
 
 if TYPE_CHECKING:
     from moa_cli.bench.report.sweep import SweepRun
+    from moa_cli.profile import Profile, Proposer
 
 _answer = inspect.unwrap(run)
 # What a sweep sets for its runs itself.
@@ -224,8 +224,7 @@ def _print_table(found: Sequence[SweepRun], notes: Sequence[str]) -> None:
 
 def _signature() -> inspect.Signature:
     """The options of `run` that a sweep hands on, and its own."""
-    own = inspect.signature(_sweep, eval_str=True).parameters
-    shared = inspect.signature(_answer, eval_str=True).parameters
+    own, shared = signature_of(_sweep).parameters, signature_of(_answer).parameters
     kept = [parameter for name, parameter in shared.items() if name not in own and name not in _SET]
     mine = [parameter for name, parameter in own.items() if name not in ("dataset", "given")]
     return inspect.Signature([*mine[:2], shared["dataset"], *mine[2:], *kept])

@@ -29,7 +29,6 @@ from moa_cli.cli.saving import open_store
 from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import dumps, plural, when_text
 from moa_cli.terminal.tty import folded
@@ -99,6 +98,7 @@ def show(
 ) -> None:
     """Print a choice: prompt and answers, if they were kept, whose they were, and your note."""
     from moa_cli.compare.choices import choice_to_dict, outcome_of
+    from moa_cli.core.money import cost_text
     from moa_cli.terminal.table import Column, table_lines
 
     found = _of_number(open_store(to_read=True).comparisons, number)

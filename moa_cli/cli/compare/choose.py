@@ -34,12 +34,9 @@ from moa_cli.cli.options import (
 from moa_cli.cli.output import output_width, print_lines, say
 from moa_cli.cli.saving import open_books
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.money import cost_text
-from moa_cli.core.outcomes import cut_lines, cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.core.text_files import holds_bytes
-from moa_cli.profile import Overrides, Profile
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
@@ -48,6 +45,7 @@ if TYPE_CHECKING:
     from moa_cli.compare.contest import ArmAnswer, ShownAnswer
     from moa_cli.core.conversation import Turn
     from moa_cli.engine import Limits
+    from moa_cli.profile import Profile
     from moa_cli.store.accounts import Records
     from moa_cli.store.comparisons import Comparison
 
@@ -176,6 +174,8 @@ def _arms(
     elif any(origin.kind == "flag" for origin in profile.origins.values()):
         raise UsageError("--profiles: options that change a mixture are for one profile")
     else:
+        from moa_cli.profile import Overrides
+
         named = [wiring.choose_profile(name, Overrides()) for name in names]
         arms = [arm for profile in named for arm in make_arms(profile, ("mixture",), "")]
     different = {(arm.name, arm.profile.name) for arm in arms}
@@ -342,6 +342,8 @@ class _Comparing:
         return True
 
     def _answer_lines(self, group: ShownAnswer) -> list[str]:
+        from moa_cli.core.outcomes import cut_of
+
         lines = drawn(f"── {group.letters} ──", group.given[0].reply, raw=self.plain)
         if len(group.given) > 1:
             lines += [f"({len(group.given)} arms gave this answer)", ""]
@@ -455,6 +457,8 @@ def _revealed(
 
     winners: those that gave the chosen one.
     """
+    from moa_cli.core.money import cost_text
+    from moa_cli.core.outcomes import cut_lines
     from moa_cli.terminal.table import Column, table_lines
 
     lines: list[str] = []

@@ -26,7 +26,6 @@ from moa_cli.cli.options import (
 from moa_cli.cli.output import check_can_confirm, print_json, print_lines, say
 from moa_cli.cli.saving import open_store
 from moa_cli.core.errors import StoreError
-from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.terminal.tty import folded
@@ -70,6 +69,7 @@ def judge(
     """
     from moa_cli.cli.bench.session import SessionOptions
     from moa_cli.compare.judging import decided_pairs
+    from moa_cli.core.money import cost_text
 
     models = list(dict.fromkeys(judges))
     for model in models:

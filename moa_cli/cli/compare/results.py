@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from moa_cli.cli.options import time_ago
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store
-from moa_cli.core.money import usd
 from moa_cli.core.text import plural
 from moa_cli.terminal.tty import folded
 
@@ -149,6 +148,8 @@ def _rate(rate: Mean) -> str:
 
 
 def _cost(row: LeaderboardRow) -> str:
+    from moa_cli.core.money import usd
+
     if row.usage.unpriced_calls:
         return "?"
     return "–" if row.cost_per_win is None else usd(row.cost_per_win)

@@ -18,7 +18,6 @@ from moa_cli.cli.output import output_width, print_json, print_lines, print_page
 from moa_cli.cli.saving import open_store, tell_unreadable
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural, when_text
 from moa_cli.terminal.tty import can_redraw
@@ -82,6 +81,8 @@ def _titled(row: ConversationSummary, tags: Sequence[str]) -> str:
 
 def _cost(usage: Usage) -> str:
     """What a conversation cost, as short as can be: `?` is unknown."""
+    from moa_cli.core.money import cost_text
+
     text = cost_text(usage)
     return "?" if text == "cost unknown" else text
 
@@ -251,6 +252,7 @@ def stats(json: Json = False) -> None:
 
 def _month(month: str, turns: int, models: Iterable[MonthlySpending]) -> list[str]:
     from moa_cli.core.conversation import Usage
+    from moa_cli.core.money import cost_text
     from moa_cli.terminal.table import Column, table_lines
 
     rows = [(spent.model, spent.turns, spent.usage) for spent in models]

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from moa_cli.chat.prompt_history import Entry, PromptFile
 from moa_cli.cli import wiring
 from moa_cli.cli.history.cleaning import finish_later
 from moa_cli.cli.options import Yes, time_ago
 from moa_cli.cli.output import MOST_NAMED, check_can_confirm, confirm, say
 from moa_cli.cli.saving import open_store
-from moa_cli.config.schema import Config
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
+    from moa_cli.chat.prompt_history import Entry, PromptFile
     from moa_cli.store.reading import WithdrawnTurn
     from moa_cli.store.store import Store
 
@@ -83,6 +82,8 @@ def delete(
 ) -> None:
     """Delete conversations for good, with their prompts in the prompt history."""
     from moa_cli.chat.drafts import wipe_leftovers
+    from moa_cli.chat.prompt_history import PromptFile
+    from moa_cli.config.schema import Config
     from moa_cli.store import recovery
 
     before = None if older_than is None else time_ago(older_than)
