@@ -47,9 +47,6 @@ from moa_cli.terminal.tty import cancel_on_termination, run_loop, without_echo
 # Whose ledgers are kept for a further start of the same turn; items are worked off in order. Each
 # of them is one more object that the collector goes through again and again.
 _MOST_TURNS = 1000
-# Objects that are made before the collector looks for cycles, and what its older generations wait
-# for: nearly all that a call leaves behind is freed without it.
-_GC_THRESHOLDS = (10_000, 50, 100)
 _NOBODY = Provider(name="", base_url=None)
 # Seconds that a call may spend with being refused: nobody sits before it.
 _LONGEST_WAIT = 600.0
@@ -311,7 +308,6 @@ async def _work(
     cancel_on_termination()
     # What is there by now stays to the end.
     gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
     pool = open_pool()
     limits = wiring.limits(concurrency, budgets)
     # What is measured is sent whole, or not at all.
