@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from moa_cli.config.schema import KEY_NAME, Config, ServerKeySettings
@@ -76,9 +77,8 @@ class ClientKeys:
         owner = hashlib.sha256(token).hexdigest() if name is None else f"{name}:"
         return ClientKey(name, self.settings.get(name or "", ServerKeySettings()), owner)
 
-    def _all(self) -> Iterator[tuple[bytes, str | None]]:
-        for found in self.by_place.values():
-            yield from found
+    def _all(self) -> Iterable[tuple[bytes, str | None]]:
+        return chain.from_iterable(self.by_place.values())
 
     def keep_out_of_logs(self) -> None:
         """Have the debug log replace all keys."""

@@ -71,13 +71,9 @@ class TurnLimiter:
         self._queue = queue
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._seconds = 1.0
-        self._closed = False
         self.running = 0
-
-    @property
-    def closed(self) -> bool:
-        """Whether no more turns may begin."""
-        return self._closed
+        # Whether no more turns may begin.
+        self.closed = False
 
     @property
     def waiting(self) -> int:
@@ -86,7 +82,7 @@ class TurnLimiter:
 
     def check(self) -> None:
         """Raise ApiError if a turn that came now would be refused."""
-        if self._closed:
+        if self.closed:
             raise stopping()
         if self.running >= self._limit and len(self._waiting) >= self._queue:
             raise busy(self._retry_after())
@@ -135,7 +131,7 @@ class TurnLimiter:
 
     def close(self) -> None:
         """Let no more turns begin; those that wait are refused."""
-        self._closed = True
+        self.closed = True
         waiting, self._waiting = self._waiting, deque()
         for place in waiting:
             if not place.done():

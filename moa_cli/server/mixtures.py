@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ProfileError
@@ -199,18 +199,21 @@ class Mixtures:
         overrides = _AS_IT_IS if asked.mixture is AS_IT_IS else asked.mixture.overrides()
         if overrides != _AS_IT_IS:
             mixture = self._overridden(mixture, asked.model, overrides, key)
-        profile = mixture.profile
-        if asked.settings or asked.extra:
-            extra = {**profile.aggregator.extra, **asked.extra}
-            aggregator = replace(profile.aggregator, **asked.settings, extra=extra)
-            profile = replace(profile, aggregator=aggregator)
+        profile, settings, extra = mixture.profile, dict(asked.settings), dict(asked.extra)
         limit = asked.settings.get("max_tokens")
         if limit is not None and limit <= _TINY_LIMIT:
             profile = _with_limit(profile, limit)
         if asked.seed is not None:
-            profile = _seeded(profile, asked.seed)
+            profile = profile.with_proposers(partial(_seeded, asked.seed))
+            if profile.aggregator.seed is None:
+                settings["seed"] = asked.seed
         if asked.user is not None:
-            profile = _with_user(profile, asked.user)
+            profile = profile.with_proposers(partial(_with_user, asked.user))
+            extra["user"] = asked.user
+        if settings or extra:
+            extra = {**profile.aggregator.extra, **extra}
+            aggregator = replace(profile.aggregator, **settings, extra=extra)
+            profile = replace(profile, aggregator=aggregator)
         try:
             check_tools(profile)
         except ProfileError:
@@ -234,15 +237,13 @@ class Mixtures:
             raise _loop(name)
         return Mixture.of(profile)
 
-    def _models_for(self, key: ClientKey) -> frozenset[str]:
-        """The models of the mixtures that may be asked with that key."""
-        allowed = (mixture for name, mixture in self._found.items() if key.may_ask(name))
-        return frozenset(model for mixture in allowed for model in models_of(mixture.profile))
-
     def _check_models(self, asked: Overrides, key: ClientKey) -> None:
         """A client must not have the server load files or start processes of its choice, nor ask
         whom it cannot ask."""
-        allowed = None if key.settings.profiles is None else self._models_for(key)
+        allowed = None
+        if key.settings.profiles is not None:
+            mixtures = (mixture for name, mixture in self._found.items() if key.may_ask(name))
+            allowed = {model for mixture in mixtures for model in models_of(mixture.profile)}
         models = enumerate(asked.reference_models or ())
         named = [(f"moa.proposers[{place}]", model) for place, model in models]
         if asked.aggregator is not None:
@@ -300,20 +301,19 @@ def _loop(name: str) -> ApiError:
     )
 
 
-def _seeded(profile: Profile, seed: int) -> Profile:
+def _seeded(seed: int, proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
     """`seed` for all models without their own; each proposal gets one of its own from it, since
     two answers of one model to one prompt by one seed would be the same answer."""
+    found, place = [], 0
+    for proposer in proposers:
+        own = proposer.seed
+        found.append(replace(proposer, seed=seed + place) if own is None else proposer)
+        place += proposer.samples
+    return tuple(found)
 
-    def sown(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
-        found, place = [], 0
-        for proposer in proposers:
-            own = proposer.seed
-            found.append(replace(proposer, seed=seed + place) if own is None else proposer)
-            place += proposer.samples
-        return tuple(found)
 
-    own = profile.aggregator.seed
-    return _changed(profile, sown, seed=seed if own is None else own)
+def _with_user(user: str, proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
+    return tuple(replace(model, extra={**model.extra, "user": user}) for model in proposers)
 
 
 def _with_limit(profile: Profile, most: int) -> Profile:
@@ -327,20 +327,3 @@ def _with_limit(profile: Profile, most: int) -> Profile:
         )
 
     return profile.with_proposers(limited)
-
-
-def _with_user(profile: Profile, user: str) -> Profile:
-    def told(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
-        return tuple(replace(model, extra={**model.extra, "user": user}) for model in proposers)
-
-    return _changed(profile, told, extra={**profile.aggregator.extra, "user": user})
-
-
-def _changed(
-    profile: Profile,
-    change: Callable[[Iterable[Proposer]], tuple[Proposer, ...]],
-    **aggregator: Any,
-) -> Profile:
-    """The profile with `change` made to all proposers, and these settings of the aggregator."""
-    changed = profile.with_proposers(change)
-    return replace(changed, aggregator=replace(profile.aggregator, **aggregator))

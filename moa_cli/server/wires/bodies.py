@@ -125,6 +125,14 @@ def format_of(values: object, *path: str) -> ResponseFormat | None:
         raise refusal(fault) from None
 
 
+def text_or_none(values: Mapping[str, Any], name: str, *path: str | int) -> str | None:
+    """The text in a field of the object at `path`; None if it has none."""
+    value = values.get(name)
+    if not isinstance(value, str | None):
+        refuse("must be a text", *path, name)
+    return value
+
+
 def given_values(**values: Any) -> dict[str, Any]:
     """Those of the values that are set."""
     return {name: value for name, value in values.items() if value is not None}

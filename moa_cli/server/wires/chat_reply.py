@@ -129,7 +129,6 @@ class ChatEncoder(CompletionsEncoder):
         self, asked: Asked, body: ChatBody, *, fingerprint: str, show_proposals: bool
     ) -> None:
         super().__init__(asked, body, fingerprint)
-        self._show_proposals = show_proposals
         # Whether the client speaks of functions, as before there were tools.
         self._legacy = not body.tools and bool(body.functions)
         self._proposals = ProposalStream() if show_proposals else None
@@ -221,7 +220,7 @@ class ChatEncoder(CompletionsEncoder):
             message["function_call"] = {"name": call.name, "arguments": call.arguments}
         elif turn.tool_calls:
             message["tool_calls"] = [_call(call) for call in turn.tool_calls]
-        if self._show_proposals and not number:
+        if self._proposals is not None and not number:
             message["reasoning_content"] = proposals_of(turn)
         logprobs = None
         if turn.token_logprobs:

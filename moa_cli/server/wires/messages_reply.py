@@ -87,7 +87,6 @@ class MessagesEncoder:
         self._asked = asked
         self._request = request
         self._id = f"msg_{unique_name()}"
-        self._show_proposals = show_proposals
         self._proposals = ProposalStream() if show_proposals else None
         self._begun = False
         self._replied = False
@@ -99,15 +98,15 @@ class MessagesEncoder:
         """The events of the next event of the turn."""
         told = b""
         if self._proposals is not None:
-            told = self._blocks.thinking(self._proposals.take(event))
+            told = self._blocks.say("thinking", self._proposals.take(event))
         if isinstance(event, events.LayerStarted) and self._replied:
             # A report follows the reply: its text at least is whole for the client.
             told += self._blocks.end()
         self._replied = self._replied or isinstance(event, events.AggregatorFinished)
         if isinstance(event, events.AggregatorDelta):
             if self._proposals is None and self._request.thinks:
-                told = self._blocks.thinking(event.reasoning)
-            told += self._blocks.text(event.text)
+                told = self._blocks.say("thinking", event.reasoning)
+            told += self._blocks.say("text", event.text)
             if event.tool_calls and self._takes_calls:
                 told += self._blocks.calls(event.tool_calls)
         return self._start() + told if told else b""
@@ -115,7 +114,7 @@ class MessagesEncoder:
     def end(self, turns: Sequence[Turn]) -> bytes:
         """The last events. The `moa` object is on `message_delta`."""
         turn = turns[0]
-        refusal = self._blocks.text(refusal_of(turn) or "")
+        refusal = self._blocks.say("text", refusal_of(turn) or "")
         # Its calls count, those too that are told only now.
         told = self._start() + refusal + self._blocks.end()
         end = {
@@ -171,8 +170,8 @@ class MessagesEncoder:
         return _usage_object(turn.usage if self._asked.usage == "sum" else turn.reply_usage)
 
     def _thoughts(self, turn: Turn) -> list[dict[str, Any]]:
-        thoughts = proposals_of(turn) if self._show_proposals else ""
-        if self._show_proposals or self._request.thinks:
+        thoughts = "" if self._proposals is None else proposals_of(turn)
+        if self._proposals is not None or self._request.thinks:
             thoughts += turn.reasoning
         block = {"type": "thinking", "thinking": thoughts, "signature": _SIGNATURE}
         return [block] if thoughts else []
@@ -248,15 +247,8 @@ class _BlockStream:
         """Whether a call of a tool was told."""
         return any(call.told for call in self._calls.values())
 
-    def thinking(self, text: str) -> bytes:
-        """The next piece of a thought."""
-        return self._say("thinking", text)
-
-    def text(self, text: str) -> bytes:
-        """The next piece of the text."""
-        return self._say("text", text)
-
-    def _say(self, kind: _Said, text: str) -> bytes:
+    def say(self, kind: _Said, text: str) -> bytes:
+        """The next piece of the text, or of a thought."""
         if not text:
             return b""
         if isinstance(self._open, int) and not self._calls[self._open].is_whole:
@@ -281,8 +273,10 @@ class _BlockStream:
     def _tell(self, number: int) -> bytes:
         """What can be told of a call."""
         call = self._calls[number]
+        live = self._open
+        waits = isinstance(live, int) and live != number and not self._calls[live].is_whole
         # Of a block that has ended, nothing can be told any more.
-        if not call.name or call.ended or self._is_behind(number):
+        if not call.name or call.ended or waits:
             return b""
         call.told = True
         block = {"type": "tool_use", "id": call.id or _call_id(), "name": call.name, "input": {}}
@@ -290,16 +284,11 @@ class _BlockStream:
         piece = call.untold()
         return begun + self._delta("input_json_delta", "partial_json", piece) if piece else begun
 
-    def _is_behind(self, number: int) -> bool:
-        """Whether a call must wait for the end of another one."""
-        live = self._open
-        return isinstance(live, int) and live != number and not self._calls[live].is_whole
-
     def end(self) -> bytes:
         """The end of the block that is open, and what waited for it."""
         told = self._stop_block()
         late, self._late = self._late, []
-        told += b"".join(self._say(kind, text) for kind, text in late) + self._stop_block()
+        told += b"".join(self.say(kind, text) for kind, text in late) + self._stop_block()
         for number, call in sorted(self._calls.items()):
             if not call.told and call.name:
                 told += self._tell(number) + self._stop_block()

@@ -21,6 +21,7 @@ from moa_cli.server.wires.bodies import (
     read_body,
     refusal,
     refuse,
+    text_or_none,
 )
 from moa_cli.server.wires.fields import is_neutral, named, only_known
 from moa_cli.server.wires.messages_content import ContentReader
@@ -213,13 +214,12 @@ def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[
             "type",
         )
     only_known(tool, _TOOL_FIELDS, ignored)
-    name, schema, said = tool.get("name"), tool.get("input_schema"), tool.get("description")
+    name, schema = tool.get("name"), tool.get("input_schema")
     if not isinstance(name, str) or not name:
         refuse("must be the name of the tool", *path, "name")
     if not isinstance(schema, Mapping):
         refuse("must be a JSON schema", *path, "input_schema")
-    if not isinstance(said, str | None):
-        refuse("must be a text", *path, "description")
+    said = text_or_none(tool, "description", *path)
     strict = True if tool.get("strict") is True else None
     function = given_values(name=name, description=said, parameters=dict(schema), strict=strict)
     return {"type": "function", "function": function}
@@ -260,19 +260,14 @@ def _effort(request: CountBody, ignored: list[str]) -> dict[str, Any]:
     elif effort is not None:
         ignored.append("output_config.effort")
     elif (budget := (request.thinking or {}).get("budget_tokens")) is not None:
+        if type(budget) is not int or budget < 1:
+            refuse("must be a number of tokens", "thinking", "budget_tokens")
         # The only words that OpenAI's API has for it.
-        found["reasoning_effort"] = _effort_of(budget)
-    for name in config:
-        if name not in ("effort", "format"):
-            ignored.append(f"output_config.{name}")
+        fits = (word for most, word in _BUDGETS if budget <= most)
+        found["reasoning_effort"] = next(fits, "high")
+    others = (name for name in config if name not in ("effort", "format"))
+    ignored += [f"output_config.{name}" for name in others]
     return found
-
-
-def _effort_of(budget: Any) -> str:
-    """How much effort a budget of tokens for thinking is."""
-    if type(budget) is not int or budget < 1:
-        refuse("must be a number of tokens", "thinking", "budget_tokens")
-    return next((effort for most, effort in _BUDGETS if budget <= most), "high")
 
 
 def _format(request: CountBody) -> ResponseFormat | None:

@@ -11,7 +11,7 @@ from moa_cli.core.conversation import Message, Part, Role, text_of_parts
 from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import ValueFault
 from moa_cli.server.wires.addresses import file_address, image_address
-from moa_cli.server.wires.bodies import refusal, refuse
+from moa_cli.server.wires.bodies import refusal, refuse, text_or_none
 from moa_cli.server.wires.custom_input import input_arguments
 from moa_cli.server.wires.responses_tools import ClientTool, ToolTable
 
@@ -172,10 +172,8 @@ class History:
         self._tools.add(tools, (*path, "tools"))
 
     def _named(self, item: Mapping[str, Any], path: _Path, kind: Any) -> ClientTool:
-        namespace = item.get("namespace")
-        if namespace is not None and not isinstance(namespace, str):
-            refuse("must be a text", *path, "namespace")
-        return ClientTool(kind, _text(item, "name", path), namespace or "")
+        namespace = text_or_none(item, "namespace", *path) or ""
+        return ClientTool(kind, _text(item, "name", path), namespace)
 
     def _call_id(self, item: Mapping[str, Any], path: _Path) -> str:
         call_id = item.get("call_id") or item.get("id")

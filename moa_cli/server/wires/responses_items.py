@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Literal
 
 from moa_cli.core.conversation import Citation
@@ -22,18 +23,15 @@ class EventWriter:
     """Writes the events of one reply, each with the next number."""
 
     def __init__(self) -> None:
-        self._number = 0
+        self._numbers = count()
 
     def event(self, kind: str, **fields: Any) -> str:
-        """An event."""
         values = compact({"type": kind, **fields, "sequence_number": self.next()})
         return f"event: {kind}\ndata: {values}\n\n"
 
     def next(self) -> int:
         """The number of the next event."""
-        number = self._number
-        self._number += 1
-        return number
+        return next(self._numbers)
 
 
 class OutputItem:
@@ -45,11 +43,8 @@ class OutputItem:
         self._writer = writer
         self.index = index
         self._text: list[str] = []
-        self._place = {"item_id": f"{self.prefix}_{unique_name()}", "output_index": index}
-
-    @property
-    def id(self) -> str:
-        return str(self._place["item_id"])
+        self.id = f"{self.prefix}_{unique_name()}"
+        self._place = {"item_id": self.id, "output_index": index}
 
     def opened(self) -> str:
         """The events that begin it."""
@@ -64,7 +59,7 @@ class OutputItem:
         raise NotImplementedError
 
     def _at_place(self, kind: str, **fields: Any) -> str:
-        return self._writer.event(kind, **self._place, **fields)
+        return self._writer.event(f"response.{kind}", **self._place, **fields)
 
     def _added(self, item: dict[str, Any]) -> str:
         kind = "response.output_item.added"
@@ -75,6 +70,7 @@ class OutputItem:
 
     def _before_delta(self, kind: str, **place: Any) -> str:
         """The beginning of all deltas; a delta a token is what a server spends its time on."""
+        kind = f"response.{kind}.delta"
         start = compact({"type": kind, **self._place, **place})[:-1]
         return f'event: {kind}\ndata: {start},"delta":'
 
@@ -96,15 +92,14 @@ class MessageItem(OutputItem):
         self._kind = kind
         self._is_text = kind == "output_text"
         self.citations: tuple[Citation, ...] = ()
-        self._before = self._before_delta(f"response.{kind}.delta", content_index=0)
+        self._before = self._before_delta(kind, content_index=0)
         # Of each token, as JSON.
         self._logprobs: list[str] = []
 
     def opened(self) -> str:
+        added = self._added(self._item("in_progress", []))
         part = self._part("", [], [])
-        return self._added(self._item("in_progress", [])) + self._at_place(
-            "response.content_part.added", content_index=0, part=part
-        )
+        return added + self._at_place("content_part.added", content_index=0, part=part)
 
     def add(self, text: str, logprobs: Sequence[str] = ()) -> str:
         self._logprobs += logprobs
@@ -114,21 +109,15 @@ class MessageItem(OutputItem):
     def closed(self, status: str) -> tuple[str, dict[str, Any]]:
         text, logprobs = "".join(self._text), [*map(json.loads, self._logprobs)]
         notes = [_annotation(cited, len(text)) for cited in self.citations]
+        event = "output_text.annotation.added"
         told = [
-            self._at_place(
-                "response.output_text.annotation.added",
-                content_index=0,
-                annotation_index=number,
-                annotation=note,
-            )
+            self._at_place(event, content_index=0, annotation_index=number, annotation=note)
             for number, note in enumerate(notes)
         ]
-        said: dict[str, Any] = {"text": text, "logprobs": logprobs}
-        if not self._is_text:
-            said = {"refusal": text}
+        said = {"text": text, "logprobs": logprobs} if self._is_text else {"refusal": text}
         part = self._part(text, notes, logprobs)
-        told.append(self._at_place(f"response.{self._kind}.done", content_index=0, **said))
-        told.append(self._at_place("response.content_part.done", content_index=0, part=part))
+        told.append(self._at_place(f"{self._kind}.done", content_index=0, **said))
+        told.append(self._at_place("content_part.done", content_index=0, part=part))
         item = self._item(status, [part])
         return "".join(told) + self._done(item), item
 
@@ -138,24 +127,14 @@ class MessageItem(OutputItem):
         return {"type": "output_text", "annotations": notes, "logprobs": logprobs, "text": text}
 
     def _item(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "type": "message",
-            "status": status,
-            "content": content,
-            "role": "assistant",
-        }
+        said = {"status": status, "content": content, "role": "assistant"}
+        return {"id": self.id, "type": "message", **said}
 
 
 def _annotation(cited: Citation, end: int) -> dict[str, Any]:
     """A source, which is one of the whole text: endpoints do not tell of which part it is."""
-    return {
-        "type": "url_citation",
-        "start_index": 0,
-        "end_index": end,
-        "url": cited.url,
-        "title": cited.title,
-    }
+    place = {"start_index": 0, "end_index": end}
+    return {"type": "url_citation", **place, "url": cited.url, "title": cited.title}
 
 
 class ReasoningItem(OutputItem):
@@ -165,26 +144,25 @@ class ReasoningItem(OutputItem):
 
     def __init__(self, writer: EventWriter, index: int) -> None:
         super().__init__(writer, index)
-        kind = "response.reasoning_summary_text.delta"
-        self._before = self._before_delta(kind, summary_index=0)
+        self._before = self._before_delta("reasoning_summary_text", summary_index=0)
 
     def opened(self) -> str:
-        part = {"type": "summary_text", "text": ""}
-        return self._added({"id": self.id, "type": "reasoning", "summary": []}) + self._at_place(
-            "response.reasoning_summary_part.added", summary_index=0, part=part
-        )
+        added = self._added({"id": self.id, "type": "reasoning", "summary": []})
+        return added + self._part("added", "")
 
     def add(self, text: str) -> str:
         return self._delta(self._before, text)
 
     def closed(self, status: str) -> tuple[str, dict[str, Any]]:
         text = "".join(self._text)
+        summary = [{"type": "summary_text", "text": text}]
+        item = {"id": self.id, "type": "reasoning", "summary": summary}
+        told = self._at_place("reasoning_summary_text.done", summary_index=0, text=text)
+        return told + self._part("done", text) + self._done(item), item
+
+    def _part(self, what: str, text: str) -> str:
         part = {"type": "summary_text", "text": text}
-        item = {"id": self.id, "type": "reasoning", "summary": [part]}
-        done = "response.reasoning_summary_text.done"
-        told = self._at_place(done, summary_index=0, text=text)
-        told += self._at_place("response.reasoning_summary_part.done", summary_index=0, part=part)
-        return told + self._done(item), item
+        return self._at_place(f"reasoning_summary_part.{what}", summary_index=0, part=part)
 
 
 class CallItem(OutputItem):
@@ -193,13 +171,13 @@ class CallItem(OutputItem):
     prefix = "fc"
     kind = "function_call"
     field = "arguments"
-    deltas = "response.function_call_arguments"
+    deltas = "function_call_arguments"
 
     def __init__(self, writer: EventWriter, index: int, tool: ClientTool, call_id: str) -> None:
         super().__init__(writer, index)
         self._tool = tool
         self._call_id = call_id or f"call_{unique_name()}"
-        self._before = self._before_delta(f"{self.deltas}.delta")
+        self._before = self._before_delta(self.deltas)
 
     def opened(self) -> str:
         return self._added(self._item("in_progress", ""))
@@ -242,7 +220,7 @@ class CustomCallItem(CallItem):
     prefix = "ctc"
     kind = "custom_tool_call"
     field = "input"
-    deltas = "response.custom_tool_call_input"
+    deltas = "custom_tool_call_input"
 
     def __init__(self, writer: EventWriter, index: int, tool: ClientTool, call_id: str) -> None:
         super().__init__(writer, index, tool, call_id)

@@ -173,7 +173,6 @@ class ResponsesEncoder:
         self._output = _Output(request, self._writer)
         self._proposals = ProposalStream() if show_proposals else None
         self._show_reasoning = show_proposals or request.tells_reasoning
-        self._show_proposals = show_proposals
         self._begun = False
         self._last_event = 0.0
         self._replied: events.AggregatorFinished | None = None
@@ -222,7 +221,7 @@ class ResponsesEncoder:
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """The whole response of a finished turn."""
         turn = turns[0]
-        reasoning = proposals_of(turn) if self._show_proposals else ""
+        reasoning = "" if self._proposals is None else proposals_of(turn)
         if self._show_reasoning:
             reasoning += turn.reasoning
         if reasoning:

@@ -16,6 +16,7 @@ from moa_cli.server.wires.bodies import (
     json_object,
     read_body,
     refuse,
+    text_or_none,
 )
 from moa_cli.server.wires.responses_input import History
 from moa_cli.server.wires.responses_tools import ToolTable
@@ -126,7 +127,9 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ResponsesRequest
     said = _messages(read, history)
     extra = {**passed, **_reply_extra(read, table)}
     unused = [name for name in unused if given[name] not in _NEUTRAL.get(name, ())]
-    unused += _not_included(read) + table.ignored + history.ignored
+    if set(read.include or ()) - {_LOGPROBS, _SEALED_REASONING}:
+        unused.append("include")
+    unused += table.ignored + history.ignored
     if strict:
         for name in (*passed, *unused):
             if name not in _BOOKKEEPING:
@@ -160,19 +163,10 @@ def _messages(body: ResponsesBody, history: History) -> list[Message]:
     return [*said, *items]
 
 
-def _not_included(body: ResponsesBody) -> list[str]:
-    """What is asked for in `include` and is not there."""
-    return ["include"] if set(body.include or ()) - {_LOGPROBS, _SEALED_REASONING} else []
-
-
 def _reply_extra(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
     """Fields of the request body of the model that writes the reply."""
-    verbosity = (body.text or {}).get("verbosity")
-    if verbosity is not None and not isinstance(verbosity, str):
-        refuse("must be a text", "text", "verbosity")
-    effort = (body.reasoning or {}).get("effort")
-    if effort is not None and not isinstance(effort, str):
-        refuse("must be a text", "reasoning", "effort")
+    verbosity = text_or_none(body.text or {}, "verbosity", "text")
+    effort = text_or_none(body.reasoning or {}, "effort", "reasoning")
     tokens = _LOGPROBS in (body.include or ())
     return given_values(
         **_tools(body, table),

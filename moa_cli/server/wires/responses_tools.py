@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from moa_cli.server.wires.bodies import given_values, refuse
+from moa_cli.server.wires.bodies import given_values, refuse, text_or_none
 
 ClientToolKind = Literal["function", "custom", "tool_search"]
 _Path = tuple[str | int, ...]
@@ -158,22 +158,20 @@ class ToolTable:
 
 
 def _function(tool: Mapping[str, Any], path: _Path) -> dict[str, Any]:
-    parameters, description = tool.get("parameters"), tool.get("description")
-    if parameters is not None and not isinstance(parameters, Mapping):
+    parameters = tool.get("parameters")
+    if not isinstance(parameters, Mapping | None):
         refuse("must be an object", *path, "parameters")
-    # Only where it is asked for: many endpoints do not know it.
-    strict = True if tool.get("strict") is True else None
-    return {
-        **_described(description, path),
-        "parameters": _NO_ARGUMENTS if parameters is None else parameters,
-        **given_values(strict=strict),
-    }
+    return given_values(
+        description=text_or_none(tool, "description", *path),
+        parameters=_NO_ARGUMENTS if parameters is None else parameters,
+        # Only where it is asked for: many endpoints do not know it.
+        strict=True if tool.get("strict") is True else None,
+    )
 
 
 def _custom(tool: Mapping[str, Any], path: _Path) -> dict[str, Any]:
-    told, form = tool.get("description"), tool.get("format")
-    above = _described(told, path).get("description", "")
-    words = [above] if above else []
+    form, told = tool.get("format"), text_or_none(tool, "description", *path)
+    words = [told] if told else []
     words.append("Put the whole text that the tool takes into `input`.")
     if isinstance(form, Mapping) and form.get("type") == "grammar":
         grammar = form.get("grammar", form)
@@ -190,11 +188,3 @@ def _custom(tool: Mapping[str, Any], path: _Path) -> dict[str, Any]:
             "additionalProperties": False,
         },
     }
-
-
-def _described(description: Any, path: _Path) -> dict[str, str]:
-    if description is None:
-        return {}
-    if not isinstance(description, str):
-        refuse("must be a text", *path, "description")
-    return {"description": description}
