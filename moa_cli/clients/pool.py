@@ -73,7 +73,6 @@ class ClientPool:
         return self._weights[model]
 
     def check_name(self, model_name: str) -> None:
-        """Raise ProfileError if `model_name` leads nowhere."""
         self.providers.parse(model_name)
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
@@ -187,7 +186,6 @@ class ClientPool:
         await asyncio.gather(*(client.warm() for client in clients if isinstance(client, kind)))
 
     async def aclose(self) -> None:
-        """Close all clients."""
         await self.catalog.aclose()
         clients, self._clients = list(self._clients.values()), {}
         for client in clients:

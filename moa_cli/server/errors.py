@@ -63,7 +63,6 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """The JSON object of the response."""
         plain = "invalid_request_error" if self.status < 500 else "server_error"
         return {
             "error": {
@@ -96,7 +95,6 @@ def key_limit(name: str, limit: str, setting: str, seconds: int) -> ApiError:
 
 
 def stopping() -> ApiError:
-    """The server is about to end."""
     return ApiError(
         503,
         "the server is stopping",

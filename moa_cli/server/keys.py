@@ -81,7 +81,6 @@ class ClientKeys:
         return chain.from_iterable(self.by_place.values())
 
     def keep_out_of_logs(self) -> None:
-        """Have the debug log replace all keys."""
         for key, _ in self._all():
             add_secret(key.decode())
 
@@ -108,7 +107,6 @@ class KeyPlaces:
     unused: bool = False
 
     def files(self, config: Config) -> list[Path]:
-        """All files that may hold keys."""
         if self.unused:
             return []
         named = [key.key_file for key in config.server.keys.values() if key.key_file is not None]

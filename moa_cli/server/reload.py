@@ -47,12 +47,10 @@ class Reloader:
         self._thread.start()
 
     def force(self) -> None:
-        """Read everything now."""
         self._forced = True
         self._wake.set()
 
     def close(self) -> None:
-        """Look no more."""
         self._ended = True
         self._wake.set()
         self._thread.join()

@@ -170,7 +170,6 @@ class Server(HttpServer):
         self.code = 0
 
     def on_start(self) -> None:
-        """Tell where the server listens."""
         introduce(self._service, f"listening on {self._url}", self._introduction)
 
     def on_signal(self, number: int) -> None:

@@ -126,7 +126,6 @@ class LocalClient:
         return {}
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """The completion as it comes. Raises a ClientError."""
         running = await self._ready()
         try:
             async with aclosing(running.endpoint.stream(request)) as deltas:

@@ -101,7 +101,6 @@ class LocalMemory:
             self._taken[weights] = need
 
     def release(self, weights: Path) -> None:
-        """Note that a model has ended."""
         with self._lock:
             self._taken.pop(weights, None)
 

@@ -20,7 +20,6 @@ _DECODE_THREADS = 1
 
 
 def main() -> None:
-    """Serve until standard input ends."""
     answers = _own_stdout()
     asked: dict[str, Any] = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()

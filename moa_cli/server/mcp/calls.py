@@ -246,7 +246,6 @@ async def _up_to_the_proposals(
 
 
 def _key(ctx: ServerRequestContext[Any]) -> ClientKey:
-    """Whose key came with a request, over HTTP."""
     return key_of(getattr(ctx.request, "scope", None) or {})
 
 

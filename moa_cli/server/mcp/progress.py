@@ -46,7 +46,6 @@ class CallProgress:
         self.news = asyncio.get_running_loop().create_future()
 
     def say(self, line: str) -> None:
-        """Something to report at once."""
         self._lines.append(line)
         if not self.news.done():
             self.news.set_result(None)
@@ -57,7 +56,6 @@ class CallProgress:
             self._waiting[place] = name
 
     def came(self, place: tuple[str, int, int], line: str) -> None:
-        """A proposer has answered, or failed."""
         self._waiting.pop(place, None)
         self._ended.add(place)
         self._done += 1

@@ -47,8 +47,6 @@ class FileData:
 
 @dataclass(frozen=True, kw_only=True)
 class ContentPart:
-    """A part of a message."""
-
     type: Annotated[Literal["text", "image_url", "file", "refusal"], Key()]
     text: Annotated[str | None, Key(blank=True)] = None
     image_url: Annotated[Annotated[str, _URL] | ImageUrl | None, Key()] = None
@@ -93,8 +91,6 @@ class CalledCustom:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatToolCall:
-    """A call of a tool in an assistant's message."""
-
     id: Annotated[str | None, Key(blank=True)] = None
     type: Annotated[Literal["function", "custom"] | None, Key()] = None
     function: Annotated[CalledFunction | None, Key()] = None

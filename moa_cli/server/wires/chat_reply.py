@@ -34,7 +34,6 @@ def finish_of(reply: Turn | events.AggregatorFinished) -> str:
 
 
 def _usage_object(usage: Usage) -> dict[str, Any]:
-    """Usage in OpenAI's shape."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -86,7 +85,6 @@ class CompletionsEncoder:
         return None
 
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        """The whole reply of finished turns."""
         whole = together(turns)
         return {
             **self._fields(self.kind),
@@ -113,7 +111,6 @@ class CompletionsEncoder:
         return {**found, "moa": ledger(turn, self._asked.ignored)}
 
     def fail(self, error: ApiError) -> bytes:
-        """The error, without the mark of a good end."""
         return sse.event(error.body())
 
     def comment(self, text: str) -> bytes:
@@ -146,7 +143,6 @@ class ChatEncoder(CompletionsEncoder):
         ]
 
     def take(self, event: Event, choice: int = 0) -> bytes:
-        """The chunks of the next event."""
         if isinstance(event, events.AggregatorDelta):
             fields = f'"content":{json.dumps(event.text)}' if event.text else ""
             told = b""

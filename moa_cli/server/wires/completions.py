@@ -44,7 +44,6 @@ class CompletionsBody:
 
     @property
     def text(self) -> str:
-        """The prompt."""
         return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
 
@@ -92,7 +91,6 @@ class TextEncoder(CompletionsEncoder):
         self._places = [0] * asked.choices
 
     def take(self, event: Event, choice: int = 0) -> bytes:
-        """The chunk of the next event."""
         if (finished := self._end_before_report(event, choice)) is not None:
             usage = {"usage": None} if self._include_usage else {}
             return self._chunk([self._choice(choice, "", None, finish_of(finished))], **usage)

@@ -60,7 +60,6 @@ class ContentReader:
         self._asked_at: _Path = ()
 
     def system(self, content: str | Sequence[_Block]) -> None:
-        """Take the system prompt."""
         parts = [
             part
             for place, block in enumerate(_blocks(content))

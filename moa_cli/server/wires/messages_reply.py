@@ -69,7 +69,6 @@ def model_info(name: str, created: int, context: int | None) -> dict[str, Any]:
 
 
 def model_list(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All models, in one page."""
     return {
         "data": list(models),
         "has_more": False,
@@ -95,7 +94,6 @@ class MessagesEncoder:
         self._takes_calls = "tools" in asked.extra
 
     def take(self, event: Event, choice: int = 0) -> bytes:
-        """The events of the next event of the turn."""
         told = b""
         if self._proposals is not None:
             told = self._blocks.say("thinking", self._proposals.take(event))
@@ -126,7 +124,6 @@ class MessagesEncoder:
         return told + _event(end) + _event({"type": "message_stop"})
 
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        """The whole reply of a finished turn."""
         turn = turns[0]
         calls = turn.tool_calls if self._takes_calls else ()
         return {
@@ -138,7 +135,6 @@ class MessagesEncoder:
         }
 
     def fail(self, error: ApiError) -> bytes:
-        """The error, without the mark of a good end."""
         return _event(error_body(error))
 
     def comment(self, text: str) -> bytes:
@@ -339,7 +335,6 @@ class _StreamedCall:
         self._sent = 0
 
     def take(self, piece: ToolPiece) -> None:
-        """Take the next piece. Some endpoints repeat id and name with each."""
         self.id = self.id or piece.id
         self.name = self.name or piece.name
         self.arguments += piece.arguments

@@ -30,7 +30,6 @@ class EventWriter:
         return f"event: {kind}\ndata: {values}\n\n"
 
     def next(self) -> int:
-        """The number of the next event."""
         return next(self._numbers)
 
 

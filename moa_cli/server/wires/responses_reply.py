@@ -80,7 +80,6 @@ class _Output:
         return [item for _, item in sorted(self._items.items())]
 
     def reason(self, text: str) -> str:
-        """A piece of reasoning."""
         told = ""
         if not isinstance(self._open, ReasoningItem):
             told = self._close_open() + self._begin(ReasoningItem(self._writer, self._begun))
@@ -100,7 +99,6 @@ class _Output:
         return told + (self._open.add(text, logprobs) if text or logprobs else "")
 
     def call(self, piece: ToolPiece) -> str:
-        """A piece of a call."""
         self.has_reply = True
         call = self._calls.setdefault(piece.index, _OpenCall())
         if call.is_closed:
@@ -179,7 +177,6 @@ class ResponsesEncoder:
         self._fields = _fields(request)
 
     def take(self, event: Event, choice: int = 0) -> bytes:
-        """The events of the next event of the turn."""
         if isinstance(event, events.AggregatorDelta):
             reasoning = event.reasoning if self._show_reasoning else ""
             if not (reasoning or event.text or event.tool_calls or event.token_logprobs):
@@ -219,7 +216,6 @@ class ResponsesEncoder:
         return told.encode()
 
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        """The whole response of a finished turn."""
         turn = turns[0]
         reasoning = "" if self._proposals is None else proposals_of(turn)
         if self._show_reasoning:
@@ -328,7 +324,6 @@ def _fields(request: ResponsesRequest) -> dict[str, Any]:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Usage as responses tell it."""
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},

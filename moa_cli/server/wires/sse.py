@@ -14,7 +14,6 @@ def compact(values: object) -> str:
 
 
 def event(values: object) -> bytes:
-    """A server-sent event of a JSON object."""
     return f"data: {compact(values)}\n\n".encode()
 
 
