@@ -21,9 +21,11 @@ _SECONDS = 60.0
 # Seconds that a transfer of a file may take.
 _TRANSFER_SECONDS = 1800.0
 _PAGE = 100
-_REFUSED = ("failed",)
-# Answers that were there by then are billed and can be had.
-_ENDED = ("completed", "expired", "cancelled")
+# Answers that were there when a job ended are billed and can be had.
+_STATES: Mapping[str, JobState] = {
+    "failed": "refused",
+    **dict.fromkeys(("completed", "expired", "cancelled"), "ended"),
+}
 # A provider takes so many tokens of all jobs together; it takes more when others have ended.
 _LATER = "token_limit_exceeded"
 
@@ -101,17 +103,12 @@ def job_of(told: object) -> RemoteJob:
     if not isinstance(told, dict):
         raise BadResponse("what is told of the job cannot be read")
     status = str(told.get("status") or "").lower()
-    state: JobState = "running"
-    if status in _REFUSED:
-        state = "refused"
-    elif status in _ENDED:
-        state = "ended"
     files = (told.get("output_file_id"), told.get("error_file_id"))
     metadata = told.get("metadata")
     problem, code = _problem(told)
     return RemoteJob(
         id=_id_of(told),
-        state=state,
+        state=_STATES.get(status, "running"),
         status=status,
         input_file=str(told.get("input_file_id") or ""),
         outputs=tuple(str(file) for file in files if file),

@@ -69,12 +69,8 @@ def late_reasoning(text: str, model: str = "") -> tuple[str, str] | None:
     below it, with a blank line or the end of the answer behind it, as those templates make models
     write it. Prose that explains the tag puts it into a sentence, quotes it, or sets it apart.
 
-    Args:
-        text: The whole answer.
-        model: The name of the model that answered, as far as it is known.
-
-    Returns:
-        The reasoning and the answer, without the white space between them; or None.
+    text: the whole answer. model: the name of the model that answered, as far as it is known.
+    The white space between reasoning and answer is in neither.
     """
     if _CLOSE not in text:
         return None
@@ -104,9 +100,8 @@ class ThinkSplitter:
     models begin to think whose tag the prompt has opened is taken for reasoning until the closing
     tag, as with `opened`.
 
-    Args:
-        opened: Whether the prompt has opened the tag already. Then all that comes is taken for
-            reasoning until the closing tag. If none comes, see `unclosed`.
+    opened: whether the prompt has opened the tag already. Then all that comes is taken for
+    reasoning until the closing tag. If none comes, see `unclosed`.
     """
 
     def __init__(self, *, opened: bool = False) -> None:

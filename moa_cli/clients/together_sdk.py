@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from moa_cli.clients import transport
 from moa_cli.clients.http.certificates import tls_context, why_untrusted
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 _FILE_SECONDS = 600.0
 
 
-def custom_headers(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+def custom_headers() -> dict[str, str]:
     """The headers of `TOGETHER_CUSTOM_HEADERS`, as the SDK reads them: a line each."""
-    told = (os.environ if environment is None else environment).get("TOGETHER_CUSTOM_HEADERS", "")
+    told = os.environ.get("TOGETHER_CUSTOM_HEADERS", "")
     pairs = (line.split(":", 1) for line in told.split("\n") if ":" in line)
     return {name.strip(): value.strip() for name, value in pairs}
 
@@ -110,8 +110,6 @@ class TogetherTransport(HttpTransport):
 
 
 def _url_of(proxy: Proxy | None) -> str | None:
-    from urllib.parse import quote
-
     if proxy is None:
         return None
     login = ":".join(quote(part, safe="") for part in proxy.credentials or ())

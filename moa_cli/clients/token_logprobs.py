@@ -21,9 +21,7 @@ _MOST_NATS = 10**6
 def told_tokens(logprobs: object, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The tokens of a chunk, or of a whole answer, each as OpenAI tells it.
 
-    Args:
-        logprobs: What the endpoint told.
-        choice: That it was told in. Where it is a bare number, the text of the chunk is one token.
+    choice: that they were told in. Where they are a bare number, its text is one token.
     """
     if isinstance(logprobs, dict):
         content = logprobs.get("content")

@@ -19,7 +19,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import uvicorn
@@ -31,6 +31,17 @@ _HEAD_SECONDS = 20.0
 _LARGEST_HEAD = 65_536
 _KEEP_ALIVE_SECONDS = 65
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+
+
+def handle_signals(numbers: Iterable[int], handle: Callable[[int], None]) -> None:
+    """Have each of these signals come to `handle` in the running event loop."""
+    loop = asyncio.get_running_loop()
+    for number in numbers:
+        try:
+            loop.add_signal_handler(number, handle, number)
+        except NotImplementedError:
+            # Windows.
+            signal.signal(number, lambda got, _: loop.call_soon_threadsafe(handle, got))
 
 
 class HttpServer(uvicorn.Server):
@@ -70,12 +81,7 @@ class HttpServer(uvicorn.Server):
         known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
         # What a shell (`&`) or nohup had us ignore stays so.
         numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
-        for number in numbers:
-            try:
-                loop.add_signal_handler(number, self.on_signal, number)
-            except NotImplementedError:
-                # Windows.
-                signal.signal(number, lambda got, _: loop.call_soon_threadsafe(self.on_signal, got))
+        handle_signals(numbers, self.on_signal)
         try:
             yield
         finally:

@@ -159,7 +159,7 @@ class KeyPlaces:
         yield "--api-key", partial(_checked, "--api-key", self.typed)
         yield VARIABLE, self._in_variable
         if self.file is not None:
-            yield _FILE_OPTION, partial(_in_file, _FILE_OPTION, self.file, names=True)
+            yield _FILE_OPTION, partial(_in_file, _FILE_OPTION, self.file)
         for name, settings in config.server.keys.items():
             if settings.key_env is not None:
                 yield f"{name}.key_env", partial(self._of_variable, config, name)
@@ -188,14 +188,13 @@ class KeyPlaces:
                 "key_env",
                 hint=f"set {variable} in the environment, or in the .env file of the config folder",
             )
-        keys = [key for key in value.split(",") if key.strip()]
-        return tuple((key, name) for key, _ in _checked(variable, keys))
+        return _checked(variable, [key for key in value.split(",") if key.strip()], name)
 
 
 def _of_file(config: Config, name: str) -> _Found:
     file = _at(config.server.keys[name].key_file or Path())
     place = TOML.path(("server", "keys", name, "key_file"))
-    return tuple((key, name) for key, _ in _in_file(place, file, names=False))
+    return _in_file(place, file, name)
 
 
 def _of_setting(
@@ -209,8 +208,8 @@ def _at(file: Path) -> Path:
     return paths.config_dir() / paths.expand(str(file))
 
 
-def _in_file(place: str, file: Path, *, names: bool) -> _Found:
-    """The keys in a file, one a line. names: whether a name may stand before a key."""
+def _in_file(place: str, file: Path, name: str | None = None) -> _Found:
+    """The keys in a file, one a line. name: that of all of them; else one may stand before each."""
     try:
         lines = lines_of(read_text(file))
     except UsageError as error:
@@ -219,18 +218,18 @@ def _in_file(place: str, file: Path, *, names: bool) -> _Found:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        named = _NAMED.match(line) if names else None
+        named = None if name else _NAMED.match(line)
         key = line[named.end() :] if named else line
         # The line is not repeated: it may be a key.
         checked = _check(f"{place}: {file}, line {number}", key)
-        found.append((checked, named[1] if named else None))
+        found.append((checked, named[1] if named else name))
     if not found:
         raise UsageError(f"{place}: {file} holds no key")
     return tuple(found)
 
 
-def _checked(place: str, keys: Iterable[str]) -> _Found:
-    return tuple((_check(place, key), None) for key in keys)
+def _checked(place: str, keys: Iterable[str], name: str | None = None) -> _Found:
+    return tuple((_check(place, key), name) for key in keys)
 
 
 def _check(place: str, text: str) -> bytes:

@@ -61,8 +61,7 @@ class Mixtures:
         self._settled: dict[str, tuple[float, Mixture, Mixture]] = {}
         if before is not None and before._clients is self._clients:
             self._settled = before._settled
-        # The mixture that each was made of, and what was made.
-        self._solos: dict[str, tuple[Mixture, Mixture]] = {}
+        self._solos: dict[str, Mixture] = {}
 
     def names(self, key: ClientKey = ANYBODY) -> list[str]:
         """The names of those that are offered to whoever sends that key, the default one first,
@@ -119,12 +118,10 @@ class Mixtures:
 
     def _solo(self, name: str, mixture: Mixture) -> Mixture:
         """The mixture whose aggregator answers alone."""
-        before, made = self._solos.get(name, (None, None))
-        if made is None or before is not mixture:
+        if name not in self._solos:
             profile = replace(mixture.profile, name=name, rounds=0, layers=())
-            made = Mixture.of(profile)
-            self._solos[name] = (mixture, made)
-        return made
+            self._solos[name] = Mixture.of(profile)
+        return self._solos[name]
 
     def _single(self, model: str) -> Mixture:
         """A model of a profile, alone and with its own settings."""

@@ -74,15 +74,11 @@ class Reading:
 class SettingsReader:
     """Reads what a server is set up by.
 
-    Args:
-        config: Returns the settings as they are now. Raises MoAError.
-        default: Returns the profile that `moa` stands for, under those settings, with all its
-            candidates. Raises MoAError.
-        limits: Returns the engine's limits under those settings.
-        keys: Where clients' keys stand.
-        environment: Its MOA_* variables are laid over each profile, as for any command.
-        address: Where the server listens; a mixture must not lead back to it.
-        keeps_costs: Whether costs are stored.
+    config: returns the settings as they are now. default: returns the profile that `moa` stands
+    for, under those settings, with all its candidates. Both raise MoAError. limits: returns the
+    engine's limits under those settings. environment: its MOA_* variables are laid over each
+    profile. address: where the server listens; a mixture must not lead back to it. keeps_costs:
+    whether costs are stored.
     """
 
     config: Callable[[], Config]

@@ -122,9 +122,9 @@ def _value(file: BinaryIO, kind: int) -> _Value:
 
 
 def _number(file: BinaryIO, kind: int) -> int | float | bool:
-    form = f"<{_FIXED[kind]}" if kind in _FIXED else ""
-    if not form:
+    if kind not in _FIXED:
         raise ValueError("a value of an unknown type")
+    form = f"<{_FIXED[kind]}"
     (value,) = struct.unpack(form, file.read(struct.calcsize(form)))
     assert isinstance(value, (int, float, bool))
     return value

@@ -92,16 +92,9 @@ def _no_name(name: str) -> UsageError:
 def pull(name: str, say: Callable[[str], None]) -> Path:
     """Fetch a model from the hub, or go on with it, and check it by the hash that the hub tells.
 
-    Args:
-        name: `hf:OWNER/REPO`, with `:QUANT`, `/FILE.gguf` or `@REVISION` if need be.
-        say: Shown what is being done.
-
-    Returns:
-        The model's file, the first one of several.
-
-    Raises:
-        UsageError: The name is not of the form, or not of a GGUF file there.
-        LocalModelUnavailable: It cannot be had, or it is not what it should be.
+    name: `hf:OWNER/REPO`, with `:QUANT`, `/FILE.gguf` or `@REVISION` if need be. say: shown what is
+    being done. Returns the model's file, the first one of several. Raises UsageError if the name is
+    of no GGUF file there, LocalModelUnavailable if that cannot be had, or is not what it should be.
     """
     reference = parse(name)
     # Read when the library is imported. Else it asks the hub for a list of programs, to tell in
@@ -352,6 +345,4 @@ def _hash(path: Path, file: _HubFile) -> str:
     else:
         digest = hashlib.sha256()
     with path.open("rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(content, lambda: digest).hexdigest()

@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 
 from moa_cli.server.app import make_app
+from moa_cli.server.http_server import handle_signals
 from moa_cli.server.loops import Address
 from moa_cli.server.mcp.calls import ToolServer
 from moa_cli.server.run import (
@@ -70,13 +71,7 @@ async def _over_stdio(service: Service, introduction: Sequence[str]) -> int:
             service.end_turns()
             talking.cancel()
 
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, end, number)
-            except NotImplementedError:
-                # Windows.
-                signal.signal(number, lambda got, _: loop.call_soon_threadsafe(end, got))
+        handle_signals((signal.SIGINT, signal.SIGTERM), end)
         introduce(service, "waiting for requests on standard input", introduction)
         await asyncio.wait([talking])
     if not talking.cancelled():

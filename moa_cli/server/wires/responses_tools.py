@@ -47,12 +47,8 @@ class ClientTool:
 
 @dataclass
 class ToolTable:
-    """The tools that a request offers.
-
-    Attributes:
-        functions: The functions that the model is offered, by name.
-        ignored: What is offered besides, and cannot be had here.
-    """
+    """The tools that a request offers. functions: those that the model is offered, by name.
+    ignored: what is offered besides, and cannot be had here."""
 
     functions: dict[str, dict[str, Any]] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
