@@ -224,12 +224,8 @@ def _refused(reference: HubReference, error: HfHubHTTPError) -> LocalModelUnavai
 def _endpoint() -> str:
     from huggingface_hub import constants
 
-    return one_line(_without_user(constants.ENDPOINT))
-
-
-def _without_user(address: str) -> str:
-    """The address without a name and password in it."""
-    return re.sub(r"//[^/@]*@", "//", address)
+    # Without a name and a password in it.
+    return one_line(re.sub(r"//[^/@]*@", "//", constants.ENDPOINT))
 
 
 def _hub_file(sibling: RepoSibling) -> _HubFile | None:

@@ -41,6 +41,8 @@ class OutputItem:
     def __init__(self, writer: EventWriter, index: int) -> None:
         self._writer = writer
         self.index = index
+        # As it is once it has ended.
+        self.whole: dict[str, Any] | None = None
         self._text: list[str] = []
         self.id = f"{self.prefix}_{unique_name()}"
         self._place = {"item_id": self.id, "output_index": index}
@@ -53,8 +55,16 @@ class OutputItem:
         """The event of the next piece."""
         raise NotImplementedError
 
-    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
-        """The events that end it, and the item as it is then."""
+    def close(self, status: str) -> str:
+        """The events that end it, unless it has ended."""
+        if self.whole is not None:
+            return ""
+        told, self.whole = self._closed(status)
+        kind = "response.output_item.done"
+        return told + self._writer.event(kind, output_index=self.index, item=self.whole)
+
+    def _closed(self, status: str) -> tuple[str, dict[str, Any]]:
+        """The events before the one that ends it, and the item as it is then."""
         raise NotImplementedError
 
     def _at_place(self, kind: str, **fields: Any) -> str:
@@ -63,9 +73,6 @@ class OutputItem:
     def _added(self, item: dict[str, Any]) -> str:
         kind = "response.output_item.added"
         return self._writer.event(kind, output_index=self.index, item=item)
-
-    def _done(self, item: dict[str, Any]) -> str:
-        return self._writer.event("response.output_item.done", output_index=self.index, item=item)
 
     def _before_delta(self, kind: str, **place: Any) -> str:
         """The beginning of all deltas; a delta a token is what a server spends its time on."""
@@ -105,7 +112,7 @@ class MessageItem(OutputItem):
         more = f',"logprobs":[{",".join(logprobs)}]' if self._is_text else ""
         return self._delta(self._before, text, more)
 
-    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
+    def _closed(self, status: str) -> tuple[str, dict[str, Any]]:
         text, logprobs = "".join(self._text), [*map(json.loads, self._logprobs)]
         notes = [_annotation(cited, len(text)) for cited in self.citations]
         event = "output_text.annotation.added"
@@ -117,8 +124,7 @@ class MessageItem(OutputItem):
         part = self._part(text, notes, logprobs)
         told.append(self._at_place(f"{self._kind}.done", content_index=0, **said))
         told.append(self._at_place("content_part.done", content_index=0, part=part))
-        item = self._item(status, [part])
-        return "".join(told) + self._done(item), item
+        return "".join(told), self._item(status, [part])
 
     def _part(self, text: str, notes: list[Any], logprobs: list[Any]) -> dict[str, Any]:
         if not self._is_text:
@@ -152,12 +158,12 @@ class ReasoningItem(OutputItem):
     def add(self, text: str) -> str:
         return self._delta(self._before, text)
 
-    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
+    def _closed(self, status: str) -> tuple[str, dict[str, Any]]:
         text = "".join(self._text)
         summary = [{"type": "summary_text", "text": text}]
         item = {"id": self.id, "type": "reasoning", "summary": summary}
         told = self._at_place("reasoning_summary_text.done", summary_index=0, text=text)
-        return told + self._part("done", text) + self._done(item), item
+        return told + self._part("done", text), item
 
     def _part(self, what: str, text: str) -> str:
         part = {"type": "summary_text", "text": text}
@@ -189,12 +195,11 @@ class CallItem(OutputItem):
         """Whether nothing can follow what has come."""
         return is_json("".join(self._text))
 
-    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
+    def _closed(self, status: str) -> tuple[str, dict[str, Any]]:
         told = self._rest()
         text = "".join(self._text)
         told += self._at_place(f"{self.deltas}.done", **{self.field: text})
-        item = self._item(status, text)
-        return told + self._done(item), item
+        return told, self._item(status, text)
 
     def _rest(self) -> str:
         """What is still to be told of the arguments."""
@@ -246,9 +251,8 @@ class SearchCallItem(CallItem):
         self._text.append(text)
         return ""
 
-    def closed(self, status: str) -> tuple[str, dict[str, Any]]:
-        item = self._item(status, "".join(self._text))
-        return self._done(item), item
+    def _closed(self, status: str) -> tuple[str, dict[str, Any]]:
+        return "", self._item(status, "".join(self._text))
 
     def _item(self, status: str, text: str) -> dict[str, Any]:
         arguments = loads_or_none(text)

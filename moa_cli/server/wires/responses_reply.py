@@ -56,7 +56,6 @@ class _OpenCall:
     call_id: str = ""
     held: str = ""
     item: CallItem | None = None
-    is_closed: bool = False
 
 
 class _Output:
@@ -66,9 +65,8 @@ class _Output:
     def __init__(self, request: ResponsesRequest, writer: EventWriter) -> None:
         self._table = request.table
         self._writer = writer
-        # By index; an item is there once it has ended.
-        self._items: dict[int, dict[str, Any]] = {}
-        self._begun = 0
+        # In the order in which they began.
+        self._begun: list[OutputItem] = []
         # The message or the reasoning that is being written.
         self._open: OutputItem | None = None
         self._calls: dict[int, _OpenCall] = {}
@@ -77,13 +75,14 @@ class _Output:
     @property
     def items(self) -> list[dict[str, Any]]:
         """Those that have ended, in order."""
-        return [item for _, item in sorted(self._items.items())]
+        return [item.whole for item in self._begun if item.whole is not None]
 
     def reason(self, text: str) -> str:
         told = ""
         if not isinstance(self._open, ReasoningItem):
-            told = self._close_open() + self._begin(ReasoningItem(self._writer, self._begun))
-        assert self._open is not None
+            told = self._close_open()
+            self._open = ReasoningItem(self._writer, len(self._begun))
+            told += self._begin(self._open)
         return told + self._open.add(text)
 
     def say(
@@ -94,70 +93,51 @@ class _Output:
         self.has_reply = True
         if not isinstance(self._open, MessageItem):
             told = self._close_open() + self._close_whole_calls()
-            told += self._begin(MessageItem(self._writer, self._begun, kind))
-        assert isinstance(self._open, MessageItem)
+            self._open = MessageItem(self._writer, len(self._begun), kind)
+            told += self._begin(self._open)
         return told + (self._open.add(text, logprobs) if text or logprobs else "")
 
     def call(self, piece: ToolPiece) -> str:
         self.has_reply = True
         call = self._calls.setdefault(piece.index, _OpenCall())
-        if call.is_closed:
-            return ""
         call.call_id = call.call_id or piece.id
-        if call.item is not None:
-            return call.item.add(piece.arguments)
-        call.held += piece.arguments
-        return self._begin_call(call, piece.name) if piece.name else ""
+        if call.item is None:
+            call.held += piece.arguments
+            return self._begin_call(call, piece.name) if piece.name else ""
+        return call.item.add(piece.arguments) if call.item.whole is None else ""
 
     def _begin_call(self, call: _OpenCall, name: str) -> str:
         told = self._close_open() + self._close_whole_calls()
         tool = self._table.called(name)
-        call.item = call_item(self._writer, self._begun, tool, call.call_id)
-        self._begun += 1
-        return told + call.item.opened() + call.item.add(call.held)
+        call.item = call_item(self._writer, len(self._begun), tool, call.call_id)
+        return told + self._begin(call.item) + call.item.add(call.held)
 
     def end(self, status: str, citations: Sequence[Citation] = ()) -> str:
         """The reply has ended. status: of the items that are still being written."""
-        told = ""
         if isinstance(self._open, MessageItem):
             self._open.citations = tuple(citations)
-        told += self._close_open(status)
+        told = self._close_open(status)
         for call in self._calls.values():
             if call.item is None:
                 told += self._begin_call(call, "")
-            if not call.is_closed:
-                told += self._close_call(call, status)
+            assert call.item is not None
+            told += call.item.close(status)
         return told
 
     def _begin(self, item: OutputItem) -> str:
-        self._open = item
-        self._begun += 1
+        self._begun.append(item)
         return item.opened()
 
     def _close_open(self, status: str = "completed") -> str:
-        if self._open is None:
-            return ""
         item, self._open = self._open, None
-        return self._closed(item, status)
+        return "" if item is None else item.close(status)
 
     def _close_whole_calls(self) -> str:
         """End the calls that cannot go on. Nearly always that is each one once the next begins;
         but pieces of calls may come side by side."""
-        return "".join(
-            self._close_call(call, "completed")
-            for call in self._calls.values()
-            if call.item is not None and not call.is_closed and call.item.is_whole
-        )
-
-    def _close_call(self, call: _OpenCall, status: str) -> str:
-        assert call.item is not None
-        call.is_closed = True
-        return self._closed(call.item, status)
-
-    def _closed(self, item: OutputItem, status: str) -> str:
-        told, value = item.closed(status)
-        self._items[item.index] = value
-        return told
+        calls = (call.item for call in self._calls.values() if call.item is not None)
+        whole = (item for item in calls if item.whole is None and item.is_whole)
+        return "".join(item.close("completed") for item in whole)
 
 
 class ResponsesEncoder:
