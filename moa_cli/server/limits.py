@@ -85,12 +85,9 @@ class TurnLimiter:
         if self.closed:
             raise stopping()
         if self.running >= self._limit and len(self._waiting) >= self._queue:
-            raise busy(self._retry_after())
-
-    def _retry_after(self) -> int:
-        """Seconds until there is room, by the time that turns took so far."""
-        rounds = (len(self._waiting) + 1) / self._limit
-        return max(1, min(_LONGEST_WAIT, math.ceil(rounds * self._seconds)))
+            # When there is room, by the time that turns took so far.
+            rounds = (len(self._waiting) + 1) / self._limit
+            raise busy(max(1, min(_LONGEST_WAIT, math.ceil(rounds * self._seconds))))
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

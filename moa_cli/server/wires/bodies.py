@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from moa_cli.core.nesting import MOST_LEVELS, is_deeper
 from moa_cli.core.values import JSON, Key, KeyPath, ValueFault, read_fields
@@ -13,6 +13,10 @@ from moa_cli.engine.structured import ResponseFormat
 from moa_cli.server.errors import ApiError
 
 _T = TypeVar("_T")
+# Where a field holds one of several kinds of values: a text, which may be empty, and an object.
+AnyText = Annotated[str, Key(blank=True)]
+AnyObject = Annotated[Mapping[str, Any], Key()]
+INT_MAX = 2**31 - 1
 _CODES = {
     "unknown": "unknown_parameter",
     "missing": "missing_required_parameter",

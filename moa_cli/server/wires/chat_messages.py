@@ -12,6 +12,7 @@ from moa_cli.core.conversation import Message, Part, Role, text_of_parts
 from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import JSON, Key, ValueFault, keys_of, read_fields
 from moa_cli.server.wires.addresses import file_address, image_address
+from moa_cli.server.wires.bodies import AnyObject, AnyText
 from moa_cli.server.wires.fields import only_known
 
 _T = TypeVar("_T")
@@ -77,10 +78,7 @@ class ContentPart:
 @dataclass(frozen=True, kw_only=True)
 class CalledFunction:
     name: Annotated[str, Key()]
-    arguments: Annotated[
-        Annotated[str, Key(blank=True)] | Annotated[Mapping[str, Any], Key()] | None,
-        Key("JSON as text", blank=True),
-    ] = None
+    arguments: Annotated[AnyText | AnyObject | None, Key("JSON as text", blank=True)] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +112,7 @@ class ChatMessage:
 
     role: Annotated[Literal["system", "developer", "user", "assistant", "tool", "function"], Key()]
     content: Annotated[
-        Annotated[str, Key(blank=True)] | Annotated[tuple[ContentPart, ...], Key()] | None,
+        AnyText | Annotated[tuple[ContentPart, ...], Key()] | None,
         Key("may be missing where there are calls of tools"),
     ] = None
     audio: Annotated[Any, Key("Not supported otherwise.", only=())] = None

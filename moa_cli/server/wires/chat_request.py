@@ -13,6 +13,8 @@ from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
+    INT_MAX,
+    AnyObject,
     format_of,
     given_values,
     json_object,
@@ -24,13 +26,14 @@ from moa_cli.server.wires.bodies import (
 from moa_cli.server.wires.chat_messages import ChatMessage, each, tidied, with_call_ids
 
 _INT64 = 2**63
-_INT32 = 2**31
 _MOST_CHOICES = 16
 _MOST_TOOLS = 512
-# OpenAI takes four, others more; tasks of evaluations have up to six. The endpoint may refuse.
-_MOST_STOPS = 16
 # A text that ends the reply; it may be of spaces.
-_STOP = Key(low=1, blank=True)
+_Stop = Annotated[str, Key(low=1, blank=True)]
+# OpenAI takes four, others more; tasks of evaluations have up to six. The endpoint may refuse.
+_Stops = Annotated[tuple[_Stop, ...], Key(high=16)]
+_Choice = Annotated[Literal["none", "auto", "required", "any"], Key()]
+_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,47 +55,32 @@ class ChatBody:
     stream: Annotated[bool | None, Key("send the reply as it is written")] = None
     temperature: Annotated[float | None, Key("of the reply", 0, 2)] = None
     top_p: Annotated[float | None, Key("of the reply", 0, 1)] = None
-    max_tokens: Annotated[int | None, Key("most tokens of the reply", 1, _INT32 - 1)] = None
-    max_completion_tokens: Annotated[int | None, Key("the same as max_tokens", 1, _INT32 - 1)] = (
-        None
-    )
+    max_tokens: Annotated[int | None, Key("most tokens of the reply", 1, INT_MAX)] = None
+    max_completion_tokens: Annotated[int | None, Key("the same as max_tokens", 1, INT_MAX)] = None
     # Passed on as they are, without a point that the client has not sent.
     presence_penalty: Annotated[int | float | None, Key("of the reply", -2, 2)] = None
     frequency_penalty: Annotated[int | float | None, Key("of the reply", -2, 2)] = None
-    reasoning_effort: Annotated[
-        Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None, Key("of the reply")
-    ] = None
+    reasoning_effort: Annotated[_Effort | None, Key("of the reply")] = None
     seed: Annotated[
         int | None, Key("for all models without a seed of their own", -_INT64, _INT64)
     ] = None
     user: Annotated[str | None, Key("passed on to all models", blank=True)] = None
     messages: Annotated[tuple[ChatMessage, ...], Key(low=1)]
-    stop: Annotated[
-        Annotated[str, _STOP]
-        | Annotated[tuple[Annotated[str, _STOP], ...], Key(high=_MOST_STOPS)]
-        | None,
-        Key(),
-    ] = None
+    stop: Annotated[_Stop | _Stops | None, Key()] = None
     stream_options: Annotated[StreamOptions | None, Key()] = None
     moa: Annotated[MixtureFields | None, Key()] = None
     tools: Annotated[
         tuple[Mapping[str, Any], ...] | None,
         Key("for the model that writes the reply", high=_MOST_TOOLS),
     ] = None
-    tool_choice: Annotated[
-        Annotated[Literal["none", "auto", "required", "any"], Key()]
-        | Annotated[Mapping[str, Any], Key()]
-        | None,
-        Key(),
-    ] = None
+    tool_choice: Annotated[_Choice | AnyObject | None, Key()] = None
     parallel_tool_calls: Annotated[bool | None, Key("for the model that writes the reply")] = None
     functions: Annotated[
         tuple[Mapping[str, Any], ...] | None,
         Key("the same as tools, as before there were tools", high=_MOST_TOOLS),
     ] = None
     function_call: Annotated[
-        Annotated[str, Key()] | Annotated[Mapping[str, Any], Key()] | None,
-        Key("the same as tool_choice"),
+        Annotated[str, Key()] | AnyObject | None, Key("the same as tool_choice")
     ] = None
     response_format: Annotated[Mapping[str, Any] | None, Key("JSON in place of text")] = None
     n: Annotated[

@@ -17,13 +17,11 @@ from moa_cli.core.outcomes import refusal_of
 from moa_cli.core.values import Key
 from moa_cli.server.wires import sse
 from moa_cli.server.wires.asked import Asked
-from moa_cli.server.wires.bodies import json_object, read_body, refuse
+from moa_cli.server.wires.bodies import AnyText, json_object, read_body, refuse
 from moa_cli.server.wires.chat_reply import CompletionsEncoder, finish_of
 from moa_cli.server.wires.chat_request import ChatBody, parse_object
 from moa_cli.server.wires.moa_object import together
 
-# Of one prompt; a number of tokens stands for none that a mixture could read.
-_PROMPT = Key("a text, or a list with one", blank=True)
 # Fields of a chat completion that have another meaning here, or none.
 OF_A_CHAT = ("messages", "logprobs", "top_logprobs", "tools", "tool_choice", "functions")
 
@@ -32,10 +30,10 @@ OF_A_CHAT = ("messages", "logprobs", "top_logprobs", "tools", "tool_choice", "fu
 class CompletionsBody:
     """What a body has that a chat completion has not; the rest is read as one."""
 
+    # A number of tokens stands for none that a mixture could read.
     prompt: Annotated[
-        Annotated[str, Key(blank=True)]
-        | Annotated[tuple[Annotated[str, Key(blank=True)], ...], Key(low=1, high=1)],
-        _PROMPT,
+        AnyText | Annotated[tuple[AnyText, ...], Key(low=1, high=1)],
+        Key("a text, or a list with one", blank=True),
     ]
     echo: Annotated[bool | None, Key("whether the prompt stands before the reply")] = None
     logprobs: Annotated[int | None, Key("of the tokens of the reply", 0, 20)] = None

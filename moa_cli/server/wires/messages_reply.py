@@ -126,9 +126,11 @@ class MessagesEncoder:
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
         turn = turns[0]
         calls = turn.tool_calls if self._takes_calls else ()
+        text = refusal_of(turn) or turn.reply
+        said = [{"type": "text", "text": text}] if text else []
         return {
             **self._message(),
-            "content": [*self._thoughts(turn), *_said(turn), *map(_called, calls)],
+            "content": [*self._thoughts(turn), *said, *map(_called, calls)],
             **_stop(turn, called=bool(calls)),
             "usage": self._usage(turn),
             "moa": self._moa(turn),
@@ -171,11 +173,6 @@ class MessagesEncoder:
             thoughts += turn.reasoning
         block = {"type": "thinking", "thinking": thoughts, "signature": _SIGNATURE}
         return [block] if thoughts else []
-
-
-def _said(turn: Turn) -> list[dict[str, Any]]:
-    text = refusal_of(turn) or turn.reply
-    return [{"type": "text", "text": text}] if text else []
 
 
 def _called(call: ToolCall) -> dict[str, Any]:

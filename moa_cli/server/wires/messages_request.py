@@ -14,6 +14,8 @@ from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.engine.structured import ResponseFormat
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
+    INT_MAX,
+    AnyText,
     format_of,
     given_values,
     json_object,
@@ -26,7 +28,6 @@ from moa_cli.server.wires.bodies import (
 from moa_cli.server.wires.fields import is_neutral, named, only_known
 from moa_cli.server.wires.messages_content import ContentReader
 
-_INT32 = 2**31
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
 _BUDGETS = ((4096, "low"), (16384, "medium"))
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -45,6 +46,7 @@ _TOOL_FIELDS = ("name", "description", "input_schema", "strict", "type")
 _IMAGE_TOKENS = 1500
 
 _Object = Mapping[str, Any]
+_Blocks = Annotated[tuple[_Object, ...], Key()]
 
 
 _HINT = Key("no effect")
@@ -55,10 +57,7 @@ class MessagesMessage:
     """A message of the conversation."""
 
     role: Annotated[Literal["user", "assistant", "system"], Key("system may stand at any place")]
-    content: Annotated[
-        Annotated[str, Key(blank=True)] | Annotated[tuple[_Object, ...], Key()],
-        Key("a text or a list of content blocks"),
-    ]
+    content: Annotated[AnyText | _Blocks, Key("a text or a list of content blocks")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +70,7 @@ class CountBody:
         Key("the conversation; `content` is a text or a list of content blocks", low=1),
     ]
     system: Annotated[
-        Annotated[str, Key(blank=True)] | Annotated[tuple[_Object, ...], Key()] | None,
-        Key("the system prompt, a text or a list of text blocks"),
+        AnyText | _Blocks | None, Key("the system prompt, a text or a list of text blocks")
     ] = None
     tools: Annotated[
         tuple[_Object, ...] | None,
@@ -99,11 +97,11 @@ class MessagesBody(CountBody):
     """All fields of the body. Others, and those without effect, are named in the reply's `moa`
     object."""
 
-    max_tokens: Annotated[int, Key("most tokens of the reply", 1, _INT32 - 1)]
+    max_tokens: Annotated[int, Key("most tokens of the reply", 1, INT_MAX)]
     stream: Annotated[bool | None, Key("send the reply as it is written")] = None
     temperature: Annotated[float | None, Key("of the reply", 0, 1)] = None
     top_p: Annotated[float | None, Key("of the reply", 0, 1)] = None
-    top_k: Annotated[int | None, Key("of the reply", 0, _INT32 - 1)] = None
+    top_k: Annotated[int | None, Key("of the reply", 0, INT_MAX)] = None
     stop_sequences: Annotated[
         tuple[Annotated[str, Key(low=1, blank=True)], ...] | None,
         Key("texts at which the reply ends"),

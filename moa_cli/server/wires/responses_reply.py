@@ -220,7 +220,9 @@ class ResponsesEncoder:
             completed_at=None if cut else int(time.time()),
             incomplete_details={"reason": cut} if cut else None,
             output=self._output.items,
-            usage=self._usage(turn),
+            # Of the reply, if nothing else is asked for: agents measure by it how full their
+            # context is.
+            usage=usage_object(turn.usage if self._asked.usage == "sum" else turn.reply_usage),
             moa=ledger(turn, self._asked.ignored),
         )
         return told, response
@@ -230,11 +232,6 @@ class ResponsesEncoder:
         told = "" if self._output.has_reply else self._output.say("")
         cut = not refused and ending_of(reply.finish_reason) in _INCOMPLETE
         return told + self._output.end("incomplete" if cut else "completed", reply.citations)
-
-    def _usage(self, turn: Turn) -> dict[str, Any]:
-        # Of the reply, if nothing else is asked for: agents measure by it how full their context
-        # is.
-        return usage_object(turn.usage if self._asked.usage == "sum" else turn.reply_usage)
 
     def fail(self, error: ApiError) -> bytes:
         """The error, as an event that raises in OpenAI's libraries, and as the end of the

@@ -11,6 +11,9 @@ from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
+    INT_MAX,
+    AnyObject,
+    AnyText,
     format_of,
     given_values,
     json_object,
@@ -21,7 +24,6 @@ from moa_cli.server.wires.bodies import (
 from moa_cli.server.wires.responses_input import History
 from moa_cli.server.wires.responses_tools import ToolTable
 
-_INT32 = 2**31
 _KEPT = "this server keeps nothing between requests: send the whole conversation in input"
 # What asks for nothing, beside what asks for nothing in any field; see `fields.is_neutral`.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -56,22 +58,18 @@ class ResponsesBody:
     """The fields of the body that are read. Others have no effect."""
 
     model: Annotated[str, Key("a profile's name; `moa` is the server's default profile")]
-    input: Annotated[
-        Annotated[str, Key(blank=True)]
-        | Annotated[tuple[Annotated[Mapping[str, Any], Key()], ...], Key()],
-        Key(),
-    ]
+    input: Annotated[AnyText | Annotated[tuple[AnyObject, ...], Key()], Key()]
     instructions: Annotated[str | None, Key("a system message before all items", blank=True)] = None
     stream: Annotated[bool | None, Key("send the reply as it is written")] = None
     temperature: Annotated[float | None, Key("of the reply", 0, 2)] = None
     top_p: Annotated[float | None, Key("of the reply", 0, 1)] = None
-    max_output_tokens: Annotated[int | None, Key("most tokens of the reply", 1, _INT32 - 1)] = None
+    max_output_tokens: Annotated[int | None, Key("most tokens of the reply", 1, INT_MAX)] = None
     tools: Annotated[
-        tuple[Annotated[Mapping[str, Any], Key()], ...] | None,
+        tuple[AnyObject, ...] | None,
         Key("functions and custom tools that the client runs, alone or in namespaces"),
     ] = None
     tool_choice: Annotated[
-        str | Annotated[Mapping[str, Any], Key()] | None,
+        str | AnyObject | None,
         Key("auto, none, required, a tool, or the tools that are allowed"),
     ] = None
     parallel_tool_calls: Annotated[bool | None, Key("whether one reply may call several tools")] = (
