@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moa_cli.observability.tracing import Tracing
     from moa_cli.profile import Profile
     from moa_cli.server.ledger import ServerLedger
-    from moa_cli.server.run import Sources, Start
+    from moa_cli.server.run import Start
     from moa_cli.server.service import ServerOptions
 
 Insecure = Annotated[bool, Option("--insecure", help="Let other machines in without a key.")]
@@ -55,23 +55,9 @@ def set_up(
     time, None if that was not typed. unset: those where the settings tell of none either. notes:
     lines to show at the start, beside those on the profile.
     """
-    from moa_cli.server.run import Start
-
-    return Start(
-        profile=profile,
-        options=options,
-        config=wiring.config(),
-        sources=_sources(typed, caps, concurrency or 0, unset=unset),
-        spending=open_books(save=None).spending,
-        tracing=tracing,
-        introduction=[*wiring.introduction(wiring.settled(profile), switching=True), *notes],
-    )
-
-
-def _sources(typed: TypedMixture, caps: TurnCaps, concurrency: int, *, unset: int) -> Sources:
     from moa_cli.clients.limiter import Limiter
     from moa_cli.config.schema import load_config
-    from moa_cli.server.run import Sources
+    from moa_cli.server.run import Start
 
     # One for all calls and all settings: what runs counts, whatever changes.
     limiter = Limiter(unset)
@@ -90,7 +76,18 @@ def _sources(typed: TypedMixture, caps: TurnCaps, concurrency: int, *, unset: in
         slots = limiter.slots(wiring.providers().provider_of)
         return replace(wiring.limits(calls, budgets, ledger), slots=slots)
 
-    return Sources(config=load_config, default=default, limits=limits, calls=limiter)
+    return Start(
+        profile=profile,
+        options=options,
+        config=wiring.config(),
+        read_config=load_config,
+        default=default,
+        limits=limits,
+        calls=limiter,
+        spending=open_books(save=None).spending,
+        tracing=tracing,
+        introduction=[*wiring.introduction(wiring.settled(profile), switching=True), *notes],
+    )
 
 
 class _SessionBudget:

@@ -43,33 +43,23 @@ _STALL_MILLISECONDS = 90_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
-    """Where the set-up of a server comes from, at its start and whenever a file changes.
-
-    config: returns the settings. default: returns the profile that `moa` stands for, under those
-    settings. limits: returns the engine's limits under them; they ask the ledger. Each raises
-    MoAError. calls: counts the calls of all turns.
-    """
-
-    config: Callable[[], Config]
-    default: Callable[[Config], Profile]
-    limits: Callable[[Config, ServerLedger], Limits]
-    calls: Calls
-
-
-@dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a server begins with.
+    """What a server begins with, and how that is read again whenever a file changes.
 
-    profile: what `moa` stands for. config, sources: the settings, and how they are read again.
-    spending: where costs are kept, if they are. tracing: traces the turns, if that is wanted.
-    introduction: which models answer, and warnings, a line each.
+    profile: what `moa` stands for. config: the settings. read_config: returns them. default:
+    returns the profile that `moa` stands for, under those settings. limits: returns the engine's
+    limits under them; they ask the ledger. Each raises MoAError. calls: counts the calls of all
+    turns. spending: where costs are kept, if they are. tracing: traces the turns, if that is
+    wanted. introduction: which models answer, and warnings, a line each.
     """
 
     profile: Profile
     options: ServerOptions
     config: Config
-    sources: Sources
+    read_config: Callable[[], Config]
+    default: Callable[[Config], Profile]
+    limits: Callable[[Config, ServerLedger], Limits]
+    calls: Calls
     spending: Spending | None
     tracing: Tracing | None
     introduction: Sequence[str]
@@ -94,16 +84,16 @@ def read_keys(start: Start) -> ClientKeys:
 
 def make_service(start: Start, address: Address, keys: ClientKeys) -> Service:
     """What all requests share. address: where it listens. keys: those of clients."""
-    options, sources, tracing = start.options, start.sources, start.tracing
+    options, tracing = start.options, start.tracing
     log = AccessLog(options.log_format)
     ledger = ServerLedger(start.spending, log.note)
     if tracing is not None:
         tracing.tell(log.note)
     reader = SettingsReader(
-        config=sources.config,
-        default=sources.default,
+        config=start.read_config,
+        default=start.default,
         # What other endpoints proposed is not told as if it came from those of now.
-        limits=lambda config: replace(sources.limits(config, ledger), fan_outs=FanOutMemory()),
+        limits=lambda config: replace(start.limits(config, ledger), fan_outs=FanOutMemory()),
         keys=options.key_places,
         environment=os.environ,
         address=address,
@@ -121,7 +111,7 @@ def make_service(start: Start, address: Address, keys: ClientKeys) -> Service:
         log=log,
         tracing=tracing,
         limiter=limiter,
-        metrics=Metrics(limiter, lambda model: service.setup.mixtures.serves(model), sources.calls),
+        metrics=Metrics(limiter, lambda model: service.setup.mixtures.serves(model), start.calls),
     )
     return service
 

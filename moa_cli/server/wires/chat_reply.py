@@ -18,7 +18,7 @@ from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.chat_request import ChatBody
-from moa_cli.server.wires.moa_object import ledger, sources, together
+from moa_cli.server.wires.moa_object import ledger, sources, together, tokens
 from moa_cli.server.wires.proposals import ProposalStream, proposals_of
 from moa_cli.server.wires.sse import compact
 
@@ -35,9 +35,7 @@ def finish_of(reply: Turn | events.AggregatorFinished) -> str:
 
 def _usage_object(usage: Usage) -> dict[str, Any]:
     return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
+        **tokens(usage),
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }

@@ -143,12 +143,9 @@ class ContentReader:
         if call not in self._open:
             refuse("is the id of no `tool_use` block in the message before", *path, "tool_use_id")
         del self._open[call]
-        content = block.get("content") or ""
-        if not isinstance(content, str | list):
-            refuse("must be a text or a list of blocks", *path, "content")
         parts: list[Part] = []
-        for number, inner in enumerate(_blocks(content)):
-            parts += self._parts(inner, (*path, "content", number))
+        for inner, at in _inner_blocks(block, path):
+            parts += self._parts(inner, at)
         if block.get("is_error") is True:
             parts = [Part("text", "The tool failed."), *(part for part in parts if part.as_text)]
         return replace(Message.of_parts("tool", parts), tool_call_id=call)
@@ -210,12 +207,8 @@ class ContentReader:
                 text = _text(source, "data", path, blank=True)
                 return [*context, Part("file", text=text, name=name)]
             case "content":
-                content = source.get("content") or ""
-                if not isinstance(content, str | list):
-                    refuse("must be a text or a list of blocks", *path, "content")
                 inner: list[Part] = []
-                for number, part in enumerate(_blocks(content)):
-                    at = (*path, "content", number)
+                for part, at in _inner_blocks(source, path):
                     if _kind(part, at) not in ("text", "image"):
                         refuse("must be text or image", *at, "type")
                     inner += self._parts(part, at)
@@ -233,6 +226,15 @@ class ContentReader:
 def _blocks(content: str | Sequence[_Block]) -> Sequence[_Block]:
     """Content as blocks: a text is short for one."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _inner_blocks(holder: _Block, path: _Path) -> list[tuple[_Block, _Path]]:
+    """The blocks in the content of a block, each with its path."""
+    content = holder.get("content") or ""
+    if not isinstance(content, str | list):
+        refuse("must be a text or a list of blocks", *path, "content")
+    blocks = enumerate(_blocks(content))
+    return [(block, (*path, "content", number)) for number, block in blocks]
 
 
 def _kind(block: Any, path: _Path) -> str:

@@ -59,7 +59,7 @@ def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
         **({"fan_out": "reused"} if turn.reused else {}),
         "finish_reason": turn.finish_reason,
         "cut": cut_lines(turn),
-        "usage": {"reply": _tokens(turn.reply_usage), "sum": _tokens(turn.usage)},
+        "usage": {"reply": tokens(turn.reply_usage), "sum": tokens(turn.usage)},
         **({"report": asdict(turn.report)} if turn.report is not None else {}),
         **({"decision": asdict(turn.decision)} if turn.decision is not None else {}),
         **({"ignored": list(ignored)} if ignored else {}),
@@ -91,7 +91,7 @@ def _layers(turn: Turn) -> list[dict[str, Any]]:
     return sorted(layers, key=lambda layer: layer["layer"])
 
 
-def _tokens(usage: Usage) -> dict[str, int]:
+def tokens(usage: Usage) -> dict[str, int]:
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
