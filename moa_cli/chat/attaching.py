@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from moa_cli.chat.commands.registry import Host
 from moa_cli.chat.named_files import mentioned_files
 from moa_cli.chat.outcomes import Outcome, Question, Send, TypeAgain
 from moa_cli.core.attaching import Attached, Gathered, gather, told
@@ -20,6 +20,9 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural, with_hint
 from moa_cli.terminal.file_questions import secrets_text, size_text
+
+if TYPE_CHECKING:
+    from moa_cli.chat.commands.registry import Host
 
 _MOST_NAMED = 2
 
