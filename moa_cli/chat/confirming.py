@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import FormattedTextControl, Layout, Window
+from prompt_toolkit.output import Output
 
 from moa_cli.chat.keys import ESCAPE_SECONDS, held, keys_set_aside
 from moa_cli.core.text import wrapped
 from moa_cli.terminal.table import cell_len
-
-if TYPE_CHECKING:
-    from prompt_toolkit.input import Input
-    from prompt_toolkit.output import Output
 
 _ENTER, _BACK = ("enter", "c-j"), ("escape", "c-c", "c-d")
 
@@ -54,17 +52,14 @@ async def _answer(
 
     keys = KeyBindings()
 
-    def on(names: Sequence[str], answer: str) -> None:
-        def end(event: KeyPressEvent) -> None:
-            if not event.app.is_done:
-                given.append(answer)
-                event.app.exit(result=answer)
-
-        for name in names:
-            keys.add(name)(end)
+    def end(answer: str, event: KeyPressEvent) -> None:
+        if not event.app.is_done:
+            given.append(answer)
+            event.app.exit(result=answer)
 
     for answer, names in answers.items():
-        on(names, answer)
+        for name in names:
+            keys.add(name)(partial(end, answer))
     control = FormattedTextControl(text, show_cursor=True)
     window = Window(control, dont_extend_height=True, wrap_lines=True)
     app: Application[str] = Application(

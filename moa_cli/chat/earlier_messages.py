@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from prompt_toolkit.auto_suggest import AutoSuggest, Suggestion
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
 
+from moa_cli.chat.keeping import SavedConversation
+from moa_cli.chat.session import Session
 from moa_cli.core.attachments import with_texts_folded, with_texts_whole
 from moa_cli.core.conversation import Conversation, Part, Turn, text_of_parts
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import plural
-
-if TYPE_CHECKING:
-    from prompt_toolkit.buffer import Buffer
-    from prompt_toolkit.document import Document
-
-    from moa_cli.chat.keeping import SavedConversation
-    from moa_cli.chat.session import Session
 
 
 @dataclass(frozen=True)

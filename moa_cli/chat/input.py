@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from itertools import compress
-from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import create_app_session, get_app, run_in_terminal
@@ -23,9 +22,11 @@ from prompt_toolkit.filters import (
 )
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History
+from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.bindings.named_commands import get_by_name
 from prompt_toolkit.layout.screen import Char
+from prompt_toolkit.output import Output
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.renderer import CPR_Support, print_formatted_text
 from prompt_toolkit.shortcuts import CompleteStyle
@@ -51,10 +52,6 @@ from moa_cli.chat.session import Session
 from moa_cli.core.errors import StoreError
 from moa_cli.store.stored_values import as_unicode
 from moa_cli.terminal.suspension import lent, suspend
-
-if TYPE_CHECKING:
-    from prompt_toolkit.input import Input
-    from prompt_toolkit.output import Output
 
 _PROMPT = "› "
 # A screen reader spells the sign out.

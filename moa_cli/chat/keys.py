@@ -10,21 +10,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
+from prompt_toolkit.application import Application
+from prompt_toolkit.input import Input
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyPress
 from prompt_toolkit.keys import Keys
-from prompt_toolkit.output import create_output
+from prompt_toolkit.output import Output, create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
 
 from moa_cli.terminal.suspension import Hold, holding, is_away
 from moa_cli.terminal.tty import can_redraw, modes_of, set_modes
-
-if TYPE_CHECKING:
-    from prompt_toolkit.application import Application
-    from prompt_toolkit.input import Input
-    from prompt_toolkit.output import Output
 
 # An Esc that nothing follows for this long is the key, not the start of a sequence.
 ESCAPE_SECONDS = 0.05

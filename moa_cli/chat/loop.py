@@ -41,6 +41,7 @@ from moa_cli.terminal.plain import failure_line, print_paid
 from moa_cli.terminal.sinks import sinks_for
 from moa_cli.terminal.stopping import Stopper
 from moa_cli.terminal.suspension import refresh, suspend
+from moa_cli.terminal.transcript import Passage
 from moa_cli.terminal.tty import can_redraw, cancel_on_termination, folded, run_loop
 from moa_cli.terminal.usage import usage_line
 
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from moa_cli.chat.input import Editor
-    from moa_cli.terminal.transcript import Passage
 
 # See `Chat`.
 OwnMixture = Callable[[Past], tuple[Profile | None, str]]

@@ -5,25 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings
 
-from moa_cli.chat.keys import terminal_output
 from moa_cli.chat.pick_list import MOST_MATCHES, PickList, steady
+from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import price_cell
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import add_proposer, drop_proposer, override
 from moa_cli.terminal.table import Column, cell_len, fitted, padded, spoken_rows, table_lines
-
-if TYPE_CHECKING:
-    from prompt_toolkit.input import Input
-    from prompt_toolkit.output import Output
-
-    from moa_cli.core.endpoints import ModelInfo
 
 _WHERE = "/model"
 _NAME_CELLS = 52
@@ -68,34 +63,14 @@ class ModelChoice:
         return profile
 
 
-async def pick_models(
-    profile: Profile,
-    lists: ModelLists,
-    typed: str = "",
-    *,
-    source: Input | None = None,
-    output: Output | None = None,
-) -> ModelChoice | None:
-    """Let the user choose; None if they left the list.
+class ModelPicker(PickList[ModelChoice]):
+    """The list of models. Proposers and aggregator are marked; nothing changes before Enter.
 
-    profile: the mixture so far. typed: what narrows the list at first. source, output: in place of
-    the terminal's keyboard and screen.
+    profile: the mixture so far. typed: what narrows the list at first.
     """
-    return await _ModelPicker(profile, lists, typed, source, output or terminal_output()).run()
 
-
-class _ModelPicker(PickList[ModelChoice]):
-    """The list of models. Proposers and aggregator are marked; nothing changes before Enter."""
-
-    def __init__(
-        self,
-        profile: Profile,
-        lists: ModelLists,
-        typed: str,
-        source: Input | None,
-        output: Output,
-    ) -> None:
-        super().__init__("Models: ", source, output, typed)
+    def __init__(self, profile: Profile, lists: ModelLists, typed: str, source: Input) -> None:
+        super().__init__("Models: ", source, typed)
         self._lists = lists
         self._profile = profile
         self._before = tuple(dict.fromkeys(proposer.model for proposer in profile.proposers))

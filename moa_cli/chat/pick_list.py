@@ -5,25 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, Layout, Window
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.styles import Style
 
-from moa_cli.chat.keys import ESCAPE_SECONDS, held
+from moa_cli.chat.keys import ESCAPE_SECONDS, held, terminal_output
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.table import fitted
 from moa_cli.terminal.tty import can_redraw
-
-if TYPE_CHECKING:
-    from prompt_toolkit.input import Input
-    from prompt_toolkit.output import Output
 
 _T = TypeVar("_T")
 
@@ -50,12 +47,10 @@ class PickList(Generic[_T]):
     """The list, the line that the user types, and the marked row.
 
     A subclass says what the rows are and what happens to them. label: stands before the line.
-    typed: what the line holds at first.
+    source: in place of the terminal's keyboard. typed: what the line holds at first.
     """
 
-    def __init__(
-        self, label: str, source: Input | None, output: Output | None, typed: str = ""
-    ) -> None:
+    def __init__(self, label: str, source: Input | None, typed: str = "") -> None:
         self._place = 0
         self._top = 0
         # Of the rows that there were so far: the list does not become lower while it narrows.
@@ -70,7 +65,7 @@ class PickList(Generic[_T]):
             style=_STYLE,
             erase_when_done=True,
             input=source,
-            output=output,
+            output=terminal_output(),
         )
         self._app.ttimeoutlen = self._app.timeoutlen = ESCAPE_SECONDS
 

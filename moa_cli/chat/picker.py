@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.input import Input
 
-from moa_cli.chat.keys import terminal_output
 from moa_cli.chat.pick_list import MOST_MATCHES, PickList, steady
 from moa_cli.chat.pick_list import can_pick as can_pick
 from moa_cli.core.errors import StoreError
@@ -20,9 +20,6 @@ from moa_cli.core.text import when_text
 from moa_cli.terminal.table import cell_len, fitted, padded
 
 if TYPE_CHECKING:
-    from prompt_toolkit.input import Input
-    from prompt_toolkit.output import Output
-
     from moa_cli.store.reading import ConversationMatch
     from moa_cli.store.store import Store
 
@@ -33,13 +30,11 @@ _ENDED = {"interrupted": "cut off", "failed": "failed", "open": "running"}
 _HIT, _HIT_END = "\x02", "\x03"
 
 
-async def pick(
-    open_store: Callable[[], Store], *, source: Input | None = None, output: Output | None = None
-) -> str | None:
+async def pick(open_store: Callable[[], Store], *, source: Input | None = None) -> str | None:
     """Let the user choose a conversation; its id, or None if they left the list.
 
-    open_store: called in the thread that queries it. source, output: in place of the terminal's
-    keyboard and screen. Raises StoreError if there is no conversation.
+    open_store: called in the thread that queries it. source: in place of the terminal's keyboard.
+    Raises StoreError if there is no conversation.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
         store = thread.submit(open_store).result()
@@ -47,7 +42,7 @@ async def pick(
             first = thread.submit(store.matching, "", limit=MOST_MATCHES).result()
             if not first:
                 raise StoreError("there is no conversation to continue")
-            return await _Picker(store, thread, first, source, output or terminal_output()).run()
+            return await _Picker(store, thread, first, source).run()
         finally:
             store.interrupt()
             thread.submit(store.close).result()
@@ -62,9 +57,8 @@ class _Picker(PickList[str]):
         thread: ThreadPoolExecutor,
         matches: list[ConversationMatch],
         source: Input | None,
-        output: Output,
     ) -> None:
-        super().__init__("Resume: ", source, output)
+        super().__init__("Resume: ", source)
         self._store = store
         self._thread = thread
         # The text that the matches belong to.

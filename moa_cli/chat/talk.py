@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from moa_cli.chat import outcomes
 from moa_cli.chat.bar import bar
@@ -23,7 +22,7 @@ from moa_cli.chat.earlier_messages import (
 from moa_cli.chat.input import Editor, prompt_of
 from moa_cli.chat.keys import drop_untimely, raw_keys, take_typed_before, typed_ahead
 from moa_cli.chat.loop import Chat
-from moa_cli.chat.model_picker import pick_models
+from moa_cli.chat.model_picker import ModelPicker
 from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.picker import can_pick, pick
 from moa_cli.core.conversation import Conversation, Turn
@@ -31,9 +30,7 @@ from moa_cli.core.errors import MoAError
 from moa_cli.core.text import plural
 from moa_cli.engine.merging import kept_text
 from moa_cli.store.store import Store
-
-if TYPE_CHECKING:
-    from moa_cli.terminal.transcript import Passage
+from moa_cli.terminal.transcript import Passage
 
 _TWICE_SECONDS = 2.0
 # What ends other programs; to models they would be a prompt that costs as much as any.
@@ -182,7 +179,7 @@ async def _choose_models(chat: Chat, editor: Editor, typed: str) -> None:
         return
     session = chat.session
     try:
-        choice = await pick_models(session.profile, chat.models, typed, source=editor.source)
+        choice = await ModelPicker(session.profile, chat.models, typed, editor.source).run()
         if choice is None:
             return
         session.use(choice.over(session.profile), settled=session.settled)

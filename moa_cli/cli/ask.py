@@ -193,7 +193,7 @@ def ask(
         if estimate and not dry_run:
             _print_estimate(told, asked, json=json)
             return
-        from moa_cli.terminal.dry_run import plan
+        from moa_cli.terminal.estimate import plan
 
         pool = wiring.client_pool()
         known = {model: pool.known(model) for model in profile.models()}

@@ -1,22 +1,32 @@
-"""What a turn will take, in words and as JSON values."""
+"""What a turn will take, in words and as JSON values, and what its calls will be sent."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moa_cli.core.conversation import Conversation, Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import cost_text
-from moa_cli.core.sanitize import one_line
+from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import layer_name
 from moa_cli.core.text import plural
+from moa_cli.engine.advice import view_for
 from moa_cli.engine.estimate import ASSUMED_TOKENS
-from moa_cli.engine.forecast import LayerForecast, forecast_turn
-from moa_cli.profile import Profile
+from moa_cli.engine.forecast import (
+    LayerForecast,
+    PlannedStage,
+    contexts_of,
+    forecast_turn,
+    planned_stages,
+)
+from moa_cli.engine.history import as_sent
+from moa_cli.profile import ModelSettings, Profile, Proposer, Stage
 
 Known = Mapping[str, ModelInfo]
+_COPIED = "\nreply: the words of a proposal, without a call"
 
 
 def whole(layers: Sequence[LayerForecast]) -> LayerForecast:
@@ -136,3 +146,78 @@ def to_dict(
         "total": values(whole(layers)),
         "prices_as_of": _date(profile, known),
     }
+
+
+def plan(
+    profile: Profile,
+    conversation: Conversation,
+    known: Known,
+    assumed_context: int | None,
+) -> str:
+    """The plan as text. Answers that are not there yet stand as `<answer of …>`.
+
+    known: facts by model name, for the estimates. assumed_context: see `Limits`.
+    """
+    lines = [f"profile {profile.name}: nothing is sent"]
+    forecasts = forecast_turn(profile, conversation, known, assumed_context)
+    sent = as_sent(profile, conversation, contexts_of(known), assumed_context)
+    stages = planned_stages(profile, conversation, shown=True)
+    copied = [] if any(planned.stage.writes for planned in stages) else [_COPIED]
+    for planned, forecast in zip(stages, forecasts, strict=True):
+        stage = planned.stage
+        if stage.purpose == "report":
+            lines += copied
+            copied = []
+        calls = plural(len(stage.models), "call")
+        together = (
+            " at once" if not (stage.purpose or stage.writes) or len(stage.models) > 1 else ""
+        )
+        lines.append(f"\n{stage_name(forecast)}: {calls}{together}")
+        lines.append(f"  ({layer_text(forecast)})")
+        lines += [f"  {_model(settings)}" for settings in stage.models]
+        fallbacks = _fallbacks(profile, stage)
+        if fallbacks:
+            lines.append(f"  if it fails: {', '.join(fallback.model for fallback in fallbacks)}")
+        lines += _prompts(planned, sent)
+    lines += copied
+    total = whole(forecasts)
+    in_all = f"{plural(total.usage.calls, 'call')} in all: {layer_text(total)}"
+    lines += [f"\n{in_all}", *more_lines(forecasts)]
+    lines += [f"({note})" for note in notes(profile, forecasts, known)]
+    return "\n".join(lines) + "\n"
+
+
+def _fallbacks(profile: Profile, stage: Stage) -> Sequence[ModelSettings]:
+    """Who is asked if the only model of a stage fails."""
+    if stage.writes:
+        return profile.aggregators()[1:]
+    judges = profile.mergers() if stage.purpose == "merge" else profile.judges()
+    # A report is one call at most.
+    tried = stage.purpose not in ("", "report") and list(stage.models) == [judges[0]]
+    return judges[1:] if tried else ()
+
+
+def _model(settings: ModelSettings) -> str:
+    """A call: the name of a proposer, its model and its settings."""
+    proposer = f"{settings.name}: " if isinstance(settings, Proposer) else ""
+    names = ("temperature", "max_tokens", "top_p", "seed")
+    told = [
+        f"{name} {getattr(settings, name)}" for name in names if getattr(settings, name) is not None
+    ]
+    told += [f"{key} {value}" for key, value in settings.extra.items()]
+    return proposer + one_line(", ".join([settings.model, *told]))
+
+
+def _prompts(planned: PlannedStage, sent: Callable[[ModelSettings], Conversation]) -> list[str]:
+    """The messages, once for all models that are sent the same."""
+    lines: list[str] = []
+    shown: list[object] = []
+    for index, model in enumerate(planned.stage.models):
+        messages = planned.messages(index, view_for(planned.wording, model, sent(model)))
+        if messages in shown:
+            continue
+        shown.append(messages)
+        for message in messages:
+            body = re.sub(r"^(?=[^\n])", "    ", sanitize(message.content), flags=re.MULTILINE)
+            lines.append(f"  [{message.role}]\n{body}")
+    return lines

@@ -20,6 +20,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 # How often it is looked whether the program has come to the foreground: a shell that brings it
 # there need not send a signal.
@@ -27,7 +28,7 @@ _LOOK_SECONDS = 0.2
 _SIGNALS = ("SIGTSTP", "SIGCONT")
 
 
-class Hold:
+class Hold(NamedTuple):
     """What somebody has changed of the terminal.
 
     leave: puts it back. lose: called instead if the terminal belongs to another program already, so
@@ -35,17 +36,10 @@ class Hold:
     lines above what is drawn anew, and returns whether any of that is on the screen.
     """
 
-    def __init__(
-        self,
-        leave: Callable[[], None],
-        take: Callable[[], None],
-        lose: Callable[[], None] = lambda: None,
-        above: Callable[[Sequence[str]], bool] = lambda lines: False,
-    ) -> None:
-        self.leave = leave
-        self.take = take
-        self.lose = lose
-        self.above = above
+    leave: Callable[[], None]
+    take: Callable[[], None]
+    lose: Callable[[], None] = lambda: None
+    above: Callable[[Sequence[str]], bool] = lambda lines: False
 
 
 class _Terminal:

@@ -5,5 +5,4 @@ import moa_cli.chat.commands.editing
 import moa_cli.chat.commands.files
 import moa_cli.chat.commands.help
 import moa_cli.chat.commands.mixture
-import moa_cli.chat.commands.saving
 import moa_cli.chat.commands.turns  # noqa: F401

@@ -1,20 +1,31 @@
-"""Slash commands for the files that go with prompts."""
+"""Slash commands for files: those that go with prompts, and those that are written."""
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from moa_cli.chat.attaching import attach
 from moa_cli.chat.commands.registry import Host, Section, Suggestion, command
 from moa_cli.chat.named_files import named_paths
 from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.path_completion import path_words
+from moa_cli.chat.session import Session
+from moa_cli.core import paths
 from moa_cli.core.attaching import Attached
-from moa_cli.core.errors import UsageError
-from moa_cli.core.sanitize import one_line
+from moa_cli.core.conversation import Conversation, KeptConversation, KeptTurn
+from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.file_names import why_unfit
+from moa_cli.core.new_files import new_file
+from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.terminal.table import cell_len, padded
 
+_FORCE = "--force"
+_TITLE_LENGTH = 40
 _FLAGS = ("--keep", "--yes", "--allow-secrets")
 
 
@@ -113,3 +124,108 @@ def _told(files: list[Attached]) -> str:
     if len(files) == 1:
         return f"{one_line(files[0].name)} is"
     return f"{plural(len(files), 'file')} are"
+
+
+@command("export", f"[[{_FORCE}] PATH]", path_words, section=Section.CONVERSATION)
+def _export(host: Host, argument: str) -> None:
+    """Write the conversation as Markdown, a web page (.html) or JSON (.json)."""
+    conversation = _conversation(host)
+    force, path = _destination(argument)
+    path = path or _free_path(conversation.title)
+    with new_file(path, force=force, error=StoreError) as file:
+        for piece in _written(host, conversation, path.suffix.lower()):
+            file.write(piece.encode("utf-8", "replace"))
+    host.say(f"wrote {path.resolve()}")
+
+
+@command("save", f"[[{_FORCE}] PATH]", path_words, section=Section.ASK)
+def _save(host: Host, argument: str) -> None:
+    """Write the last reply to a file; without PATH, keep a conversation that is not saved."""
+    force, path = _destination(argument)
+    if path is None:
+        _keep(host)
+        return
+    last = host.session.last
+    if last is None or not last.reply:
+        raise UsageError("there is no reply to save")
+    with new_file(path, force=force, error=StoreError) as file:
+        file.write(f"{sanitize(last.reply).rstrip()}\n".encode("utf-8", "replace"))
+    host.say(f"wrote {path.resolve()}")
+
+
+def _keep(host: Host) -> None:
+    if host.kept.store is None:
+        session = host.session
+        session.go_on(host.kept.begin_saving(_with_last(session), session.profile))
+        host.say("this conversation is saved from now on")
+    if host.kept.id is not None:
+        host.say(f"it is in the history: moa chat --cid {host.kept.id}")
+    elif host.kept.store is not None:
+        host.say("it is saved with its first turn")
+
+
+def _with_last(session: Session) -> Conversation:
+    """The conversation with its last turn, also if that has no reply: it can be asked again."""
+    conversation, last = session.conversation, session.last
+    if last is None or last in conversation.turns:
+        return conversation
+    return replace(conversation, turns=(*conversation.turns, last))
+
+
+def _destination(argument: str) -> tuple[bool, Path | None]:
+    """Whether a file may be overwritten, and the file; None if none is named."""
+    words = re.split(r"\s+", argument, maxsplit=1)
+    force = words[0] == _FORCE
+    named = " ".join(words[1:]) if force else argument
+    named = named.strip().strip("'\"")
+    return force, paths.expand(named) if named else None
+
+
+def _written(host: Host, conversation: KeptConversation, suffix: str) -> Iterator[str]:
+    identity, store = conversation.id, host.kept.store
+    stored = store is not None and identity == host.kept.id
+    tagged = store is not None and stored and store.tagged([identity])
+    parts = any(kept.turn.parts for kept in conversation.turns)
+    parts = parts or (store is not None and stored and store.has_parts([identity]))
+    if suffix == ".json":
+        from moa_cli.store.archive import text_of
+
+        return text_of([conversation], tagged=tagged, parts=parts)
+    if suffix in (".html", ".htm"):
+        from moa_cli.documents.html import page
+
+        return page([conversation], images=parts)
+    from moa_cli.documents.markdown import document
+
+    return document([conversation])
+
+
+def _conversation(host: Host) -> KeptConversation:
+    """The conversation as it is stored, or as it stands if it is not."""
+    from moa_cli.profile import dump
+    from moa_cli.store.archive import read
+    from moa_cli.store.store import new_id
+
+    session = host.session
+    if not session.conversation.turns:
+        raise UsageError("there is nothing to export yet")
+    if host.kept.store is not None and host.kept.id is not None:
+        for stored in read(host.kept.store, [host.kept.id]):
+            return replace(stored, turns=list(stored.turns))
+    now, settings = time.time(), dump(session.profile)
+    turns = [KeptTurn(turn, now, settings) for turn in session.conversation.turns]
+    title = one_line(turns[0].turn.user, _TITLE_LENGTH)
+    return KeptConversation(new_id(), title, session.profile.name, now, now, turns)
+
+
+def _free_path(title: str) -> Path:
+    """A file in the working folder, named after the conversation, that is not there yet."""
+    name = re.sub(r"[^\w]+", "-", title.lower()).strip("-_")[:_TITLE_LENGTH].strip("-_")
+    if why_unfit(name):
+        name = f"chat-{name}"
+    number = 1
+    while True:
+        path = Path(f"{name or 'conversation'}{f'-{number}' if number > 1 else ''}.md")
+        if not path.exists():
+            return path
+        number += 1

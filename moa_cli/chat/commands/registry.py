@@ -23,11 +23,10 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import nearest
 from moa_cli.terminal.sinks import Show
+from moa_cli.terminal.transcript import Passage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from moa_cli.terminal.transcript import Passage
 
 
 @dataclass(kw_only=True)

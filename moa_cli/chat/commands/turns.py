@@ -359,7 +359,7 @@ def _copy(host: Host, argument: str) -> None:
 @command("dry-run", "PROMPT", section=Section.ASK)
 def _dry_run(host: Host, argument: str) -> None:
     """Show the calls, exact prompts and likely cost of PROMPT; nothing is sent."""
-    from moa_cli.terminal.dry_run import plan
+    from moa_cli.terminal.estimate import plan
 
     session = host.session
     asked = session.conversation.ask(argument)
