@@ -65,64 +65,6 @@ class Changes:
         return f"another moa has {told} this conversation"
 
 
-class KnownTurns:
-    """The turns of a stored conversation as this process knows them."""
-
-    def __init__(self, store: Store, turns: Iterable[Turn] = ()) -> None:
-        self._store = store
-        self._file = store.identity
-        self._states: dict[int, TurnState] = {
-            turn.stored_as: (turn.status, turn.reply is not None)
-            for turn in turns
-            if turn.stored_as is not None
-        }
-        # Of own turns whose numbers are not known yet, as while the store is locked.
-        self._own: list[Recorder] = []
-
-    @property
-    def numbers(self) -> list[int]:
-        """Of these turns in the store, in order."""
-        return sorted(self._states)
-
-    def add_own(self, recorder: Recorder) -> None:
-        """Note that this process has written a turn, or is about to when the store can be."""
-        self._own.append(recorder)
-
-    def drop(self, number: int) -> None:
-        """Note that this process has taken back a turn."""
-        self._states.pop(number, None)
-
-    def changes(self, identity: str, *, accept: bool = False) -> Changes:
-        """What other processes did to the conversation of that id.
-
-        accept: whether they are known from now on, so that they are told once only.
-        """
-        try:
-            states = self._store.turn_states(identity)
-            if not states and not self._store.has(identity):
-                # Whoever writes the next turn tells that it was deleted.
-                return Changes()
-        except StoreError:
-            return Changes()
-        for recorder in list(self._own):
-            number = recorder.turn
-            if number is not None:
-                self._own.remove(recorder)
-                self._states[number] = states.get(number, self._states.get(number, ("", False)))
-        if self._store.identity != self._file:
-            # Another file has taken the place of the old one; its turns have other numbers.
-            self._states, self._file = states, self._store.identity
-        known = self._states
-        found = Changes(
-            tuple(number for number in states if number not in known),
-            tuple(number for number in known if number not in states),
-            tuple(number for number, state in states.items() if known.get(number, state) != state),
-        )
-        if accept:
-            self._states = states
-        return found
-
-
 class SavedConversation:
     """A conversation and where it is saved. Its methods raise StoreError.
 
@@ -140,10 +82,22 @@ class SavedConversation:
     ) -> None:
         self.store = store
         self._spending = spending
-        self.id = identity
         self.conversation = conversation or Conversation()
-        self._known = KnownTurns(store, self.conversation.turns) if store else None
         self._recorder: Recorder | None = None
+        self._take(identity, self.conversation.turns)
+
+    def _take(self, identity: str | None, turns: Iterable[Turn] = ()) -> None:
+        """Hold the conversation of that id, with these turns."""
+        self.id = identity
+        # The turns in the store as this process knows them, by their numbers in that file.
+        self._file = self.store.identity if self.store else None
+        self._states: dict[int, TurnState] = {
+            turn.stored_as: (turn.status, turn.reply is not None)
+            for turn in turns
+            if turn.stored_as is not None
+        }
+        # Of own turns whose numbers are not known yet, as while the store is locked.
+        self._own: list[Recorder] = []
 
     def recorders(
         self,
@@ -163,7 +117,7 @@ class SavedConversation:
         from moa_cli.profile import dump
         from moa_cli.store.recorder import Recorder
 
-        latest = max(self._known.numbers, default=None) if self._known else None
+        latest = max(self._states, default=None)
         self._recorder = Recorder(
             self.store, self.id, dump(profile), warn, latest, merging, reporting
         )
@@ -183,30 +137,53 @@ class SavedConversation:
         """Take over the ids of the turn that has just ended, and return its number."""
         if self._recorder is None:
             return None
-        if self.store is not None and self.id != self._recorder.conversation:
+        if self.id != self._recorder.conversation:
             # The first turn of a new conversation.
-            self._known = KnownTurns(self.store)
-        self.id = self._recorder.conversation
-        if self._known is not None:
-            self._known.add_own(self._recorder)
+            self._take(self._recorder.conversation)
+        self._own.append(self._recorder)
         return self._recorder.turn
 
     def withdraw(self, turn: Turn) -> None:
         """Note that a turn was taken back or replaced."""
         if self.store is not None and turn.stored_as is not None:
             self.store.withdraw(turn.stored_as, self.id)
-            if self._known is not None:
-                self._known.drop(turn.stored_as)
+            self._states.pop(turn.stored_as, None)
 
     def changes(self, *, accept: bool = False) -> Changes:
-        """What other processes did to this conversation; see `KnownTurns.changes`."""
-        if self._known is None or self.id is None:
+        """What other processes did to this conversation.
+
+        accept: whether they are known from now on, so that they are told once only.
+        """
+        if self.store is None or self.id is None:
             return Changes()
-        return self._known.changes(self.id, accept=accept)
+        try:
+            states = self.store.turn_states(self.id)
+            if not states and not self.store.has(self.id):
+                # Whoever writes the next turn tells that it was deleted.
+                return Changes()
+        except StoreError:
+            return Changes()
+        for recorder in list(self._own):
+            number = recorder.turn
+            if number is not None:
+                self._own.remove(recorder)
+                self._states[number] = states.get(number, self._states.get(number, ("", False)))
+        if self.store.identity != self._file:
+            # Another file has taken the place of the old one; its turns have other numbers.
+            self._states, self._file = states, self.store.identity
+        known = self._states
+        found = Changes(
+            tuple(number for number in states if number not in known),
+            tuple(number for number in known if number not in states),
+            tuple(number for number, state in states.items() if known.get(number, state) != state),
+        )
+        if accept:
+            self._states = states
+        return found
 
     def begin_anew(self) -> None:
         """Let the next turn begin a new conversation."""
-        self._take(None, Conversation())
+        self._take(None)
 
     def rewrite(self, *turns: Turn) -> None:
         """Store again turns of this conversation that have changed since they ended."""
@@ -221,12 +198,8 @@ class SavedConversation:
         with ExitStack() as opened:
             store = self.store or opened.enter_context(closing(Store.open()))
             past = read_past(store, prefix)
-        self._take(past.identity, past.conversation)
+        self._take(past.identity, past.conversation.turns)
         return past
-
-    def _take(self, identity: str | None, conversation: Conversation) -> None:
-        self.id = identity
-        self._known = KnownTurns(self.store, conversation.turns) if self.store else None
 
     def way_back(self) -> str | None:
         """The command that goes on with this conversation later; None if it is not saved."""
@@ -247,10 +220,10 @@ class SavedConversation:
         yet.
         """
         store, identity = self._place()
-        known = self._known.numbers if self._known else []
+        known = sorted(self._states)
         copy = store.fork(identity, [n for n in known if before is None or n < before])
         conversation = store.load(copy)
-        self._take(copy, conversation)
+        self._take(copy, conversation.turns)
         return conversation
 
     def begin_saving(self, conversation: Conversation, profile: Profile) -> Conversation:
@@ -275,7 +248,7 @@ class SavedConversation:
             store.close()
             raise
         self.store = store
-        self._take(identity, conversation)
+        self._take(identity, conversation.turns)
         return conversation
 
     def close(self) -> None:

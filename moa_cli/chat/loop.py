@@ -540,7 +540,8 @@ class Chat:
         """Show what the user should know after a turn."""
         kept = kept_text(self.session.last or turn, "/remerge")
         if turn.status == "interrupted":
-            self.say(f"moa: interrupted; {_kept_of(turn, kept)}")
+            left = "the reply so far is kept" if turn.reply else kept or "nothing was kept"
+            self.say(f"moa: interrupted; {left}")
         elif turn.error is not None:
             print_paid(turn, sys.stderr)
             self.say(f"moa: {failure_line(turn)}")
@@ -579,9 +580,3 @@ class Chat:
             self.remark(f"({usage_line(turn.usage, turn.seconds, turn.ledger)})")
         for note in self._notes():
             self.complain(note)
-
-
-def _kept_of(turn: Turn, kept: str) -> str:
-    if turn.reply:
-        return "the reply so far is kept"
-    return kept or "nothing was kept"

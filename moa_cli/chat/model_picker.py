@@ -121,12 +121,8 @@ class ModelPicker(PickList[ModelChoice]):
         if has_facts:
             context, *prices = model_cells(self._lists.known(model))
             facts = f"{context:>10}{prices[0]:>11}{prices[1]:>11}"
-        return f"{self._roles(model):<3}", f"{name}{facts}"
-
-    def _roles(self, model: str) -> str:
-        return ("P" if model in self._proposers else "") + (
-            "A" if model == self._aggregator else ""
-        )
+        roles = "P" * (model in self._proposers) + "A" * (model == self._aggregator)
+        return f"{roles:<3}", f"{name}{facts}"
 
     def below(self, place: int, columns: int) -> StyleAndTextTuples:
         mixture = f"P proposers: {', '.join(self._proposers) or 'none'} · A: {self._aggregator}"

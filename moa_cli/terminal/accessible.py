@@ -181,7 +181,8 @@ class Announcements:
         self._writer = ""
         name = self._names[event.layer] = layer_name(event.layer, event.purpose)
         if self._layers:
-            self._say(f"{name}: {spoken_names(list(new.values()))} {_are_asked(len(new))}")
+            are = "is" if len(new) == 1 else "are"
+            self._say(f"{name}: {spoken_names(list(new.values()))} {are} asked")
         self._start()
 
     def _aggregator_started(self, event: events.AggregatorStarted) -> None:
@@ -237,7 +238,3 @@ class Announcements:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _are_asked(count: int) -> str:
-    return "is asked" if count == 1 else "are asked"

@@ -124,7 +124,7 @@ def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> list[
 
 
 def _row(call: CallView, now: float, width: int, names: int) -> Line:
-    has_tail = call.state == "streaming" or (call.state == "thinking" and call.has_tail)
+    has_tail = call.state == "streaming" or (call.state == "thinking" and bool(call.tail))
     # A few words of the text tell more than the last of the figures.
     line = call_summary(call, now, names, width - _SHORTEST_TAIL if has_tail else width)
     free = width - line.cells - 2

@@ -89,11 +89,6 @@ class CallView:
             self._tail = ["".join(self._tail)[-_TAIL:]]
         return self._tail[0] if self._tail else ""
 
-    @property
-    def has_tail(self) -> bool:
-        """Whether there is any."""
-        return bool(self._tail)
-
     def withdraw(self) -> None:
         """What came of it so far is taken back, and may be billed all the same."""
         self._wasted = self.running_cost()

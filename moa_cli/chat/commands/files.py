@@ -26,7 +26,8 @@ from moa_cli.terminal.table import cell_len, padded
 
 _FORCE = "--force"
 _TITLE_LENGTH = 40
-_FLAGS = ("--keep", "--yes", "--allow-secrets")
+# At either end of what is typed.
+_FLAG = re.compile(r"\A--(?:keep|yes|allow-secrets)(?: \s*|\Z)|\s* --(?:keep|yes|allow-secrets)\Z")
 
 
 def _files_words(host: Host, typed: str) -> list[Suggestion]:
@@ -75,19 +76,10 @@ def _files(host: Host, argument: str) -> None:
 def _flags_of(argument: str) -> tuple[set[str], str]:
     """The flags before and after a path, and the path."""
     given: set[str] = set()
-    rest = argument
-    while True:
-        for flag in _FLAGS:
-            if f"{rest} ".startswith(f"{flag} "):
-                rest = rest.removeprefix(flag).lstrip()
-            elif rest.endswith(f" {flag}"):
-                rest = rest.removesuffix(flag).rstrip()
-            else:
-                continue
-            given.add(flag)
-            break
-        else:
-            return given, rest
+    while found := _FLAG.search(argument):
+        given.add(found[0].strip())
+        argument = argument[: found.start()] + argument[found.end() :]
+    return given, argument
 
 
 def _rows(files: list[Attached]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from operator import attrgetter
 
 from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, model_words, whole
 from moa_cli.chat.outcomes import ChooseModels, Outcome
@@ -12,7 +13,7 @@ from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest
 from moa_cli.core.values import Key
-from moa_cli.profile import Overrides, Profile, description_of, list_profiles, resolve, rows, save
+from moa_cli.profile import Overrides, description_of, list_profiles, resolve, rows, save
 from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_value
 from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS
 from moa_cli.terminal.plain import setting_text
@@ -27,6 +28,7 @@ _SHOWN = {
     "reasoning": "show_reasoning",
     "title": "title",
     "vi": "vi",
+    "theme": "theme",
 }
 # Keys whose values are models.
 _MODELS = ("judge", "aggregator.model")
@@ -163,40 +165,26 @@ def _settings_words(host: Host, typed: str) -> list[Suggestion]:
         explained = {key: _key_of(key).help for key in SETTABLE} | {
             key: CONFIG_KEYS[setting].help for key, setting in _SHOWN.items()
         }
-        explained["theme"] = CONFIG_KEYS["theme"].help
         return [Suggestion(f"{key} ", about) for key, about in explained.items()]
-    if name == "bell":
-        return [_value(name, "off", setting_text(host.options.bell))]
-    if name in _SHOWN:
-        now = "on" if getattr(host.options, name) else "off"
-        return [_value(name, switch, now) for switch in ("on", "off")]
-    if name == "theme":
-        return [_value(name, theme, host.options.look.theme) for theme in THEMES]
-    if name not in SETTABLE:
-        return []
-    now = setting_text(_in_force(host.session.profile, name))
-    key = _key_of(name)
     if name in _MODELS:
         return model_words(host, typed)
-    if key.kind == "flag":
-        return [_value(name, flag, now) for flag in ("true", "false")]
-    if key.choices:
-        return [_value(name, choice, now) for choice in key.choices]
-    return [] if now == _UNSET else [_value(name, now, now)]
-
-
-def _value(name: str, value: str, now: str) -> Suggestion:
-    return Suggestion(f"{name} {value}", "now" if value == now else "")
+    now, choices = "", list[str]()
+    if name == "bell":
+        now, choices = setting_text(host.options.bell), ["off"]
+    elif name == "theme":
+        now, choices = host.options.look.theme, [*THEMES]
+    elif name in _SHOWN:
+        now, choices = "on" if getattr(host.options, name) else "off", ["on", "off"]
+    elif name in SETTABLE:
+        key, now = _key_of(name), setting_text(attrgetter(name)(host.session.profile))
+        choices = ["true", "false"] if key.kind == "flag" else [*key.choices]
+        choices = choices or [now] * (now != _UNSET)
+    return [Suggestion(f"{name} {choice}", "now" if choice == now else "") for choice in choices]
 
 
 def _key_of(name: str) -> Key:
     first, dot, rest = name.partition(".")
     return AGGREGATOR_KEYS[rest] if dot else PROFILE_KEYS[first]
-
-
-def _in_force(profile: Profile, name: str) -> object:
-    first, dot, rest = name.partition(".")
-    return getattr(profile.aggregator, rest) if dot else getattr(profile, first)
 
 
 @command("set", "KEY VALUE", _settings_words, section=Section.MIXTURE)
@@ -208,19 +196,19 @@ def _set(host: Host, argument: str) -> None:
         raise UsageError("/set needs a key and a value", hint="/profile show lists the keys")
     if key == "bell":
         host.options.bell = _seconds(value)
-    elif key in _SHOWN:
-        setattr(host.options, key, _switch(key, value))
     elif key == "theme":
         theme = next((theme for theme in THEMES if theme == value), None)
         if theme is None:
             raise UsageError(f"there is no theme {value!r}", hint=", ".join(THEMES))
         host.options.look = replace(host.options.look, theme=theme)
+    elif key in _SHOWN:
+        setattr(host.options, key, _switch(key, value))
     elif key == "multi_turn":
         host.session.change(Overrides(multi_turn=_switch(key, value)), "/set")
     elif key in SETTABLE:
         host.session.use(set_value(host.session.profile, key, value, "/set"))
     else:
-        known = (*SETTABLE, *_SHOWN, "theme")
+        known = (*SETTABLE, *_SHOWN)
         near = nearest(key, known)
         hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
         raise UsageError(f"there is no key `{key}` to set", hint=hint)
