@@ -19,7 +19,7 @@ from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural, with_hint
-from moa_cli.terminal.file_questions import secrets_text, size_text
+from moa_cli.terminal.file_questions import secrets_question, size_text
 
 if TYPE_CHECKING:
     from moa_cli.chat.commands.registry import Host
@@ -125,9 +125,8 @@ def _ask_about_secrets(
         host.say(f"left out: {plural(len(secrets), 'file')} that may hold secrets")
         return go_on() if gathered.files else stop()
 
-    which = "it" if len(secrets) == 1 else "them"
-    question = f"{secrets_text(secrets)}: send {which} to the models?"
-    return Question(question, go_on, without, "`/file PATH --allow-secrets` attaches it")
+    hint = "`/file PATH --allow-secrets` attaches it"
+    return Question(secrets_question(secrets), go_on, without, hint)
 
 
 def _ask_about_size(

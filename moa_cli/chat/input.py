@@ -34,19 +34,21 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth, is_dumb_terminal
 
 from moa_cli.chat.commands.registry import ChatOptions, Host
+from moa_cli.chat.completion import (
+    MENU_STYLE,
+    CommandCompleter,
+    PathCompleter,
+    complete_now,
+    is_command_begun,
+    is_mention_begun,
+    menu_rows,
+    needs_more,
+    take_chosen,
+)
 from moa_cli.chat.confirming import confirmed, pressed
 from moa_cli.chat.drafts import edited
 from moa_cli.chat.earlier_messages import Recalled, SuggestEarlierLine, message_text, recalled
 from moa_cli.chat.keys import ESCAPE_SECONDS, held, terminal_output
-from moa_cli.chat.menu import (
-    MENU_STYLE,
-    CommandCompleter,
-    complete_now,
-    is_command_begun,
-    menu_rows,
-    needs_more,
-)
-from moa_cli.chat.path_completion import PathCompleter, is_mention_begun, take_chosen
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
 from moa_cli.core.errors import StoreError

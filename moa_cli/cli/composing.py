@@ -23,7 +23,7 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import fenced, prompt_text
 from moa_cli.core.text_files import STANDARD_INPUT, read_text, text_of
 from moa_cli.core.values import JSON, ValueFault
-from moa_cli.terminal.file_questions import secrets_text, size_text
+from moa_cli.terminal.file_questions import secrets_question, secrets_text, size_text
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ class FileQuestions:
 
     def _ask_about_secrets(self, gathered: Gathered) -> None:
         if sys.stdin.isatty():
-            secrets = gathered.secrets
-            which = "it" if len(secrets) == 1 else "them"
-            question = f"{secrets_text(secrets)}: send {which} to the models?"
-            confirm(folded(question, sys.stderr))
+            confirm(folded(secrets_question(gathered.secrets), sys.stderr))
             return
         if dropped := gathered.drop_found_secrets():
             self.tell(f"left out: {secrets_text(dropped)} (--allow-secrets sends it)")

@@ -59,6 +59,12 @@ def secrets_text(files: Sequence[Attached]) -> str:
     return ", ".join(shown)
 
 
+def secrets_question(files: Sequence[Attached]) -> str:
+    """Whether they are to be sent all the same."""
+    which = "it" if len(files) == 1 else "them"
+    return f"{secrets_text(files)}: send {which} to the models?"
+
+
 def _rounded(tokens: int) -> str:
     if tokens >= 10 * _MILLION:
         return f"{tokens / _MILLION:.0f} M"

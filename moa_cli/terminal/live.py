@@ -141,7 +141,7 @@ class Board:
                 if event.reasoning and self._ticker.running and self._status.view.reasoning:
                     self._thoughts.feed(event.reasoning)
                 if event.text and not self._through_reply:
-                    self._hide()
+                    self.close()
             case events.TurnStarted() | events.LayerStarted():
                 # A layer behind the reply begins when the board has ended.
                 self._ticker.start()
@@ -168,16 +168,16 @@ class Board:
             case events.Decided():
                 self._decision = event.decision
             case events.AggregatorFinished():
-                self._hide()
+                self.close()
             case events.TurnFailed():
                 if not self._fell_back:
                     # The only one: the caller tells why the turn failed, which is why this did.
                     self._failed = ""
-                self._hide()
+                self.close()
             case events.TurnFinished():
                 if self._decision is not None:
                     self._note(decision_line(self._decision), "dim")
-                self._hide()
+                self.close()
 
     def zoom(self) -> None:
         """Show the first proposer alone, then the next one, and after the last all again."""
@@ -232,15 +232,12 @@ class Board:
     def _end_thoughts(self) -> None:
         self._screen.commit(self._thoughts.final(self._screen.size()[0], end=True))
 
-    def _hide(self) -> None:
+    def close(self) -> None:
         self._ticker.stop()
         if self._failed:
             self._note_failed()
         self._end_thoughts()
         self._screen.close()
-
-    def close(self) -> None:
-        self._hide()
 
 
 def _among(calls: Sequence[CallView], cells: int) -> str:

@@ -32,8 +32,8 @@ _SECONDS, _HEAD, _LONG_TROUBLE, _HINT, _TROUBLE, _ALWAYS = range(6, 12)
 
 @dataclass
 class _Part:
-    """A part of the line. keep: how important it is. shorter: what it is cut to before it is left
-    out, the longest first, and how important that is."""
+    """A part of the line; there is none without a text. keep: how important it is. shorter: what it
+    is cut to before it is left out, the longest first, and how important that is."""
 
     text: str
     style: str
@@ -95,21 +95,19 @@ def status_line(view: TurnView, now: float, width: int, hint: str = "", zoom: st
     mark, style = MARKS[activity.state]
     longest, *shorter = activity.heads
     keeps = [_LONG_HEAD, _HEAD, _ALWAYS][-len(activity.heads) :]
-    parts = [_Part(longest, "bold", keeps[0], tuple(zip(shorter, keeps[1:], strict=True)))]
-    parts.append(_Part(elapsed(now), "dim", _SECONDS))
-    parts += _figures(activity, now)
-    if cost := _cost(view):
-        parts.append(_Part(cost, "dim", _COST))
-    if activity.reading:
-        parts.append(_Part(activity.reading, "dim", _READING))
-    if activity.trouble:
-        trouble = plain(activity.trouble)
-        short = trouble.replace(_NOTHING_COMES, "silent"), _TROUBLE
-        parts.append(_Part(trouble, "yellow", _LONG_TROUBLE, (short,)))
-    if hint:
-        parts.append(_Part(hint, "dim", _LONG_HINT, ((_shorter(hint), _HINT),)))
-    if zoom:
-        parts.append(_Part(zoom, "dim", _ZOOM))
+    trouble = plain(activity.trouble)
+    short = trouble.replace(_NOTHING_COMES, "silent")
+    parts = [
+        _Part(longest, "bold", keeps[0], tuple(zip(shorter, keeps[1:], strict=True))),
+        _Part(elapsed(now), "dim", _SECONDS),
+        *_figures(activity, now),
+        _Part(_cost(view), "dim", _COST),
+        _Part(activity.reading, "dim", _READING),
+        _Part(trouble, "yellow", _LONG_TROUBLE, ((short, _TROUBLE),)),
+        _Part(hint, "dim", _LONG_HINT, ((_shorter(hint), _HINT),)),
+        _Part(zoom, "dim", _ZOOM),
+    ]
+    parts = [part for part in parts if part.text]
     free = width - cell_len(mark) - 1
     while len(parts) > 1 and _cells(parts) > free:
         least = min(parts, key=lambda part: part.keep)
@@ -205,15 +203,13 @@ def _name(call: CallView) -> str:
 
 def _figures(activity: _Activity, now: float) -> list[_Part]:
     """Tokens and tokens a second of the calls."""
-    parts = []
     tokens = sum(call.tokens for call in activity.calls)
-    if tokens:
-        about = "" if all(call.exact for call in activity.calls if call.tokens) else "~"
-        parts.append(_Part(f"{about}{tokens} tok", "dim", _TOKENS))
-    rates = [call.rate(now) for call in activity.calls if call.ended is None]
-    if rate := sum(found for found in rates if found is not None):
-        parts.append(_Part(f"{rate:.0f} tok/s", "dim", _RATE))
-    return parts
+    about = "" if all(call.exact for call in activity.calls if call.tokens) else "~"
+    rate = sum(call.rate(now) or 0.0 for call in activity.calls if call.ended is None)
+    return [
+        _Part(f"{about}{tokens} tok" if tokens else "", "dim", _TOKENS),
+        _Part(f"{rate:.0f} tok/s" if rate else "", "dim", _RATE),
+    ]
 
 
 def _cost(view: TurnView) -> str:

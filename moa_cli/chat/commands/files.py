@@ -10,9 +10,9 @@ from pathlib import Path
 
 from moa_cli.chat.attaching import attach
 from moa_cli.chat.commands.registry import Host, Section, Suggestion, command
+from moa_cli.chat.completion import path_words
 from moa_cli.chat.named_files import named_paths
 from moa_cli.chat.outcomes import Outcome
-from moa_cli.chat.path_completion import path_words
 from moa_cli.chat.session import Session
 from moa_cli.core import paths
 from moa_cli.core.attaching import Attached
