@@ -23,14 +23,12 @@ _LONGEST_TITLE = 100
 def source_lines(citations: Iterable[Citation]) -> list[str]:
     """A line for each source, numbered as in the answer's text, without what could act on a
     terminal. An address is not cut: it would lead nowhere."""
-    return [
-        f"[{number}] {_named(one_line(cited.title, _LONGEST_TITLE), one_line(cited.url))}"
-        for number, cited in enumerate(citations, 1)
-    ]
-
-
-def _named(title: str, url: str) -> str:
-    return f"{title}: {url}" if title and title != url else url
+    lines = []
+    for number, cited in enumerate(citations, 1):
+        title, url = one_line(cited.title, _LONGEST_TITLE), one_line(cited.url)
+        named = f"{title}: " if title not in ("", url) else ""
+        lines.append(f"[{number}] {named}{url}")
+    return lines
 
 
 def report_text(report: Report) -> str:

@@ -89,10 +89,23 @@ class CallView:
             self._tail = ["".join(self._tail)[-_TAIL:]]
         return self._tail[0] if self._tail else ""
 
-    def withdraw(self) -> None:
-        """What came of it so far is taken back, and may be billed all the same."""
-        self._wasted = self.running_cost()
-        self.first_token, self.tokens, self._tail = None, 0, []
+    def hold_up(self, event: events.Retrying | events.Queued | events.Hedged) -> None:
+        """Something keeps the call from going on."""
+        match event:
+            case events.Retrying():
+                self.state = "retrying"
+                self.resumes, self.why = event.at + event.delay, event.error.message
+                if event.withdrawn:
+                    # What came so far is taken back, and may be billed all the same.
+                    self._wasted = self.running_cost()
+                    self.first_token, self.tokens, self._tail = None, 0, []
+                self.note = f"again in {event.delay:.0f} s: {event.error.message}"
+            case events.Queued():
+                self.state = "queued" if event.reason else "waiting"
+                self.note = event.reason and f"not sent yet, {event.reason}"
+            case events.Hedged():
+                other = "" if event.model == self.model else f", {event.model}"
+                self.note = f"silent for {event.seconds:.0f} s: asked twice{other}"
 
     def end(self, at: float, usage: Usage, error: Failure | None, cut: str | None = None) -> None:
         """The call has ended, well or not. cut: how its answer was cut, if it was."""
@@ -201,13 +214,11 @@ class TurnView:
         match event:
             # First what comes most.
             case events.ProposerDelta():
-                call = self.layers[event.layer][event.index - self._taken.get(event.layer, 0)]
+                call = self.call(event.layer, event.index)
                 call.take(event.at, event.text, event.reasoning if self.reasoning else "")
-            case events.AggregatorDelta():
-                if self.aggregator:
-                    self.aggregator.take(
-                        event.at, event.text, event.reasoning if self.reasoning else ""
-                    )
+            case events.AggregatorDelta() if self.aggregator:
+                thought = event.reasoning if self.reasoning else ""
+                self.aggregator.take(event.at, event.text, thought)
             case events.TurnStarted():
                 self.rounds = event.rounds
             case events.LayerStarted():
@@ -227,24 +238,11 @@ class TurnView:
                 self.used += proposal.usage
                 call = self.call(event.layer, event.index)
                 call.end(event.at, proposal.usage, proposal.error, cut_of(proposal))
-            case events.Retrying():
-                waiting = self._call_of(event)
-                if waiting is not None:
-                    waiting.state = "retrying"
-                    waiting.resumes, waiting.why = event.at + event.delay, event.error.message
-                    if event.withdrawn:
-                        waiting.withdraw()
-                    waiting.note = f"again in {event.delay:.0f} s: {event.error.message}"
-            case events.Queued():
-                queued = self._call_of(event)
-                if queued is not None:
-                    queued.state = "queued" if event.reason else "waiting"
-                    queued.note = event.reason and f"not sent yet, {event.reason}"
-            case events.Hedged():
-                late = self._call_of(event)
-                if late is not None:
-                    other = "" if event.model == late.model else f", {event.model}"
-                    late.note = f"silent for {event.seconds:.0f} s: asked twice{other}"
+            case events.Retrying() | events.Queued() | events.Hedged():
+                index = event.index
+                held = self.aggregator if index is None else self.call(event.layer, index)
+                if held is not None:
+                    held.hold_up(event)
             case events.AggregatorStarted():
                 self.phase = "replying"
                 self.references = event.references
@@ -264,8 +262,3 @@ class TurnView:
                 self.aggregator.end(event.at, event.usage, event.error)
             case events.TurnFinished() | events.TurnFailed():
                 self.phase = "ended"
-
-    def _call_of(self, event: events.Retrying | events.Queued | events.Hedged) -> CallView | None:
-        if event.index is None:
-            return self.aggregator
-        return self.call(event.layer, event.index)
