@@ -68,23 +68,18 @@ class TurnKeys:
         # An application of prompt-toolkit would draw over the live lines.
         self._stack.enter_context(self._source.raw_mode())
         self._attach()
-        self._stack.enter_context(holding(Hold(self._leave, self._take_up, self._detach)))
+        self._stack.enter_context(holding(Hold(self._leave, self._attach, self._attached.close)))
         return self
 
     def _attach(self) -> None:
+        # It may be attached still.
+        self._attached.close()
         self._attached.enter_context(self._source.attach(self._ready))
         self._mark_pastes(_PASTE_ON)
 
-    def _detach(self) -> None:
-        self._attached.close()
-
     def _leave(self) -> None:
-        self._detach()
+        self._attached.close()
         self._mark_pastes(_PASTE_OFF)
-
-    def _take_up(self) -> None:
-        self._detach()
-        self._attach()
 
     def __exit__(self, *exception: object) -> None:
         self._take(self._source.flush_keys())

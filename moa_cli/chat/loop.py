@@ -9,7 +9,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -106,6 +106,7 @@ def run(
         return _TERMINATED
 
 
+@dataclass(eq=False)
 class Chat:
     """A conversation at a terminal or over plain lines.
 
@@ -116,27 +117,16 @@ class Chat:
     there are. editor: None without a terminal.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        options: ChatOptions | None = None,
-        kept: SavedConversation | None = None,
-        settle: Callable[[Profile], Awaitable[Profile]] | None = None,
-        trace: Callable[[], Sequence[Sink]] = tuple,
-        notes: Callable[[], Sequence[str]] = tuple,
-        own_mixture: OwnMixture = lambda past: (None, ""),
-        models: ModelLists | None = None,
-    ) -> None:
-        self.session = session
-        self.kept = kept or SavedConversation()
-        self.options = options or ChatOptions()
-        self.editor: Editor | None = None
-        self._settle = settle
-        self._trace = trace
-        self._notes = notes
-        self._own_mixture = own_mixture
-        self.models = models
-        self._told_of_context = False
+    session: Session
+    options: ChatOptions = field(default_factory=ChatOptions)
+    kept: SavedConversation = field(default_factory=SavedConversation)
+    settle: Callable[[Profile], Awaitable[Profile]] | None = None
+    trace: Callable[[], Sequence[Sink]] = tuple
+    notes: Callable[[], Sequence[str]] = tuple
+    own_mixture: OwnMixture = lambda past: (None, "")
+    models: ModelLists | None = None
+    editor: Editor | None = None
+    _told_of_context: bool = False
 
     def say(self, text: str) -> None:
         """Show a message beside the conversation, on standard error, folded to the terminal."""
@@ -272,7 +262,7 @@ class Chat:
     def _take_up_mixture(self, past: Past) -> None:
         """Use the mixture that the conversation was last held with, and say so."""
         try:
-            profile, words = self._own_mixture(past)
+            profile, words = self.own_mixture(past)
             if profile is not None:
                 self.session.use(profile)
         except ProfileError as error:
@@ -483,9 +473,9 @@ class Chat:
         """Choose among the candidates of a profile that a command has switched to, and say which
         are asked. Raises MoAError."""
         profile = self.session.profile
-        if self.session.settled or self._settle is None or not has_candidates(profile):
+        if self.session.settled or self.settle is None or not has_candidates(profile):
             return
-        self.session.use(await self._settle(profile))
+        self.session.use(await self.settle(profile))
         for note in self.session.profile.notes:
             self.say(one_line(note))
         self.say(self.session.models_text())
@@ -530,7 +520,7 @@ class Chat:
         keys = TurnKeys(self.editor.source, actions, sys.stderr) if self.editor else None
         with keys or nullcontext():
             # A proposal is written down before it is shown.
-            sinks = [*recorders, *shown, *self._trace()]
+            sinks = [*recorders, *shown, *self.trace()]
             turn = await stopper.run(events, *sinks, fold=TurnFold())
             if keys is not None and stopper.cancelled:
                 keys.drop_sends()
@@ -578,5 +568,5 @@ class Chat:
     def _tell_usage(self, turn: Turn) -> None:
         if turn.usage.calls:
             self.remark(f"({usage_line(turn.usage, turn.seconds, turn.ledger)})")
-        for note in self._notes():
+        for note in self.notes():
             self.complain(note)

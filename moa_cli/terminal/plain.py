@@ -134,7 +134,7 @@ class Notices:
                 self._purposes[event.layer] = event.purpose
                 if self._steps:
                     self._say(f"{self._layer_name(event.layer)}: asking {', '.join(new)}")
-            case events.ProposerFinished():
+            case events.ProposerFinished() if not self._board:
                 self._proposed(event.proposal)
             case events.ProposerFailed():
                 self._lost(event.proposal)
@@ -207,10 +207,9 @@ class Notices:
             figures = f"{proposal.seconds:.1f} s, {proposal.usage.completion_tokens} tokens"
             self._say(f"{proposal.proposer}: {figures}" + (f", {cut}" if cut else ""))
         elif cut and proposal.purpose:
-            if not self._board:
-                what = answer_name(proposal.purpose)
-                self._cut_reviews.append(f"the {what} of {proposal.proposer} was {cut}")
-        elif cut and not self._board and not proposal.unfinished:
+            what = answer_name(proposal.purpose)
+            self._cut_reviews.append(f"the {what} of {proposal.proposer} was {cut}")
+        elif cut and not proposal.unfinished:
             self._cut.setdefault(cut, []).append(proposal.proposer)
 
     def _finished(self, event: events.TurnFinished) -> None:

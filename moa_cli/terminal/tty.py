@@ -178,9 +178,7 @@ def turn_keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[None]:
     def stop_reading() -> None:
         loop.remove_reader(descriptor)
 
-    def start_reading() -> None:
-        loop.add_reader(descriptor, ready)
-
+    start_reading = partial(loop.add_reader, descriptor, ready)
     with _modes(descriptor, before, keys):
         waiting = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
         if not any(waiting):

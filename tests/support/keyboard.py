@@ -26,7 +26,7 @@ def typed(*keys: str, default: str = "", options: ChatOptions | None = None) -> 
         session = Session(mixture("a"), InProcess({}), Limits())
         with create_pipe_input() as source:
             editor = Editor(
-                Chat(session, options),
+                Chat(session, options or ChatOptions()),
                 lambda columns: "",
                 source=source,
                 output=DummyOutput(),
