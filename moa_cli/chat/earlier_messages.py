@@ -11,7 +11,7 @@ from prompt_toolkit.document import Document
 
 from moa_cli.chat.keeping import SavedConversation
 from moa_cli.chat.session import Session
-from moa_cli.core.attachments import with_texts_folded, with_texts_whole
+from moa_cli.core.attachments import prompt_of, with_texts_folded, with_texts_whole
 from moa_cli.core.conversation import Conversation, Part, Turn, text_of_parts
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import plural
@@ -144,8 +144,6 @@ def edited_message(
     files = [part for part in turn.parts if part.kind != "text" and part not in held]
     if not files:
         return text, tuple(parts)
-    from moa_cli.core.attachments import prompt_of
-
     return prompt_of([*held, *files])
 
 

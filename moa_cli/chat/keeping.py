@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from moa_cli.core.conversation import Conversation, Turn
+from moa_cli.core.conversation import Conversation, KeptTurn, Turn
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
 
@@ -231,7 +231,6 @@ class SavedConversation:
 
         profile: the mixture in force, which is noted with the turns so far.
         """
-        from moa_cli.core.conversation import KeptTurn
         from moa_cli.profile import dump
         from moa_cli.store.store import Store
 

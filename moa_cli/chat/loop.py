@@ -38,10 +38,12 @@ from moa_cli.observability.commands import CommandTraces
 from moa_cli.profile import Profile
 from moa_cli.terminal.accessible import in_words, print_in_order
 from moa_cli.terminal.plain import failure_line, print_paid
+from moa_cli.terminal.programs import page
+from moa_cli.terminal.screen import terminal_size
 from moa_cli.terminal.sinks import sinks_for
 from moa_cli.terminal.stopping import Stopper
 from moa_cli.terminal.suspension import refresh, suspend
-from moa_cli.terminal.transcript import Passage
+from moa_cli.terminal.transcript import Passage, drawn_passages
 from moa_cli.terminal.tty import can_redraw, cancel_on_termination, folded, run_loop
 from moa_cli.terminal.usage import usage_line
 
@@ -164,8 +166,6 @@ class Chat:
 
     def _drawn(self, passages: Sequence[Passage]) -> list[str]:
         from moa_cli.terminal.live import color_of, console_for, reply_width
-        from moa_cli.terminal.screen import terminal_size
-        from moa_cli.terminal.transcript import drawn_passages
 
         look = self.options.look
         color = color_of(console_for(sys.stderr, look=look))
@@ -173,8 +173,6 @@ class Chat:
         return drawn_passages(passages, width=width, color=color, look=look)
 
     def _page(self, lines: Sequence[str]) -> None:
-        from moa_cli.terminal.programs import page
-
         if trouble := page(lines, sys.stderr):
             self.say(f"moa: {trouble}")
 
@@ -196,7 +194,6 @@ class Chat:
             console.print(drawing)
             return
         from moa_cli.terminal.line import to_lines
-        from moa_cli.terminal.screen import terminal_size
 
         self._page(to_lines(console, drawing, terminal_size(sys.stderr)[0]))
 

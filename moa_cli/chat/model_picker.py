@@ -80,7 +80,6 @@ class ModelPicker(PickList[ModelChoice]):
         self._names: list[str] = []
         self._all: list[str] = []
         self._read_lists()
-        self.narrow(typed)
 
     async def follow(self) -> None:
         """Show what providers list now, each as soon as it has answered."""
@@ -90,17 +89,14 @@ class ModelPicker(PickList[ModelChoice]):
             self.shown_anew(from_top=False)
             _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             self._read_lists()
-            self._narrow(from_top=False)
         self._reading = 0
         self.shown_anew(from_top=False)
 
     def _read_lists(self) -> None:
         self._all = model_names(self._profile, self._lists.listed())
+        self.narrow(from_top=False)
 
-    def narrow(self, text: str) -> None:
-        self._narrow(from_top=True)
-
-    def _narrow(self, *, from_top: bool) -> None:
+    def narrow(self, *, from_top: bool = True) -> None:
         marked = self._names[self._place] if self._names and not from_top else None
         self._names = fitting(self._all, self._line.text)[:MOST_MATCHES]
         self._widest = max((cell_len(one_line(name)) for name in self._names), default=0)

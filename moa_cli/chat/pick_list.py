@@ -57,7 +57,7 @@ class PickList(Generic[_T]):
         self._most = 0
         self._line = Buffer(multiline=False)
         self._line.insert_text(typed)
-        self._line.on_text_changed += lambda _: self.narrow(self._line.text)
+        self._line.on_text_changed += lambda _: self.narrow()
         self._label = label
         self._app: Application[_T | None] = Application(
             layout=self._layout(),
@@ -82,7 +82,7 @@ class PickList(Generic[_T]):
         """Bring the rows up to date while the list is shown."""
         raise NotImplementedError
 
-    def narrow(self, text: str) -> None:
+    def narrow(self) -> None:
         """The user has changed the line."""
         raise NotImplementedError
 

@@ -68,7 +68,7 @@ class _Picker(PickList[str]):
         self._trouble = ""
         self._take(matches)
 
-    def narrow(self, text: str) -> None:
+    def narrow(self) -> None:
         self._store.interrupt()
         self._changed.set()
 

@@ -7,6 +7,7 @@ the reply comes in whole sentences, because a piece of a word would be read as a
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Sequence
@@ -22,8 +23,6 @@ from moa_cli.terminal.after_reply import AfterReply
 from moa_cli.terminal.plain import Hint, Notices, PlainReply, Proposals, tell
 
 if TYPE_CHECKING:
-    import asyncio
-
     from rich.console import Console, RenderableType
     from rich.text import Text
 
@@ -204,8 +203,6 @@ class Announcements:
         self._wait()
 
     def _wait(self) -> None:
-        import asyncio
-
         if self._interval > 0:
             self._timer = asyncio.get_running_loop().call_later(self._interval, self._progress)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack, closing
 
+from moa_cli.chat.clipboard import copy
 from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, model_words, whole
 from moa_cli.chat.keeping import tag_named, title_named
 from moa_cli.chat.outcomes import MakeReport, Outcome, Remerge, Resume, Send
@@ -12,13 +13,16 @@ from moa_cli.chat.session import Session
 from moa_cli.core import paths
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.jsonl import usage_to_dict
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import STRATEGIES, layer_name
-from moa_cli.core.text import plural
+from moa_cli.core.text import dumps, plural
 from moa_cli.engine.merging import mergeable
 from moa_cli.terminal.after_reply import report_text, source_lines
+from moa_cli.terminal.decision import decision_line, placing_lines
 from moa_cli.terminal.transcript import Passage
+from moa_cli.terminal.usage import spent_lines
 
 # Conversations that are suggested: the latest.
 _MOST_CONVERSATIONS = 200
@@ -111,8 +115,6 @@ def _show_reviews(host: Host, turn: Turn) -> None:
     for review in turn.reviews:
         passages += _passages(review, layer_name(review.layer, review.purpose))
     if turn.decision is not None:
-        from moa_cli.terminal.decision import decision_line, placing_lines
-
         told = [decision_line(turn.decision), *placing_lines(turn.decision)]
         passages.append(("note", "\n".join(told)))
     host.page(passages)
@@ -304,13 +306,8 @@ def _tag(host: Host, argument: str) -> None:
 @command("usage", "[--json]", ("--json",))
 def _usage(host: Host, argument: str) -> None:
     """Show the calls, tokens and cost since this chat began, by model."""
-    from moa_cli.terminal.usage import spent_lines
-
     spent = host.session.spent
     if argument == "--json":
-        from moa_cli.core.jsonl import usage_to_dict
-        from moa_cli.core.text import dumps
-
         host.show(dumps({model: usage_to_dict(usage) for model, usage in spent.items()}, indent=2))
         return
     if argument:
@@ -332,8 +329,6 @@ def _copied_words(host: Host, typed: str) -> list[Suggestion]:
 @command("copy", "[N | code]", _copied_words, section=Section.ASK)
 def _copy(host: Host, argument: str) -> None:
     """Copy the last reply, its N-th block of code, or the last one (code) to the clipboard."""
-    from moa_cli.chat.clipboard import copy
-
     text = _last(host.session).reply
     if not text:
         raise UsageError("there is no reply to copy")
