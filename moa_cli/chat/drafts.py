@@ -13,12 +13,11 @@ from pathlib import Path
 
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
-from moa_cli.core.sanitize import one_line
 from moa_cli.core.scratch import scratch_folder, wipe_scratch_folders
 from moa_cli.core.text import with_hint
 from moa_cli.core.text_files import line_feeds, read_text
+from moa_cli.terminal.plain import tell
 from moa_cli.terminal.programs import open_editor
-from moa_cli.terminal.tty import folded
 
 
 def edited(text: str) -> str:
@@ -39,8 +38,7 @@ def edited(text: str) -> str:
     except OSError as error:
         place = error.filename or "its file"
         trouble = f"the prompt could not be edited: {place}: {error.strerror or error}"
-    sys.stderr.write(folded(one_line(f"moa: {trouble}"), sys.stderr) + "\n")
-    sys.stderr.flush()
+    tell(sys.stderr, trouble)
     return text
 
 

@@ -222,7 +222,8 @@ class Session:
         changed = self._put_turn(place, summarized)
         if not first or not replaces:
             return [changed]
-        return [changed, self._put_turn(first - 1, self._without_summary(first - 1))]
+        earlier = replace(self.conversation.turns[first - 1], summary_so_far="")
+        return [changed, self._put_turn(first - 1, earlier)]
 
     def write_summary(self, text: str) -> Turn:
         """Let `text` stand in place of the latest summary, and return the turn that this changes;
@@ -230,11 +231,8 @@ class Session:
         place = self.conversation.first_sent - 1
         if place < 0:
             raise UsageError("there is no summary", hint="/compact makes one")
-        turn = self._without_summary(place)
-        return self._put_turn(place, replace(turn, summary_so_far=text.strip()))
-
-    def _without_summary(self, place: int) -> Turn:
-        return replace(self.conversation.turns[place], summary_so_far="")
+        turn = replace(self.conversation.turns[place], summary_so_far=text.strip())
+        return self._put_turn(place, turn)
 
     def _put_turn(self, place: int, turn: Turn) -> Turn:
         """Put a turn in the place of another one of the conversation, and return it."""
