@@ -16,32 +16,14 @@ from moa_cli.chat.keys import ESCAPE_SECONDS, held, keys_set_aside
 from moa_cli.core.text import wrapped
 from moa_cli.terminal.table import cell_len
 
-_ENTER, _BACK = ("enter", "c-j"), ("escape", "c-c", "c-d")
 
-
-async def confirmed(question: str, source: Input, output: Output) -> bool:
-    """Ask, and wait for the key: True for y; False for n, Enter, Esc and Ctrl-C. Other keys do
-    nothing. Keys that were typed before are no answer: they wait for the next line."""
-    answers = {"y": ("y", "Y"), "n": ("n", "N", *_ENTER, *_BACK)}
-    return await _answer(f"{question} (y/n)", answers, source, output) == "y"
-
-
-async def pressed(answers: Mapping[str, str], source: Input, output: Output) -> str | None:
-    """Offer some letters, and wait for one; None for Esc, Ctrl-C and Ctrl-D. Keys that were typed
-    before choose nothing, as with `confirmed`.
-
-    answers: the letters, each with what it does in a few words; `Enter` is the key.
-    """
-    keys = {name: _ENTER if name == "Enter" else (name, name.upper()) for name in answers}
-    offered = " · ".join(f"{name} {words}" for name, words in answers.items())
-    answer = await _answer(f"{offered} · Esc goes back:", {**keys, "Esc": _BACK}, source, output)
-    return answer if answer in answers else None
-
-
-async def _answer(
+async def answered(
     question: str, answers: Mapping[str, Sequence[str]], source: Input, output: Output
 ) -> str:
-    """Show a question, and wait for a key of one of the answers."""
+    """Show a question on one line, and wait for a key of one of the answers; others do nothing.
+
+    Keys that were typed before are no answer: they wait for the next line.
+    """
     given: list[str] = []
 
     def text() -> StyleAndTextTuples:

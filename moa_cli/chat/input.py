@@ -45,7 +45,7 @@ from moa_cli.chat.completion import (
     needs_more,
     take_chosen,
 )
-from moa_cli.chat.confirming import confirmed, pressed
+from moa_cli.chat.confirming import answered
 from moa_cli.chat.drafts import edited
 from moa_cli.chat.earlier_messages import Recalled, SuggestEarlierLine, message_text, recalled
 from moa_cli.chat.keys import ESCAPE_SECONDS, held, terminal_output
@@ -60,6 +60,7 @@ _PROMPT = "› "
 _SPOKEN_PROMPT = "You: "
 # What stands before the further lines, and before the further rows of one line.
 _CONTINUED, _FOLDED = "… ", "  "
+_ENTER, _BACK = ("enter", "c-j"), ("escape", "c-c", "c-d")
 # How long a key that may begin a longer binding (Ctrl-X Ctrl-E) waits for the next key. The default
 # feels slow.
 _SEQUENCE_SECONDS = 0.4
@@ -377,8 +378,10 @@ class Editor:
             drawn.remove_handler(shown)
 
     async def confirm(self, question: str) -> bool:
-        """Ask a question that one key answers; see `confirmed`."""
-        return await confirmed(question, self.source, self._prompt.app.output)
+        """Ask a question that one key answers: True for y; False for n, Enter, Esc and Ctrl-C."""
+        answers = {"y": ("y", "Y"), "n": ("n", "N", *_ENTER, *_BACK)}
+        question = f"{question} (y/n)"
+        return await answered(question, answers, self.source, self._prompt.app.output) == "y"
 
     def recalled(self) -> Recalled | None:
         """The line that the user brought back, by Up or a search, and then changed or sent as it
@@ -389,8 +392,15 @@ class Editor:
         return offered[place] if 0 <= place < len(offered) else None
 
     async def press(self, answers: Mapping[str, str]) -> str | None:
-        """Let the user choose by one key; see `pressed`."""
-        return await pressed(answers, self.source, self._prompt.app.output)
+        """Offer some letters, and return the one that is pressed; None for Esc, Ctrl-C and Ctrl-D.
+
+        answers: the letters, each with what it does in a few words; `Enter` is the key.
+        """
+        keys = {name: _ENTER if name == "Enter" else (name, name.upper()) for name in answers}
+        offered = " · ".join(f"{name} {words}" for name, words in answers.items())
+        question, output = f"{offered} · Esc goes back:", self._prompt.app.output
+        answer = await answered(question, {**keys, "Esc": _BACK}, self.source, output)
+        return answer if answer in answers else None
 
     def _set_up(self, *, accessible: bool) -> None:
         """Show only what is typed, or help that changes while it is typed, too."""

@@ -90,7 +90,6 @@ def _load_what_a_turn_needs() -> None:
     import tomli_w  # noqa: F401
 
     import moa_cli.store.recorder
-    import moa_cli.terminal.attention
     import moa_cli.terminal.live  # noqa: F401
 
 

@@ -20,6 +20,7 @@ from moa_cli.core.strategy import layer_name
 from moa_cli.core.stream import Sink
 from moa_cli.core.text import plural
 from moa_cli.terminal.after_reply import AfterReply
+from moa_cli.terminal.attention import Attention
 from moa_cli.terminal.plain import Hint, Notices, PlainReply, Proposals, tell
 
 if TYPE_CHECKING:
@@ -76,8 +77,6 @@ def accessible_sinks(show: Show, hint: Hint) -> list[Sink]:
     if not show.quiet:
         sinks.append(Notices(sys.stderr, steps=show.verbose))
         if show.bell and sys.stderr.isatty():
-            from moa_cli.terminal.attention import Attention
-
             sinks.append(Attention(sys.stderr, bell=show.bell))
     return sinks
 

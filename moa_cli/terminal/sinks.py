@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 from moa_cli.core import debug_log
 from moa_cli.core.stream import Sink
 from moa_cli.terminal.after_reply import AfterReply
+from moa_cli.terminal.attention import Attention
 from moa_cli.terminal.look import USUAL, Look
 from moa_cli.terminal.plain import LONG_SECONDS, Hint, Notices, PlainReply, Proposals, Waiting
 from moa_cli.terminal.tty import can_redraw
@@ -110,8 +111,6 @@ def sinks_for(
         if steps and not board:
             sinks.append(Waiting(sys.stderr, hint, None if show.verbose else LONG_SECONDS))
         if can_redraw(sys.stderr) and (show.bell or (show.title and board)):
-            from moa_cli.terminal.attention import Attention
-
             titled = status if show.title and board else None
             sinks.append(Attention(sys.stderr, bell=show.bell, titled=titled))
     return sinks
