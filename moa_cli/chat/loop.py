@@ -19,7 +19,7 @@ from moa_cli.chat.commands.registry import ChatOptions, begins_with_path, perfor
 from moa_cli.chat.keeping import Past, SavedConversation
 from moa_cli.chat.keys import TurnKeys
 from moa_cli.chat.lines import stdin_lines
-from moa_cli.chat.model_picker import ModelLists, fitting, model_names, model_table
+from moa_cli.chat.model_picker import fitting, model_names, model_table
 from moa_cli.chat.named_files import pasted_files
 from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.session import Session
@@ -126,7 +126,7 @@ class Chat:
     trace: Callable[[], Sequence[Sink]] = tuple
     notes: Callable[[], Sequence[str]] = tuple
     own_mixture: OwnMixture = lambda past: (None, "")
-    models: ModelLists | None = None
+    models: ClientPool | None = None
     editor: Editor | None = None
     _told_of_context: bool = False
 

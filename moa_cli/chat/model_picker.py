@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings
 
 from moa_cli.chat.pick_list import MOST_MATCHES, PickList, steady
+from moa_cli.clients.pool import ClientPool
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.money import price_cell
 from moa_cli.core.sanitize import one_line
@@ -25,22 +25,6 @@ _NAME_CELLS = 52
 # What stands behind the name: the context, and two prices.
 _FACTS_CELLS = 32
 _COLUMNS_FOR_FACTS, _COLUMNS_FOR_KEYS = 56, 74
-
-
-class ModelLists(Protocol):
-    """What is known of the models that can be asked."""
-
-    def listed(self) -> dict[str, ModelInfo]:
-        """The models by name, as far as that is known without any request."""
-
-    def known(self, model_name: str) -> ModelInfo:
-        """What is known of a model without any request."""
-
-    def read_stale_lists(self) -> list[asyncio.Task[None]]:
-        """Begin to read what providers list now."""
-
-    def unread_lists(self) -> dict[str, str]:
-        """Why lists could not be read, by provider."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +53,7 @@ class ModelPicker(PickList[ModelChoice]):
     profile: the mixture so far. typed: what narrows the list at first.
     """
 
-    def __init__(self, profile: Profile, lists: ModelLists, typed: str, source: Input) -> None:
+    def __init__(self, profile: Profile, lists: ClientPool, typed: str, source: Input) -> None:
         super().__init__("Models: ", source, typed)
         self._lists = lists
         self._profile = profile
@@ -217,7 +201,7 @@ def model_cells(info: ModelInfo) -> tuple[str, str, str]:
 
 
 def model_table(
-    names: Sequence[str], lists: ModelLists, width: int, *, spoken: bool = False
+    names: Sequence[str], lists: ClientPool, width: int, *, spoken: bool = False
 ) -> list[str]:
     """The models as a table, for where no list can be shown. spoken: as sentences instead."""
     cells = [model_cells(lists.known(name)) for name in names]

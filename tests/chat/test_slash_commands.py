@@ -14,9 +14,9 @@ from rich.console import Console, RenderableType
 
 from moa_cli.chat.commands.registry import COMMANDS, ChatOptions, Section, complete, perform
 from moa_cli.chat.keeping import SavedConversation
-from moa_cli.chat.model_picker import ModelLists
 from moa_cli.chat.outcomes import Leave, Outcome, Send
 from moa_cli.chat.session import Session
+from moa_cli.clients.pool import ClientPool
 from moa_cli.core import paths
 from moa_cli.core.conversation import Failure, Proposal, Turn
 from moa_cli.core.errors import MoAError, ProfileError, UsageError
@@ -32,7 +32,7 @@ class Desk:
     def __init__(self) -> None:
         self.session = Session(mixture("a", "b"), InProcess({}), Limits())
         self.kept = SavedConversation()
-        self.models: ModelLists | None = None
+        self.models: ClientPool | None = None
         self.options = ChatOptions()
         self.said: list[str] = []
 

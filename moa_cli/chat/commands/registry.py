@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from moa_cli.chat.keeping import SavedConversation
-from moa_cli.chat.model_picker import ModelLists, fitting, model_cells, model_names
+from moa_cli.chat.model_picker import fitting, model_cells, model_names
 from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.session import Session
+from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config
 from moa_cli.core.attaching import Attached
 from moa_cli.core.errors import UsageError
@@ -56,7 +57,7 @@ class Host(Protocol):
     options: ChatOptions
     kept: SavedConversation
     # None where nothing is known but the profile's own models.
-    models: ModelLists | None
+    models: ClientPool | None
 
     def say(self, text: str) -> None:
         """Show a message, folded at the width of the terminal."""
