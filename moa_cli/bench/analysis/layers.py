@@ -216,14 +216,14 @@ def _layer(
             (len(text), turn.item) for turn in within for text in _texts(turn, number)
         ),
         similarity=similarity.means(before) if before else (),
-        accuracy=grouped_mean((now, item) for item, now, _ in shares) if shares else None,
-        gained=grouped_mean((now * (1 - was), item) for item, now, was in changes)
-        if changes
-        else None,
-        lost=grouped_mean(((1 - now) * was, item) for item, now, was in changes)
-        if changes
-        else None,
+        accuracy=_mean([(now, item) for item, now, _ in shares]),
+        gained=_mean([(now * (1 - was), item) for item, now, was in changes]),
+        lost=_mean([((1 - now) * was, item) for item, now, was in changes]),
     )
+
+
+def _mean(values: Sequence[tuple[float, str]]) -> Mean | None:
+    return grouped_mean(values) if values else None
 
 
 def _shares(

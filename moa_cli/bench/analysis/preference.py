@@ -161,7 +161,6 @@ class _Tally:
         return None, False
 
     def notes(self, turns: Sequence[MixedTurn]) -> Iterator[str]:
-        """What the correlations are made of, and what is missing."""
         of_all = f"of {plural(len(turns), 'turn')}"
         if self.without_worth:
             how = "no known answer"

@@ -39,7 +39,6 @@ class ItemSample:
     shuffle: bool = False
 
     def of(self, items: Sequence[Item]) -> tuple[Item, ...]:
-        """These items of a dataset."""
         known = [
             item
             for item in items

@@ -298,7 +298,6 @@ def _flask(choice: ExportChoice) -> Exported:
 def _answers(
     choice: ExportChoice, dataset: str, row: Callable[[Item, Result], dict[str, Any]]
 ) -> Exported:
-    """A row for each answer."""
     name = _called_of(choice, dataset)
     return _rows(choice, name, [row(item, result) for item, result in choice.answers()])
 

@@ -68,7 +68,7 @@ def _prompts(run: RunReader, reference: Mapping[str, str]) -> ArenaTask:
 def _figures(judged: JudgedArm) -> Figures:
     told = arena.score(
         [
-            arena.Battle(verdict.item, int(verdict.value), origin_of(verdict.item))
+            _battle(verdict, verdict.value)
             for verdict in judged.verdicts
             if verdict.value is not None
         ],
@@ -97,33 +97,23 @@ def _figures(judged: JudgedArm) -> Figures:
 
 def _styled(judged: JudgedArm) -> tuple[arena.StyledBattle, ...]:
     """The battles of all arms and anchors: what style does is the same for all of them."""
-    run, judge = judged.run, judged.judge
-    texts = {
-        (arm, item): result.replies[0]
-        for arm, answers in run.answers.items()
-        for item, result in answers.items()
-    }
-    texts |= {name: result.replies[0] for name, result in judge.texts.items()}
-    baseline = {
-        item: arena.style_of(result.replies[0]) for item, result in judged.reference.items()
-    }
-    styles = {
-        (verdict.arm, verdict.item): arena.style_of(texts[verdict.arm, verdict.item])
-        for verdict in judge.judgements
-        if (verdict.arm, verdict.item) in texts
-    }
+    replies, baseline = judged.run.shown(judged.judge), judged.reference
     return tuple(
         arena.StyledBattle(
             verdict.arm,
-            arena.Battle(verdict.item, int(verdict.value), origin_of(verdict.item)),
-            baseline[verdict.item],
-            styles[verdict.arm, verdict.item],
+            _battle(verdict, verdict.value),
+            arena.style_of(baseline[verdict.item].replies[0]),
+            arena.style_of(replies[verdict.arm, verdict.item][0]),
         )
-        for verdict in judge.judgements
+        for verdict in judged.judge.judgements
         if verdict.value is not None
         and verdict.item in baseline
-        and (verdict.arm, verdict.item) in styles
+        and (verdict.arm, verdict.item) in replies
     )
+
+
+def _battle(verdict: Judgement, value: float) -> arena.Battle:
+    return arena.Battle(verdict.item, int(value), origin_of(verdict.item))
 
 
 ARENA = JudgeKind(

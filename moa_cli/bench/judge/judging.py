@@ -215,11 +215,9 @@ class JudgePlan:
         return call.max_tokens + (self.reasoning_tokens or 0)
 
     def work(self) -> Iterator[Work]:
-        """The judgements for which the judge is asked."""
         return (work for work, _ in self._work.values())
 
     def question(self, name: tuple[str, str]) -> Question:
-        """What the work of that name is about."""
         return self._work[name][1]
 
     def models(self) -> tuple[str, ...]:
@@ -316,7 +314,6 @@ class JudgeResults:
         return (found[name] for name in names if name in found)
 
     def told_logprobs(self, result: Result) -> bool:
-        """Whether the judge told log-probabilities with that answer."""
         record = self._record(result)
         return record is not None and record.logprobs is not None
 
@@ -328,7 +325,6 @@ class JudgeResults:
         )
 
     def is_readable(self, result: Result) -> bool:
-        """Whether a verdict can be read in that answer."""
         verdict = self._verdict(result)
         return verdict is not None and not verdict.unreadable
 

@@ -103,6 +103,11 @@ class JudgedArm:
         return [verdict for verdict in self.judge.judgements if verdict.arm == self.arm]
 
     @cached_property
+    def category(self) -> Mapping[str, str | None]:
+        """By item, of its answered ones."""
+        return {result.item: result.category for result in self.answered}
+
+    @cached_property
     def reference(self) -> Mapping[str, Result]:
         """What pairs are compared with, by item."""
         against = self.judge.settings.against
@@ -221,13 +226,15 @@ def _rating_prompts(run: RunReader, reference: Mapping[str, str]) -> RatingTask:
 
 
 def _rating_figures(judged: JudgedArm) -> Figures:
-    category = {result.item: result.category or "" for result in judged.answered}
     told = mt_bench.scores(
         mt_bench.Rating(
-            origin_of(verdict.item), category[verdict.item], verdict.turn + 1, verdict.value
+            origin_of(verdict.item),
+            judged.category[verdict.item] or "",
+            verdict.turn + 1,
+            verdict.value,
         )
         for verdict in judged.verdicts
-        if verdict.item in category
+        if verdict.item in judged.category
     )
     metrics = (
         Metric("turn 1", told.turn_1, judged.asked, "of 10"),

@@ -114,7 +114,6 @@ def preferences_of(verdicts: Iterable[Judgement], games: int) -> dict[str, float
 
 
 def _figures(judged: JudgedArm, games: int) -> Figures:
-    of_category = {result.item: result.category for result in judged.answered}
     preferences = preferences_of(judged.verdicts, games)
 
     def told_of(items: Iterable[str]) -> alpaca.WinRate:
@@ -132,7 +131,7 @@ def _figures(judged: JudgedArm, games: int) -> Figures:
     )
     members: dict[str | None, list[str]] = {name: [] for name in judged.categories()}
     for item in preferences:
-        members.setdefault(of_category.get(item), []).append(item)
+        members.setdefault(judged.category.get(item), []).append(item)
     by_category = {
         name: (Metric("win rate", told_of(members[name]).win_rate, asked, "%"),)
         for name, asked in judged.categories().items()
@@ -182,7 +181,7 @@ def ordered_pairs(kind: JudgeKind, verdicts: Iterable[Judgement]) -> list[Ordere
     """The pairs of which the judge told both orders. Equal outputs are shown to nobody."""
     told: dict[tuple[str, str, int], dict[bool, float]] = {}
     for verdict in verdicts:
-        value = kind.worth(verdict) if verdict.error is None and verdict.key else None
+        value = kind.worth(verdict) if verdict.key else None
         if value is not None:
             name = verdict.arm, verdict.item, verdict.turn // kind.games
             told.setdefault(name, {})[verdict.switched] = value

@@ -37,7 +37,7 @@ def worths_of(judge: JudgeReader) -> dict[tuple[str, str, int], float]:
     kind = kind_of(judge)
     told: dict[tuple[str, str, int], list[float]] = {}
     for verdict in judge.judgements:
-        value = kind.worth(verdict) if verdict.error is None else None
+        value = kind.worth(verdict)
         if value is not None:
             name = verdict.arm, verdict.item, verdict.turn // kind.games
             told.setdefault(name, []).append(value)

@@ -79,14 +79,13 @@ def is_rated(run: RunReader) -> bool:
 
 
 def _figures(judged: JudgedArm) -> Figures:
-    category = {result.item: result.category for result in judged.answered}
     turns = max((len(result.replies) for result in judged.answered), default=1)
 
     def average(wanted: str | None, asked: int) -> Metric:
         mean = grouped_mean(
             (verdict.value, origin_of(verdict.item))
             for verdict in judged.verdicts
-            if verdict.value is not None and wanted in (None, category.get(verdict.item))
+            if verdict.value is not None and wanted in (None, judged.category.get(verdict.item))
         )
         return Metric("average", mean, turns * asked, "of 10")
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from moa_cli.bench.report.drawing import (
     COLOURS,
     SIZE,
+    TOP,
     WIDTH,
     Axis,
     ChartSeries,
@@ -46,7 +47,7 @@ def bars(
     The number and its interval stand beside its bar. digits: behind their points. mark: a value
     to compare with (50 % is a draw).
     """
-    parts, top = legend([row.name for row in series], 4.0) if len(series) > 1 else ([], 4.0)
+    parts, top = legend([row.name for row in series]) if len(series) > 1 else ([], TOP)
     numbers = [_number(value, digits) for row in series for value in row.values]
     left = min(_MOST_LABEL, max((text_width(group) for group in groups), default=0.0)) + 12.0
     right = WIDTH - max((text_width(number, 12) for number in numbers), default=0.0) - 10.0
@@ -98,7 +99,7 @@ def scatter(
 ) -> str:
     """A point for each name, with what it has across and upright. digits: of both, in words.
     front: the places of the points on the Pareto front, in order; a line joins them."""
-    parts, top = legend([point for point, _, _ in points], 4.0)
+    parts, top = legend([point for point, _, _ in points])
     left, right, top, bottom = _plot(upright, top, across.tick(across.ticks[-1]))
     parts += grid_and_ticks(upright, bottom, top, left, right, upright=True)
     parts += grid_and_ticks(across, left, right, top, bottom, upright=False)
@@ -126,7 +127,7 @@ def lines(
     name: str, title: str, places: Sequence[str], series: Sequence[ChartSeries], upright: Axis
 ) -> str:
     """A line for each series through its values at `places`, which are in order."""
-    parts, top = legend([row.name for row in series], 4.0)
+    parts, top = legend([row.name for row in series])
     left, right, top, bottom = _plot(upright, top)
     parts += grid_and_ticks(upright, bottom, top, left, right, upright=True)
     at = partial(upright.at, start=bottom, end=top)
@@ -180,7 +181,7 @@ def radar(
 ) -> str:
     """A spoke for each of `places` (three at least), a polygon for each series; it is open
     where a value lacks."""
-    parts, top = legend([row.name for row in series], 4.0)
+    parts, top = legend([row.name for row in series])
     centre = (WIDTH / 2, top + _RADIUS + 36.0)
     angles = [2 * math.pi * number / len(places) for number in range(len(places))]
     away = partial(scale.at, start=0, end=_RADIUS)

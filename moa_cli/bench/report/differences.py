@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from operator import itemgetter
 from typing import Any
 
 from moa_cli.bench.report.values import AnswerValues, Unit, ValuedRun, over_epochs
@@ -178,11 +179,7 @@ def _difference(
     first: ArmWorth, second: ArmWorth, scale: tuple[float, float]
 ) -> PairedDifference | None:
     low, high = scale
-    return paired_difference(first.values, second.values, _item, low=low, high=high)
-
-
-def _item(unit: Unit) -> str:
-    return unit[0]
+    return paired_difference(first.values, second.values, itemgetter(0), low=low, high=high)
 
 
 def _conclusions(arms: Sequence[ArmWorth], scale: tuple[float, float]) -> Iterator[str]:

@@ -13,6 +13,8 @@ from moa_cli.core.sanitize import one_line
 # All charts are as wide; a page scales them.
 WIDTH = 720.0
 SIZE = 13.0
+# Where charts begin.
+TOP = 4.0
 # Classes `s0` to `s7` of the page's style.
 COLOURS = 8
 # A wide guess for sans-serif fonts: labels that are laid out by it do not run into each other.
@@ -113,15 +115,15 @@ def text_width(text: str, size: float = SIZE) -> float:
     return size * (_ADVANCE * (len(text) - wide) + wide)
 
 
-def cut(text: str, room: float, size: float = SIZE) -> str:
+def cut(text: str, room: float) -> str:
     """Untrusted text on one line, with an ellipsis in its middle if it is wider than `room`:
     models of one family differ at their ends."""
     known = one_line(text)
-    if text_width(known, size) <= room:
+    if text_width(known) <= room:
         return known
     for keep in range(len(known) - 1, 1, -1):
         short = known[: keep // 2] + "…" + known[len(known) - (keep - keep // 2) :]
-        if text_width(short, size) <= room:
+        if text_width(short) <= room:
             return short
     return "…"
 
@@ -158,10 +160,10 @@ def marker(x: float, y: float, place: int, size: float = 5.0) -> str:
     return f'<polygon points="{points}" class="{kind}"/>'
 
 
-def legend(names: Sequence[str], top: float) -> tuple[list[str], float]:
-    """The names with their marks in rows, and where they end below."""
+def legend(names: Sequence[str]) -> tuple[list[str], float]:
+    """The names with their marks in rows, at the top, and where they end below."""
     parts = []
-    x, y = 8.0, top + 10.0
+    x, y = 8.0, TOP + 10.0
     for place, name in enumerate(names):
         short = cut(name, WIDTH / 2 - 40)
         width = 20.0 + text_width(short) + 16.0

@@ -143,7 +143,7 @@ def _verdicts(judges: Iterable[JudgeReader]) -> dict[tuple[str, str], list[ItemV
             made = ItemVerdict(
                 judge=judge.settings.model,
                 turn=verdict.turn // kind.games + 1,
-                value=kind.worth(verdict) if verdict.error is None else None,
+                value=kind.worth(verdict),
                 unit=kind.unit,
                 text=verdict.text,
                 unreadable=verdict.unreadable,
@@ -176,7 +176,6 @@ def _answer(answer: CallAnswer, found: Verdict | None) -> ItemAnswer:
 
 
 def json_lines(rows: Iterable[ItemRow]) -> Iterator[str]:
-    """Each row as a line of JSON."""
     for row in rows:
         yield dumps(asdict(row)) + "\n"
 

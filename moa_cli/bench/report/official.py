@@ -77,11 +77,7 @@ def _rows(run: RunReader, judge: str, name: str, epoch: int) -> list[dict[str, A
         # Released answers are there once, whatever the epochs.
         return (REFERENCE, origin_of(item)) if against is None else (against, item)
 
-    texts = {
-        result.name: result.replies[0]
-        for result in (*run.results, *reader.texts.values())
-        if result.replies
-    }
+    texts = {name: replies[0] for name, replies in run.shown(reader).items()}
     verdicts = [verdict for verdict in reader.judgements if verdict.arm == name]
     preferences = preferences_of(verdicts, kind_of(reader).games)
     return [

@@ -94,8 +94,8 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A part of the paper that can be reproduced. tables: its published figures, one at least
-    unless `unprinted` says why there are none. runs: what it takes. notes: what differs."""
+    """A part of the paper that can be reproduced. tables: its published figures. runs: what it
+    takes. notes: what differs."""
 
     title: str
     tables: tuple[PublishedTable, ...]

@@ -102,7 +102,6 @@ class ArmScores:
         return tuple(found)
 
     def metric(self, name: str) -> Metric | None:
-        """The metric of that name, if the arm has it."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
 
@@ -129,7 +128,6 @@ class Scores:
 
     @property
     def askings(self) -> int:
-        """How many answers each arm was to give."""
         return self.asked * self.epochs
 
     def by_epoch(self) -> dict[str, EpochFigures]:
@@ -322,7 +320,7 @@ def _position(judge: JudgeReader) -> str | None:
         return orders_note(ordered_pairs(kind, judge.judgements))
     judged: dict[str, list[tuple[float, bool]]] = {}
     for verdict in judge.judgements:
-        value = kind.worth(verdict) if verdict.error is None else None
+        value = kind.worth(verdict)
         # Equal outputs are shown to nobody.
         if value is not None and verdict.key:
             judged.setdefault(origin_of(verdict.item), []).append((value, verdict.switched))

@@ -21,7 +21,6 @@ from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.bench.scoring.statistics import QUANTILE, interval_of
 from moa_cli.profile import short_name
 
-_TOP = {"%": 100.0, "of 10": 10.0, "of 5": 5.0}
 _LAYER = re.compile(r"accuracy, layer (\d+), mean")
 
 
@@ -161,7 +160,7 @@ def _against(what: str, title: str, field: str, arms: _Arms, name: str) -> _Char
     unit = ""
     for label, arm in arms:
         metric = arm.metric(quality)
-        across, upright = _interval_of(getattr(arm, field)), metric_interval(metric)
+        across, upright = mean_interval(getattr(arm, field)), metric_interval(metric)
         if metric is not None and across is not None and upright is not None:
             points.append((label, across, upright))
             unit = metric.unit
@@ -171,7 +170,7 @@ def _against(what: str, title: str, field: str, arms: _Arms, name: str) -> _Char
         f"{quality} ({unit})",
         [tall for _, _, tall in points],
         floor=0.0,
-        ceiling=_TOP.get(unit, math.inf),
+        ceiling=(scale_of(unit) or (0.0, math.inf))[1],
     )
     below = axis(title, [Interval(0.0), *(flat for _, flat, _ in points)], floor=0.0)
     largest = max(across.value for _, across, _ in points)
@@ -184,13 +183,14 @@ def _against(what: str, title: str, field: str, arms: _Arms, name: str) -> _Char
 
 def _whole_axis(title: str, unit: str) -> Axis:
     """From nothing to the most that there can be."""
-    return axis(title, (), floor=0.0, ceiling=_TOP.get(unit, 1.0), whole=True)
+    _, most = scale_of(unit) or (0.0, 1.0)
+    return axis(title, (), floor=0.0, ceiling=most, whole=True)
 
 
 def metric_interval(metric: Metric | None) -> Interval | None:
     """The value of a metric, with its 95 % interval, which holds where all answers are right or
     none is; None where there is no value."""
-    found = None if metric is None else _interval_of(metric.mean)
+    found = None if metric is None else mean_interval(metric.mean)
     scale = None if metric is None else scale_of(metric.unit)
     if metric is None or found is None or found.half is None or scale is None:
         return found
@@ -198,7 +198,8 @@ def metric_interval(metric: Metric | None) -> Interval | None:
     return found if ends is None else replace(found, ends=(ends.low, ends.high))
 
 
-def _interval_of(mean: Mean) -> Interval | None:
+def mean_interval(mean: Mean) -> Interval | None:
+    """A mean with its 95 % interval; None where there is no value."""
     if mean.value is None or not math.isfinite(mean.value):
         return None
     error = mean.standard_error

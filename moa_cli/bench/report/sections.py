@@ -17,6 +17,7 @@ from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.money import usd
 from moa_cli.core.text import plural
 
+# By how the name of a unit ends.
 _DIGITS = {"%": 1, "of 10": 2, "of 5": 2, "characters": 0}
 # What stands for an arm's quality, the first that there is.
 QUALITY = (OFFICIAL, OWN_FIT, "win rate", SCORE, "average", "mean", "accuracy")
@@ -105,7 +106,7 @@ def sections_of(runs: Sequence[Scores]) -> list[ReportSection]:
 
 def digits_of(unit: str) -> int:
     """How many digits of a number of that unit say something."""
-    return _DIGITS.get(unit, 2)
+    return next((digits for end, digits in _DIGITS.items() if unit.endswith(end)), 2)
 
 
 def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> ReportSection:
@@ -198,7 +199,7 @@ def _epochs(rows: Sequence[ArmRow]) -> Iterator[TextTable]:
     ]
     for unit in dict.fromkeys(unit for _, _, unit in found):
         told = [(row, figures) for row, figures, of in found if of == unit]
-        digits = digits_of("%" if unit.endswith("%") else "")
+        digits = digits_of(unit)
         most = max(len(figures.by_epoch) for _, figures in told)
 
         def number(value: float | None, digits: int = digits) -> str:
@@ -343,7 +344,7 @@ def difference_tables(differences: Iterable[Differences]) -> Iterator[TextTable]
 
 
 def _intervals(found: Differences) -> TextTable:
-    digits = digits_of("%" if found.unit.endswith("%") else "")
+    digits = digits_of(found.unit)
     return TextTable(
         title=f"95 % intervals, {found.unit}",
         heads=("answers of", "mean", "low", "high", "items"),
@@ -363,7 +364,7 @@ def _intervals(found: Differences) -> TextTable:
 
 
 def _paired(found: Differences) -> TextTable:
-    digits = digits_of("%" if found.unit.endswith("%") else "")
+    digits = digits_of(found.unit)
     notes = [_PAIRED]
     if len(found.pairs) < found.all_of:
         notes.append(f"each with {found.arms[0].name} only: there are {found.all_of:,} pairs")

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from moa_cli.bench.report.charts import bars, lines
+from moa_cli.bench.report.differences import scale_of
 from moa_cli.bench.report.drawing import Axis, ChartSeries, Interval, axis
 from moa_cli.bench.report.scores import ArmScores, Scores
-from moa_cli.bench.report.section_charts import metric_interval
+from moa_cli.bench.report.section_charts import mean_interval, metric_interval
 from moa_cli.bench.report.sections import TextTable, quality_of
 from moa_cli.bench.report.writers import figure_page
 from moa_cli.core.money import usd
 from moa_cli.profile import short_name
 
 _COST = "cost of an item"
-_CEILINGS = {"%": 100.0, "of 10": 10.0, "of 5": 5.0}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class SweepRun:
 
     @property
     def arm(self) -> ArmScores:
-        """The mixture's scores."""
         return next(arm for arm in self.scores.arms if arm.arm == "mixture")
 
 
@@ -103,8 +102,8 @@ def _chart(runs: Sequence[SweepRun]) -> tuple[str, str]:
 
 
 def _scale(title: str, unit: str, values: Sequence[Interval | None]) -> Axis:
-    if unit in _CEILINGS:
-        return axis(title, values, floor=0.0, ceiling=_CEILINGS[unit])
+    if scale := scale_of(unit):
+        return axis(title, values, floor=0.0, ceiling=scale[1])
     return axis(title, values, floor=0.0, whole=True)
 
 
@@ -115,8 +114,4 @@ def _value(run: SweepRun, quality: str) -> Interval | None:
         if metric is None:
             return None
         return metric_interval(replace(metric, mean=metric.mean.of_items(run.scores.epochs)))
-    mean = run.arm.cost_per_item
-    if mean.value is None:
-        return None
-    error = mean.standard_error
-    return Interval(mean.value, None if error is None else 1.96 * error)
+    return mean_interval(run.arm.cost_per_item)

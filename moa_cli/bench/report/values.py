@@ -99,12 +99,7 @@ def _only_judge(run: RunReader, notes: list[str]) -> JudgeReader | None:
 
 def _judged(run: RunReader, judge: JudgeReader) -> AnswerValues:
     kind = kind_of(judge)
-    texts = {name: result.replies for name, result in judge.texts.items()}
-    texts |= {
-        result.name: result.replies
-        for answers in run.answers.values()
-        for result in answers.values()
-    }
+    texts = run.shown(judge)
     by_arm: dict[str, dict[Unit, float]] = {}
     by_text: dict[tuple[Unit, str], float] = {}
     for (arm, item, turn), value in worths_of(judge).items():

@@ -78,7 +78,7 @@ def best_of(profile: Profile, named: str | None) -> str:
 
     Raises UsageError if there is no such proposer, or none at all.
     """
-    models = list(dict.fromkeys(proposer.model for proposer in _proposers(profile)))
+    models = list(dict.fromkeys(proposer.model for proposer in proposers_of(profile)))
     if not models:
         raise UsageError("the arm `self` needs proposers", hint="the profile has none")
     if named is None:
@@ -89,7 +89,8 @@ def best_of(profile: Profile, named: str | None) -> str:
     raise UsageError(f"--best: there is no proposer `{named}`", hint=meant(named, models))
 
 
-def _proposers(profile: Profile) -> Iterable[Proposer]:
+def proposers_of(profile: Profile) -> Iterable[Proposer]:
+    """Those of all layers."""
     layers = map(profile.layer, range(1, profile.rounds + 1))
     return (proposer for layer in layers for proposer in layer)
 
@@ -97,7 +98,7 @@ def _proposers(profile: Profile) -> Iterable[Proposer]:
 def _self_moa(profile: Profile, best: str) -> Profile:
     """Self-MoA (arXiv:2502.00674): one proposer, sampled as many times as the mixture has
     proposals in a layer, in as many layers; the same aggregator."""
-    sampled = next(proposer for proposer in _proposers(profile) if proposer.model == best)
+    sampled = next(proposer for proposer in proposers_of(profile) if proposer.model == best)
     layers = tuple(
         Layer(proposers=(replace(sampled, samples=len(profile.layer(number))),))
         for number in range(1, profile.rounds + 1)
@@ -108,7 +109,7 @@ def _self_moa(profile: Profile, best: str) -> Profile:
 def _singles(profile: Profile) -> list[Arm]:
     """Each model alone, asked as in the first layer that it is in."""
     firsts: dict[str, ModelSettings] = {}
-    for settings in (*_proposers(profile), *profile.aggregators()):
+    for settings in (*proposers_of(profile), *profile.aggregators()):
         firsts.setdefault(settings.model, settings)
     return [
         Arm(

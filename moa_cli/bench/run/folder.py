@@ -193,6 +193,11 @@ class RunReader:
                 found.setdefault(result.arm, {})[result.item] = result
         return found
 
+    def shown(self, judge: JudgeReader) -> dict[tuple[str, str], tuple[str, ...]]:
+        """The replies that a judge could be shown, the run's and others, by arm and item."""
+        own = (result for answers in self.answers.values() for result in answers.values())
+        return {result.name: result.replies for result in (*judge.texts.values(), *own)}
+
     @cached_property
     def calls(self) -> CallJournal:
         """The run's calls. Raises BenchError if the file is damaged."""

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +119,12 @@ def shortened_lines(results: Iterable[Result]) -> list[str]:
     for arm, turn in ((result.arm, turn) for result in results for turn in result.turns):
         turns += 1
         trimmed_by_arm[arm] += turn.trimmed
-        proposals = [answer for layer in turn.proposals for answer in layer]
-        reviews = [answer for layer in turn.reviews for answer in layer]
-        replies = [turn.reply] if turn.reply is not None else []
-        told = (("replies", replies), ("proposals", proposals), ("reviews", reviews))
-        for name, answers in told:
+        told = {
+            "replies": [] if turn.reply is None else [turn.reply],
+            "proposals": chain(*turn.proposals),
+            "reviews": chain(*turn.reviews),
+        }
+        for name, answers in told.items():
             found = [answer for answer in answers if answer.error is None]
             cut = sum(cut_text(answer.finish_reason) is not None for answer in found)
             cuts[name][0] += cut
@@ -141,7 +143,6 @@ def shortened_lines(results: Iterable[Result]) -> list[str]:
 
 
 def _by_arm(counts: Counter[str]) -> str:
-    """The counts by arm, where there are several."""
     if len(counts) < 2:
         return ""
     told = (f"{arm} {count:,}" for arm, count in counts.items() if count)
@@ -291,7 +292,6 @@ class CallJournal:
         return len(self._entries)
 
     def answered_models(self) -> frozenset[str]:
-        """The models that have answered at least once."""
         return frozenset(entry.model for entry in self._entries.values())
 
     def take_up(self) -> None:
@@ -354,7 +354,6 @@ def sum_seconds(result: Result, journal: CallJournal) -> float:
 
 
 def _layer_seconds(result: Result, journal: CallJournal) -> list[list[float]]:
-    """The seconds of the calls of each layer of each turn."""
     layers = [layer for turn in result.turns for layer in turn.layers()]
     records = [[journal.find(answer.key) for answer in layer] for layer in layers]
     return [[record.seconds for record in layer if record is not None] for layer in records]

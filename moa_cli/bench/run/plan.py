@@ -14,7 +14,7 @@ from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.loading import Dataset
 from moa_cli.bench.data.released import read_outputs
 from moa_cli.bench.data.sampling import ItemSample
-from moa_cli.bench.run.arms import Arm, best_of, make_arms, with_given, with_parity
+from moa_cli.bench.run.arms import Arm, best_of, make_arms, proposers_of, with_given, with_parity
 from moa_cli.bench.run.settings import FileDigest, RunSettings
 from moa_cli.bench.scoring.answers import grader_of
 from moa_cli.bench.scoring.rules import GRADERS
@@ -111,8 +111,7 @@ class RunPlan:
     @cached_property
     def _is_seeded(self) -> bool:
         """Whether a model is sent a seed: by the same one, it would answer the same each time."""
-        layers = (self.profile.layer(number) for number in range(1, self.profile.rounds + 1))
-        asked = [*self.profile.aggregators(), *(model for layer in layers for model in layer)]
+        asked = [*self.profile.aggregators(), *proposers_of(self.profile)]
         return any(model.seed is not None for model in asked)
 
     def arms(self, category: str | None = None, epoch: int = 1) -> list[Arm]:
@@ -157,7 +156,6 @@ class RunPlan:
 
 
 def _reseeded(profile: Profile, step: int) -> Profile:
-    """The profile with that added to each of its seeds."""
     if not step:
         return profile
 

@@ -177,7 +177,6 @@ class Runner:
         self._watch = FailureWatch(self.stop_after)
 
     def ended(self, record: CallRecord) -> None:
-        """A call has been made and has ended."""
         if record.error is None:
             self._watch.answered(record.model)
 
@@ -427,7 +426,6 @@ def _spoils(error: Failure | None) -> bool:
 
 
 def _with_record(answer: CallAnswer, record: CallRecord | None) -> CallAnswer:
-    """The answer with what the journal has of its call."""
     if record is None or answer.error is not None:
         return answer
     return replace(

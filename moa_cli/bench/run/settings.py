@@ -39,8 +39,6 @@ _FREE = (
 
 @dataclass(frozen=True)
 class Versions:
-    """The versions that the work was begun with."""
-
     moa: str
     python: str
 

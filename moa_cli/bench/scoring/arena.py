@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import quantiles
 from typing import Final
 
 from moa_cli.bench.scoring.judging import JudgeCall, fill, require_places
@@ -117,8 +118,6 @@ class Style:
 
 @dataclass(frozen=True)
 class StyledBattle:
-    """A battle of a model, with both answers' styles."""
-
     model: str
     battle: Battle
     baseline: Style
@@ -211,21 +210,15 @@ def score(battles: Sequence[Battle], *, seed: str) -> ArenaScore:
 
 
 def _bootstrap(values: Sequence[float], seed: str) -> tuple[float, float] | None:
-    """The middle 95 % of the means of ROUNDS samples with replacement."""
+    """The middle 95 % of the means of ROUNDS samples with replacement, between the two nearest
+    values as numpy has it."""
     if not values:
         return None
     draw = random.Random(f"arena {seed}")  # noqa: S311
     count = len(values)
-    means = sorted(math.fsum(draw.choices(values, k=count)) / count for _ in range(ROUNDS))
-    return _percentile(means, 2.5), _percentile(means, 97.5)
-
-
-def _percentile(ordered: Sequence[float], percent: float) -> float:
-    """Between the two nearest values, as numpy has it."""
-    place = percent / 100 * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    means = [math.fsum(draw.choices(values, k=count)) / count for _ in range(ROUNDS)]
+    low, *_, high = quantiles(means, n=40, method="inclusive")
+    return low, high
 
 
 # A report asks for the same answers, and for the same fit, once for each arm.

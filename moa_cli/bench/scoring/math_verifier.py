@@ -105,7 +105,6 @@ class MathVerifier:
         return line
 
     def close(self) -> None:
-        """End the process."""
         process, self._process = self._process, None
         if process is None:
             return

@@ -82,7 +82,6 @@ def _lines(found: Analysis, differences: Differences | None, width: int) -> Iter
 
 
 def _differences(found: Differences, width: int) -> Iterator[str]:
-    """What the arms are worth, compared item by item."""
     from moa_cli.bench.report.sections import difference_tables
 
     yield from noted(found.conclusions, width, "= ")
@@ -208,6 +207,7 @@ def _by_model(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     told = {(row.model, row.layer): row.accuracy for row in arm.accuracy}
     models = list(dict.fromkeys(row.model for row in arm.accuracy))
     numbers = sorted({row.layer for row in arm.accuracy})
+    first = [told.get((model, numbers[0])) for model in models]
     columns = [
         *(
             Column(
@@ -217,13 +217,7 @@ def _by_model(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
             )
             for number in numbers
         ),
-        Column(
-            "n",
-            [
-                f"{told[model, numbers[0]].n:,}" if (model, numbers[0]) in told else ""
-                for model in models
-            ],
-        ),
+        Column("n", [f"{mean.n:,}" if mean else "" for mean in first]),
         Column("proposer", [short_name(model) for model in models]),
     ]
     title = (
@@ -275,7 +269,6 @@ def _spent(
 
 
 def _money(cost: Mean) -> str:
-    """`$0.0012±$0.0001 (n 50)`."""
     from moa_cli.core.money import usd
 
     if cost.value is None:

@@ -49,7 +49,6 @@ def table(title: str, columns: Sequence[Column], width: int) -> Iterator[str]:
 
 
 def columns_of(told: TextTable, widest: int = Column.widest) -> list[Column]:
-    """The columns of a table of a report."""
     return [
         Column(head, [row[place] for row in told.rows], right=place >= told.keys, widest=widest)
         for place, head in enumerate(told.heads)

@@ -290,7 +290,6 @@ class _Judging:
 
 
 def _print_panel(run: Path, models: Sequence[str], data: Path | None) -> None:
-    """How far the judges agree, and what they say together."""
     from moa_cli.bench.judge.panel import read_panel
     from moa_cli.bench.run.folder import read_run
     from moa_cli.cli.bench.agreement import agreement_lines
@@ -392,35 +391,40 @@ class _WayFinder:
         return False
 
     async def tells_ratings(self) -> bool:
-        """Whether the judge tells how likely ratings are; True also where that cannot be found
-        out."""
+        """Whether the judge tells how likely ratings are."""
         await self.make_room()
-        for work in self.todo[:_MOST_TRIED]:
-            result = await self.runner.result(work)
-            if result is None or self.verdicts.tells_numbers(result):
-                return True
-            if result.error is None and not self.verdicts.is_readable(result):
-                continue
-            if result.error is None or result.error.kind in _REFUSALS:
-                return False
-            _check_hope(result)
-        return True
+        verdicts = self.verdicts
+        return await self._tells(
+            verdicts.tells_numbers,
+            lambda result: result.error is None and not verdicts.is_readable(result),
+            unclear=True,
+        )
 
     async def tells_preferences(self) -> bool:
-        """Whether the judge tells log-probabilities; True also where that cannot be found out."""
-        understood = True
+        """Whether the judge tells log-probabilities of its verdict: they may be of another word,
+        such as the first one of its reasoning."""
+        verdicts = self.verdicts
+        return await self._tells(verdicts.is_readable, verdicts.told_logprobs, unclear=False)
+
+    async def _tells(
+        self, told: Callable[[Result], bool], is_unclear: Callable[[Result], bool], *, unclear: bool
+    ) -> bool:
+        """Whether one of the first answers tells it; True also where that cannot be found out.
+
+        unclear: what holds where answers are unclear, and no others come.
+        """
+        found = True
         for work in self.todo[:_MOST_TRIED]:
             result = await self.runner.result(work)
-            if result is None or self.verdicts.is_readable(result):
+            if result is None or told(result):
                 return True
-            if self.verdicts.told_logprobs(result):
-                # They may be of another word, such as the first one of its reasoning.
-                understood = False
-                continue
-            if result.error is None or result.error.kind in _REFUSALS:
+            if is_unclear(result):
+                found = unclear
+            elif result.error is None or result.error.kind in _REFUSALS:
                 return False
-            _check_hope(result)
-        return understood
+            else:
+                _check_hope(result)
+        return found
 
     async def make_room(self) -> None:
         """Make room for reasoning, if the judge's first answer shows that it reasons."""

@@ -176,19 +176,13 @@ def _scored(folder: Path, judge: str | None, data: Path | None) -> tuple[Any, An
     """The run in that folder and its scores; None if there is none."""
     from moa_cli.bench.report.scores import scores_of
     from moa_cli.bench.run.folder import read_run
+    from moa_cli.cli.bench.report import only_judge
 
     if not (folder / "run.json").exists():
         return None
     reader = read_run(folder, data)
-    judges = list(reader.judges)
-    if judge is None and len(judges) > 1:
-        raise BenchError(
-            f"{folder}: has several judges: {', '.join(judges)}", hint="--judge names one"
-        )
-    chosen = judge or next(iter(judges), None)
-    if chosen is not None and chosen not in reader.judges:
-        chosen = None
-    return reader, scores_of(folder, chosen, data)
+    chosen = judge or only_judge(folder)
+    return reader, scores_of(folder, chosen if chosen in reader.judges else None, data)
 
 
 def _lines(

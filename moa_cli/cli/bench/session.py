@@ -151,7 +151,10 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     """
     plan, folder, options = job.plan, job.folder, job.options
     facts = folder.facts(job.priced(asyncio.run(known_facts(plan.models()))))
-    amount = job.amount or _amount_of(plan, list(todo))
+    amount = job.amount
+    if amount is None:
+        work = list(todo)
+        amount = Amount(len(list(plan.work())), len(work), work)
     ended = amount.whole - amount.left
     progress = Progress(total=amount.whole, done=ended, before=ended)
     spending = open_books(save=options.save).spending
@@ -199,10 +202,6 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
         return INTERRUPTED, None
     except asyncio.CancelledError:
         return TERMINATED, None
-
-
-def _amount_of(plan: Plan, todo: list[Work]) -> Amount:
-    return Amount(len(list(plan.work())), len(todo), todo)
 
 
 def _fitting(plan: Plan, concurrency: int) -> int:
@@ -304,7 +303,6 @@ async def _work(
     progress: Progress,
     view: ProgressView,
 ) -> Failure | None:
-    """Do it all; why it ended early, if a cap was reached."""
     cancel_on_termination()
     # What is there by now stays to the end.
     gc.freeze()
