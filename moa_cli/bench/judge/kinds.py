@@ -209,7 +209,7 @@ def rating_in(
     """
     value = said
     if span is not None and said is not None and record.number_logprobs:
-        expected = expected_rating(record.text, span, record.number_logprobs, 1, 10)
+        expected = expected_rating(record.text, span, record.number_logprobs)
         value = said if expected is None else expected
     return Judgement(*question.name, value=value, text=record.text, key=record.key)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from moa_cli.bench.judge.pairwise import OWN_FIT
 from moa_cli.bench.report.published import ABLATIONS, PUBLISHED, PublishedTable
@@ -139,6 +139,14 @@ def _table2(mixed: Mixed) -> Iterator[ReproductionRun]:
             )
 
 
+def _alpaca_run(
+    folder: str, row: str, columns: Mapping[str, str], **differing: Any
+) -> ReproductionRun:
+    """A run whose length-controlled win rates stand in a row. columns: by arm."""
+    figures = (Figure(row, column, arm, OWN_FIT) for arm, column in columns.items())
+    return ReproductionRun(folder, "alpaca", tuple(columns), tuple(figures), **differing)
+
+
 def _table3(mixed: Mixed) -> Iterator[ReproductionRun]:
     # The paper samples the aggregator where there is one proposer.
     led = [model for model in mixed.proposers if model == mixed.aggregator]
@@ -146,14 +154,10 @@ def _table3(mixed: Mixed) -> Iterator[ReproductionRun]:
     for count in dict.fromkeys(min(n, len(models)) for n in (6, 3, 2, 1)):
         proposers = models[:count]
         row = f"n = {count}"
-        yield ReproductionRun(
+        yield _alpaca_run(
             f"table3-{count}",
-            "alpaca",
-            ("mixture", "self"),
-            (
-                Figure(row, "multiple-proposer (%)", MIXTURE, OWN_FIT),
-                Figure(row, "single-proposer (%)", "self", OWN_FIT),
-            ),
+            row,
+            {MIXTURE: "multiple-proposer (%)", "self": "single-proposer (%)"},
             proposers=proposers,
             rounds=1,
             best=proposers[0],
@@ -164,22 +168,10 @@ def _table4(mixed: Mixed) -> Iterator[ReproductionRun]:
     [table] = (known for known in ABLATIONS if known.source.endswith("Table 4"))
     for number, model in enumerate(dict.fromkeys(mixed.proposers), 1):
         row = _row_of(table, model)
-        yield ReproductionRun(
-            f"table4-aggregator-{number}",
-            "alpaca",
-            ("mixture",),
-            (Figure(row, "as aggregator (%)", MIXTURE, OWN_FIT),),
-            aggregator=model,
-            rounds=1,
-        )
-        yield ReproductionRun(
-            f"table4-proposer-{number}",
-            "alpaca",
-            ("self",),
-            (Figure(row, "as proposer (%)", "self", OWN_FIT),),
-            rounds=1,
-            best=model,
-        )
+        as_aggregator, as_proposer = {MIXTURE: "as aggregator (%)"}, {"self": "as proposer (%)"}
+        name = f"table4-aggregator-{number}"
+        yield _alpaca_run(name, row, as_aggregator, aggregator=model, rounds=1)
+        yield _alpaca_run(f"table4-proposer-{number}", row, as_proposer, rounds=1, best=model)
 
 
 def _table8(mixed: Mixed) -> Iterator[ReproductionRun]:
@@ -205,16 +197,8 @@ def _table8(mixed: Mixed) -> Iterator[ReproductionRun]:
 def _ranker(mixed: Mixed) -> Iterator[ReproductionRun]:
     del mixed
     for layers in (2, 3):
-        yield ReproductionRun(
-            f"ranker-{layers}",
-            "alpaca",
-            ("synthesize", "select"),
-            (
-                Figure(f"{layers} layers", "MoA (%)", "synthesize", OWN_FIT),
-                Figure(f"{layers} layers", "LLM-ranker (%)", "select", OWN_FIT),
-            ),
-            rounds=layers - 1,
-        )
+        columns = {"synthesize": "MoA (%)", "select": "LLM-ranker (%)"}
+        yield _alpaca_run(f"ranker-{layers}", f"{layers} layers", columns, rounds=layers - 1)
 
 
 def _published(dataset: str) -> PublishedTable:

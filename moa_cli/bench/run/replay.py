@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moa_cli.bench.run.call_cache import CallCache
 from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurrence_key
@@ -90,21 +90,19 @@ class _ReplayClient:
         replay, shared, place = self.replay, self.replay.shared, request.place
         key = call_key(replay.item, replay.turn, self.model, request)
         key = occurrence_key(key, place.sample)
-        record = shared.journal.find(key)
+        record, why = shared.journal.find(key), "replay: the journal of the run holds its answer"
+        asked = CallRecord(key, replay.item, replay.turn, self.model)
         if self.inner is None:
-            text = shared.given[self.model][replay.item]
-            record = CallRecord("", replay.item, replay.turn, self.model, text)
-        elif record is not None:
-            why = "replay: the journal of the run holds its answer"
-            _LOG.write("call not made", model=self.model, item=replay.item, why=why)
-        elif shared.cache is not None:
-            asked = CallRecord(key, replay.item, replay.turn, self.model)
+            why = ""
+            record = replace(asked, key="", text=shared.given[self.model][replay.item])
+        elif record is None and shared.cache is not None:
+            why = "the cache holds its answer"
             record = shared.cache.find(asked, request, place.sample)
             if record is not None:
-                why = "the cache holds its answer"
-                _LOG.write("call not made", model=self.model, item=replay.item, why=why)
                 shared.journal.add(record)
         if record is not None:
+            if why:
+                _LOG.write("call not made", model=self.model, item=replay.item, why=why)
             replay.answered[place.layer, place.index] = record
             yield replayed(record)
             return

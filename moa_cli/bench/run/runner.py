@@ -112,15 +112,13 @@ class FailureWatch:
 
     def failed(self, result: Result) -> Failure | None:
         """The item has failed; why the run is not to go on, if it is not."""
-        turns = result.turns[-1:]
-        for answer in (answer for turn in turns for answer in turn.answers()):
-            error = answer.error
-            if error is None or not _spoils(error):
-                continue
-            stopped = self.call_failed(answer.model, result.item, error)
-            if stopped is not None:
-                return stopped
-        return None
+        answers = (answer for turn in result.turns[-1:] for answer in turn.answers())
+        told = (
+            self.call_failed(answer.model, result.item, answer.error)
+            for answer in answers
+            if answer.error is not None and _spoils(answer.error)
+        )
+        return next(filter(None, told), None)
 
     def call_failed(self, model: str, item: str, error: Failure) -> Failure | None:
         """A call for that item has failed; see `failed`."""

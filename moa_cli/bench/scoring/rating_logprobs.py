@@ -18,6 +18,8 @@ from typing import Any, Final
 NumberToken = tuple[int, tuple[tuple[str, float], ...]]
 # So many alternatives to each token are asked for: all that some endpoints take.
 ALTERNATIVES: Final = 5
+# The highest of all ratings; the lowest is 1.
+_MOST: Final = 10
 _DIGITS: Final = re.compile(r"[\s\[*_\"'(:=]*(\d{1,2})[\]\s*_\"')]*")
 _HOLDS_DIGIT: Final = re.compile(r"\d")
 _LEAST_NATS: Final = -1e4
@@ -66,13 +68,13 @@ def _alternatives(told: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
 
 
 def expected_rating(
-    text: str, span: tuple[int, int], numbers: Iterable[NumberToken], least: int, most: int
+    text: str, span: tuple[int, int], numbers: Iterable[NumberToken]
 ) -> float | None:
     """The mean of the ratings that could have stood there, by their probabilities; None where the
     rating is no whole number, or no probabilities of it are known.
 
     text: the judge's answer, to its end. span: where the rating stands in it. numbers: see
-    `number_tokens`. least, most: of the ratings that there are, at most 99.
+    `number_tokens`.
     """
     said = text[slice(*span)]
     if not said.isdigit():
@@ -86,27 +88,25 @@ def expected_rating(
     weights: dict[int, float] = {}
     for token, logprob in known[begin]:
         matched = _DIGITS.fullmatch(token)
-        if matched is not None and least <= int(matched[1]) <= most:
+        if matched is not None and 1 <= int(matched[1]) <= _MOST:
             rating = int(matched[1])
             weights[rating] = weights.get(rating, 0.0) + math.exp(logprob)
-    _part_ten(weights, said, known.get(before_end - 1, ()), most)
+    _part_ten(weights, said, known.get(before_end - 1, ()))
     whole = math.fsum(weights.values())
     if int(said) not in weights or not whole:
         return None
     return math.fsum(rating * weight for rating, weight in weights.items()) / whole
 
 
-def _part_ten(
-    weights: dict[int, float], said: str, following: Iterable[tuple[str, float]], most: int
-) -> None:
+def _part_ten(weights: dict[int, float], said: str, following: Iterable[tuple[str, float]]) -> None:
     """Part 10 from 1 where each digit is a token: then the token behind the 1 tells."""
-    if most < 10 or 10 in weights or 1 not in weights:
+    if 10 in weights or 1 not in weights:
         return
     if said in ("1", "10"):
         zero = math.fsum(math.exp(logprob) for token, logprob in following if token[:1] == "0")
         if zero:
             weights[10] = weights[1] * min(1.0, zero)
             weights[1] -= weights[10]
-    elif int(said) > most // 2:
+    elif int(said) > _MOST // 2:
         # It may as well have become a 10: what cannot be told is left out.
         del weights[1]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moa_cli.cli.bench.cells import narrow_table
 from moa_cli.cli.options import Data, RunFolder
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
-from moa_cli.terminal.table import Column, table_lines
+from moa_cli.terminal.table import Column
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _pair_lines(panel: Panel, width: int) -> Iterator[str]:
     pairs = panel.pairs()
     kappa = "kappa" if panel.against is not None else "weighted kappa"
     yield ""
-    yield from table_lines(
+    yield from narrow_table(
         [
             Column("judge", [pair.first for pair in pairs], widest=_WIDEST),
             Column("and", [pair.second for pair in pairs], widest=_WIDEST),
@@ -95,7 +96,6 @@ def _pair_lines(panel: Panel, width: int) -> Iterator[str]:
             Column(kappa, [_number(pair.kappa) for pair in pairs], right=True),
             Column("95 % interval", [_interval(pair.interval) for pair in pairs], right=True),
             Column("judged by both", [f"{pair.units:,}" for pair in pairs], right=True),
-            Column("", [""] * len(pairs)),
         ],
         width,
     )
@@ -113,7 +113,7 @@ def _whole_lines(panel: Panel) -> Iterator[str]:
 def _arm_lines(panel: Panel, width: int) -> Iterator[str]:
     arms = panel.arms()
     yield _sentence(f"{panel.unit}, over what all have judged; the panel is their mean")
-    yield from table_lines(
+    yield from narrow_table(
         [
             Column("arm", [arm.arm for arm in arms], widest=_WIDEST),
             Column("panel", [arm.panel.text(2) for arm in arms], right=True),
@@ -121,7 +121,6 @@ def _arm_lines(panel: Panel, width: int) -> Iterator[str]:
                 Column(judge, [arm.by_judge[judge].text(2) for arm in arms], right=True)
                 for judge in panel.values
             ),
-            Column("", [""] * len(arms)),
         ],
         width,
     )
@@ -131,7 +130,7 @@ def _chosen_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> Ite
     yield _sentence(
         "how often the first arm is better than the second, by your choices in `moa compare`"
     )
-    yield from table_lines(
+    yield from narrow_table(
         [
             Column("arm", [pair.first for pair in chosen], widest=_WIDEST),
             Column("against", [pair.second for pair in chosen], widest=_WIDEST),
@@ -140,7 +139,6 @@ def _chosen_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> Ite
                 Column(judge, [_share(pair.by_judge[judge]) for pair in chosen], right=True)
                 for judge in panel.values
             ),
-            Column("", [""] * len(chosen)),
         ],
         width,
     )

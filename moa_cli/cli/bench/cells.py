@@ -48,6 +48,11 @@ def table(title: str, columns: Sequence[Column], width: int) -> Iterator[str]:
     yield from table_lines(columns, width)
 
 
+def narrow_table(columns: Sequence[Column], width: int) -> list[str]:
+    """A table whose last column is no wider than it must be: what is left is an empty one's."""
+    return table_lines([*columns, Column("", [""] * len(columns[0].cells))], width)
+
+
 def columns_of(told: TextTable, widest: int = Column.widest) -> list[Column]:
     return [
         Column(head, [row[place] for row in told.rows], right=place >= told.keys, widest=widest)

@@ -146,8 +146,8 @@ def _lines(sections: Sequence[ReportSection], width: int, *, published: bool) ->
 
 def _table(table: TextTable, width: int) -> Iterator[str]:
     """The table; as many times its first columns as it takes to show all others."""
-    from moa_cli.cli.bench.cells import columns_of
-    from moa_cli.terminal.table import Column, table_lines
+    from moa_cli.cli.bench.cells import columns_of, narrow_table
+    from moa_cli.terminal.table import Column
 
     yield from _note(table.title, width)
     columns = columns_of(table, width)
@@ -162,9 +162,8 @@ def _table(table: TextTable, width: int) -> Iterator[str]:
     free = width + _GAP - sum(_wide(column) + _GAP for column in keys)
     for number, group in enumerate(_groups(needed, free)):
         yield "\n" * bool(number)
-        # The last column takes what is left; so it is an empty one.
-        shown = [*keys, *(others[place] for place in group), Column("", [""] * len(table.rows))]
-        yield from (f"{line}\n" for line in table_lines(shown, width))
+        shown = narrow_table([*keys, *(others[place] for place in group)], width)
+        yield from (f"{line}\n" for line in shown)
     for note in table.notes:
         yield from _note(note, width)
 

@@ -34,7 +34,7 @@ def expected(*told: Token) -> float | None:
     begin = end
     while begin and (text[begin - 1].isdigit() or text[begin - 1] == "."):
         begin -= 1
-    return expected_rating(text, (begin, end), number_tokens(tokens(*told), text), 1, 10)
+    return expected_rating(text, (begin, end), number_tokens(tokens(*told), text))
 
 
 SURE: dict[str, float] = {}
@@ -88,6 +88,6 @@ def test_tokens_behind_the_answer_and_before_it() -> None:
     said = [("1 or 2</think>", SURE), ("It is [[", SURE), ("8", likely), ("]]", SURE)]
     text = "It is [[8]]"
     found = number_tokens(tokens(*said, ("<|eot_id|>", SURE)), text)
-    assert expected_rating(text, (8, 9), found, 1, 10) == pytest.approx(8.5)
+    assert expected_rating(text, (8, 9), found) == pytest.approx(8.5)
     # What cannot be found among the tokens ends where they end.
     assert number_tokens(tokens(*said), "other") == number_tokens(tokens(*said), text)
