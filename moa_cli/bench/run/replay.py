@@ -90,7 +90,8 @@ class _ReplayClient:
         replay, shared, place = self.replay, self.replay.shared, request.place
         key = call_key(replay.item, replay.turn, self.model, request)
         key = occurrence_key(key, place.sample)
-        record, why = shared.journal.find(key), "replay: the journal of the run holds its answer"
+        record = shared.journal.find(key)
+        why = "replay: the journal of the run holds its answer"
         asked = CallRecord(key, replay.item, replay.turn, self.model)
         if self.inner is None:
             why = ""
