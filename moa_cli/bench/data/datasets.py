@@ -83,12 +83,13 @@ def _items(
     rows: Callable[[Path], Iterator[DataRow]],
     prompt: Sequence[str],
     identity: Callable[[DataRow], str],
-    category: str,
+    category: Sequence[str],
     answer: Callable[[DataRow], str | None] = lambda row: None,
 ) -> Callable[[Path], Iterator[Item]]:
     """A reader of files with an item of one turn in each row.
 
-    prompt, category: the names of the fields; see `DataRow.text`. identity, answer: of a row.
+    prompt, category: the names of the fields, of which the first that is there is taken. identity,
+    answer: of a row.
     """
 
     def read(path: Path) -> Iterator[Item]:
@@ -96,7 +97,7 @@ def _items(
             yield Item(
                 id=identity(row),
                 turns=(row.text(*prompt),),
-                category=row.optional(category),
+                category=next(filter(None, map(row.optional, category)), None),
                 answer=answer(row),
                 fields=row.fields,
             )
@@ -123,19 +124,6 @@ def _place(name: str) -> Callable[[DataRow], str]:
     return lambda row: row.optional(name) or str(row.number - 1)
 
 
-def _math(path: Path) -> Iterator[Item]:
-    """MATH as its authors published it, or one of the copies of its 500 problems."""
-    for row in rows_of_lines(path):
-        yield Item(
-            id=_place("unique_id")(row),
-            turns=(row.text("problem", "question"),),
-            category=row.optional("type") or row.optional("subject"),
-            # The copies have a key beside the solution, or the solution under another name.
-            answer=row.text("solution", "answer"),
-            fields=row.fields,
-        )
-
-
 def _final(row: DataRow) -> str:
     worked, mark, final = row.text("answer").rpartition("####")
     return final.strip() if mark else worked
@@ -154,7 +142,7 @@ _ALL = (
         measures="AlpacaEval 2: open instructions, pairwise against a reference's answers",
         licence="CC BY-NC 4.0, not for commercial use",
         files=("alpaca_eval/instructions.json", "alpaca_eval/model_outputs.json"),
-        read=_items(rows_of_json, ["instruction"], _place("index"), "dataset"),
+        read=_items(rows_of_json, ["instruction"], _place("index"), ["dataset"]),
         judge="pairwise",
         parity="final",
         fetched=(
@@ -216,7 +204,7 @@ _ALL = (
             rows_of_lines,
             ["instruction", "text"],
             lambda row: _id(row, "idx"),
-            "task",
+            ["task"],
             lambda row: row.optional("answer"),
         ),
         judge="skills",
@@ -250,7 +238,7 @@ _ALL = (
         licence="Apache-2.0",
         files=("arena_hard/question.jsonl",),
         # Upstream's `category` is the same for all.
-        read=_items(rows_of_lines, ["prompt"], lambda row: _id(row, "uid"), "cluster"),
+        read=_items(rows_of_lines, ["prompt"], lambda row: _id(row, "uid"), ["cluster"]),
         judge="arena",
         fetched=(
             PublicFile(
@@ -270,7 +258,7 @@ _ALL = (
         measures="GSM8K: grade-school arithmetic with known answers",
         licence="MIT",
         files=("gsm8k/test.jsonl", "gsm8k/slice50.jsonl"),
-        read=_items(rows_of_lines, ["question"], _place("index"), "", _final),
+        read=_items(rows_of_lines, ["question"], _place("index"), [], _final),
         grade=lambda reply, answer, fields: grade_gsm8k(reply, fields["answer"]),
         answer_format="End with a line that says `The answer is N`, where N is the number alone.",
         fetched=(
@@ -286,7 +274,15 @@ _ALL = (
         measures="MATH: competition problems with known answers",
         licence="MIT, but disputed",
         files=("math/test.jsonl", "math/math500.jsonl", "math/math500_even.jsonl"),
-        read=_math,
+        # As its authors published it, or one of the copies of its 500 problems, which have a key
+        # beside the solution, or the solution under another name.
+        read=_items(
+            rows_of_lines,
+            ["problem", "question"],
+            _place("unique_id"),
+            ["type", "subject"],
+            lambda row: row.text("solution", "answer"),
+        ),
         grade=lambda reply, answer, fields: grade_math(reply, answer),
         answer_format="Put your final answer within \\boxed{}.",
         why_unfetched="its redistribution is disputed",
