@@ -15,7 +15,7 @@ from moa_cli.cli.options import takes_profile
 from moa_cli.core import paths
 from moa_cli.core.errors import ClientError, MoAError, ProfileError, UsageError
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -268,8 +268,7 @@ async def _providers(
             if find_model(model, dict.fromkeys(listed, True)):
                 yield Finding("OK", f"{name}: has {model}")
                 continue
-            near = nearest(model, listed)
-            hint = f"did you mean `{near}`?" if near else f"see `moa models {name}`"
+            hint = meant(model, listed, f"see `moa models {name}`")
             if name == "ollama":
                 hint = f"ollama pull {model}"
             yield Finding("WARN", f"{name}: does not list {model}", hint)

@@ -15,7 +15,7 @@ from moa_cli.cli.options import JsonArray
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.core.errors import ClientError, UsageError
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 
 if TYPE_CHECKING:
     from moa_cli.core.endpoints import ModelInfo
@@ -148,8 +148,7 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
     pool = wiring.client_pool(sdk_lists=True)
     known = pool.providers.known
     if name is not None and name not in known:
-        near = nearest(name, known)
-        hint = f"did you mean `{near}`?" if near else f"known providers: {', '.join(known)}"
+        hint = meant(name, known, f"known providers: {', '.join(known)}")
         raise UsageError(f"there is no provider `{name}`", hint=hint)
     chosen = [name] if name else [key for key in known if pool.providers.key_source(known[key])]
     for notice in pool.providers.key_notices(f"{provider}:-" for provider in chosen):

@@ -16,7 +16,7 @@ from moa_cli.config.toml import read_toml, refused, value_of
 from moa_cli.core import paths
 from moa_cli.core.money import MOST_USD, Price
 from moa_cli.core.quirks import Quirk
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 from moa_cli.core.values import TOML, Key, ValueFault, keys_of, read_fields, read_value
 
 # The variables that come before the file.
@@ -98,8 +98,7 @@ def _zone(name: str) -> tzinfo:
     except (OSError, ValueError, LookupError):
         # Besides an unknown one: no name, a folder's name, a path.
         known = available_timezones()
-    near = nearest(name, known)
-    hint = f"did you mean `{near}`?" if near else "a name such as Europe/Berlin, or UTC"
+    hint = meant(name, known, "a name such as Europe/Berlin, or UTC")
     if not known:
         hint = "this system knows no time zones but UTC; the Python package tzdata adds them"
     raise ValueFault(f"is not a time zone: {name!r}", hint=hint)

@@ -14,7 +14,7 @@ from moa_cli.config.toml import read_toml
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.file_names import why_unfit
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 from moa_cli.core.text_files import read_bytes
 from moa_cli.core.values import KeyPath
 from moa_cli.profile import merge_prompt
@@ -101,8 +101,7 @@ def find(name_or_path: str) -> ProfileFile:
         if file.name == name_or_path:
             return file
     known = [file.name for file in list_profiles()]
-    near = nearest(name_or_path, known)
-    hint = f"did you mean `{near}`?" if near else f"known profiles: {', '.join(known)}"
+    hint = meant(name_or_path, known, f"known profiles: {', '.join(known)}")
     raise ProfileError(f"there is no profile `{name_or_path}`", hint=hint)
 
 

@@ -11,7 +11,7 @@ from moa_cli.chat.outcomes import ChooseModels, Outcome
 from moa_cli.config.palette import THEMES
 from moa_cli.config.schema import CONFIG_KEYS
 from moa_cli.core.errors import UsageError
-from moa_cli.core.text import nearest
+from moa_cli.core.text import meant
 from moa_cli.core.values import Key
 from moa_cli.profile import Overrides, description_of, list_profiles, resolve, rows, save
 from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_value
@@ -209,8 +209,7 @@ def _set(host: Host, argument: str) -> None:
         host.session.use(set_value(host.session.profile, key, value, "/set"))
     else:
         known = (*SETTABLE, *_SHOWN)
-        near = nearest(key, known)
-        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
+        hint = meant(key, known, f"known: {', '.join(known)}")
         raise UsageError(f"there is no key `{key}` to set", hint=hint)
     host.say(f"{key} = {value}")
 
