@@ -108,13 +108,11 @@ def _holds_a_space(word: str) -> bool:
 
 
 def _dash_hint(arguments: list[str], unknown: str | None = None) -> str | None:
-    """What to do about a prompt that begins with a dash, if one seems to be among the arguments.
+    """What to do about a prompt that begins with a dash, if one seems to be among the arguments of
+    a command.
 
-    Such a prompt is read as options: `-mean of 3` names a model. It is told by its spaces.
-
-    Args:
-        arguments: Those of the command, with its name.
-        unknown: The option that does not exist, if that is the error.
+    Such a prompt is read as options: `-mean of 3` names a model. It is told by its spaces. unknown:
+    the option that does not exist, if that is the error.
     """
     if arguments[:1] not in (["ask"], ["compare"]):
         return None

@@ -104,7 +104,7 @@ class _NotEmpty(TyperCommand):
             if any(option.name == "file" and option.multiple for option in self.params):
                 from moa_cli.cli.following_files import with_following_files
 
-                args = with_following_files(args)
+                args = list(with_following_files(args))
             # The texts as they were typed: of a path, "" would have become ".".
             given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
             for parameter in self.params:

@@ -200,15 +200,17 @@ def _rows() -> Iterator[Row]:
     if not config.prices:
         yield ("prices",), None, _DEFAULT
     for model, price in config.prices.items():
-        for key in KEYS_OF["prices"]:
-            if getattr(price, key) is not None:
-                yield ("prices", model, key), getattr(price, key), _FILE
+        yield from _given(("prices", model), price)
     yield from _providers(config, table)
     for name, settings in config.server.keys.items():
-        for key in KEYS_OF["server"]:
-            if (value := getattr(settings, key)) is not None:
-                told = str(value) if isinstance(value, Path) else value
-                yield (*SERVER_KEYS, name, key), told, _FILE
+        yield from _given((*SERVER_KEYS, name), settings)
+
+
+def _given(path: tuple[str, ...], settings: object) -> Iterator[Row]:
+    """What the file says in a table of the user's own name."""
+    for key in KEYS_OF[path[0]]:
+        if (value := getattr(settings, key)) is not None:
+            yield (*path, key), str(value) if isinstance(value, Path) else value, _FILE
 
 
 def _origin(path: tuple[str, ...], table: Any) -> str:

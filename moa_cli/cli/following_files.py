@@ -14,16 +14,8 @@ from moa_cli.core.errors import UsageError
 _OPTIONS = ("-f", "--file")
 
 
-def with_following_files(arguments: list[str]) -> list[str]:
-    """The arguments of a command with `-f` before each file that follows another one.
-
-    Args:
-        arguments: What was typed after the command.
-    """
-    return list(_spread(arguments))
-
-
-def _spread(arguments: list[str]) -> Iterator[str]:
+def with_following_files(arguments: list[str]) -> Iterator[str]:
+    """The arguments of a command with `-f` before each file that follows another one."""
     rest = iter(arguments)
     after_file = False
     for word in rest:

@@ -58,15 +58,9 @@ def take_up(past: Past, typed: TypedMixture) -> tuple[Profile, str]:
             hint="-p NAME goes on with another profile",
         ) from None
     profile = own or typed.resolved()
-    return profile, continuing(past, profile, words, "-p NAME changes it")
-
-
-def continuing(past: Past, profile: Profile, words: str, how: str) -> str:
-    """A line that says which conversation goes on, and with which mixture.
-
-    words: which one it is, if it is the conversation's own. how: what changes it.
-    """
-    if words:
-        return f"continuing {past.identity} with {words}; {how}"
-    before = f", not {past.profile}" if past.profile not in ("", profile.name) else ""
-    return f"continuing {past.identity} with profile {profile.name}{before}"
+    if own is not None:
+        told = f"{words}; -p NAME changes it"
+    else:
+        before = f", not {past.profile}" if past.profile not in ("", profile.name) else ""
+        told = f"profile {profile.name}{before}"
+    return profile, f"continuing {past.identity} with {told}"

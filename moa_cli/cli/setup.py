@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -230,16 +231,16 @@ async def _tried(profile: Profile, pool: ClientPool) -> tuple[Profile | None, li
     models = list(dict.fromkeys(profile.models()))
     say(f"asking {', '.join(map(short_name, models))} …")
     tried = await asyncio.gather(*(try_model(model, pool) for model in models))
-    turns = dict(zip(models, tried, strict=True))
-    for model, turn in turns.items():
+    working, failed = [], []
+    for model, turn in zip(models, tried, strict=True):
         trouble = trouble_of(turn)
         if trouble is None:
+            working.append(model)
             say(f"{short_name(model)}: answers")
         else:
+            failed.append(turn)
             what = "was not asked" if turn.capped else "does not answer"
             say(f"{short_name(model)} {what}: {with_hint(trouble.message, trouble.hint)}")
-    working = [model for model in models if trouble_of(turns[model]) is None]
-    failed = [turn for turn in turns.values() if trouble_of(turn) is not None]
     if not failed or not working:
         return (profile if working else None), failed
     aggregator = profile.aggregator
@@ -284,10 +285,8 @@ def _keep(profile: Profile, proposal: _Proposal, name: str | None, *, force: boo
 def _free_name() -> str:
     """The usual name, or the first with a number that no profile has."""
     taken = {path.stem for path in paths.user_profiles_dir().glob("*.toml")}
-    number = 1
-    while (name := _NAME if number == 1 else f"{_NAME}-{number}") in taken:
-        number += 1
-    return name
+    names = chain([_NAME], (f"{_NAME}-{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _nothing_answers(sources: Sequence[_Source]) -> None:

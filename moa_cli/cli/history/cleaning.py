@@ -39,19 +39,19 @@ def finish_later(left: PendingUpkeep) -> str | None:
     """Have what is left to wipe finished; returns what to tell of it, if anything."""
     if not left.words:
         return None
-    if left.traces and not (left.conversations or left.merge):
+    if left.conversations or left.merge:
+        _start()
+        return "deleted words are now being wiped from the file; `moa history clean` waits for that"
+    if left.traces:
         _start()
         return (
             "unused parts of the file may hold traces of deleted words until it is written anew,"
             " once nobody has used the history for a while; `moa history clean` does it now"
         )
-    if not (left.conversations or left.merge):
-        return (
-            "deleted words are in the write-ahead log until other moa processes end;"
-            " `moa history clean` empties it"
-        )
-    _start()
-    return "deleted words are now being wiped from the file; `moa history clean` waits for that"
+    return (
+        "deleted words are in the write-ahead log until other moa processes end;"
+        " `moa history clean` empties it"
+    )
 
 
 def _start() -> None:

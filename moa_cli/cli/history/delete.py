@@ -129,15 +129,13 @@ def _chosen(store: Store, typed: _Typed) -> _Chosen:
         found = [row.id for row in store.conversations(limit=sys.maxsize)]
     else:
         old = store.older_than(typed.before) if typed.before is not None else None
+        found = old or []
         if typed.words:
             # Not what holds only a form or a part of a word: that would be a surprise.
             hits = store.search(typed.words, limit=sys.maxsize, whole=True)
-            found = [hit.conversation for hit in hits]
+            found = [hit.conversation for hit in hits if old is None or hit.conversation in old]
             # A search finds none of those that were taken back; their words are meant, too.
             turns = _matching(store.undone(words=typed.words), typed)
-            found = [identity for identity in found if old is None or identity in old]
-        else:
-            found = old or []
     found = list(dict.fromkeys(found))
     turns = [turn for turn in turns if turn.conversation not in found]
     texts = set() if typed.every else store.typed(found)
@@ -153,9 +151,7 @@ def _undone(store: Store, typed: _Typed) -> _Chosen:
 
 
 def _matching(turns: Sequence[WithdrawnTurn], typed: _Typed) -> Sequence[WithdrawnTurn]:
-    if typed.before is None:
-        return turns
-    return [turn for turn in turns if turn.started < typed.before]
+    return [turn for turn in turns if typed.before is None or turn.started < typed.before]
 
 
 def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
