@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +95,6 @@ class _Clients(ClientPool):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._settings = config
         self._money: _Money | None = None
         # These hold connections of parent processes, so they are never closed or collected.
         self._inherited: list[_Money] = []
@@ -108,7 +107,7 @@ class _Clients(ClientPool):
             self._inherited.append(self._money)
             spent, self._money = self._money.spent, None
         if self._money is None:
-            self._money = _Money(self._settings, self, spent)
+            self._money = _Money(self._config, self, spent)
         return self._money.limits
 
     async def aclose(self) -> None:
@@ -316,37 +315,28 @@ async def ask_async(
         StoreError: The budget of the day cannot be kept.
         UsageError: One of the files cannot be read, or is too large. Nothing is sent then.
     """
-    if clients is None:
-        async with aclosing(open_clients()) as pool:
-            return await ask_async(
-                prompt,
-                profile=profile,
-                conversation=conversation,
-                sinks=sinks,
-                clients=pool,
-                files=files,
-                response_format=response_format,
-            )
-    config = load_config()
-    if profile is None:
-        profile = resolve(default_profile(config, os.environ), environment=os.environ)
-    elif isinstance(profile, str):
-        profile = load(profile)
-    if isinstance(clients, ClientPool) and has_candidates(profile):
-        profile = await clients.settled(profile, patience=LIST_PATIENCE)
-    parts: tuple[Part, ...] = ()
-    if files:
-        # A PDF file takes some seconds.
-        prompt, parts = await asyncio.to_thread(_with_files, prompt, files)
-    asked = (conversation or Conversation()).ask(prompt, parts)
-    if isinstance(clients, _Clients):
-        limits = replace(clients.limits(), reply_held=not sinks)
-        events = run_turn(profile, asked, clients, limits=limits, response_format=response_format)
-        return await deliver(events, *sinks)
-    own = clients if isinstance(clients, ClientPool) else None
-    with closing(_Money(config, own)) as money:
+    async with AsyncExitStack() as opened:
+        if clients is None:
+            clients = await opened.enter_async_context(aclosing(open_clients()))
+        config = load_config()
+        if profile is None:
+            profile = resolve(default_profile(config, os.environ), environment=os.environ)
+        elif isinstance(profile, str):
+            profile = load(profile)
+        if isinstance(clients, ClientPool) and has_candidates(profile):
+            profile = await clients.settled(profile, patience=LIST_PATIENCE)
+        parts: tuple[Part, ...] = ()
+        if files:
+            # A PDF file takes some seconds.
+            prompt, parts = await asyncio.to_thread(_with_files, prompt, files)
+        asked = (conversation or Conversation()).ask(prompt, parts)
+        if isinstance(clients, _Clients):
+            limits = clients.limits()
+        else:
+            own = clients if isinstance(clients, ClientPool) else None
+            limits = opened.enter_context(closing(_Money(config, own))).limits
         # Without a sink nobody sees the reply before its end.
-        limits = replace(money.limits, reply_held=not sinks)
+        limits = replace(limits, reply_held=not sinks)
         events = _run_turn(profile, asked, clients, limits=limits, response_format=response_format)
         return await deliver(events, *sinks)
 

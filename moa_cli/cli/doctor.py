@@ -18,8 +18,6 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import meant
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from moa_cli.clients.pool import ClientPool
     from moa_cli.models.providers import Providers
     from moa_cli.models.table import Provider
@@ -56,23 +54,23 @@ def doctor(
     if call and offline:
         raise UsageError("--call and --offline exclude each other")
 
-    failed = False
     if not offline:
         with suppress(ProfileError):
             wiring.providers().check(profile)
             profile = wiring.settled(profile)
-
-    async def report() -> None:
-        nonlocal failed
-        async for level, what, hint in _findings(profile, offline=offline, call=call):
-            failed = failed or level == "ERROR"
-            typer.echo(f"{level:<5}  {one_line(what)}")
-            if hint:
-                typer.echo(f"       → {one_line(hint)}")
-
-    asyncio.run(report())
-    if failed:
+    if not asyncio.run(_report(profile, offline=offline, call=call)):
         raise typer.Exit(1)
+
+
+async def _report(profile: Profile, *, offline: bool, call: bool) -> bool:
+    """Print each finding; whether all is in place."""
+    sound = True
+    async for level, what, hint in _findings(profile, offline=offline, call=call):
+        sound = sound and level != "ERROR"
+        typer.echo(f"{level:<5}  {one_line(what)}")
+        if hint:
+            typer.echo(f"       → {one_line(hint)}")
+    return sound
 
 
 async def _findings(
@@ -163,21 +161,14 @@ def _folders() -> Iterator[Finding]:
         "cache": paths.cache_dir(),
     }
     for name, folder in folders.items():
-        nearest = next(place for place in (folder, *folder.parents) if _can_be_seen(place))
+        places = (folder, *folder.parents)
+        nearest = next(p for p in places if paths.is_folder(p) or paths.is_file(p))
         if os.access(nearest, os.W_OK):
             yield Finding("OK", f"{name} folder: {folder}")
         else:
             yield Finding(
                 "ERROR", f"{name} folder: {nearest} is not writable", f"set MOA_{name.upper()}_DIR"
             )
-
-
-def _can_be_seen(place: Path) -> bool:
-    """Whether there is such a place; False also within a folder that may not be entered."""
-    try:
-        return place.exists()
-    except OSError:
-        return False
 
 
 def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]:
