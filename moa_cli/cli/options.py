@@ -165,18 +165,12 @@ class Display:
     def over(self, show: _S) -> _S:
         """`show` with what was typed, else what is configured."""
         settings = wiring.config()
-        return replace(
-            show,
-            plain=typed_or(self.plain, settings.plain),
-            live=typed_or(self.live, settings.live),
-            compact=typed_or(self.compact, settings.compact),
-            reasoning=typed_or(self.show_reasoning, settings.show_reasoning),
-            bell=typed_or(self.bell, settings.bell),
-            title=typed_or(self.title, settings.title),
-            look=look_of(settings, self.theme),
-            accessible=typed_or(self.accessible, settings.accessible),
-            progress_interval=typed_or(self.progress_interval, settings.progress_interval),
-        )
+        # They are named as the settings.
+        shown: dict[str, Any] = {
+            name: typed_or(typed, getattr(settings, name)) for name, typed in vars(self).items()
+        }
+        look, reasoning = look_of(settings, shown.pop("theme")), shown.pop("show_reasoning")
+        return replace(show, look=look, reasoning=reasoning, **shown)
 
 
 @dataclass(frozen=True)
