@@ -86,6 +86,10 @@ def _check_amount(amount: float) -> None:
         raise ValueFault(f"must be {MOST_USD:,.0f} or less", hint="without it, there is no limit")
 
 
+def _usd(help: str, example: float) -> Key:
+    return Key(help, 0, example=example, check=_check_amount)
+
+
 def _zone(name: str) -> tzinfo:
     """The time zone of that name. Raises ValueFault if this machine has none."""
     if name == "UTC":
@@ -102,10 +106,6 @@ def _zone(name: str) -> tzinfo:
     if not known:
         hint = "this system knows no time zones but UTC; the Python package tzdata adds them"
     raise ValueFault(f"is not a time zone: {name!r}", hint=hint)
-
-
-def _check_zone(name: str) -> None:
-    _zone(name)
 
 
 @dataclass(frozen=True)
@@ -195,28 +195,17 @@ class BudgetSettings:
     # Kept as they are written, without a point that nobody typed.
     session: Annotated[
         int | float | None,
-        Key(
-            "maximum cost in USD of one run of `moa ask`, `chat`, `serve` or `bench`",
-            0,
-            example=1.0,
-            check=_check_amount,
-        ),
+        _usd("maximum cost in USD of one run of `moa ask`, `chat`, `serve` or `bench`", 1.0),
     ] = None
-    day: Annotated[
-        int | float | None,
-        Key(
-            "maximum cost in USD of all turns of a day",
-            0,
-            example=5.0,
-            check=_check_amount,
-        ),
-    ] = None
+    day: Annotated[int | float | None, _usd("maximum cost in USD of all turns of a day", 5.0)] = (
+        None
+    )
     zone: Annotated[
         str,
         Key(
             "the time zone in which a day begins and ends",
             example="Europe/Berlin",
-            check=_check_zone,
+            check=_zone,
         ),
     ] = "UTC"
 
@@ -288,8 +277,7 @@ class ServerKeySettings:
         ),
     ] = None
     budget: Annotated[
-        int | float | None,
-        Key("maximum cost in USD of the key's turns of a day", 0, example=2.0, check=_check_amount),
+        int | float | None, _usd("maximum cost in USD of the key's turns of a day", 2.0)
     ] = None
     rpm: Annotated[
         int | None, Key("maximum number of turns in any minute", 1, 100_000, example=30)

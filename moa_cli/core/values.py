@@ -169,7 +169,7 @@ class Key:
     blank: bool = False
     off: bool = False
     only: tuple[Any, ...] | None = None
-    check: Callable[[Any], None] | None = None
+    check: Callable[[Any], object] | None = None
     secret: bool = False
     written: Any = None
     type: Any = None
