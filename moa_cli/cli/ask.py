@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Exit, Option
 
@@ -33,7 +33,7 @@ from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
     from moa_cli.chat.keeping import SavedConversation
-    from moa_cli.core.conversation import Conversation, Proposal, Turn
+    from moa_cli.core.conversation import Conversation, Turn
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.engine import Limits
     from moa_cli.engine.structured import ResponseFormat
@@ -322,7 +322,10 @@ def _run(
     if not show.quiet:
         who, *notices = wiring.introduction(profile)
         if merging:
-            who = _merged_by(profile, proposals)
+            from moa_cli.profile import closing_text
+
+            names = ", ".join(f"{p.proposer}{' unfinished' * p.unfinished}" for p in proposals)
+            who = f"{plural(len(proposals), 'proposal')} ({names}) → {closing_text(profile)}"
         say(in_words(who) if show.accessible else who)
         for notice in notices:
             say(notice)
@@ -340,43 +343,26 @@ def _run(
         return TERMINATED
     if merging is not None:
         turn = turn.with_proposals(merging.proposals)
-        _settle(kept, merging, turn)
+        number = kept.stored_as()
+        if number is not None and number != merging.stored_as:
+            # One of the two turns counts: the old one, if the new one has no reply.
+            kept.withdraw(merging if turn.reply else replace(turn, stored_as=number))
+    finished = turn.status == "finished"
     if show.output == "json":
         from moa_cli.core.jsonl import turn_to_dict
 
-        print_json(turn_to_dict(turn) | (_parsed(turn) if show.structured else {}))
-    elif show.structured and show.output == "text" and turn.status == "finished":
+        told = turn_to_dict(turn)
+        if show.structured:
+            from moa_cli.engine.structured import read_json
+
+            told["parsed"] = read_json(turn.reply) if turn.reply and finished else None
+        print_json(told)
+    elif show.structured and show.output == "text" and finished:
         from moa_cli.core.text import harmless_json
 
         print_lines([harmless_json(turn.reply or "")])
     _tell(turn, show, saved=kept.store is not None)
     return of_turn(turn)
-
-
-def _parsed(turn: Turn) -> dict[str, Any]:
-    """The value of a reply that is JSON; None where there is none."""
-    from moa_cli.engine.structured import read_json
-
-    whole = turn.status == "finished" and turn.reply
-    return {"parsed": read_json(whole) if whole else None}
-
-
-def _merged_by(profile: Profile, proposals: Sequence[Proposal]) -> str:
-    """Who writes a reply from which proposals, on one line."""
-    from moa_cli.profile import closing_text
-
-    names = ", ".join(
-        f"{proposal.proposer}{' unfinished' * proposal.unfinished}" for proposal in proposals
-    )
-    return f"{plural(len(proposals), 'proposal')} ({names}) → {closing_text(profile)}"
-
-
-def _settle(kept: SavedConversation, merging: Turn, turn: Turn) -> None:
-    """Of a turn that had a reply, and the turn that wrote it anew, let one count: the old one, if
-    the new one has no reply."""
-    number = kept.stored_as()
-    if number is not None and number != merging.stored_as:
-        kept.withdraw(merging if turn.reply else replace(turn, stored_as=number))
 
 
 def _tell(turn: Turn, show: Show, *, saved: bool) -> None:

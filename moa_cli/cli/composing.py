@@ -126,8 +126,11 @@ def compose_prompt(
     composed = prompt_of(parts)
     if len(files) > 1 or len(attached) > 1:
         asking.tell(f"attached: {told(attached)}")
-    if files:
-        _tell_files_in(words, asking)
+    # They are not attached.
+    for word in dict.fromkeys(words) if files else ():
+        if paths.is_file(Path(word)):
+            quoted = shlex.quote(word)
+            asking.tell(f"{word} is a word of the prompt; to attach the file: -f {quoted}")
     return composed
 
 
@@ -188,14 +191,6 @@ def _told_if_silent(path: Path, asking: FileQuestions) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _tell_files_in(words: Sequence[str], asking: FileQuestions) -> None:
-    """Say which words of the prompt are names of files, as they are not attached."""
-    for word in dict.fromkeys(words):
-        if paths.is_file(Path(word)):
-            quoted = shlex.quote(word)
-            asking.tell(f"{word} is a word of the prompt; to attach the file: -f {quoted}")
 
 
 def read_schema(typed: str) -> ResponseFormat:

@@ -98,8 +98,12 @@ def delete(
     with closing(open_store()) as store:
         chosen = _undone(store, typed) if undone else _chosen(store, typed)
         _carry_out(store, chosen, file, yes=yes)
-        if all_:
-            _tell_of_choices(store)
+        if all_ and (count := store.comparisons.count_texts()):
+            # They are no conversations, but may hold words.
+            say(
+                f"prompts and answers of {plural(count, 'choice')} are kept;"
+                " `moa compare delete --texts --all` deletes them"
+            )
 
 
 def _check(typed: _Typed, *, undone: bool, prompts: bool) -> None:
@@ -274,13 +278,3 @@ def _tell_of_copies() -> None:
     pending = sorted((paths.data_dir() / "pending").glob("*.jsonl"))
     if pending:
         say(f"turns that wait to be written may still hold deleted words: {pending[0].parent}")
-
-
-def _tell_of_choices(store: Store) -> None:
-    """They are no conversations, but may hold words."""
-    count = store.comparisons.count_texts()
-    if count:
-        say(
-            f"prompts and answers of {plural(count, 'choice')} are kept;"
-            " `moa compare delete --texts --all` deletes them"
-        )
