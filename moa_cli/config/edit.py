@@ -37,10 +37,13 @@ def set_setting(file: Path, name: Name, value: object, check: Callable[[Table], 
         raise refused(fault) from None
 
     def edit(text: str, then: Table) -> str | None:
-        path = name.path
+        path, key = name.path, dotted(name.path[-1:])
         _put(then, path, value)
         return _first_that_means(
-            then, lambda: _uncommented(text, path, value), lambda: _put_text(text, path, value)
+            then,
+            # The template's comment on that setting is made into the setting.
+            lambda: _line_replaced(text, path, f"#{key} = ", f"{key} = {_item(value).as_string()}"),
+            lambda: _edited(text, lambda document: _lay_at(document, path, value)),
         )
 
     _change(file, str(name), edit, check)
@@ -154,14 +157,8 @@ def _said(tables: Table) -> Table:
     return {name: value for name, value in tables.items() if value != {}}
 
 
-def _uncommented(text: str, path: tuple[str, ...], value: object) -> str | None:
-    """The text with the template's comment on that setting made into the setting."""
-    key = dotted(path[-1:])
-    return _line_replaced(text, path, f"#{key} = ", f"{key} = {_item(value).as_string()}")
-
-
 def _commented(text: str, path: tuple[str, ...]) -> str | None:
-    """The other way round, where the setting still stands below the template's words on it."""
+    """The text with that setting as the template's comment, where it stands below its words."""
     lines = template().split("\n")
     key = dotted(path[-1:])
     for number, line in enumerate(lines):
@@ -215,17 +212,14 @@ def _item(value: object) -> Any:
     return inline
 
 
-def _put_text(text: str, path: tuple[str, ...], value: object) -> str | None:
+def _lay_at(table: Any, path: tuple[str, ...], value: object) -> None:
     import tomlkit
 
-    def put(table: Any) -> None:
-        for part in path[:-1]:
-            if part not in table:
-                table[part] = tomlkit.table(is_super_table=part != path[-2])
-            table = table[part]
-        _lay(table, path[-1], value)
-
-    return _edited(text, put)
+    for part in path[:-1]:
+        if part not in table:
+            table[part] = tomlkit.table(is_super_table=part != path[-2])
+        table = table[part]
+    _lay(table, path[-1], value)
 
 
 def _edited(text: str, edit: Callable[[Any], None]) -> str | None:
