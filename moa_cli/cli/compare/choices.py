@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.compare.drawing import drawn
+from moa_cli.cli.compare.results import choices_since, drawn
 from moa_cli.cli.history.cleaning import finish_later
 from moa_cli.cli.options import (
     ForceFile,
@@ -49,8 +49,7 @@ def list_(
     from moa_cli.compare.choices import choice_to_dict
     from moa_cli.terminal.table import Column, table_lines
 
-    comparisons = open_store(to_read=True).comparisons
-    found = _told(comparisons, since)[::-1][:limit]
+    found = choices_since(since, texts=True)[::-1][:limit]
     if json:
         print_json([choice_to_dict(comparison, texts=False) for comparison in found])
         return
@@ -80,14 +79,6 @@ def _chosen_arms(comparison: Comparison) -> str:
     return ", ".join(
         arm.arm if len(profiles) == 1 else f"{arm.arm} ({arm.profile})" for arm in arms
     )
-
-
-def _told(comparisons: Comparisons, since: str | None) -> list[Comparison]:
-    """All choices with their texts, the oldest first; it says where some cannot be read."""
-    found = comparisons.since(time_ago(since), texts=True)
-    if comparisons.unsound:
-        say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
-    return found
 
 
 def show(
@@ -150,7 +141,7 @@ def export(
     """Write the choices as lines of JSON, with prompts and answers where they were kept."""
     from moa_cli.compare.choices import choice_to_dict
 
-    found = _told(open_store(to_read=True).comparisons, since)
+    found = choices_since(since, texts=True)
     if not found:
         raise StoreError("nothing was chosen yet")
     path = None if output is None or str(output) == "-" else paths.expand(str(output))

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.compare.drawing import drawn
-from moa_cli.cli.compare.results import leaderboard_lines, print_results
+from moa_cli.cli.compare.results import drawn, leaderboard_lines, print_results
 from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.options import (
     ARMS_HELP,

@@ -1,4 +1,4 @@
-"""The tables of `moa compare`: who won how often, and against whom."""
+"""What the commands of `moa compare` show: answers, who won how often, and against whom."""
 
 from __future__ import annotations
 
@@ -7,30 +7,60 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from moa_cli.cli.options import time_ago
+from moa_cli.cli import wiring
+from moa_cli.cli.options import look_of, time_ago
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store
+from moa_cli.core.money import usd
+from moa_cli.core.sanitize import sanitize
 from moa_cli.core.text import plural
-from moa_cli.terminal.tty import folded
+from moa_cli.terminal.tty import can_redraw, folded
 
 if TYPE_CHECKING:
     from moa_cli.bench.scoring.means import Mean
     from moa_cli.bench.scoring.statistics import ConfidenceInterval
     from moa_cli.compare.leaderboard import LeaderboardRow
+    from moa_cli.store.comparisons import Comparison
     from moa_cli.terminal.table import Column
+
+
+def drawn(head: str, text: str, *, raw: bool) -> list[str]:
+    """A head, and the (untrusted) text under it, drawn as Markdown; as it is if `raw`, or where
+    nothing can be drawn."""
+    safe = sanitize(text).strip()
+    if raw or not can_redraw(sys.stdout):
+        lines = safe.split("\n")
+    else:
+        from moa_cli.markdown.drawing import render_markdown
+        from moa_cli.terminal.live import color_of, console_for, reply_width
+
+        look = look_of(wiring.config())
+        console = console_for(sys.stdout, look=look)
+        width, color = reply_width(console.width), color_of(console)
+        lines = render_markdown(safe, width=width, color=color, palette=look.palette)
+    return [*([head] if head else []), *lines, ""]
+
+
+def choices_since(since: str | None, *, texts: bool = False) -> list[Comparison]:
+    """The choices that were kept, the oldest first; it says where some cannot be read.
+
+    since: a span such as `7d`. texts: whether their prompts and answers are read too.
+    """
+    comparisons = open_store(to_read=True).comparisons
+    found = comparisons.since(time_ago(since), texts=texts)
+    if comparisons.unsound:
+        say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
+    return found
 
 
 def print_results(since: str | None, *, json: bool, pairs: bool) -> None:
     """Print the table over all choices that were kept. since: a span such as `7d`."""
     from moa_cli.compare.leaderboard import leaderboard, with_pairs
 
-    comparisons = open_store(to_read=True).comparisons
-    made = comparisons.since(time_ago(since))
+    made = choices_since(since)
     found = leaderboard(made)
     if json or pairs:
         found = with_pairs(found, made)
-    if comparisons.unsound:
-        say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
     if json:
         print_json([standing.to_dict() for standing in found])
     elif found:
