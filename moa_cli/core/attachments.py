@@ -103,7 +103,12 @@ def part_of(
     short = one_line(Path(name).name) or "file"
     kind = image_kind(data)
     if kind is not None:
-        return Part("image", url=data_uri(_within(data, name, error), kind), name=short)
+        if len(data) > MOST_IMAGE_BYTES:
+            raise error(
+                f"{name}: has {len(data):,} bytes; an image may have {MOST_IMAGE_BYTES:,}",
+                hint="make it smaller: models see no more in a larger one",
+            )
+        return Part("image", url=data_uri(data, kind), name=short)
     if is_pdf(data):
         return Part("file", text=pdf_text(data, name, error), name=short)
     other = next((told for start, told in _OTHER_IMAGES if _begins(start, data)), None)
@@ -205,21 +210,15 @@ def _begins(start: bytes, data: bytes) -> bool:
     return re.match(start, data[:_HEAD], re.DOTALL) is not None
 
 
-def _within(data: bytes, name: str, error: type[MoAError]) -> bytes:
-    if len(data) > MOST_IMAGE_BYTES:
-        raise error(
-            f"{name}: has {len(data):,} bytes; an image may have {MOST_IMAGE_BYTES:,}",
-            hint="make it smaller: models see no more in a larger one",
-        )
-    return data
-
-
 def _check_file(path: Path) -> None:
     """Raise UsageError for what is no file, and for one that is too large, before it is read."""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            if not stat.S_ISDIR(status.st_mode) and not _may_be_read(path, status):
+        mode = status.st_mode
+        if not stat.S_ISREG(mode):
+            # A pipe and the empty device end. Why a folder cannot be read, reading it says.
+            may_be_read = stat.S_ISFIFO(mode) or stat.S_ISDIR(mode)
+            if not may_be_read and not (stat.S_ISCHR(mode) and path.samefile(os.devnull)):
                 raise UsageError(
                     f"{path}: is a device or a socket, not a file", hint="name a file, or a pipe"
                 )
@@ -238,13 +237,6 @@ def _check_file(path: Path) -> None:
             hint="make it smaller, or split it",
         )
     raise _too_large(path, f"{size:,}")
-
-
-def _may_be_read(path: Path, status: os.stat_result) -> bool:
-    """Whether it ends: a pipe, or the empty device."""
-    return stat.S_ISFIFO(status.st_mode) or (
-        stat.S_ISCHR(status.st_mode) and path.samefile(os.devnull)
-    )
 
 
 def is_pipe(path: Path) -> bool:

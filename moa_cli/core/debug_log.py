@@ -254,7 +254,6 @@ def names_secret(name: str) -> bool:
 
 
 def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers without the values of those that hold secrets."""
     return {
         name.lower(): _MASK if _HEADER.fullmatch(name) else value for name, value in headers.items()
     }

@@ -58,8 +58,7 @@ class Search:
             path = Path(form).expanduser()
             anchor = Path(path.anchor)
             parts = path.parts[1:] if path.anchor else path.parts
-            for file in self._bounded(self._like(anchor, parts), pattern):
-                found.add(file)
+            found.update(self._bounded(self._like(anchor, parts), pattern))
         return sorted(found)
 
     def _bounded(self, files: Iterator[Path], where: Path | str) -> list[Path]:

@@ -110,7 +110,8 @@ def _any(text: str) -> str | None:
     if alone:
         return alone[1]
     lines = [line for line in text.splitlines() if any(map(str.isalnum, line))][-2:]
-    return _last_number("\n".join(lines))
+    numbers = numbers_in(_LIST_MARK.sub("", "\n".join(lines)))
+    return _in_digits(numbers[-1]) if numbers else None
 
 
 def _behind_hashes(text: str) -> str | None:
@@ -166,11 +167,6 @@ def _told(tail: str, *, words: bool) -> str | None:
     if numbers:
         return _in_digits(numbers[0] if _STARTS_WITH_NUMBER.match(said) else numbers[-1])
     return said if words and len(said.split()) <= _MOST_WORDS else None
-
-
-def _last_number(text: str) -> str | None:
-    numbers = numbers_in(_LIST_MARK.sub("", text))
-    return _in_digits(numbers[-1]) if numbers else None
 
 
 def _in_digits(number: Fraction) -> str:

@@ -82,13 +82,6 @@ def estimate_tokens(text: str) -> int:
     return _remembered(text) if len(text) <= _SHORT else _count(text)
 
 
-# All proposers of a layer get the same prompt, and each turn repeats the conversation's history: a
-# day's, which may have a thousand texts, is counted once.
-@lru_cache(maxsize=2048)
-def _remembered(text: str) -> int:
-    return _count(text)
-
-
 def _count(text: str) -> int:
     if text.isascii():
         # A fifth of the time: while an answer streams in, this is a large part of all that is done.
@@ -106,6 +99,11 @@ def _count(text: str) -> int:
         else:
             count += 1
     return max(math.ceil(count * _CALIBRATION + foreign), int(bool(text)))
+
+
+# All proposers of a layer get the same prompt, and each turn repeats the conversation's history: a
+# day's, which may have a thousand texts, is counted once.
+_remembered = lru_cache(maxsize=2048)(_count)
 
 
 def _foreign(text: str) -> float:

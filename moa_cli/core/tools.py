@@ -76,7 +76,6 @@ class ToolCallBuilder:
         return bool(self._calls)
 
     def take(self, pieces: tuple[ToolPiece, ...]) -> None:
-        """Take the next pieces."""
         for piece in pieces:
             before = self._calls.get(piece.index) or ToolCall("", "", "", piece.kind)
             # Some endpoints repeat id and name with each piece, so the first ones stay.

@@ -177,7 +177,6 @@ class Key:
 
     @cached_property
     def kind(self) -> Kind:
-        """What kind of value it is."""
         origin = get_origin(self.type)
         if origin is tuple:
             return "texts" if self.item.kind == "text" else "tables"
@@ -221,7 +220,6 @@ def keys_of(cls: Any) -> dict[str, Key]:
 
 @cache
 def required_fields(cls: Any) -> tuple[str, ...]:
-    """The fields of a dataclass that have no default."""
     unset = dataclasses.MISSING
     return tuple(
         field.name
@@ -232,7 +230,7 @@ def required_fields(cls: Any) -> tuple[str, ...]:
 
 @cache
 def required_keys(cls: Any) -> tuple[str, ...]:
-    """Those of them that can be written."""
+    """The required fields that can be written."""
     return tuple(name for name in required_fields(cls) if name in keys_of(cls))
 
 
@@ -360,7 +358,6 @@ def _check_bounds(key: Key, value: Any) -> None:
 
 
 def range_text(key: Key) -> str:
-    """The numbers that the key takes, in words."""
     if key.high is None:
         return "a number" if key.low is None else f"{key.low:.12g} or more"
     high = f"{key.high:.12g}"
@@ -368,7 +365,6 @@ def range_text(key: Key) -> str:
 
 
 def choices_text(key: Key) -> str:
-    """The texts that the key takes, in words."""
     return f"one of {', '.join(key.choices)}" if len(key.choices) > 1 else f'"{key.choices[0]}"'
 
 

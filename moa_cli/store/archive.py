@@ -116,7 +116,6 @@ def _text(conversation: KeptConversation) -> Iterator[str]:
 
 
 def turn_values(kept: KeptTurn) -> dict[str, Any]:
-    """A turn as the file holds it."""
     values = dataclasses.asdict(kept.turn, dict_factory=without_empty)
     del values["stored_as"]
     status = values.pop("status")

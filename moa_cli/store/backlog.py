@@ -74,7 +74,6 @@ class Backlog:
     _keys: dict[int, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether a step waits."""
         return bool(self._steps)
 
     def put(self, turn: PendingTurn, kind: str, values: Mapping[str, Any]) -> None:
@@ -83,11 +82,9 @@ class Backlog:
         The values of `begin` are `prompt`, `profile`, `settings` (the resolved profile as TOML),
         `at` and perhaps `parts`, those of other kinds the fields of a proposal, an event or a turn.
 
-        Raises:
-            StoreLocked: Another process writes; the step waits.
-            StoreError: The database cannot be written; the step waits.
-            OSError: The step waits only in memory, so it would not outlive this process.
-            NoConversation: The conversation was deleted; nothing of the turn waits.
+        After StoreLocked (another process writes) or another StoreError, the step waits; after
+        OSError, only in memory, so it would not outlive this process. After NoConversation (the
+        conversation was deleted) nothing of the turn waits.
         """
         step = _Step(turn, kind, values)
         self._steps.append(step)
@@ -211,7 +208,7 @@ class _PendingFile:
 
     @classmethod
     def create(cls, folder: Path) -> _PendingFile:
-        """Create a file. Raises OSError."""
+        """Raises OSError."""
         paths.make_private(folder)
         path = folder / f"{secrets.token_hex(8)}.jsonl"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)

@@ -122,7 +122,6 @@ class Comparisons(Queries):
     unsound = 0
 
     def add(self, comparison: Comparison) -> int:
-        """Add a comparison, and return its number."""
         details = _Details(comparison.shown, comparison.none_good, comparison.note)
         with store_errors(), immediate(self._connection):
             number = self._connection.execute(
@@ -234,13 +233,10 @@ class Comparisons(Queries):
         wipes what they held from the file."""
         with store_errors(), immediate(self._connection):
             for number in numbers:
+                # All else that is kept of a comparison goes with it.
+                query = "DELETE FROM comparisons WHERE id = ?"
                 if texts_only:
                     query = (
                         "DELETE FROM comparison_words WHERE comparison_id = ? AND kind = 'texts'"
                     )
-                    self._connection.execute(query, (number,))
-                    continue
-                for table in ("comparison_words", "contenders"):
-                    query = f"DELETE FROM {table} WHERE comparison_id = ?"
-                    self._connection.execute(query, (number,))
-                self._connection.execute("DELETE FROM comparisons WHERE id = ?", (number,))
+                self._connection.execute(query, (number,))

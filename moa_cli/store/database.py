@@ -21,7 +21,8 @@ from urllib.parse import quote
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError
 from moa_cli.core.file_lock import locked
-from moa_cli.store.schema import Connection, is_current, migrate
+from moa_cli.store.ended_processes import database_of, settle_ended_processes
+from moa_cli.store.schema import Connection, is_current, migrate, patience
 
 # SQLite itself waits only this long for a lock, so that Ctrl-C works; see `Connection.patiently`.
 _BUSY_SECONDS = 0.2
@@ -31,36 +32,32 @@ _PAGE_BYTES = 8192
 # Migrating a larger file takes so long that the user is told.
 _LARGE_BYTES = 20_000_000
 Tell = Callable[[str], None] | None
-_CORRUPT, _NOT_A_DATABASE = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB
+_DAMAGED = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB
 # Keeps other threads from locking a new file before `_create` has closed it.
 _creating = threading.Lock()
 
 
-def open_database(
-    path: Path, prepare: Callable[[Connection], None] = lambda connection: None, tell: Tell = None
-) -> tuple[Connection, Path | None]:
+def open_database(path: Path, tell: Tell = None) -> tuple[Connection, Path | None]:
     """Connect to the file; create it or migrate its tables if need be.
 
     A damaged file is put aside, never deleted or overwritten, and a new file takes its place.
-    Returns the connection, and where a damaged file was put. Raises StoreError.
-
-    prepare: called with the connection; if it meets damage, the file counts as damaged too. tell:
-    called with a sentence if opening or a later write takes long.
+    What ended processes left is settled. Returns the connection, and where a damaged file was put.
+    Raises StoreError. tell: called with a sentence if opening or a later write takes long.
     """
     with _store_errors(path):
         _create(path)
-        connection = _undamaged(path, prepare, tell)
+        connection = _undamaged(path, tell)
         if connection is not None:
             return connection, None
         with _alone(path):
             # Several processes may meet the damage at once. Each one looks again under the lock, so
             # that the second does not put aside the new file of the first.
-            connection = _undamaged(path, prepare, tell)
+            connection = _undamaged(path, tell)
             if connection is not None:
                 return connection, None
             aside = _put_aside(path)
             _create(path)
-            connection = _connect(path, prepare, tell)
+            connection = _connect(path, tell)
     return connection, aside
 
 
@@ -74,13 +71,13 @@ def _store_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error.strerror}") from None
 
 
-def _undamaged(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> Connection | None:
+def _undamaged(path: Path, tell: Tell) -> Connection | None:
     """A connection to the file; None if it is damaged."""
     try:
-        return _connect(path, prepare, tell)
+        return _connect(path, tell)
     except sqlite3.DatabaseError as error:
         # The lowest byte is the primary error code.
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (_CORRUPT, _NOT_A_DATABASE):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
             return None
         raise
 
@@ -128,9 +125,9 @@ def _free_name(path: Path) -> Path:
 
 def damaged_files(path: Path) -> list[Path]:
     """The damaged files that were put aside beside `path`, the latest first."""
-    sides = tuple(paths.DATABASE_SUFFIXES)
-    found = [file for file in path.parent.glob(f"{path.name}.damaged-*") if file.suffix != ".lock"]
-    return sorted((file for file in found if not file.name.endswith(sides)), reverse=True)
+    beside = (*paths.DATABASE_SUFFIXES, ".lock")
+    found = path.parent.glob(f"{path.name}.damaged-*")
+    return sorted((file for file in found if not file.name.endswith(beside)), reverse=True)
 
 
 def _create(path: Path) -> None:
@@ -151,7 +148,7 @@ def connect(target: str | Path, *, uri: bool = False) -> Connection:
     return connection
 
 
-def _connect(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> Connection:
+def _connect(path: Path, tell: Tell) -> Connection:
     with _creating:
         connection = connect(path)
     if tell is not None:
@@ -178,7 +175,9 @@ def _connect(path: Path, prepare: Callable[[Connection], None], tell: Tell) -> C
         if tell is not None and size > _LARGE_BYTES and not is_current(connection, path):
             tell(f"bringing the history ({size / 1e6:,.0f} MB) up to this version, once")
         migrate(connection, path)
-        prepare(connection)
+        # If the file cannot be written now, a later opening does it.
+        with patience(connection, 0.0), contextlib.suppress(sqlite3.OperationalError):
+            settle_ended_processes(connection, database_of(connection))
     except BaseException:
         connection.close()
         raise

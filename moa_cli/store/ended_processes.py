@@ -214,7 +214,6 @@ def rest_of(turn: Turn) -> str:
 
 
 def database_of(connection: Connection) -> Path:
-    """The file of a connection to a database."""
     # As bytes, because the name of a folder may not be UTF-8.
     (name,) = connection.execute(
         "SELECT CAST(file AS BLOB) FROM pragma_database_list WHERE name = 'main'"

@@ -180,8 +180,6 @@ class Term:
 
 @dataclass(frozen=True)
 class Query:
-    """The terms that a text has to match."""
-
     terms: tuple[Term, ...]
 
     @classmethod
@@ -242,7 +240,6 @@ class Query:
         return varies(text) and wanted(term.root in folded(text) for term in self.terms)
 
     def examine(self, text: str) -> TextMatch:
-        """Find the terms in a text."""
         content = units(text)
         met: list[MatchKind | None] = []
         spans: list[Span] = []

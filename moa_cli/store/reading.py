@@ -222,23 +222,22 @@ class Reader(Queries):
 
     def has_parts(self, identities: Sequence[str] | None = None) -> bool:
         """Whether a turn of these conversations (None: of all) has parts, or calls of tools."""
-        having = set(
-            self._column(
-                "SELECT DISTINCT conversation_id FROM turns WHERE rest LIKE '%\"tool_calls\":%'"
-                " OR rest LIKE '%\"speaker\":%' OR id IN (SELECT turn_id FROM parts)"
-            )
+        return self._any_in(
+            identities,
+            "turns WHERE rest LIKE '%\"tool_calls\":%'"
+            " OR rest LIKE '%\"speaker\":%' OR id IN (SELECT turn_id FROM parts)",
         )
-        return bool(having if identities is None else having.intersection(identities))
 
     def has_summaries(self, identities: Sequence[str] | None = None) -> bool:
         """Whether a turn of these conversations (None: of all) holds a summary."""
-        having = set(
-            self._column(f"SELECT DISTINCT conversation_id FROM turns WHERE {HAS_SUMMARY}")
-        )
+        return self._any_in(identities, f"turns WHERE {HAS_SUMMARY}")
+
+    def _any_in(self, identities: Sequence[str] | None, rows: str) -> bool:
+        """Whether one of these conversations (None: any) has such rows."""
+        having = set(self._column(f"SELECT DISTINCT conversation_id FROM {rows}"))
         return bool(having if identities is None else having.intersection(identities))
 
     def has(self, identity: str) -> bool:
-        """Whether there is a conversation of exactly that id."""
         return self._row("SELECT 1 FROM conversations WHERE id = ?", identity) is not None
 
     def turn_numbers(self, identity: str) -> list[int]:
@@ -282,14 +281,12 @@ class Reader(Queries):
         return (str(row["profile"]), str(row["settings"])) if row else ("", "")
 
     def tags(self, identity: str) -> tuple[str, ...]:
-        """The tags of a conversation, in alphabetical order."""
         query = "SELECT tag FROM tags WHERE conversation_id = ? ORDER BY tag"
         return tuple(self._column(query, identity))
 
     def tagged(self, identities: Sequence[str] | None = None) -> bool:
         """Whether any of these conversations (None: of all) has a tag."""
-        having = set(self._column("SELECT DISTINCT conversation_id FROM tags"))
-        return bool(having if identities is None else having.intersection(identities))
+        return self._any_in(identities, "tags")
 
     def title(self, identity: str) -> str:
         """The title of a conversation; "" if there is no such conversation."""
@@ -363,7 +360,6 @@ class Reader(Queries):
         return sorted(matches, key=lambda match: match.summary.updated, reverse=True)
 
     def _beginning_with(self, prefix: str, *, limit: int) -> list[str]:
-        """Ids that begin with `prefix`."""
         # A range uses the index on the id; a pattern would not.
         return self._column(
             "SELECT id FROM conversations WHERE id >= ?1 AND id < ?1 || char(0x10ffff) LIMIT ?2",

@@ -70,11 +70,9 @@ class Recorder:
         return None if self._turn is None else self._turn.number
 
     def follow(self, fold: TurnFold) -> None:
-        """See `TurnSink.follow`."""
         self._fold = fold
 
     def handle(self, event: Event) -> None:
-        """Take the next event."""
         if isinstance(event, TurnStarted):
             self._begin(event)
         elif isinstance(event, ProposerFinished | ProposerFailed):

@@ -171,7 +171,6 @@ def _gather(
     progress: SalvageProgress,
     tell: Callable[[SalvageProgress], None],
 ) -> None:
-    """Put the rows that can be read of a file into tables."""
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("PRAGMA synchronous = OFF")
     with immediate(connection):
@@ -196,9 +195,10 @@ def _gather(
             " WHERE conversation_id NOT IN (SELECT id FROM conversations)"
             " GROUP BY conversation_id",
             "DELETE FROM tags WHERE conversation_id NOT IN (SELECT id FROM conversations)",
-            "DELETE FROM proposals WHERE turn_id NOT IN (SELECT id FROM turns)",
-            "DELETE FROM notes WHERE turn_id NOT IN (SELECT id FROM turns)",
-            "DELETE FROM parts WHERE turn_id NOT IN (SELECT id FROM turns)",
+            *(
+                f"DELETE FROM {table} WHERE turn_id NOT IN (SELECT id FROM turns)"
+                for table in ("proposals", "notes", "parts")
+            ),
         ):
             connection.execute(statement)
     tell(progress)

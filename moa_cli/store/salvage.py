@@ -216,7 +216,6 @@ def _payload(file: _File, page: bytes, place: int, size: int, *, is_table: bool)
 
 
 def _record(data: bytes) -> Row:
-    """Parse the columns of a row."""
     end, place = _varint(data, 0)
     kinds = []
     while place < end:

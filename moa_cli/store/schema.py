@@ -303,9 +303,8 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
 class Connection(sqlite3.Connection):
     """A connection to a store that can wait until it may write.
 
-    Attributes:
-        patience: Seconds to wait while another process writes.
-        waiting: Called once if that takes longer than a moment.
+    patience: seconds to wait while another process writes. waiting: called once if that takes
+    longer than a moment.
     """
 
     patience = 30.0
@@ -379,7 +378,6 @@ class Queries:
             return self._connection.execute(sql, values).fetchall()
 
     def _row(self, sql: str, *values: object) -> sqlite3.Row | None:
-        """The first row, or None."""
         with store_errors():
             row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
             return row

@@ -106,11 +106,7 @@ class SearchHit:
 class _TitleMatch:
     """A conversation whose title, or title and tags, matches some of the terms."""
 
-    id: str
-    title: str
-    profile: str
-    updated: float
-    text: str
+    row: sqlite3.Row
     examined: TextMatch
 
     def met(self, kind: MatchKind) -> frozenset[int]:
@@ -171,7 +167,7 @@ class Search:
         if not self._query.terms or (self._query.is_signs and kind is MatchKind.INSIDE):
             return {}
         count = len(self._query.terms)
-        titled = (row.id for row in self._titled if len(row.met(kind)) == count)
+        titled = (match.row["id"] for match in self._titled if len(match.met(kind)) == count)
         found = dict.fromkeys(islice(titled, limit), "")
         said: dict[str, str] = {}
         rows = self._said(kind, limit * _HITS_PER_CONVERSATION)
@@ -212,7 +208,7 @@ class Search:
         """
         by_met: dict[frozenset[int], list[str]] = {}
         for titled in self._titled:
-            by_met.setdefault(titled.met(kind), []).append(titled.id)
+            by_met.setdefault(titled.met(kind), []).append(titled.row["id"])
         shares = [met for met in by_met if 0 < len(met) < len(self._query.terms)]
         shares.sort(key=len, reverse=True)
         for met in shares[:_MOST_SHARES]:
@@ -255,7 +251,7 @@ class Search:
     def _titled(self) -> list[_TitleMatch]:
         """Conversations whose title matches a term, the latest first."""
         return [
-            _TitleMatch(**dict(row), examined=self._query.examine(row["text"]))
+            _TitleMatch(row, self._query.examine(row["text"]))
             for row in self._connection.execute(_TITLES, self._only)
             if self._query.may_match(row["text"], some=True)
         ]
@@ -266,22 +262,20 @@ class Search:
         This leaves out titles made from the first prompt: the prompt is a hit itself.
         """
         for titled in self._titled:
-            right = self._only["profile"] in (None, titled.profile)
+            identity, title, profile, updated, text = titled.row
+            right = self._only["profile"] in (None, profile)
             if right and titled.examined.kind is kind and not self._is_prompt(titled):
-                snippet = marked(titled.text, titled.examined.spans)
-                hit = SearchHit(
-                    titled.id, titled.title, None, "title", snippet, titled.updated, titled.profile
-                )
-                yield titled.id, hit
+                snippet = marked(text, titled.examined.spans)
+                yield identity, SearchHit(identity, title, None, "title", snippet, updated, profile)
 
     def _is_prompt(self, titled: _TitleMatch) -> bool:
         """Whether the title is the beginning of the first prompt, which is searched too."""
-        title = without_copy_mark(titled.title)
+        title = without_copy_mark(titled.row["title"])
         if titled.examined.spans[-1].end > len(title):
             return False
         first = self._connection.execute(
             f"{_FIRST_PROMPT}{_WANTED} ORDER BY t.id LIMIT 1",
-            {"beginning": _BEGINNING, "id": titled.id, **self._only},
+            {"beginning": _BEGINNING, "id": titled.row["id"], **self._only},
         ).fetchone()
         return first is not None and " ".join(first[0].split()).startswith(title)
 

@@ -21,7 +21,7 @@ from moa_cli.store import upkeep
 from moa_cli.store.backlog import Backlog, import_pending
 from moa_cli.store.comparisons import Comparisons
 from moa_cli.store.database import open_database, open_to_read
-from moa_cli.store.ended_processes import database_of, rest_of, settle_ended_processes
+from moa_cli.store.ended_processes import rest_of
 from moa_cli.store.reading import Reader
 from moa_cli.store.schema import Connection, immediate, patience, store_errors, transaction
 from moa_cli.store.spending import Spending
@@ -69,7 +69,7 @@ class Store(Reader):
         opening or a later write takes long.
         """
         path = path or paths.database_file()
-        connection, damaged = open_database(path, _take_up_leases, tell)
+        connection, damaged = open_database(path, tell)
         store = cls(connection, damaged)
         store._file, store.identity = path, _identity_of(path)
         # Writes what earlier processes could not; if the file is busy, a later opening does.
@@ -100,7 +100,6 @@ class Store(Reader):
 
     @property
     def folder(self) -> Path:
-        """The folder of the file."""
         return (self._file or paths.database_file()).parent
 
     def _write(self, sql: str, *values: object) -> sqlite3.Cursor:
@@ -111,7 +110,6 @@ class Store(Reader):
             )
 
     def _insert(self, table: str, **columns: object) -> int:
-        """Add a row, and return its number."""
         places = ", ".join("?" * len(columns))
         sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
         return int(self._write(sql, *columns.values()).lastrowid or 0)
@@ -125,7 +123,7 @@ class Store(Reader):
             return
         if _identity_of(self._file) == self.identity:
             return
-        connection, _ = open_database(self._file, _take_up_leases)
+        connection, _ = open_database(self._file)
         old, self._connection = self._connection, connection
         connection.patience, connection.waiting = old.patience, old.waiting
         self.identity = _identity_of(self._file)
@@ -160,13 +158,11 @@ class Store(Reader):
         )
 
     def keep_turn(self, conversation: str, kept: KeptTurn) -> None:
-        """Add a whole turn of an import."""
         turn = kept.turn
-        number = self._insert(
-            "turns",
+        number = self._add_turn(
+            turn.parts,
             conversation_id=conversation,
             started=kept.started,
-            process=0,
             profile=turn.profile,
             settings=kept.settings,
             prompt=turn.user,
@@ -174,7 +170,6 @@ class Store(Reader):
             reply=turn.reply,
             rest=rest_of(turn),
         )
-        self._add_parts(number, turn.parts)
         for layer in (*turn.proposals, turn.reviews):
             for proposal in layer:
                 self.add_proposal(number, proposal)
@@ -206,24 +201,23 @@ class Store(Reader):
             lease = ""
             with suppress(StoreError):
                 lease = self.spending.lease()
-            number = self._insert(
-                "turns",
+            return self._add_turn(
+                parts,
                 conversation_id=conversation,
                 started=now,
-                process=0,
                 lease=lease,
                 profile=profile,
                 settings=settings,
                 prompt=prompt,
                 status="open",
             )
-            self._add_parts(number, parts)
-            return number
 
-    def _add_parts(self, turn: int, parts: Sequence[Part]) -> None:
+    def _add_turn(self, parts: Sequence[Part], **columns: object) -> int:
+        number = self._insert("turns", process=0, **columns)
         for place, part in enumerate(storable(parts)):
             kept = pack(without_defaults(part))
-            self._write("INSERT INTO parts VALUES (?, ?, ?)", turn, place, kept)
+            self._write("INSERT INTO parts VALUES (?, ?, ?)", number, place, kept)
+        return number
 
     def has_turn(self, conversation: str, turn: int | None) -> bool:
         """Whether that conversation exists and has a turn of that number."""
@@ -282,10 +276,8 @@ class Store(Reader):
                 " WHERE id = ?4",
                 (new, self._title_of_copy(identity), now, identity),
             )
-            execute(
-                "INSERT INTO tags SELECT ?, tag FROM tags WHERE conversation_id = ?",
-                (new, identity),
-            )
+            copied_tags = "INSERT INTO tags SELECT ?, tag FROM tags WHERE conversation_id = ?"
+            execute(copied_tags, (new, identity))
             for old in self.turn_numbers(identity) if turns is None else turns:
                 made = execute(
                     f"INSERT INTO turns (conversation_id, {columns}) SELECT ?, {columns} FROM turns"
@@ -316,7 +308,6 @@ class Store(Reader):
         return title_of_copy(title, set(taken))
 
     def rename(self, identity: str, title: str) -> None:
-        """Give a conversation another title."""
         self._write("UPDATE conversations SET title = ? WHERE id = ?", title, identity)
 
     def tag(self, identity: str, tags: Iterable[str]) -> None:
@@ -327,7 +318,6 @@ class Store(Reader):
                 self._write(query, tag, identity)
 
     def untag(self, identity: str, tags: Iterable[str]) -> None:
-        """Remove tags from a conversation."""
         with self.connection(writing=True):
             for tag in tags:
                 self._write("DELETE FROM tags WHERE conversation_id = ? AND tag = ?", identity, tag)
@@ -359,7 +349,6 @@ class Store(Reader):
             return upkeep.work(self._connection, seconds=upkeep.seconds_to_wipe(self._connection))
 
     def leftover(self) -> PendingUpkeep:
-        """What is left to be wiped or packed."""
         with store_errors():
             return upkeep.leftover(self._connection)
 
@@ -453,16 +442,9 @@ def _identity_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _take_up_leases(connection: Connection) -> None:
-    """Settle what ended processes left. If the file cannot be written now, a later opening does."""
-    with patience(connection, 0.0), suppress(sqlite3.OperationalError):
-        settle_ended_processes(connection, database_of(connection))
-
-
 def _title(prompt: str) -> str:
     return " ".join(prompt.split())[:_LONGEST_TITLE] or "untitled"
 
 
 def new_id() -> str:
-    """A new random id for a conversation."""
     return "".join(secrets.choice(ID_LETTERS) for _ in range(10))

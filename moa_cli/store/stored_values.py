@@ -33,10 +33,7 @@ _MOST_DATA = 64_000_000
 
 def checked_tag(text: str) -> str:
     """A tag as the store keeps it: in lower case, so that `Work` and `work` are the same tag.
-
-    Raises:
-        ValueError: The text cannot be a tag.
-    """
+    Raises ValueError if the text cannot be one."""
     tag = unicodedata.normalize("NFC", text.strip().removeprefix("#")).lower()
     visible = any(unicodedata.category(letter)[0] in "LNSP" for letter in tag)
     if not visible or len(tag) > _LONGEST_TAG or tag.startswith("-") or _NOT_IN_TAGS.search(tag):
@@ -47,11 +44,7 @@ def checked_tag(text: str) -> str:
 
 
 def checked_title(text: str) -> str:
-    """A title as the store keeps it, on one line.
-
-    Raises:
-        ValueError: The title is empty or too long.
-    """
+    """A title as the store keeps it, on one line. Raises ValueError if it is empty or too long."""
     title = " ".join(text.split())
     if not title:
         raise ValueError("a title cannot be empty")
@@ -102,7 +95,6 @@ def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
 
 
 def dump(values: object) -> str:
-    """Values as JSON."""
     return as_unicode(json.dumps(values, ensure_ascii=False, separators=(",", ":")))
 
 
@@ -115,11 +107,7 @@ def pack(values: object) -> bytes:
 
 
 def unpack(kept: str | bytes) -> Any:
-    """What `pack` or `dump` was given.
-
-    Raises:
-        ValueError: `kept` comes from neither, or is damaged.
-    """
+    """What `pack` or `dump` was given. Raises ValueError if `kept` is from neither, or damaged."""
     data = kept.encode() if isinstance(kept, str) else kept
     # Compressed data begins with neither of these.
     if data[:1] not in (b"{", b"["):
@@ -143,9 +131,6 @@ def without_copy_mark(title: str) -> str:
 
 def title_of_copy(title: str, taken: Container[str]) -> str:
     """A title for a copy: `Why? (copy)`, or `Why? (copy 2)` if another one has that."""
-    for number in count(1):
-        mark = " (copy)" if number == 1 else f" (copy {number})"
-        named = f"{without_copy_mark(title)[: _LONGEST_TITLE - len(mark)]}{mark}"
-        if named not in taken:
-            return named
-    raise AssertionError("numbers do not end")
+    marks = (" (copy)" if number == 1 else f" (copy {number})" for number in count(1))
+    names = (f"{without_copy_mark(title)[: _LONGEST_TITLE - len(mark)]}{mark}" for mark in marks)
+    return next(name for name in names if name not in taken)

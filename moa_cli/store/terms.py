@@ -18,7 +18,7 @@ import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 # Cut at each character: symbols, Thai, Lao, Tibetan, Burmese, Khmer, Korean, Chinese, Japanese,
@@ -45,43 +45,25 @@ _VARYING = (
 _ASCII_RUN = re.compile("[a-z0-9]+")
 
 
-class _Patterns:
-    """Patterns of the classes above. Each is compiled when a text that is not ASCII needs it: that
-    takes 5 ms each, and no start of a command should pay for it."""
-
-    @cached_property
-    def run(self) -> re.Pattern[str]:
-        return re.compile(f"[{_SINGLE}]+|[^{_SINGLE}{_BETWEEN}]+")
-
-    @cached_property
-    def raw_run(self) -> re.Pattern[str]:
-        """In a text before folding, a mark belongs to the character before it."""
-        return re.compile(f"[^{_BETWEEN}]+")
-
-    @cached_property
-    def single(self) -> re.Pattern[str]:
-        return re.compile(f"[{_SINGLE}]")
-
-    @cached_property
-    def varying(self) -> re.Pattern[str]:
-        return re.compile(f"[{_VARYING}]+")
-
-    @cached_property
-    def mark(self) -> re.Pattern[str]:
-        return re.compile(
-            "[\xad\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
-            "\u06d6-\u06ed\u1dc0-\u1dff]"
-        )
-
-    @cached_property
-    def cluster(self) -> re.Pattern[str]:
-        return re.compile(
-            r"[\u1100-\u115f][\u1160-\u11ff]*|.[\u0300-\u036f\u3099\u309a\uff9e\uff9f]*",
-            re.DOTALL,
-        )
+_RUN = f"[{_SINGLE}]+|[^{_SINGLE}{_BETWEEN}]+"
+# In a text before folding, a mark belongs to the character before it.
+_RAW_RUN = f"[^{_BETWEEN}]+"
+_CUT = f"[{_SINGLE}]"
+_VARYING_RUN = f"[{_VARYING}]+"
+_MARK = (
+    "[\xad\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
+    "\u06d6-\u06ed\u1dc0-\u1dff]"
+)
+_CLUSTER = r"[\u1100-\u115f][\u1160-\u11ff]*|(?s:.)[\u0300-\u036f\u3099\u309a\uff9e\uff9f]*"
 
 
-_PATTERNS = _Patterns()
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
+    """Compiled when a text that is not ASCII needs it: that takes 5 ms, and no start of a command
+    should pay for it."""
+    return re.compile(text)
+
+
 # Letters without a decomposition that people type without their strokes.
 _TYPED = str.maketrans(
     {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ħ": "h", "ŧ": "t"}
@@ -109,7 +91,7 @@ def folded(text: str) -> str:
     """Fold a text: ways to write the same thing become one."""
     if text.isascii():
         return text.lower()
-    return _PATTERNS.varying.sub(
+    return _pattern(_VARYING_RUN).sub(
         lambda run: _plain_run(run[0]), unicodedata.normalize("NFC", text).casefold()
     )
 
@@ -118,12 +100,13 @@ def varies(text: str) -> bool:
     """Whether folding `text` changes more than upper and lower case."""
     if text.isascii():
         return False
-    return _PATTERNS.varying.search(text) is not None or not unicodedata.is_normalized("NFC", text)
+    changed = _pattern(_VARYING_RUN).search(text)
+    return changed is not None or not unicodedata.is_normalized("NFC", text)
 
 
 @lru_cache(maxsize=20_000)
 def _plain_run(run: str) -> str:
-    bare = _PATTERNS.mark.sub("", unicodedata.normalize("NFKD", run).casefold().translate(_TYPED))
+    bare = _pattern(_MARK).sub("", unicodedata.normalize("NFKD", run).casefold().translate(_TYPED))
     return unicodedata.normalize("NFC", bare)
 
 
@@ -131,12 +114,12 @@ def runs(text: str) -> list[str]:
     """The runs of a text: words, or sequences of characters that are cut apart."""
     if text.isascii():
         return _ASCII_RUN.findall(text.lower())
-    return _PATTERNS.run.findall(folded(text))
+    return _pattern(_RUN).findall(folded(text))
 
 
 def is_single(run: str) -> bool:
     """Whether a run is a sequence of characters that are cut apart."""
-    return not run.isascii() and _PATTERNS.single.match(run) is not None
+    return not run.isascii() and _pattern(_CUT).match(run) is not None
 
 
 def pairs(run: str) -> list[str]:
@@ -151,7 +134,7 @@ def units(text: str) -> list[Unit]:
         return [Unit(match.group(), False, False, *match.span()) for match in matches]
     return [
         unit
-        for match in _PATTERNS.raw_run.finditer(text)
+        for match in _pattern(_RAW_RUN).finditer(text)
         for unit in _units(match.group(), *match.span())
     ]
 
@@ -161,17 +144,18 @@ def _units(raw: str, start: int, end: int) -> Iterator[Unit]:
     if raw.isascii():
         yield Unit(raw.lower(), False, False, start, end)
         return
-    if _PATTERNS.single.search(raw) is None and _PATTERNS.single.search(folded(raw)) is None:
+    cut = _pattern(_CUT).search
+    if cut(raw) is None and cut(folded(raw)) is None:
         for word in runs(raw):
             yield Unit(word, False, False, start, end)
         return
     # Each folded character with the place that it comes from.
     origins: list[tuple[str, int, int]] = []
-    for cluster in _PATTERNS.cluster.finditer(raw):
+    for cluster in _pattern(_CLUSTER).finditer(raw):
         span = start + cluster.start(), start + cluster.end()
         origins += [(character, *span) for character in folded(cluster.group())]
     line = "".join(character for character, _, _ in origins)
-    for run in _PATTERNS.run.finditer(line):
+    for run in _pattern(_RUN).finditer(line):
         if is_single(run.group()):
             for place in range(run.start(), run.end()):
                 yield Unit(origins[place][0], True, place > run.start(), *origins[place][1:])

@@ -41,12 +41,9 @@ _SMALL_BYTES = 50_000_000
 class PendingUpkeep:
     """What is still to be done.
 
-    Attributes:
-        conversations: How many deleted conversations still have turns.
-        merge: Whether the search index still holds deleted words.
-        log: Whether the write-ahead log does. It cannot be emptied while other processes read.
-        pack: Whether there are proposals of an older version.
-        traces: Whether unused parts of pages may hold deleted words.
+    conversations: how many deleted ones still have turns. merge, log, traces: whether the search
+    index, the write-ahead log (it cannot be emptied while other processes read), and unused parts
+    of pages may hold deleted words. pack: whether there are proposals of an older version.
     """
 
     conversations: int = 0
@@ -89,8 +86,7 @@ def wipe_traces(connection: Connection) -> None:
     """Have `work` remove what rows outside of conversations, just deleted, left in unused parts of
     the file. Raises sqlite3.Error."""
     with immediate(connection):
-        _add(connection, _REWRITE)
-        _add(connection, _EMPTY_LOG)
+        _add(connection, _REWRITE, _EMPTY_LOG)
 
 
 def leftover(connection: Connection) -> PendingUpkeep:
@@ -129,8 +125,9 @@ def _has(connection: Connection, task: str) -> bool:
     return connection.execute("SELECT 1 FROM upkeep WHERE task = ?", (task,)).fetchone() is not None
 
 
-def _add(connection: Connection, task: str) -> None:
-    connection.execute("INSERT OR IGNORE INTO upkeep VALUES (?)", (task,))
+def _add(connection: Connection, *tasks: str) -> None:
+    for task in tasks:
+        connection.execute("INSERT OR IGNORE INTO upkeep VALUES (?)", (task,))
 
 
 def _done(connection: Connection, task: str) -> None:
@@ -145,9 +142,7 @@ def _wipe_turns(connection: Connection) -> bool:
     identity = row[0]
     began = time.monotonic()
     with immediate(connection):
-        _add(connection, _MERGE)
-        _add(connection, _REWRITE)
-        _add(connection, _EMPTY_LOG)
+        _add(connection, _MERGE, _REWRITE, _EMPTY_LOG)
         while time.monotonic() - began < _STEP_SECONDS:
             # One at a time: an image may take as long as a thousand turns.
             if connection.execute(

@@ -22,7 +22,6 @@ _THOUGHT = re.compile(r"<think>\n?(?P<thought>.*?)</think>\n*", re.DOTALL)
 
 
 def is_session(values: Any) -> bool:
-    """Whether these values are those of a session."""
     return (
         isinstance(values, dict)
         and isinstance(values.get("model"), str)

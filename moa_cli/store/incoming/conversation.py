@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,13 +33,10 @@ _NO_TEXT = "(something other than text, which was not imported)"
 class IncomingConversation:
     """A conversation that is being read.
 
-    Attributes:
-        turns: Its turns; they can be read once.
-        head: Returns all but its turns, once these have been read. Its id is the wanted one.
-        exact: Whether it comes from a store of moa, so that every field counts. Of other
-            programs' conversations only the texts count.
-        left: What is not imported, counted by kind; complete once all turns have been read.
-        identity: Returns its id, or None while that has not been read.
+    turns: they can be read once. head: returns all the rest, once these have been read; its id is
+    the wanted one. exact: whether it comes from a store of moa, so that every field counts, not
+    only the texts. left: what is not imported, counted by kind; complete once all turns have been
+    read. identity: returns its id, or None while that has not been read.
     """
 
     turns: Iterator[KeptTurn]
@@ -59,22 +56,18 @@ class Table(dict[str, Any]):
     """A table that another program wrote. What is missing or of another type counts as empty."""
 
     def text(self, key: str) -> str:
-        """The text under that key."""
         value = self.get(key)
         return value if isinstance(value, str) else ""
 
     def table(self, key: str) -> Table:
-        """The table under that key."""
         value = self.get(key)
         return Table(value) if isinstance(value, dict) else Table()
 
     def list(self, key: str) -> Sequence[Any]:
-        """The list under that key."""
         value = self.get(key)
         return value if isinstance(value, list) else ()
 
     def tables(self, key: str) -> Sequence[Table]:
-        """The tables in the list under that key."""
         return [Table(item) for item in self.list(key) if isinstance(item, dict)]
 
     def path(self, parent: Callable[[Table], Table | None]) -> Sequence[Table]:
@@ -142,18 +135,13 @@ def seconds_of(value: Any) -> float | None:
 
 @dataclass
 class _OpenTurn:
-    """A user message, and the answers to it so far."""
+    """A user message, and the answers to it so far. turn: without their texts."""
 
-    prompt: str
+    turn: Turn
     at: float | None
     system: str
     replies: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    model: str | None = None
-    finish: str | None = None
-    usage: Usage = field(default_factory=Usage)
-    seconds: float = 0.0
-    stopped: bool = False
 
 
 @dataclass(eq=False)
@@ -181,7 +169,8 @@ class TurnBuilder:
         # Endpoints take no empty prompt, and the reply has to belong to one.
         if text.strip() or more:
             prompt = text if text.strip() else _NO_TEXT
-            self._turns.append(_OpenTurn(prompt, seconds_of(at), self._system))
+            turn = Turn(prompt, status="interrupted", profile=self.profile)
+            self._turns.append(_OpenTurn(turn, seconds_of(at), self._system))
 
     def assistant(
         self,
@@ -198,16 +187,17 @@ class TurnBuilder:
         if not self._turns:
             self.left["reply without a prompt"] += bool(text.strip())
             return
-        turn = self._turns[-1]
+        last = self._turns[-1]
+        turn = last.turn
         if text.strip():
-            turn.replies.append(text)
-            turn.stopped = stopped
-            turn.finish = finish
+            last.replies.append(text)
+            status: TurnStatus = "interrupted" if stopped else "finished"
+            turn = replace(turn, status=status, finish_reason=finish)
         if reasoning.strip():
-            turn.reasoning.append(reasoning)
-        turn.model = model or turn.model
-        turn.usage += usage or Usage()
-        turn.seconds += seconds
+            last.reasoning.append(reasoning)
+        usage = turn.usage + (usage or Usage())
+        seconds += turn.seconds
+        last.turn = replace(turn, model=model or turn.model, usage=usage, seconds=seconds)
 
     def conversation(
         self, source: str, title: str, created: Any = None, updated: Any = None
@@ -237,25 +227,18 @@ class TurnBuilder:
 
     def _kept_turns(self, begun: float) -> Iterable[KeptTurn]:
         at, system = begun, ""
-        for turn in self._turns:
-            at = not_later(turn.at, self.left) if turn.at is not None else at
+        for opened in self._turns:
+            at = not_later(opened.at, self.left) if opened.at is not None else at
             settings = ""
-            if turn.system != system:
+            if opened.system != system:
                 import tomli_w
 
-                system = turn.system
+                system = opened.system
                 settings = tomli_w.dumps({"system": system}).rstrip("\n")
-            status: TurnStatus = "interrupted" if not turn.replies or turn.stopped else "finished"
-            made = Turn(
-                user=turn.prompt,
-                reply="\n\n".join(turn.replies) if turn.replies else None,
-                status=status,
-                profile=self.profile,
-                model=turn.model if turn.replies else None,
-                answered_by=turn.model if turn.replies else None,
-                reasoning="\n\n".join(turn.reasoning),
-                finish_reason=turn.finish,
-                usage=turn.usage,
-                seconds=turn.seconds,
+            reply = "\n\n".join(opened.replies) if opened.replies else None
+            model = opened.turn.model if opened.replies else None
+            reasoning = "\n\n".join(opened.reasoning)
+            made = replace(
+                opened.turn, reply=reply, model=model, answered_by=model, reasoning=reasoning
             )
             yield KeptTurn(bounded(made, self.left), at, settings)

@@ -91,7 +91,6 @@ class _Log:
         return self._columns.get(table, set())
 
     def conversations(self) -> Iterator[IncomingConversation]:
-        """All conversations, in the order in which they began."""
         selects = []
         if self._old:
             selects.append(self._places(1, "responses", "conversation_id"))

@@ -24,6 +24,7 @@ from moa_cli.core import paths
 
 # The most files that a folder or an archive may hold.
 _MOST_FILES = 100_000
+_TOO_MANY = f"holds more than {_MOST_FILES} files"
 # Guards against archives that expand without end: the bytes that one may expand to, and how many
 # times its packed size a file may have beyond the first gigabyte. Text packs about 10 times
 # smaller, zeros 1000 times.
@@ -41,12 +42,9 @@ class ArchiveFault(ValueError):
 class ImportedFile:
     """A file to import from.
 
-    Attributes:
-        name: Its name for messages.
-        open: Opens it for reading; it may be called again once the file is closed.
-        modified: When it was changed, in seconds since 1970.
-        path: Where it is, if it is a file of its own.
-        given: Whether the user named this file, and not a folder or an archive that holds it.
+    name: for messages. open: it may be called again once the file is closed. modified: seconds
+    since 1970. path: where it is, if it is a file of its own. given: whether the user named this
+    file, and not a folder or an archive that holds it.
     """
 
     name: str
@@ -132,15 +130,11 @@ def _in_folder(folder: Path, name: str) -> Iterator[ImportedFile]:
             if path.is_symlink() or not path.is_file():
                 continue
             found += 1
-            _check_count(found)
+            if found > _MOST_FILES:
+                raise ValueError(_TOO_MANY)
             with contextlib.suppress(OSError):
                 paths.refuse_database(path)
                 yield _file(path, str(Path(name, path.relative_to(folder))), given=False)
-
-
-def _check_count(files: int) -> None:
-    if files > _MOST_FILES:
-        raise ValueError(f"holds more than {_MOST_FILES} files")
 
 
 def _unpacked(stack: ExitStack, part: ImportedFile) -> Iterator[ImportedFile]:
@@ -153,7 +147,8 @@ def _unpacked(stack: ExitStack, part: ImportedFile) -> Iterator[ImportedFile]:
         source = stack.enter_context(part.open())
         archive = stack.enter_context(zipfile.ZipFile(source))
     files = [info for info in archive.infolist() if not info.is_dir()]
-    _check_count(len(files))
+    if len(files) > _MOST_FILES:
+        raise ValueError(_TOO_MANY)
     if sum(info.file_size for info in files) > _MOST_BYTES:
         raise ArchiveFault(_TOO_LARGE)
     for info in sorted(files, key=lambda info: info.filename):
