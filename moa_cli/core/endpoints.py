@@ -24,12 +24,10 @@ class CallPlace:
     fallback is a call of its own: it asks another model. `(request, sample)` tells apart what the
     request alone does not.
 
-    Attributes:
-        layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
-        index: For a proposer, its place in its layer, counted from 0, with samples told apart. For
-            the aggregator 0, then 1, 2, … for its fallbacks.
-        sample: The number, from 0, among the calls of the layer that send the same request to the
-            same model, in the order of `index`.
+    layer: counted from 1; rounds + 1 for the aggregator. index: for a proposer, its place in its
+    layer, counted from 0, with samples told apart; for the aggregator 0, then 1, 2, … for its
+    fallbacks. sample: the number, from 0, among the calls of the layer that send the same request
+    to the same model, in the order of `index`.
     """
 
     layer: int

@@ -18,14 +18,7 @@ _CACHED = "USD per million prompt tokens that the provider had in its cache"
 
 @dataclass(frozen=True)
 class PriceTier:
-    """The price of calls with long prompts, in USD per million tokens.
-
-    Attributes:
-        above: It holds for all tokens of a call whose prompt has more tokens than this.
-        prompt: USD per million prompt tokens.
-        completion: USD per million tokens of answers.
-        cached: USD per million prompt tokens that the provider had in its cache, or None.
-    """
+    """The price of all tokens of calls with prompts of more tokens than `above`."""
 
     above: Annotated[int, Key("for prompts of more tokens than this", 0, MOST_TOKENS)]
     prompt: Annotated[float, Key("USD per million prompt tokens", 0, MOST_PRICE)]

@@ -6,7 +6,7 @@ settings those of the user's own. Only the client acts on them.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 Quirk = Literal[
     "max_completion_tokens",
@@ -33,4 +33,3 @@ MEANINGS: dict[Quirk, str] = {
     "deployment_path": "Calls go to `/deployments/MODEL/chat/completions` below the base URL.",
     "unlisted_names": "Its list of models does not hold the names that calls use.",
 }
-QUIRKS: tuple[Quirk, ...] = get_args(Quirk)

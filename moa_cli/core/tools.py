@@ -32,14 +32,10 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolPiece:
-    """The next piece of a call of a tool.
+    """The next piece of a `ToolCall`.
 
-    Attributes:
-        index: Which call of the answer it belongs to, counted from 0.
-        id: The id of the call; empty if a piece before it has told it.
-        name: The name of the tool; empty if a piece before it has told it.
-        arguments: The next piece of the arguments.
-        kind: See `ToolCall`.
+    index: which call of the answer it belongs to, counted from 0. id, name: empty if a piece before
+    it has told them.
     """
 
     index: int

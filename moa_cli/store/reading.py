@@ -40,8 +40,14 @@ _BEGINNING = 300
 # SQLite knows no larger number.
 _MOST_ROWS = 2**63 - 1
 # The turns of one conversation that were neither taken back nor replaced.
-_ITS_TURNS = "FROM turns WHERE conversation_id = ? AND NOT withdrawn"
-
+_ITS_TURNS = "FROM turns WHERE conversation_id = ?1 AND NOT withdrawn"
+# How it begins and ends: its first prompt, its last reply, and the status of its last turn.
+_ENDS = (
+    f"SELECT (SELECT substr(prompt, 1, {_BEGINNING}) {_ITS_TURNS} ORDER BY id LIMIT 1),"
+    f" (SELECT substr(reply, 1, {_BEGINNING}) {_ITS_TURNS} AND reply IS NOT NULL"
+    " ORDER BY id DESC LIMIT 1),"
+    f" (SELECT status {_ITS_TURNS} ORDER BY id DESC LIMIT 1)"
+)
 
 # How a turn ended (`Turn.status`), and whether it has a reply.
 TurnState = tuple[str, bool]
@@ -345,18 +351,9 @@ class Reader(Queries):
         """The conversations of these ids with these snippets, the latest first."""
         matches = []
         for summary in self.summaries(found):
-            prompts = self._column(
-                f"SELECT substr(prompt, 1, {_BEGINNING}) {_ITS_TURNS} ORDER BY id LIMIT 1",
-                summary.id,
-            )
-            replies = self._column(
-                f"SELECT substr(reply, 1, {_BEGINNING}) {_ITS_TURNS} AND reply IS NOT NULL"
-                " ORDER BY id DESC LIMIT 1",
-                summary.id,
-            )
-            beginnings = "".join(prompts), "".join(replies)
-            status = self.last_status(summary.id)
-            matches.append(ConversationMatch(summary, found[summary.id], *beginnings, status))
+            [row] = self._rows(_ENDS, summary.id)
+            texts = (text or "" for text in row)
+            matches.append(ConversationMatch(summary, found[summary.id], *texts))
         return sorted(matches, key=lambda match: match.summary.updated, reverse=True)
 
     def _beginning_with(self, prefix: str, *, limit: int) -> list[str]:

@@ -59,22 +59,9 @@ def _know_by_leases(connection: sqlite3.Connection) -> None:
     if ("lease",) not in [tuple(row) for row in columns]:
         connection.execute("ALTER TABLE turns ADD COLUMN lease TEXT NOT NULL DEFAULT ''")
     # `booked` tells which calls of a lease are counted in `spending`; 0 stands for all of them.
-    _run(
-        connection,
-        """
-        DROP TABLE IF EXISTS reserved;
-        CREATE TABLE reserved (
-            holder TEXT PRIMARY KEY,
-            lease TEXT NOT NULL,
-            day TEXT NOT NULL,
-            cost REAL NOT NULL
-        ) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS booked (
-            lease TEXT NOT NULL,
-            call INTEGER NOT NULL,
-            PRIMARY KEY (lease, call)
-        ) WITHOUT ROWID;
-        """,
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS booked (lease TEXT NOT NULL, call INTEGER NOT NULL,"
+        " PRIMARY KEY (lease, call)) WITHOUT ROWID"
     )
 
 
@@ -91,7 +78,7 @@ def _run(connection: sqlite3.Connection, script: str) -> None:
 # Whether a turn holds a summary. A quotation mark within a text of it is escaped.
 HAS_SUMMARY = "instr(rest, '\"summary_so_far\":') > 0"
 # A script or function for each version; `user_version` counts those that were run. Never change
-# one that was released: add another.
+# one that was released: add another. What a later one drops in any case, it need not make.
 _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
     CREATE TABLE conversations (
@@ -129,21 +116,6 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         event TEXT NOT NULL
     );
     CREATE INDEX notes_by_turn ON notes (turn_id);
-    CREATE VIRTUAL TABLE words USING fts5 (
-        prompt, reply, content = 'turns', content_rowid = 'id', tokenize = 'unicode61'
-    );
-    CREATE TRIGGER words_insert AFTER INSERT ON turns BEGIN
-        INSERT INTO words (rowid, prompt, reply) VALUES (new.id, new.prompt, new.reply);
-    END;
-    CREATE TRIGGER words_update AFTER UPDATE OF prompt, reply ON turns BEGIN
-        INSERT INTO words (words, rowid, prompt, reply)
-            VALUES ('delete', old.id, old.prompt, old.reply);
-        INSERT INTO words (rowid, prompt, reply) VALUES (new.id, new.prompt, new.reply);
-    END;
-    CREATE TRIGGER words_delete AFTER DELETE ON turns BEGIN
-        INSERT INTO words (words, rowid, prompt, reply)
-            VALUES ('delete', old.id, old.prompt, old.reply);
-    END;
     """,
     # Spending holds no prompts and replies, and outlives the conversations.
     """
@@ -162,11 +134,6 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         unpriced_calls INTEGER NOT NULL,
         cost REAL NOT NULL,
         PRIMARY KEY (day, model)
-    ) WITHOUT ROWID;
-    CREATE TABLE reserved (
-        holder TEXT PRIMARY KEY,
-        process INTEGER NOT NULL,
-        cost REAL NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE days (day TEXT PRIMARY KEY, turns INTEGER NOT NULL) WITHOUT ROWID;
     """,
@@ -190,7 +157,8 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     ) WITHOUT ROWID;
     """,
     _pack_proposals,
-    # The search index holds the terms of `store.terms`; `store.search` describes its tables.
+    # The search index holds the terms of `store.terms`; `store.search` describes its tables. An
+    # earlier index has been `words`.
     """
     DROP TRIGGER IF EXISTS words_insert;
     DROP TRIGGER IF EXISTS words_update;

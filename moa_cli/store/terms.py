@@ -76,12 +76,10 @@ _SHORTEST_KNOWN, _LONGEST_KNOWN = 4, 64
 class Unit(NamedTuple):
     """A word or a single character of a text, folded, and where it begins and ends there.
 
-    single: whether it is a character of a script that is cut at each character. joined: whether it
-    directly follows the unit before.
+    joined: whether it directly follows the unit before.
     """
 
     text: str
-    single: bool
     joined: bool
     start: int
     end: int
@@ -131,7 +129,7 @@ def units(text: str) -> list[Unit]:
     """The words and single characters of a text, in order."""
     if text.isascii():
         matches = _ASCII_RUN.finditer(text.lower())
-        return [Unit(match.group(), False, False, *match.span()) for match in matches]
+        return [Unit(match.group(), False, *match.span()) for match in matches]
     return [
         unit
         for match in _pattern(_RAW_RUN).finditer(text)
@@ -142,12 +140,12 @@ def units(text: str) -> list[Unit]:
 def _units(raw: str, start: int, end: int) -> Iterator[Unit]:
     """The units of a part of a text without separators."""
     if raw.isascii():
-        yield Unit(raw.lower(), False, False, start, end)
+        yield Unit(raw.lower(), False, start, end)
         return
     cut = _pattern(_CUT).search
     if cut(raw) is None and cut(folded(raw)) is None:
         for word in runs(raw):
-            yield Unit(word, False, False, start, end)
+            yield Unit(word, False, start, end)
         return
     # Each folded character with the place that it comes from.
     origins: list[tuple[str, int, int]] = []
@@ -158,10 +156,10 @@ def _units(raw: str, start: int, end: int) -> Iterator[Unit]:
     for run in _pattern(_RUN).finditer(line):
         if is_single(run.group()):
             for place in range(run.start(), run.end()):
-                yield Unit(origins[place][0], True, place > run.start(), *origins[place][1:])
+                yield Unit(origins[place][0], place > run.start(), *origins[place][1:])
         else:
             last = origins[run.end() - 1][2]
-            yield Unit(run.group(), False, False, origins[run.start()][1], last)
+            yield Unit(run.group(), False, origins[run.start()][1], last)
 
 
 def _indexed(text: str | None) -> str:

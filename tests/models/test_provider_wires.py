@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -15,7 +15,7 @@ from moa_cli.config.schema import Config, to_config
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
 from moa_cli.core.errors import AuthenticationFailed, ModelNotFound, ProfileError, RequestRefused
-from moa_cli.core.quirks import MEANINGS, QUIRKS
+from moa_cli.core.quirks import MEANINGS, Quirk
 from moa_cli.models.providers import Providers
 from moa_cli.models.table import BUILT_IN
 from tests.support.command import Moa
@@ -245,7 +245,7 @@ def test_a_quirk_changes_what_is_sent(quirk: str) -> None:
 
 
 def test_every_quirk_has_a_meaning() -> None:
-    assert set(MEANINGS) == set(QUIRKS)
+    assert set(MEANINGS) == set(get_args(Quirk))
 
 
 def test_quirks_of_the_users_own_take_the_place_of_the_built_in_ones() -> None:
