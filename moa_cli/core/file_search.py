@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 from moa_cli.core.errors import UsageError
@@ -62,11 +62,9 @@ class Search:
         return sorted(found)
 
     def _bounded(self, files: Iterator[Path], where: Path | str) -> list[Path]:
-        found: list[Path] = []
-        for file in files:
-            found.append(file)
-            if len(found) > MOST_FILES:
-                raise _too_many(where)
+        found = list(islice(files, MOST_FILES + 1))
+        if len(found) > MOST_FILES:
+            raise _too_many(where)
         return found
 
     def _entries_of(self, folder: Path) -> list[os.DirEntry[str]]:

@@ -103,12 +103,9 @@ def add_spending(connection: Connection, entries: Iterable[SpendingEntry]) -> No
     for entry in entries:
         if entry.key:
             of_keys[entry.day, entry.key] += entry.usage.cost
-        place, turns = (entry.day, entry.model), int(entry.first)
-        if place in sums:
-            before, usage = sums[place]
-            sums[place] = before + turns, usage + entry.usage
-        else:
-            sums[place] = turns, entry.usage
+        place = entry.day, entry.model
+        turns, usage = sums.get(place, (0, Usage()))
+        sums[place] = turns + int(entry.first), usage + entry.usage
     connection.executemany(
         "INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (day, model)"
         f" DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMS)}",

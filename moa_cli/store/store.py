@@ -287,16 +287,11 @@ class Store(Reader):
                 if not made.rowcount:
                     # It was deleted meanwhile.
                     continue
-                copied = made.lastrowid
-                execute(
-                    "INSERT INTO proposals SELECT ?, layer, place, proposal FROM every_proposal"
-                    " WHERE turn_id = ?",
-                    (copied, old),
-                )
-                execute(
-                    "INSERT INTO parts SELECT ?, place, part FROM parts WHERE turn_id = ?",
-                    (copied, old),
-                )
+                for copied in (
+                    "proposals SELECT ?, layer, place, proposal FROM every_proposal",
+                    "parts SELECT ?, place, part FROM parts",
+                ):
+                    execute(f"INSERT INTO {copied} WHERE turn_id = ?", (made.lastrowid, old))
         return new
 
     def _title_of_copy(self, identity: str) -> str:
