@@ -42,33 +42,27 @@ _BITS_OF_KIND = 31
 _FILLERS = 2000
 # The order of the index itself, so that SQLite reads no more rows than are wanted.
 _LATEST = "search_index.rowid DESC"
+# What a hit tells of a turn and its conversation.
+_PLACE = "SELECT t.id, t.conversation_id, t.started, t.profile, c.title"
+_JOIN = " JOIN conversations c ON c.id = t.conversation_id"
 # The left table of a CROSS JOIN is the outer loop.
-_SELECT = "SELECT t.id, t.conversation_id, t.prompt, t.reply, t.started, t.profile, c.title"
 _TURNS = (
-    f"{_SELECT} FROM search_index CROSS JOIN turns t ON t.id = search_index.rowid"
-    " JOIN conversations c ON c.id = t.conversation_id"
-    " WHERE search_index MATCH :expression AND NOT t.withdrawn"
+    f"{_PLACE}, t.prompt, t.reply FROM search_index CROSS JOIN turns t"
+    f" ON t.id = search_index.rowid{_JOIN} WHERE search_index MATCH :expression AND NOT t.withdrawn"
 )
 _OF_CONVERSATIONS = " AND t.conversation_id IN (SELECT value FROM json_each(:conversations))"
 # Reads all turns, for punctuation, which the index does not hold.
-_ALL_TURNS = (
-    f"{_SELECT} FROM turns t JOIN conversations c ON c.id = t.conversation_id WHERE NOT t.withdrawn"
-)
+_ALL_TURNS = f"{_PLACE}, t.prompt, t.reply FROM turns t{_JOIN} WHERE NOT t.withdrawn"
 _PROPOSALS = (
-    "SELECT t.id, t.conversation_id, t.started, t.profile, c.title, p.layer, p.place, p.proposal"
-    " FROM turns t CROSS JOIN every_proposal p ON p.turn_id = t.id"
-    " JOIN conversations c ON c.id = t.conversation_id WHERE NOT t.withdrawn"
+    f"{_PLACE}, p.layer, p.place, p.proposal FROM turns t"
+    f" CROSS JOIN every_proposal p ON p.turn_id = t.id{_JOIN} WHERE NOT t.withdrawn"
 )
 # Found by their own index.
 _SUMMARIES = (
-    "SELECT t.id, t.conversation_id, t.started, t.profile, c.title, t.rest"
-    f" FROM (SELECT * FROM turns WHERE {HAS_SUMMARY} AND NOT withdrawn) t"
-    " JOIN conversations c ON c.id = t.conversation_id WHERE true"
+    f"{_PLACE}, t.rest FROM (SELECT * FROM turns WHERE {HAS_SUMMARY} AND NOT withdrawn) t{_JOIN}"
+    " WHERE true"
 )
-_FIRST_PROMPT = (
-    "SELECT substr(t.prompt, 1, :beginning) FROM turns t"
-    " JOIN conversations c ON c.id = t.conversation_id WHERE c.id = :id"
-)
+_FIRST_PROMPT = f"SELECT substr(t.prompt, 1, :beginning) FROM turns t{_JOIN} WHERE c.id = :id"
 # The text is the title, followed by the tags.
 _TITLES = (
     "SELECT id, title, profile, updated, title || coalesce((SELECT group_concat(' #' || tag, '')"
