@@ -9,9 +9,8 @@ from itertools import chain
 from moa_cli.core.attachments import SHOWN_IMAGES, attached
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Part, Proposal, Turn
 from moa_cli.core.data_uris import kind_of
-from moa_cli.core.report_text import REPORT, report_sections
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.strategy import Report, answer_name
+from moa_cli.core.strategy import REPORT, Report, answer_name, report_sections
 from moa_cli.core.text import plural
 from moa_cli.documents.html_prose import prose
 from moa_cli.documents.text import answered, link_of, moment, outcome, proposal_facts, took, when

@@ -12,9 +12,8 @@ from markdown_it.token import Token
 
 from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Proposal, Turn
-from moa_cli.core.report_text import REPORT, report_sections
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.strategy import Report, layer_name
+from moa_cli.core.strategy import REPORT, Report, layer_name, report_sections
 from moa_cli.core.text import plural
 from moa_cli.documents.text import answered, link_of, outcome, proposal_facts, took, when
 from moa_cli.terminal.decision import decision_line, placing_lines

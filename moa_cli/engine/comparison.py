@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, get_args
 
-from moa_cli.core.report_text import report_markdown
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.strategy import Point, PointKind, Report
+from moa_cli.core.strategy import Point, PointKind, Report, report_markdown
 from moa_cli.core.text import plural
 from moa_cli.engine.prompts import Reference, review_wording
 from moa_cli.profile import Profile

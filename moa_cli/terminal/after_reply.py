@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from moa_cli.core import events
 from moa_cli.core.conversation import Citation
 from moa_cli.core.events import Event
-from moa_cli.core.report_text import REPORT, report_markdown
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.strategy import Report
+from moa_cli.core.strategy import REPORT, Report, report_markdown
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:

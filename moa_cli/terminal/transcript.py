@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import SUMMARY, Citation, Turn
 from moa_cli.core.outcomes import cut_of
-from moa_cli.core.report_text import REPORT, report_markdown
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.strategy import layer_name
+from moa_cli.core.strategy import REPORT, layer_name, report_markdown
 from moa_cli.terminal.after_reply import source_lines
 from moa_cli.terminal.decision import decision_line, placing_lines
 from moa_cli.terminal.look import USUAL, Look

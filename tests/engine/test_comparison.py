@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from moa_cli.core.conversation import Proposal
-from moa_cli.core.report_text import report_markdown
-from moa_cli.core.strategy import Point, Report
+from moa_cli.core.strategy import Point, Report, report_markdown
 from moa_cli.engine.comparison import comparison_text, comparison_wording, read_report
 from moa_cli.engine.prompts import merge_text
 from moa_cli.profile import Aggregator, Profile

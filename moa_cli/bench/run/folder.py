@@ -46,7 +46,7 @@ from moa_cli.core.conversation import Failure
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.file_lock import locked_folder
-from moa_cli.core.file_names import why_unfit
+from moa_cli.core.new_files import why_unfit
 from moa_cli.version import __version__
 
 RUN_FILE, ITEMS = "run.json", "items.jsonl"

@@ -18,8 +18,7 @@ from moa_cli.core import paths
 from moa_cli.core.attaching import Attached
 from moa_cli.core.conversation import Conversation, KeptConversation, KeptTurn
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.file_names import why_unfit
-from moa_cli.core.new_files import new_file
+from moa_cli.core.new_files import new_file, why_unfit
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.terminal.table import cell_len, padded

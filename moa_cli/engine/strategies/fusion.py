@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from moa_cli.core import events
-from moa_cli.core.report_text import agreement_text
-from moa_cli.core.strategy import Decision, Report
+from moa_cli.core.strategy import Decision, Report, agreement_text
 from moa_cli.engine.comparison import comparison_text, comparison_wording, read_report
 from moa_cli.engine.opening import CLOSE, OPEN, Opening
 from moa_cli.engine.prompts import numbered_wording
