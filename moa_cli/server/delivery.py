@@ -137,6 +137,8 @@ class StreamedReply(Reply):
         await super().attend(receive)
 
     def rest(self) -> None:
+        # Its task holds this reply: else both would be left to the garbage collector.
+        self._attending = None
         for due in (self._next_look, self._commenting):
             if due is not None:
                 due.cancel()
