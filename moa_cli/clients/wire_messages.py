@@ -7,6 +7,7 @@ message is the same each time. So the JSON of a message is kept with it.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,11 @@ from moa_cli.core.once_each import once_each
 from moa_cli.core.tools import ToolCall
 
 _FIELD = "messages"
+# `json.dumps` would look at its options each time.
+_ENCODE = json.JSONEncoder().encode
+# What stands for the messages while the rest is written; nobody can have a body hold it, too.
+_PLACE = secrets.token_hex(16)
+_PLACE_JSON = f'"{_PLACE}"'
 
 
 class WireMessages(list[dict[str, Any]]):
@@ -47,15 +53,9 @@ def body_json(body: Mapping[str, Any]) -> bytes:
     messages = body.get(_FIELD)
     if not isinstance(messages, WireMessages):
         return json.dumps(body).encode()
+    before, behind = _ENCODE({**body, _FIELD: _PLACE}).split(_PLACE_JSON)
     # The body of a long conversation has hundreds of kilobytes: the fewer copies, the better.
-    pieces: list[bytes] = []
-    for name, value in body.items():
-        pieces.append(f"{', ' if pieces else '{'}{json.dumps(name)}: ".encode())
-        if value is messages:
-            pieces += [b"[", b", ".join(messages.pieces), b"]"]
-        else:
-            pieces.append(json.dumps(value).encode())
-    return b"".join([*pieces, b"}"])
+    return b"".join([before.encode(), b"[", b", ".join(messages.pieces), b"]", behind.encode()])
 
 
 @once_each
