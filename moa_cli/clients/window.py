@@ -69,11 +69,10 @@ class Learned:
 
 @dataclass
 class _Sent:
-    """A call in flight. decided: whether it counts as taken. taken: whether it certainly is."""
+    """A call in flight. decided: whether it counts as taken."""
 
     at: float
     decided: bool = False
-    taken: bool = False
 
 
 class Window:
@@ -115,8 +114,8 @@ class Window:
         self._taken_after = taken_after
         # Calls in flight by number, in the order in which they were sent.
         self._calls: dict[int, _Sent] = {}
-        # How many of them are certainly taken.
-        self._taken_now = 0
+        # Those that are not certainly taken.
+        self._unsure: dict[int, _Sent] = {}
         self._number = 0
         # Those of which it is not known whether they are taken, and how many there may be.
         self._undecided: dict[int, _Sent] = {}
@@ -200,7 +199,9 @@ class Window:
     def send(self, now: float) -> int:
         """A call is sent; returns its number."""
         self._number += 1
-        self._calls[self._number] = self._undecided[self._number] = _Sent(now)
+        call = _Sent(now)
+        self._calls[self._number] = self._unsure[self._number] = call
+        self._undecided[self._number] = call
         if self._rpm is not None:
             self._starts.append(now)
         if self._filled_by is None and self.in_flight >= self.size:
@@ -215,11 +216,9 @@ class Window:
 
     def take(self, number: int, now: float) -> None:
         """The provider has taken that call."""
-        call = self._calls.get(number)
-        if call is None or call.taken:
+        call = self._unsure.pop(number, None)
+        if call is None:
             return
-        call.taken = True
-        self._taken_now += 1
         self._refusing_since = None
         if number > self._wave_from:
             self._waves //= 2
@@ -230,13 +229,12 @@ class Window:
 
     def _count_served(self, now: float) -> None:
         surely = now - _SURELY * self._taken_after
-        served = self._taken_now
-        for call in self._calls.values():
-            # Those that were not taken stand in the order of their times.
-            if not call.taken:
-                if call.at > surely:
-                    break
-                served += 1
+        served = len(self._calls) - len(self._unsure)
+        # They stand in the order of their times.
+        for call in self._unsure.values():
+            if call.at > surely:
+                break
+            served += 1
         self._most_taken = max(self._most_taken, served)
         if served >= self._ceiling:
             # The provider takes more than it did.
@@ -255,9 +253,8 @@ class Window:
         self._grow()
 
     def _remove(self, number: int) -> None:
-        call = self._calls.pop(number, None)
-        if call is not None and call.taken:
-            self._taken_now -= 1
+        self._calls.pop(number, None)
+        self._unsure.pop(number, None)
         self._undecided.pop(number, None)
 
     def refuse(self, number: int, retry_after: float | None, now: float) -> None:
