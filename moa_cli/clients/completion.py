@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from moa_cli.clients import usage as usages
@@ -32,6 +33,8 @@ _USUAL_OF_CHOICE = frozenset(("index", "delta", "logprobs", "finish_reason"))
 # A last chunk that is as long as this, and says all that came in several pieces before, says it
 # again; something short may come twice by itself ("ha", "ha").
 _SURELY_REPEATED = 20
+# A process asks a few models, over and over.
+_opens_in_prompt = lru_cache(maxsize=256)(opens_in_prompt)
 
 
 class CompletionReader:
@@ -55,7 +58,7 @@ class CompletionReader:
         self._answered_by = ""
         self._ended_by: str | None = None
         self._is_whole = whole
-        self._splitter = ThinkSplitter(opened=not whole and opens_in_prompt(model))
+        self._splitter = ThinkSplitter(opened=not whole and _opens_in_prompt(model))
         self._splitting = True
         self._half = ""
         self._told_logprobs = False
@@ -85,6 +88,13 @@ class CompletionReader:
         nearly all are; returns how many."""
         if not self.takes_texts:
             return 0
+        found = self._mere_texts(payloads)
+        if found:
+            self.add_texts(found)
+        return len(found)
+
+    def _mere_texts(self, payloads: Iterable[dict[str, Any]]) -> list[str]:
+        """The texts of the first chunks that hold nothing else."""
         found: list[str] = []
         # Once a token: types are compared, since what comes out of JSON has no subclasses.
         for payload in payloads:
@@ -106,9 +116,7 @@ class CompletionReader:
             if not (payload.keys() <= _USUAL and choice.keys() <= _USUAL_OF_CHOICE):
                 break
             found.append(text)
-        if found:
-            self.add_texts(found)
-        return len(found)
+        return found
 
     @property
     def takes_texts(self) -> bool:
@@ -152,6 +160,7 @@ class CompletionReader:
         the answer's text and nothing else."""
         if self.texts((payload,)):
             return True
+        is_first = not self.began
         model = payload.get("model")
         if model != self._answered_by and model and type(model) is str:
             self._news["model"] = self._answered_by = model
@@ -171,7 +180,7 @@ class CompletionReader:
             self._unusual(payload)
         if choices:
             self.began = True
-        return False
+        return is_first and bool(self._mere_texts((payload,)))
 
     def _unusual(self, payload: dict[str, Any]) -> None:
         if "error" in payload:
@@ -383,7 +392,7 @@ class CompletionReader:
             return rest
         self._half = ""
         text = self._whole_characters("".join(self._raw))
-        surely = self._ended_by == "length" and opens_in_prompt(self._asked)
+        surely = self._ended_by == "length" and _opens_in_prompt(self._asked)
         if self._splitter.unclosed and self.ended and not surely and not self._tools:
             # It was no reasoning; that of a model that always thinks may have been cut.
             return Delta(text=text, replaces=True)

@@ -143,6 +143,9 @@ def _count(table: object, *names: str) -> int | None:
         return None
     for name in names:
         value = table.get(name)
+        if type(value) is int and 0 < value <= _MOST_TOKENS:
+            # As nearly all are.
+            return found or value
         if value is None:
             continue
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
