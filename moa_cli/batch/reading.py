@@ -43,7 +43,7 @@ class Reading:
                 hint='for example --prompt "Summarize: {text}"',
             )
         if self.template is not None and self.column is not None:
-            raise UsageError("--prompt and --column exclude each other")
+            raise UsageError("--prompt and --column cannot be used together")
 
     @property
     def settings(self) -> Mapping[str, Any] | None:

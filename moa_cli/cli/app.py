@@ -126,7 +126,7 @@ def _dash_hint(arguments: list[str], unknown: str | None = None) -> str | None:
         is_value = before.startswith("-") and not _holds_a_space(before) and before != "-"
         is_cause = not is_value if unknown is None else unknown.lstrip("-") in word
         if is_cause and word.startswith("-") and _holds_a_space(word.split("=")[0]):
-            return f"if it is the prompt: moa {arguments[0]} -- {shlex.quote(word[:_SHOWN])}"
+            return f"to send it as the prompt: moa {arguments[0]} -- {shlex.quote(word[:_SHOWN])}"
         before = word
     if unknown is None:
         return None

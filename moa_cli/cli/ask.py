@@ -69,11 +69,11 @@ def ask(
         bool, Option("-n", "--no-stdin", help="Do not read standard input.")
     ] = False,
     yes: Annotated[
-        bool, Option("-y", "--yes", help="Send files of any size without a question.")
+        bool, Option("-y", "--yes", help="Send files of any size without asking.")
     ] = False,
     allow_secrets: Annotated[
         bool,
-        Option("--allow-secrets", help="Send files that seem to hold secrets without a question."),
+        Option("--allow-secrets", help="Send files that seem to hold secrets without asking."),
     ] = False,
     json: Annotated[
         bool, Option("--json", help="Print one JSON object: reply, proposals, usage.")
@@ -86,37 +86,40 @@ def ask(
         bool, Option("--show-proposals", help="Print each proposal in full, on stderr.")
     ] = False,
     no_stream: Annotated[
-        bool, Option("--no-stream", help="Print the reply once it is whole.")
+        bool, Option("--no-stream", help="Print the reply when it is complete.")
     ] = False,
     display: Display,
     quiet: Annotated[
         bool,
-        Option("-q", "--quiet", help="Nothing on stderr but errors, and if a reply was cut."),
+        Option(
+            "-q", "--quiet", help="Print only errors on stderr, and a warning if a reply was cut."
+        ),
     ] = False,
     verbose: Annotated[
-        bool, Option("-v", "--verbose", help="Tell each step and the usage on stderr.")
+        bool, Option("-v", "--verbose", help="Print each step and the usage on stderr.")
     ] = False,
     usage: Annotated[bool | None, option_of("usage", "-u", "--usage/--no-usage")] = None,
     remerge: Annotated[
         bool,
         Option(
             "--remerge",
-            help="Make a new reply of the last turn's proposals: no proposer is asked again.",
+            help="Write a new reply from the last turn's proposals; no proposer is asked again.",
         ),
     ] = False,
     schema: Annotated[
         str | None,
-        Option(metavar="FILE", help="Print JSON that is valid by the JSON Schema in that file."),
+        Option(metavar="FILE", help="Print JSON that conforms to the JSON Schema in this file."),
     ] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print the calls and exact prompts; send nothing.")
     ] = False,
     estimate: Annotated[
-        bool, Option("--estimate", help="Print what the turn would take; send no prompt.")
+        bool,
+        Option("--estimate", help="Print an estimate of calls, tokens and cost; send no prompt."),
     ] = False,
     caps: TurnCaps,
     save_profile: Annotated[
-        str | None, Option(metavar="NAME", help="Keep the settings in force as a profile.")
+        str | None, Option(metavar="NAME", help="Save the settings in effect as a profile.")
     ] = None,
     continue_: Continue = False,
     cid: Cid = None,
@@ -134,7 +137,7 @@ def ask(
     tell: Callable[[str], None] = (lambda _: None) if quiet else say
     if json:
         if output != "text":
-            raise UsageError("--json and --output exclude each other")
+            raise UsageError("--json and --output cannot be used together")
         output = "json"
     response_format = None if schema is None else read_schema(schema)
     show = display.over(
@@ -151,7 +154,8 @@ def ask(
     )
     if remerge and (prompt or file or dry_run or estimate):
         raise UsageError(
-            "--remerge asks nothing new: it takes no prompt, --file, --dry-run or --estimate"
+            "--remerge reuses the last turn's proposals: it takes no prompt, --file, --dry-run"
+            " or --estimate"
         )
     left = left_turn(cid) if remerge else None
     past = left.past if left else resume(cid) if continue_ or cid is not None else None
@@ -181,7 +185,7 @@ def ask(
         added = [] if _STDIN in (file or ()) else piped.splitlines()
         if added and (prompt or file):
             # A loop of the shell that reads the same pipe ends early, and nobody knows why.
-            tell(f"{plural(len(added), 'line')} of standard input added (-n: not to read it)")
+            tell(f"{plural(len(added), 'line')} of standard input added (-n: do not read it)")
         if any(map(holds_bytes, prompt or ())):
             # A shell in another encoding gives bytes that are no letters; they cannot be sent.
             tell("the prompt holds bytes that are not UTF-8; each is sent as `?`")
@@ -234,13 +238,13 @@ def _piped(
     named = _STDIN in files
     if not wanted:
         if named:
-            raise UsageError("--no-stdin and -f - exclude each other")
+            raise UsageError("--no-stdin and -f - cannot be used together")
         return b""
     prompted = bool(files or " ".join(words).strip())
     if prompted and not named and is_read_by_another():
         tell(
-            "standard input is left unread, as another program reads it too;"
-            " to add the rest of it: -f -"
+            "standard input is not read, because another program reads it too; to add the"
+            " rest of it, pass -f -"
         )
         return b""
     return read_prompt(say, prompted=prompted, named=named, after=after)

@@ -49,25 +49,26 @@ def batch(
         str,
         Argument(
             metavar="IN",
-            help="Lines of {prompt or messages, id?, …}, or of one prompt each, a table, Parquet,"
-            " or OpenAI's batch lines, packed by gzip or not, also at an address (s3://…);"
-            " - is standard input.",
+            help="JSON lines of {prompt or messages, id?, …}, one prompt a line, a CSV or TSV"
+            " table, Parquet, or OpenAI's batch lines, gzipped or not, also at an address"
+            " (s3://…); - is standard input.",
         ),
     ],
     target: Annotated[
         str,
         Argument(
             metavar="OUT",
-            help="Where the lines of answers go; - is standard output. A name in .csv, .tsv,"
-            " .parquet or .gz makes it such a file.",
+            help="The file for the answers, one JSON object a line; - is standard output. With"
+            " the ending .csv, .tsv, .parquet or .gz, it is written in that format.",
         ),
     ],
     lines: Annotated[
         bool | None,
         Option(
             "--lines/--jsonl",
-            help="What IN holds: a prompt on each line, or JSON; else as it is named (.jsonl,"
-            " .ndjson and .json are JSON, and so is standard input; .csv, .tsv, .parquet).",
+            help="Read IN as one prompt a line, or as JSON lines. By default, its ending decides"
+            " (.jsonl, .ndjson and .json are JSON lines; .csv, .tsv, .parquet), and standard"
+            " input is JSON lines.",
         ),
     ] = None,
     file_format: Annotated[
@@ -75,7 +76,7 @@ def batch(
         Option(
             "--format",
             metavar="FORMAT",
-            help="What IN holds, whatever it is called: jsonl, lines, csv, tsv or parquet.",
+            help="The format of IN, whatever its ending: jsonl, lines, csv, tsv or parquet.",
         ),
     ] = None,
     column: Annotated[
@@ -91,7 +92,7 @@ def batch(
         Option(
             "--prompt",
             metavar="TEMPLATE",
-            help='Make prompts of fields: "Summarize: {text}"; {{ is a brace.',
+            help='Make prompts from fields: "Summarize: {text}"; {{ is a brace.',
         ),
     ] = None,
     per_prompt: Annotated[
@@ -105,10 +106,11 @@ def batch(
     ] = 1,
     skip_bad: Annotated[
         bool,
-        Option("--skip-bad", help="Leave out lines that cannot be asked, and say which."),
+        Option("--skip-bad", help="Skip lines that cannot be asked, and list them."),
     ] = False,
     as_finished: Annotated[
-        bool, Option("--as-finished", help="Write lines as answers end, not in the order of IN.")
+        bool,
+        Option("--as-finished", help="Write each answer as it finishes, not in the order of IN."),
     ] = False,
     proposals: Annotated[
         bool, Option("--proposals", help="Write every layer's proposals too.")
@@ -117,7 +119,8 @@ def batch(
         bool,
         Option(
             "--strict",
-            help="An answer that lost a proposer has failed; else it is marked (`lost`).",
+            help="Treat an answer that lost a proposer as failed; by default, it is only marked"
+            " (`lost`).",
         ),
     ] = False,
     limit: Annotated[
@@ -136,8 +139,8 @@ def batch(
         bool,
         Option(
             "--provider-batch",
-            help="Hand the calls in as jobs of the providers' batch interfaces: about half the"
-            " price, and up to a day for each layer.",
+            help="Send the calls as jobs to the providers' batch APIs: about half the price, but"
+            " up to a day for each layer.",
         ),
     ] = False,
     on: Annotated[
@@ -161,7 +164,7 @@ def batch(
     provider_concurrency: ProviderConcurrency = None,
     max_cost: Annotated[
         float | None,
-        max_cost_option("Most that the whole batch may cost, all its sessions together."),
+        max_cost_option("Maximum cost of the whole batch, all its sessions together."),
     ] = None,
     yes: Annotated[
         bool,
@@ -176,12 +179,12 @@ def batch(
         bool | None,
         Option(
             "--save/--no-save",
-            help="Keep OUT.state, by which the same command goes on; else `save` in the settings"
-            " says.",
+            help="Keep OUT.state, from which the same command resumes; by default, the setting"
+            " `save` decides.",
         ),
     ] = None,
 ) -> None:
-    """Answer many prompts; the same command goes on where it was stopped."""
+    """Answer many prompts; the same command resumes where it stopped."""
     from moa_cli.batch.addresses import is_address, place_at
     from moa_cli.batch.prompts import make_batch
     from moa_cli.batch.reading import Reading
@@ -191,7 +194,7 @@ def batch(
     share = None if shard is None else read_shard(shard)
     if lines is not None:
         if file_format is not None:
-            raise UsageError("--format and --lines or --jsonl exclude each other")
+            raise UsageError("--format and --lines or --jsonl cannot be used together")
         file_format = "lines" if lines else "jsonl"
     made = make_batch(
         profile,
@@ -204,14 +207,14 @@ def batch(
         by_jobs=provider_batch,
     )
     if workers is not None and on is None:
-        raise UsageError("--workers are those of --on", hint="add --on ray")
+        raise UsageError("--workers needs --on", hint="add --on ray")
     keep = saves(save)
     work_off: WorkOff | None = None
     if provider_batch:
         from moa_cli.cli import provider_batch as jobs
 
         if on is not None:
-            raise UsageError("--on and --provider-batch exclude each other")
+            raise UsageError("--on and --provider-batch cannot be used together")
         if target == _STREAM or not keep:
             raise UsageError(
                 "--provider-batch needs OUT.state, which keeps the jobs while they run",
@@ -307,7 +310,7 @@ def _local_name(place: Place) -> str:
     if not state.exists() and place.exists():
         raise BenchError(
             f"{place.address}: already exists, and {state.absolute()} does not",
-            hint="name another OUT, or go on in the folder where it was begun",
+            hint="name another OUT, or resume in the folder where the batch was started",
         )
     return place.name
 
@@ -355,13 +358,13 @@ class _Start:
         form = output_format(path.name)
         if not keep and not form.is_lines:
             raise UsageError(
-                f"{path}: is made of the lines of answers in OUT.state, which --no-save forbids",
+                f"{path}: is written from the answers in OUT.state, which --no-save does not keep",
                 hint="name it `.jsonl`, or add --save",
             )
         if not keep and folder.exists():
             raise UsageError(
                 f"{folder}: is the state of a batch that keeps its calls",
-                hint="--save goes on with it",
+                hint="--save resumes it",
             )
         with ExitStack() as stack:
             state: MemoryState | BatchFolder
@@ -423,7 +426,7 @@ class _Start:
             answered = (rows - index.count_needless(rows)) * samples - index.done.count(0)
             there = plural(answered, "answer")
             calls = plural(len(state.journal), "call")
-            say(f"going on in {self.target}: {there} and {calls} are there and not asked for again")
+            say(f"resuming {self.target}: {there} and {calls} are there and not asked for again")
         asked = rows if self.batch.limit is None else min(rows, self.batch.limit)
         total = (asked - index.count_needless(asked)) * samples
         todo = Todo(self.batch, index, asked * samples)
@@ -477,7 +480,7 @@ class _Start:
         if len(answers.losses) > _LOSSES:
             say(f"{len(answers.losses) - _LOSSES:,} other losses are in the output, under `lost`")
         if capped is not None:
-            hint = " (the same command with a higher cap goes on from there)" if goes_on else ""
+            hint = " (to resume, run the same command with a higher cap)" if goes_on else ""
             say(f"{capped.message}{hint}")
             return BUDGET
         if answers.failed:
@@ -492,10 +495,10 @@ class _Start:
             for reason in intake.reasons:
                 say(f"left out: {reason}")
             more = intake.bad - len(intake.reasons)
-            say(f"{plural(intake.bad, 'bad row')} left out" + f", {more:,} not named" * (more > 0))
+            say(f"{plural(intake.bad, 'bad row')} left out" + f", {more:,} not listed" * (more > 0))
         if intake.unused:
             names = ", ".join(f"`{name}`" for name in intake.unused)
-            say(f"the profile decides what `body` says of {names}")
+            say(f"the profile is used in place of what `body` sets for {names}")
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ def merge(
         ),
     ],
 ) -> None:
-    """Put the outputs of a batch's shards together into one file.
+    """Merge the outputs of a batch's shards into one file.
 
     Lines are taken in turn, so that they stand in the order of the input. OUT's name tells its
-    format, and OUT.card.json adds up the cards of the parts. Nothing is asked of a model. The exit
+    format, and OUT.card.json adds up the cards of the parts. No model is called. The exit
     code is 1 if an answer is missing.
     """
     from moa_cli.batch.card import card_path, merge_cards
@@ -37,7 +37,7 @@ def merge(
 
     *parts, target = [paths.expand(name) for name in files]
     if not parts:
-        raise UsageError("there is nothing to put together", hint="name the parts, then OUT")
+        raise UsageError("there is nothing to merge", hint="name the parts, then OUT")
     check_name(target)
     form = output_format(target.name)
     if form.is_lines:
@@ -58,10 +58,10 @@ def merge(
     for shard in merged.absent:
         say(f"shard {shard} is missing")
     for shard in merged.unfinished:
-        say(f"shard {shard} has not ended; its command goes on")
+        say(f"shard {shard} is not complete; its command resumes it")
     for path in merged.unknown:
-        say(f"{path}: has no state, so moa cannot tell whether it is of the same batch")
+        say(f"{path}: has no state, so moa cannot tell whether it belongs to the same batch")
     if len(without) < len(parts):
         for path in without:
-            say(f"{path}: has no card, so that {card_path(target)} lacks its calls")
+            say(f"{path}: has no card, so {card_path(target)} lacks its calls")
     raise Exit(0 if merged.is_whole else FAILED)

@@ -61,7 +61,7 @@ def chat(
     )
     if resume_:
         if continue_ or cid is not None:
-            raise UsageError("--resume, -c and --cid exclude each other")
+            raise UsageError("--resume, -c and --cid cannot be used together")
         cid = choose(accessible=options.accessible)
         if cid is None:
             return

@@ -55,7 +55,7 @@ KeyName = Annotated[
 
 @group.command("list")
 def list_(json: JsonArray = False) -> None:
-    """List each setting, its value in force and its origin."""
+    """List each setting, its value in effect and its origin."""
     from moa_cli.config.names import dotted
 
     found = [(dotted(path), value, origin) for path, value, origin in _rows()]
@@ -69,7 +69,7 @@ def list_(json: JsonArray = False) -> None:
 
 @group.command("get")
 def get(key: KeyName) -> None:
-    """Print the value in force; exit code 1 if there is none."""
+    """Print the value in effect; exit code 1 if there is none."""
     from moa_cli.config.names import dotted, find_name
 
     name = find_name(key)
@@ -90,11 +90,11 @@ def set_(
     value: Annotated[
         str,
         Argument(
-            metavar="VALUE", help="A number, true or false, a text without quotes, or a TOML table."
+            metavar="VALUE", help="A number, true or false, text without quotes, or a TOML table."
         ),
     ],
 ) -> None:
-    """Set a setting in the file; its comments and order stay."""
+    """Set a setting in the file, and keep its comments and order."""
     from moa_cli.config.edit import set_setting
     from moa_cli.config.names import find_name
     from moa_cli.config.toml import value_of
@@ -114,7 +114,7 @@ def set_(
 
 @group.command("unset")
 def unset(key: KeyName) -> None:
-    """Take a setting out of the file, so that its default holds."""
+    """Remove a setting from the file, so that its default applies."""
     from moa_cli.config.edit import unset_setting
     from moa_cli.config.names import find_name
 
@@ -126,7 +126,7 @@ def unset(key: KeyName) -> None:
 
 @group.command("path")
 def path_() -> None:
-    """Print the path of the settings file, be there one or not."""
+    """Print the path of the settings file, whether or not it exists."""
     typer.echo(paths.config_file())
 
 

@@ -35,24 +35,24 @@ class Finding(NamedTuple):
 @functools.partial(takes_profile, checked=False)
 def doctor(
     profile: Profile,
-    offline: Annotated[bool, Option("--offline", help="Ask no provider anything.")] = False,
+    offline: Annotated[bool, Option("--offline", help="Send no request to any provider.")] = False,
     call: Annotated[
         bool,
         Option(
             "--call",
-            help="Ask each model of the profile once, with a few tokens: only that shows whether"
-            " there is credit.",
+            help="Call each model of the profile once, with a few tokens: only a call shows"
+            " whether there is credit.",
         ),
     ] = False,
 ) -> None:
-    """Check that everything is in place.
+    """Check the installation: versions, folders, keys, providers and models.
 
     Versions, folders, keys, and the providers and models of a profile.
     """
     import asyncio
 
     if call and offline:
-        raise UsageError("--call and --offline exclude each other")
+        raise UsageError("--call and --offline cannot be used together")
 
     if not offline:
         with suppress(ProfileError):

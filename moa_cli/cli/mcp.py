@@ -30,7 +30,7 @@ def mcp(
         bool, Option("--http", help="Serve over HTTP, not over standard input and output.")
     ] = False,
     host: Annotated[
-        str | None, Option(metavar="HOST", help=f"Where to listen with --http ({_HOST}).")
+        str | None, Option(metavar="HOST", help=f"The address to listen on with --http ({_HOST}).")
     ] = None,
     port: Annotated[
         int | None,
@@ -38,7 +38,7 @@ def mcp(
             metavar="N",
             min=0,
             max=65535,
-            help=f"The port with --http ({_PORT}); 0 takes any that is free.",
+            help=f"The port with --http ({_PORT}); 0 picks a free one.",
         ),
     ] = None,
     api_key_file: Annotated[
@@ -54,7 +54,11 @@ def mcp(
     ] = 16,
     grace: Annotated[
         float,
-        Option(metavar="SECONDS", min=0, help="What running turns get when an HTTP server stops."),
+        Option(
+            metavar="SECONDS",
+            min=0,
+            help="How long running turns may take when an HTTP server stops.",
+        ),
     ] = 5.0,
     typed: TypedMixture,
     caps: TurnCaps,

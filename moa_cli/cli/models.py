@@ -70,7 +70,7 @@ def list_(
     """List what a provider offers.
 
     Without a name: each provider that there is a key for, and the embedded model. `~` marks a
-    price that the provider does not tell: it is from the table that comes with moa.
+    price from the table that comes with moa, because the provider lists none.
     """
     import asyncio
 
@@ -120,7 +120,7 @@ def pull(
 ) -> None:
     """Fetch the weights of a model that runs inside moa.
 
-    A download that was interrupted goes on when you run the same command again.
+    The same command resumes an interrupted download.
     """
     from moa_cli.clients.local import hub, weights
 

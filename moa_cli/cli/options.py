@@ -68,10 +68,11 @@ Live = Annotated[bool | None, option_of("live")]
 Save = Annotated[bool | None, option_of("save")]
 KeepTexts = Annotated[bool | None, option_of("keep_texts")]
 Continue = Annotated[
-    bool, Option("-c", "--continue", help="Go on with the last conversation and its own settings.")
+    bool, Option("-c", "--continue", help="Continue the last conversation with its own settings.")
 ]
 Cid = Annotated[
-    str | None, Option(metavar="ID", help="Go on with this conversation (a unique prefix).")
+    str | None,
+    Option(metavar="ID", help="Continue this conversation (an id or a unique prefix of it)."),
 ]
 Yes = Annotated[bool, Option("-y", "--yes", help="Do not ask.")]
 YesBeforeSending = Annotated[
@@ -79,24 +80,28 @@ YesBeforeSending = Annotated[
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 JsonArray = Annotated[bool, Option("--json", help="Print a JSON array.")]
-NoPager = Annotated[bool, Option("--no-pager", help="Print also what is longer than the screen.")]
-Since = Annotated[str | None, Option("--since", metavar="SPAN", help="Not older than, such as 7d.")]
+NoPager = Annotated[bool, Option("--no-pager", help="Do not use a pager for long output.")]
+Since = Annotated[
+    str | None, Option("--since", metavar="SPAN", help="Only those from the last SPAN, such as 7d.")
+]
 ForceFile = Annotated[bool, Option("--force", help="Overwrite the file.")]
 ForceProfile = Annotated[bool, Option("--force", help="Replace a profile of that name.")]
 # Of evaluations, and of what resembles them.
 Best = Annotated[
-    str | None, Option(metavar="MODEL", help="The proposer that Self-MoA samples; else the first.")
+    str | None,
+    Option(metavar="MODEL", help="The proposer that Self-MoA samples; by default, the first."),
 ]
 Data = Annotated[
     Path | None,
     Option(
-        metavar="FOLDER", help="Where datasets are; else MOA_BENCH_DATA, else the cache folder."
+        metavar="FOLDER",
+        help="The folder of datasets; by default, MOA_BENCH_DATA or the cache folder.",
     ),
 ]
 RunFolder = Annotated[Path, Argument(metavar="RUN", help="The folder of a run.")]
 OutputFile = Annotated[
     Path | None,
-    Option("-o", "--output", metavar="FILE", help="Write to a file, not to the screen."),
+    Option("-o", "--output", metavar="FILE", help="Write to this file instead of standard output."),
 ]
 
 
@@ -177,14 +182,14 @@ class Display:
 class TurnCaps:
     """The options that cap a turn."""
 
-    max_cost: Annotated[float | None, max_cost_option("Most that one turn may cost.")] = None
+    max_cost: Annotated[float | None, max_cost_option("Maximum cost of one turn.")] = None
     max_total_tokens: Annotated[
         int | None,
         Option(
             metavar="N",
             min=1,
             callback=_tokens,
-            help="Most tokens that one turn may take, prompts and answers of all calls.",
+            help="Maximum number of tokens of one turn, prompts and answers of all calls.",
         ),
     ] = None
 

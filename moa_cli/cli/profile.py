@@ -73,7 +73,7 @@ def _hanging(head: str, text: str) -> str:
 def show(
     profile: Profile, named: Annotated[str | None, Argument(metavar="NAME|PATH")] = None
 ) -> None:
-    """Print each setting in force, and where it came from."""
+    """Print each setting in effect, and where it comes from."""
     from moa_cli.profile import rows
     from moa_cli.terminal.plain import setting_lines
 

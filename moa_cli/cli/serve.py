@@ -29,9 +29,9 @@ def serve(
     profile: Profile,
     concurrency: int | None,
     *,
-    host: Annotated[str, Option(metavar="HOST", help="Where to listen.")] = "127.0.0.1",
+    host: Annotated[str, Option(metavar="HOST", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, Option(metavar="N", min=0, max=65535, help="The port; 0 takes any that is free.")
+        int, Option(metavar="N", min=0, max=65535, help="The port; 0 picks a free one.")
     ] = 8000,
     api_key: Annotated[
         list[str] | None,
@@ -43,56 +43,69 @@ def serve(
     ] = None,
     api_key_file: Annotated[
         Path | None,
-        Option(metavar="PATH", help="A file of such keys, one a line: `KEY`, or `NAME: KEY`."),
+        Option(
+            metavar="PATH",
+            help="A file of keys that clients may send, one a line: `KEY`, or `NAME: KEY`.",
+        ),
     ] = None,
     insecure: Insecure = False,
     cors_origin: Annotated[
         list[str] | None,
         Option(
             metavar="ORIGIN",
-            help="A web page's origin that may call, such as http://localhost:3000; repeatable.",
+            help="An origin whose web pages may call the server, such as http://localhost:3000;"
+            " repeatable.",
         ),
     ] = None,
     max_concurrency: Annotated[
         int, Option(metavar="N", min=1, help="Turns that run at once.")
     ] = 64,
     queue: Annotated[
-        int, Option(metavar="N", min=0, help="Turns that may wait to run; beyond them: 429.")
+        int,
+        Option(
+            metavar="N",
+            min=0,
+            help="Turns that may wait; the server refuses further ones with status 429.",
+        ),
     ] = 256,
     grace: Annotated[
         float,
-        Option(metavar="SECONDS", min=0, help="What running turns get when the server stops."),
+        Option(
+            metavar="SECONDS", min=0, help="How long running turns may take when the server stops."
+        ),
     ] = 30.0,
     show_proposals: Annotated[
-        bool, Option("--show-proposals", help="Give the proposals as `reasoning_content`.")
+        bool, Option("--show-proposals", help="Send the proposals as `reasoning_content`.")
     ] = False,
     strict: Annotated[
-        bool, Option("--strict", help="Refuse fields of requests that would have no effect.")
+        bool, Option("--strict", help="Refuse requests with fields that would have no effect.")
     ] = False,
     expose_models: Annotated[
-        bool, Option("--expose-models", help="Offer each model of a profile alone, by its name.")
+        bool,
+        Option("--expose-models", help="Also offer each model of a profile alone, by its name."),
     ] = False,
     usage: Annotated[
         Literal["reply", "sum"] | None,
         Option(
-            help="The usage that clients are told: of the call that wrote the reply, or the sum of"
-            " all calls. Unset: the sum for chat completions, the reply's for the other wires."
+            help="The usage that clients see: of the call that wrote the reply, or the sum of"
+            " all calls. By default, the sum for chat completions, and the reply's for the other"
+            " APIs."
         ),
     ] = None,
     log_format: Annotated[
-        Literal["text", "json"], Option(help="The form of the log's lines.")
+        Literal["text", "json"], Option(help="The format of log lines.")
     ] = "text",
     max_body: Annotated[
-        int, Option(metavar="BYTES", min=1, help="Most that a request body may hold.")
+        int, Option(metavar="BYTES", min=1, help="Maximum size of a request body.")
     ] = 10_000_000,
     max_messages: Annotated[
-        int, Option(metavar="N", min=1, help="Most messages that a request may hold.")
+        int, Option(metavar="N", min=1, help="Maximum number of messages in a request.")
     ] = 10_000,
     trusted_proxy: Annotated[
         list[str] | None,
         Option(
             metavar="ADDRESS",
-            help="A proxy, or a network of them, whose X-Forwarded-For tells the client;"
+            help="A proxy, or a network of proxies, whose X-Forwarded-For header is trusted;"
             " repeatable.",
         ),
     ] = None,
@@ -101,13 +114,13 @@ def serve(
         Option(
             metavar="URL",
             help="Send a trace of each turn there (OTLP over HTTP), such as"
-            " http://localhost:4318/v1/traces. OTEL_EXPORTER_OTLP_ENDPOINT does so, too.",
+            " http://localhost:4318/v1/traces. OTEL_EXPORTER_OTLP_ENDPOINT does the same.",
         ),
     ] = None,
     typed: TypedMixture,
     caps: TurnCaps,
 ) -> None:
-    """Serve mixtures to any program that speaks to OpenAI."""
+    """Serve mixtures to any program that uses OpenAI's or Anthropic's API."""
     check_installed("serve", "the server")
     from moa_cli.server.forwarded import trusted
     from moa_cli.server.keys import KeyPlaces

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from moa_cli.server.run import Start
     from moa_cli.server.service import ServerOptions
 
-Insecure = Annotated[bool, Option("--insecure", help="Let other machines in without a key.")]
+Insecure = Annotated[
+    bool, Option("--insecure", help="Accept requests from other machines without a key.")
+]
 # What every server is made of.
 _MODULES = ("starlette", "uvicorn", "prometheus_client")
 

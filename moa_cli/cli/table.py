@@ -15,27 +15,30 @@ app = deferred(
     {
         "ask": ("ask:ask", "Ask once, and print the reply."),
         "chat": ("chat:chat", "Hold a conversation in the terminal."),
-        "serve": ("serve:serve", "Serve mixtures to any program that speaks to OpenAI."),
+        "serve": (
+            "serve:serve",
+            "Serve mixtures to any program that uses OpenAI's or Anthropic's API.",
+        ),
         "mcp": ("mcp:mcp", "Offer mixtures to agents as tools, by the Model Context Protocol."),
         "batch": (
             "batch:batch",
-            "Answer many prompts; the same command goes on where it was stopped.",
+            "Answer many prompts; the same command resumes where it stopped.",
         ),
         "batch merge": (
             "batch_merge:merge",
-            "Put the outputs of a batch's shards together into one file.",
+            "Merge the outputs of a batch's shards into one file.",
         ),
         "compare": (
             "compare.choose:compare",
-            "Choose between answers without knowing whose they are.",
+            "Choose between answers without seeing which model wrote them.",
         ),
         "compare list": (
             "compare.choices:list_",
-            "List what was chosen in `moa compare`, the latest first.",
+            "List your choices in `moa compare`, the latest first.",
         ),
         "compare show": (
             "compare.choices:show",
-            "Print a choice: prompt and answers, if they were kept, whose they were, and your"
+            "Print a choice: its prompt and answers (if kept), which arms gave them, and your"
             " note.",
         ),
         "compare export": (
@@ -44,19 +47,22 @@ app = deferred(
         ),
         "compare delete": (
             "compare.choices:delete",
-            "Delete choices for good, or only their prompts and answers, and what judges said of"
-            " them.",
+            "Delete choices permanently, or only their prompts and answers and the verdicts of"
+            " judges.",
         ),
         "compare judge": (
             "compare.judge:judge",
-            "Let a model choose between the same answers, and tell how far it agrees with you.",
+            "Let a model choose between the same answers, and measure how far it agrees with you.",
         ),
         "setup": (
             "setup:setup",
             "Find keys and model servers, try a mixture of their models, and make it the default.",
         ),
         "models": ("models:group", "List what a provider offers."),
-        "doctor": ("doctor:doctor", "Check that everything is in place."),
+        "doctor": (
+            "doctor:doctor",
+            "Check the installation: versions, folders, keys, providers and models.",
+        ),
         "bench": ("bench:group", "Evaluate mixtures: answer a dataset's items by several arms."),
         "profile": ("profile:group", "List, show, make, change and check profiles."),
         "config": ("config:group", "List, get, set and unset settings, and edit their file."),

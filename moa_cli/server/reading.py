@@ -158,7 +158,7 @@ class SettingsReader:
                 found = self._settings()
                 config = before.config if found == before.config else found
             except MoAError as error:
-                faults.append(_told(error, "the former settings stay in force"))
+                faults.append(_told(error, "the former settings stay in effect"))
         known = before.mixtures[DEFAULT]
         files = _files_of(known.profile)
         # Where no profile's file says it, it depends on the settings alone.
@@ -171,11 +171,11 @@ class SettingsReader:
             if leads_back(profile, Providers(config, self.environment), self.address):
                 raise ProfileError(f"the profile `{profile.name}` leads back to this server")
         except MoAError as error:
-            stays = f"the former `{DEFAULT}` stays in force"
+            stays = f"the former `{DEFAULT}` stays in effect"
             stale.add(DEFAULT)
             if not _is_sound(known.profile, Providers(config, self.environment)):
                 config = before.config
-                stays = f"the former settings and the former `{DEFAULT}` stay in force"
+                stays = f"the former settings and the former `{DEFAULT}` stay in effect"
             faults.append(_told(error, stays))
             return config, known
         mixture = Mixture.of(profile)
@@ -224,7 +224,7 @@ class SettingsReader:
                 if known is not None and _is_sound(known.profile, providers):
                     mixtures[name] = known
                     stale.add(name)
-                    faults.append(_told(error, "its former version stays in force"))
+                    faults.append(_told(error, "its former version stays in effect"))
                 else:
                     unusable[name] = "error"
                     faults.append(_told(error, "it cannot be asked"))

@@ -234,6 +234,6 @@ def listen(options: ServerOptions, *, keyed: bool) -> socket.socket:
         found.close()
         raise MoAError(
             f"cannot listen on {options.host}:{options.port}: {error.strerror}",
-            hint="choose another --port; 0 takes any that is free",
+            hint="choose another --port; 0 picks a free one",
         ) from None
     return found

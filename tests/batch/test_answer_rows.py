@@ -80,7 +80,7 @@ def test_a_cluster_that_cannot_be(moa: Moa) -> None:
         assert f"--on: `{where}` is no cluster" in ran.err
     ran = moa.run("batch", "in.txt", "out.jsonl", "--workers", "2")
     assert ran.code == 2
-    assert "--workers are those of --on" in ran.err
+    assert "--workers needs --on" in ran.err
 
 
 def test_without_the_extra_it_tells_how_to_install_it(moa: Moa) -> None:

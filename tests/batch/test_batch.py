@@ -193,7 +193,7 @@ def test_killed_it_goes_on_and_repeats_no_answered_call(
         file.write(b'{"id": "q30", "repl')
     ran = moa.run(*start)
     assert ran.code == 0, ran.err
-    assert "moa: going on in out.jsonl: " in ran.err
+    assert "moa: resuming out.jsonl: " in ran.err
     assert answered_twice(upstream) == []
     assert len([request for request in upstream.chats() if request.finished]) == 60
     assert lines_of(out)[: len(there)] == there
@@ -211,7 +211,7 @@ def test_what_is_complete_is_left_alone(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run(*start)
     assert (ran.code, len(upstream.chats())) == (0, 4)
     assert (
-        ran.err == "moa: going on in out.jsonl: 2 answers and 0 calls are there and not asked"
+        ran.err == "moa: resuming out.jsonl: 2 answers and 0 calls are there and not asked"
         " for again\n"
     )
     assert (moa.folder / "out.jsonl").read_bytes() == before
@@ -429,7 +429,7 @@ def capped(moa: Moa, *options: str) -> Ran:
 def test_a_cap_ends_it_and_a_higher_one_goes_on(moa: Moa, upstream: Upstream) -> None:
     priced(moa)
     ran = capped(moa, "--max-cost", "0.01")
-    assert "a higher cap goes on from there" in ran.err.splitlines()[-1]
+    assert "run the same command with a higher cap" in ran.err.splitlines()[-1]
     done = ids(moa.folder / "out.jsonl")
     assert 0 < len(done) < 40
     start = ["batch", "in.jsonl", "out.jsonl", "--max-tokens", "20", "--max-cost", "1"]

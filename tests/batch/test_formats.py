@@ -126,7 +126,10 @@ def test_openai_s_batch_lines_come_back_as_theirs(moa: Moa, upstream: Upstream) 
     start = ["batch", "in.jsonl", "out.jsonl", "--concurrency", "1"]
     ran = moa.run(*start)
     assert ran.code == 1
-    assert "the profile decides what `body` says of `max_tokens`, `temperature`" in ran.err
+    assert (
+        "the profile is used in place of what `body` sets for `max_tokens`, `temperature`"
+        in ran.err
+    )
     first, second = lines_of(moa.folder / "out.jsonl")
     assert (first["custom_id"], second["custom_id"]) == ("request-1", "request-2")
     response = first["response"]

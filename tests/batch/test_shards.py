@@ -144,7 +144,7 @@ def test_merge_refuses_what_does_not_belong_together(moa: Moa) -> None:
         (["part-1.jsonl", "part-2.jsonl"], 2, "part-2.jsonl: already exists"),
         (["part-1.jsonl", "gone.jsonl", "out.jsonl"], 1, "gone.jsonl: there is no such file"),
         (["in.jsonl", "out.jsonl"], 1, "in.jsonl:1: is no line of a batch's answers"),
-        (["out.jsonl"], 2, "there is nothing to put together"),
+        (["out.jsonl"], 2, "there is nothing to merge"),
     ):
         ran = moa.run("batch", "merge", *parts)
         assert (ran.code, told in ran.err) == (code, True), ran.err

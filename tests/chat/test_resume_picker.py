@@ -261,7 +261,7 @@ def test_without_a_terminal_the_other_options_are_named(moa: Moa) -> None:
 def test_two_ways_of_choosing_are_refused(moa: Moa, other: list[str]) -> None:
     ran = moa.run("chat", "--resume", *other)
     assert (ran.code, ran.text) == (2, "")
-    assert ran.err == "moa: --resume, -c and --cid exclude each other\n"
+    assert ran.err == "moa: --resume, -c and --cid cannot be used together\n"
 
 
 def test_where_nothing_is_kept_that_is_said(moa: Moa) -> None:

@@ -152,7 +152,7 @@ def test_without_standard_input_nothing_of_it_is_read(moa: Moa, upstream: Upstre
         assert process.wait(PATIENCE) == 0
     assert upstream.chats("agg")[0].messages[-1]["content"] == "hi"
     ran = moa.run("ask", "--no-stdin", "-f", "-", stdin=b"text")
-    assert (ran.code, ran.err) == (2, "moa: --no-stdin and -f - exclude each other\n")
+    assert (ran.code, ran.err) == (2, "moa: --no-stdin and -f - cannot be used together\n")
 
 
 def test_a_pipe_without_blocking_is_read_whole(moa: Moa, upstream: Upstream) -> None:
@@ -175,9 +175,9 @@ def test_a_loop_over_the_lines_of_a_file_keeps_its_lines(moa: Moa, upstream: Ups
     assert (ran.code, ran.out) == (0, b"ok\nok\n")
     asked = [str(chat.messages[-1]["content"]) for chat in upstream.chats("agg")]
     assert asked == ["Why?", "How?"]
-    unread = "moa: standard input is left unread, as another program reads it too"
+    unread = "moa: standard input is not read, because another program reads it too"
     assert ran.err.count(unread) == 1
-    assert "to add the rest of it: -f -" in ran.err
+    assert "to add the rest of it, pass -f -" in ran.err
 
 
 def test_the_rest_of_a_file_is_read_if_it_is_asked_for(moa: Moa, upstream: Upstream) -> None:
@@ -192,7 +192,7 @@ def test_the_rest_of_a_file_is_read_if_it_is_asked_for(moa: Moa, upstream: Upstr
 def test_a_pipe_that_a_loop_reads_is_added_and_told_of(moa: Moa, upstream: Upstream) -> None:
     script = "printf 'Why?\\nHow?\\nWhen?\\n' | while read -r line; do moa ask \"$line\"; done"
     ran = in_shell(moa, script)
-    assert "moa: 2 lines of standard input added (-n: not to read it)\n" in ran.err
+    assert "moa: 2 lines of standard input added (-n: do not read it)\n" in ran.err
     assert len(upstream.chats("agg")) == 1
     ran = in_shell(moa, script.replace("moa ask", "moa ask -n"))
     assert ran.out == b"ok\nok\nok\n"

@@ -39,8 +39,8 @@ _YES, _NO = ("on", "true", "yes"), ("off", "false", "no")
 def _profile_words(host: Host, typed: str) -> list[Suggestion]:
     return [
         Suggestion("list", "the profiles that there are"),
-        Suggestion("show", "the settings in force"),
-        Suggestion("save ", "keep the settings in force under a name"),
+        Suggestion("show", "the settings in effect"),
+        Suggestion("save ", "save the settings in effect under a name"),
         *(Suggestion(profile.name, description_of(profile)) for profile in list_profiles()),
     ]
 
@@ -51,7 +51,7 @@ def _proposer_words(host: Host, typed: str) -> list[str]:
 
 @command("profile", "[NAME | list | show | save NAME]", _profile_words, section=Section.MIXTURE)
 def _profile(host: Host, argument: str) -> None:
-    """Switch to a profile, list them, show or save the settings in force."""
+    """Switch to a profile, list them, show or save the settings in effect."""
     word, _, rest = argument.partition(" ")
     session = host.session
     if word == "list":

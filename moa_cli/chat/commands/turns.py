@@ -226,7 +226,7 @@ def _remerge_words(host: Host, typed: str) -> list[str | Suggestion]:
 
 @command("remerge", "[STRATEGY] [MODEL]", _remerge_words, section=Section.ASK)
 def _remerge(host: Host, argument: str) -> Outcome:
-    """Make a new reply of the last proposals, by another STRATEGY and MODEL if given."""
+    """Write a new reply from the last proposals, by another STRATEGY and MODEL if given."""
     first, _, rest = argument.partition(" ")
     strategy = next((name for name in STRATEGIES if name == first), None)
     model = argument if strategy is None else rest.strip()

@@ -10,11 +10,11 @@ group = deferred(
         "list": ("datasets:list_", "List the datasets, and where their files are."),
         "fetch": (
             "datasets:fetch",
-            "Fetch a public dataset at a fixed commit; only what is missing, and checked.",
+            "Fetch a public dataset at a fixed commit: only files that are missing, each verified.",
         ),
         "run": (
             "run:run",
-            "Answer a dataset's items; the same command goes on where it was stopped.",
+            "Answer a dataset's items; the same command resumes where it stopped.",
         ),
         "sweep": (
             "sweep:sweep",
@@ -22,12 +22,12 @@ group = deferred(
         ),
         "judge": (
             "judge:judge",
-            "Let a model judge a run's replies; the same command goes on where it was stopped.",
+            "Let a model judge a run's replies; the same command resumes where it stopped.",
         ),
         "agreement": (
             "agreement:agreement",
-            "Tell how far a run's judges agree beyond chance, and with your choices in"
-            " `moa compare`.",
+            "Measure how a run's judges agree beyond chance, and with your choices in `moa"
+            " compare`.",
         ),
         "export": (
             "export:export",
@@ -35,7 +35,7 @@ group = deferred(
         ),
         "report": (
             "report:report",
-            "Print what runs came to: scores with standard errors, cost and time.",
+            "Print the results of runs: scores with standard errors, cost and time.",
         ),
         "items": (
             "items:items",
@@ -43,12 +43,12 @@ group = deferred(
         ),
         "analyse": (
             "analyse:analyse",
-            "Tell what a mixture made of its proposals: likeness, agreement, layers, time and"
-            " cost.",
+            "Analyse how a mixture uses its proposals: similarity, agreement, layers, time"
+            " and cost.",
         ),
         "reproduce": (
             "reproduce:reproduce",
-            "Show how a table of the MoA paper is reproduced: runs, price, and its figures beside"
+            "Show how to reproduce a table of the MoA paper: runs, price, and its figures beside"
             " yours.",
         ),
         "select": (

@@ -36,13 +36,13 @@ def agreement(
         typer.Option(
             "--judge",
             metavar="MODEL",
-            help="These judges, and no others; repeatable. By default all of the run.",
+            help="Only these judges; repeatable. By default, all judges of the run.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     data: Data = None,
 ) -> None:
-    """Tell how far a run's judges agree beyond chance, and with your choices in `moa compare`."""
+    """Measure how a run's judges agree beyond chance, and with your choices in `moa compare`."""
     from moa_cli.bench.judge.panel import chosen_pairs, read_panel
     from moa_cli.bench.run.folder import read_run
     from moa_cli.cli.compare.judge import choice_agreement_lines

@@ -27,22 +27,25 @@ if TYPE_CHECKING:
 def analyse(
     run: RunFolder,
     judge: Annotated[
-        str | None, judge_option("Whose judgements; else known answers, else the run's only judge.")
+        str | None,
+        judge_option(
+            "The judge whose judgements count; by default known answers, or the run's only judge."
+        ),
     ] = None,
     control: Annotated[
         str | None,
         typer.Option(
             "--control",
             metavar="ARM|FILE",
-            help="Answers that never saw the proposals: an arm of the run, or a file of model"
-            " outputs; else the aggregator's model alone.",
+            help="Answers written without the proposals: an arm of the run, or a file of model"
+            " outputs; by default, the aggregator's model alone.",
         ),
     ] = None,
     json: Json = False,
     output: OutputFile = None,
     data: Data = None,
 ) -> None:
-    """Tell what a mixture made of its proposals: likeness, agreement, layers, time and cost."""
+    """Analyse how a mixture uses its proposals: similarity, agreement, layers, time and cost."""
     from moa_cli.bench.analysis import analyse
     from moa_cli.bench.analysis.similarity import json_values
     from moa_cli.bench.report.differences import differences_in

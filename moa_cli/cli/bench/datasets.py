@@ -74,7 +74,7 @@ def fetch(
     ],
     data: Data = None,
 ) -> None:
-    """Fetch a public dataset at a fixed commit; only what is missing, and checked."""
+    """Fetch a public dataset at a fixed commit: only files that are missing, each verified."""
     import asyncio
 
     from moa_cli.bench.data.fetching import names_of

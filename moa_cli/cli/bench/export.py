@@ -37,23 +37,32 @@ def export(
             "-o",
             "--output",
             metavar="PATH",
-            help="The file, or a folder for it; - for standard output. Else as upstream calls it.",
+            help="The file, or a folder for it; - is standard output. By default, the name that"
+            " upstream uses.",
         ),
     ] = None,
     arm: Annotated[
-        str | None, typer.Option("--arm", metavar="ARM", help="Whose answers; else the mixture's.")
+        str | None,
+        typer.Option(
+            "--arm",
+            metavar="ARM",
+            help="The arm whose answers are written; by default, the mixture.",
+        ),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", metavar="ARM", help="With `moa`: whom it is compared with."),
+        typer.Option("--base", metavar="ARM", help="With `--to moa`: the arm to compare with."),
     ] = None,
-    judge: Annotated[str | None, judge_option("Whose judgements; else the only judge's.")] = None,
+    judge: Annotated[
+        str | None,
+        judge_option("The judge whose judgements are written; by default, the only judge."),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
             "--name",
             metavar="NAME",
-            help="What the arm is called there; else as the profile or the model is.",
+            help="The arm's name in the output; by default, the name of the profile or the model.",
         ),
     ] = None,
     epoch: Annotated[
@@ -62,8 +71,8 @@ def export(
             "--epoch",
             metavar="K",
             min=1,
-            help="The answers of that epoch (see `moa bench run --epochs`); only jsonl holds"
-            " several to an item.",
+            help="Write the answers of this epoch (see `moa bench run --epochs`); only jsonl"
+            " holds several answers to an item.",
         ),
     ] = None,
     strict: Annotated[

@@ -20,11 +20,14 @@ _PAGES = (".html", ".htm")
 def items(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
     judge: Annotated[
-        str | None, judge_option("Whose judgements; else known answers, else the runs' only judge.")
+        str | None,
+        judge_option(
+            "The judge whose judgements count; by default known answers, or the runs' only judge."
+        ),
     ] = None,
     arm: Annotated[
         list[str] | None,
-        typer.Option("--arm", metavar="NAME", help="Only this arm's; repeatable."),
+        typer.Option("--arm", metavar="NAME", help="Only items of this arm; repeatable."),
     ] = None,
     wrong: Annotated[
         bool,

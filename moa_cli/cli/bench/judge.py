@@ -74,7 +74,7 @@ def judge(
         typer.Option(
             "--judge",
             metavar="MODEL",
-            help="The model that judges; several, each with its own option, are a panel.",
+            help="The model that judges. Repeat the option for a panel of judges.",
         ),
     ],
     reference: Annotated[
@@ -82,7 +82,8 @@ def judge(
         typer.Option(
             "--reference",
             metavar="FILE",
-            help="Model outputs to compare with, matched by instruction; else the dataset's.",
+            help="Model outputs to compare with, matched by instruction; by default, the"
+            " dataset's.",
         ),
     ] = None,
     against: Annotated[
@@ -93,8 +94,8 @@ def judge(
         bool,
         typer.Option(
             "--both-orders",
-            help="Ask about each pair in both orders, at twice the calls: what the position of an"
-            " output does is then out of the score. Arena-Hard is always judged so.",
+            help="Judge each pair in both orders, with twice the calls, so that the position of"
+            " an output does not affect the score. Arena-Hard is always judged in this way.",
         ),
     ] = False,
     anchors: Annotated[
@@ -102,8 +103,7 @@ def judge(
         typer.Option(
             "--anchors",
             metavar="FILE",
-            help="Judge these released outputs too, so that the judge's scale can be read;"
-            " repeatable.",
+            help="Judge these published outputs too, to show the judge's scale; repeatable.",
         ),
     ] = None,
     rubric: Annotated[
@@ -111,16 +111,16 @@ def judge(
         typer.Option(
             "--rubric",
             metavar="TEXT",
-            help="Rate replies from 1 to 10 by this, and by the line's `answer` where there is one;"
-            " `@FILE` reads it from a file.",
+            help="Rate replies from 1 to 10 by this rubric, and by the line's `answer` where"
+            " there is one; `@FILE` reads it from a file.",
         ),
     ] = None,
     expected: Annotated[
         bool,
         typer.Option(
             "--expected",
-            help="Take the rating that the judge expects, by the log-probabilities of all ratings,"
-            " where it tells them.",
+            help="Use the expected rating, by the judge's log-probabilities of all ratings,"
+            " where its endpoint returns them.",
         ),
     ] = False,
     reasoning_tokens: Annotated[
@@ -129,8 +129,8 @@ def judge(
             "--reasoning-tokens",
             metavar="N",
             min=0,
-            help=f"Most tokens that the judge may reason, beside those of its verdict; by default"
-            f" {_ROOM[0]:,} for a judge that reasons, none for others.",
+            help=f"Maximum number of reasoning tokens of the judge, besides those of its verdict;"
+            f" by default {_ROOM[0]:,} for a judge that reasons, none for others.",
         ),
     ] = None,
     concurrency: Concurrency = None,
@@ -141,7 +141,7 @@ def judge(
     live: Live = None,
     debug: Debug = False,
 ) -> None:
-    """Let a model judge a run's replies; the same command goes on where it was stopped."""
+    """Let a model judge a run's replies; the same command resumes where it stopped."""
     from moa_cli.bench.run.folder import read_run
     from moa_cli.cli.bench.session import SessionOptions
 

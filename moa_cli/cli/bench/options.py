@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MaxCost = Annotated[
     float | None,
-    max_cost_option("Most that the whole run may cost, all its sessions together."),
+    max_cost_option("Maximum cost of the whole run, all its sessions together."),
 ]
 
 StopAfter = Annotated[
@@ -24,7 +24,7 @@ StopAfter = Annotated[
         "--stop-after",
         metavar="N",
         min=0,
-        help="Stop when a model failed alike for so many items in a row; 0 never stops, else 3.",
+        help="Stop when a model fails in the same way for N items in a row; 0: never. Default: 3.",
     ),
 ]
 
@@ -36,5 +36,5 @@ def judge_option(help: str) -> Any:
 
 def capped_exit(capped: Failure) -> typer.Exit:
     """The way out where a cap has ended a run. capped: which."""
-    say(f"{capped.message} (the same command with a higher cap goes on from there)")
+    say(f"{capped.message} (to resume, run the same command with a higher cap)")
     return typer.Exit(BUDGET)

@@ -38,18 +38,19 @@ _LEAST_NAME = 12
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN…", help="Folders of runs, to stand side by side."),
+        typer.Argument(metavar="RUN…", help="Folders of runs, to show side by side."),
     ],
     judge: Annotated[
-        str | None, judge_option("Whose judgements; else the run's only judge.")
+        str | None,
+        judge_option("The judge whose judgements count; by default, the run's only judge."),
     ] = None,
     form: Annotated[
         str | None,
         typer.Option(
             "--format",
             metavar="NAME",
-            help="What to print: table, markdown, json, csv or html; else by the file's ending,"
-            " else a table.",
+            help="The format: table, markdown, json, csv or html; by default, the file's ending"
+            " decides, otherwise a table.",
         ),
     ] = None,
     output: OutputFile = None,
@@ -57,7 +58,7 @@ def report(
         bool,
         typer.Option(
             "--published/--no-published",
-            help="Whether the MoA paper's figures follow, in a block of their own.",
+            help="Whether to add the MoA paper's figures, in a separate block.",
         ),
     ] = True,
     official: Annotated[
@@ -69,7 +70,7 @@ def report(
     ] = False,
     data: Data = None,
 ) -> None:
-    """Print what runs came to: scores with standard errors, cost and time."""
+    """Print the results of runs: scores with standard errors, cost and time."""
     from moa_cli.bench.report.official import with_official
     from moa_cli.bench.report.scores import scores_of
 

@@ -43,23 +43,26 @@ def reproduce(
             "-p",
             "--profile",
             metavar="NAME|PATH",
-            help="The mixture that the runs are made of; the paper's unless you name another.",
+            help="The mixture of the runs; by default, the paper's.",
         ),
     ] = _PAPERS,
     limit: Annotated[
         int | None,
-        typer.Option("-n", "--limit", metavar="N", min=1, help="N items of each dataset only."),
+        typer.Option("-n", "--limit", metavar="N", min=1, help="Only N items of each dataset."),
     ] = None,
-    judge: Annotated[str | None, judge_option("Whose judgements; else a run's only judge.")] = None,
+    judge: Annotated[
+        str | None,
+        judge_option("The judge whose judgements count; by default, a run's only judge."),
+    ] = None,
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", metavar="FOLDER", help="Where the runs' folders are."),
+        typer.Option("-o", "--output", metavar="FOLDER", help="The folder that contains the runs."),
     ] = Path("runs"),
     json: Json = False,
     data: Data = None,
     debug: Debug = False,
 ) -> None:
-    """Show how a table of the MoA paper is reproduced: runs, price, and its figures beside yours.
+    """Show how to reproduce a table of the MoA paper: runs, price, and its figures beside yours.
 
     No model is asked. The runs are those of the profile `paper-moa`, or of another one (-p).
     """

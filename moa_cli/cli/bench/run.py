@@ -63,18 +63,20 @@ def run(
         typer.Option(
             "--sample",
             metavar="HOW",
-            help="How -n draws: stratified (from each category its share), random or first; else"
-            " as the run was begun, else stratified.",
+            help="How -n draws: stratified (each category by its share), random or first."
+            " Default: as the run was started, or stratified.",
         ),
     ] = None,
     sample_seed: Annotated[
         int | None,
-        typer.Option("--sample-seed", metavar="N", help="Which sample is drawn; else 0."),
+        typer.Option("--sample-seed", metavar="N", help="The seed of the sample. Default: 0."),
     ] = None,
     ids: Annotated[
         str | None,
         typer.Option(
-            "--ids", metavar="IDS|@FILE", help="Only these items, by commas, or a file's lines."
+            "--ids",
+            metavar="IDS|@FILE",
+            help="Only these items: ids separated by commas, or @FILE with one id a line.",
         ),
     ] = None,
     category: Annotated[
@@ -85,7 +87,8 @@ def run(
         bool,
         typer.Option(
             "--shuffle",
-            help="Ask in the order in which items are drawn: a part of the run is a sample, too.",
+            help="Ask in the order in which items are drawn, so that a part of the run is a"
+            " sample too.",
         ),
     ] = False,
     epochs: Annotated[
@@ -94,8 +97,8 @@ def run(
             "--epochs",
             metavar="N",
             min=1,
-            help="Ask each item N times, so that the spread of replies is measured, too; else as"
-            " the run was begun, else once.",
+            help="Ask each item N times, to measure the spread of replies too. Default: as the"
+            " run was started, or once.",
         ),
     ] = None,
     arms: Annotated[
@@ -103,7 +106,7 @@ def run(
         typer.Option(
             "--arms",
             metavar="NAMES",
-            help=f"What answers, by commas: {ARMS_HELP}.",
+            help=f"The arms that answer, separated by commas: {ARMS_HELP}.",
         ),
     ] = "mixture",
     best: Best = None,
@@ -116,15 +119,15 @@ def run(
         typer.Option(
             "--reference-paths",
             metavar="FILE",
-            help="Take the first layer's answers from such files of model outputs; repeatable.",
+            help="Take the first layer's answers from this file of model outputs; repeatable.",
         ),
     ] = None,
     asks_format: Annotated[
         bool | None,
         typer.Option(
             "--format/--no-format",
-            help="Add to each question with a right answer how the answer is to be given; so unless"
-            " the run was begun without.",
+            help="Add to each question with a known answer how to format the answer. Default:"
+            " yes, or as the run was started.",
         ),
     ] = None,
     grader: Annotated[
@@ -132,8 +135,9 @@ def run(
         typer.Option(
             "--grader",
             metavar="RULE",
-            help=f"What compares replies with right answers: {', '.join(GRADERS)}, regex:PATTERN,"
-            f" json:FIELD, or an entry point of `{SCORERS}`; else the dataset's own way.",
+            help=f"How replies are compared with known answers: {', '.join(GRADERS)},"
+            f" regex:PATTERN, json:FIELD, or an entry point of `{SCORERS}`; by"
+            " default, the dataset's own way.",
         ),
     ] = None,
     provider_concurrency: ProviderConcurrency = None,
@@ -155,12 +159,12 @@ def run(
             "-o",
             "--output",
             metavar="FOLDER",
-            help="The run's folder; else runs/NAME-PROFILE. The same command goes on there.",
+            help="The run's folder; by default runs/NAME-PROFILE. The same command resumes there.",
         ),
     ] = None,
     live: Live = None,
 ) -> None:
-    """Answer a dataset's items; the same command goes on where it was stopped."""
+    """Answer a dataset's items; the same command resumes where it stopped."""
     from moa_cli.bench.data.loading import data_folder, load_dataset
     from moa_cli.bench.data.sampling import sample_of
     from moa_cli.bench.run.folder import RUN_FILE, RunFolder, opened, read_run

@@ -33,13 +33,22 @@ def select(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
     k: Annotated[
         int | None,
-        typer.Option("-k", metavar="K", min=1, help="How many proposers; else 3, if there are."),
+        typer.Option(
+            "-k",
+            metavar="K",
+            min=1,
+            help="How many proposers to choose; by default 3, or as many as there are.",
+        ),
     ] = None,
     weights: Annotated[
-        str, typer.Option("--weights", metavar="A:B", help="Of quality and of diversity.")
+        str,
+        typer.Option("--weights", metavar="A:B", help="The weights of quality and of diversity."),
     ] = "2:1",
     judge: Annotated[
-        str | None, judge_option("Whose judgements; else known answers, else the runs' only judge.")
+        str | None,
+        judge_option(
+            "The judge whose judgements count; by default known answers, or the runs' only judge."
+        ),
     ] = None,
     write: Annotated[
         str | None,

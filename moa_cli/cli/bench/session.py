@@ -244,7 +244,7 @@ def where(folder: StateFolder[Any], ended: Iterable[Result | Judgement], what: s
         return f"into {folder.path}"
     done = sum(outcome.error is None for outcome in ended)
     return (
-        f"going on in {folder.path}: {done:,} {what} and {len(folder.journal):,} calls are there"
+        f"resuming {folder.path}: {done:,} {what} and {len(folder.journal):,} calls are there"
         " and not asked for again"
     )
 

@@ -57,17 +57,21 @@ def _sweep(
         typer.Option(
             "--proposers",
             metavar="NUMBERS",
-            help="How many proposals a layer has, by commas: the first so many of the profile's.",
+            help="How many proposals a layer has, as numbers separated by commas; 3 takes the"
+            " profile's first 3 proposers.",
         ),
     ] = None,
     aggregators: Annotated[
         str | None,
         typer.Option(
-            "--aggregators", metavar="MODELS", help="The models that write the reply, by commas."
+            "--aggregators",
+            metavar="MODELS",
+            help="The models that write the reply, separated by commas.",
         ),
     ] = None,
     judge: Annotated[
-        str | None, judge_option("Whose judgements of the runs are drawn; else the only judge's.")
+        str | None,
+        judge_option("The judge whose judgements are drawn; by default, the only judge."),
     ] = None,
     max_cost: Annotated[
         float | None,
@@ -75,7 +79,7 @@ def _sweep(
             "--max-cost",
             metavar="USD",
             min=0,
-            help="Most that the whole sweep may cost, all its runs and starts together.",
+            help="Maximum cost of the whole sweep, all its runs and sessions together.",
         ),
     ] = None,
     output: Annotated[
@@ -84,7 +88,8 @@ def _sweep(
             "-o",
             "--output",
             metavar="FOLDER",
-            help="Where its runs are; else runs/NAME-PROFILE-sweep. It goes on there.",
+            help="The folder of its runs; by default runs/NAME-PROFILE-sweep. The same command"
+            " resumes there.",
         ),
     ] = None,
     **given: Any,

@@ -45,7 +45,7 @@ def list_(
     since: Since = None,
     json: JsonArray = False,
 ) -> None:
-    """List what was chosen in `moa compare`, the latest first."""
+    """List your choices in `moa compare`, the latest first."""
     from moa_cli.compare.choices import choice_to_dict
     from moa_cli.terminal.table import Column, table_lines
 
@@ -87,7 +87,7 @@ def show(
     no_pager: NoPager = False,
     json: Json = False,
 ) -> None:
-    """Print a choice: prompt and answers, if they were kept, whose they were, and your note."""
+    """Print a choice: its prompt and answers (if kept), which arms gave them, and your note."""
     from moa_cli.compare.choices import choice_to_dict, outcome_of
     from moa_cli.core.money import cost_text
     from moa_cli.terminal.table import Column, table_lines
@@ -158,14 +158,14 @@ def delete(
     ] = None,
     all_: Annotated[bool, Option("--all", help="All choices.")] = False,
     older_than: Annotated[
-        str | None, Option(metavar="SPAN", help="All older than, such as 30d.")
+        str | None, Option(metavar="SPAN", help="All older than SPAN, such as 30d.")
     ] = None,
     texts: Annotated[
         bool, Option("--texts", help="Only their prompts and answers; the choices stay.")
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Delete choices for good, or only their prompts and answers, and what judges said of them."""
+    """Delete choices permanently, or only their prompts and answers and the verdicts of judges."""
     from moa_cli.compare.judging import forget
 
     if bool(numbers) + all_ + (older_than is not None) != 1:
@@ -194,7 +194,7 @@ def delete(
         told = plural(len(chosen), "choice")
         told = f"prompts and answers of {told}" if texts else told
         if not yes:
-            confirm(f"Delete {told} for good?")
+            confirm(f"Delete {told} permanently?")
         gone = [comparison.number for comparison in chosen if comparison.number is not None]
         # First: should a judge be at work, nothing is deleted.
         forget(gone)

@@ -75,20 +75,23 @@ def compare(
         str,
         Option(
             metavar="NAMES",
-            help=f"What is compared, by commas: {ARMS_HELP}.",
+            help=f"The arms to compare, separated by commas: {ARMS_HELP}.",
         ),
     ] = "mixture,single",
     best: Best = None,
     profiles: Annotated[
         list[str] | None,
-        Option(metavar="NAMES", help="Compare these profiles, by commas, and no arms of one."),
+        Option(
+            metavar="NAMES",
+            help="Compare these profiles, separated by commas, instead of arms of one profile.",
+        ),
     ] = None,
-    max_cost: Annotated[float | None, max_cost_option("Most that all prompts may cost.")] = None,
+    max_cost: Annotated[float | None, max_cost_option("Maximum cost of all prompts.")] = None,
     seed: Annotated[
-        int | None, Option(metavar="N", help="Makes the order of the answers repeat.")
+        int | None, Option(metavar="N", help="Seed of the order of the answers, to repeat it.")
     ] = None,
     results: Annotated[
-        bool, Option("--results", help="Print what was chosen so far, and ask nothing.")
+        bool, Option("--results", help="Print the choices so far; ask nothing.")
     ] = False,
     json: Annotated[bool, Option("--json", help="With --results: print a JSON array.")] = False,
     pairs: Annotated[
@@ -96,14 +99,15 @@ def compare(
         Option("--pairs", help="With --results: also print intervals, strengths, and each pair."),
     ] = False,
     since: Annotated[
-        str | None, Option(metavar="SPAN", help="With --results: not older than, such as 7d.")
+        str | None,
+        Option(metavar="SPAN", help="With --results: only choices from the last SPAN, such as 7d."),
     ] = None,
     save: Save = None,
     keep_texts: KeepTexts = None,
     plain: Plain = None,
     live: Live = None,
 ) -> None:
-    """Choose between answers without knowing whose they are.
+    """Choose between answers without seeing which model wrote them.
 
     `moa compare list`, `show`, `export`, `delete` and `judge` are for choices that were made. A
     prompt that is such a word goes after `--`.

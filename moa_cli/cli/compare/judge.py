@@ -42,7 +42,7 @@ _UNKNOWN = "–"
 def judge(
     judges: Annotated[
         list[str],
-        Option("--judge", metavar="MODEL", help="The model that judges; may be repeated."),
+        Option("--judge", metavar="MODEL", help="The model that judges; repeatable."),
     ],
     reasoning_tokens: Annotated[
         int | None,
@@ -50,8 +50,8 @@ def judge(
             "--reasoning-tokens",
             metavar="N",
             min=0,
-            help="Most tokens that the judge may reason, beside those of its verdict; by default"
-            " some for a judge that reasons, none for others.",
+            help="Maximum number of reasoning tokens of the judge, besides those of its verdict;"
+            " by default some for a judge that reasons, none for others.",
         ),
     ] = None,
     concurrency: Concurrency = None,
@@ -62,10 +62,10 @@ def judge(
     live: Live = None,
     debug: Debug = False,
 ) -> None:
-    """Let a model choose between the same answers, and tell how far it agrees with you.
+    """Let a model choose between the same answers, and measure how far it agrees with you.
 
     It is asked about each pair in both orders, without knowing what you chose or whose the answers
-    are. The same command goes on where it was stopped, and asks only about new choices.
+    are. The same command resumes where it stopped, and asks only about new choices.
     """
     from moa_cli.cli.bench.session import SessionOptions
     from moa_cli.compare.judging import decided_pairs

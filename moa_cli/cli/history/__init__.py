@@ -14,11 +14,11 @@ group = deferred(
         ),
         "search": (
             "conversations:search",
-            "Find turns and titles that hold all the words, or other forms or parts of them.",
+            "Find turns and titles that contain all the words, or other forms or parts of them.",
         ),
         "delete": (
             "delete:delete",
-            "Delete conversations for good, with their prompts in the prompt history.",
+            "Delete conversations permanently, with their prompts in the prompt history.",
         ),
         "path": ("conversations:path_", "Print the file that conversations are kept in."),
         "stats": (
@@ -31,22 +31,21 @@ group = deferred(
         ),
         "import": (
             "archive:import_",
-            "Take in conversations: from `export`'s JSON, ChatGPT, Claude, llm's logs.db or"
-            " aichat.",
+            "Import conversations: from `export`'s JSON, ChatGPT, Claude, llm's logs.db or aichat.",
         ),
-        "check": ("upkeep:check", "Read the whole history, and tell whether it is sound."),
+        "check": ("upkeep:check", "Read the whole history, and check it for damage."),
         "backup": (
             "upkeep:backup",
-            "Copy the history and what was spent into one file; other processes may write"
-            " meanwhile.",
+            "Copy the history and the spending record into one file, even while other"
+            " processes write.",
         ),
         "recover": (
             "upkeep:recover",
-            "Bring back what can be read of a damaged history, or of a copy.",
+            "Recover what can be read from a damaged history, or from a copy.",
         ),
         "clean": (
             "upkeep:clean",
-            "Finish wiping what was deleted from the file; this also goes on by itself.",
+            "Finish wiping deleted text from the file. This also happens in the background.",
         ),
         "rename": ("conversations:rename", "Give a conversation another title."),
         "tag": (

@@ -36,21 +36,28 @@ def export(
     conversations: Annotated[list[str] | None, Argument(metavar="ID")] = None,
     all_: Annotated[bool, Option("--all", help="All conversations.")] = False,
     search: Annotated[
-        str | None, Option(metavar="WORDS", help="Those where a turn holds all the words.")
+        str | None,
+        Option(metavar="WORDS", help="Only conversations with a turn that contains all the words."),
     ] = None,
     since: Annotated[
-        str | None, Option(metavar="SPAN", help="Those not older, such as 7d.")
+        str | None,
+        Option(metavar="SPAN", help="Only conversations from the last SPAN, such as 7d."),
     ] = None,
-    tag: Annotated[str | None, Option(metavar="TAG", help="Those with this tag.")] = None,
-    profile: Annotated[str | None, Option(metavar="NAME", help="Those of this profile.")] = None,
+    tag: Annotated[
+        str | None, Option(metavar="TAG", help="Only conversations with this tag.")
+    ] = None,
+    profile: Annotated[
+        str | None, Option(metavar="NAME", help="Only conversations with this profile.")
+    ] = None,
     format_: Annotated[
-        Format | None, Option("--format", help="What to write; else as FILE is named, else md.")
+        Format | None,
+        Option("--format", help="The format; by default, FILE's ending decides, otherwise md."),
     ] = None,
     output: Annotated[
         str | None, Option("-o", "--output", metavar="FILE", help="Where to write it.")
     ] = None,
     proposals: Annotated[
-        bool, Option("--proposals", help="Every answer of every layer, in Markdown too.")
+        bool, Option("--proposals", help="Include every answer of every layer, in Markdown too.")
     ] = False,
     force: ForceFile = False,
 ) -> None:
@@ -121,19 +128,20 @@ def import_(
         list[str], Argument(metavar="FILE", help="An export, or a folder of them; - for stdin.")
     ],
     source: Annotated[
-        Source | None, Option("--from", help="What the files are; else their content tells.")
+        Source | None,
+        Option("--from", help="The format of the files; by default, detected from their content."),
     ] = None,
     tags: Annotated[
         list[str] | None,
         Option("--tag", metavar="TAG", help="Tag what is imported; may be repeated."),
     ] = None,
     dry_run: Annotated[
-        bool, Option("--dry-run", help="Tell what would be taken; take nothing.")
+        bool, Option("--dry-run", help="Print what would be imported; import nothing.")
     ] = False,
 ) -> None:
-    """Take in conversations: from `export`'s JSON, ChatGPT, Claude, llm's logs.db or aichat.
+    """Import conversations: from `export`'s JSON, ChatGPT, Claude, llm's logs.db or aichat.
 
-    What is there already is skipped, so a file can be imported again when it has grown.
+    Conversations that exist already are skipped, so you can import a file again when it has grown.
     """
     from moa_cli.chat.keeping import tag_named
     from moa_cli.store.incoming.take import take

@@ -28,15 +28,19 @@ if TYPE_CHECKING:
     from moa_cli.store.search import SearchHit
     from moa_cli.store.spending import MonthlySpending
 
-ConversationId = Annotated[str, Argument(metavar="ID", help="An id, or its unique beginning.")]
-OfProfile = Annotated[str | None, Option("--profile", metavar="NAME", help="Only of this profile.")]
+ConversationId = Annotated[str, Argument(metavar="ID", help="An id, or a unique prefix of it.")]
+OfProfile = Annotated[
+    str | None, Option("--profile", metavar="NAME", help="Only conversations with this profile.")
+]
 
 
 def list_(
     limit: Annotated[int, Option("-n", "--limit", min=1, help="How many.")] = 20,
     since: Since = None,
     profile: OfProfile = None,
-    tag: Annotated[str | None, Option(metavar="TAG", help="Only with this tag.")] = None,
+    tag: Annotated[
+        str | None, Option(metavar="TAG", help="Only conversations with this tag.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List conversations, the latest first."""
@@ -106,10 +110,12 @@ def _print_table(
 
 def show(
     conversation: Annotated[
-        str | None, Argument(metavar="ID", help="An id, or its unique beginning; else the latest.")
+        str | None,
+        Argument(metavar="ID", help="An id, or a unique prefix of it; by default, the latest."),
     ] = None,
     proposals: Annotated[
-        bool, Option("--proposals", help="Every answer of every layer too, and every review.")
+        bool,
+        Option("--proposals", help="Also print every answer of every layer, and every review."),
     ] = False,
     plain: Plain = None,
     no_pager: NoPager = False,
@@ -169,16 +175,15 @@ def search(
     profile: OfProfile = None,
     proposals: Annotated[
         bool,
-        Option(
-            "--proposals", help="Look through all proposals and reviews too, which takes longer."
-        ),
+        Option("--proposals", help="Also search all proposals and reviews, which takes longer."),
     ] = False,
     whole: Annotated[
-        bool, Option("-w", "--whole", help="Whole words only, no forms and parts of them.")
+        bool,
+        Option("-w", "--whole", help="Match whole words only, not other forms or parts of words."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Find turns and titles that hold all the words, or other forms or parts of them.
+    """Find turns and titles that contain all the words, or other forms or parts of them.
 
     Whole words come first. A phrase stands in quotation marks, which the shell must leave:
     '"blue sky" rainbow'.
@@ -278,9 +283,10 @@ def path_() -> None:
 def tag(
     conversation: ConversationId,
     tags: Annotated[
-        list[str] | None, Argument(metavar="TAG", help="None prints those that there are.")
+        list[str] | None,
+        Argument(metavar="TAG", help="Without a tag, prints the tags of the conversation."),
     ] = None,
-    remove: Annotated[bool, Option("--remove", help="Take the tags away.")] = False,
+    remove: Annotated[bool, Option("--remove", help="Remove the tags.")] = False,
 ) -> None:
     """Tag a conversation, to find it by `list --tag`; print its tags."""
     from moa_cli.chat.keeping import SavedConversation, tag_named

@@ -67,20 +67,21 @@ def delete(
     conversations: Annotated[list[str] | None, Argument(metavar="ID")] = None,
     all_: Annotated[bool, Option("--all", help="All conversations.")] = False,
     search: Annotated[
-        str | None, Option(metavar="WORDS", help="All in which `search -w` finds the words.")
+        str | None,
+        Option(metavar="WORDS", help="All conversations in which `search -w` finds the words."),
     ] = None,
     older_than: Annotated[
-        str | None, Option(metavar="SPAN", help="All older than, such as 30d.")
+        str | None, Option(metavar="SPAN", help="All older than SPAN, such as 30d.")
     ] = None,
     undone: Annotated[
-        bool, Option("--undone", help="Only turns taken back or replaced (/undo, /retry).")
+        bool, Option("--undone", help="Only turns that were undone or replaced (/undo, /retry).")
     ] = False,
     prompts: Annotated[
         bool, Option("--prompts", help="Only the prompts that `moa chat` offers again.")
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Delete conversations for good, with their prompts in the prompt history."""
+    """Delete conversations permanently, with their prompts in the prompt history."""
     from moa_cli.chat.drafts import wipe_leftovers
     from moa_cli.chat.prompt_history import PromptFile
     from moa_cli.config.schema import Config
@@ -108,7 +109,7 @@ def delete(
 
 def _check(typed: _Typed, *, undone: bool, prompts: bool) -> None:
     if undone and prompts:
-        raise UsageError("--undone and --prompts exclude each other")
+        raise UsageError("--undone and --prompts cannot be used together")
     if prompts and typed.identities:
         raise UsageError(
             "--prompts takes no ID", hint="`moa history delete ID` deletes its prompts, too"
@@ -226,7 +227,7 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
             _tell_of_copies()
         return
     if not yes:
-        _confirm(store, chosen, f"Delete {told} for good?")
+        _confirm(store, chosen, f"Delete {told} permanently?")
     try:
         # First: once the conversations are gone, nothing tells which prompts were theirs.
         prompts = file.remove(chosen.unwanted)

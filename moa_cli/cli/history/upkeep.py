@@ -34,7 +34,7 @@ _QUIET_SECONDS, _LONGEST_WAIT_SECONDS = 60.0, 900.0
 
 
 def check() -> None:
-    """Read the whole history, and tell whether it is sound."""
+    """Read the whole history, and check it for damage."""
     from moa_cli.store.database import damaged_files
     from moa_cli.store.recovery import check as checked
 
@@ -76,7 +76,7 @@ def backup(
     file: Annotated[str, Argument(metavar="FILE", help="Where to write the copy.")],
     force: ForceFile = False,
 ) -> None:
-    """Copy the history and what was spent into one file; other processes may write meanwhile."""
+    """Copy the history and the spending record into one file, even while other processes write."""
     from moa_cli.store.recovery import back_up
 
     if file == "-":
@@ -95,10 +95,13 @@ def backup(
 def recover(
     file: Annotated[
         str | None,
-        Argument(metavar="FILE", help="A copy or a damaged file; else the latest put aside."),
+        Argument(
+            metavar="FILE",
+            help="A copy or a damaged file; by default, the damaged file that was put aside last.",
+        ),
     ] = None,
 ) -> None:
-    """Bring back what can be read of a damaged history, or of a copy."""
+    """Recover what can be read from a damaged history, or from a copy."""
     from moa_cli.store.database import damaged_files, put_aside
     from moa_cli.store.recovery import check as checked
     from moa_cli.store.recovery import recover as recovered
@@ -157,11 +160,11 @@ def _teller() -> Callable[[SalvageProgress], None]:
 def clean(
     compact: Annotated[
         bool,
-        Option("--compact", help="Also write the file anew, so that it gives all free room back."),
+        Option("--compact", help="Also rewrite the file, so that all free space is returned."),
     ] = False,
     background: Annotated[bool, Option("--background", hidden=True)] = False,
 ) -> None:
-    """Finish wiping what was deleted from the file; this also goes on by itself."""
+    """Finish wiping deleted text from the file. This also happens in the background."""
     from moa_cli.core.file_lock import locked
 
     patience = 0.0 if background else _QUIET_SECONDS

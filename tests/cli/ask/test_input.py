@@ -231,7 +231,7 @@ def test_a_prompt_that_begins_with_a_dash_is_explained(
 ) -> None:
     ran = moa.run(*command, prompt)
     assert (ran.code, ran.out, upstream.requests) == (2, b"", [])
-    assert ran.err.endswith(f"(if it is the prompt: moa ask -- {shown})\n")
+    assert ran.err.endswith(f"(to send it as the prompt: moa ask -- {shown})\n")
     assert ran.err.count("\n") == 1
 
 

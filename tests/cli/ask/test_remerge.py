@@ -226,8 +226,8 @@ def test_an_older_conversation_is_named_by_its_id(lab: Moa, upstream: Upstream) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["hi"], "--remerge asks nothing new: it takes no prompt"),
-        (["--dry-run"], "--remerge asks nothing new"),
+        (["hi"], "--remerge reuses the last turn's proposals: it takes no prompt"),
+        (["--dry-run"], "--remerge reuses the last turn's proposals"),
         ([], "there is no conversation to continue"),
         (["--cid", "xyz"], "there is no conversation `xyz`"),
     ],

@@ -245,7 +245,7 @@ def test_what_makes_no_sense_deletes_nothing(
 
 def test_the_question_names_what_goes(moa: Moa, two: tuple[str, str]) -> None:
     with moa.terminal("history", "delete", "--search", "plums", columns=100) as terminal:
-        terminal.wait_for("Delete 1 conversation, 2 prompts from the prompt history for good?")
+        terminal.wait_for("Delete 1 conversation, 2 prompts from the prompt history permanently?")
         assert f"{two[0]} · 2 turns · what are plums?" in "\n".join(terminal.lines())
         terminal.send("n\n")
         terminal.wait()

@@ -119,7 +119,7 @@ def test_the_question_names_what_is_deleted(kept: Moa, answer: str, left: int) -
     assert lines[0] == f"  {oldest} · 2 turns · what do zebras wear?"
     assert lines[1].startswith(f"  {newer[0]} · 1 turn · question 10 long long")
     assert len(lines) == 12
-    assert lines[10:] == ["  and 1 more", "Delete 11 conversations for good? [y/N]:"]
+    assert lines[10:] == ["  and 1 more", "Delete 11 conversations permanently? [y/N]:"]
     assert len(kept.run("history", "list").text.splitlines()) == left
 
 
