@@ -180,7 +180,7 @@ def _tell_of_variable(path: tuple[str, ...]) -> None:
 
 def _rows() -> Iterator[Row]:
     """All settings in force, in the order of the template; a password in an address is masked."""
-    from moa_cli.config.names import KEYS_OF, NAMED, SERVER_KEYS, leaves
+    from moa_cli.config.names import NAMED, SERVER_KEYS, leaves
     from moa_cli.config.schema import VARIABLES
     from moa_cli.config.toml import read_toml
 
@@ -208,6 +208,8 @@ def _rows() -> Iterator[Row]:
 
 def _given(path: tuple[str, ...], settings: object) -> Iterator[Row]:
     """What the file says in a table of the user's own name."""
+    from moa_cli.config.names import KEYS_OF
+
     for key in KEYS_OF[path[0]]:
         if (value := getattr(settings, key)) is not None:
             yield (*path, key), str(value) if isinstance(value, Path) else value, _FILE

@@ -178,7 +178,6 @@ def _rate(rate: Mean) -> str:
 
 
 def _cost(row: LeaderboardRow) -> str:
-    from moa_cli.core.money import usd
 
     if row.usage.unpriced_calls:
         return "?"
