@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -223,9 +224,9 @@ def batch(
         jobs.check_batchable(made.models())
         work_off = jobs.work_off
     elif on is not None:
-        from moa_cli.cli.on_ray import RowsOnRay, address_of
+        from moa_cli.cli import on_ray
 
-        work_off = RowsOnRay(made.arm, address_of(on), workers)
+        work_off = partial(on_ray.work_off, made.arm, on_ray.address_of(on), workers)
     at_terminal = sys.stdin.isatty() and source != _STREAM
     # Lines of answers and a line that moves would not get along.
     beside = target == _STREAM and sys.stdout.isatty()

@@ -15,7 +15,7 @@ import pickle
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,19 +29,15 @@ from moa_cli.bench.run.journal import CallJournal
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.runner import SCOUTS, FailureWatch
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.session import Job, say_stopped
+from moa_cli.cli.bench.session import Session, say_stopped
 from moa_cli.core.conversation import Failure
 from moa_cli.core.debug_log import on_terminal
-from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BenchError, BudgetReached, MoAError, UsageError
 from moa_cli.core.installation import install_command
 from moa_cli.core.ledger import CallBegun
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
-from moa_cli.engine import Budget
 from moa_cli.engine.budget import Reservation
-from moa_cli.store.spending import CallRecorder, Spending
-from moa_cli.terminal.progress import Progress, ProgressView
 from moa_cli.terminal.tty import cancel_on_termination
 
 # How often a row is handed out again after its worker was lost.
@@ -69,57 +65,40 @@ def address_of(where: str) -> str | None:
     return None if where == "ray" else where
 
 
-class RowsOnRay:
-    """How the work is done on a cluster; see `WorkOff`.
+async def work_off(
+    arm: Arm, address: str | None, workers: int | None, session: Session, todo: Iterable[Work]
+) -> Failure | None:
+    """Do it all on a cluster; why it ended early, if a cap was reached.
 
     arm: what answers. address: see `address_of`. workers: how many processes; None is one on each
     node.
     """
-
-    def __init__(self, arm: Arm, address: str | None, workers: int | None) -> None:
-        self._arm = arm
-        self._address = address
-        self._workers = workers
-
-    async def __call__(
-        self,
-        job: Job,
-        todo: Iterable[Work],
-        concurrency: int,
-        facts: Mapping[str, ModelInfo],
-        budgets: tuple[Budget, ...],
-        spending: Spending | None,
-        progress: Progress,
-        view: ProgressView,
-    ) -> Failure | None:
-        with _connected(self._address):
-            # Ray has handlers of its own for signals, which it has set by now.
-            cancel_on_termination()
-            nodes = _nodes()
-            providers = wiring.providers()
-            used = {providers.provider_of(model).name for model in job.plan.models()}
-            each = job.options.provider_concurrency
-            most, limit = most_workers(wiring.config(), used, concurrency, each)
-            count = self._workers or len(nodes)
-            if count > most:
-                view.say(f"{plural(most, 'worker')}, not {count:,}: they share {limit}")
-                count = most
-            view.say(f"{plural(count, 'worker')} on {plural(len(nodes), 'node')} of a Ray cluster")
-            config, environment = travelling_settings(
-                wiring.config(), job.plan.models(), os.environ
-            )
-            setup = WorkerSetup(config, environment, facts, job.partial, concurrency, each)
-            crew = _Crew(self._arm, setup, nodes, count)
-            ledger = None if spending is None else CallRecorder(spending, view.say)
-            run = _RayRun(job, crew, facts, budgets, ledger, progress, view)
-            view.start()
-            try:
-                await run.work_off(todo)
-            finally:
-                view.close()
-                crew.dismiss()
-        say_stopped(job, run.stopped)
-        return run.capped
+    job, view = session.job, session.view
+    with _connected(address):
+        # Ray has handlers of its own for signals, which it has set by now.
+        cancel_on_termination()
+        nodes = _nodes()
+        providers, models = wiring.providers(), job.plan.models()
+        used = {providers.provider_of(model).name for model in models}
+        concurrency, each = session.concurrency, job.options.provider_concurrency
+        most, limit = most_workers(wiring.config(), used, concurrency, each)
+        count = workers or len(nodes)
+        if count > most:
+            view.say(f"{plural(most, 'worker')}, not {count:,}: they share {limit}")
+            count = most
+        view.say(f"{plural(count, 'worker')} on {plural(len(nodes), 'node')} of a Ray cluster")
+        config, environment = travelling_settings(wiring.config(), models, os.environ)
+        setup = WorkerSetup(config, environment, session.facts, job.partial, concurrency, each)
+        crew = _Crew(arm, setup, nodes, count)
+        run = _RayRun(session, crew)
+        view.start()
+        try:
+            await run.work_off(todo)
+        finally:
+            view.close()
+            crew.dismiss()
+    say_stopped(job, run.stopped)
+    return run.capped
 
 
 @contextlib.contextmanager
@@ -282,22 +261,12 @@ class _RayRun:
     capped: why no more rows are handed out, if a cap was reached. stopped: why, if a model is dead.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        crew: _Crew,
-        facts: Mapping[str, ModelInfo],
-        budgets: tuple[Budget, ...],
-        ledger: CallRecorder | None,
-        progress: Progress,
-        view: ProgressView,
-    ) -> None:
+    def __init__(self, session: Session, crew: _Crew) -> None:
         self.capped: Failure | None = None
         self.stopped: Failure | None = None
-        self._job, self._crew, self._budgets = job, crew, budgets
-        self._facts, self._ledger = facts, ledger
-        self._progress, self._view = progress, view
-        self._watch = FailureWatch(job.options.stop_after)
+        self._session, self._crew = session, crew
+        self._ledger = session.ledger()
+        self._watch = FailureWatch(session.job.options.stop_after)
         # Rows that were lost, or that a cap had no room for; all others are not read yet.
         self._again: deque[Work] = deque()
         self._lost: dict[tuple[str, str], int] = {}
@@ -306,8 +275,8 @@ class _RayRun:
         self._scouted = asyncio.Event()
         self._ended = asyncio.Condition()
         self._bound_by = ""
-        progress.in_flight = lambda: self._flying
-        progress.bound_by = lambda: self._bound_by
+        session.progress.in_flight = lambda: self._flying
+        session.progress.bound_by = lambda: self._bound_by
 
     async def work_off(self, todo: Iterable[Work]) -> None:
         """Hand out all rows, and write down what comes back. Raises OSError, BenchError."""
@@ -361,7 +330,7 @@ class _RayRun:
             await self._ended.wait()
 
     async def _hand_out(self, worker: int, work: Work, held: Sequence[Reservation]) -> None:
-        journal = self._job.folder.journal
+        journal = self._session.job.folder.journal
         assert isinstance(journal, IndexedJournal)
         # Of a row that had ended, but whose line still waited for those before it at a kill.
         known = [call for call in journal.calls_of(work.item.id) if call.error is None]
@@ -393,16 +362,17 @@ class _RayRun:
 
     def _reserve(self, work: Work) -> list[Reservation] | Failure:
         """Keep free what a row may cost; why not, where a cap leaves no room now."""
-        if not self._budgets:
+        budgets = self._session.budgets
+        if not budgets:
             return []
         names = wiring.providers()
         estimator = RunEstimator(
-            CallJournal(None), self._facts, {}, lambda name: names.parse(name)[1]
+            CallJournal(None), self._session.facts, {}, lambda name: names.parse(name)[1]
         )
         estimator.add(work.arm, work.item)
         held: list[Reservation] = []
         try:
-            for budget in self._budgets:
+            for budget in budgets:
                 held.append(budget.reserve(budget.cap.amount(estimator.total.high)))
         except BudgetReached as reached:
             for reservation in held:
@@ -412,28 +382,25 @@ class _RayRun:
 
     def _write_down(self, answered: AnsweredRow) -> None:
         """Write down what came of a row, and what it took."""
-        journal, result = self._job.folder.journal, answered.result
+        session, result = self._session, answered.result
         self._bound_by = answered.bound_by
         for record in answered.calls:
-            journal.add(record)
-            self._progress.spent += record.usage
+            session.job.folder.journal.add(record)
+            session.progress.spent += record.usage
             if record.error is None:
                 self._watch.answered(record.model)
             if self._ledger is not None:
-                calls = self._ledger.begin_turn()
-                price = self._facts[record.model].price
+                calls = self._ledger()
+                price = session.facts[record.model].price
                 usage = record.usage
                 begun = CallBegun(record.model, usage.prompt_tokens, usage.completion_tokens, price)
                 calls.end([calls.begin(begun)], record.model, usage)
-        self._job.results.add(result)
+        session.job.results.add(result)
         if result.error is None:
-            self._progress.done += 1
             self._scouted.set()
         else:
-            self._progress.failed += 1
             self.stopped = self.stopped or self._watch.failed(result)
-            self._view.say(f"{self._job.called(result)}: {result.error.message}")
-        self._view.changed()
+        session.count(result)
 
 
 class _Worker:

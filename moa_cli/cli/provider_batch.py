@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from moa_cli.batch.provider_batch.deferred import DeferredCalls
 from moa_cli.batch.provider_batch.job_folder import JobFolder
 from moa_cli.batch.provider_batch.runner import JobRunner
 from moa_cli.bench.run.folder import StateFolder
-from moa_cli.bench.run.journal import CallRecord, Result
+from moa_cli.bench.run.journal import CallRecord
 from moa_cli.bench.run.plan import Work
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.session import Job
+from moa_cli.cli.bench.session import Session
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Failure
@@ -24,10 +24,7 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.money import scaled
 from moa_cli.core.remote_jobs import JobClient
 from moa_cli.core.text import plural
-from moa_cli.engine import Budget
 from moa_cli.models.table import DEFAULT_PROVIDER, Provider
-from moa_cli.store.spending import CallRecorder, Spending
-from moa_cli.terminal.progress import Progress, ProgressView
 from moa_cli.terminal.tty import cancel_on_termination
 
 _JOBS = "jobs"
@@ -67,23 +64,15 @@ def forget_jobs(state: StateFolder[Any]) -> None:
     JobFolder(jobs_of(state)).forget()
 
 
-async def work_off(
-    job: Job,
-    todo: Iterable[Work],
-    concurrency: int,
-    facts: Mapping[str, ModelInfo],
-    budgets: tuple[Budget, ...],
-    spending: Spending | None,
-    progress: Progress,
-    view: ProgressView,
-) -> Failure | None:
+async def work_off(session: Session, todo: Iterable[Work]) -> Failure | None:
     """Do it all by jobs; why it ended early, if a cap was reached."""
+    job, progress, view = session.job, session.progress, session.view
     assert isinstance(job.folder, StateFolder)
     assert isinstance(todo, Todo)
     cancel_on_termination()
     # Together's files go through its SDK.
     pool = ClientPool(wiring.config(), many_calls=True, sdk_lists=True)
-    limits = wiring.limits(concurrency, budgets)
+    limits = wiring.limits(session.concurrency, session.budgets)
     limits = replace(limits, trims_history=False)
     clients: dict[str, JobClient] = {}
 
@@ -93,25 +82,24 @@ async def work_off(
             clients[provider.name] = _client(pool, provider)
         return clients[provider.name]
 
-    calls = DeferredCalls(pool, job.folder.journal, facts, job_client)
+    calls = DeferredCalls(pool, job.folder.journal, session.facts, job_client)
     folder = JobFolder(jobs_of(job.folder))
     progress.in_flight = lambda: len(calls.in_jobs)
 
     def paid(record: CallRecord) -> None:
         progress.spent += record.usage
 
-    def told(result: Result) -> None:
-        if result.error is None:
-            progress.done += 1
-        else:
-            progress.failed += 1
-            view.say(f"{job.called(result)}: {result.error.message}")
-        view.changed()
-
-    ledger = None if spending is None else CallRecorder(spending, view.say).begin_turn
-    stop_after = job.options.stop_after
     runner = JobRunner(
-        job.results, calls, folder, limits, view.say, told, paid, job.partial, ledger, stop_after
+        job.results,
+        calls,
+        folder,
+        limits,
+        view.say,
+        session.count,
+        paid,
+        job.partial,
+        session.ledger(),
+        job.options.stop_after,
     )
     view.start()
     try:

@@ -40,6 +40,7 @@ from moa_cli.engine.budget import check_prices
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.models.table import Provider
 from moa_cli.store import accounts
+from moa_cli.store.calls import TurnCalls
 from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
 from moa_cli.terminal.tty import cancel_on_termination, run_loop, without_echo
@@ -124,22 +125,40 @@ class Job:
     calls_elsewhere: bool = False
 
 
-# One start of the work: given the job, what is left of it, the calls at once, the facts on its
-# models, its budgets, where its calls are written down as spent, and what shows how far it is;
-# returns why it ended early, if a cap was reached.
-WorkOff = Callable[
-    [
-        Job,
-        Iterable[Work],
-        int,
-        Mapping[str, ModelInfo],
-        tuple[Budget, ...],
-        Spending | None,
-        Progress,
-        ProgressView,
-    ],
-    Coroutine[Any, Any, Failure | None],
-]
+@dataclass(frozen=True)
+class Session:
+    """One start of a job, within its budgets.
+
+    concurrency: calls at once. facts: on the job's models. spending: where its calls are written
+    down as spent. view: shows the progress.
+    """
+
+    job: Job
+    concurrency: int
+    facts: Mapping[str, ModelInfo]
+    budgets: tuple[Budget, ...]
+    spending: Spending | None
+    progress: Progress
+    view: ProgressView
+
+    def ledger(self) -> Callable[[], TurnCalls] | None:
+        """What begins the ledger of a turn, if calls are written down as spent."""
+        if self.spending is None:
+            return None
+        return CallRecorder(self.spending, self.view.say).begin_turn
+
+    def count(self, result: Result) -> None:
+        """Show what came of a piece of work."""
+        if result.error is None:
+            self.progress.done += 1
+        else:
+            self.progress.failed += 1
+            self.view.say(f"{self.job.called(result)}: {result.error.message}")
+        self.view.changed()
+
+
+# What does the work that is left; returns why it ended early, if a cap was reached.
+WorkOff = Callable[[Session, Iterable[Work]], Coroutine[Any, Any, Failure | None]]
 
 
 def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
@@ -192,10 +211,8 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     view = progress_view(sys.stderr, progress, live=live)
     try:
         with without_echo(sys.stderr):
-            work_off = job.work_off or _work
-            return 0, run_loop(
-                work_off(job, todo, concurrency, facts, budgets, spending, progress, view)
-            )
+            started = Session(job, concurrency, facts, budgets, spending, progress, view)
+            return 0, run_loop((job.work_off or _work)(started, todo))
     except KeyboardInterrupt:
         further = "; the same command goes on from there" if job.goes_on else ""
         say(f"interrupted at {progress.text()}{further}")
@@ -293,21 +310,14 @@ async def known_facts(models: Iterable[str]) -> dict[str, ModelInfo]:
         await pool.aclose()
 
 
-async def _work(
-    job: Job,
-    todo: Iterable[Work],
-    concurrency: int,
-    facts: Mapping[str, ModelInfo],
-    budgets: tuple[Budget, ...],
-    spending: Spending | None,
-    progress: Progress,
-    view: ProgressView,
-) -> Failure | None:
+async def _work(session: Session, todo: Iterable[Work]) -> Failure | None:
+    """Do it all; why it ended early, if a cap was reached."""
+    job, progress, view = session.job, session.progress, session.view
     cancel_on_termination()
     # What is there by now stays to the end.
     gc.freeze()
     pool = open_pool()
-    limits = wiring.limits(concurrency, budgets)
+    limits = wiring.limits(session.concurrency, session.budgets)
     # What is measured is sent whole, or not at all.
     limits = replace(limits, longest_wait=_LONGEST_WAIT, trims_history=False)
     limiter = wiring.limiter(limits.concurrency, job.options.provider_concurrency)
@@ -320,7 +330,7 @@ async def _work(
     progress.waiting = lambda: limiter.waiting_for_providers
     progress.held = lambda: limiter.held
     bound = RateBound(
-        concurrency,
+        session.concurrency,
         job.options.concurrency or wiring.config().concurrency,
         lambda: progress.total - progress.ended,
         lambda: limiter.waiting,
@@ -334,21 +344,14 @@ async def _work(
             bound.answered(record.seconds)
         runner.ended(record)
 
-    def told(result: Result) -> None:
-        if result.error is None:
-            progress.done += 1
-        else:
-            progress.failed += 1
-            view.say(f"{job.called(result)}: {result.error.message}")
-        view.changed()
-
-    ledger = None
-    if spending is not None:
-        book = CallRecorder(spending, view.say)
-        ledger = lru_cache(_MOST_TURNS)(lambda _item, _turn: book.begin_turn())
+    begun, ledger = session.ledger(), None
+    if begun is not None:
+        ledger = lru_cache(_MOST_TURNS)(lambda _item, _turn: begun())
     slots = partial(limiter.slots, provider_of)
-    shared = RunContext(pool, job.folder.journal, slots, facts, job.given, ended, ledger, job.cache)
-    runner = Runner(job.results, shared, limits, told, job.partial, job.options.stop_after)
+    shared = RunContext(
+        pool, job.folder.journal, slots, session.facts, job.given, ended, ledger, job.cache
+    )
+    runner = Runner(job.results, shared, limits, session.count, job.partial, job.options.stop_after)
     view.start()
     try:
         if job.prepare is not None:
