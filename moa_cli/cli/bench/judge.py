@@ -50,6 +50,16 @@ _MOST_TRIED = 5
 _WAYS: tuple[Asked, ...] = ("logprobs", "count")
 # Room for the reasoning of a judge that reasons; the lesser one for those that take no more.
 _ROOM = (32_768, 8_192)
+ReasoningTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--reasoning-tokens",
+        metavar="N",
+        min=0,
+        help=f"Maximum number of reasoning tokens of the judge, besides those of its verdict;"
+        f" by default {_ROOM[0]:,} for a judge that reasons, none for others.",
+    ),
+]
 _MOST_SHOWN = 5
 _LONGEST_NOTE: Final = 2000
 # There are a dozen skills, and figures of layers: a report has room for them.
@@ -123,16 +133,7 @@ def judge(
             " where its endpoint returns them.",
         ),
     ] = False,
-    reasoning_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--reasoning-tokens",
-            metavar="N",
-            min=0,
-            help=f"Maximum number of reasoning tokens of the judge, besides those of its verdict;"
-            f" by default {_ROOM[0]:,} for a judge that reasons, none for others.",
-        ),
-    ] = None,
+    reasoning_tokens: ReasoningTokens = None,
     concurrency: Concurrency = None,
     provider_concurrency: ProviderConcurrency = None,
     max_cost: MaxCost = None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Exit, Option
 
 from moa_cli.cli import wiring
+from moa_cli.cli.bench.judge import ReasoningTokens, find_out_way, unreadable_lines
 from moa_cli.cli.bench.options import MaxCost, capped_exit
 from moa_cli.cli.commands import Debug
 from moa_cli.cli.exit_codes import FAILED
@@ -44,16 +45,7 @@ def judge(
         list[str],
         Option("--judge", metavar="MODEL", help="The model that judges; repeatable."),
     ],
-    reasoning_tokens: Annotated[
-        int | None,
-        Option(
-            "--reasoning-tokens",
-            metavar="N",
-            min=0,
-            help="Maximum number of reasoning tokens of the judge, besides those of its verdict;"
-            " by default some for a judge that reasons, none for others.",
-        ),
-    ] = None,
+    reasoning_tokens: ReasoningTokens = None,
     concurrency: Concurrency = None,
     provider_concurrency: ProviderConcurrency = None,
     max_cost: MaxCost = None,
@@ -125,7 +117,6 @@ def _judged(
     from moa_cli.bench.judge.judging import JudgeFolder, JudgeResults
     from moa_cli.bench.run.folder import opened
     from moa_cli.bench.run.runner import still_to_do
-    from moa_cli.cli.bench.judge import find_out_way, unreadable_lines
     from moa_cli.cli.bench.session import Job, session, where
     from moa_cli.compare.judging import agreement_of, folder_of, plan_of
 
