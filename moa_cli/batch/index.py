@@ -14,6 +14,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,16 @@ CREATE TABLE calls (item TEXT, key TEXT, start INTEGER, answered INTEGER, line T
 CREATE INDEX calls_by_key ON calls (key);
 CREATE INDEX calls_by_item ON calls (item);
 """
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of output. place: of its prompt in the input. good: whether it is an answer."""
+
+    place: int
+    id: str
+    text: str
+    good: bool
 
 
 class Index:
@@ -215,10 +226,10 @@ class Index:
         """Note a line of the output that begins at that byte. good: whether it is an answer."""
         self._database.execute("REPLACE INTO lines VALUES (?, ?, ?)", (place, start, good))
 
-    def count_lines(self, *, good: bool) -> int:
-        """How many there are that are good, or are not."""
-        query = "SELECT count(*) FROM lines WHERE good = ?"
-        return int(self._database.execute(query, (good,)).fetchone()[0])
+    def count_failed(self) -> int:
+        """How many there are that are no answers."""
+        query = "SELECT count(*) FROM lines WHERE NOT good"
+        return int(self._database.execute(query).fetchone()[0])
 
     def in_order(self) -> bool:
         """Whether lines stand in the output as their prompts do in the input."""
@@ -230,13 +241,20 @@ class Index:
             before = start
         return True
 
-    @contextlib.contextmanager
-    def moving(self, order: str) -> Iterator[MovedLines]:
+    def move_lines(self, order: str, rewrite: Callable[[Iterator[int]], Iterator[int]]) -> None:
         """Note where lines stand that are written anew: all in the order `place`, the good ones
-        alone in the order `start`."""
+        alone in the order `start`.
+
+        rewrite: given where they began, it tells where they begin now, one by one.
+        """
+        chosen = "WHERE good ORDER BY start" if order == "start" else "ORDER BY place"
+        query = f"SELECT place, start, good FROM lines {chosen}"  # noqa: S608
         self._database.execute("CREATE TEMP TABLE moved (place INTEGER, start INTEGER, good)")
         try:
-            yield MovedLines(self._database, order)
+            begun = (start for _, start, _ in self._database.cursor().execute(query))
+            lines = self._database.cursor().execute(query)
+            for (place, _, good), start in zip(lines, rewrite(begun), strict=True):
+                self._database.execute("INSERT INTO moved VALUES (?, ?, ?)", (place, start, good))
             self._database.execute("DELETE FROM lines")
             self._database.execute("INSERT INTO lines SELECT place, start, good FROM moved")
         finally:
@@ -244,20 +262,19 @@ class Index:
 
     # Lines that wait for those before them.
 
-    def hold(self, place: int, identity: str, line: str, *, good: bool) -> None:
+    def hold(self, line: Line) -> None:
         """Keep a line that has to wait."""
-        self._database.execute(
-            "REPLACE INTO held VALUES (?, ?, ?, ?)", (place, identity, good, line)
-        )
+        row = (line.place, line.id, line.good, line.text)
+        self._database.execute("REPLACE INTO held VALUES (?, ?, ?, ?)", row)
 
-    def take_held(self, place: int) -> tuple[str, str, bool] | None:
-        """Give a line back that has waited, and forget it: id, line, whether it is good."""
+    def take_held(self, place: int) -> Line | None:
+        """Give a line back that has waited, and forget it."""
         query = "SELECT id, line, good FROM held WHERE place = ?"
         row = self._database.execute(query, (place,)).fetchone()
         if row is None:
             return None
         self._database.execute("DELETE FROM held WHERE place = ?", (place,))
-        return row[0], row[1], bool(row[2])
+        return Line(place, row[0], row[1], bool(row[2]))
 
     def held(self) -> Iterator[int]:
         """The places of lines that wait, in order."""
@@ -315,29 +332,6 @@ class Index:
             return 0, 0
         size, lines, tail = found
         return (size, lines) if _tail(path, size) == tail else (0, 0)
-
-
-class MovedLines:
-    """See `Index.moving`."""
-
-    def __init__(self, database: sqlite3.Connection, order: str) -> None:
-        self._database = database
-        by_start = "SELECT place, start, good FROM lines WHERE good ORDER BY start"
-        by_place = "SELECT place, start, good FROM lines ORDER BY place"
-        self._query = by_start if order == "start" else by_place
-
-    def rows(self) -> Iterator[tuple[int, int, bool]]:
-        """Place, old start and whether it is good, of each line."""
-        for place, start, good in self._database.cursor().execute(self._query):
-            yield place, start, bool(good)
-
-    def starts(self) -> Iterator[int]:
-        """Where the lines began."""
-        return (start for _, start, _ in self.rows())
-
-    def add(self, place: int, start: int, *, good: bool) -> None:
-        """The line of that prompt begins there now."""
-        self._database.execute("INSERT INTO moved VALUES (?, ?, ?)", (place, start, good))
 
 
 def _tail(path: Path, size: int) -> str | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from moa_cli.batch.growing import GrowingFile
-from moa_cli.batch.index import Index
+from moa_cli.batch.index import Index, Line
 from moa_cli.batch.journal import IndexedJournal
 from moa_cli.batch.lines import LineWriter, identity_of
 from moa_cli.batch.prompts import Todo
@@ -21,16 +20,6 @@ from moa_cli.core.outcomes import cut_text
 _OUT = "out"
 # So many characters of lines that wait for those before them stay in memory; more go to the index.
 _MOST_HELD = 1 << 23
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of output. place: of its prompt in the input. good: whether it is an answer."""
-
-    place: int
-    id: str
-    text: str
-    good: bool
 
 
 class OutputStream:
@@ -71,7 +60,7 @@ class OutputFile:
                 index.take_held(place)
                 index.settle(identity)
         index.before_commit.append(self._file.mark)
-        self._dropped = index.count_lines(good=False)
+        self._dropped = index.count_failed()
         self._changed = False
 
     def _read(self, line: str) -> tuple[int, str, bool]:
@@ -98,11 +87,7 @@ class OutputFile:
     def _rewrite(self, order: str) -> None:
         """Write the lines anew: all of them by their prompts' places, or the good ones as they
         stand."""
-        with self._index.moving(order) as lines:
-            for (place, _, good), start in zip(
-                lines.rows(), self._file.rewrite(lines.starts()), strict=True
-            ):
-                lines.add(place, start, good=good)
+        self._index.move_lines(order, self._file.rewrite)
         self._index.commit()
 
     def finish(self) -> None:
@@ -140,7 +125,7 @@ class InOrder:
         """Write what can be written now."""
         if line.place != self._next:
             if self._size + len(line.text) > _MOST_HELD:
-                self._index.hold(line.place, line.id, line.text, good=line.good)
+                self._index.hold(line)
                 self._waiting += 1
             else:
                 self._held[line.place] = line
@@ -163,12 +148,9 @@ class InOrder:
         if line is not None:
             self._size -= len(line.text)
             return line
-        found = self._index.take_held(place) if self._waiting else None
-        if found is None:
-            return None
-        self._waiting -= 1
-        identity, text, good = found
-        return Line(place, identity, text, good)
+        held = self._index.take_held(place) if self._waiting else None
+        self._waiting -= held is not None
+        return held
 
     def finish(self) -> None:
         """Write what was held back."""
@@ -185,10 +167,9 @@ class InOrder:
 def release(index: Index, output: OutputStream | OutputFile) -> None:
     """Write the lines that an earlier start, which wrote them in order, has held back."""
     while (place := next(index.held(), None)) is not None:
-        found = index.take_held(place)
-        assert found is not None
-        identity, text, good = found
-        output.add(Line(place, identity, text, good))
+        line = index.take_held(place)
+        assert line is not None
+        output.add(line)
 
 
 Written = OutputStream | OutputFile | InOrder

@@ -31,7 +31,7 @@ from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.core.attachments import file_of_uri
 from moa_cli.core.conversation import Message, Part, text_of_parts
-from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.errors import BenchError
 from moa_cli.core.text import plural
 from moa_cli.core.values import JSON, ValueFault
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
@@ -325,14 +325,14 @@ def make_batch(
     return Batch(profile, source, rows, reading, arm, limit, strict, proposals, shard, by_jobs)
 
 
-def read_prompts(data: bytes, name: str, *, lines: bool) -> tuple[Item, ...]:
+def read_prompts(data: bytes, name: str) -> tuple[Item, ...]:
     """The prompts in a file's bytes, one at least; their ids are unique.
 
-    name: what messages call it. lines: whether each line is a prompt, and not a JSON object
-    (see `read_own`). Raises BenchError, naming the line, where the input is wrong, UsageError if it
-    is not text.
+    name: of the file. It tells whether each line is a prompt, or a JSON object (see `read_own`).
+    Raises BenchError, naming the line, where the input is wrong, UsageError if it is not text.
     """
-    rows = rows_of(Source(name, lambda: io.BytesIO(data)), "lines" if lines else "jsonl")
+    is_json = name.lower().endswith((".jsonl", ".ndjson", ".json"))
+    rows = rows_of(Source(name, lambda: io.BytesIO(data)), "jsonl" if is_json else "lines")
     read_messages = _MessageReader()
     items = tuple(read_own(rows.row(record), read_messages) for record in rows.records())
     if not items:
@@ -380,17 +380,3 @@ class _MessageReader:
 def _is_file(part: Part) -> bool:
     """Whether a part holds a file whose text is not known."""
     return part.kind == "file" and bool(part.url) and not part.text
-
-
-def is_json_name(name: str) -> bool:
-    """Whether a file of that name holds JSON lines, and not a prompt on each line."""
-    return name.lower().endswith((".jsonl", ".ndjson", ".json"))
-
-
-def check_no_table(name: str, remedy: str) -> None:
-    """Raise UsageError for a file that is named as a table: its head would be sent as a prompt.
-
-    remedy: what to do about it.
-    """
-    if name.lower().endswith((".csv", ".tsv")):
-        raise UsageError(f"{name}: is a table, whose lines are not prompts", hint=remedy)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from moa_cli.bench.run.journal import CallRecord
@@ -47,11 +45,3 @@ def tally_in(card: Mapping[str, Any]) -> ModelTally:
     """What a card tells. Raises LookupError or TypeError if it tells nothing of the kind."""
     told = card["models"]
     return {name: {key: told[name][key] for key in _KEPT} for name in told}
-
-
-def tally_of_card(path: Path) -> ModelTally:
-    """What an earlier card tells; nothing if there is none that can be read."""
-    try:
-        return tally_in(json.loads(path.read_bytes()))
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}

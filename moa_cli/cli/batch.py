@@ -345,11 +345,11 @@ class _Start:
         path: OUT, None is standard output. keep: whether calls are kept beside it, so that the
         same command goes on.
         """
-        from moa_cli.batch.card import card_path, write_card
+        from moa_cli.batch.card import read_card, write_card
         from moa_cli.batch.output import OutputFile, OutputStream
         from moa_cli.batch.state import BatchFolder, MemoryState
         from moa_cli.batch.tables import ANSWERS, make_output, output_format
-        from moa_cli.batch.tally import tally_of_card
+        from moa_cli.batch.tally import tally_in
         from moa_cli.bench.run.folder import opened
 
         if path is None:
@@ -387,7 +387,8 @@ class _Start:
             stack.enter_context(closing(output))
             if isinstance(state, BatchFolder) and state.settings and not state.has_calls:
                 # All was answered, and the journal went: its sums are in the card.
-                state.calls.models = tally_of_card(card_path(path))
+                card = read_card(path)
+                state.calls.models = tally_in(card) if card else {}
             code = self._answer(state, output)
             if code == 0 and not lines.exists():
                 # Of a job array, each job has an output, also where there are more jobs than

@@ -11,7 +11,8 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 from moa_cli.config.schema import Config
@@ -31,6 +32,7 @@ from moa_cli.profile import Profile
 _FRESH_SECONDS = 24 * 3600
 # A list that could not be read is not asked for again before so long.
 _REST_SECONDS = 30
+# A server is asked for any number of names.
 _MOST_REMEMBERED = 256
 
 
@@ -42,36 +44,16 @@ class _Listing:
     models: Mapping[str, ModelInfo]
     as_of: float
     whole: bool = True
-    # What was found for the ids that calls asked for: each is looked up several times a call, and
-    # a list may hold thousands of models.
-    _found: dict[str, ModelInfo | None] = field(default_factory=dict)
-    _similar: dict[str, ModelInfo | None] = field(default_factory=dict)
 
-    def find(self, model: str) -> ModelInfo | None:
-        """What it says of a model; see `find_model`."""
-        return _remembered(self._found, model, find_model, self.models)
-
-    def find_similar(self, model: str) -> ModelInfo | None:
-        """What it says of the model most like it; see `find_similar`."""
-        return _remembered(self._similar, model, find_similar, self.models)
+    def __post_init__(self) -> None:
+        # A call looks several times for its model, and a list may hold thousands of them.
+        remembered = lru_cache(_MOST_REMEMBERED)
+        self.find = remembered(partial(find_model, known=self.models))
+        self.find_similar = remembered(partial(find_similar, known=self.models))
 
     @property
     def fresh(self) -> bool:
         return 0 <= time.time() - self.as_of < _FRESH_SECONDS
-
-
-def _remembered(
-    found: dict[str, ModelInfo | None],
-    model: str,
-    look: Callable[[str, Mapping[str, ModelInfo]], ModelInfo | None],
-    models: Mapping[str, ModelInfo],
-) -> ModelInfo | None:
-    if model not in found:
-        if len(found) >= _MOST_REMEMBERED:
-            # A server is asked for any number of names.
-            found.clear()
-        found[model] = look(model, models)
-    return found[model]
 
 
 class Catalog:
@@ -97,14 +79,13 @@ class Catalog:
         self._looked: dict[str, float] = {}
         # Models that have refused images, by provider and id.
         self._blind: set[tuple[str, str]] = set()
-        # What is known by name, as far as it was asked for; forgotten once more is learned. Each
-        # call asks several times.
-        self._known: dict[str, ModelInfo] = {}
+        # Each call asks several times. Forgotten once more is learned.
+        self._known = lru_cache(_MOST_REMEMBERED)(self._info)
 
     def learn_blind(self, provider: Provider, model: str) -> None:
         """Note that a model has refused images; that counts for more than what a list tells."""
         self._blind.add((provider.name, model))
-        self._known.clear()
+        self._known.cache_clear()
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
         """What is known of a model.
@@ -122,17 +103,11 @@ class Catalog:
 
     def known(self, model_name: str) -> ModelInfo:
         """What is known of a model without asking anybody."""
-        found = self._known.get(model_name)
-        if found is None:
-            if len(self._known) >= _MOST_REMEMBERED:
-                # A server is asked for any number of names.
-                self._known.clear()
-            provider, model = self._providers.parse(model_name)
-            own = self._own_price(model_name, provider, model)
-            found = self._known[model_name] = self._info(provider, model, own)
-        return found
+        return self._known(model_name)
 
-    def _info(self, provider: Provider, model: str, own: Price | None) -> ModelInfo:
+    def _info(self, model_name: str) -> ModelInfo:
+        provider, model = self._providers.parse(model_name)
+        own = self._own_price(model_name, provider, model)
         if provider.base_url is None:
             return ModelInfo(
                 id=model, context_length=self._config.local.context, price=own, sees=False
@@ -289,7 +264,7 @@ class Catalog:
             kept = _load(_file(provider))
             if kept is not None:
                 self._listings[name] = kept
-                self._known.clear()
+                self._known.cache_clear()
         return self._listings.get(name)
 
     async def _refresh(self, provider: Provider, patience: float) -> None:
@@ -315,7 +290,7 @@ class Catalog:
         self._trouble.pop(provider.name, None)
         listing = _Listing({model.id: model for model in found}, time.time())
         self._listings[provider.name] = listing
-        self._known.clear()
+        self._known.cache_clear()
         _keep(_file(provider), listing)
         return found
 
@@ -325,7 +300,7 @@ class Catalog:
         except MoAError as error:
             # Told where something depends on it; else the calls themselves will say.
             self._trouble[provider.name] = error.message
-            self._known.clear()
+            self._known.cache_clear()
 
     async def aclose(self) -> None:
         """Stop reading."""

@@ -71,8 +71,8 @@ class Providers:
         self._environment = environment
         self._env_files = EnvFiles()
         self.known = dict(BUILT_IN)
-        # What names lead to, as far as they were read: each call reads its own several times.
-        self._parsed: dict[str, tuple[Provider, str]] = {}
+        # Each call reads its own name several times; a server is asked for any number of them.
+        self._parsed = lru_cache(_MOST_PARSED)(self._parse)
         for name, settings in config.providers.items():
             self.known[name] = self._from_settings(name, settings, config.place)
         # The environment comes last, so that it beats the file.
@@ -177,13 +177,7 @@ class Providers:
 
         Raises ProfileError if it names no known provider, or no model.
         """
-        found = self._parsed.get(model_name)
-        if found is None:
-            if len(self._parsed) >= _MOST_PARSED:
-                # A server is asked for any number of names.
-                self._parsed.clear()
-            found = self._parsed[model_name] = self._parse(model_name)
-        return found
+        return self._parsed(model_name)
 
     def _parse(self, model_name: str) -> tuple[Provider, str]:
         name, colon, model = model_name.partition(":")

@@ -46,29 +46,6 @@ TYPED, FOUND = "typed", "found"
 _MODELS = "reference_models"
 # Options that are not named as what they set.
 _OPTIONS = {_MODELS: "reference_model", "judge": "judge_model"}
-_OF_THE_PROFILE = (
-    "rounds",
-    "multi_turn",
-    "max_history",
-    "system",
-    "reference_placement",
-    "reference_format",
-    "reference_names",
-    "merge_prompt",
-    "quorum",
-    "patience",
-    "use_partial",
-    "overlap",
-    "tools",
-    "fan_out",
-    "strategy",
-    "judge",
-    "final_answer",
-    "chosen_by",
-    "one_call",
-    "stop_when_agreed",
-    "report",
-)
 _OF_EACH_MODEL = ("temperature", "max_tokens", "timeout", "stall", "first_token", "hedge_after")
 
 
@@ -123,6 +100,13 @@ class Overrides:
             if text := environment.get(variable, ""):
                 given[setting.name] = _parse(setting.name, variable, text)
         return cls(**given)
+
+
+_OF_THE_PROFILE = tuple(
+    setting.name
+    for setting in fields(Overrides)
+    if setting.name not in ("aggregator", _MODELS, "samples", *_OF_EACH_MODEL)
+)
 
 
 def _parse(setting: str, variable: str, text: str) -> object:

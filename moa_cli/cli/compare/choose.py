@@ -194,14 +194,19 @@ def _arms(
 
 def _items(prompts: Sequence[str], file: Path | None) -> list[Item] | None:
     """What is asked; None if it is to be typed."""
-    from moa_cli.batch.prompts import check_no_table, is_json_name, read_prompts
+    from moa_cli.batch.prompts import read_prompts
     from moa_cli.bench.data.items import Item, read_file
 
     items = [Item(id="", turns=(prompt,)) for prompt in prompts if prompt.strip()]
     if file is not None:
         name = str(file)
-        check_no_table(name, 'write it as lines of {"prompt": …} (.jsonl), or one prompt a line')
-        items += read_prompts(read_file(file), name, lines=not is_json_name(name))
+        if name.lower().endswith((".csv", ".tsv")):
+            # Its head would be sent as a prompt.
+            raise UsageError(
+                f"{name}: is a table, whose lines are not prompts",
+                hint='write it as lines of {"prompt": …} (.jsonl), or one prompt a line',
+            )
+        items += read_prompts(read_file(file), name)
     if any(map(holds_bytes, prompts)):
         raise UsageError("a prompt is not UTF-8 text", hint="use a terminal that speaks UTF-8")
     if not items and prompts:
