@@ -11,7 +11,7 @@ import ipaddress
 import re
 import subprocess
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Literal
@@ -24,7 +24,7 @@ from moa_cli.core.errors import AuthenticationFailed, ProfileError
 from moa_cli.core.new_files import why_unfit
 from moa_cli.core.text import nearest
 from moa_cli.core.values import TOML, KeyPath
-from moa_cli.models.env_files import EnvFiles
+from moa_cli.models.env_files import EnvFiles, FoundKey
 from moa_cli.models.table import BUILT_IN, DEFAULT_PROVIDER, Pairs, Provider
 from moa_cli.profile import Profile, model_faults
 
@@ -293,31 +293,34 @@ class Providers:
 
     def key_source(self, provider: Provider) -> str | None:
         """Where the provider's key would come from, in words without the key; None if nowhere."""
-        for variable in provider.key_variables:
-            if self._environment.get(variable, "").strip():
-                return f"environment variable {variable}"
-        for variable in provider.key_variables:
-            if (found := self._env_files.find(variable)) is not None:
-                return f"{variable} in {found.file}"
-        return "api_key_cmd" if provider.key_command else None
+        found = self._value_of(provider.key_variables)
+        if found is None:
+            return "api_key_cmd" if provider.key_command else None
+        variable, _, kept = found
+        return f"{variable} in {kept.file}" if kept else f"environment variable {variable}"
+
+    def _value_of(self, variables: Sequence[str]) -> tuple[str, str, FoundKey | None] | None:
+        """The first of these variables that is set, its value, and the .env file that it stands in,
+        if it does; None if none is set. The environment comes before the files."""
+        for variable in variables:
+            if value := self._environment.get(variable, "").strip():
+                return variable, value, None
+        for variable in variables:
+            if (kept := self._env_files.find(variable)) is not None:
+                return variable, kept.value, kept
+        return None
 
     def key_notice(self, provider: Provider) -> str | None:
         """What is to be said of where the provider's key comes from: that it is the working
         directory's file, or that this file has another key; None if there is nothing to say."""
-        variables = provider.key_variables
-        if any(self._environment.get(variable, "").strip() for variable in variables):
-            return None
-        for variable in variables:
-            found = self._env_files.find(variable)
-            if found is not None and found.foreign:
-                return f"the key of {provider.name} comes from the working directory: {found.file}"
-            if found is not None and found.differs:
-                return (
-                    f"the key of {provider.name} comes from {found.file};"
-                    f" the working directory's .env has another {variable}, which is not used"
-                )
-            if found is not None:
-                return None
+        variable, _, kept = self._value_of(provider.key_variables) or ("", "", None)
+        if kept is not None and kept.foreign:
+            return f"the key of {provider.name} comes from the working directory: {kept.file}"
+        if kept is not None and kept.differs:
+            return (
+                f"the key of {provider.name} comes from {kept.file};"
+                f" the working directory's .env has another {variable}, which is not used"
+            )
         return None
 
     def key_notices(self, models: Iterable[str] | None = None) -> list[str]:
@@ -339,9 +342,13 @@ class Providers:
         """
         if not provider.takes_key:
             return NO_KEY
-        found, source = self._found_key(provider)
-        if not found and provider.key_command:
-            found, source = _run_key_command(provider).strip(), "api_key_cmd"
+        there = self._value_of(provider.key_variables)
+        if there is not None:
+            source, found, kept = there
+            source += f" in {kept.file}" if kept else ""
+        else:
+            found = _run_key_command(provider).strip() if provider.key_command else ""
+            source = "api_key_cmd"
         add_secret(found)
         _LOG.write("key", provider=provider.name, why=f"it is in {source}" if found else "none")
         if not found and provider.key_optional:
@@ -362,16 +369,6 @@ class Providers:
                 hint="copy the key again, without quotes and line ends",
             )
         return found
-
-    def _found_key(self, provider: Provider) -> tuple[str, str]:
-        """The key in a variable or a .env file, and where it is; "" if there is none."""
-        for variable in provider.key_variables:
-            if found := self._environment.get(variable, "").strip():
-                return found, variable
-        for variable in provider.key_variables:
-            if (kept := self._env_files.find(variable)) is not None:
-                return kept.value, f"{variable} in {kept.file}"
-        return "", ""
 
     def resolved(self, provider: Provider, part: Literal["headers", "query"]) -> dict[str, str]:
         """The headers or parameters of the user's own, with the values of variables in them.
@@ -396,17 +393,14 @@ class Providers:
         return found
 
     def _referred(self, place: str, reference: re.Match[str]) -> str:
-        variable = reference[1]
-        value = self._environment.get(variable, "").strip()
-        if not value and (kept := self._env_files.find(variable)) is not None:
-            value = kept.value
-        if not value:
+        found = self._value_of((reference[1],))
+        if found is None:
             raise AuthenticationFailed(
-                f"`{place}` needs the variable {variable}, which is not set",
-                hint=f"set {variable} in the environment or in a .env file",
+                f"`{place}` needs the variable {reference[1]}, which is not set",
+                hint=f"set {reference[1]} in the environment or in a .env file",
             )
-        add_secret(value)
-        return value
+        add_secret(found[1])
+        return found[1]
 
 
 def default_profile(config: Config, environment: Mapping[str, str]) -> str:
