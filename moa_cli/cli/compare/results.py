@@ -11,7 +11,6 @@ from moa_cli.cli import wiring
 from moa_cli.cli.options import look_of, time_ago
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store
-from moa_cli.core.money import usd
 from moa_cli.core.sanitize import sanitize
 from moa_cli.core.text import plural
 from moa_cli.terminal.tty import can_redraw, folded
@@ -178,6 +177,8 @@ def _rate(rate: Mean) -> str:
 
 
 def _cost(row: LeaderboardRow) -> str:
+
+    from moa_cli.core.money import usd
 
     if row.usage.unpriced_calls:
         return "?"
