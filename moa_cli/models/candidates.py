@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
 from typing import TypeVar
 
 from moa_cli.profile import ModelSettings, Profile
@@ -91,13 +92,9 @@ class _Chooser:
             return settings
         fresh = [name for name in certain if name not in taken]
         chosen = next(iter(fresh or certain or possible))
-        skipped = [name for name in names if found[name] == ""]
-        before = [name for name in skipped if names.index(name) < _place(names, found, chosen)]
-        if before:
-            self.notes.append(f"{', '.join(before)}: not offered now, {chosen} is asked instead")
+        before = takewhile(lambda name: (found[name] or name) != chosen, names)
+        skipped = [name for name in before if found[name] == ""]
+        if skipped:
+            self.notes.append(f"{', '.join(skipped)}: not offered now, {chosen} is asked instead")
         others = tuple(name for name in possible if name != chosen)
         return replace(settings, model=chosen, alternatives=others)
-
-
-def _place(names: tuple[str, ...], found: dict[str, str | None], chosen: str) -> int:
-    return next(place for place, name in enumerate(names) if (found[name] or name) == chosen)
