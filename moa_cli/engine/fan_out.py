@@ -226,10 +226,16 @@ def _size_of(proposals: Sequence[Proposal]) -> int:
 def _key(profile: Profile, conversation: Conversation, client: str) -> bytes:
     """A hash of all that the proposals depend on, but for what came behind the prompt; and of who
     has paid for them."""
-    table = to_table(profile)
-    del table["aggregator"]
-    digest = hashlib.sha256(repr((client, profile.rounds, table)).encode("utf-8", "replace"))
+    settings = profile.kept("fan_out", lambda: _settings_of(profile))
+    digest = hashlib.sha256(repr((client, settings)).encode("utf-8", "replace"))
     messages = conversation.messages()
     for message in messages[: len(messages) - len(conversation.after)]:
         digest.update(repr(message).encode("utf-8", "replace"))
     return digest.digest()
+
+
+def _settings_of(profile: Profile) -> str:
+    """All settings but the aggregator's, as a text."""
+    table = to_table(profile)
+    del table["aggregator"]
+    return repr((profile.rounds, table))

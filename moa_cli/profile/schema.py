@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import count
@@ -29,6 +29,7 @@ ChosenBy = Literal["judge", "proposers"]
 # What only the reply is asked for.
 _OF_A_REPLY = ("extra", "max_tokens", "hedge_with")
 _M = TypeVar("_M", "Proposer", "Aggregator")
+_V = TypeVar("_V")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
@@ -426,13 +427,41 @@ class Profile:
         Returns:
             A proposer for each call, with a name of its own and the profile's settings filled in.
         """
-        if number not in self._known:
-            self._known[number] = self._calls(number)
-        return self._known[number]
+        return self.kept(number, lambda: self._calls(number))
+
+    def kept(self, name: Hashable, find: Callable[[], _V]) -> _V:
+        """Find out something that does not depend on the aggregator, once.
+
+        Args:
+            name: What it is kept by.
+            find: Called the first time.
+
+        Returns:
+            What `find` returned, to this profile or to a copy of it with another aggregator.
+        """
+        if name not in self._kept:
+            self._kept[name] = find()
+        value: _V = self._kept[name]
+        return value
 
     @cached_property
-    def _known(self) -> dict[int, tuple[Proposer, ...]]:
+    def _kept(self) -> dict[Hashable, Any]:
         return {}
+
+    def with_aggregator(self, aggregator: Aggregator) -> Profile:
+        """Change the aggregator.
+
+        Args:
+            aggregator: The new one.
+
+        Returns:
+            A copy of this profile with it. It shares what is kept: most requests to a server bring
+            settings of the aggregator, and to work out the proposers takes longer than to ask them.
+        """
+        made = object.__new__(Profile)
+        vars(made).update({**vars(self), "aggregator": aggregator, "_kept": self._kept})
+        vars(made).pop("_tried", None)
+        return made
 
     def _calls(self, number: int) -> tuple[Proposer, ...]:
         chosen = self.layers[number - 1].proposers if self.layers else self.proposers

@@ -210,7 +210,7 @@ class Mixtures:
         if settings or extra:
             extra = {**profile.aggregator.extra, **extra}
             aggregator = replace(profile.aggregator, **settings, extra=extra)
-            profile = replace(profile, aggregator=aggregator)
+            profile = profile.with_aggregator(aggregator)
         try:
             check_tools(profile)
         except ProfileError:

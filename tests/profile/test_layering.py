@@ -454,3 +454,15 @@ def test_what_a_command_sets_hides_where_the_values_in_it_came_from() -> None:
     dropped = drop_proposer(resolved(), "bee", "/drop")
     left = [origin for path, _, origin in rows(dropped) if path.startswith("proposers")]
     assert {str(origin) for origin in left} == {"/drop"}
+
+
+def test_another_aggregator_leaves_the_proposers_as_they_are() -> None:
+    profile = resolved()
+    assert profile.aggregators()
+    other = replace(profile.aggregator, temperature=0.9, fallbacks=())
+    changed = profile.with_aggregator(other)
+    expected = replace(profile, aggregator=other)
+    assert changed == expected
+    assert changed.aggregators() == expected.aggregators()
+    assert changed.layer(1) is profile.layer(1)
+    assert profile.aggregators()[1:]
