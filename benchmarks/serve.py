@@ -5,12 +5,13 @@ percentile, ms). The upstream answers at once with 20 tokens, streamed or whole;
 server share the machine. Each server has answered for some seconds before it is measured. *bare*:
 starlette and uvicorn with nothing but the passing on, without checks, counts, retries, log or
 cancellation; *httpx* and *aiohttp* are what it asks the upstream with, the bare mixture asks four
-times over aiohttp and streams the fifth answer. *LiteLLM, one model*: its proxy 1.108 as its
-documentation advises for production: one uvicorn worker (with uvloop), the log at `ERROR`,
-`LITELLM_MODE=PRODUCTION`; no database, no cache, no callbacks, and no key, as for `moa serve`.
-Beyond that advice, the log of each streamed chunk is off (`disable_streaming_logging`). *optillm,
-moa*: its proxy 0.3, which asks three times for five answers, and gives a stream only once all of it
-is there.
+times over aiohttp and streams the fifth answer. *With tools*: the request offers some, which go to
+the fifth call alone, and our mixture asks its proposers anew for each request. *LiteLLM, one
+model*: its proxy 1.108 as its documentation advises for production: one uvicorn worker (with
+uvloop), the log at `ERROR`, `LITELLM_MODE=PRODUCTION`; no database, no cache, no callbacks, and no
+key, as for `moa serve`. Beyond that advice, the log of each streamed chunk is off
+(`disable_streaming_logging`). *optillm, moa*: its proxy 0.3, which asks three times for five
+answers, and gives a stream only once all of it is there.
 """
 
 from __future__ import annotations
@@ -36,6 +37,19 @@ from benchmarks.programs import installed
 
 _ROOT = Path(__file__).parents[1]
 _MESSAGES = [{"role": "user", "content": "hi"}]
+# What an agent offers with each of its requests. The upstream answers in words all the same.
+_PARAMETERS = {
+    "type": "object",
+    "properties": {"path": {"type": "string"}, "lines": {"type": "integer"}},
+    "required": ["path"],
+}
+_TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": name, "description": f"To {name} files.", "parameters": _PARAMETERS},
+    }
+    for name in ("find", "read", "write", "run")
+]
 _CONFIG = """\
 [providers.lab]
 base_url = "{url}"
@@ -49,6 +63,8 @@ model = "lab:m"
 _FOUR = "".join(f'[[proposers]]\nmodel = "lab:p{number}"\n' for number in range(4)) + (
     '[aggregator]\nmodel = "lab:m"\n'
 )
+# Without it, the proposals of a user's message serve all requests of the load.
+_EACH = f'fan_out = "request"\n{_FOUR}'
 _LITELLM = "litellm[proxy]>=1.108,<1.109"
 _LITELLM_CONFIG = """\
 model_list:
@@ -72,6 +88,7 @@ _LITELLM_ENVIRONMENT = {
 _WARM_UP_SECONDS = 4.0
 _SINGLE, _MIXTURE = "moa serve, rounds 0", "moa serve, mixture of 4"
 _BARE_MIXTURE = "bare mixture of 4"
+_WITH_TOOLS = ", with tools"
 _LITELLM_ONE, _OPTILLM_MOA = "LiteLLM, one model", "optillm, moa"
 # Its own mixture: three completions of one call, a critique, and the final answer.
 _OPTILLM = "optillm>=0.3,<1"
@@ -79,11 +96,12 @@ _OPTILLM = "optillm>=0.3,<1"
 
 @dataclass(frozen=True)
 class Target:
-    """What a load is put on. model: asked for in the request."""
+    """What a load is put on. model: asked for in the request. tools: whether that offers some."""
 
     name: str
     url: str
     model: str
+    tools: bool = False
     modes: tuple[bool, ...] = (True, False)
     levels: tuple[int, ...] | None = None
     expected: str = "tok19"
@@ -118,7 +136,8 @@ def module(name: str, *arguments: str) -> list[str]:
 
 def load(target: Target, clients: int, seconds: float, *, stream: bool) -> dict[str, Any]:
     """What came of a load."""
-    body = json.dumps({"model": target.model, "messages": _MESSAGES, "stream": stream})
+    offered = {"tools": _TOOLS} if target.tools else {}
+    body = json.dumps({"model": target.model, "messages": _MESSAGES, "stream": stream, **offered})
     done = subprocess.run(
         module(
             "load",
@@ -139,11 +158,12 @@ def load(target: Target, clients: int, seconds: float, *, stream: bool) -> dict[
 
 @contextmanager
 def ours(folder: Path, upstream: str) -> Iterator[str]:
-    """`moa serve` with the profiles `one` and `four`; its URL."""
+    """`moa serve` with the profiles `one`, `four` and `each`; its URL."""
     (folder / "profiles").mkdir()
     (folder / "config.toml").write_text(_CONFIG.format(url=upstream), "utf-8")
     (folder / "profiles" / "one.toml").write_text(_ONE, "utf-8")
     (folder / "profiles" / "four.toml").write_text(_FOUR, "utf-8")
+    (folder / "profiles" / "each.toml").write_text(_EACH, "utf-8")
     kinds = {f"MOA_{kind}_DIR": str(folder) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
@@ -250,6 +270,8 @@ def _goals(rates: Mapping[tuple[str, bool, int], float], levels: Sequence[int]) 
 
     print("\nstreamed, 32 clients, our mixture of 4 to")
     print("- the bare mixture:", ratio((_MIXTURE, True, 32), (_BARE_MIXTURE, True, 32)))
+    tools = [(f"{name}{_WITH_TOOLS}", True, 32) for name in (_MIXTURE, _BARE_MIXTURE)]
+    print("- the bare mixture, both with tools:", ratio(*tools))
     print("- optillm's (not streamed):", ratio((_MIXTURE, True, 32), (_OPTILLM_MOA, False, 32)))
     if 8 in levels and 256 in levels:
         print("our mixture, 256 clients to 8:", ratio((_MIXTURE, True, 256), (_MIXTURE, True, 8)))
@@ -284,6 +306,10 @@ def main() -> None:
             single,
             Target(_BARE_MIXTURE, f"{bare}/mixture", "m"),
             Target(_MIXTURE, moa, "four"),
+        ]
+        targets += [
+            Target(f"{_BARE_MIXTURE}{_WITH_TOOLS}", f"{bare}/mixture", "m", True, (True,)),
+            Target(f"{_MIXTURE}{_WITH_TOOLS}", moa, "each", True, (True,)),
         ]
         if given.litellm:
             program = installed(given.litellm, "litellm", _LITELLM)
