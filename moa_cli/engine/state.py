@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from moa_cli.core.conversation import Conversation, Failure, Message, Proposal, Usage
-from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo, Request
+from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo
 from moa_cli.core.errors import BudgetReached, ContextTooLong, ToolsUnsupported
 from moa_cli.core.events import (
     Event,
@@ -482,10 +482,9 @@ class TurnState:
         patience = _PATIENCE_BEFORE if self.budgets.in_usd else 0.0
         calls: list[Planned] = []
         # By model, for a request that is sent several times.
-        requests: dict[str, list[Request]] = {}
+        asked: dict[str, list[tuple[ModelSettings, Fitted]]] = {}
         for call in before:
-            request = request_of(call.settings, call.fitted.messages, call.settings.model)
-            requests.setdefault(request.model, []).append(request)
+            asked.setdefault(call.settings.model, []).append((call.settings, call.fitted))
         first += len(before)
         for index, settings in enumerate(models, first):
             given = self.references if references is None else references[index - first]
@@ -501,10 +500,9 @@ class TurnState:
                     fitted = fit(profile, settings, talk, given, context)
             except ContextTooLong as raised:
                 error = failure(raised)
-            request = request_of(settings, fitted.messages, settings.model)
-            alike = requests.setdefault(request.model, [])
-            place = CallPlace(layer, index, sample=alike.count(request))
-            alike.append(request)
+            of_model = asked.setdefault(settings.model, [])
+            place = CallPlace(layer, index, sample=_alike(of_model, settings, fitted))
+            of_model.append((settings, fitted))
             foreseen = settings.max_tokens or ASSUMED_TOKENS
             again = partial(shrink, profile, settings, talk, tuple(given))
             backed = isinstance(settings, Aggregator) and index + 1 < len(self.aggregators)
@@ -672,6 +670,16 @@ class TurnState:
     ) -> None:
         told = {"model": planned.settings.model, **values}
         self.emit(kind(at=self.now(), layer=planned.place.layer, index=planned.index, **told))
+
+
+def _alike(
+    asked: Sequence[tuple[ModelSettings, Fitted]], settings: ModelSettings, fitted: Fitted
+) -> int:
+    """How many of the calls of one model send the same request."""
+    if not asked:
+        return 0
+    request = request_of(settings, fitted.messages, settings.model)
+    return [request_of(own, sent.messages, own.model) for own, sent in asked].count(request)
 
 
 def _toolless(models: str) -> ToolsUnsupported:

@@ -100,13 +100,14 @@ def _router(service: Service) -> Router:
 
     return Router(
         [
+            # They are tried in this order.
+            answer("/v1/chat/completions", Wire(chat_request.parse, ChatEncoder)),
             get("/health", lambda _: {"status": "ok"}),
             Route("/ready", ready),
             Route("/metrics", metrics),
             get("/openapi.json", described),
             get("/v1/models", models),
             Route("/v1/models/{name:path}", model),
-            answer("/v1/chat/completions", Wire(chat_request.parse, ChatEncoder)),
             answer("/v1/completions", Wire(completions.parse, TextEncoder)),
             answer("/v1/messages", Wire(messages_request.parse, MessagesEncoder)),
             Route("/v1/messages/count_tokens", TokenCount(service), methods=["POST"]),

@@ -14,7 +14,7 @@ import atexit
 import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from moa_cli.store.lease import Lease, lease_for
 _LONGEST_JOURNAL = 1_000_000
 # `json.dumps` would make an encoder for each line.
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+# A usage as JSON: its fields, which are numbers, in their order.
+_USAGE = "{" + ",".join([f'"{field.name}":%r' for field in fields(Usage)]) + "}"
 
 
 @dataclass
@@ -283,9 +285,9 @@ def _begin_line(entry: JournalledCall) -> str:
 
 
 def _end_line(numbers: Sequence[int], usage: Usage) -> str:
-    # As `_ENCODE` writes it, in a third of the time; there are two lines for each call.
-    told = ",".join([f'"{name}":{value!r}' for name, value in vars(usage).items()])
-    return f'{{"end":[{",".join(map(str, numbers))}],"usage":{{{told}}}}}'
+    # As `_ENCODE` writes it, in a fraction of the time; there are two lines for each call.
+    told = _USAGE % tuple(vars(usage).values())
+    return f'{{"end":[{",".join(map(str, numbers))}],"usage":{told}}}'
 
 
 @lru_cache(maxsize=256)
