@@ -45,9 +45,10 @@ class Mixture:
         return cls(profile, "fp_" + hashlib.sha256(text).hexdigest()[:10])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Reading:
-    """What settings, profiles and keys were at one time.
+    """What settings, profiles and keys were at one time. Nothing of it changes any more once it was
+    read.
 
     address: where the server listens. mixtures: by the names that clients use, that of the default
     one first. unusable: profiles that cannot be asked: they have an error, or lead back to this
@@ -59,15 +60,15 @@ class Reading:
 
     address: Address
     config: Config
-    mixtures: Mapping[str, Mixture]
+    mixtures: dict[str, Mixture]
     keys: ClientKeys
     clients: ClientPool
     limits: Limits
     marks: Marks
-    unusable: Mapping[str, Literal["error", "loop"]] = field(default_factory=dict)
-    stale: frozenset[str] = frozenset()
-    faults: tuple[str, ...] = ()
-    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    unusable: dict[str, Literal["error", "loop"]] = field(default_factory=dict)
+    stale: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,9 @@ class SettingsReader:
             limits=self.limits(config),
             marks={},
         )
-        marks = marks_of(self.files(reading), {})
-        return self._with_profiles(replace(reading, marks=marks), reading)
+        reading.marks = marks_of(self.files(reading), {})
+        self._read_profiles(reading, reading)
+        return reading
 
     def files(self, reading: Reading) -> list[Path]:
         """All files that may change what is read."""
@@ -125,61 +127,50 @@ class SettingsReader:
         """
         if everything:
             before = replace(before, marks={})
-        faults: list[str] = []
-        stale: set[str] = set()
-        config, default = self._config_and_default(before, marks, faults, stale)
-        clients = before.clients
-        env_changed = _changed(_env_files(), before.marks, marks)
-        if env_changed or _endpoints(config) != _endpoints(before.config):
-            clients = self._pool(config)
-        keys, wrong = self.keys.read(config, before.keys)
-        faults += [_told(error, "the former keys stay valid") for error in wrong]
-        same = config is before.config
-        now = Reading(
-            address=self.address,
-            config=config,
-            mixtures={DEFAULT: default},
-            keys=keys,
-            clients=clients,
-            limits=before.limits if same else self.limits(config),
-            marks=marks,
-            stale=frozenset(stale),
-            faults=tuple(faults),
+        now = replace(
+            before, marks=marks, mixtures={}, unusable={}, stale=set(), faults=[], files={}
         )
-        return self._with_profiles(now, before)
+        now.mixtures[DEFAULT] = self._read_config_and_default(now, before)
+        env_changed = _changed(_env_files(), before.marks, marks)
+        if env_changed or _endpoints(now.config) != _endpoints(before.config):
+            now.clients = self._pool(now.config)
+        now.keys, wrong = self.keys.read(now.config, before.keys)
+        now.faults += [_told(error, "the former keys stay valid") for error in wrong]
+        if now.config is not before.config:
+            now.limits = self.limits(now.config)
+        self._read_profiles(now, before)
+        return now
 
-    def _config_and_default(
-        self, before: Reading, marks: Marks, faults: list[str], stale: set[str]
-    ) -> tuple[Config, Mixture]:
+    def _read_config_and_default(self, now: Reading, before: Reading) -> Mixture:
         """Both together: settings under which `moa` has no models are not taken."""
-        config = before.config
-        if _changed((config_file := paths.config_file(),), before.marks, marks) or before.faults:
+        config_file, marks = paths.config_file(), now.marks
+        if _changed((config_file,), before.marks, marks) or before.faults:
             try:
                 found = self._settings()
-                config = before.config if found == before.config else found
+                now.config = before.config if found == before.config else found
             except MoAError as error:
-                faults.append(_told(error, "the former settings stay in effect"))
+                now.faults.append(_told(error, "the former settings stay in effect"))
         known = before.mixtures[DEFAULT]
         files = _files_of(known.profile)
         # Where no profile's file says it, it depends on the settings alone.
         profiles = [path for path in before.marks.keys() | marks.keys() if path.suffix == ".toml"]
         inputs = (config_file, *_env_files(), *files, *(profiles if files else ()))
         if DEFAULT not in before.stale and not _changed(inputs, before.marks, marks):
-            return config, known
+            return known
         try:
-            profile = self.default(config)
-            if leads_back(profile, Providers(config, self.environment), self.address):
+            profile = self.default(now.config)
+            if leads_back(profile, Providers(now.config, self.environment), self.address):
                 raise ProfileError(f"the profile `{profile.name}` leads back to this server")
         except MoAError as error:
             stays = f"the former `{DEFAULT}` stays in effect"
-            stale.add(DEFAULT)
-            if not _is_sound(known.profile, Providers(config, self.environment)):
-                config = before.config
+            now.stale.add(DEFAULT)
+            if not _is_sound(known.profile, Providers(now.config, self.environment)):
+                now.config = before.config
                 stays = f"the former settings and the former `{DEFAULT}` stay in effect"
-            faults.append(_told(error, stays))
-            return config, known
+            now.faults.append(_told(error, stays))
+            return known
         mixture = Mixture.of(profile)
-        return config, known if mixture.fingerprint == known.fingerprint else mixture
+        return known if mixture.fingerprint == known.fingerprint else mixture
 
     def _settings(self) -> Config:
         """The settings as they are now. Raises MoAError."""
@@ -196,11 +187,8 @@ class SettingsReader:
             )
         return config
 
-    def _with_profiles(self, now: Reading, before: Reading) -> Reading:
-        """With all profiles that have files; one of which nothing has changed is not read again."""
-        mixtures, stale, faults = dict(now.mixtures), set(now.stale), list(now.faults)
-        unusable: dict[str, Literal["error", "loop"]] = {}
-        files: dict[str, tuple[Path, ...]] = {}
+    def _read_profiles(self, now: Reading, before: Reading) -> None:
+        """All profiles that have files; one of which nothing has changed is not read again."""
         providers = now.clients.providers
         for file in list_profiles():
             name = file.name
@@ -215,36 +203,28 @@ class SettingsReader:
                 and now.clients is before.clients
                 and not _changed(own, before.marks, now.marks)
             ):
-                mixtures[name], files[name] = known, own
+                now.mixtures[name], now.files[name] = known, own
                 continue
             try:
                 profile = resolve(name, environment=self.environment, check=providers.check)
             except MoAError as error:
-                files[name] = own
+                now.files[name] = own
                 if known is not None and _is_sound(known.profile, providers):
-                    mixtures[name] = known
-                    stale.add(name)
-                    faults.append(_told(error, "its former version stays in effect"))
+                    now.mixtures[name] = known
+                    now.stale.add(name)
+                    now.faults.append(_told(error, "its former version stays in effect"))
                 else:
-                    unusable[name] = "error"
-                    faults.append(_told(error, "it cannot be asked"))
+                    now.unusable[name] = "error"
+                    now.faults.append(_told(error, "it cannot be asked"))
                 continue
-            files[name] = (file.path, *_files_of(profile)[1:])
+            now.files[name] = (file.path, *_files_of(profile)[1:])
             mixture = Mixture.of(profile)
             if leads_back(profile, providers, self.address):
-                unusable[name] = "loop"
+                now.unusable[name] = "loop"
             elif known is not None and known.fingerprint == mixture.fingerprint:
-                mixtures[name] = known
+                now.mixtures[name] = known
             else:
-                mixtures[name] = mixture
-        return replace(
-            now,
-            mixtures=mixtures,
-            unusable=unusable,
-            stale=frozenset(stale),
-            faults=tuple(faults),
-            files=files,
-        )
+                now.mixtures[name] = mixture
 
     def _pool(self, config: Config) -> ClientPool:
         return ClientPool(config, self.environment, headers=upstream_headers, many_calls=True)
