@@ -151,11 +151,7 @@ def supported_fields(*, tools: bool) -> list[str]:
 
 
 def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ChatBody]:
-    """The request in a body, and what it asks for.
-
-    strict: refuse each field that has no effect.
-    Raises ApiError, a 400 that names the field which is wrong.
-    """
+    """The request in a body; see `wire.Wire`."""
     return parse_object(json_object(body), strict=strict)
 
 

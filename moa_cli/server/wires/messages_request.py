@@ -134,7 +134,7 @@ class MessagesRequest:
 
 
 def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, MessagesRequest]:
-    """The request in a body; see `wire.Wire`. strict: refuse what has no effect."""
+    """The request in a body; see `wire.Wire`."""
     request = parse_as(MessagesBody, body)
     if strict and request.asked.ignored:
         name = request.asked.ignored[:1]

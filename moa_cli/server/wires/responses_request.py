@@ -111,11 +111,7 @@ class ResponsesRequest:
 
 
 def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ResponsesRequest]:
-    """The request in a body.
-
-    strict: refuse what has no effect.
-    Raises ApiError, a 400 that names the field which is wrong.
-    """
+    """The request in a body; see `wire.Wire`."""
     given = json_object(body)
     kept, passed, unused = fields.sort_fields(given, keys_of(ResponsesBody), strict=False)
     read = read_body(ResponsesBody, kept)

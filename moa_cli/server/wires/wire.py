@@ -36,7 +36,8 @@ class _Reads(Protocol):
     def __call__(self, body: bytes, /, *, strict: bool) -> tuple[Asked, Any]:
         """What the request in a body asks for, and its own form of it, for the encoder.
 
-        strict: refuse fields without an effect. Raises ApiError if it cannot be done.
+        strict: refuse fields without an effect. Raises ApiError, as a rule a 400 that names the
+        field which is wrong.
         """
 
 
