@@ -50,7 +50,8 @@ _INSTRUCTIONS = (
 @dataclass
 class _Asked:
     """A profile that is asked in a call. setup, key: as they were when it began. parent: the trace
-    that the client asks in. label: before its lines of progress. error: why it gave nothing."""
+    that the client asks in. label: before its lines of progress. proposals_only: whether no reply
+    is wanted. error: why it gave nothing."""
 
     name: str
     profile: Profile
@@ -59,6 +60,7 @@ class _Asked:
     key: ClientKey
     parent: Mapping[str, str]
     label: str
+    proposals_only: bool
     turn: Turn = field(default_factory=lambda: Turn(user=""))
     error: ApiError | None = None
 
@@ -125,6 +127,7 @@ class ToolServer:
         said = [Message("system", request.system)] if request.system.strip() else []
         conversation = Conversation.of([*said, Message("user", request.prompt)])
         several, parent = len(request.profiles) > 1, _parent(ctx)
+        proposals_only = params.name == "compare" and not several
         asked = [
             _Asked(
                 name,
@@ -134,19 +137,16 @@ class ToolServer:
                 key,
                 parent,
                 label=name if several else "",
+                proposals_only=proposals_only,
             )
             for name in request.profiles
         ]
-        proposals_only = params.name == "compare" and not several
         if proposals_only and not asked[0].profile.rounds:
             raise UsageError(
                 f"profiles: {asked[0].name!r} has no proposers; name several profiles, or use `ask`"
             )
-        progress = CallProgress(
-            sum(_calls(each.profile, proposals_only=proposals_only) for each in asked)
-        )
         try:
-            await self._run(ctx, asked, progress, proposals_only=proposals_only)
+            await self._run(ctx, asked)
         finally:
             # What was in flight when the client left was paid for, too.
             usage = sum((each.turn.usage for each in asked), Usage())
@@ -155,24 +155,14 @@ class ToolServer:
             return _reply(asked[0])
         return _proposals(asked[0]) if proposals_only else _replies(asked, usage)
 
-    async def _run(
-        self,
-        ctx: ServerRequestContext[Any],
-        asked: Sequence[_Asked],
-        progress: CallProgress,
-        *,
-        proposals_only: bool,
-    ) -> None:
+    async def _run(self, ctx: ServerRequestContext[Any], asked: Sequence[_Asked]) -> None:
         """Run the turns, and report their progress.
 
         They run in tasks that the SDK does not know: a scope of its own would cancel them again
         and again while they close their connections.
         """
-        service = self._service
-        tasks = [
-            asyncio.create_task(self._turn(each, progress, proposals_only=proposals_only))
-            for each in asked
-        ]
+        service, progress = self._service, CallProgress(sum(map(_calls, asked)))
+        tasks = [asyncio.create_task(self._turn(each, progress)) for each in asked]
         for task in tasks:
             service.running.add(task)
             task.add_done_callback(service.running.discard)
@@ -194,7 +184,7 @@ class ToolServer:
                 raise stopping()
             task.result()
 
-    async def _turn(self, asked: _Asked, progress: CallProgress, *, proposals_only: bool) -> None:
+    async def _turn(self, asked: _Asked, progress: CallProgress) -> None:
         service, clients, fold = self._service, asked.setup.clients, TurnFold()
         sinks: list[Sink] = [service.metrics.turn(), TurnProgress(progress, asked.label)]
         try:
@@ -212,17 +202,17 @@ class ToolServer:
                         )
                     )
                 profile = asked.profile
-                if proposals_only:
+                if asked.proposals_only:
                     # All proposals are wanted, whatever would be enough for a reply.
                     profile = replace(profile, route=(), stop_when_agreed=None)
                 events = run_turn(profile, asked.conversation, clients, limits=limits)
-                if proposals_only:
+                if asked.proposals_only:
                     events = _up_to_the_proposals(events, profile.rounds)
                 try:
                     await deliver(events, *sinks, fold=fold)
                 finally:
                     asked.turn = fold.turn()
-                    if proposals_only and asked.turn.error is None and _texts(asked.turn):
+                    if asked.proposals_only and asked.turn.error is None and _texts(asked.turn):
                         # It was ended where it was meant to end.
                         asked.turn = replace(asked.turn, status="finished")
                     service.metrics.ended(asked.name, asked.turn, asked.key.name)
@@ -279,13 +269,12 @@ def _about(profile: Profile) -> str:
     return one_line(f"{first} ({models})" if first else models, 200)
 
 
-def _calls(profile: Profile, *, proposals_only: bool) -> int:
-    """How many calls a turn makes in any case if nothing fails. proposals_only: for its
-    proposals."""
+def _calls(asked: _Asked) -> int:
+    """How many calls a turn makes in any case if nothing fails."""
     stages = (
         stage
-        for _, stage in foretold_stages(profile)
-        if not (proposals_only and (stage.writes or stage.purpose))
+        for _, stage in foretold_stages(asked.profile)
+        if not (asked.proposals_only and (stage.writes or stage.purpose))
     )
     return sum(len(stage.models) for stage in stages if stage.certain)
 
