@@ -74,24 +74,9 @@ class ApiError(Exception):
         }
 
 
-def busy(seconds: int) -> ApiError:
-    """Too many turns are waiting. seconds: when to come again."""
-    return ApiError(
-        429,
-        "too many requests are waiting; try again later",
-        code="server_busy",
-        headers={"retry-after": str(seconds)},
-    )
-
-
-def key_limit(name: str, limit: str, setting: str, seconds: int) -> ApiError:
-    """A named key has reached one of its limits. seconds: when to come again."""
-    return ApiError(
-        429,
-        f"the key `{name}` may have {limit} (server.keys.{name}.{setting})",
-        code="key_limit_exceeded",
-        headers={"retry-after": str(seconds)},
-    )
+def too_many(message: str, code: str, seconds: int) -> ApiError:
+    """More is asked for than may run at once. seconds: when to come again."""
+    return ApiError(429, message, code=code, headers={"retry-after": str(seconds)})
 
 
 def stopping() -> ApiError:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from moa_cli.core.text import plural
-from moa_cli.server.errors import busy, key_limit, stopping
+from moa_cli.server.errors import ApiError, stopping, too_many
 from moa_cli.server.keys import ClientKey
 
 _MINUTE = 60.0
@@ -35,16 +35,16 @@ class KeyLimiter:
         if name is None:
             return
         if settings.concurrency is not None and self._running[name] >= settings.concurrency:
-            turns = plural(settings.concurrency, "turn")
-            raise key_limit(name, f"{turns} at the same time", "concurrency", 1)
+            turns = f"{plural(settings.concurrency, 'turn')} at the same time"
+            raise _key_limit(name, turns, "concurrency", 1)
         began, now = self._began.get(name, deque()), time.monotonic()
         while began and began[0] <= now - _MINUTE:
             began.popleft()
         if settings.rpm is not None and len(began) >= settings.rpm:
             # Once one more than now may begin, if it was lowered in between.
             seconds = began[len(began) - settings.rpm] + _MINUTE - now
-            turns = plural(settings.rpm, "turn")
-            raise key_limit(name, f"{turns} in any minute", "rpm", max(1, math.ceil(seconds)))
+            turns = f"{plural(settings.rpm, 'turn')} in any minute"
+            raise _key_limit(name, turns, "rpm", max(1, math.ceil(seconds)))
 
     @contextmanager
     def turn(self, key: ClientKey) -> Iterator[None]:
@@ -61,6 +61,11 @@ class KeyLimiter:
             yield
         finally:
             self._running[name] -= 1
+
+
+def _key_limit(name: str, limit: str, setting: str, seconds: int) -> ApiError:
+    message = f"the key `{name}` may have {limit} (server.keys.{name}.{setting})"
+    return too_many(message, "key_limit_exceeded", seconds)
 
 
 class TurnLimiter:
@@ -87,7 +92,8 @@ class TurnLimiter:
         if self.running >= self._limit and len(self._waiting) >= self._queue:
             # When there is room, by the time that turns took so far.
             rounds = (len(self._waiting) + 1) / self._limit
-            raise busy(max(1, min(_LONGEST_WAIT, math.ceil(rounds * self._seconds))))
+            seconds = max(1, min(_LONGEST_WAIT, math.ceil(rounds * self._seconds)))
+            raise too_many("too many requests are waiting; try again later", "server_busy", seconds)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
