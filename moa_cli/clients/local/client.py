@@ -27,25 +27,19 @@ from moa_cli.core.installation import install_command
 
 _STOP_SECONDS = 2.0
 
-# What installs a package on the systems that know it, and the packages that bring the libraries
-# which the runtime takes from the system. Slim container images often lack the first one.
-_DEBIAN, _FEDORA, _SUSE = ("apt", "apt-get"), ("dnf", "yum", "microdnf"), ("zypper",)
+# What installs a package on the systems that know it, and by which of its names below. Slim
+# container images often lack the first one.
 _INSTALLERS = {
-    **{program: f"{program} install" for program in (*_DEBIAN, *_FEDORA, *_SUSE)},
-    "apk": "apk add",
-    "pacman": "pacman -S",
+    **{program: (f"{program} install", 0) for program in ("apt", "apt-get")},
+    **{program: (f"{program} install", 1) for program in ("dnf", "yum", "microdnf")},
+    "zypper": ("zypper install", 0),
+    "apk": ("apk add", 1),
+    "pacman": ("pacman -S", 2),
 }
+# The packages that bring the libraries which the runtime takes from the system.
 _LIBRARIES = {
-    "libgomp.so.1": {
-        **dict.fromkeys((*_DEBIAN, *_SUSE), "libgomp1"),
-        **dict.fromkeys((*_FEDORA, "apk"), "libgomp"),
-        "pacman": "gcc-libs",
-    },
-    "libstdc++.so.6": {
-        **dict.fromkeys((*_DEBIAN, *_SUSE), "libstdc++6"),
-        **dict.fromkeys((*_FEDORA, "apk"), "libstdc++"),
-        "pacman": "gcc-libs",
-    },
+    "libgomp.so.1": ("libgomp1", "libgomp", "gcc-libs"),
+    "libstdc++.so.6": ("libstdc++6", "libstdc++", "gcc-libs"),
 }
 
 
@@ -198,10 +192,10 @@ def _what_it_lacks(message: str) -> str:
         return "it needs the Visual C++ runtime; run: winget install Microsoft.VCRedist.2015+.x64"
     for library, packages in _LIBRARIES.items():
         if library in message:
-            for installer, command in _INSTALLERS.items():
+            for installer, (command, which) in _INSTALLERS.items():
                 if shutil.which(installer):
-                    return f"run: {command} {packages[installer]}"
-            names = " or ".join(sorted(set(packages.values())))
+                    return f"run: {command} {packages[which]}"
+            names = " or ".join(sorted(packages))
             return f"install the system's package of {library} ({names})"
     return f"install it again with: {install_command('local')}"
 
