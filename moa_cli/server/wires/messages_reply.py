@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -118,8 +119,7 @@ class MessagesEncoder:
         end = {
             "type": "message_delta",
             "delta": _stop(turn, called=self._blocks.called),
-            "usage": self._usage(turn),
-            "moa": self._moa(turn),
+            **self._after(turn),
         }
         return told + _event(end) + _event({"type": "message_stop"})
 
@@ -132,8 +132,7 @@ class MessagesEncoder:
             **self._message(),
             "content": [*self._thoughts(turn), *said, *map(_called, calls)],
             **_stop(turn, called=bool(calls)),
-            "usage": self._usage(turn),
-            "moa": self._moa(turn),
+            **self._after(turn),
         }
 
     def fail(self, error: ApiError) -> bytes:
@@ -158,14 +157,15 @@ class MessagesEncoder:
         model = self._asked.model
         return {"id": self._id, "type": "message", "role": "assistant", "model": model}
 
-    def _moa(self, turn: Turn) -> dict[str, Any]:
+    def _after(self, turn: Turn) -> dict[str, Any]:
+        """What the end of a reply holds besides. The usage is as a rule of the call that wrote it:
+        agents measure by that how long their context is."""
+        usage = turn.usage if self._asked.usage == "sum" else turn.reply_usage
         cited = {"citations": sources(turn)} if turn.citations else {}
-        return ledger(turn, self._asked.ignored) | cited
-
-    def _usage(self, turn: Turn) -> dict[str, Any]:
-        """As a rule of the call that wrote the reply: agents measure by it how long their context
-        is."""
-        return _usage_object(turn.usage if self._asked.usage == "sum" else turn.reply_usage)
+        return {
+            "usage": _usage_object(usage),
+            "moa": ledger(turn, self._asked.ignored) | cited,
+        }
 
     def _thoughts(self, turn: Turn) -> list[dict[str, Any]]:
         thoughts = "" if self._proposals is None else proposals_of(turn)
@@ -259,7 +259,10 @@ class _BlockStream:
         told = b""
         for piece in pieces:
             call = self._calls.setdefault(piece.index, _StreamedCall())
-            call.take(piece)
+            # Some endpoints repeat id and name with each.
+            call.id = call.id or piece.id
+            call.name = call.name or piece.name
+            call.arguments += piece.arguments
             told += self._tell(piece.index)
         return told
 
@@ -274,7 +277,7 @@ class _BlockStream:
         call.told = True
         block = {"type": "tool_use", "id": call.id or _call_id(), "name": call.name, "input": {}}
         begun = self._begin(number, block)
-        piece = call.untold()
+        piece, call.sent = call.arguments[call.sent :], len(call.arguments)
         return begun + self._delta("input_json_delta", "partial_json", piece) if piece else begun
 
     def end(self) -> bytes:
@@ -320,27 +323,17 @@ class _BlockStream:
         ).encode()
 
 
+@dataclass
 class _StreamedCall:
-    """A call of a tool as it comes in.
+    """A call of a tool as it comes in. told, ended: whether its block was begun, and ended. sent:
+    how many characters of its arguments were told."""
 
-    told: whether its block was begun; ended: whether it was ended.
-    """
-
-    def __init__(self) -> None:
-        self.id = self.name = self.arguments = ""
-        self.told = self.ended = False
-        self._sent = 0
-
-    def take(self, piece: ToolPiece) -> None:
-        self.id = self.id or piece.id
-        self.name = self.name or piece.name
-        self.arguments += piece.arguments
-
-    def untold(self) -> str:
-        """What of the arguments was not told yet; from now on it is."""
-        piece = self.arguments[self._sent :]
-        self._sent = len(self.arguments)
-        return piece
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    told: bool = False
+    ended: bool = False
+    sent: int = 0
 
     @property
     def is_whole(self) -> bool:
