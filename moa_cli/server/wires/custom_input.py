@@ -40,12 +40,13 @@ class CustomInput:
     def __init__(self) -> None:
         self._held = ""
         self._all: list[str] = []
-        self._inside = self._done = False
-        self._other = False
+        self._inside = self._other = False
+        # Whether the text has come to its end.
+        self.is_whole = False
 
     def take(self, piece: str) -> str:
         """The text in the next piece of the arguments."""
-        if self._done:
+        if self.is_whole:
             return ""
         if not self._inside:
             self._all.append(piece)
@@ -54,30 +55,22 @@ class CustomInput:
             self._held += piece
             head = _HEAD.match(self._held)
             if head is None:
-                so_far = _HEAD_SO_FAR.fullmatch(self._held)
-                self._other = so_far is None
+                self._other = _HEAD_SO_FAR.fullmatch(self._held) is None
                 return ""
             self._inside = True
             piece, self._held = self._held[head.end() :], ""
-        return self._text(self._held + piece)
-
-    def _text(self, raw: str) -> str:
+        raw = self._held + piece
         whole = _WHOLE.match(raw)
         assert whole is not None  # of nothing, at least
         self._held = raw[whole.end() :]
-        self._done = self._held.startswith('"')
+        self.is_whole = self._held.startswith('"')
         return _unescaped(whole[0])
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the text has come to its end."""
-        return self._done
 
     def end(self) -> str:
         """What is left to tell once all arguments have come."""
-        if self._done:
+        if self.is_whole:
             return ""
-        self._done = True
+        self.is_whole = True
         if self._inside:
             return _unescaped(self._held)
         return _text_of("".join(self._all))

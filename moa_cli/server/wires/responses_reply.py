@@ -150,7 +150,8 @@ class ResponsesEncoder:
         self._writer = EventWriter()
         self._output = _Output(request, self._writer)
         self._proposals = ProposalStream() if show_proposals else None
-        self._show_reasoning = show_proposals or request.tells_reasoning
+        summary = (request.body.reasoning or {}).get("summary")
+        self._show_reasoning = show_proposals or summary not in (None, "none")
         self._begun = False
         self._last_event = 0.0
         self._replied: events.AggregatorFinished | None = None

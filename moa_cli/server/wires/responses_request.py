@@ -103,12 +103,6 @@ class ResponsesRequest:
     table: ToolTable
     given: Mapping[str, Any]
 
-    @property
-    def tells_reasoning(self) -> bool:
-        """Whether the client asks for the reasoning."""
-        asked = (self.body.reasoning or {}).get("summary")
-        return asked is not None and asked != "none"
-
 
 def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ResponsesRequest]:
     """The request in a body; see `wire.Wire`."""
