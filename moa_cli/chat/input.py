@@ -356,7 +356,7 @@ class Editor:
         Raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D.
         """
         self._prompt.editing_mode = EditingMode.VI if self._options.vi else EditingMode.EMACS
-        self._set_up(accessible=self._options.accessible)
+        self._set_up()
         prompt = prompt_of(self._options)
         # A dumb terminal shows only what is typed.
         message = f"{prompt}{default}" if is_dumb_terminal() else prompt
@@ -402,9 +402,9 @@ class Editor:
         answer = await answered(question, {**keys, "Esc": _BACK}, self.source, output)
         return answer if answer in answers else None
 
-    def _set_up(self, *, accessible: bool) -> None:
+    def _set_up(self) -> None:
         """Show only what is typed, or help that changes while it is typed, too."""
-        prompt = self._prompt
+        prompt, accessible = self._prompt, self._options.accessible
         prompt.bottom_toolbar = None if accessible else self._bar_text
         prompt.complete_while_typing = False if accessible else _menu_begun
         if accessible:

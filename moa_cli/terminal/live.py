@@ -184,16 +184,10 @@ class Board:
         self._status.view.zoom()
 
     def _draw(self) -> None:
-        size = self._screen.size()
+        size, status = self._screen.size(), self._status
         thoughts = self._thoughts.final(size[0])
-        lines = board_lines(
-            self._styles,
-            self._status.view,
-            self._status.now(),
-            size,
-            self._status.hint(),
-            self._zoom,
-        )
+        now, hint = status.now(), status.hint()
+        lines = board_lines(self._styles, status.view, now, size, hint, self._zoom)
         self._screen.commit(thoughts, [*self._thoughts.open(), *lines])
 
     def _fold(self, event: events.LayerFinished) -> None:
