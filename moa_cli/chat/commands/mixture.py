@@ -168,7 +168,8 @@ def _settings_words(host: Host, typed: str) -> list[Suggestion]:
         return [Suggestion(f"{key} ", about) for key, about in explained.items()]
     if name in _MODELS:
         return model_words(host, typed)
-    now, choices = "", list[str]()
+    now = ""
+    choices: list[str] = []
     if name == "bell":
         now, choices = setting_text(host.options.bell), ["off"]
     elif name == "theme":
