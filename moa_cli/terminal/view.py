@@ -214,7 +214,7 @@ class TurnView:
         match event:
             # First what comes most.
             case events.ProposerDelta():
-                call = self.call(event.layer, event.index)
+                call = self.layers[event.layer][event.index - self._taken.get(event.layer, 0)]
                 call.take(event.at, event.text, event.reasoning if self.reasoning else "")
             case events.AggregatorDelta() if self.aggregator:
                 thought = event.reasoning if self.reasoning else ""
