@@ -251,7 +251,6 @@ class SavedConversation:
         return conversation
 
     def close(self) -> None:
-        """Close the store, if there is one."""
         if self.store is not None:
             self.store.close()
 

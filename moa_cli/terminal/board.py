@@ -41,7 +41,6 @@ def figures(call: CallView, now: float) -> list[str]:
 
 
 def name_cells(calls: Iterable[CallView]) -> int:
-    """The width of the longest name."""
     return max((cell_len(plain(call.name, LONGEST_NAME)) for call in calls), default=0)
 
 

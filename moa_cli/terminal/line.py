@@ -96,7 +96,6 @@ class Line:
 
     @property
     def plain(self) -> str:
-        """Its text."""
         return "".join(text for text, _ in self._pieces)
 
     def ansi(self, styles: Styles) -> str:

@@ -72,7 +72,6 @@ class Ticker:
 
     @property
     def running(self) -> bool:
-        """Whether it has begun and not ended."""
         return self._task is not None
 
     def start(self) -> None:

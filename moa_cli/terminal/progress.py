@@ -40,7 +40,6 @@ class Progress:
 
     @property
     def ended(self) -> int:
-        """Those that are done or failed."""
         return self.done + self.failed
 
     def text(self) -> str:

@@ -48,7 +48,6 @@ class Stopper:
         self._ended = False
 
     def handle(self, event: Event) -> None:
-        """Take the next event."""
         match event:
             case events.AggregatorDelta():
                 self._writing = self._writing or bool(event.text)
@@ -60,7 +59,6 @@ class Stopper:
                 self._ended = True
 
     def close(self) -> None:
-        """Note that the turn has ended."""
         self._ended = True
 
     @property

@@ -24,11 +24,9 @@ class ThoughtRows:
         self._began = False
 
     def begin(self, name: str) -> None:
-        """The model of that name begins to think."""
         self._sanitizer, self._name, self._rest, self._began = Sanitizer(), name, "", False
 
     def feed(self, text: str) -> None:
-        """Take the next part."""
         self._rest += sure(self._sanitizer.feed(text)).expandtabs(4)
 
     def final(self, width: int, *, end: bool = False) -> list[str]:

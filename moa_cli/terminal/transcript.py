@@ -99,7 +99,6 @@ def turn_passages(turn: Turn, *, proposals: bool) -> Iterator[Passage]:
 
 
 def _sources(citations: tuple[Citation, ...]) -> Iterator[Passage]:
-    """The sources of an answer, behind it."""
     if citations:
         yield "note", ""
         yield "note", "\n".join(["sources:", *source_lines(citations)])

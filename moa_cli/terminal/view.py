@@ -84,7 +84,6 @@ class CallView:
 
     @property
     def tail(self) -> str:
-        """The last part of its text."""
         if len(self._tail) > 1:
             self._tail = ["".join(self._tail)[-_TAIL:]]
         return self._tail[0] if self._tail else ""
@@ -193,7 +192,6 @@ class TurnView:
 
     @property
     def name(self) -> str:
-        """What the layer at work is called."""
         return self.name_of(self.layer)
 
     def name_of(self, layer: int) -> str:

@@ -260,7 +260,6 @@ def _fork(host: Host, argument: str) -> None:
 
 
 def _conversation_words(host: Host, typed: str) -> list[Suggestion]:
-    """The latest conversations."""
     try:
         with ExitStack() as opened:
             store = host.kept.store
