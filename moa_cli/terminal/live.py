@@ -93,34 +93,31 @@ class Ticker:
             self._task = None
 
 
+@dataclass(eq=False)
 class Board:
     """A sink that shows the proposers at work and a status line, and folds each layer into lines
     that stay.
 
     status: of the turn, shared with the sink that shows the reply. through_reply: keep the status
     line while the reply is written; only where nothing else writes to the terminal meanwhile.
-    compact: fold a layer into one line. zoom: the key that calls the method of that name. look: its
+    compact: fold a layer into one line. zoom_key: the key that calls `zoom`. look: its
     colours. size: the terminal's, if not asked of it.
     """
 
-    def __init__(
-        self,
-        stream: TextIO,
-        *,
-        status: TurnStatus | None = None,
-        through_reply: bool = False,
-        compact: bool = False,
-        zoom: str = "",
-        look: Look = USUAL,
-        size: Size | None = None,
-    ) -> None:
-        self._screen = Screen(stream, size, low=True)
-        self._console = console_for(stream, look=look)
+    stream: TextIO
+    _: KW_ONLY
+    status: TurnStatus | None = None
+    through_reply: bool = False
+    compact: bool = False
+    zoom_key: str = ""
+    look: Look = USUAL
+    size: Size | None = None
+
+    def __post_init__(self) -> None:
+        self._screen = Screen(self.stream, self.size, low=True)
+        self._console = console_for(self.stream, look=self.look)
         self._styles = Styles(self._console)
-        self._status = status or TurnStatus()
-        self._compact = compact
-        self._through_reply = through_reply
-        self._zoom = zoom
+        self._status = self.status or TurnStatus()
         self._thoughts = ThoughtRows(self._styles)
         self._ticker = Ticker(self._draw)
         self._decision: Decision | None = None
@@ -139,7 +136,7 @@ class Board:
             case events.AggregatorDelta():
                 if event.reasoning and self._ticker.running and self._status.view.reasoning:
                     self._thoughts.feed(event.reasoning)
-                if event.text and not self._through_reply:
+                if event.text and not self.through_reply:
                     self.close()
             case events.TurnStarted() | events.LayerStarted():
                 # A layer behind the reply begins when the board has ended.
@@ -186,7 +183,7 @@ class Board:
         size, status = self._screen.size(), self._status
         thoughts = self._thoughts.final(size[0])
         now, hint = status.now(), status.hint()
-        lines = board_lines(self._styles, status.view, now, size, hint, self._zoom)
+        lines = board_lines(self._styles, status.view, now, size, hint, self.zoom_key)
         self._screen.commit(thoughts, [*self._thoughts.open(), *lines])
 
     def _fold(self, event: events.LayerFinished) -> None:
@@ -194,15 +191,15 @@ class Board:
         calls, purpose = view.take_out(event.layer), view.purposes[event.layer]
         width = self._screen.size()[0]
         lines = []
-        if view.rounds > 1 or self._compact or purpose:
-            done = [call for call in calls if self._compact and call.state == "done"]
+        if view.rounds > 1 or self.compact or purpose:
+            done = [call for call in calls if self.compact and call.state == "done"]
             name = view.name_of(event.layer)
             line = f"{name}: {event.answered} of {event.asked} answered"
             line += f" in {event.seconds:.1f} s"
             lines.append(Line((line + _among(done, width - len(line)), "dim")))
         if any(call.state == "dropped" for call in calls):
             lines.append(Line((enough_line(event, purpose), "yellow")))
-        if self._compact:
+        if self.compact:
             # What went well is told by its number.
             calls = [call for call in calls if call.state != "done" or call.note]
         longest = name_cells(calls)

@@ -88,7 +88,7 @@ def sinks_for(
             status=status,
             through_reply=held or _is_file(sys.stdout),
             compact=show.compact,
-            zoom="" if keys is None else "Ctrl-O",
+            zoom_key="" if keys is None else "Ctrl-O",
             look=show.look,
         )
         sinks.append(shown)

@@ -18,18 +18,8 @@ from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_
 from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS
 from moa_cli.terminal.plain import setting_text
 
-# How the chat is shown, and the setting that says so for good.
-_SHOWN = {
-    "accessible": "accessible",
-    "bell": "bell",
-    "compact": "compact",
-    "live": "live",
-    "plain": "plain",
-    "reasoning": "show_reasoning",
-    "title": "title",
-    "vi": "vi",
-    "theme": "theme",
-}
+# How the chat is shown. Settings of these names, and `show_reasoning`, say so for good.
+_SHOWN = ("accessible", "bell", "compact", "live", "plain", "reasoning", "title", "vi", "theme")
 # Keys whose values are models.
 _MODELS = ("judge", "aggregator.model")
 _UNSET = setting_text(None)
@@ -163,7 +153,7 @@ def _settings_words(host: Host, typed: str) -> list[Suggestion]:
     name, space, _ = typed.partition(" ")
     if not space:
         explained = {key: _key_of(key).help for key in SETTABLE} | {
-            key: CONFIG_KEYS[setting].help for key, setting in _SHOWN.items()
+            key: CONFIG_KEYS["show_reasoning" if key == "reasoning" else key].help for key in _SHOWN
         }
         return [Suggestion(f"{key} ", about) for key, about in explained.items()]
     if name in _MODELS:
