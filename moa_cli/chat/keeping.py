@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from moa_cli.core.conversation import Conversation, KeptTurn, Turn
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
+from moa_cli.store.stored_values import checked_tag, checked_title
 
 if TYPE_CHECKING:
     from moa_cli.core.ledger import Ledger
@@ -277,15 +278,11 @@ class SavedConversation:
 
 def title_named(text: str) -> str:
     """A typed title as the store keeps it. Raises UsageError if it cannot be one."""
-    from moa_cli.store.stored_values import checked_title
-
     return _checked(checked_title, text)
 
 
 def tag_named(text: str) -> str:
     """A typed tag as the store keeps it. Raises UsageError if it cannot be one."""
-    from moa_cli.store.stored_values import checked_tag
-
     return _checked(checked_tag, text)
 
 

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rapidfuzz import fuzz
+
 from moa_cli.core.strategy import Point
 
 # Letters and digits. A shorter passage is similar to any text.
@@ -62,8 +64,6 @@ def _bare(text: str) -> str:
 
 def closest(reply: str, texts: Sequence[str]) -> list[PassageMatch]:
     """For each passage of `reply`, find those of `texts` that are most similar to it."""
-    from rapidfuzz import fuzz
-
     bare = [_bare(text) for text in texts]
     found = []
     for passage in passages(reply):
@@ -84,8 +84,6 @@ def closest(reply: str, texts: Sequence[str]) -> list[PassageMatch]:
 def nearest_points(found: Sequence[PassageMatch], points: Sequence[Point]) -> list[Point | None]:
     """For each passage, the point of a report that says most nearly the same; None where none is
     similar enough, by the words that they share."""
-    from rapidfuzz import fuzz
-
     held = [(point, _bare(point.text)) for point in points if point.proposers]
     nearest: list[Point | None] = []
     for match in found:

@@ -21,6 +21,7 @@ from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.new_files import new_file, why_unfit
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
+from moa_cli.profile import dump
 from moa_cli.terminal.table import cell_len, padded
 
 _FORCE = "--force"
@@ -193,7 +194,6 @@ def _written(host: Host, conversation: KeptConversation, suffix: str) -> Iterato
 
 def _conversation(host: Host) -> KeptConversation:
     """The conversation as it is stored, or as it stands if it is not."""
-    from moa_cli.profile import dump
     from moa_cli.store.archive import read
     from moa_cli.store.store import new_id
 
