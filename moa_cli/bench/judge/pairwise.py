@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -103,9 +103,9 @@ def preferences_of(verdicts: Iterable[Judgement], games: int) -> dict[str, float
     told: dict[str, list[float | None]] = {}
     for verdict in verdicts:
         told.setdefault(verdict.item, []).append(verdict.value)
-    found: dict[str, float | None] = {}
     if games == 1:
         return {item: values[-1] for item, values in told.items()}
+    found: dict[str, float | None] = {}
     for item, values in told.items():
         known = [value for value in values if value is not None]
         # 1 + p and 2 - p add up to a draw, but for what the last digits make of them.
@@ -116,9 +116,8 @@ def preferences_of(verdicts: Iterable[Judgement], games: int) -> dict[str, float
 def _figures(judged: JudgedArm, games: int) -> Figures:
     preferences = preferences_of(judged.verdicts, games)
 
-    def told_of(items: Iterable[str]) -> alpaca.WinRate:
-        known = list(items)
-        return alpaca.win_rate(map(preferences.__getitem__, known), map(origin_of, known))
+    def told_of(items: Collection[str]) -> alpaca.WinRate:
+        return alpaca.win_rate(map(preferences.__getitem__, items), map(origin_of, items))
 
     told = told_of(preferences)
     controlled, notes = _length_controlled(judged, preferences)
@@ -129,13 +128,10 @@ def _figures(judged: JudgedArm, games: int) -> Figures:
         *(_order_metrics(judged) if games > 1 else ()),
         Metric("length", judged.length(), judged.asked, "characters"),
     )
-    members: dict[str | None, list[str]] = {name: [] for name in judged.categories()}
-    for item in preferences:
-        members.setdefault(judged.category.get(item), []).append(item)
-    by_category = {
-        name: (Metric("win rate", told_of(members[name]).win_rate, asked, "%"),)
-        for name, asked in judged.categories().items()
-    }
+    by_category = {}
+    for name, asked in judged.categories().items():
+        members = [item for item in preferences if judged.category.get(item) == name]
+        by_category[name] = (Metric("win rate", told_of(members).win_rate, asked, "%"),)
     return Figures(metrics, by_category, notes)
 
 

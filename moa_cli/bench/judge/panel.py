@@ -143,31 +143,22 @@ class Panel:
         Ratings, and win rates against a third, are compared item by item.
         """
         told = self.values[judge]
-        if second == self.against:
-            values = [
-                (_share(value, _EVEN), name[1]) for name, value in told.items() if name[0] == first
-            ]
-        elif first == self.against:
-            values = [
-                (_share(_EVEN, value), name[1]) for name, value in told.items() if name[0] == second
-            ]
-        else:
-            values = [
-                (_share(value, told[second, name[1], name[2]]), name[1])
-                for name, value in told.items()
-                if name[0] == first and (second, name[1], name[2]) in told
-            ]
-        return grouped_mean((share, origin_of(item)) for share, item in values)
+        shares = []
+        for item, turn in dict.fromkeys((item, turn) for _, item, turn in told):
+            left, right = (
+                _EVEN if arm == self.against else told.get((arm, item, turn))
+                for arm in (first, second)
+            )
+            if left is not None and right is not None:
+                share = 0.5 if left == right else float(left > right)
+                shares.append((share, origin_of(item)))
+        return grouped_mean(shares)
 
 
 def interval_of(agreement: Agreement[VerdictName]) -> ConfidenceInterval | None:
     """The 95 % interval of a measure. Items are drawn, with all that was judged of them: answers of
     several arms, and turns of one, have in common what is hard to judge about the item."""
     return agreement.interval(lambda name: origin_of(name[1]))
-
-
-def _share(first: float, second: float) -> float:
-    return 0.5 if first == second else float(first > second)
 
 
 def read_panel(run: RunReader, judges: Sequence[str]) -> Panel:

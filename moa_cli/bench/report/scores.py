@@ -331,11 +331,7 @@ def _partial(arms: Iterable[ArmScores]) -> Iterator[str]:
     by_text: dict[str, list[str]] = {}
     for arm in arms:
         # The name of a metric may have a comma.
-        told = "; ".join(
-            f"{metric.name} {metric.mean.n:,} of {metric.asked:,}"
-            for metric in arm.metrics
-            if metric.partial
-        )
+        told = "; ".join(metric.coverage for metric in arm.metrics if metric.partial)
         by_text.setdefault(told, []).append(arm.arm)
     for told, names in by_text.items():
         if told:

@@ -302,7 +302,7 @@ def _shortfall(short: Sequence[Metric], all_of: int) -> str:
     if len(counts) == 1 and len(short) == all_of:
         ((there, asked),) = counts
         return f"{there:,} of {asked:,}"
-    return ", ".join(f"{metric.name} {metric.mean.n:,} of {metric.asked:,}" for metric in short)
+    return ", ".join(metric.coverage for metric in short)
 
 
 def _costs(rows: Sequence[ArmRow]) -> TextTable:

@@ -95,6 +95,11 @@ class Metric:
     def partial(self) -> bool:
         return self.mean.n < self.asked
 
+    @property
+    def coverage(self) -> str:
+        """`win rate 798 of 805`."""
+        return f"{self.name} {self.mean.n:,} of {self.asked:,}"
+
 
 @dataclass(frozen=True)
 class Figures:
