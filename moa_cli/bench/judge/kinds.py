@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from moa_cli.bench.data.epochs import first_epoch, for_all_epochs, origin_of, own_id
 from moa_cli.bench.data.items import Item, rows_of_json, rows_of_lines
@@ -52,17 +52,15 @@ class JudgeTask(ABC):
     files: those of the judge's prompt, and of what goes with it.
     """
 
+    # What an item lacks that is not judged, in words that follow "no".
+    needed: ClassVar = "reference"
+
     files: tuple[Path, ...]
 
     @property
     def wording(self) -> str | None:
         """What the user said that replies are rated by, if they can say so."""
         return None
-
-    @property
-    def needed(self) -> str:
-        """What an item lacks that is not judged, in words that follow "no"."""
-        return "reference"
 
     def turns(self, item: Item) -> int:
         """How many turns of an answer to that item are judged."""

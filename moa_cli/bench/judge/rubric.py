@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.data.items import Item
@@ -27,15 +28,13 @@ from moa_cli.core.conversation import Message
 class RubricTask(JudgeTask):
     """See `JudgeTask`. rubric: what replies to items without a rubric of their own are rated by."""
 
+    needed: ClassVar = "rubric and no answer"
+
     rubric: str | None
 
     @property
     def wording(self) -> str | None:
         return self.rubric
-
-    @property
-    def needed(self) -> str:
-        return "rubric and no answer"
 
     def turns(self, item: Item) -> int:
         """See `JudgeTask`; nothing is rated by nothing."""
