@@ -12,7 +12,8 @@ import inspect
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -209,18 +210,6 @@ class TurnCaps:
 _BUNDLES = (Display, TurnCaps)
 
 
-@dataclass(frozen=True)
-class TypedMixture:
-    """What was typed of the mixture: the profile's name, None if there is none, and settings."""
-
-    profile: str | None
-    settings: Overrides
-
-    def resolved(self) -> Profile:
-        """The profile that was typed, or the default one, under what was typed over it."""
-        return wiring.choose_profile(self.profile, self.settings)
-
-
 def typed_or(typed: _T | None, configured: _T) -> _T:
     """What was typed, else what is configured."""
     return configured if typed is None else typed
@@ -272,20 +261,17 @@ def arm_names(typed: str) -> tuple[str, ...]:
     return tuple(arm for arm in ARMS if arm in names)
 
 
-def _shared(
+@dataclass(frozen=True)
+class TypedMixture:
+    """What was typed of the mixture: a profile's name, and settings over it; None is not typed."""
+
     profile: Annotated[
         str | None,
-        option_of(
-            "profile",
-            "-p",
-            "--profile",
-            metavar="NAME|PATH",
-            autocompletion=_profile_names,
-        ),
-    ] = None,
+        option_of("profile", "-p", "--profile", metavar="NAME|PATH", autocompletion=_profile_names),
+    ] = None
     aggregator: Annotated[
         str | None, option_of("aggregator", "-a", "--aggregator", metavar="MODEL")
-    ] = None,
+    ] = None
     reference_model: Annotated[
         list[str] | None,
         option_of(
@@ -295,87 +281,69 @@ def _shared(
             more="repeat the option, or separate by commas",
             metavar="MODEL",
         ),
-    ] = None,
-    samples: Annotated[int | None, option_of("samples", metavar="N")] = None,
+    ] = None
+    samples: Annotated[int | None, option_of("samples", metavar="N")] = None
     temperature: Annotated[
         float | None, option_of("temperature", "-t", "--temperature", metavar="T")
-    ] = None,
-    max_tokens: Annotated[int | None, option_of("max_tokens", metavar="N")] = None,
-    rounds: Annotated[int | None, option_of("rounds", "-r", "--rounds", metavar="N")] = None,
-    multi_turn: Annotated[bool | None, option_of("multi_turn")] = None,
-    max_history: Annotated[int | None, option_of("max_history", metavar="N")] = None,
-    system: Annotated[str | None, option_of("system", "-s", "--system", metavar="TEXT")] = None,
+    ] = None
+    max_tokens: Annotated[int | None, option_of("max_tokens", metavar="N")] = None
+    rounds: Annotated[int | None, option_of("rounds", "-r", "--rounds", metavar="N")] = None
+    multi_turn: Annotated[bool | None, option_of("multi_turn")] = None
+    max_history: Annotated[int | None, option_of("max_history", metavar="N")] = None
+    system: Annotated[str | None, option_of("system", "-s", "--system", metavar="TEXT")] = None
     reference_placement: Annotated[
         str | None, option_of("reference_placement", metavar="PLACE")
-    ] = None,
-    reference_format: Annotated[str | None, option_of("reference_format", metavar="FORMAT")] = None,
-    reference_names: Annotated[bool | None, option_of("reference_names")] = None,
-    merge_prompt: Annotated[str | None, option_of("merge_prompt", metavar="FILE")] = None,
+    ] = None
+    reference_format: Annotated[str | None, option_of("reference_format", metavar="FORMAT")] = None
+    reference_names: Annotated[bool | None, option_of("reference_names")] = None
+    merge_prompt: Annotated[str | None, option_of("merge_prompt", metavar="FILE")] = None
     strategy: Annotated[
         str | None, option_of("strategy", metavar="NAME", autocompletion=_strategies)
-    ] = None,
-    judge_model: Annotated[str | None, option_of("judge", metavar="MODEL")] = None,
-    final_answer: Annotated[str | None, option_of("final_answer", metavar="RULE")] = None,
-    chosen_by: Annotated[str | None, option_of("chosen_by", metavar="WHO")] = None,
-    one_call: Annotated[bool | None, option_of("one_call")] = None,
-    stop_when_agreed: Annotated[
-        float | None, option_of("stop_when_agreed", metavar="SHARE")
-    ] = None,
-    timeout: Annotated[float | None, option_of("timeout", metavar="SECONDS")] = None,
-    stall: Annotated[float | None, option_of("stall", metavar="SECONDS")] = None,
-    first_token: Annotated[float | None, option_of("first_token", metavar="SECONDS")] = None,
-    hedge_after: Annotated[float | None, option_of("hedge_after", metavar="SECONDS")] = None,
-    quorum: Annotated[int | None, option_of("quorum", metavar="N")] = None,
-    patience: Annotated[float | None, option_of("patience", metavar="SECONDS")] = None,
-    use_partial: Annotated[bool | None, option_of("use_partial")] = None,
-    overlap: Annotated[bool | None, option_of("overlap")] = None,
-    report: Annotated[bool | None, option_of("report")] = None,
-    concurrency: Concurrency = None,
+    ] = None
+    judge_model: Annotated[str | None, option_of("judge", metavar="MODEL")] = None
+    final_answer: Annotated[str | None, option_of("final_answer", metavar="RULE")] = None
+    chosen_by: Annotated[str | None, option_of("chosen_by", metavar="WHO")] = None
+    one_call: Annotated[bool | None, option_of("one_call")] = None
+    stop_when_agreed: Annotated[float | None, option_of("stop_when_agreed", metavar="SHARE")] = None
+    timeout: Annotated[float | None, option_of("timeout", metavar="SECONDS")] = None
+    stall: Annotated[float | None, option_of("stall", metavar="SECONDS")] = None
+    first_token: Annotated[float | None, option_of("first_token", metavar="SECONDS")] = None
+    hedge_after: Annotated[float | None, option_of("hedge_after", metavar="SECONDS")] = None
+    quorum: Annotated[int | None, option_of("quorum", metavar="N")] = None
+    patience: Annotated[float | None, option_of("patience", metavar="SECONDS")] = None
+    use_partial: Annotated[bool | None, option_of("use_partial")] = None
+    overlap: Annotated[bool | None, option_of("overlap")] = None
+    report: Annotated[bool | None, option_of("report")] = None
+    concurrency: Concurrency = None
     # The reference implementation's own spellings, so that its documented commands run.
     reference_models: Annotated[
         list[str] | None, Option("--reference-models", "--reference_models", hidden=True)
-    ] = None,
-    model: Annotated[str | None, Option(hidden=True)] = None,
-    max_tokens_: Annotated[int | None, Option("--max_tokens", hidden=True)] = None,
-    num_proc: Annotated[int | None, Option("--num_proc", "--num-proc", min=1, hidden=True)] = None,
-    multi_turn_: Annotated[bool | None, Option("--multi_turn/--no_multi_turn", hidden=True)] = None,
-    debug: Debug = False,
-) -> tuple[str | None, Overrides, int | None]:
-    """The profile's name, what was typed over it, and the concurrency."""
-    from moa_cli.profile import Overrides
+    ] = None
+    model: Annotated[str | None, Option(hidden=True)] = None
+    max_tokens_: Annotated[int | None, Option("--max_tokens", hidden=True)] = None
+    num_proc: Annotated[int | None, Option("--num_proc", "--num-proc", min=1, hidden=True)] = None
+    multi_turn_: Annotated[bool | None, Option("--multi_turn/--no_multi_turn", hidden=True)] = None
+    debug: Debug = False
 
-    names = [*(reference_model or []), *(reference_models or [])]
-    flags = Overrides(
-        aggregator=_first(aggregator, model),
-        reference_models=split_names(names or None, "--reference-model", "model"),
-        samples=samples,
-        temperature=temperature,
-        max_tokens=_first(max_tokens, max_tokens_),
-        rounds=rounds,
-        multi_turn=_first(multi_turn, multi_turn_),
-        max_history=max_history,
-        system=system,
-        reference_placement=reference_placement,  # type: ignore[arg-type]
-        reference_format=reference_format,  # type: ignore[arg-type]
-        reference_names=reference_names,
-        merge_prompt=merge_prompt,
-        strategy=strategy,  # type: ignore[arg-type]
-        judge=judge_model,
-        final_answer=final_answer,
-        chosen_by=chosen_by,  # type: ignore[arg-type]
-        one_call=one_call,
-        stop_when_agreed=stop_when_agreed,
-        timeout=timeout,
-        stall=stall,
-        first_token=first_token,
-        hedge_after=hedge_after,
-        quorum=quorum,
-        patience=patience,
-        use_partial=use_partial,
-        overlap=overlap,
-        report=report,
-    )
-    return profile, flags, _first(concurrency, num_proc)
+    @cached_property
+    def settings(self) -> Overrides:
+        """What is laid over the profile. Raises UsageError where two spellings contradict."""
+        from moa_cli.profile import Overrides
+
+        typed = vars(self)
+        names = [*(self.reference_model or []), *(self.reference_models or [])]
+        found = {field.name: typed.get(field.name) for field in fields(Overrides)} | {
+            "aggregator": _first(self.aggregator, self.model),
+            "reference_models": split_names(names or None, "--reference-model", "model"),
+            "max_tokens": _first(self.max_tokens, self.max_tokens_),
+            "multi_turn": _first(self.multi_turn, self.multi_turn_),
+            "judge": self.judge_model,
+        }
+        return Overrides(**found)
+
+    def resolved(self) -> Profile:
+        """The profile that was typed, or the default one, under what was typed over it."""
+        return wiring.choose_profile(self.profile, self.settings)
 
 
 def _first(ours: Any, theirs: Any) -> Any:
@@ -402,7 +370,8 @@ def takes_profile(
     One that takes the profile's name as an argument calls that `named`; it is not handed on. For
     bundles, see the module.
     """
-    shared, own = signature_of(_shared).parameters, signature_of(command).parameters
+    shared = inspect.signature(TypedMixture, eval_str=True).parameters
+    own = signature_of(command).parameters
     handed = {"profile", "concurrency", "typed"} & own.keys()
     bundles = {
         name: (parameter.annotation, inspect.signature(parameter.annotation, eval_str=True))
@@ -412,15 +381,16 @@ def takes_profile(
 
     @functools.wraps(command)
     def run(**given: Any) -> Any:
-        name, flags, concurrency = _shared(**{key: given.pop(key) for key in shared})
-        chosen = _first(given.pop("named", None), name)
-        extra: dict[str, Any] = {"concurrency": concurrency, "typed": TypedMixture(chosen, flags)}
+        typed = TypedMixture(**{key: given.pop(key) for key in shared})
+        typed = replace(typed, profile=_first(given.pop("named", None), typed.profile))
+        flags, concurrency = typed.settings, _first(typed.concurrency, typed.num_proc)
+        extra: dict[str, Any] = {"concurrency": concurrency, "typed": typed}
         if "profile" in handed:
             extra["profile"] = wiring.choose_profile(
-                chosen, flags, checked=checked, settles=settles
+                typed.profile, flags, checked=checked, settles=settles
             )
-        for key, (bundle, fields) in bundles.items():
-            given[key] = bundle(**{field: given.pop(field) for field in fields.parameters})
+        for key, (bundle, signature) in bundles.items():
+            given[key] = bundle(**{field: given.pop(field) for field in signature.parameters})
         return command(**given, **{key: extra[key] for key in handed})
 
     options: list[inspect.Parameter] = []
