@@ -1,26 +1,40 @@
-"""`moa serve`: the mixture as an OpenAI-compatible server."""
+"""`moa serve` and `moa mcp`: the mixture as a server, for programs and for agents."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from typer import Exit, Option
 
+from moa_cli.cli import wiring
 from moa_cli.cli.options import TurnCaps, TypedMixture, takes_profile
-from moa_cli.cli.serving import Insecure, check_installed, set_up
-from moa_cli.core.errors import UsageError
+from moa_cli.cli.saving import open_books
+from moa_cli.core.errors import MoAError, UsageError
 
 if TYPE_CHECKING:
+    from moa_cli.config.schema import Config
+    from moa_cli.engine import Budget, Limits
     from moa_cli.observability.tracing import Tracing
     from moa_cli.profile import Profile
+    from moa_cli.server.ledger import ServerLedger
+    from moa_cli.server.run import Start
+    from moa_cli.server.service import ServerOptions
 
 _KEYS = "MOA_SERVE_API_KEY"
 # Calls at the same time, if nothing else is set: those of many turns, not of one.
-_CALLS = 256
+_CALLS, _MCP_CALLS = 256, 64
+_MCP_HOST, _MCP_PORT = "127.0.0.1", 8001
+# What every server is made of.
+_MODULES = ("starlette", "uvicorn", "prometheus_client")
+Insecure = Annotated[
+    bool, Option("--insecure", help="Accept requests from other machines without a key.")
+]
 
 
 # A server runs for long: it chooses anew when a provider's list changes.
@@ -121,7 +135,7 @@ def serve(
     caps: TurnCaps,
 ) -> None:
     """Serve mixtures to any program that uses OpenAI's or Anthropic's API."""
-    check_installed("serve", "the server")
+    _check_installed("serve", "the server")
     from moa_cli.server.forwarded import trusted
     from moa_cli.server.keys import KeyPlaces
     from moa_cli.server.run import run
@@ -145,11 +159,140 @@ def serve(
         max_messages=max_messages,
         trusted_proxies=trusted("--trusted-proxy", trusted_proxy or ()),
     )
-    tracing, untraced = _tracing(otel_endpoint)
-    start = set_up(
-        profile, options, typed, caps, concurrency, unset=_CALLS, tracing=tracing, notes=untraced
-    )
+    start = _start(profile, options, typed, caps, concurrency, _CALLS, _tracing(otel_endpoint))
     raise Exit(run(start))
+
+
+@partial(takes_profile, settles=False)
+def mcp(
+    profile: Profile,
+    concurrency: int | None,
+    *,
+    http: Annotated[
+        bool, Option("--http", help="Serve over HTTP, not over standard input and output.")
+    ] = False,
+    host: Annotated[
+        str | None,
+        Option(metavar="HOST", help=f"The address to listen on with --http ({_MCP_HOST})."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            min=0,
+            max=65535,
+            help=f"The port with --http ({_MCP_PORT}); 0 picks a free one.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        Option(
+            metavar="PATH",
+            help="A file of keys that clients must send, one a line; or MOA_SERVE_API_KEY.",
+        ),
+    ] = None,
+    insecure: Insecure = False,
+    max_concurrency: Annotated[
+        int, Option(metavar="N", min=1, help="Turns that run at once; others wait.")
+    ] = 16,
+    grace: Annotated[
+        float,
+        Option(
+            metavar="SECONDS",
+            min=0,
+            help="How long running turns may take when an HTTP server stops.",
+        ),
+    ] = 5.0,
+    typed: TypedMixture,
+    caps: TurnCaps,
+) -> None:
+    """Offer mixtures to agents as tools, by the Model Context Protocol."""
+    _check_installed("mcp", "the MCP server", "mcp")
+    if not http:
+        given = {"--host": host, "--port": port, "--api-key-file": api_key_file}
+        for option, value in {**given, "--insecure": insecure or None}.items():
+            if value is not None:
+                raise UsageError(f"{option} needs --http")
+    from moa_cli.server.keys import KeyPlaces
+    from moa_cli.server.mcp.run import run
+    from moa_cli.server.service import ServerOptions
+
+    options = ServerOptions(
+        host=host or _MCP_HOST,
+        port=_MCP_PORT if port is None else port,
+        key_places=KeyPlaces((), api_key_file, os.environ, unused=not http),
+        insecure=insecure,
+        max_concurrency=max_concurrency,
+        grace=grace,
+    )
+    start = _start(profile, options, typed, caps, concurrency, _MCP_CALLS, _tracing(None))
+    raise Exit(run(start, http=http))
+
+
+def _check_installed(extra: str, server: str, *modules: str) -> None:
+    """Raise MoAError if an extra is not installed. server: what it holds. modules: of which it
+    consists, beside those of all servers."""
+    if any(find_spec(name) is None for name in (*modules, *_MODULES)):
+        from moa_cli.core.installation import install_command
+
+        command = install_command(extra)
+        raise MoAError(f"{server} is not installed", hint=f"install it with: {command}")
+
+
+def _start(
+    profile: Profile,
+    options: ServerOptions,
+    typed: TypedMixture,
+    caps: TurnCaps,
+    concurrency: int | None,
+    unset: int,
+    traced: tuple[Tracing | None, list[str]],
+) -> Start:
+    """What a server begins with.
+
+    typed, caps: what was typed, which holds whatever the files say. concurrency: calls at the same
+    time, None if that was not typed. unset: those where the settings tell of none either. traced:
+    see `_tracing`.
+    """
+    from moa_cli.clients.limiter import Limiter
+    from moa_cli.config.schema import load_config
+    from moa_cli.server.run import Start
+
+    # One of each for all settings: what runs and what was spent counts, whatever changes.
+    limiter = Limiter(unset)
+    session: Budget | None = None
+
+    def default(config: Config) -> Profile:
+        wiring.use(config)
+        return wiring.choose_profile(typed.profile, typed.settings, settles=False)
+
+    def limits(config: Config, ledger: ServerLedger) -> Limits:
+        nonlocal session
+        wiring.use(config)
+        calls = concurrency or (config.concurrency if "concurrency" in config.given else unset)
+        limiter.resize(calls)
+        # The day's budget asks the server's ledger.
+        budgets = caps.budgets(ledger, one_turn=False)
+        for found in wiring.session_budget("shared"):
+            session = session or found
+            session.cap = found.cap
+            budgets += (session,)
+        slots = limiter.slots(wiring.providers().provider_of)
+        return replace(wiring.limits(calls, budgets, ledger), slots=slots)
+
+    tracing, untraced = traced
+    return Start(
+        profile=profile,
+        options=options,
+        config=wiring.config(),
+        read_config=load_config,
+        default=default,
+        limits=limits,
+        calls=limiter,
+        spending=open_books(save=None).spending,
+        tracing=tracing,
+        introduction=[*wiring.introduction(wiring.settled(profile), switching=True), *untraced],
+    )
 
 
 def _tracing(endpoint: str | None) -> tuple[Tracing | None, list[str]]:
@@ -162,18 +305,13 @@ def _tracing(endpoint: str | None) -> tuple[Tracing | None, list[str]]:
 
     if endpoint is None:
         return tracing_of(os.environ)
-    _check_address("--otel-endpoint", endpoint)
-    return Tracing(endpoint), []
-
-
-def _check_address(option: str, address: str) -> None:
-    """Raise UsageError if that is no address of HTTP."""
     try:
-        parts = urlsplit(address)
-        is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+        parts = urlsplit(endpoint)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
-        is_one = False
-    if not is_one:
+        is_address = False
+    if not is_address:
         raise UsageError(
-            f"{option}: not an address", hint="such as http://localhost:4318/v1/traces"
+            "--otel-endpoint: not an address", hint="such as http://localhost:4318/v1/traces"
         )
+    return Tracing(endpoint), []

@@ -19,7 +19,7 @@ app = deferred(
             "serve:serve",
             "Serve mixtures to any program that uses OpenAI's or Anthropic's API.",
         ),
-        "mcp": ("mcp:mcp", "Offer mixtures to agents as tools, by the Model Context Protocol."),
+        "mcp": ("serve:mcp", "Offer mixtures to agents as tools, by the Model Context Protocol."),
         "batch": (
             "batch:batch",
             "Answer many prompts; the same command resumes where it stopped.",

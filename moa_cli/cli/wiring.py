@@ -92,11 +92,11 @@ def assumed_context() -> int | None:
     return config().default_context or None
 
 
-def session_budget(scope: Scope, settings: Config | None = None) -> tuple[Budget, ...]:
+def session_budget(scope: Scope) -> tuple[Budget, ...]:
     """The budget of all turns of a command together, if the settings set one."""
     from moa_cli.engine import Budget, Cap
 
-    limit = (settings or config()).budget.session
+    limit = config().budget.session
     return () if limit is None else (Budget(Cap("budget.session", "usd", limit), scope),)
 
 
