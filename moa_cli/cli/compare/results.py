@@ -177,6 +177,7 @@ def _rate(rate: Mean) -> str:
 
 
 def _cost(row: LeaderboardRow) -> str:
+    from moa_cli.core.money import usd
 
     from moa_cli.core.money import usd
 
