@@ -38,8 +38,6 @@ _T = TypeVar("_T")
 _S = TypeVar("_S", bound="Show")
 _SPANS = {"h": 3600, "d": 86400, "w": 604800}
 _MOST_TOKENS = 10**12
-# Types in a command's signature that no option has; they are loaded when the command runs.
-_LATER = {"Profile": Any, "Overrides": Any}
 
 
 def _profile_names(incomplete: str) -> list[str]:
@@ -353,8 +351,8 @@ def _first(ours: Any, theirs: Any) -> Any:
 
 
 def signature_of(command: Callable[..., Any]) -> inspect.Signature:
-    """The parameters of a command; of what it is handed, the type may still be unknown."""
-    return inspect.signature(command, eval_str=True, locals=_LATER)
+    """The parameters of a command. The type of a profile that it is handed is not loaded yet."""
+    return inspect.signature(command, eval_str=True, locals={"Profile": Any})
 
 
 def takes_profile(
