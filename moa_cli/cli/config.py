@@ -35,12 +35,11 @@ _FILE, _DEFAULT = "config.toml", "default"
 _PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]*://)?([^:/@]*:)?.*@", re.IGNORECASE | re.DOTALL)
 
 
-def _setting_names(incomplete: str) -> list[str]:
+def _setting_names() -> list[str]:
     """For the shell's completion."""
     from moa_cli.config.names import NAMED, dotted, leaves
 
-    names = [dotted(path) for path in leaves() if path[0] not in NAMED]
-    return [name for name in names if name.startswith(incomplete)]
+    return [dotted(path) for path in leaves() if path[0] not in NAMED]
 
 
 KeyName = Annotated[

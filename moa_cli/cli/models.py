@@ -46,16 +46,16 @@ group = Commands(
 )
 
 
-def _provider_names(incomplete: str) -> list[str]:
+def _provider_names() -> list[str]:
     """For the shell's completion."""
-    return [name for name in wiring.providers().known if name.startswith(incomplete)]
+    return list(wiring.providers().known)
 
 
-def _weights_names(incomplete: str) -> list[str]:
+def _weights_names() -> list[str]:
     """For the shell's completion."""
     from moa_cli.clients.local.weights import SMOLLM2
 
-    return [SMOLLM2] if SMOLLM2.startswith(incomplete) else []
+    return [SMOLLM2]
 
 
 @group.command("list")

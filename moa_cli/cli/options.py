@@ -40,16 +40,11 @@ _SPANS = {"h": 3600, "d": 86400, "w": 604800}
 _MOST_TOKENS = 10**12
 
 
-def _profile_names(incomplete: str) -> list[str]:
-    """For the shell's completion."""
+def _profile_names() -> list[str]:
+    """For the shell's completion, which picks those that begin as what is typed."""
     from moa_cli.profile import list_profiles
 
-    return [file.name for file in list_profiles() if file.name.startswith(incomplete)]
-
-
-def _strategies(incomplete: str) -> list[str]:
-    """For the shell's completion."""
-    return [name for name in STRATEGIES if name.startswith(incomplete)]
+    return [file.name for file in list_profiles()]
 
 
 def option_of(setting: str, *names: str, more: str = "", **settings: Any) -> Any:
@@ -296,7 +291,7 @@ class TypedMixture:
     reference_names: Annotated[bool | None, option_of("reference_names")] = None
     merge_prompt: Annotated[str | None, option_of("merge_prompt", metavar="FILE")] = None
     strategy: Annotated[
-        str | None, option_of("strategy", metavar="NAME", autocompletion=_strategies)
+        str | None, option_of("strategy", metavar="NAME", autocompletion=lambda: STRATEGIES)
     ] = None
     judge_model: Annotated[str | None, option_of("judge", metavar="MODEL")] = None
     final_answer: Annotated[str | None, option_of("final_answer", metavar="RULE")] = None
