@@ -34,7 +34,7 @@ from moa_cli.core.text import dumps, plural, when_text
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
-    from moa_cli.store.comparisons import Comparison, Comparisons
+    from moa_cli.store.comparisons import Comparison
 
 _LONGEST_NOTE = 2_000
 Number = Annotated[int, Argument(metavar="ID", min=1, help="The number of a choice, from `list`.")]
@@ -92,7 +92,10 @@ def show(
     from moa_cli.core.money import cost_text
     from moa_cli.terminal.table import Column, table_lines
 
-    found = _of_number(open_store(to_read=True).comparisons, number)
+    choices = open_store(to_read=True).comparisons.since(texts=True)
+    found = next((choice for choice in choices if choice.number == number), None)
+    if found is None:
+        raise StoreError(f"there is no choice {number}", hint="`moa compare list` lists them")
     if json:
         print_json(choice_to_dict(found, texts=True))
         return
@@ -123,14 +126,6 @@ def show(
     if found.note:
         lines.append(folded(one_line(f"note: {found.note}", _LONGEST_NOTE), sys.stdout))
     print_paged(lines, no_pager=no_pager or wiring.config().accessible)
-
-
-def _of_number(comparisons: Comparisons, number: int) -> Comparison:
-    """Raises StoreError if there is no such choice."""
-    for comparison in comparisons.since(texts=True):
-        if comparison.number == number:
-            return comparison
-    raise StoreError(f"there is no choice {number}", hint="`moa compare list` lists them")
 
 
 def export(
