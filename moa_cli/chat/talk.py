@@ -303,7 +303,7 @@ def _unfinished(turn: Turn, *, is_last: bool) -> str:
     """What became of a turn without a whole reply, and what can be done about it if it is the last
     one."""
     if turn.status == "open":
-        return "another moa is still answering this"
+        return "another moa process is still answering this"
     kept = kept_text(turn, "/remerge") if is_last else ""
     if turn.reply:
         told = "the reply was cut off"

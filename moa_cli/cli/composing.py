@@ -76,7 +76,7 @@ class FileQuestions:
         if sys.stdin.isatty():
             confirm(folded(f"{size}: send?", sys.stderr))
         elif any(not file.named for file in gathered.files):
-            raise UsageError(size, hint="--yes sends it; standard input is no terminal to ask at")
+            raise UsageError(size, hint="standard input is not a terminal; pass --yes to send it")
         else:
             self.tell(size)
 
@@ -111,7 +111,7 @@ def compose_prompt(
     parts = [Part("text", prompt)] if prompt else []
     if _STDIN in files:
         if not holds_something:
-            raise UsageError("-f -: standard input holds no text", hint="pipe a text into it")
+            raise UsageError("-f -: standard input holds no text", hint="pipe text into it")
     elif holds_something and not prompt:
         parts.append(replace(piped, text=piped.text.strip("\r\n")))
         holds_something = False
@@ -121,7 +121,7 @@ def compose_prompt(
         parts.append(in_fence)
     if not parts and needed:
         raise UsageError(
-            "there is nothing to ask", hint='try: moa ask "your question", or pipe a text into it'
+            "there is nothing to ask", hint='try: moa ask "your question", or pipe text into it'
         )
     composed = prompt_of(parts)
     if len(files) > 1 or len(attached) > 1:
@@ -146,9 +146,9 @@ def _stdin_part(data: bytes, *, attached: bool) -> Part:
         # A notebook's pictures are no text.
         return Part("text", without_pictures(text_of(data, STANDARD_INPUT))[0])
     except UsageError as error:
-        hint = error.hint or "to ask without it: `< /dev/null`"
+        hint = error.hint or "to ask without it, add `< /dev/null`"
         if not is_text(data):
-            hint = "attach it: `-f -`"
+            hint = "to attach it, pass `-f -`"
         raise UsageError(error.message, hint=hint) from None
 
 
@@ -183,7 +183,9 @@ def _told_if_silent(path: Path, asking: FileQuestions) -> Iterator[None]:
     if not is_pipe:
         yield
         return
-    waiting = f"waiting for {one_line(str(path))}, a pipe, to be written to its end (Ctrl-C stops)"
+    waiting = (
+        f"waiting for {one_line(str(path))}, a pipe, to be closed by its writer (Ctrl-C stops)"
+    )
     timer = threading.Timer(_SILENT_SECONDS, asking.tell, [waiting])
     timer.daemon = True
     timer.start()

@@ -106,7 +106,7 @@ def set_(
         # A path has to hold wherever the next command is given.
         meant = str(found.path.absolute()) if found.source == "path" else value
     set_setting(paths.config_file(), name, meant, _check)
-    say(f"{name} is set in {paths.config_file()}")
+    say(f"set {name} in {paths.config_file()}")
     _tell_of_variable(name.path)
     _tell_of_prices()
 
@@ -157,7 +157,7 @@ def _check(table: Mapping[str, Any], place: str | None = None) -> None:
     from moa_cli.config.schema import to_config
     from moa_cli.models.providers import Providers
 
-    Providers(to_config(table, place or f"{paths.config_file()} would be wrong"), {})
+    Providers(to_config(table, place or f"{paths.config_file()} would be invalid"), {})
 
 
 def _tell_of_prices() -> None:
@@ -174,7 +174,7 @@ def _tell_of_variable(path: tuple[str, ...]) -> None:
 
     variable = VARIABLES.get(path[0], "")
     if os.environ.get(variable):
-        say(f"{variable} is set too, and comes before it")
+        say(f"{variable} is set too, and overrides it")
 
 
 def _rows() -> Iterator[Row]:

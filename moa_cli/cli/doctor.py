@@ -200,7 +200,7 @@ def _keys(profile: Profile) -> Iterator[Finding]:
             continue
         elif provider.name in used:
             yield Finding(
-                "ERROR", f"{provider.name}: no API key, the profile needs it", f"set {name}"
+                "ERROR", f"{provider.name}: no API key, which the profile needs", f"set {name}"
             )
         elif _is_likely(provider):
             yield Finding("SKIP", f"{provider.name}: no API key ({name} is not set)")
@@ -249,9 +249,9 @@ async def _providers(
         except MoAError as error:
             yield Finding("ERROR", error.message, error.hint)
             continue
-        yield Finding("OK", f"{name}: answers, {len(listed)} models")
+        yield Finding("OK", f"{name}: reachable, {len(listed)} models")
         if "unlisted_names" in pool.providers.known[name].quirks:
-            yield Finding("SKIP", f"{name}: its list does not tell which names can be called")
+            yield Finding("SKIP", f"{name}: its list does not show which names you can call")
             continue
         from moa_cli.models.names import find_model
 

@@ -54,8 +54,8 @@ def take_up(past: Past, typed: TypedMixture) -> tuple[Profile, str]:
         if not error.place.startswith("conversation "):
             raise
         raise UsageError(
-            f"{error.place} cannot go on with its own settings: {error.problem}",
-            hint="-p NAME goes on with another profile",
+            f"{error.place} cannot continue with its own settings: {error.problem}",
+            hint="to continue with another profile: -p NAME",
         ) from None
     profile = own or typed.resolved()
     if own is not None:

@@ -107,13 +107,15 @@ async def work_off(session: Session, todo: Iterable[Work]) -> Failure | None:
         if runner.stopped is not None:
             hint = f" ({runner.stopped.hint})" if runner.stopped.hint else ""
             view.say(f"stopped: {runner.stopped.message}{hint}")
-            view.say("put it right, and the same command goes on; no answer is paid for again")
+            view.say(
+                "fix this, then run the same command again to resume; no answer is paid for twice"
+            )
     finally:
         running = len(folder.open_jobs())
         if running:
             view.say(
-                f"{plural(running, 'job')} of this batch may run on at the provider; the same"
-                " command goes on with them"
+                f"{plural(running, 'job')} of this batch may still run at the provider; the same"
+                " command continues with them"
             )
         view.close()
         folder.close()

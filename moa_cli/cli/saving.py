@@ -70,10 +70,10 @@ def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
     if store.damaged is not None:
         notice = (
             f"the file of conversations was damaged and put aside: {store.damaged};"
-            " `moa history recover` brings back what can be read"
+            " to recover what can be read: `moa history recover`"
         )
         if wiring.config().budget.day is not None:
-            notice += "; what was spent today stands in it, and budget.day begins anew"
+            notice += "; what was spent today was in it, so budget.day starts again from 0"
         say(notice)
     if store.notice is not None:
         say(store.notice)
@@ -123,12 +123,12 @@ def not_sent(past: Past) -> list[str]:
 
     turns = past.conversation.turns
     if turns and turns[-1].status == "open" and turns[-1].reply is None:
-        return ["another moa is still answering its last turn, which is not sent along"]
+        return ["another moa process is still answering its last turn, so that turn is not sent"]
     last = last_turn(turns)
     if last is None or last.reply is not None:
         return []
     kept = kept_text(last, "`moa ask --remerge`")
-    told = "its last turn has no reply, and is not sent along"
+    told = "its last turn has no reply, and is not sent"
     return [f"{told}; {kept}" if kept else told]
 
 
@@ -154,7 +154,8 @@ def left_turn(identity: str | None) -> LeftTurn:
     turns = past.conversation.turns
     if turns and turns[-1].status == "open" and turns[-1].reply is None:
         raise UsageError(
-            "another moa is still answering the last turn", hint="wait until it has ended"
+            "another moa process is still answering the last turn",
+            hint="wait until it has finished",
         )
     turn = last_turn(turns)
     if turn is None or turn.stored_as is None or not mergeable(turn.proposals):
@@ -180,7 +181,7 @@ def choose(*, accessible: bool) -> str | None:
     from moa_cli.terminal.tty import cancel_on_termination
 
     if not can_pick() or accessible:
-        why = "is a list that changes on the screen" if accessible else "needs a terminal"
+        why = "needs a list that changes on the screen" if accessible else "needs a terminal"
         raise UsageError(
             f"choosing a conversation {why}",
             hint="`moa history list` names them; use --cid ID, or -c for the last one",

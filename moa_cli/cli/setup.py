@@ -140,7 +140,7 @@ async def _ask(pool: ClientPool, provider: Provider) -> _Source:
     except ClientError as error:
         return _Source(provider.name, origin, trouble=error)
     chats = tuple(filter(can_chat, listed))
-    none = None if chats else ProfileError(f"{provider.name}: lists no model that can chat")
+    none = None if chats else ProfileError(f"{provider.name}: lists no chat models")
     return _Source(provider.name, origin, chats, trouble=none)
 
 
@@ -272,14 +272,14 @@ def _keep(profile: Profile, proposal: _Proposal, name: str | None, *, force: boo
             paths.config_file(), find_name("profile"), chosen, lambda table: to_config(table, place)
         )
     except ProfileError as error:
-        kept = f"the profile is kept, but is not the default; use it by `-p {chosen}`"
+        kept = f"the profile is saved, but is not the default; use it with `-p {chosen}`"
         raise ProfileError(error.message, hint=kept) from None
     was = f" (it was {before})" if before and before != chosen else ""
     say(f"{chosen} is the default profile now{was}: {_line(profile)}; {proposal.price}")
     ahead = os.environ.get("MOA_PROFILE")
     if ahead and ahead != chosen:
-        say(f"MOA_PROFILE is set to {ahead}, which comes first; unset it to use {chosen}")
-    say("ask with `moa ask`, talk with `moa chat`")
+        say(f"MOA_PROFILE is set to {ahead}, which overrides it; unset it to use {chosen}")
+    say("next: `moa ask` or `moa chat`")
 
 
 def _free_name() -> str:

@@ -132,11 +132,12 @@ def read_prompt(tell: Callable[[str], None], *, prompted: bool, named: bool, aft
     """
     if sys.stdin.isatty() and not named:
         return b""
-    instead = "-n: to ask without it" if prompted and not named else ""
+    instead = "-n asks without it" if prompted and not named else ""
     data = standard_input(tell, instead=instead, after=after).read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise UsageError(
-            f"standard input is longer than {_MOST_BYTES:,} bytes", hint="no model reads so much"
+            f"standard input is longer than {_MOST_BYTES:,} bytes",
+            hint="no model can read that much",
         )
     return data
 
@@ -186,7 +187,7 @@ class _StandardInput(io.RawIOBase):
 
         self._told = True
         what = "the end of standard input" if self._came else "standard input"
-        came = "" if self._came else ", from which nothing has come so far"
+        came = "" if self._came else ", which has sent nothing so far"
         self._tell(with_hint(f"waiting for {what}{came}", self._instead or None))
 
 

@@ -276,5 +276,5 @@ def check_prices(budgets: Iterable[Budget], models: Iterable[tuple[str, ModelInf
     raise BudgetReached(
         f"{cap.name} cannot be kept: the price of {', '.join(unpriced)} is unknown"
         + (f" ({why})" if why else ""),
-        hint="tell it under [prices] in the config file, or cap the tokens by --max-total-tokens",
+        hint="set it under [prices] in the config file, or cap the tokens with --max-total-tokens",
     )

@@ -213,7 +213,7 @@ class Providers:
         if slash and first in self.known and not self.known[first].vendor:
             raise ProfileError(
                 f"`{model}` begins with the name of a provider, but without a colon",
-                hint=f"did you mean `{first}:{rest}`? Else: `{DEFAULT_PROVIDER}:{model}`",
+                hint=f"did you mean `{first}:{rest}`? Otherwise: `{DEFAULT_PROVIDER}:{model}`",
             )
         odd = _ODD.search(model)
         if odd is not None:

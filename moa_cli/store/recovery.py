@@ -112,7 +112,7 @@ def back_up(store: Store, target: Path) -> int:
         if faults:
             raise StoreError(
                 f"the copy is damaged, as the history is: {faults[0]}",
-                hint="`moa history recover` brings back what can be read",
+                hint="to recover what can be read: `moa history recover`",
             )
         aside.chmod(0o600)
         aside.replace(target)

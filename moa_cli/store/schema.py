@@ -321,7 +321,7 @@ def store_errors() -> Iterator[None]:
         if kind == sqlite3.SQLITE_BUSY:
             raise StoreLocked(
                 "another process is writing to the conversations",
-                hint="wait until it has ended, or end it",
+                hint="wait until it has finished, or end it",
             ) from None
         hint = None
         if kind == sqlite3.SQLITE_CORRUPT:

@@ -457,7 +457,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(moa: Moa, upstream: Ups
     assert process.returncode == 130
     last = err.decode().splitlines()[-1]
     assert last.startswith("moa: interrupted at ")
-    assert last.endswith("; the same command goes on from there")
+    assert last.endswith("; run the same command again to resume")
     assert b"Traceback" not in err
     upstream.always("*", ANSWER)
     assert moa.run(*start).code == 0
@@ -624,7 +624,7 @@ def test_a_batch_that_keeps_its_calls_is_not_gone_on_with_unsaved(moa: Moa) -> N
     refused = moa.run(*start, "--no-save")
     assert refused.code == 2
     assert "out.jsonl.state" in refused.err
-    assert "--save goes on" in refused.err
+    assert "--save resumes it" in refused.err
 
 
 def test_replies_that_were_cut_are_counted(moa: Moa, upstream: Upstream) -> None:

@@ -181,7 +181,7 @@ def test_prompts_are_made_of_fields(moa: Moa, upstream: Upstream) -> None:
     ("options", "code", "told"),
     [
         (["--prompt", "the same {{x}}"], 2, "--prompt: names no field"),
-        (["--prompt", "{x}", "--column", "y"], 2, "exclude each other"),
+        (["--prompt", "{x}", "--column", "y"], 2, "cannot be used together"),
         (["--prompt", "{other}"], 1, "in.jsonl:1: --prompt: there is no field `other`"),
         (["--column", "other"], 1, "in.jsonl:1: `other` is missing or is not text"),
         (["--format", "xml"], 2, "--format: there is no format `xml`"),

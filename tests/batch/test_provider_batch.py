@@ -342,7 +342,7 @@ def test_a_model_that_fails_alike_for_all_stops_the_batch(
     assert ran.code == 1
     assert f"stopped: lab:a failed for {count} items in a row: " in ran.err
     assert message in ran.err
-    assert "put it right, and the same command goes on" in ran.err
+    assert "fix this, then run the same command again to resume" in ran.err
     # Neither the second layer nor the aggregator was asked for what is stopped.
     assert {job["id"] for job in provider.jobs.values()} == {"batch_1", "batch_2"}
     provider.answer = says
@@ -362,7 +362,7 @@ def test_jobs_that_run_on_are_told_of(moa: Moa, provider: BatchProvider) -> None
             threading.Event().wait(0.02)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
-    assert b"2 jobs of this batch may run on at the provider; the same command goes on" in err
+    assert b"2 jobs of this batch may still run at the provider; the same command continues" in err
     # A smaller limit leaves out what a job answers already; no answer is lost to that.
     provider.held = False
     assert run(moa, "-y", "-n", "1").code == 0

@@ -254,7 +254,7 @@ def test_a_part_without_a_card_is_told_of(moa: Moa, upstream: Upstream) -> None:
     (moa.folder / "part-2.jsonl.card.json").unlink()
     ran = moa.run("batch", "merge", "part-1.jsonl", "part-2.jsonl", "merged.jsonl")
     assert ran.code == 0
-    assert "part-2.jsonl: has no card, so that" in ran.err
+    assert "part-2.jsonl: has no card, so" in ran.err
     card = card_of(moa.folder / "merged.jsonl")
     assert [part["card"] for part in card["parts"]] == [True, False]
     assert (card["models"]["lab:a"]["calls"], card["output"]["answers"]) == (2, 4)

@@ -111,7 +111,7 @@ def test_ask_says_that_a_turn_without_a_reply_is_not_sent_along(
 ) -> None:
     cut(lab, upstream, signal.SIGKILL, "reply")
     ran = lab.run("ask", "-c", "later")
-    told = "moa: its last turn has no reply, and is not sent along; 2 proposals are kept: "
+    told = "moa: its last turn has no reply, and is not sent; 2 proposals are kept: "
     assert f"{told}`moa ask --remerge` writes a reply from them\n" in ran.err
     assert sent(upstream)[-1] == ["whole", "ok", "later"]
 

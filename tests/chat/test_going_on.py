@@ -119,9 +119,9 @@ def test_a_mixture_that_cannot_be_used_any_more_is_not_replaced_unasked(
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, b"", 1)
     because = "`proposers[2].model`: there is no provider `gone`"
     assert ran.err.startswith(
-        f"moa: conversation {identity} cannot go on with its own settings: {because}"
+        f"moa: conversation {identity} cannot continue with its own settings: {because}"
     )
-    assert "(-p NAME goes on with another profile)" in ran.err
+    assert "(to continue with another profile: -p NAME)" in ran.err
     assert len(upstream.chats()) == before
     stdin = b"second\n" if command[0] == "chat" else None
     assert held.run(*command, "-p", "lab", stdin=stdin).code == 0

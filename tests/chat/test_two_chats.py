@@ -128,7 +128,9 @@ def test_after_a_turn_it_says_what_came_meanwhile(begun: Moa, upstream: Upstream
         upstream.wait_for(lambda: len(upstream.chats("agg")) == 2)
         ran = begun.run("ask", "-c", "elsewhere")
         assert ran.code == 0
-        told = "moa: another moa is still answering its last turn, which is not sent along\n"
+        told = (
+            "moa: another moa process is still answering its last turn, so that turn is not sent\n"
+        )
         assert told in ran.err
         go_on.set()
         terminal.wait_for(ADDED)
@@ -151,7 +153,7 @@ def test_a_turn_that_still_runs_elsewhere_is_read_when_it_has_ended(
             # The lines are folded between words.
             terminal.wait_for("r reads it · f goes on in a copy\nwithout it · Esc goes back:")
             terminal.send("r")
-            terminal.wait_for("another moa is still answering this")
+            terminal.wait_for("another moa process is still answering this")
             terminal.wait_for("› here")
             go_on.set()
             assert process.wait(PATIENCE) == 0

@@ -173,7 +173,7 @@ def test_a_password_in_an_address_is_never_shown(moa: Moa, url: str, shown: str)
 
 def test_set_changes_one_value_and_nothing_else(moa: Moa, file: Path) -> None:
     said = done(moa.run("config", "set", "retries", "3"))
-    assert said == f"moa: retries is set in {file}\n"
+    assert said == f"moa: set retries in {file}\n"
     done(moa.run("config", "set", "budget.day", "7.5"))
     done(moa.run("config", "set", "providers.lab.api_key_env", "OTHER"))
     expected = OWN.replace("retries   =  0", "retries   =  3")
@@ -303,7 +303,7 @@ def test_a_profile_s_path_holds_from_everywhere(moa: Moa, file: Path) -> None:
 
 def test_a_variable_that_comes_before_the_file_is_told_of(moa: Moa, file: Path) -> None:
     said = done(moa.run("config", "set", "retries", "2", env={"MOA_RETRIES": "1"}))
-    assert said.splitlines()[1] == "moa: MOA_RETRIES is set too, and comes before it"
+    assert said.splitlines()[1] == "moa: MOA_RETRIES is set too, and overrides it"
 
 
 def test_the_first_setting_makes_a_private_file_from_the_template(moa: Moa, bare: Path) -> None:

@@ -101,8 +101,8 @@ def test_another_package_with_the_same_names_is_told_of(
 def test_a_missing_key_that_the_profile_needs_is_an_error(whole: Moa) -> None:
     ran = whole.run("doctor", env={"LAB_KEY": None})
     assert ran.code == 1
-    assert findings(ran)["lab: no API key, the profile needs it"] == "ERROR"
-    assert hint(ran, "the profile needs it") == "set LAB_KEY"
+    assert findings(ran)["lab: no API key, which the profile needs"] == "ERROR"
+    assert hint(ran, "which the profile needs") == "set LAB_KEY"
 
 
 def test_a_refused_key_is_an_error_and_not_shown(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_kept_usage_that_cannot_be_spoils_no_list(moa: Moa, value: str) -> Non
     assert newer["usage"]["cost"] > 0
     assert (older["usage"]["cost"], older["usage"]["unpriced_calls"]) == (None, 1)
     stats = moa.run("history", "stats", "--json")
-    assert "1 row of the ledger with impossible values left out" in stats.err
+    assert "1 row of the ledger with invalid values left out" in stats.err
     json.loads(stats.text, parse_constant=pytest.fail)
 
 

@@ -324,7 +324,7 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_asked(
 def test_a_profile_of_the_environment_that_comes_first_is_named(moa: Moa, ollama: Upstream) -> None:
     ran = moa.run("setup", "--yes", env=at(ollama, "ollama", MOA_PROFILE="openai"))
     assert ran.code == 0, ran.err
-    assert "MOA_PROFILE is set to openai, which comes first; unset it to use mine" in ran.err
+    assert "MOA_PROFILE is set to openai, which overrides it; unset it to use mine" in ran.err
 
 
 def test_settings_that_cannot_be_written_leave_the_profile_to_be_used_by_name(
@@ -337,7 +337,7 @@ def test_settings_that_cannot_be_written_leave_the_profile_to_be_used_by_name(
     assert ran.code == 2
     assert Path(ran.text.strip()).name == "mine.toml"
     assert ran.err.splitlines()[-1].endswith(
-        "(the profile is kept, but is not the default; use it by `-p mine`)"
+        "(the profile is saved, but is not the default; use it with `-p mine`)"
     )
     assert moa.run("ask", "-p", "mine", "hello", env=env).code == 0
 

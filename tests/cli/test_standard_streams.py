@@ -111,8 +111,8 @@ def test_an_open_pipe_to_which_nobody_writes_is_told_of(moa: Moa, arguments: lis
         assert process.stderr is not None
         told = process.stderr.readline().decode()
         out, _ = process.communicate(b"later", timeout=PATIENCE)
-    assert told.startswith("moa: waiting for standard input, from which nothing has come so far")
-    assert told.endswith("(-n: to ask without it)\n" if arguments else "so far\n")
+    assert told.startswith("moa: waiting for standard input, which has sent nothing so far")
+    assert told.endswith("(-n asks without it)\n" if arguments else "so far\n")
     assert (process.returncode, out) == (0, b"ok\n")
 
 
@@ -124,7 +124,7 @@ def test_a_pipe_that_does_not_end_is_told_of(moa: Moa) -> None:
         process.stdin.flush()
         told = process.stderr.readline()
         process.communicate(timeout=PATIENCE)
-    assert told == b"moa: waiting for the end of standard input (-n: to ask without it)\n"
+    assert told == b"moa: waiting for the end of standard input (-n asks without it)\n"
     assert process.returncode == 0
 
 

@@ -51,7 +51,7 @@ def test_choices_are_listed_with_their_notes(moa: Moa) -> None:
     [latest] = json.loads(moa.run("compare", "list", "-n", "1", "--json").out)
     assert (latest["id"], latest["outcome"]) == (3, "none good")
     assert "prompt" not in latest
-    assert moa.run("compare", "list", "--since", "1h").err == "moa: nothing was chosen yet\n"
+    assert moa.run("compare", "list", "--since", "1h").err == "moa: there are no choices yet\n"
 
 
 def test_a_choice_is_shown_with_its_words(moa: Moa) -> None:
@@ -131,7 +131,7 @@ def test_choices_are_deleted(moa: Moa) -> None:
     assert "pass --yes" in ran.err
     for arguments in ([], ["1", "--all"], ["--all", "--older-than", "1d"]):
         ran = moa.run("compare", "delete", *arguments, "-y")
-        assert (ran.code, "choose in one way" in ran.err) == (2, True)
+        assert (ran.code, "in one way only" in ran.err) == (2, True)
     assert moa.run("compare", "delete", "7", "-y").code == 1
     assert moa.run("compare", "delete", "1", "3", "-y").code == 0
     assert b"shorter" not in database(moa).read_bytes()

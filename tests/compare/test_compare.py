@@ -223,7 +223,7 @@ def test_a_failed_arm_is_named_after_the_choice(moa: Moa, upstream: Upstream) ->
     with moa.terminal("compare", "p", "--profiles", "one,other,third") as terminal:
         asked(terminal)
         before = text_of(terminal)
-        assert "1 arm failed, named after your choice" in before
+        assert "1 arm failed; their names follow after your choice" in before
         assert "lab:a" not in before
         assert "[a/b, t: tie" in before
         terminal.send("a")
@@ -277,7 +277,7 @@ def test_without_a_terminal_it_says_one_line(moa: Moa, upstream: Upstream) -> No
     ran = moa.run("compare", "p")
     assert (ran.code, ran.out) == (2, b"")
     assert ran.err == (
-        "moa: choosing an answer needs a terminal (--results prints what was chosen)\n"
+        "moa: choosing an answer needs a terminal (--results prints earlier choices)\n"
     )
     assert not upstream.chats()
 
@@ -291,7 +291,7 @@ def test_without_a_terminal_it_says_one_line(moa: Moa, upstream: Upstream) -> No
         (["--profiles", "one,other", "-t", "0.5"], "options that change a mixture"),
         (["--arms", "mixtur"], "--arms: there is no arm `mixtur`"),
         (["--json"], "--json and --since belong to --results"),
-        (["--results"], "--results takes no prompts"),
+        (["--results"], "--results cannot be used with prompts"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
@@ -325,7 +325,7 @@ def test_what_is_not_to_be_saved_is_not(moa: Moa, how: str) -> None:
 
 
 def test_results_as_a_table_and_since(moa: Moa) -> None:
-    assert moa.run("compare", "--results").err == "moa: nothing was chosen yet\n"
+    assert moa.run("compare", "--results").err == "moa: there are no choices yet\n"
     chosen(moa, key="t")
     ran = moa.run("compare", "--results", "--since", "1h")
     head, *rows = ran.text.splitlines()
@@ -506,7 +506,7 @@ def test_prompts_and_answers_are_kept_only_where_that_is_allowed(moa: Moa) -> No
     assert "kept without" in text_of(chosen(moa, "--no-keep-texts"))
     with moa.terminal("compare", "p", "--keep-texts", "--no-save", columns=120) as terminal:
         assert terminal.wait() == 2
-        assert "--keep-texts: nothing is saved" in text_of(terminal)
+        assert "--keep-texts needs saving, which is off" in text_of(terminal)
 
 
 def test_an_image_of_a_prompt_is_sent(moa: Moa, upstream: Upstream) -> None:

@@ -63,7 +63,7 @@ def test_a_judge_is_asked_blind_in_both_orders_and_only_once(moa: Moa, upstream:
     assert "6 calls" in ran.err
     assert "lab:judge judges 3 pairs of 3 choices, in both orders" in ran.err
     assert "lab:judge and you: 3 pairs of 3 choices" in ran.text
-    assert "where neither of you finds a tie: 2 of 3 alike" in ran.text
+    assert "without ties: 2 of 3 alike" in ran.text
     assert "the same verdict: 67 % (by chance 50 %)" in ran.text
     assert moa.run(*start, "-y").text == ran.text
     keep(moa, ([POOR, FAIR], None))

@@ -362,7 +362,7 @@ def test_a_history_that_was_put_aside_is_not_sound_and_replaces_no_copy(
         assert "was damaged and put aside" in ran.err
         if command[0] == "delete":
             assert "nothing to delete" in ran.err
-            assert f"may still hold deleted words: {damaged_files(file)[0]}" in ran.err
+            assert f"may still hold deleted text: {damaged_files(file)[0]}" in ran.err
         else:
             assert ran.code == 1
             assert ran.text == ""

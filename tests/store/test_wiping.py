@@ -199,11 +199,11 @@ def test_delete_tells_what_really_happened(moa: Moa) -> None:
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM turns").fetchone()
     ran = moa.run("history", "delete", "--yes", second)
-    assert "deleted words are in the write-ahead log until other moa processes end" in ran.err
+    assert "deleted text stays in the write-ahead log until other moa processes end" in ran.err
     reader.execute("ROLLBACK")
     reader.close()
     ran = moa.run("history", "clean")
-    assert (ran.code, ran.err) == (0, "moa: done: no deleted word is left in the file\n")
+    assert (ran.code, ran.err) == (0, "moa: done: no deleted text is left in the file\n")
     assert moa.run("history", "search", SECRET).text == ""
     assert holds(file, SECRET) == []
 

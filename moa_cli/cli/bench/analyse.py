@@ -65,7 +65,7 @@ def analyse(
 
 
 def _lines(found: Analysis, differences: Differences | None, width: int) -> Iterator[str]:
-    worth = "answers of unknown worth"
+    worth = "answers without a score"
     if found.unit:
         by = "by known answers" if found.judge is None else f"judged by {found.judge}"
         worth = f"{found.unit}, {by}"
@@ -150,7 +150,7 @@ def _preference(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
         yield from table(f"{title}, -1 to 1", columns, width)
     else:
         yield ""
-        yield from noted([f"{title}: cannot be told"], width, "")
+        yield from noted([f"{title}: cannot be computed"], width, "")
     yield from noted(arm.preference.notes, width)
 
 

@@ -85,7 +85,7 @@ def fetch(
     try:
         asyncio.run(_fetch(names, folder))
     except KeyboardInterrupt:
-        say("interrupted; the same command fetches what is missing")
+        say("interrupted; run the same command again to fetch what is missing")
         raise typer.Exit(INTERRUPTED) from None
     except asyncio.CancelledError:
         raise typer.Exit(TERMINATED) from None
@@ -104,7 +104,7 @@ async def _fetch(names: tuple[str, ...], folder: Path) -> None:
         files = plural(len(DATASETS[name].fetched), "file")
         print_lines(
             [
-                f"{name}: {files} in {place}, {fetched} fetched now",
+                f"{name}: {files} in {place}, {fetched} fetched",
                 f"{name}: licence: {DATASETS[name].licence}",
             ]
         )

@@ -100,7 +100,9 @@ def export(
         raise BenchError(f"{run}: there is nothing to export")
     missing = f"{made.missing:,} of {made.asked:,} are missing (failed, or not done)"
     if made.missing and strict:
-        raise BenchError(f"{missing}; nothing was written", hint="that is what --strict asks for")
+        raise BenchError(
+            f"{missing}; nothing was written", hint="--strict writes nothing if anything is missing"
+        )
     if made.folder and output == "-":
         raise UsageError(f"--to {to} writes a folder", hint="-o names it")
     if made.folder:

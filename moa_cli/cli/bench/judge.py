@@ -165,9 +165,9 @@ def judge(
         live=live,
     )
     if both_orders and not kind.compares:
-        raise UsageError(f"--both-orders: {reader.settings.dataset.name} is not judged by pairs")
+        raise UsageError(f"--both-orders: {reader.settings.dataset.name} is not judged in pairs")
     if expected and not kind.rates:
-        raise UsageError(f"--expected: {reader.settings.dataset.name} is not judged by ratings")
+        raise UsageError(f"--expected: {reader.settings.dataset.name} is not judged with ratings")
     judging = _Judging(
         reader,
         kind,
@@ -308,7 +308,7 @@ def _rubric_text(typed: str | None) -> str | None:
         return None
     text = text_in(paths.expand(typed[1:])) if typed.startswith("@") else typed
     if not text.strip():
-        raise UsageError("--rubric: there is no word in it")
+        raise UsageError("--rubric: the rubric is empty")
     return text.strip()
 
 
@@ -324,7 +324,7 @@ def _kind(run: RunReader, rubric: str | None, *, compared: bool) -> JudgeKind:
     report = f"`moa bench report {run.path}` computes accuracy"
     if rubric is not None:
         if compared:
-            raise UsageError("--rubric goes without --reference and --against")
+            raise UsageError("--rubric cannot be used with --reference or --against")
         return rubric_kind(rubric)
     if not run.settings.dataset.known:
         if compared:
@@ -335,9 +335,9 @@ def _kind(run: RunReader, rubric: str | None, *, compared: bool) -> JudgeKind:
         raise UsageError("there is nothing to compare with", hint=hint)
     name, judge = run.settings.dataset.name, run.dataset and run.dataset.judge
     if not judge:
-        raise UsageError(f"{name} needs no judge, its answers are known", hint=report)
+        raise UsageError(f"{name} needs no judge: its correct answers are known", hint=report)
     if compared and not KINDS[judge].compares:
-        raise UsageError(f"--reference, --against: {name} is not judged by pairs")
+        raise UsageError(f"--reference, --against: {name} is not judged in pairs")
     return KINDS[judge]
 
 
@@ -443,7 +443,7 @@ class _WayFinder:
             result = await self.runner.result(self.todo[0])
             if result is None or result.error is None or result.error.kind not in _REFUSALS:
                 break
-        self.tell(f"{plan.model} reasons before its verdict: it has {room:,} tokens more for that")
+        self.tell(f"{plan.model} reasons before its verdict: it gets {room:,} more tokens for that")
 
 
 def _check_hope(result: Result | None) -> None:
@@ -459,7 +459,7 @@ def unreadable_lines(told: Sequence[Judgement], kind: JudgeKind) -> Iterator[str
     found = [verdict for verdict in told if verdict.unreadable]
     if not found:
         return
-    yield f"unreadable verdicts: {len(found):,} of {len(told):,}, which count in no score"
+    yield f"unreadable verdicts: {len(found):,} of {len(told):,}, left out of all scores"
     for verdict in found[:_MOST_SHOWN]:
         part = "turn" if kind.games == 1 else "game"
         turn = f" {part} {verdict.turn + 1}" if verdict.turn else ""
@@ -486,7 +486,7 @@ def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> 
     for arm in settings.arms:
         there = len(judged.replies.get(arm, ()))
         if arm in judged.replies and there < asked:
-            yield f"{arm} has {there:,} of {asked:,} answers: its scores will be partial"
+            yield f"{arm} has {there:,} of {asked:,} answers: its scores are partial"
     lacking = sum(plan.prompts.turns(item) == 0 for item in plan.items)
     if lacking:
         yield f"{lacking:,} of {asked:,} items have no {plan.prompts.needed}, and are not judged"

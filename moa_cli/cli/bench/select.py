@@ -131,7 +131,7 @@ def _weights(typed: str) -> tuple[float, float]:
         a = b = -1.0
     if not (0 <= a < float("inf") and 0 <= b < float("inf") and a + b > 0):
         raise UsageError(
-            f"--weights: `{typed}` is not a pair of weights", hint="quality:diversity, as in 2:1"
+            f"--weights: `{typed}` must be two weights", hint="quality:diversity, as in 2:1"
         )
     return a, b
 
@@ -149,7 +149,7 @@ def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, floa
         aggregator, why = measured[0].model, "the best aggregator measured"
     else:
         alone = max(pool.candidates, key=lambda candidate: candidate.quality.value or 0.0)
-        aggregator, why = alone.model, "the best model alone, as no aggregators were measured"
+        aggregator, why = alone.model, "the best single model, because no aggregator was measured"
     return _Choice(runs, pool, weights, ranked, measured, aggregator, why)
 
 
@@ -221,8 +221,9 @@ def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
     yield ""
     yield from noted(
         [
-            "As aggregators: not measured. A good proposer need not be a good aggregator. To"
-            " measure it, run one mixture under several, and give all the runs here:",
+            "As aggregators: not measured. A good proposer is not always a good aggregator. To"
+            " measure aggregators, run the same mixture with several of them, and pass all the"
+            " runs here:",
             f"moa bench run {choice.dataset} -p PROFILE -a MODEL -o runs/MODEL",
         ],
         width,

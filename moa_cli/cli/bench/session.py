@@ -182,7 +182,7 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
         check_prices(budgets, facts.items())
     except BudgetReached as error:
         # Runs, judges and batches have no cap in tokens.
-        hint = "tell it under [prices] in the config file, or go on without the cap"
+        hint = "set it under [prices] in the config file, or run without the cap"
         raise BudgetReached(error.message, hint=hint) from None
     providers = wiring.providers()
     estimator = RunEstimator(
@@ -214,7 +214,7 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
             started = Session(job, concurrency, facts, budgets, spending, progress, view)
             return 0, run_loop((job.work_off or _work)(started, todo))
     except KeyboardInterrupt:
-        further = "; the same command goes on from there" if job.goes_on else ""
+        further = "; run the same command again to resume" if job.goes_on else ""
         say(f"interrupted at {progress.text()}{further}")
         return INTERRUPTED, None
     except asyncio.CancelledError:
@@ -288,7 +288,7 @@ def _estimate_lines(
     if unpriced:
         yield f"(the price of {', '.join(unpriced)} is unknown)"
     if left is not None and high.cost > left:
-        yield f"(--max-cost leaves {usd(left)}, which may end the run before all is done)"
+        yield f"(--max-cost leaves {usd(left)}, which may end the run early)"
 
 
 def cost_band(low: Usage, high: Usage, about: str) -> str:
@@ -373,7 +373,7 @@ def say_stopped(job: Job, stopped: Failure | None) -> None:
     hint = f" ({stopped.hint})" if stopped.hint else ""
     say(f"stopped: {stopped.message}{hint}")
     if job.goes_on:
-        say("put it right, and the same command goes on; no call is paid for again")
+        say("fix this, then run the same command again to resume; no call is paid for twice")
 
 
 def open_pool() -> ClientPool:

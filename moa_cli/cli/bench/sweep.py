@@ -158,7 +158,7 @@ def _variants(
     most = max((number for number in numbers if number is not None), default=0)
     if most > there:
         raise UsageError(
-            f"--proposers: {most} are wanted, and a layer of the profile has {there}",
+            f"--proposers: {most} are needed, but a layer of the profile has {there}",
             hint="add proposers, or --samples",
         )
     for model in models:
@@ -210,8 +210,8 @@ def _tell(
     notes = list(dict.fromkeys(note for run in found for note in run.scores.notes))
     if not any(run.arm.metrics for run in found):
         notes.append(
-            "no score is known: the chart shows what an item cost. `moa bench judge` each run, and"
-            " start the same command again"
+            "there are no scores, so the chart shows the cost of an item. Run `moa bench judge`"
+            " on each run, then run the same command again"
         )
     _print_table(found, notes)
     put(sweep_page(found[0].scores.dataset, found, notes), folder / "sweep.html", BenchError)

@@ -54,7 +54,7 @@ def list_(
         print_json([choice_to_dict(comparison, texts=False) for comparison in found])
         return
     if not found:
-        say("nothing was chosen yet")
+        say("there are no choices yet")
         return
     notes = [choice.note for choice in found]
     prompts = [choice.texts.prompt if choice.texts else "" for choice in found]
@@ -138,7 +138,7 @@ def export(
 
     found = choices_since(since, texts=True)
     if not found:
-        raise StoreError("nothing was chosen yet")
+        raise StoreError("there are no choices yet")
     path = None if output is None or str(output) == "-" else paths.expand(str(output))
     with destination(path, force=force, error=StoreError) as file:
         for comparison in found:
@@ -165,7 +165,7 @@ def delete(
 
     if bool(numbers) + all_ + (older_than is not None) != 1:
         raise UsageError(
-            "choose in one way what to delete", hint="ids, or --all, or --older-than 30d"
+            "select what to delete in one way only", hint="ids, or --all, or --older-than 30d"
         )
     before = None if older_than is None else time_ago(older_than)
     with closing(open_store()) as store:

@@ -114,7 +114,7 @@ def compare(
     """
     if results:
         if prompts or file is not None:
-            raise UsageError("--results takes no prompts", hint="leave them out")
+            raise UsageError("--results cannot be used with prompts", hint="leave them out")
         print_results(since, json=json, pairs=pairs)
         return
     if json or pairs or since is not None:
@@ -127,14 +127,15 @@ def compare(
     names = split_names(profiles, "--profiles", "profile")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
-            "choosing an answer needs a terminal", hint="--results prints what was chosen"
+            "choosing an answer needs a terminal", hint="--results prints earlier choices"
         )
     compared = _arms(profile, kinds, best, names)
     items = _items(prompts or [], file)
     books = open_books(save=save)
     if keep_texts and books.store is None:
         raise UsageError(
-            "--keep-texts: nothing is saved", hint="leave out --no-save; see `save` in the settings"
+            "--keep-texts needs saving, which is off",
+            hint="remove --no-save, or set `save` to true in the settings",
         )
     models = (model for arm in compared for model in arm.profile.models())
     for notice in wiring.providers().key_notices(models):
@@ -208,7 +209,7 @@ def _items(prompts: Sequence[str], file: Path | None) -> list[Item] | None:
             )
         items += read_prompts(read_file(file), name)
     if any(map(holds_bytes, prompts)):
-        raise UsageError("a prompt is not UTF-8 text", hint="use a terminal that speaks UTF-8")
+        raise UsageError("a prompt is not UTF-8 text", hint="use a terminal with UTF-8")
     if not items and prompts:
         raise UsageError("there is nothing to ask")
     return items or None
@@ -226,7 +227,7 @@ def _asked() -> Iterator[Item]:
             sys.stdout.write("\n")
             return
         if holds_bytes(line):
-            say("that is not UTF-8 text, and was not asked")
+            say("this prompt is not UTF-8 text, and was not sent")
         elif line.strip():
             yield Item(id="", turns=(line.strip(),))
 
@@ -325,7 +326,7 @@ class _Comparing:
         # As they stand on the screen: arms that gave the same answer are next to each other.
         there = [answer for group in shown for answer in group.given]
         if failed:
-            say(f"{plural(len(failed), 'arm')} failed, named after your choice")
+            say(f"{plural(len(failed), 'arm')} failed; their names follow after your choice")
         for group in shown:
             print_lines(self._answer_lines(group))
         for said, groups in same_final_answers(shown):
@@ -413,7 +414,7 @@ class _Comparing:
         try:
             self.books.store.comparisons.add(comparison)
         except StoreError as error:
-            say(f"this choice is not kept: {error.message}")
+            say(f"this choice is not saved: {error.message}")
             self.books = replace(self.books, store=None)
 
 
@@ -453,7 +454,7 @@ def _asked_note(before: str) -> str:
         sys.stdout.write("\n")
         return before
     if holds_bytes(line):
-        say("that is not UTF-8 text, and was not taken")
+        say("this note is not UTF-8 text, and was not saved")
         return before
     return " ".join(sanitize(line).split())[:_LONGEST_NOTE]
 

@@ -180,7 +180,7 @@ def _agreement_lines(agreement: ChoiceAgreement) -> Iterator[str]:
     between = f", 95 % interval {interval.low:.2f} to {interval.high:.2f}" if interval else ""
     yield f"kappa: {kappa}{between}"
     alike = f"{agreement.decided_same:,} of {agreement.decided:,} alike"
-    yield f"where neither of you finds a tie: {alike}"
+    yield f"without ties: {alike}"
     yield (
         f"both orders give the same verdict: {_percent(agreement.orders_agree.value)};"
         f" the first answer is preferred: {_percent(agreement.first_better.value)}"

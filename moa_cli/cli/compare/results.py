@@ -48,7 +48,7 @@ def choices_since(since: str | None, *, texts: bool = False) -> list[Comparison]
     comparisons = open_store(to_read=True).comparisons
     found = comparisons.since(time_ago(since), texts=texts)
     if comparisons.unsound:
-        say(f"{plural(comparisons.unsound, 'choice')} with impossible values left out")
+        say(f"{plural(comparisons.unsound, 'choice')} with invalid values left out")
     return found
 
 
@@ -67,7 +67,7 @@ def print_results(since: str | None, *, json: bool, pairs: bool) -> None:
         if pairs:
             print_lines(_pair_lines(found, output_width()))
     else:
-        say("nothing was chosen yet")
+        say("there are no choices yet")
 
 
 def leaderboard_lines(found: Sequence[LeaderboardRow], width: int) -> list[str]:
@@ -179,7 +179,6 @@ def _rate(rate: Mean) -> str:
 def _cost(row: LeaderboardRow) -> str:
     from moa_cli.core.money import usd
 
-    from moa_cli.core.money import usd
 
     if row.usage.unpriced_calls:
         return "?"

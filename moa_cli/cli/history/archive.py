@@ -65,7 +65,8 @@ def export(
     filtered = any(given is not None for given in (search, since, tag, profile))
     if bool(conversations) + all_ + filtered != 1:
         raise UsageError(
-            "choose in one way what to export", hint="ids, or --all, or filters such as --search"
+            "select what to export in one way only",
+            hint="ids, or --all, or filters such as --search",
         )
     if search is not None and not search.split():
         raise UsageError("--search needs words")
@@ -154,7 +155,7 @@ def import_(
             source=source,
             tags=list(dict.fromkeys(map(tag_named, tags or []))),
             dry_run=dry_run,
-            waiting=lambda: say("waiting for another import to end"),
+            waiting=lambda: say("waiting for another import to finish"),
         )
     for took in done:
         _tell(took, would="would be " if dry_run else "")
@@ -167,7 +168,7 @@ def _tell(took: ImportResult, would: str) -> None:
     for old, new in took.renamed:
         say(f"{old} exists with other content: {would}imported as {new}")
     for identity, turns in took.longer:
-        say(f"{identity} is longer there: {would}imported {plural(turns, 'more turn')}")
+        say(f"{identity} has more turns in the file: {would}imported {plural(turns, 'more turn')}")
     if took.same:
         more = len(took.same) - 8
         named = ", ".join(took.same[:8]) + (f" and {more} more" if more > 0 else "")

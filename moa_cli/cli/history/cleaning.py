@@ -41,16 +41,17 @@ def finish_later(left: PendingUpkeep) -> str | None:
         return None
     if left.conversations or left.merge:
         _start()
-        return "deleted words are now being wiped from the file; `moa history clean` waits for that"
+        return "deleted text is being wiped from the file; to wait for that: `moa history clean`"
     if left.traces:
         _start()
         return (
-            "unused parts of the file may hold traces of deleted words until it is written anew,"
-            " once nobody has used the history for a while; `moa history clean` does it now"
+            "unused parts of the file may hold traces of deleted text until the file is"
+            " rewritten, when no process has used the history for a while; to rewrite it now:"
+            " `moa history clean`"
         )
     return (
-        "deleted words are in the write-ahead log until other moa processes end;"
-        " `moa history clean` empties it"
+        "deleted text stays in the write-ahead log until other moa processes end; to empty"
+        " the log: `moa history clean`"
     )
 
 

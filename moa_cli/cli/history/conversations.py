@@ -66,7 +66,7 @@ def list_(
     elif rows:
         _print_table(rows, usages, tags)
     else:
-        say("no conversation is kept")
+        say("there are no conversations")
     tell_unreadable(store)
 
 
@@ -125,7 +125,7 @@ def show(
     store = open_store(to_read=True)
     found = store.latest() if conversation is None else store.find(conversation)
     if found is None:
-        raise StoreError("no conversation is kept")
+        raise StoreError("there are no conversations")
     turns = store.load(found).turns
     tell_unreadable(store)
     if json:
@@ -236,7 +236,7 @@ def stats(json: Json = False) -> None:
     months, turns = spending.by_month(), spending.turns_by_month()
     zone = wiring.config().budget.zone
     if unsound := spending.unsound():
-        say(f"{plural(unsound, 'row')} of the ledger with impossible values left out")
+        say(f"{plural(unsound, 'row')} of the ledger with invalid values left out")
     if json:
         from moa_cli.core.jsonl import usage_to_dict
 
@@ -248,7 +248,7 @@ def stats(json: Json = False) -> None:
         print_json(told)
         return
     if not months:
-        say("nothing was spent yet")
+        say("nothing has been spent yet")
         return
     for number, (month, models) in enumerate(groupby(months, key=lambda row: row.month)):
         print_lines([*[""] * bool(number), *_month(month, turns.get(month, 0), models)])

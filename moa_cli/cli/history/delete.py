@@ -117,12 +117,13 @@ def _check(typed: _Typed, *, undone: bool, prompts: bool) -> None:
     filtered = bool(typed.words) or typed.before is not None
     if bool(typed.identities) + typed.every + filtered > 1:
         raise UsageError(
-            "too much was chosen to delete", hint="give ids, or --all, or --search and --older-than"
+            "select what to delete in one way only",
+            hint="pass ids, or --all, or --search and --older-than",
         )
     if typed.nothing and not undone and not prompts:
         raise UsageError(
-            "nothing was chosen to delete",
-            hint="give ids, --all, --search WORDS, or --older-than 30d",
+            "select what to delete",
+            hint="pass ids, --all, --search WORDS, or --older-than 30d",
         )
 
 
@@ -274,8 +275,8 @@ def _tell_of_copies() -> None:
 
     aside = damaged_files(paths.database_file())
     if aside:
-        say(f"the damaged file that was put aside may still hold deleted words: {aside[0]}")
+        say(f"the damaged file that was put aside may still hold deleted text: {aside[0]}")
     # Those of processes that have ended were taken in when the store was opened.
     pending = sorted((paths.data_dir() / "pending").glob("*.jsonl"))
     if pending:
-        say(f"turns that wait to be written may still hold deleted words: {pending[0].parent}")
+        say(f"turns that wait to be written may still hold deleted text: {pending[0].parent}")

@@ -43,11 +43,13 @@ def check() -> None:
     if found.faults:
         for fault in found.faults:
             say(fault)
-        raise StoreError("the history is damaged", hint="`moa history recover` brings back most")
+        raise StoreError(
+            "the history is damaged", hint="to recover most of it: `moa history recover`"
+        )
     if not found.sound:
         raise StoreError(
             f"{plural(found.unreadable, 'value')} of the history cannot be read",
-            hint="the rest can; `moa history export --all` writes it out",
+            hint="to export the rest: `moa history export --all`",
         )
     conversations = plural(found.conversations, "conversation")
     turns = plural(found.turns, "turn")
@@ -55,9 +57,9 @@ def check() -> None:
         f"sound: {conversations}, {turns}, {byte_count(found.size)} ({byte_count(found.free)} free)"
     )
     if found.left.words:
-        typer.echo("deleted words are still being wiped: `moa history clean` finishes that")
+        typer.echo("deleted text is not wiped yet; to finish: `moa history clean`")
     if found.left.pack:
-        typer.echo("older proposals are still being packed: `moa history clean` finishes that")
+        typer.echo("older proposals are not compressed yet; to finish: `moa history clean`")
     for aside in damaged_files(paths.database_file()):
         typer.echo(f"put aside as damaged: {aside}")
 
@@ -68,7 +70,9 @@ def _open_whole() -> Store:
     store = open_store(to_read=True)
     if store.damaged is not None:
         store.close()
-        raise StoreError("the history is damaged", hint="`moa history recover` brings back most")
+        raise StoreError(
+            "the history is damaged", hint="to recover most of it: `moa history recover`"
+        )
     return store
 
 
@@ -89,7 +93,7 @@ def backup(
             size = back_up(store, target)
         except OSError as error:
             raise StoreError(f"{target}: cannot be written: {error.strerror}") from None
-    say(f"copied {byte_count(size)} to {target}; `moa history recover FILE` takes it in again")
+    say(f"copied {byte_count(size)} to {target}; `moa history recover FILE` restores it")
 
 
 def recover(
@@ -181,11 +185,14 @@ def clean(
     if background:
         return
     if left.traces:
-        say("done, but for traces in unused parts of the file: another process is writing")
+        say("done, except for traces in unused parts of the file: another process is writing")
     elif left.log:
-        say("done, but for the log, which other moa processes read: it is emptied when they end")
+        say(
+            "done, except for the log, which other moa processes are reading: it is emptied when"
+            " they end"
+        )
     else:
-        say("done: no deleted word is left in the file")
+        say("done: no deleted text is left in the file")
 
 
 def _is_quiet(store: Store) -> bool:

@@ -142,7 +142,7 @@ def test_a_run_over_released_outputs(moa: Moa, upstream: Upstream, data: Path) -
         assert pair["likeness"][:2] == pytest.approx(told[:2], abs=1e-6)
     shown = moa.run("bench", "analyse", "runs/mine-lab")
     assert "runs/mine-lab has no judgements" in shown.text
-    assert "Rank correlation of likeness and worth: cannot be told" in shown.text
+    assert "Rank correlation of likeness and worth: cannot be computed" in shown.text
 
 
 # Of four words; Levenshtein by characters, which is what the cases below are worked out by.

@@ -109,9 +109,7 @@ def test_weights_decide(moa: Moa) -> None:
     for typed in ("2", "a:b", "-1:2", "0:0", "1:2:3", "inf:1"):
         ran = moa.run("bench", "select", str(run), f"--weights={typed}")
         assert ran.code == 2
-        told = (
-            f"moa: --weights: `{typed}` is not a pair of weights (quality:diversity, as in 2:1)\n"
-        )
+        told = f"moa: --weights: `{typed}` must be two weights (quality:diversity, as in 2:1)\n"
         assert ran.err == told
 
 
@@ -152,7 +150,7 @@ def test_without_such_runs_it_says_how_to_make_them(moa: Moa) -> None:
     assert ran.code == 0, ran.err
     assert "As aggregators: not measured." in ran.text
     assert "moa bench run mine -p PROFILE -a MODEL -o runs/MODEL" in ran.text
-    assert "the best model alone, as no aggregators were measured" in ran.text
+    assert "the best single model, because no aggregator was measured" in ran.text
     assert "* " in ran.text
     with moa.terminal("bench", "select", str(run)) as terminal:
         assert terminal.wait() == 0

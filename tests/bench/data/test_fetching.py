@@ -46,7 +46,7 @@ def test_the_files_come_checked_and_once(moa: Moa, mirror: Mirror, data: Path) -
     ran = fetch(moa, mirror, "mt")
     assert ran.code == 0, ran.err
     cache = Path(moa.environment["MOA_CACHE_DIR"]) / "bench"
-    assert ran.text == f"mt: 3 files in {cache}, 3 fetched now\nmt: licence: Apache-2.0\n"
+    assert ran.text == f"mt: 3 files in {cache}, 3 fetched\nmt: licence: Apache-2.0\n"
     assert files_in(cache) == {dataset.file for dataset in DATASETS["mt"].fetched}
     for source in DATASETS["mt"].fetched:
         assert (cache / source.file).read_bytes() == (data / source.file).read_bytes()
@@ -58,7 +58,7 @@ def test_the_files_come_checked_and_once(moa: Moa, mirror: Mirror, data: Path) -
     assert len(mirror.asked) == asked
     # What was changed since is fetched again, nothing else.
     (cache / "mt_bench" / "question.jsonl").write_text("{}\n")
-    assert ", 1 fetched now" in fetch(moa, mirror, "mt").text
+    assert ", 1 fetched" in fetch(moa, mirror, "mt").text
     assert mirror.asked[asked:] == [path_of(DATASETS["mt"].fetched[0])]
 
 
@@ -131,7 +131,7 @@ def test_a_file_without_published_hash_says_so(moa: Moa, mirror: Mirror, data: P
         ran = fetch(moa, mirror, "flask", "--data", "data")
         assert ran.code == 0, ran.err
         assert ran.err.count("not checked (no published hash)") == 1
-    assert ran.text.startswith("flask: 4 files in data, 0 fetched now\n")
+    assert ran.text.startswith("flask: 4 files in data, 0 fetched\n")
 
 
 def test_only_what_can_be_fetched_has_a_name(moa: Moa) -> None:

@@ -194,5 +194,5 @@ def test_ratings_have_no_order(run: Moa, upstream: Upstream) -> None:
         *("bench", "judge", "run", "--judge", "lab:judge", "-y"), "--rubric", "x", "--both-orders"
     )
     assert ran.code == 2
-    assert "--both-orders: mine is not judged by pairs" in ran.err
+    assert "--both-orders: mine is not judged in pairs" in ran.err
     assert not upstream.chats()

@@ -326,7 +326,7 @@ def test_known_answers_need_no_judge(moa: Moa, upstream: Upstream) -> None:
     asked = len(upstream.chats())
     ran = moa.run("bench", "judge", "runs/gsm8k-lab", "--judge", "lab:judge", "-y")
     assert ran.code == 2
-    assert "gsm8k needs no judge, its answers are known" in ran.err
+    assert "gsm8k needs no judge: its correct answers are known" in ran.err
     assert "`moa bench report runs/gsm8k-lab` computes accuracy" in ran.err
     assert len(upstream.chats()) == asked
 

@@ -95,7 +95,7 @@ def test_the_verdict_is_read_behind_the_reasoning(
     upstream.always("judge", reply)
     ran = judged.run(*START)
     assert ran.code == 0, ran.err
-    assert "lab:judge reasons before its verdict: it has 32,768 tokens more for that" in ran.err
+    assert "lab:judge reasons before its verdict: it gets 32,768 more tokens for that" in ran.err
     assert limits(upstream) == [2048, *[2048 + 32_768] * 14]
     assert average(judged) == 9
     # The words are kept as they came.
@@ -123,7 +123,7 @@ def test_a_smaller_room_where_the_endpoint_takes_no_more(judged: Moa, upstream: 
     upstream.always("judge", thoughtful)
     ran = judged.run(*START)
     assert ran.code == 0, ran.err
-    assert "it has 8,192 tokens more for that" in ran.err
+    assert "it gets 8,192 more tokens for that" in ran.err
     assert limits(upstream)[2:] == [2048 + 8_192] * 14
 
 
@@ -141,12 +141,12 @@ def test_unreadable_verdicts_are_shown_and_count_in_no_score(
     upstream.always("judge", Reply(text="Rating: [[8]]"))
     ran = judged.run(*START)
     assert ran.code == 0, ran.err
-    assert "moa: unreadable verdicts: 1 of 14, which count in no score" in ran.err
+    assert "moa: unreadable verdicts: 1 of 14, left out of all scores" in ran.err
     assert "moa: single:lab:m, item 1: “I cannot rate this.”" in ran.err
     assert "\x1b" not in ran.err
     assert average(judged) == pytest.approx((2 * 6 + 11 * 8) / 13)
     report = judged.run("bench", "report", RUN).text
-    assert "unreadable verdicts: 1 of 14, which count in no score" in report
+    assert "unreadable verdicts: 1 of 14, left out of all scores" in report
 
 
 def test_judging_stops_where_no_verdict_can_be_read(judged: Moa, upstream: Upstream) -> None:

@@ -96,9 +96,12 @@ def test_a_rubric_of_the_command(moa: Moa, upstream: Upstream) -> None:
     ("arguments", "told"),
     [
         ((), "there is nothing to compare with"),
-        (("--rubric", "@blank.txt"), "--rubric: there is no word in it"),
+        (("--rubric", "@blank.txt"), "--rubric: the rubric is empty"),
         (("--rubric", "@gone.txt"), "gone.txt: cannot be read"),
-        (("--rubric", "x", "--against", "single:lab:m"), "--rubric goes without --reference"),
+        (
+            ("--rubric", "x", "--against", "single:lab:m"),
+            "--rubric cannot be used with --reference",
+        ),
     ],
 )
 def test_what_is_refused(
@@ -182,7 +185,7 @@ def test_a_judge_that_refuses_log_probabilities_is_read_in_its_text(
     upstream.always("judge", rate)
     ran = moa.run(*START, "--expected")
     assert ran.code == 0, ran.err
-    assert "tells no log-probabilities of ratings: they are read in its text alone" in ran.err
+    assert "returns no log-probabilities of ratings: they are read from its text" in ran.err
     found = jsonl_rows(moa.folder / RUN / "judges/lab-judge/judgements.jsonl")
     assert [row["value"] for row in found] == [8, 8]
 
@@ -192,7 +195,7 @@ def test_a_judge_that_tells_none_is_read_in_its_text(moa: Moa, upstream: Upstrea
     upstream.always("judge", Reply(text="Rating: [[8]]"))
     ran = moa.run(*START, "--expected")
     assert ran.code == 0, ran.err
-    assert "tells no log-probabilities of ratings: they are read in its text alone" in ran.err
+    assert "returns no log-probabilities of ratings: they are read from its text" in ran.err
     # As OpenAI takes it, as Together does, and without.
     asked = [request.body for request in upstream.chats("judge")]
     assert [body.get("logprobs") for body in asked] == [True, 5, None]
@@ -204,4 +207,4 @@ def test_a_judge_that_tells_none_is_read_in_its_text(moa: Moa, upstream: Upstrea
     assert [row["value"] for row in found] == [8]
     refused = moa.run(*START, "--expected", "--against", "single:lab:m")
     assert (refused.code, refused.out) == (2, b"")
-    assert "--expected: mine is not judged by ratings" in refused.err
+    assert "--expected: mine is not judged with ratings" in refused.err

@@ -28,7 +28,7 @@ def test_a_dead_model_stops_the_run_within_ten_items(
     ran = moa.run(*start)
     assert ran.code == 1
     assert f"stopped: lab:{dead} failed for " in ran.err
-    assert "put it right, and the same command goes on" in ran.err
+    assert "fix this, then run the same command again to resume" in ran.err
     assert items_asked(upstream) <= 10
     assert "Traceback" not in ran.err
 

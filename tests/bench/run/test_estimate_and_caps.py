@@ -101,7 +101,7 @@ def test_an_unknown_price_keeps_no_cap(moa: Moa, upstream: Upstream) -> None:
     assert ran.code == 3
     assert "--max-cost cannot be kept: the price of lab:a, lab:b" in ran.err
     # What it offers can be done: there is no cap in tokens here.
-    assert "tell it under [prices] in the config file, or go on without the cap" in ran.err
+    assert "set it under [prices] in the config file, or run without the cap" in ran.err
     assert upstream.chats() == []
     assert not list((moa.folder / "runs").iterdir())
 

@@ -68,7 +68,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(moa: Moa, upstream: Ups
     code, err = stopped(moa, upstream, start, run, 10, signal.SIGINT)
     assert code == 130
     assert err.splitlines()[-1].startswith("moa: interrupted at ")
-    assert err.splitlines()[-1].endswith("the same command goes on from there")
+    assert err.splitlines()[-1].endswith("run the same command again to resume")
     assert "Traceback" not in err
     # Calls that were cut off may be billed: they stand there, too.
     cut = [line for line in call_lines(run) if line["error"]]

@@ -105,7 +105,7 @@ def test_without_a_score_the_chart_shows_costs(lab: Moa) -> None:
     write_lines(lab.folder / "open.jsonl", [{"prompt": "say something"}])
     ran = lab.run("bench", "sweep", "open.jsonl", "-y", "-o", "swept", "--proposers", "1,2")
     assert ran.code == 0, ran.err
-    assert "no score is known" in ran.text
+    assert "there are no scores" in ran.text
     assert "Cost of an item" in (lab.folder / "swept" / "sweep.html").read_text("utf-8")
 
 
@@ -113,7 +113,7 @@ def test_without_a_score_the_chart_shows_costs(lab: Moa) -> None:
     ("arguments", "told"),
     [
         ([], "nothing is varied"),
-        (["--proposers", "1,5"], "5 are wanted, and a layer of the profile has 4"),
+        (["--proposers", "1,5"], "5 are needed, but a layer of the profile has 4"),
         (["--proposers", "one"], "`one` is not a list of numbers"),
         (["--proposers", "0"], "`0` is not a list of numbers"),
         (["--aggregators", ","], "--aggregators: names no model"),

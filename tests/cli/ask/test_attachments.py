@@ -184,7 +184,7 @@ def test_images_that_are_too_large_together_are_refused(moa: Moa, upstream: Upst
 def test_what_is_piped_in_and_is_no_text_can_be_attached(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run("ask", "hi", stdin=PNG)
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "attach it: `-f -`" in ran.err
+    assert "to attach it, pass `-f -`" in ran.err
     assert moa.run("ask", "hi", "-f", "-", stdin=PNG).code == 0
     assert seen(upstream, "agg") == [True]
 

@@ -220,7 +220,9 @@ def test_a_large_folder_is_refused_where_nobody_can_be_asked(
 ) -> None:
     ran = large.run("ask", "what?", "-f", "src")
     assert ran.code == 2
-    assert "about 2,178 tokens, about $0.0022 a proposer (--yes sends it;" in ran.err
+    assert (
+        "about 2,178 tokens, about $0.0022 a proposer (standard input is not a terminal;" in ran.err
+    )
     assert upstream.requests == []
     assert large.run("ask", "what?", "-f", "src", "--yes").code == 0
 
@@ -284,7 +286,7 @@ def test_a_pipe_is_read_and_one_that_nobody_writes_to_is_told_of(
     pipe = moa.folder / "pipe"
     os.mkfifo(pipe)
     with moa.terminal("ask", "what?", "-f", "pipe") as terminal:
-        terminal.wait_for("waiting for pipe, a pipe, to be written to its end (Ctrl-C stops)")
+        terminal.wait_for("waiting for pipe, a pipe, to be closed by its writer (Ctrl-C stops)")
         writer = threading.Thread(target=pipe.write_text, args=("words",))
         writer.start()
         assert terminal.wait() == 0

@@ -252,7 +252,7 @@ def test_a_turn_that_still_runs_is_left_to_the_other_process(lab: Moa, upstream:
         upstream.wait_for(lambda: bool(upstream.chats("agg")))
         ran = lab.run("ask", "--remerge")
     assert ran.code == 2
-    assert ran.err.startswith("moa: another moa is still answering the last turn")
+    assert ran.err.startswith("moa: another moa process is still answering the last turn")
 
 
 def test_without_saving_the_reply_is_only_printed(lab: Moa, upstream: Upstream) -> None:

@@ -67,11 +67,11 @@ def test_an_empty_list_is_told_of_at_a_terminal_only(moa: Moa) -> None:
     assert moa.run("history", "list").text == ""
     with moa.terminal("history", "list") as terminal:
         assert terminal.wait() == 0
-        assert terminal.lines() == ["moa: no conversation is kept"]
+        assert terminal.lines() == ["moa: there are no conversations"]
 
 
 def test_without_an_id_the_latest_is_shown(moa: Moa) -> None:
-    assert moa.run("history", "show").err == "moa: no conversation is kept\n"
+    assert moa.run("history", "show").err == "moa: there are no conversations\n"
     keep(moa, ("first", "one"))
     keep(moa, ("second", "two"))
     assert moa.run("history", "show").text == "› second\n\ntwo\n"

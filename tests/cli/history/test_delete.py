@@ -277,7 +277,7 @@ def test_what_was_put_aside_is_told_of(moa: Moa, two: tuple[str, str]) -> None:
     aside = moa.state.parent / "data" / "conversations.db.damaged-1"
     aside.write_bytes(b"plums")
     ran = moa.run("history", "delete", "--all", "-y")
-    assert f"may still hold deleted words: {aside}" in ran.err
+    assert f"may still hold deleted text: {aside}" in ran.err
 
 
 def test_turns_that_wait_to_be_written_are_told_of(moa: Moa, two: tuple[str, str]) -> None:
@@ -285,4 +285,4 @@ def test_turns_that_wait_to_be_written_are_told_of(moa: Moa, two: tuple[str, str
     folder.mkdir()
     (folder / "a.jsonl").write_text("written by a newer version\n")
     ran = moa.run("history", "delete", "--all", "-y")
-    assert f"may still hold deleted words: {folder}" in ran.err
+    assert f"may still hold deleted text: {folder}" in ran.err

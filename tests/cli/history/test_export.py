@@ -154,8 +154,8 @@ def test_it_must_be_told_what_to_export(moa: Moa, arguments: list[str]) -> None:
     ran = moa.run("history", "export", *arguments)
     assert (ran.code, ran.out) == (2, b"")
     assert (
-        ran.err
-        == "moa: choose in one way what to export (ids, or --all, or filters such as --search)\n"
+        ran.err == "moa: select what to export in one way only"
+        " (ids, or --all, or filters such as --search)\n"
     )
 
 

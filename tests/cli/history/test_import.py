@@ -312,7 +312,7 @@ def test_a_second_export_that_has_grown_adds_what_is_new(moa: Moa) -> None:
     identity = listed(moa)[0]["id"]
     # Also beside the old one, whose conversation it goes on with.
     told = imported(moa, "old.json", put(moa, "new.json", [more]))
-    assert told[0] == f"moa: {identity} is longer there: imported 1 more turn"
+    assert told[0] == f"moa: {identity} has more turns in the file: imported 1 more turn"
     assert [row["turns"] for row in listed(moa)] == [2]
     assert listed(moa)[0]["updated"] == 1_700_009_000.0
     told = imported(moa, put(moa, "other.json", [other]))

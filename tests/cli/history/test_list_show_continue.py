@@ -181,5 +181,5 @@ def test_whatever_finds_the_file_damaged_tells_of_it(kept: Moa, command: tuple[s
     kept.configure(**settings, budget={"day": 5.0}, prices=FREE)
     ran = kept.run(*command)
     assert "the file of conversations was damaged and put aside" in ran.err
-    assert "budget.day begins anew" in ran.err
+    assert "budget.day starts again from 0" in ran.err
     assert len(list(file.parent.glob("*.damaged-*"))) == 1

@@ -288,7 +288,7 @@ def test_the_days_budget_counts_all_processes_and_deleted_turns(
 
 def test_what_is_not_saved_leaves_no_costs_where_no_budget_needs_them(moa: Moa) -> None:
     moa.run("ask", "hi", "--no-save")
-    assert "nothing was spent yet" in moa.run("history", "stats").err
+    assert "nothing has been spent yet" in moa.run("history", "stats").err
 
 
 def test_a_sessions_budget_holds_for_a_chat(moa: Moa, upstream: Upstream) -> None:
