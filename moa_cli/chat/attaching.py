@@ -65,7 +65,7 @@ def with_mentioned(host: Host, text: str) -> Outcome:
     cannot be read is given back, and why is said."""
     names, missing = mentioned_files(text)
     for name in missing:
-        host.say(f"moa: {one_line(name, 80)}: there is no such file; it is sent as text")
+        host.say(f"moa: {one_line(name, 80)}: there is no such file, so the line is sent as text")
     if not names:
         return Send(text)
     try:
@@ -87,7 +87,7 @@ def current_files(host: Host) -> list[Attached]:
     try:
         files[:] = [file.current() for file in files]
     except UsageError as error:
-        raise UsageError(error.message, hint="/files drop NAME takes it away") from None
+        raise UsageError(error.message, hint="/files drop NAME removes it") from None
     return files
 
 

@@ -167,7 +167,7 @@ def fork_before(session: Session, kept: SavedConversation, number: int) -> str:
     if kept.store is None or before is None or turn.stored_as is None:
         turns = session.conversation.turns[: number - 1]
         session.go_on(replace(session.conversation, turns=turns))
-        return f"message {number} and all behind it are left out; they are not saved"
+        return f"message {number} and all later ones are left out; they are not saved"
     stays = f"{before} stays as it is"
     if number == 1:
         # A copy without a turn would have the title of the old first message.

@@ -165,7 +165,7 @@ class _Prompts(History):
     def _tell(self, error: StoreError) -> None:
         if self._adds and not self._told:
             self._told = True
-            self.trouble = f"prompts are kept for this chat only: {error.message}"
+            self.trouble = f"prompts are remembered for this chat only: {error.message}"
 
 
 def prompt_of(options: ChatOptions) -> str:

@@ -272,7 +272,7 @@ class SavedConversation:
 
     def _place(self) -> tuple[Store, str]:
         if self.store is None or self.id is None:
-            raise UsageError("this conversation is not saved, or has not begun")
+            raise UsageError("this conversation is not saved, or has no turn yet")
         return self.store, self.id
 
 

@@ -97,7 +97,7 @@ def run(
 
                     await talk(chat, lambda: pool.warm(chat.session.profile.models()))
                     if (command := kept.way_back()) is not None:
-                        chat.say(f"to go on: {command}")
+                        chat.say(f"to continue: {command}")
                     return 0
                 async with aclosing(stdin_lines(chat.complain)) as lines:
                     return await chat.read(lines)
@@ -265,7 +265,8 @@ class Chat:
         except ProfileError as error:
             self.complain(
                 f"its own settings cannot be used: {error.problem}",
-                f"profile {self.session.profile.name} goes on with it; /profile NAME changes it",
+                f"profile {self.session.profile.name} continues it; /profile NAME changes"
+                " the profile",
             )
             return
         if profile is not None:
@@ -280,7 +281,7 @@ class Chat:
             return
         names = fitting(model_names(self.session.profile, self.models.listed()), typed)
         if not names:
-            self.complain("no model that is listed fits", "`moa models` reads the lists anew")
+            self.complain("no listed model matches", "`moa models` reads the lists anew")
             return
         spoken = self.options.accessible
         self.show("\n".join(model_table(names, self.models, _TABLE_COLUMNS, spoken=spoken)))
@@ -373,8 +374,8 @@ class Chat:
         changes = self.kept.changes(accept=self.editor is None)
         if changes:
             self.complain(
-                f"{changes}, which the models do not see; `/resume {self.kept.id}` reads it again,"
-                " /fork goes on in a copy without it"
+                f"{changes}, which the models in this chat do not see; `/resume"
+                f" {self.kept.id}` reads it again, /fork continues in a copy without it"
             )
 
     async def _report(self, stopper: Stopper) -> Turn | None:
@@ -419,7 +420,7 @@ class Chat:
             # Each step sums up the summary of the step before it, too.
             changed = self.session.keep_summary(turn, count, replaces=summed_up > 0)
             if not changed:
-                self.complain("there is no summary: the model gave an empty one")
+                self.complain("there is no summary: the model returned an empty one")
                 break
             summed_up = earlier + count
             try:
@@ -433,7 +434,7 @@ class Chat:
             self._tell_usage(turn)
         if summed_up:
             self.say(
-                f"from now on, the summary stands in place of {plural(summed_up, 'turn')};"
+                f"from now on, the models get the summary in place of {plural(summed_up, 'turn')};"
                 " /compact edit changes it, /compact off takes it away"
             )
         return turn
@@ -553,13 +554,13 @@ class Chat:
         model = f"{tightest.model} ({assumed} of {tightest.context:,} tokens)"
         if tightest.left_out:
             self.say(
-                f"moa: the conversation has outgrown {model}: from now on the oldest turns are left"
-                " out; /compact sums them up"
+                f"moa: the conversation no longer fits {model}: from now on the oldest turns are"
+                " left out; /compact summarizes them"
             )
         else:
             self.say(
-                f"moa: the conversation takes {tightest.share:.0%} of the room that it has in"
-                f" {model}; beyond that, the oldest turns are left out; /compact sums them up"
+                f"moa: the conversation takes {tightest.share:.0%} of the room in {model};"
+                " when it is full, the oldest turns are left out; /compact summarizes them"
             )
 
     def _tell_usage(self, turn: Turn) -> None:

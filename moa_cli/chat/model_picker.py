@@ -107,7 +107,7 @@ class ModelPicker(PickList[ModelChoice]):
     def below(self, place: int, columns: int) -> StyleAndTextTuples:
         mixture = f"P proposers: {', '.join(self._proposers) or 'none'} · A: {self._aggregator}"
         if not self._names:
-            head = "no model that is listed fits; `/add NAME` takes any name"
+            head = "no listed model matches; `/add NAME` takes any name"
         else:
             head = self._facts(self._names[place], columns)
         count = f"{place + 1}/{len(self._names)}" if self._names else "0"
@@ -205,7 +205,7 @@ def model_table(
 ) -> list[str]:
     """The models as a table, for where no list can be shown. spoken: as sentences instead."""
     cells = [model_cells(lists.known(name)) for name in names]
-    price = "dollars for a million tokens" if spoken else "$/M"
+    price = "dollars per million tokens" if spoken else "$/M"
     columns = [
         Column("model", list(names), widest=_NAME_CELLS),
         Column("context", [row[0] for row in cells], right=True),

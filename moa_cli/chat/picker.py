@@ -115,7 +115,7 @@ class _Picker(PickList[str]):
     def below(self, place: int, columns: int) -> StyleAndTextTuples:
         count = len(self._matches)
         if not count:
-            text = self._trouble or "no conversation holds these words"
+            text = self._trouble or "no conversation contains these words"
             return [("class:dim", f"\n\n{fitted(text, columns)}")]
         told = f"the latest {count}" if count == MOST_MATCHES else f"{place + 1}/{count}"
         keys = f"{told} · ↑↓ choose · Enter resumes · Esc leaves"

@@ -196,7 +196,7 @@ class Session:
         sum up.
         """
         if len(self.conversation.earlier) <= _NOT_SUMMED_UP:
-            raise UsageError("there are no turns before the last one to sum up")
+            raise UsageError("there are no turns before the last one to summarize")
         return sum_up(
             self.profile,
             self.conversation,
@@ -345,7 +345,7 @@ class Session:
         """Take out the last turn and return its prompt, to ask it again. Raises UsageError if
         nothing was asked yet."""
         if self.last is None:
-            raise UsageError("there is nothing to ask again")
+            raise UsageError("there is no prompt to ask again")
         prompt = self.last.user
         self._tried = None if self.last.reply else self.last
         latest = self.conversation.turns[-1] if self.conversation.turns else None

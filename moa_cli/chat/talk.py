@@ -133,7 +133,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
             edits, unsent = _Edits(number), line_of(text)
             chat.say(
                 f"message {number} of {count}: Enter sends it in a copy of the conversation that"
-                " ends before it, Ctrl-C leaves all as it is"
+                " ends before it, Ctrl-C changes nothing"
             )
             continue
         if isinstance(outcome, outcomes.Send) and not _is_command(line):
@@ -223,7 +223,7 @@ async def _after_others(
     # `/retry` has taken the last turn back.
     chat.session.put_back()
     chat.say(f"\n{changes}")
-    chosen = await editor.press({"r": "reads it", "f": "goes on in a copy without it"})
+    chosen = await editor.press({"r": "reads it", "f": "continues in a copy without it"})
     try:
         if chosen == "f":
             chat.session.go_on(chat.kept.fork())
@@ -287,7 +287,9 @@ def _show_turns(chat: Chat, turns: Sequence[Turn]) -> None:
             chat.remark(_unfinished(turn, is_last=turn is last))
     if summed_up := chat.session.conversation.first_sent:
         chat.say("")
-        chat.remark(f"a summary stands in place of {plural(summed_up, 'turn')}: /compact show")
+        chat.remark(
+            f"the models get a summary in place of {plural(summed_up, 'turn')}: /compact show"
+        )
 
 
 def _asked_again(turns: Sequence[Turn]) -> list[bool]:

@@ -70,12 +70,12 @@ def test_the_bar_tells_how_full_the_tightest_context_is_then_a_line_warns_once_t
         assert [int(share) for share in shares] == sorted({int(share) for share in shares})
         assert re.search(r"context full \(lab:a, 2k\) · \d turns? left out", terminal.shown()[-1])
         text = "\n".join(terminal.lines())
-        assert len(re.findall(r"moa: the conversation (takes|has outgrown)", text)) == 1
+        assert len(re.findall(r"moa: the conversation (takes|no longer fits)", text)) == 1
         assert "lab:a (a context of 2,000 tokens)" in text.replace("\n", " ")
         left_out = re.findall(r"(\d) of (\d) earlier turns (?:is|are) left out for lab:a \(", text)
         assert left_out[-1][1] == "4"
         terminal.send("/context\r")
-        terminal.wait_for("go with the next prompt")
+        terminal.wait_for("are sent with the next prompt")
         rows = [line.split() for line in terminal.lines() if line.endswith(("lab:a", "lab:b"))]
         assert [row[-1] for row in rows] == ["lab:a", "lab:b"]
         assert "2,000" in rows[0]
@@ -98,7 +98,7 @@ def test_models_that_lack_the_same_turns_are_told_of_together(moa: Moa, upstream
 
 
 def test_a_context_that_is_not_known_is_assumed_and_said_to_be(talk: Talk) -> None:
-    assert talk.do("/context") == "moa: nothing was said yet"
+    assert talk.do("/context") == "moa: there are no turns yet"
     talk.do("hello")
     told = talk.do("/context")
     assert "unlimited  " in told
@@ -115,7 +115,7 @@ def test_the_setting_says_what_is_assumed(moa: Moa, upstream: Upstream) -> None:
         _turn(terminal, "hello")
         assert re.search(r"context \d+% \([\w:]+, 4k assumed\)", terminal.shown()[-1])
         terminal.send("/context\r")
-        terminal.wait_for("*: the context is not known (setting default_context)")
+        terminal.wait_for("*: unknown, assumed by the setting default_context")
 
 
 def test_on_a_narrow_terminal_the_meter_is_brief(moa: Moa, upstream: Upstream) -> None:

@@ -1,5 +1,5 @@
-"""`/compact`: a summary stands in place of the turns before the last. It can be read, edited and
-taken away, and it is kept with the conversation."""
+"""`/compact`: the models get a summary in place of the turns before the last. It can be read, edited
+and removed, and it is kept with the conversation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_summary_stands_in_place_of_all_turns_but_the_last(talk: Talk) -> None
     talk.do("one", "two", "three")
     said = talk.do("/compact")
     assert said.startswith(f"summary of 2 turns:\n{SUMMARY}")
-    assert "the summary stands in place of 2 turns" in said
+    assert "the models get the summary in place of 2 turns" in said
     # A pipe is given replies only.
     assert talk.out == ""
     [request] = [call for call in talk.upstream.chats("agg") if is_asked_to_sum_up(call)]
@@ -76,7 +76,7 @@ def test_it_is_shown_and_taken_away(talk: Talk) -> None:
     talk.do("one", "two", "/compact")
     assert talk.do("/compact show") == f"summary of 1 turn:\n{SUMMARY}"
     assert talk.do("/compact edit") == "moa: /compact edit needs a terminal"
-    assert talk.do("/compact off") == "the summary is taken away: 1 turn is sent again"
+    assert talk.do("/compact off") == "the summary is removed: 1 turn is sent again"
     talk.do("three")
     assert talk.sent("agg")[-1] == ["one", "ok", "two", "ok", "three"]
 
@@ -89,7 +89,7 @@ def test_a_later_summary_is_made_of_the_one_before_it_and_falls_back_to_it(talk:
     assert told == [summary("First."), READ, "two", "ok", "three", "ok"]
     talk.do("five")
     assert talk.sent("agg")[-1] == [summary("Second."), READ, "four", "ok", "five"]
-    assert talk.do("/compact off").endswith("2 turns are sent again, behind the summary before it")
+    assert talk.do("/compact off").endswith("2 turns are sent again, after the earlier summary")
     talk.do("six")
     assert talk.sent("agg")[-1][:3] == [summary("First."), READ, "two"]
 
@@ -103,7 +103,7 @@ def test_undo_takes_turns_back_that_were_summed_up_with_their_summary(talk: Talk
 @pytest.mark.parametrize("lines", [[], ["one"]])
 def test_there_is_nothing_to_sum_up_before_the_last_turn(talk: Talk, lines: list[str]) -> None:
     talk.do(*lines)
-    assert talk.do("/compact") == "moa: there are no turns before the last one to sum up"
+    assert talk.do("/compact") == "moa: there are no turns before the last one to summarize"
     assert len(talk.upstream.chats("agg")) == len(lines)
 
 

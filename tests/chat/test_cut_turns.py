@@ -90,7 +90,7 @@ def test_a_turn_that_was_cut_is_shown_looked_at_merged_and_asked_again(
         at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
-        assert terminal.shown()[-1] == f"to go on: moa chat --cid {identity}"
+        assert terminal.shown()[-1] == f"to continue: moa chat --cid {identity}"
     turns = json.loads(lab.run("history", "show", identity, "--json").text)["turns"]
     assert [turn["reply"] for turn in turns] == ["ok", "asked again"]
 
@@ -131,7 +131,7 @@ def test_leaving_says_how_to_come_back(moa: Moa) -> None:
         terminal.send("/exit\r")
         assert terminal.wait() == 0
         identity = latest(moa)
-        assert terminal.shown()[-1] == f"to go on: moa chat --cid {identity}"
+        assert terminal.shown()[-1] == f"to continue: moa chat --cid {identity}"
     with moa.terminal("chat", "--cid", identity) as terminal:
         at_empty_prompt(terminal)
         assert "› hello" in terminal.lines()

@@ -72,7 +72,7 @@ def test_a_message_is_edited_in_a_copy(three: Moa, upstream: Upstream) -> None:
         ended(terminal, upstream, 2)
         terminal.send("\x04")
         assert terminal.wait() == 0
-        assert terminal.shown()[-1] == f"to go on: moa chat --cid {copy}"
+        assert terminal.shown()[-1] == f"to continue: moa chat --cid {copy}"
     assert sent(upstream) == [
         ["one", "1", "two and a half"],
         ["one", "1", "two and a half", "ok", "more"],
@@ -285,7 +285,7 @@ def test_an_unsaved_conversation_says_that_nothing_stays(moa: Moa, upstream: Ups
         terminal.send("/edit 2\r")
         in_line(terminal, "two")
         terminal.send("!\r")
-        terminal.wait_for("message 2 and all behind it are left out; they are not saved")
+        terminal.wait_for("message 2 and all later ones are left out; they are not saved")
         ended(terminal, upstream, 3)
     assert sent(upstream)[-1] == ["one", "ok", "two!"]
 

@@ -73,7 +73,7 @@ def test_a_mention_that_names_nothing_stays_text_and_a_lost_path_is_told(
 ) -> None:
     with chatting(moa) as terminal:
         say(terminal, upstream, "Mail me@notes.txt, use @property, see @src/none.py")
-        told = "moa: src/none.py: there is no such file; it is sent as text"
+        told = "moa: src/none.py: there is no such file, so the line is sent as text"
         assert told in said(terminal)
         assert "property:" not in said(terminal)
     assert sent(upstream, "a") == [["Mail me@notes.txt, use @property, see @src/none.py"]]
@@ -138,7 +138,7 @@ def test_attached_files_are_listed_and_taken_away(moa: Moa, upstream: Upstream) 
         terminal.send("/files drop src\r")
         terminal.wait_for("src/main.py is no longer attached")
         terminal.send("/files drop 7\r")
-        terminal.wait_for("7 is not attached (/files lists what is)")
+        terminal.wait_for("7 is not attached (/files lists the attached files)")
         say(terminal, upstream, "What?")
     assert sent(upstream, "a") == [["What?\n\nnotes.txt:\n```\nfirst\n```"]]
 
@@ -187,7 +187,7 @@ def test_a_kept_file_that_is_gone_is_told_and_nothing_is_sent(moa: Moa, upstream
         terminal.send("What?\r")
         terminal.wait_for("notes.txt: cannot be read: No such file or directory")
         at_prompt(terminal)
-        assert "(/files drop NAME takes it away)" in said(terminal)
+        assert "(/files drop NAME removes it)" in said(terminal)
     assert upstream.chats() == []
 
 
@@ -289,7 +289,7 @@ def test_notices_in_wide_letters_fit_the_window(moa: Moa) -> None:
         terminal.send("/file notes.txt\r")
         terminal.wait_for("goes with the next")
         terminal.send(f"/files drop {'漢字 かな ' * 6}\r")
-        terminal.wait_for("lists what is")
+        terminal.wait_for("lists the attached")
         rows = [line for line in terminal.lines() if "漢字" in line]
         notice = rows[next(n for n, row in enumerate(rows) if row.startswith("moa:")) :]
         # The terminal itself has folded none of them: each row ends with a whole word.

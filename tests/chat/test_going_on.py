@@ -186,5 +186,5 @@ def test_in_a_chat_a_mixture_that_is_gone_is_told_and_the_chat_goes_on(
     ran = held.run("chat", stdin=f"/resume {identity}\nsecond\n".encode())
     assert ran.code == 0
     [line] = [line for line in ran.err.splitlines() if "cannot be used" in line]
-    assert line.endswith("(profile lab goes on with it; /profile NAME changes it)")
+    assert line.endswith("(profile lab continues it; /profile NAME changes the profile)")
     assert sent(upstream)[-1] == ["first", "ok", "second"]

@@ -124,7 +124,7 @@ def test_a_setting_of_the_chat_is_switched(talk: Talk, key: str) -> None:
         ("", "/set needs a key and a value"),
         ("temperature 9", "/set: `temperature` must be between 0 and 2, not 9"),
         ("on_all_failed cry", "/set: `on_all_failed` must be one of fail, solo, not 'cry'"),
-        ("compact perhaps", "compact is on or off, not 'perhaps'"),
+        ("compact perhaps", "compact must be on or off, not 'perhaps'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(talk: Talk, setting: str, said: str) -> None:

@@ -116,7 +116,7 @@ def test_words_behind_the_command_narrow_the_list(offering: Moa) -> None:
         terminal.wait_for("1/1")
         assert len(listed(terminal)) == 1
         terminal.send("!\x1b[A")
-        terminal.wait_for("no model that is listed fits")
+        terminal.wait_for("no listed model matches")
         terminal.send("\r\x1b")
         at_empty_prompt(terminal)
 
@@ -164,4 +164,4 @@ def test_a_pipe_gets_a_table(offering: Moa) -> None:
     assert ["lab:org/rain-70b", "8,192", "0.60", "1.20"] in [
         line.split() for line in ran.err.splitlines()
     ]
-    assert "no model that is listed fits" in ran.err
+    assert "no listed model matches" in ran.err

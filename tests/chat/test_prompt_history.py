@@ -113,7 +113,9 @@ def test_what_is_no_file_is_told_of_in_one_line(moa: Moa, kind: str) -> None:
         at_prompt(terminal)
         terminal.send("\x1b[A")
         terminal.wait_for("› hello")
-        told = [line for line in terminal.lines() if "prompts are kept for this chat only" in line]
+        told = [
+            line for line in terminal.lines() if "prompts are remembered for this chat only" in line
+        ]
         assert len(told) == 1
         assert str(file) in told[0]
         assert b"Traceback" not in terminal.raw
@@ -126,7 +128,7 @@ def test_a_link_to_nowhere_is_a_way_to_keep_nothing(moa: Moa) -> None:
         at_prompt(terminal)
         terminal.send("hello\r")
         terminal.wait_for("calls, ")
-        assert "prompts are kept" not in "\n".join(terminal.lines())
+        assert "prompts are remembered" not in "\n".join(terminal.lines())
     assert (moa.state / "prompt-history").is_symlink()
 
 
@@ -149,7 +151,9 @@ def test_a_full_disk_costs_a_line_and_leaves_the_file_whole(moa: Moa, tmp_path: 
             terminal.send("hello there\r")
             terminal.wait_for("calls, ")
             at_prompt(terminal)
-        told = [line for line in terminal.lines() if "prompts are kept for this chat only" in line]
+        told = [
+            line for line in terminal.lines() if "prompts are remembered for this chat only" in line
+        ]
         assert len(told) == 1
         assert "File too large" in told[0]
         assert b"Traceback" not in terminal.raw

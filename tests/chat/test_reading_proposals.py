@@ -96,11 +96,11 @@ def test_side_by_side_no_line_of_code_is_cut(talk: Talk) -> None:
 def test_the_reasoning_of_a_turn_can_be_read_after_it(talk: Talk) -> None:
     talk.upstream.always("agg", Reply(text="So.", reasoning=["I think\x1b[2J ", "it is."]))
     talk.upstream.always("b", Reply(text="B.", reasoning=["Of *b*."]))
-    assert talk.do("/reasoning") == "moa: nothing was asked yet"
+    assert talk.do("/reasoning") == "moa: there are no turns yet"
     talk.do("hi")
     assert talk.do("/reasoning") == "reasoning of lab:agg\nI think it is."
     assert talk.do("/reasoning 2") == "reasoning of lab:b\nOf *b*."
-    assert talk.do("/reasoning 1").startswith("moa: lab:a gave no reasoning (")
+    assert talk.do("/reasoning 1").startswith("moa: lab:a returned no reasoning (")
     assert talk.do("/reasoning 3") == "moa: there is no proposal 3 (1 to 2)"
     assert talk.do("/reasoning on") == "reasoning is shown while models think"
     assert talk.chat.options.reasoning

@@ -85,7 +85,7 @@ def test_why_names_those_who_hold_a_passage(talk: Talk) -> None:
 
 
 def test_without_two_proposals_there_is_nothing_to_compare(talk: Talk) -> None:
-    assert talk.do("/report") == "moa: nothing was asked yet"
+    assert talk.do("/report") == "moa: there are no turns yet"
     talk.do("/set rounds 0", "hi")
     assert talk.do("/report") == "moa: there are fewer than two proposals to compare"
 

@@ -143,7 +143,7 @@ def test_the_words_around_a_hit_are_shown_below(moa: Moa) -> None:
 def test_nothing_that_matches_cannot_be_chosen_and_ctrl_u_begins_anew(moa: Moa) -> None:
     with picker(moa) as terminal:
         terminal.send("giraffes\r")
-        terminal.wait_for("no conversation holds these words")
+        terminal.wait_for("no conversation contains these words")
         assert titles(terminal) == []
         terminal.send("\x15")
         terminal.wait_for(lambda: len(titles(terminal)) == 3)

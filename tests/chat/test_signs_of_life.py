@@ -215,7 +215,7 @@ def test_the_title_can_be_left_alone(moa: Moa) -> None:
         terminal.send("/set bell 3\r")
         terminal.wait_for("bell = 3")
         terminal.send("/set bell loud\r")
-        terminal.wait_for("bell is a number of seconds, or off, not 'loud'")
+        terminal.wait_for("bell must be a number of seconds or off, not 'loud'")
         terminal.send("Why?\r")
         terminal.wait_for("(4 calls, ")
         assert titles(terminal) == []

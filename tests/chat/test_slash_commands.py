@@ -222,7 +222,7 @@ def test_a_setting_is_told_where_none_is_given(desk: Desk, line: str, said: str)
         ("/temperature nan", "`temperature` must be"),
         ("/temperature 9", "`temperature` must be"),
         ("/max-tokens 0", "`max_tokens` must be"),
-        ("/multi-turn maybe", "multi-turn is on or off, not 'maybe'"),
+        ("/multi-turn maybe", "multi-turn must be on or off, not 'maybe'"),
         ("/aggregator a b", "is not a model name"),
     ],
 )

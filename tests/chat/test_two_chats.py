@@ -12,7 +12,7 @@ from tests.support.command import PATIENCE, Moa, Terminal
 from tests.support.talk import at_empty_prompt, at_prompt, sent
 from tests.support.upstream import Reply, Upstream
 
-CHOICE = "r reads it · f goes on in a copy without it · Esc goes back:"
+CHOICE = "r reads it · f continues in a copy without it · Esc goes back:"
 ADDED = "another moa has added 1 turn to this conversation"
 
 

@@ -108,7 +108,7 @@ def test_without_multi_turn_no_history_is_sent(moa: Moa, upstream: Upstream, opt
 
 def test_what_is_kept_can_be_renamed_and_forked_once_it_has_begun(moa: Moa) -> None:
     ran = moa.run("chat", stdin=b"/fork\n/rename rain\n/rename\nhi\n/rename rain\n/fork\n")
-    unkept = "moa: this conversation is not saved, or has not begun\n"
+    unkept = "moa: this conversation is not saved, or has no turn yet\n"
     assert ran.err.startswith(f"{HEADER}{unkept}{unkept}moa: /rename needs a title\n")
     *_, renamed, copied = ran.err.splitlines()
     assert renamed == "renamed: rain"

@@ -149,7 +149,7 @@ def test_a_chat_is_a_list_of_lines(moa: Moa, upstream: Upstream) -> None:
         terminal.send("\x04")
         assert terminal.wait() == 0
         lines = [re.sub(r"\(\d+ calls.*", "…", line) for line in terminal.lines()]
-        assert lines.pop().startswith("to go on: moa chat --cid ")
+        assert lines.pop().startswith("to continue: moa chat --cid ")
         assert without_seconds(lines) == [
             "moa: profile lab: lab:a, lab:b, then lab:agg",
             "moa: /help lists the commands, Ctrl-D leaves",
@@ -230,6 +230,6 @@ def test_tables_of_a_chat_are_read_row_by_row(moa: Moa, upstream: Upstream) -> N
         said = "\n".join(lines)
         assert re.search(r"^lab:agg: full 0%, room [\d,]+, context 32,768 assumed$", said, re.M)
         assert (
-            "lab:agg: context unknown, dollars for a million tokens in unknown, dollars for a"
+            "lab:agg: context unknown, dollars per million tokens in unknown, dollars for a"
             " million tokens out unknown"
         ) in lines

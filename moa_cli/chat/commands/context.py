@@ -19,7 +19,7 @@ def _context(host: Host, argument: str) -> None:
     session = host.session
     conversation, profile = session.conversation, session.profile
     if not conversation.turns:
-        raise UsageError("nothing was said yet")
+        raise UsageError("there are no turns yet")
     uses = session.history_uses()
     if host.options.accessible:
         *others, model = _columns(uses, " assumed")
@@ -34,23 +34,23 @@ def _context(host: Host, argument: str) -> None:
         sent = uses[0]
         turns, tokens = plural(sent.turns, "turn"), f"about {sent.tokens:,} tokens"
         least = f" (max_history is {profile.max_history})" if profile.max_history else ""
-        host.say(f"{turns} of the conversation, {tokens}, go with the next prompt{least}")
+        host.say(f"{turns} of the conversation, {tokens}, are sent with the next prompt{least}")
     if conversation.first_sent and profile.multi_turn:
         summed_up = plural(conversation.first_sent, "turn")
-        host.say(f"a summary stands in place of {summed_up} before: /compact show")
-    host.say("room: what is left of the context beside the answer and the proposals to be read")
+        host.say(f"the models get a summary in place of {summed_up} before: /compact show")
+    host.say("room: the part of the context that is left besides the answer and the proposals")
     if any(use.assumed for use in uses):
         mark = "assumed" if host.options.accessible else "*"
         host.say(
-            f"{mark}: the context is not known (setting default_context); `context` of a model in"
-            " the profile says what it is"
+            f"{mark}: unknown, assumed by the setting default_context; `context` of the model in"
+            " the profile sets it"
         )
 
 
 _COMPACT_WORDS = (
     Suggestion("show", "print the summary"),
     Suggestion("edit", "write the summary in your editor"),
-    Suggestion("off", "take the summary away: its turns are sent again"),
+    Suggestion("off", "remove the summary: its turns are sent again"),
 )
 
 
@@ -69,8 +69,8 @@ def _compact(host: Host, argument: str) -> Outcome:
         now = session.conversation.first_sent
         again = plural(count - now, "turn")
         host.say(
-            f"the summary is taken away: {again} {'is' if count - now == 1 else 'are'} sent again"
-            + (", behind the summary before it" if now else "")
+            f"the summary is removed: {again} {'is' if count - now == 1 else 'are'} sent again"
+            + (", after the earlier summary" if now else "")
         )
         return None
     if not conversation.summary:

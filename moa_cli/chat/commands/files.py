@@ -108,7 +108,7 @@ def _chosen(files: list[Attached], which: str) -> list[Attached]:
         if which in (file.name, file.place.name) or file.name.startswith(f"{folder}/")
     ]
     if not found:
-        raise UsageError(f"{which} is not attached", hint="/files lists what is")
+        raise UsageError(f"{which} is not attached", hint="/files lists the attached files")
     return found
 
 

@@ -21,9 +21,9 @@ _HELP_COLUMN, _NAMES_COLUMN = 25, 14
 # Next to a narrower column, nothing can be read.
 _LEAST_CELLS = 30
 _KEYS = (
-    "Enter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C or Esc goes on"
-    " with what has arrived, a second one cancels; while the reply comes, it stops it. Ctrl-X"
-    " Ctrl-E opens your editor, Ctrl-R searches,{} Ctrl-D leaves."
+    "Enter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C or Esc"
+    " continues with what has arrived, and a second one cancels. While the reply is written, it"
+    " stops the reply. Ctrl-X Ctrl-E opens your editor, Ctrl-R searches,{} Ctrl-D leaves."
 )
 # With a screen reader, there are no panels, and completions are printed below the line.
 _ZOOM, _MENU, _COMPLETION = " Ctrl-O shows one proposer alone,", "/ opens a menu.", "Tab completes."

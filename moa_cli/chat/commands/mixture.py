@@ -28,7 +28,7 @@ _YES, _NO = ("on", "true", "yes"), ("off", "false", "no")
 
 def _profile_words(host: Host, typed: str) -> list[Suggestion]:
     return [
-        Suggestion("list", "the profiles that there are"),
+        Suggestion("list", "list the profiles"),
         Suggestion("show", "the settings in effect"),
         Suggestion("save ", "save the settings in effect under a name"),
         *(Suggestion(profile.name, description_of(profile)) for profile in list_profiles()),
@@ -209,11 +209,11 @@ def _seconds(text: str) -> int:
     if text.lower() in _NO:
         return 0
     if not text.isdecimal() or not text.isascii() or len(text) > 5:
-        raise UsageError(f"bell is a number of seconds, or off, not {text!r}")
+        raise UsageError(f"bell must be a number of seconds or off, not {text!r}")
     return int(text)
 
 
 def _switch(name: str, text: str) -> bool:
     if text.lower() not in (*_YES, *_NO):
-        raise UsageError(f"{name} is on or off, not {text!r}")
+        raise UsageError(f"{name} must be on or off, not {text!r}")
     return text.lower() in _YES

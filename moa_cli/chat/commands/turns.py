@@ -41,14 +41,14 @@ def _numbers(host: Host, typed: str) -> list[Suggestion]:
 def _shown_words(host: Host, typed: str) -> list[Suggestion]:
     return [
         Suggestion("all", "all of the last layer, side by side"),
-        Suggestion("reviews", "what models said about them"),
+        Suggestion("reviews", "the models' reviews of them"),
         *_numbers(host, ""),
     ]
 
 
 def _last(session: Session) -> Turn:
     if session.last is None:
-        raise UsageError("nothing was asked yet")
+        raise UsageError("there are no turns yet")
     return session.last
 
 
@@ -156,7 +156,8 @@ def _reasoning(host: Host, argument: str) -> None:
         name, reasoning = turn.model or "the aggregator", turn.reasoning
     if not reasoning.strip():
         raise UsageError(
-            f"{name} gave no reasoning", hint="models that reason, and endpoints that tell it, do"
+            f"{name} returned no reasoning",
+            hint="use a model that reasons and an endpoint that returns the reasoning",
         )
     host.page([("head", f"reasoning of {name}"), ("text", reasoning.strip())])
 
@@ -197,9 +198,12 @@ def _why(host: Host, argument: str) -> None:
     host.draw(closeness_table(rows, len(names), held))
     parts = sorted(zip(shares(found, len(names)), names, strict=True), key=lambda part: -part[0])
     host.say("closest to: " + ", ".join(f"{name} {share:.0%}" for share, name in parts))
-    host.say("(by the similarity of letters, which does not prove where a passage comes from)")
+    host.say("(by similar spelling, which does not prove where a passage comes from)")
     if held is not None:
-        host.say("(held by: those of the report's point that is most like the passage)")
+        host.say(
+            "(held by: the proposers of the point in the report that is most similar to the"
+            " passage)"
+        )
 
 
 @command("report", section=Section.PROPOSALS)
@@ -312,7 +316,7 @@ def _usage(host: Host, argument: str) -> None:
     if argument:
         raise UsageError(f"/usage or /usage --json, not /usage {argument}")
     if not spent:
-        raise UsageError("nothing was asked yet")
+        raise UsageError("there are no turns yet")
     host.say("\n".join(spent_lines(spent)))
 
 
