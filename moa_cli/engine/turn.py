@@ -171,7 +171,9 @@ async def _run(state: TurnState) -> None:
     await state.claim_fan_out()
     finished = False
     try:
-        finished = await _run_all(state, _replied, TurnError("there is no whole reply"))
+        finished = await _run_all(
+            state, _replied, TurnError("the turn ended without a complete reply")
+        )
     except asyncio.CancelledError:
         # Whoever has left is not told that there is no reply.
         finished = True

@@ -74,7 +74,7 @@ class Guard:
         tokens = [token.encode("latin-1", "replace") for token in sent]
         found = [key for token in tokens if (key := keys.find(token)) is not None]
         if not found:
-            message = "the API key is wrong" if any(tokens) else "an API key is needed"
+            message = "the API key is wrong" if any(tokens) else "an API key is required"
             raise ApiError(
                 401,
                 f"{message}: send it as `Authorization: Bearer …` or as `x-api-key`",
@@ -88,8 +88,8 @@ class Guard:
         if self._loopback and not _is_here(headers.get("host", "")):
             raise ApiError(
                 403,
-                "this server is for its own machine: the Host header must be a loopback address"
-                " (start it with an API key to reach it by another name)",
+                "this server accepts requests to a loopback address only, and the Host header"
+                " names another host (to allow other names, start the server with an API key)",
                 param="host",
                 code="host_not_allowed",
             )

@@ -99,7 +99,7 @@ def from_turn(turn: Turn) -> ApiError:
         # Whatever became of the proposers.
         kinds = {turn.error.kind}
     status, code = _CAUSES.get(kinds.pop(), _OTHER) if len(kinds) == 1 else _OTHER
-    reason = turn.error.message if turn.error else "there is no whole reply"
+    reason = turn.error.message if turn.error else "the turn ended without a complete reply"
     param = None
     if code == "tools_unsupported":
         param, reason = "tools", with_hint(turn.causes[0].message, turn.causes[0].hint)

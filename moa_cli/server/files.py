@@ -63,7 +63,7 @@ class FileReader:
         if not part.url.startswith("data:"):
             # Models could not read it, and the server fetches nothing for clients.
             name = one_line(part.name) or "a file"
-            why = f"{name}: is an address; send the file itself, as a data: URI"
+            why = f"{name}: is an address, not a file; send the file itself, as a data: URI"
             raise ApiError(400, why, code="unreadable_file")
         key = hashlib.sha256(f"{part.name}\0{part.url}".encode()).hexdigest()
         if key not in self._kept:

@@ -20,7 +20,7 @@ def trusted(option: str, given: Iterable[str]) -> tuple[Network, ...]:
             found.append(ipaddress.ip_network(text.strip(), strict=False))
         except ValueError:
             raise UsageError(
-                f"{option}: {text!r} is no address and no network",
+                f"{option}: {text!r} is neither an address nor a network",
                 hint="such as 10.0.0.7 or 10.0.0.0/8",
             ) from None
     return tuple(found)

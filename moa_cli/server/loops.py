@@ -93,7 +93,7 @@ def travelled(header: str, own: str) -> None:
     if own in chain or len(chain) >= _LONGEST_CHAIN:
         raise ApiError(
             400,
-            "this request came through this server before: a profile leads back to it",
+            "this request has already passed through this server: a profile leads back to it",
             code="loop_detected",
         )
     _via.set(", ".join([*(server for server in chain if _ID.fullmatch(server)), own]))

@@ -255,13 +255,12 @@ class Mixtures:
             if provider.base_url is None and not self.serves(model):
                 raise _invalid(
                     param,
-                    "a request may name only those embedded models that a profile of the server"
-                    " uses",
+                    "a request may name an embedded model only if a profile of the server uses it",
                 )
             if allowed is not None and model not in allowed:
                 raise ApiError(
                     403,
-                    f"`{param}`: the key `{key.name}` may name only models of its profiles",
+                    f"`{param}`: the key `{key.name}` may use only models of its profiles",
                     param=param,
                     code="model_not_allowed",
                 )

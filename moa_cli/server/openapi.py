@@ -27,7 +27,7 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
     """
     chat = _turn("Answer a conversation by a mixture.", "ChatRequest", "Completion")
     completion = _turn(
-        "The same of one prompt, for clients that only know texts.",
+        "The same for one prompt, for clients of the older text API.",
         *("CompletionsRequest", "TextCompletion"),
     )
     responses = _turn(

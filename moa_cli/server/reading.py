@@ -180,10 +180,10 @@ class SettingsReader:
         unkept = budget_of_a_day(config)
         if unkept is not None and not self.keeps_costs:
             raise ProfileError(
-                f"`{unkept}` needs the costs of turns, which are not kept",
+                f"`{unkept}` needs the costs of turns, which are not recorded",
                 place=config.place,
                 path=tuple(unkept.split(".")),
-                hint="start the server anew",
+                hint="restart the server",
             )
         return config
 

@@ -193,7 +193,7 @@ class Service:
         self._close_unused(before.clients)
         changed = news(before.reading, reading)
         if changed or asked:
-            self.log.note(f"read again: {changed or 'nothing has changed'}")
+            self.log.note(f"reloaded: {changed or 'nothing has changed'}")
         self.tell_faults(reading)
         self._taken.set()
         self._taken = asyncio.Event()

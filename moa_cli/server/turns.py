@@ -228,7 +228,7 @@ def check_number(body: bytes, most: int) -> None:
     if number > most:
         raise ApiError(
             400,
-            f"about {number:,} messages: this server takes {most:,} (--max-messages)",
+            f"about {number:,} messages; this server accepts {most:,} (--max-messages)",
             param="messages",
             code="too_many_messages",
         )

@@ -1,5 +1,5 @@
-"""`/compact`: the models get a summary in place of the turns before the last. It can be read, edited
-and removed, and it is kept with the conversation."""
+"""`/compact`: the models get a summary in place of the turns before the last. It can be read,
+edited and removed, and it is kept with the conversation."""
 
 from __future__ import annotations
 

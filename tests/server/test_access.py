@@ -201,7 +201,7 @@ def test_a_way_back_through_another_server_ends_at_the_second_visit(
             assert len([line for line in first.log if "loop_detected" in line]) == 1
             second.wait_for_log("POST")
     assert response.status_code == 502
-    assert "came through this server before" in response.json()["error"]["message"]
+    assert "has already passed through this server" in response.json()["error"]["message"]
 
 
 def test_a_server_may_stand_behind_another_but_not_behind_many(

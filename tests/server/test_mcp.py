@@ -246,15 +246,19 @@ def test_a_cancelled_request_cancels_its_turn(
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("ask", {"prompt": "x", "profile": "lob"}, "profile: there is no profile 'lob'; did you"),
     ("ask", {"prompt": "x", "profile": "../lab"}, "profile: there is no profile '../lab'"),
-    ("ask", {"prompt": " "}, "prompt: a text that is not empty is needed"),
-    ("ask", {"prompt": 7}, "prompt: a text that is not empty is needed"),
-    ("ask", {"prompt": "x", "system": []}, "system: a text is needed"),
+    ("ask", {"prompt": " "}, "prompt: must be a text that is not empty"),
+    ("ask", {"prompt": 7}, "prompt: must be a text that is not empty"),
+    ("ask", {"prompt": "x", "system": []}, "system: must be a text"),
     ("ask", {"prompt": "x", "model": "y"}, "ask takes no 'model', only `prompt`, `profile`"),
-    ("compare", {"prompt": "x", "profiles": []}, "profiles: needed is a list of names"),
-    ("compare", {"prompt": "x", "profiles": "lab"}, "profiles: needed is a list of names"),
+    ("compare", {"prompt": "x", "profiles": []}, "profiles: must be a list of names"),
+    ("compare", {"prompt": "x", "profiles": "lab"}, "profiles: must be a list of names"),
     ("compare", {"prompt": "x", "profiles": ["flat"]}, "profiles: 'flat' has no proposers"),
     ("compare", {"prompt": "x", "profiles": ["lost", "lost"]}, "profiles: 'lost' has no"),
-    ("ask", {"prompt": "x", "profile": "lost"}, "there is no whole reply; lab:gone: "),
+    (
+        "ask",
+        {"prompt": "x", "profile": "lost"},
+        "the turn ended without a complete reply; lab:gone: ",
+    ),
     ("other", {}, "there is no tool 'other'"),
 ]
 

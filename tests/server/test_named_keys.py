@@ -79,7 +79,7 @@ def test_figures_of_all_clients_are_not_for_named_keys(
             assert "moa_turns_total" in server.get("/metrics", headers=bearer(key)).text
         assert server.get("/metrics").status_code == 401
         keyed(moa, upstream, {"lab": {"metrics": True}, "team": {"metrics": False}})
-        server.wait_for_log("read again: the settings")
+        server.wait_for_log("reloaded: the settings")
         assert server.get("/metrics", headers=bearer(LAB)).status_code == 200
         assert server.get("/metrics", headers=bearer(TEAM)).status_code == 403
 
@@ -125,7 +125,7 @@ def test_a_budget_holds_over_turns_side_by_side_and_over_a_restart(
     with serving(moa, "--api-key-file", str(file)) as server:
         assert ask(server).status_code == 402
         keyed(moa, upstream, {"lab": {"budget": 1.3}}, prices=prices)
-        server.wait_for_log("read again: the settings, the keys of clients")
+        server.wait_for_log("reloaded: the settings, the keys of clients")
         assert ask(server).status_code == 200
         assert ask(server).status_code == 402
 
@@ -198,7 +198,7 @@ def test_limits_of_a_key_are_429_with_its_name_and_a_time(
         upstream.always("agg", Reply())
         upstream.wait_for(lambda: server.ask(headers=bearer(TEAM)).status_code == 200)
         keyed(moa, upstream, {"lab": {"rpm": 9}})
-        server.wait_for_log("read again: the settings, the keys of clients")
+        server.wait_for_log("reloaded: the settings, the keys of clients")
         assert server.ask(headers=bearer(LAB)).status_code == 200
         assert server.ask(headers=bearer(TEAM)).status_code == 401
 

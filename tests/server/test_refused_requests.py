@@ -344,4 +344,4 @@ def test_a_model_that_the_server_cannot_ask_is_named(moa: Moa) -> None:
     assert keyless.json()["error"]["param"] == "moa.aggregator"
     assert "no API key for openai" in keyless.json()["error"]["message"]
     assert loaded.json()["error"]["param"] == "moa.proposers[1]"
-    assert "embedded models" in loaded.json()["error"]["message"]
+    assert "an embedded model only" in loaded.json()["error"]["message"]

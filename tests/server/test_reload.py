@@ -44,14 +44,14 @@ def test_an_edited_profile_is_live_by_itself_also_as_the_default(
         with held(server):
             moa.profile("lab", aggregator="y")
             moa.profile("other", aggregator="z")
-        server.wait_for_log("read again: `moa`, `lab`, `other`")
+        server.wait_for_log("reloaded: `moa`, `lab`, `other`")
         assert [aggregator(server, name) for name in ("moa", "lab", "other")] == [
             "lab:y",
             "lab:y",
             "lab:z",
         ]
         (moa.config / "profiles" / "other.toml").unlink()
-        server.wait_for_log("read again: `other`")
+        server.wait_for_log("reloaded: `other`")
         assert server.ask(model="other").status_code == 404
         assert "other" not in [row["id"] for row in server.get("/v1/models").json()["data"]]
 
@@ -74,9 +74,9 @@ def test_a_broken_edit_changes_nothing_and_is_told_once_with_its_line(
         server.wait_for_log(rf"{config}, line {line}: `budget.day` must be 0 or more")
         # Each second, what is broken is tried again.
         config.write_text(good + "\n[providers.new]\nbase_url = 'http://127.0.0.1:9/v1'\n")
-        server.wait_for_log("read again: the settings")
+        server.wait_for_log("reloaded: the settings")
         path.write_text('[aggregator]\nmodel = "lab:z"\n')
-        server.wait_for_log("read again: `moa`, `lab`")
+        server.wait_for_log("reloaded: `moa`, `lab`")
         assert aggregator(server) == "lab:z"
         told = [text for text in server.log if "line 5" in text]
     assert len(told) == 2
@@ -90,7 +90,7 @@ def test_settings_without_a_provider_that_the_default_needs_are_not_taken(
         server.wait_for_log("there is no provider `lab`.*the former settings and the former `moa`")
         assert server.ask().status_code == 200
         (moa.config / "profiles" / "lab.toml").write_text('[aggregator]\nmodel = "lab2:y"\n')
-        server.wait_for_log("read again: the settings, `moa`, `lab`")
+        server.wait_for_log("reloaded: the settings, `moa`, `lab`")
         assert aggregator(server) == "lab2:y"
 
 
@@ -101,10 +101,10 @@ def test_another_address_and_another_key_of_a_provider_are_live(
         assert server.ask().status_code == 200
         lab = {"base_url": second.url, "api_key_env": "OTHER_KEY"}
         moa.configure(providers={"lab": lab})
-        server.wait_for_log("read again: the settings")
+        server.wait_for_log("reloaded: the settings")
         assert server.ask().json()["error"]["code"] == "upstream_authentication"
         (moa.config / ".env").write_text("OTHER_KEY=second-key-0123456789\n")
-        server.wait_for_log("read again: the keys of providers")
+        server.wait_for_log("reloaded: the keys of providers")
         assert server.ask().status_code == 200
         assert len(second.chats()) == 4
 
@@ -120,7 +120,7 @@ def test_a_turn_that_runs_keeps_what_it_began_with(moa: Moa, upstream: Upstream)
         with held(server):
             moa.configure(providers={"lab": {"base_url": elsewhere.url, "api_key_env": "LAB_KEY"}})
             moa.profile("lab", "x", aggregator="y")
-        server.wait_for_log("read again: the settings.*`moa`")
+        server.wait_for_log("reloaded: the settings.*`moa`")
         gate.set()
         asking.join()
         told = answers[0].json()["moa"]
@@ -150,7 +150,7 @@ def test_files_that_are_replaced_through_a_link_are_seen(
         assert aggregator(server) == "lab:x"
         (volume / "new").symlink_to("2")
         (volume / "new").replace(volume / "data")
-        server.wait_for_log("read again: `moa`, `lab`")
+        server.wait_for_log("reloaded: `moa`, `lab`")
         assert aggregator(server) == "lab:y"
 
 
@@ -169,7 +169,7 @@ def test_a_merge_prompt_s_file_and_a_profile_by_its_path_are_read_again(
     with serving(moa, "-p", str(path)) as server:
         assert "First: " in system()
         prompt.write_text("Later: {references}")
-        server.wait_for_log("read again: `moa`")
+        server.wait_for_log("reloaded: `moa`")
         assert "Later: " in system()
         prompt.write_text("nothing")
         server.wait_for_log("has no {references}.*the former `moa` stays")
@@ -182,7 +182,7 @@ def test_a_hang_up_signal_has_everything_read_and_ends_nothing(
 ) -> None:
     with serving(moa) as server:
         server.process.send_signal(signal.SIGHUP)
-        server.wait_for_log("read again: ")
+        server.wait_for_log("reloaded: ")
         assert server.ask().status_code == 200
         assert server.end() == 0
 
@@ -205,7 +205,7 @@ def test_a_revoked_key_stops_at_once_and_the_last_one_cannot_go(
         kept = tmp_path / "kept"
         kept.write_text(f"{SECOND}\n")
         kept.replace(file)
-        server.wait_for_log("read again: the keys of clients")
+        server.wait_for_log("reloaded: the keys of clients")
         assert (status(FIRST), status(SECOND)) == (401, 200)
         file.write_text("")
         server.wait_for_log("holds no key; the former keys stay valid")
@@ -248,7 +248,7 @@ def test_limits_are_live_and_what_was_spent_counts_on(moa: Moa, upstream: Upstre
     with serving(moa) as server:
         assert [server.ask(max_tokens=2).status_code for _ in range(2)] == [200, 200]
         limit(0.5, 1)
-        server.wait_for_log("read again: the settings")
+        server.wait_for_log("reloaded: the settings")
         refused = server.ask(max_tokens=2)
         assert refused.status_code == 402
         assert "budget.session $0.50 would be passed: $0.40 spent" in refused.text

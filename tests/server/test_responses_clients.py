@@ -98,7 +98,7 @@ def test_the_sdk_raises_what_openai_would_have_it_raise(
 ) -> None:
     with pytest.raises(openai.NotFoundError, match="no-such-model"):
         client.responses.create(model="no-such-model", input="why?")
-    with pytest.raises(openai.BadRequestError, match="keeps nothing between requests"):
+    with pytest.raises(openai.BadRequestError, match="stores nothing between requests"):
         client.responses.create(model="moa", input="why?", previous_response_id="resp_1")
     upstream.always("agg", Reply(text="one two three", drop_after=2))
     with (

@@ -135,7 +135,7 @@ def test_a_wrong_field_is_named(served: Server, fields: dict[str, Any], param: s
 def test_what_needs_a_memory_is_refused_with_the_reason(served: Server) -> None:
     for name in ("previous_response_id", "conversation"):
         error = ask(served, **{name: "x"}).json()["error"]
-        assert "keeps nothing between requests" in error["message"]
+        assert "stores nothing between requests" in error["message"]
         assert error["code"] == "unsupported_parameter"
 
 

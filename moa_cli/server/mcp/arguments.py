@@ -107,16 +107,16 @@ def read_arguments(tool: str, given: Mapping[str, Any], known: Sequence[str]) ->
             raise UsageError(f"{tool} takes no {name!r}, only `prompt`, `{key}` and `system`")
     prompt, system = given.get("prompt"), given.get("system")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise UsageError("prompt: a text that is not empty is needed")
+        raise UsageError("prompt: must be a text that is not empty")
     if not isinstance(system, str | None):
-        raise UsageError("system: a text is needed")
+        raise UsageError("system: must be a text")
     named = given.get(key)
     if named is None:
         named = [DEFAULT]
     elif tool == "ask":
         named = [named]
     if not isinstance(named, list) or not named or not all(isinstance(x, str) for x in named):
-        raise UsageError(f"{key}: needed is {'a name' if tool == 'ask' else 'a list of names'}")
+        raise UsageError(f"{key}: must be {'a name' if tool == 'ask' else 'a list of names'}")
     if len(named) > _MOST_PROFILES:
         raise UsageError(f"{key}: at most {_MOST_PROFILES} can be compared")
     for name in named:

@@ -33,7 +33,7 @@ def _seconds(name: str) -> Key:
 
 def _some(models: tuple[str, ...]) -> None:
     if not models:
-        raise ValueFault("is empty; to ask none, give `moa.rounds` 0")
+        raise ValueFault("must not be empty; to use no proposers, send `moa.rounds` 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +66,9 @@ class MixtureFields:
     tools: Annotated[Tools | None, PROFILE_KEYS["tools"]] = None
     fan_out: Annotated[FanOut | None, PROFILE_KEYS["fan_out"]] = None
     report: Annotated[bool | None, PROFILE_KEYS["report"]] = None
-    show_proposals: Annotated[bool | None, Key("give the proposals as `reasoning_content`")] = None
+    show_proposals: Annotated[bool | None, Key("send the proposals as `reasoning_content`")] = None
     usage: Annotated[
-        UsageKind | None, Key("usage to tell: of the call that wrote the `reply`, or the `sum`")
+        UsageKind | None, Key("usage to report: of the call that wrote the `reply`, or the `sum`")
     ] = None
 
     def overrides(self) -> Overrides:

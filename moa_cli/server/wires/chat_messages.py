@@ -113,10 +113,10 @@ class ChatMessage:
     role: Annotated[Literal["system", "developer", "user", "assistant", "tool", "function"], Key()]
     content: Annotated[
         AnyText | Annotated[tuple[ContentPart, ...], Key()] | None,
-        Key("may be missing where there are calls of tools"),
+        Key("may be missing if there are tool calls"),
     ] = None
     audio: Annotated[Any, Key("Not supported otherwise.", only=())] = None
-    function_call: Annotated[CalledFunction | None, Key("as before there were tools")] = None
+    function_call: Annotated[CalledFunction | None, Key("the older form of tools")] = None
     name: Annotated[str | None, Key("of who speaks", blank=True)] = None
     refusal: Annotated[str | None, Key(blank=True)] = None
     tool_calls: Annotated[tuple[ChatToolCall, ...] | None, Key()] = None
@@ -151,7 +151,7 @@ class ChatMessage:
 def with_call_ids(messages: Sequence[Message]) -> list[Message]:
     """The messages with an id for each call of a tool, and with each result at its call.
 
-    Functions, as before there were tools, have no ids, and some clients leave them out of tools.
+    Functions, the older form of tools, have no ids, and some clients leave them out of tools.
     Then a result belongs to the first call that waits for one, of its name if it tells one.
     """
     known = {call.id for message in messages for call in message.tool_calls}

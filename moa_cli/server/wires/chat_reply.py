@@ -124,7 +124,7 @@ class ChatEncoder(CompletionsEncoder):
         self, asked: Asked, body: ChatBody, *, fingerprint: str, show_proposals: bool
     ) -> None:
         super().__init__(asked, body, fingerprint)
-        # Whether the client speaks of functions, as before there were tools.
+        # Whether the client speaks of functions, the older form of tools.
         self._legacy = not body.tools and bool(body.functions)
         self._proposals = ProposalStream() if show_proposals else None
         usage = ',"usage":null' if self._include_usage else ""

@@ -77,14 +77,14 @@ class ChatBody:
     parallel_tool_calls: Annotated[bool | None, Key("for the model that writes the reply")] = None
     functions: Annotated[
         tuple[Mapping[str, Any], ...] | None,
-        Key("the same as tools, as before there were tools", high=_MOST_TOOLS),
+        Key("the older form of tools", high=_MOST_TOOLS),
     ] = None
     function_call: Annotated[
         Annotated[str, Key()] | AnyObject | None, Key("the same as tool_choice")
     ] = None
     response_format: Annotated[Mapping[str, Any] | None, Key("JSON in place of text")] = None
     n: Annotated[
-        int | None, Key("replies that are written from the same proposals", 1, _MOST_CHOICES)
+        int | None, Key("number of replies, all written from the same proposals", 1, _MOST_CHOICES)
     ] = None
     logprobs: Annotated[bool | None, Key("of the tokens of the reply")] = None
     top_logprobs: Annotated[int | None, Key("of the tokens of the reply", 0, 20)] = None
@@ -111,7 +111,7 @@ class ChatBody:
         try:
             conversation = Conversation.of(with_call_ids(messages))
         except ValueError:
-            raise ValueFault("hold no message to answer", path=("messages",)) from None
+            raise ValueFault("contains no message to answer", path=("messages",)) from None
         tools = _tools(self, ignored)
         limit = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
         return Asked(
@@ -279,7 +279,7 @@ def _check_together(body: ChatBody, *, strict: bool) -> None:
         if not body.stream:
             refuse("may only be given with `stream`", "stream_options")
         if body.stream_options.include_obfuscation:
-            refuse("is not supported (only false)", "stream_options", "include_obfuscation")
+            refuse("must be false: true is not supported", "stream_options", "include_obfuscation")
     if body.top_logprobs and not body.logprobs:
         refuse("needs `logprobs`", "top_logprobs")
     if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:

@@ -35,7 +35,7 @@ class CompletionsBody:
         AnyText | Annotated[tuple[AnyText, ...], Key(low=1, high=1)],
         Key("a text, or a list with one", blank=True),
     ]
-    echo: Annotated[bool | None, Key("whether the prompt stands before the reply")] = None
+    echo: Annotated[bool | None, Key("whether to put the prompt before the reply")] = None
     logprobs: Annotated[int | None, Key("of the tokens of the reply", 0, 20)] = None
     suffix: Annotated[Any, Key("not supported", only=("",))] = None
     best_of: Annotated[int | None, Key("must be n if given", 1, 16)] = None
@@ -63,8 +63,8 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, CompletionsReque
     if own.logprobs is not None and own.echo:
         # They would be asked for to learn how likely a text is, which no model is asked here.
         refuse(
-            "with `echo` would be of the prompt, too: a mixture cannot tell how likely a text"
-            " is, so tasks of log-likelihood cannot be run",
+            "with `echo` would also cover the prompt: a mixture cannot compute the"
+            " likelihood of a given text, so log-likelihood tasks are not supported",
             "logprobs",
         )
     if own.logprobs is not None:

@@ -35,11 +35,11 @@ PASSED: Mapping[str, str] = {
             reasoning include_reasoning reasoning_format reasoning_split think
             chat_template_kwargs prompt_mode safe_prompt
         """,
-        "what the reply is held to": """
+        "constraints on the reply": """
             guided_json guided_regex guided_choice guided_grammar structured_outputs
             grammar json_schema prediction
         """,
-        "how the provider answers": """
+        "handling by the provider": """
             provider models route transforms plugins web_search_options search_parameters
             options keep_alive
         """,

@@ -119,7 +119,7 @@ class ContentReader:
         of results."""
         self._check_results()
         if self._prompt is None:
-            refuse("holds nothing that a user says", "messages")
+            refuse("contains nothing from the user", "messages")
         return Conversation.of(self._messages, self._prompt)
 
     def _check_results(self) -> None:
@@ -167,7 +167,11 @@ class ContentReader:
                 # The summary in place of all that was said before.
                 return [Part("text", text) for text in _texts([block.get("content")])]
             case "container_upload":
-                refuse("is a file of Anthropic's, which only Anthropic has", *path, "type")
+                refuse(
+                    "refers to a file stored at Anthropic, which this server cannot read",
+                    *path,
+                    "type",
+                )
             case _ if kind in _THOUGHTS:
                 return []
             case _ if kind.endswith("_tool_result"):
@@ -183,7 +187,7 @@ class ContentReader:
             case "base64":
                 kind = _text(source, "media_type", path).lower()
                 if not _IMAGE_TYPE.fullmatch(kind):
-                    refuse(f"is not the type of an image: {kind[:60]!r}", *path, "media_type")
+                    refuse(f"is not an image type: {kind[:60]!r}", *path, "media_type")
                 return Part("image", url=_data_url(kind, source, path))
             case "url":
                 return Part("image", url=_web_address(source, path))
@@ -278,7 +282,7 @@ def _web_address(source: _Block, path: _Path) -> str:
 def _wrong_source(source: _Block, path: _Path) -> ApiError:
     problem = "must be one of base64, url, text, content"
     if source.get("type") == "file":
-        problem = "is a file of Anthropic's, which only Anthropic has; send its data"
+        problem = "refers to a file stored at Anthropic; send its data"
     return refusal(ValueFault(problem, path=(*path, "type")))
 
 

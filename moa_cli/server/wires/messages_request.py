@@ -56,7 +56,7 @@ _HINT = Key("no effect")
 class MessagesMessage:
     """A message of the conversation."""
 
-    role: Annotated[Literal["user", "assistant", "system"], Key("system may stand at any place")]
+    role: Annotated[Literal["user", "assistant", "system"], Key("system may be at any place")]
     content: Annotated[AnyText | _Blocks, Key("a text or a list of content blocks")]
 
 
@@ -80,7 +80,7 @@ class CountBody:
         _Object | None, Key("auto, any, tool or none, and `disable_parallel_tool_use`")
     ] = None
     thinking: Annotated[
-        _Object | None, Key("whether the reply's reasoning is told, as thinking blocks")
+        _Object | None, Key("whether to send the reply's reasoning, as thinking blocks")
     ] = None
     output_config: Annotated[
         _Object | None, Key("`effort` and `format` (json_schema) of the reply")
@@ -207,7 +207,7 @@ def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[
     path = ("tools", place)
     if kind != "custom":
         refuse(
-            "is a tool that only Anthropic's models know; describe it with `input_schema`",
+            "is a tool built into Anthropic's models; describe it with `input_schema`",
             *path,
             "type",
         )

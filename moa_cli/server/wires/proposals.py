@@ -87,7 +87,7 @@ class ProposalStream:
     def _withdraw(self, place: _Place) -> str:
         """What a proposer said is taken back; what of it was told already is marked so."""
         if place == self._live:
-            return "\n\n(broke off: it begins anew)\n\n"
+            return "\n\n(interrupted: it starts again)\n\n"
         if place in self._waiting:
             self._waiting[place].held = []
         return ""

@@ -95,10 +95,10 @@ class History:
             case "function_call_output" | "custom_tool_call_output":
                 self._result(item, path, item.get("output"))
             case "item_reference":
-                problem = "refers to what an earlier response said, and this server keeps none"
+                problem = "refers to an earlier response, and this server stores none"
                 refuse(f"{problem}: send all items (with most clients, `store: false`)", *path)
             case kind if kind in _SEALED:
-                refuse("is a summary that only the service that made it can read", *path)
+                refuse("is a summary that only the service that created it can read", *path)
             case kind if kind in _DROPPED:
                 pass
             case "additional_tools":
@@ -196,7 +196,7 @@ class History:
         if not isinstance(kind, str):
             refuse("must be a text", *path, "type")
         if kind == "input_audio":
-            refuse("is sound, which no mixture hears", *path)
+            refuse("is audio, which mixtures do not support", *path)
         if kind in _IMAGES:
             return _image(part, path)
         if kind in _FILES:
@@ -222,7 +222,7 @@ def _image(part: Mapping[str, Any], path: _Path) -> Part:
     told: Mapping[str, Any] = nested if isinstance(nested, Mapping) else {"url": nested}
     url, detail = told.get("url"), told.get("detail", part.get("detail"))
     if url is None and part.get("file_id") is not None:
-        refuse("is of a file kept elsewhere: send the image itself", *path, "file_id")
+        refuse("refers to a stored file: send the image itself", *path, "file_id")
     if not isinstance(url, str):
         refuse("must be a web address or a `data:` URI", *path, "image_url")
     try:
@@ -239,7 +239,7 @@ def _file(part: Mapping[str, Any], path: _Path) -> Part:
     if not isinstance(name, str):
         refuse("must be a text", *path, "filename")
     if data is None and url is None and told.get("file_id") is not None:
-        refuse("is of a file kept elsewhere: send the file itself", *path, "file_id")
+        refuse("refers to a stored file: send the file itself", *path, "file_id")
     given = data or url
     if not isinstance(given, str) or not given:
         refuse("must be a `data:` URI", *path, "file_url" if data is None else "file_data")

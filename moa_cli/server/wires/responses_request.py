@@ -24,7 +24,7 @@ from moa_cli.server.wires.bodies import (
 from moa_cli.server.wires.responses_input import History
 from moa_cli.server.wires.responses_tools import ToolTable
 
-_KEPT = "this server keeps nothing between requests: send the whole conversation in input"
+_KEPT = "this server stores nothing between requests: send the whole conversation in input"
 # What asks for nothing, beside what asks for nothing in any field; see `fields.is_neutral`.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "truncation": ("disabled",),
@@ -80,7 +80,7 @@ class ResponsesBody:
     ] = None
     reasoning: Annotated[
         Mapping[str, Any] | None,
-        Key("`effort` is passed on; with `summary`, the reasoning is told"),
+        Key("`effort` is passed on; with `summary`, the reasoning is sent"),
     ] = None
     metadata: Annotated[Mapping[str, Any] | None, Key("given back")] = None
     user: Annotated[str | None, Key("passed on to all models", blank=True)] = None
@@ -92,7 +92,7 @@ class ResponsesBody:
     top_logprobs: Annotated[int | None, Key("of the tokens of the reply", 0, 20)] = None
     previous_response_id: Annotated[Any, _unsupported(_KEPT)] = None
     conversation: Annotated[Any, _unsupported(_KEPT)] = None
-    prompt: Annotated[Any, _unsupported("this server keeps no prompts; send the text")] = None
+    prompt: Annotated[Any, _unsupported("this server stores no prompts; send the text")] = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _messages(body: ResponsesBody, history: History) -> list[Message]:
     history.read(body.input)
     items = history.messages()
     if not any(message.role != "assistant" for message in items):
-        refuse("holds no message to answer", "input")
+        refuse("contains no message to answer", "input")
     return [*said, *items]
 
 
@@ -171,7 +171,8 @@ def _tools(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
     if not table.functions:
         if choice not in ("auto", "none"):
             refuse(
-                "asks for a call, and the request offers no tool that can be called", "tool_choice"
+                "asks for a tool call, but the request offers no tool that can be called",
+                "tool_choice",
             )
         return {}
     return {
