@@ -54,7 +54,7 @@ async def download(address: str) -> AsyncIterator[bytes]:
     except (TimedOut, TimeoutError):
         raise ClientTimeout(f"{address}: no answer in time", hint=_HINT) from None
     except BadAddress:
-        raise RequestRefused(f"{address}: is no web address") from None
+        raise RequestRefused(f"{address}: is not a web address") from None
     except BadSetting as error:
         raise ConnectionLost(f"{address}: {error.problem}", hint=error.hint) from None
     except NoConnection as error:
@@ -62,7 +62,9 @@ async def download(address: str) -> AsyncIterator[bytes]:
         raise ConnectionLost(f"{address}: no connection{said}", hint=error.hint or _HINT) from None
     except TransportError as error:
         said = one_line(str(error.__cause__ or ""), 200) or type(error).__name__
-        raise ConnectionLost(f"{address}: did not come whole: {said}", hint=_HINT) from None
+        raise ConnectionLost(
+            f"{address}: was not received completely: {said}", hint=_HINT
+        ) from None
 
 
 def _refusal(address: str, status: int) -> ClientError:

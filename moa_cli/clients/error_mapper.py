@@ -143,7 +143,7 @@ _THIS_IMAGE = (
 _FULL = r"failed to decode|increas\w+ (the )?context size"
 # How the reasons begin why no connection is made the next time either.
 _FINAL = ("unknown host", "refused", "TLS", "none within", "no name server")
-_BASE_URL_HINT = "is the base URL right? As a rule it looks like https://host/v1"
+_BASE_URL_HINT = "check the base URL; it usually looks like https://host/v1"
 _CALL_PATHS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings")
 
 
@@ -214,7 +214,7 @@ class ErrorMapper:
             case TimedOut():
                 return ClientTimeout(
                     f"{self.provider}: no answer from {self._place} in time",
-                    hint="is the network up, and the base URL right?",
+                    hint="check the network and the base URL",
                 )
             case BadAddress():
                 return RequestRefused(
@@ -222,7 +222,7 @@ class ErrorMapper:
                 )
             case RedirectLoop():
                 return RequestRefused(
-                    f"{self.provider}: {self._place} redirects without end", hint=_BASE_URL_HINT
+                    f"{self.provider}: {self._place} redirects endlessly", hint=_BASE_URL_HINT
                 )
             case NoConnection():
                 return self._no_connection(error)
@@ -236,7 +236,7 @@ class ErrorMapper:
                 return ConnectionLost(f"{self.provider}: the connection to {self._place} broke")
             case TooLong():
                 return BadResponse(
-                    f"{self.provider}: the answer has over {error.most >> 20} MB, and was cut off"
+                    f"{self.provider}: the answer exceeds {error.most >> 20} MB, and was cut off"
                 )
             case Unreadable():
                 return BadResponse(f"{self.provider}: the answer could not be read")
@@ -247,7 +247,7 @@ class ErrorMapper:
         reason = error.reason
         found = ConnectionLost(
             f"{self.provider}: no connection to {self._place}" + (f" ({reason})" if reason else ""),
-            hint=error.hint or self._start_hint or "is the network up, and the base URL right?",
+            hint=error.hint or self._start_hint or "check the network and the base URL",
         )
         # What is wrong with a name, a port or a certificate stays wrong for longer than a turn
         # waits; and what took as long as it may is not waited for again.
@@ -310,7 +310,7 @@ class ErrorMapper:
                 f"{self.provider}: no credit left: {message}", hint="add credit to the account"
             )
         if _says(_REGION, words):
-            refusal.hint = "the provider does not serve the region that you ask from"
+            refusal.hint = "the provider does not serve your region"
             return refusal
         if status == 404 and model is None:
             return RequestRefused(text, hint=_BASE_URL_HINT)
@@ -329,7 +329,7 @@ class ErrorMapper:
         if status == 429 or (status in (400, 498) and _says(_TOO_MANY, words)):
             return RateLimited(
                 f"{self.provider}: too many requests: {message}",
-                hint="wait a little, or use fewer proposers or a smaller --concurrency",
+                hint="wait a moment, or use fewer proposers or a smaller --concurrency",
                 retry_after=seconds_to_wait(
                     {**said.headers, **headers}, said.message, said.delays, limited=True
                 ),
@@ -380,7 +380,7 @@ class ErrorMapper:
             prefix = "" if self.provider == "together" else f"{self.provider}:"
             hint = "did you mean " + ", ".join(f"`{prefix}{name}`" for name in close[:3]) + "?"
         else:
-            hint = f"`moa models {self.provider}` lists what there is"
+            hint = f"`moa models {self.provider}` lists its models"
             hint += "" if names else ", unless the base URL is wrong"
         return ModelNotFound(message, hint=hint)
 

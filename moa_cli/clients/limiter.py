@@ -94,7 +94,7 @@ class Limiter:
             lane = max(lanes, key=lambda lane: len(lane.waiting))
             window = lane.window
             refused = window.held_until > now or window.learned.ceiling is not None
-            why = "429" if refused else "its limits" if window.told else "its limit is being found"
+            why = "429" if refused else "its limits" if window.told else "finding its limit"
         return f"provider {lane.provider.name} ({why})"
 
     def resize(self, limit: int) -> None:
@@ -172,15 +172,15 @@ class Limiter:
         with self._lock:
             name, window, now = lane.provider.name, lane.window, time.monotonic()
             if window.held_until > now:
-                return f"{name} is left alone for {window.held_until - now:.0f} s"
+                return f"{name} is paused for {window.held_until - now:.0f} s"
             if self._in_flight >= self._limit:
-                return f"behind the limit of {self._limit} calls in flight"
+                return f"waiting for the limit of {self._limit} calls in flight"
             opens = window.opens_at(now)
             if opens <= now and not lane.waiting:
                 return None
             if lane.provider.rpm is not None and now + _SOON < opens < math.inf:
-                return f"behind the {lane.provider.rpm} requests a minute of {name}"
-            return f"behind the limit of {name}"
+                return f"waiting for the limit of {lane.provider.rpm} requests a minute of {name}"
+            return f"waiting for the limit of {name}"
 
     def _enter(self, place: LanePlace) -> bool:
         """Let a call in if nothing holds it up; whether that is so."""

@@ -409,7 +409,7 @@ class OpenAICompatible:
         if self._web is None:
             provider = self._errors.provider
             raise RequestRefused(
-                f"{provider}: how its models are asked to search the web is not known",
+                f"{provider}: moa does not know how its models search the web",
                 hint=f"set `web` under [providers.{provider}] in the settings, or leave `web` out"
                 " of the profile",
             )

@@ -160,7 +160,7 @@ class ClientPool:
             sdk_lists=self._sdk_lists,
             on_blind=lambda model: self.catalog.learn_blind(provider, model),
             on_left_out=lambda model, field: self._news.append(
-                f"{name_at(provider.name, model)} does not take `{field}`, and is asked without it"
+                f"{name_at(provider.name, model)} does not accept `{field}`, so it is not sent"
             ),
             web=provider.web,
         )

@@ -61,7 +61,7 @@ class SseDecoder:
     def _add(self, chunk: bytes) -> list[tuple[str, str]]:
         self._size += len(chunk)
         if self._size > _LONGEST_EVENT:
-            raise BadResponse("the endpoint sent an event of over 16 MB")
+            raise BadResponse("the endpoint sent an event larger than 16 MB")
         pieces = self._pieces
         pieces.append(chunk)
         carriage = chunk.find(b"\r") >= 0 or (len(pieces) > 1 and pieces[-2].endswith(b"\r"))
@@ -186,7 +186,7 @@ class DeltaReader:
             return []
         if not self._stream.seen and self._first.strip() and not _FIELD.match(self._first):
             raise _told_by(self._first)
-        raise ConnectionLost("the answer broke off before its end")
+        raise ConnectionLost("the answer ended early")
 
     async def _read_more(self) -> list[Delta]:
         """The deltas of the next chunk; none where it holds no whole event, or there is none."""
@@ -247,7 +247,7 @@ def _told_by(body: bytes) -> Exception:
     except UnicodeDecodeError:
         text = ""
     if not text or not all(letter.isprintable() or letter.isspace() for letter in text):
-        return BadResponse("the endpoint answered with bytes that are no text")
+        return BadResponse("the endpoint answered with bytes that are not text")
     return ErrorObject(text[:_LONGEST_NOTE])
 
 
@@ -262,7 +262,7 @@ def events_to_deltas(
     if rest.text or rest.reasoning or rest.replaces:
         yield rest
     if not stream.reader.ended:
-        raise ConnectionLost("the answer broke off before its end")
+        raise ConnectionLost("the answer ended early")
 
 
 class _Stream:

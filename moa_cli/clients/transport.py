@@ -43,7 +43,7 @@ class BadAddress(TransportError):
 
 
 class RedirectLoop(TransportError):
-    """The endpoint redirects without end."""
+    """The endpoint redirects endlessly."""
 
 
 class NoConnection(TransportError):

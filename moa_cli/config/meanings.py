@@ -20,8 +20,8 @@ MEANINGS: Final[dict[str, str]] = {
     "compact": "fold each layer into one line",
     "live": "draw progress live; otherwise print it as plain lines",
     "accessible": (
-        "say everything in lines for a screen reader: nothing on the screen changes, and"
-        " nothing is drawn"
+        "write everything as plain lines for a screen reader: nothing on the screen changes,"
+        " and nothing is drawn"
     ),
     "progress_interval": (
         "with `accessible`, seconds between two lines about the progress of a turn; 0 or false:"
@@ -33,8 +33,8 @@ MEANINGS: Final[dict[str, str]] = {
     ),
     "title": "say in the terminal's title what is done while a turn runs",
     "theme": (
-        "the colours of replies: `auto` has the terminal's own, `dark` and `light` are for such"
-        " a background, `none` has none"
+        "the colours of replies: `auto` uses the terminal's own colours, `dark` and `light`"
+        " are for dark and light backgrounds, `none` uses no colours"
     ),
     "usage": "print calls, tokens, cost and seconds after each `moa ask`",
     "vi": "edit with the keys of vi",
@@ -55,7 +55,7 @@ MEANINGS: Final[dict[str, str]] = {
     "overlap": "whether the next layer begins as soon as the quorum stands",
     "reference_placement": "message that holds the references: `system` or `user`",
     "reference_format": (
-        "how references are told apart: `paper` numbers them, `solutions` gives them headings,"
+        "how references are marked: `paper` numbers them, `solutions` gives them headings,"
         " `fenced` adds borders"
     ),
     "reference_names": "whether references are given the names of their proposers",

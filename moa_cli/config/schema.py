@@ -151,7 +151,7 @@ class ProviderSettings:
     quirks: Annotated[
         tuple[Quirk, ...] | None,
         Key(
-            "in what the endpoint differs from OpenAI's, in place of the built-in quirks",
+            "how the endpoint differs from OpenAI's, in place of the built-in quirks",
             example=["no_stream_options"],
         ),
     ] = None
@@ -227,7 +227,7 @@ class LocalSettings:
     memory: Annotated[
         float | None,
         Key(
-            "most that all models of one run take, in GB; by default three quarters of the"
+            "maximum memory of all models of one run, in GB; by default three quarters of the"
             " machine's memory",
             0.1,
             100_000,
@@ -294,7 +294,7 @@ class ServerKeySettings:
         ),
     ] = None
     metrics: Annotated[
-        bool, Key("whether the key may read `/metrics`, which tells of all clients", example=True)
+        bool, Key("whether the key may read `/metrics`, which covers all clients", example=True)
     ] = False
 
 
@@ -330,8 +330,8 @@ class Config:
     default_context: Annotated[
         int,
         Key(
-            "context in tokens that a model is taken to have whose context is not known, when old"
-            " turns are left out; 0 or false: it is sent all of them",
+            "context in tokens that is assumed for models whose context is not known, to decide"
+            " which old turns are left out; 0 or false: all turns are sent",
             0,
             off=True,
         ),
@@ -347,8 +347,10 @@ class Config:
     bell: Annotated[int, Key(MEANINGS["bell"], 0, 86_400, off=True)] = 10
     title: Annotated[bool, Key(MEANINGS["title"])] = True
     theme: Annotated[Theme, Key(MEANINGS["theme"])] = "auto"
-    palette: Annotated[Palette, Key("styles of replies that come before the theme's")] = UNCHANGED
-    hyperlinks: Annotated[bool, Key("let links in replies be clicked, where terminals can")] = True
+    palette: Annotated[Palette, Key("styles of replies that override the theme's")] = UNCHANGED
+    hyperlinks: Annotated[
+        bool, Key("make links in replies clickable, in terminals that support it")
+    ] = True
     usage: Annotated[bool, Key(MEANINGS["usage"])] = False
     vi: Annotated[bool, Key(MEANINGS["vi"])] = False
     prompt_history: Annotated[
@@ -361,7 +363,11 @@ class Config:
         ),
     ] = 1000
     keep_files: Annotated[
-        bool, Key("keep the files attached in `moa chat` for later prompts; else for the next one")
+        bool,
+        Key(
+            "keep the files attached in `moa chat` for all later prompts; otherwise only"
+            " for the next one"
+        ),
     ] = False
     confirm_tokens: Annotated[
         int,

@@ -15,7 +15,7 @@ from moa_cli.core.values import Key, keys_of
 _HEAD = """\
 # Settings of moa.
 #
-# Each setting stands here as a comment, at its default or, where there is none, with an
+# Each setting is shown as a comment, at its default or, where there is none, with an
 # example: take the `#` before it away to change it. `moa config list` tells what is in force.
 # API keys do not belong here: they come from the environment, from a .env file, or from the
 # command in api_key_cmd.

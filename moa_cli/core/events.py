@@ -234,7 +234,7 @@ class Queued(_Event):
         layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
         index: The proposer's place in its layer, or None for the aggregator.
         model: The model name in the profile.
-        reason: What it waits for, such as `behind the limit of lab`; empty once it is sent.
+        reason: What it waits for, such as `waiting for the limit of lab`; empty once it is sent.
     """
 
     kind: Literal["queued"] = "queued"

@@ -20,8 +20,8 @@ _MANY_MORE = 8
 # At or below this the reference implementation sends 0.
 _ZERO_TEMPERATURE = 1e-4
 # What is said of an answer without a word from a model that did answer.
-_STILL_THINKING = "its tokens ran out while it was thinking"
-_CUT_BEFORE = "its tokens ran out before its answer began"
+_STILL_THINKING = "it used all its tokens for thinking"
+_CUT_BEFORE = "it used all its tokens before its answer began"
 _ONLY_THOUGHT = "it gave reasoning, but no answer"
 _EMPTY = "it gave an empty answer"
 WORDLESS = (_STILL_THINKING, _CUT_BEFORE, _ONLY_THOUGHT, _EMPTY)
@@ -208,7 +208,7 @@ class Attempt:
                 hint="rephrase the prompt, or ask another model",
             )
         if self._tool_calls or ending == "tool_calls":
-            return BadResponse("it called a tool in place of an answer")
+            return BadResponse("it called a tool instead of answering")
         if ending == "length":
             return BadResponse(
                 _STILL_THINKING if thought else _CUT_BEFORE, hint="raise max_tokens for this model"

@@ -54,7 +54,7 @@ class Cap:
         reserved = f" {self._text(standing.reserved)} reserved by turns that run now,"
         others = reserved if standing.reserved else ""
         return BudgetReached(
-            f"{self} would be passed: {self._text(standing.spent)} spent{since},{others}"
+            f"{self} would be exceeded: {self._text(standing.spent)} spent{since},{others}"
             f" {more} to come",
             hint=hint,
         )

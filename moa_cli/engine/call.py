@@ -379,7 +379,7 @@ class Call:
                 raise
             if not self._is_complete(self._heard):
                 raise ClientTimeout(
-                    f"{self.settings.model}: no whole answer within {self.settings.timeout:g} s"
+                    f"{self.settings.model}: no complete answer within {self.settings.timeout:g} s"
                     " (`timeout`)",
                     hint="raise `timeout` in the profile, or use a faster model",
                 ) from None
@@ -519,9 +519,9 @@ class Call:
             held = max(held, self._slots.delay(model))
             why = f"asks to wait another {held:.0f} s, which is too long"
             if held <= left:
-                why = f"has taken no call for {self._slots.refused_for(model):.0f} s"
+                why = f"has accepted no call for {self._slots.refused_for(model):.0f} s"
             error = self._backoff.refusal or RateLimited(
-                f"{model}: its provider {why}", hint="wait a little, or use another model"
+                f"{model}: its provider {why}", hint="wait a moment, or use another model"
             )
             error.retryable = False
             raise error from None
@@ -634,7 +634,7 @@ class Call:
             gone = self.settings.model
             if not self._move_on():
                 return False
-            moved = f"{gone} is not offered, {self.settings.model} was asked instead"
+            moved = f"{gone} is not offered; {self.settings.model} was asked instead"
             self._tell(Retry(1 + self._backoff.retries, 0.0, failure(error), moved))
             return True
         if not isinstance(error, ContextTooLong) or self._shrunk or self._heard.speaking:

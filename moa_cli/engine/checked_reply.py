@@ -127,5 +127,5 @@ class CheckedReply:
 def _mismatch(verdict: Verdict) -> SchemaMismatch:
     return SchemaMismatch(
         f"its answer is not the JSON that was asked for: {verdict.problem}",
-        hint="use a model that keeps to schemas, or a simpler schema",
+        hint="use a model that follows schemas, or a simpler schema",
     )

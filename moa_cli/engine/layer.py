@@ -300,7 +300,8 @@ class LayerRun:
             return True
         if state.references:
             state.lost.append(
-                f"round {number} gave no whole answer: the reply is written from round {number - 1}"
+                f"round {number} gave no complete answer: the reply is written from round"
+                f" {number - 1}"
             )
         return False
 

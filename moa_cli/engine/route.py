@@ -53,7 +53,7 @@ async def _judged(state: TurnState, stage: RouteStage) -> tuple[bool, str]:
     """Whether the answers of a stage, which are the references, are enough; and why."""
     found = proposals(state)
     if not any(cut_of(proposal) is None for proposal in found):
-        return False, "it gave no whole answer"
+        return False, "it gave no complete answer"
     reasons = []
     if stage.max_prompt_tokens is not None:
         reasons.append(f"the prompt has at most {stage.max_prompt_tokens:,} tokens")

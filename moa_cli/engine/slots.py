@@ -89,7 +89,7 @@ class OwnSlots:
 
     def reason(self, model: str) -> str | None:
         del model
-        return "behind the limit of calls in flight" if self._free.locked() else None
+        return "waiting for the limit of calls in flight" if self._free.locked() else None
 
     def silences(self, model: str) -> int:
         del model

@@ -613,7 +613,7 @@ class TurnState:
         assert cap is not None
         raise BudgetReached(
             f"stopped at {cap}: {_overrun(call, tokens)}",
-            hint=f"raise {cap.name}, or use a model that keeps to its max_tokens",
+            hint=f"raise {cap.name}, or use a model that respects its max_tokens",
         )
 
     async def taken(self, call: Call) -> Usage:
@@ -690,7 +690,7 @@ def _overrun(call: Call, tokens: int) -> str:
     """Why a call that was foreseen is stopped all the same."""
     model, most = call.settings.model, call.settings.max_tokens
     if not tokens:
-        return f"{model} failed when it had begun to answer, and would be paid for again"
+        return f"{model} failed after it began to answer, and would be paid for again"
     if most is not None:
-        return f"{model} went on beyond its max_tokens ({most:,})"
-    return f"the answer of {model} has about {tokens:,} tokens, and goes on"
+        return f"{model} exceeded its max_tokens ({most:,})"
+    return f"the answer of {model} has about {tokens:,} tokens, and continues"

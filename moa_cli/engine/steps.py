@@ -208,7 +208,7 @@ async def copy_winner(
     votes: those of each proposal. why: how they came about. Raises BudgetReached.
     """
     if not any(votes):
-        state.lost.append("no choice can be read: the reply is written from all proposals")
+        state.lost.append("the choice cannot be read: the reply is written from all proposals")
         decide(state, Decision(state.profile.strategy, why))
         return await write(state)
     placings = [

@@ -132,7 +132,7 @@ class Providers:
         # What is known of its models is kept in a file of its name.
         unfit = None if is_odd else why_unfit(name)
         if is_odd or unfit:
-            what = "this cannot be the name of a provider"
+            what = "invalid name of a provider"
             raise ProfileError(
                 f"`{TOML.path(path)}`: {what}: {unfit}"
                 if unfit
@@ -187,7 +187,7 @@ class Providers:
             raise self._unknown(model_name)
         if not model.strip():
             raise ProfileError(
-                f"`{model_name}` names no model, only a provider",
+                f"`{model_name}` names only a provider, not a model",
                 hint=f"write `{name}:model-id`; `moa models {name}` lists its models",
             )
         return self.known[name], model
@@ -196,7 +196,7 @@ class Providers:
         """A model's id that is named without a provider. Raises ProfileError if it can be none,
         or another provider may be meant."""
         if not model.strip():
-            raise ProfileError(f"`{model}` names no model", hint="write `provider:model-id`")
+            raise ProfileError(f"`{model}` does not name a model", hint="write `provider:model-id`")
         plain = unicodedata.normalize("NFKC", model)
         if ":" in plain:
             # Some keyboards type it; the id would go to the default provider whole.
@@ -206,7 +206,7 @@ class Providers:
         by_case = {name.lower(): name for name in self.known}
         if model.lower() in by_case:
             raise ProfileError(
-                f"`{model}` names no model",
+                f"`{model}` does not name a model",
                 hint=f"did you mean `{by_case[model.lower()]}:model-id`?",
             )
         first, slash, rest = model.partition("/")
@@ -245,7 +245,7 @@ class Providers:
         shown = _without_password(model_name)
         if not name.strip():
             return ProfileError(
-                f"`{shown}` names no provider before its colon",
+                f"`{shown}` has no known provider before its colon",
                 hint=f"known providers: {', '.join(self.known)}",
             )
         meant = self._meant(name, model_name)
@@ -253,7 +253,7 @@ class Providers:
         known = "" if meant or "/" in name else f"known providers: {', '.join(self.known)}; "
         return ProfileError(
             f"there is no provider `{_without_password(name)}` (model `{shown}`){question}",
-            hint=f"{known}a model id that holds a colon is written with its provider:"
+            hint=f"{known}if the colon is part of the model id, put the provider before it:"
             f" `{DEFAULT_PROVIDER}:{shown}`",
         )
 
@@ -319,7 +319,7 @@ class Providers:
         if kept is not None and kept.differs:
             return (
                 f"the key of {provider.name} comes from {kept.file};"
-                f" the working directory's .env has another {variable}, which is not used"
+                f" the working directory's .env has another {variable}, which is ignored"
             )
         return None
 
@@ -366,7 +366,7 @@ class Providers:
             raise AuthenticationFailed(
                 f"{source}: what it holds cannot be an API key (spaces, quotes, line ends or"
                 " letters outside ASCII)",
-                hint="copy the key again, without quotes and line ends",
+                hint="copy the key again, without quotes and line breaks",
             )
         return found
 

@@ -22,7 +22,7 @@ def check(rule: str) -> None:
         near = nearest(rule, RULES)
         known = ", ".join([*RULES, f"{FIELD}:FIELD", f"{PATTERN}:PATTERN"])
         raise ValueFault(
-            f"is no rule: {rule!r}", hint=f"did you mean {near}?" if near else f"known: {known}"
+            f"is not a rule: {rule!r}", hint=f"did you mean {near}?" if near else f"known: {known}"
         )
     if not wanted.strip():
         raise ValueFault(f"names nothing after `{kind}:`")

@@ -111,11 +111,9 @@ class ModelSettings:
     ] = None
     max_tokens: Annotated[int | None, Key("maximum number of tokens of an answer", 1)] = None
     system: Annotated[str | None, Key("system prompt, instead of the profile's", blank=True)] = None
-    instruction: Annotated[
-        str | None, Key("what is added to the system prompt, whichever it is", blank=True)
-    ] = None
+    instruction: Annotated[str | None, Key("text added to the system prompt", blank=True)] = None
     reasoning_effort: Annotated[
-        Effort | None, Key("how much the model is to think; if unset, the profile's")
+        Effort | None, Key("how much the model thinks; if unset, the profile's")
     ] = None
     timeout: Annotated[
         float | None, Key("seconds a call may take, retries included", 0.001, example=300)
@@ -203,11 +201,17 @@ class Layer:
     proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in this layer")] = ()
     quorum: Annotated[
         int | None,
-        Key("answers of this layer that are enough; if unset, the profile's", 1, example=2),
+        Key(
+            "number of answers of this layer that are enough; if unset, the profile's", 1, example=2
+        ),
     ] = None
     patience: Annotated[
         float | None,
-        Key("seconds that the others have then; if unset, the profile's", 0, example=2.5),
+        Key(
+            "seconds that the other proposers have after that; if unset, the profile's",
+            0,
+            example=2.5,
+        ),
     ] = None
 
 
@@ -374,7 +378,7 @@ class Profile:
         Key("answers that the aggregator reads at once; it merges more step by step", 2),
     ] = None
     reasoning_effort: Annotated[
-        Effort | None, Key("how much the models are to think; if unset, each model's own default")
+        Effort | None, Key("how much the models think; if unset, each model's own default")
     ] = None
     proposer_max_tokens: Annotated[
         int | None, Key("maximum number of tokens of a proposer's answer", 1)
@@ -384,7 +388,7 @@ class Profile:
     ] = False
     variety: Annotated[
         Variety | None,
-        Key("further instructions or temperatures, another for each proposer of a layer"),
+        Key("different instructions or temperatures for the proposers of a layer"),
     ] = None
     stop_when_agreed: Annotated[
         float | None, Key(MEANINGS["stop_when_agreed"], 0, 1, example=0.9)
@@ -801,7 +805,7 @@ def _check_route(profile: Profile) -> None:
             problem = f"asks for {stage.proposers} answers, after a stage that asks for {asked}"
             hint = "list the stages with fewer proposers first"
         elif stage.max_prompt_tokens is None and stage.agreement is None and not stage.verify:
-            problem = "has no condition, so that nothing behind it would ever be asked"
+            problem = "has no condition, so no later stage would ever be asked"
             hint = "add max_prompt_tokens, agreement or verify"
         elif stage.agreement is not None and stage.proposers < 2:
             problem, hint = "has nothing to agree with", "agreement takes two proposers or more"

@@ -157,7 +157,7 @@ def test_the_board_shows_what_is_not_sent_yet(moa: Moa, small: Upstream, columns
     with moa.terminal("ask", "hi", columns=columns, rows=40) as terminal:
         terminal.wait_for("6 not sent")
         if columns == 100:
-            terminal.wait_for("lab:m7  not sent yet, behind the limit of lab")
+            terminal.wait_for("lab:m7  not sent yet, waiting for the limit of lab")
             assert "lab:m1  waiting" in "\n".join(terminal.shown())
         held.set()
         assert terminal.wait() == 0
@@ -177,7 +177,8 @@ def test_lines_tell_what_is_not_sent_yet(moa: Moa, small: Upstream) -> None:
                 held.set()
     waits = [line for line in told if "not sent yet" in line]
     assert waits == [
-        f"moa: lab:m{number}: not sent yet, behind the limit of lab\n" for number in range(2, 8)
+        f"moa: lab:m{number}: not sent yet, waiting for the limit of lab\n"
+        for number in range(2, 8)
     ]
 
 
@@ -186,6 +187,6 @@ def test_a_provider_that_is_left_alone_is_named(moa: Moa, small: Upstream) -> No
     small.at_once = 0
     _refuse_with(small, 429, Retry_After="30")
     with moa.terminal("ask", "hi", columns=100) as terminal:
-        terminal.wait_for("not sent yet, lab is left alone for 3")
+        terminal.wait_for("not sent yet, lab is paused for 3")
         terminal.send("\x03")
         assert terminal.wait() == 130

@@ -256,7 +256,7 @@ def test_a_model_s_name_may_be_quoted_or_not(moa: Moa, file: Path, key: str) -> 
         ("prices.m", "{prompt = 1}", "`prices.m.completion` is missing"),
         ("prices.m.prompt", "1", "`prices.m.completion` is missing"),
         ("providers.acme.api_key_env", "KEY", "`providers.acme.base_url` is missing"),
-        ("providers.a b", "{base_url = 'http://x'}", "this cannot be the name of a provider"),
+        ("providers.a b", "{base_url = 'http://x'}", "invalid name of a provider"),
         ("profile", "togeter", "no profile `togeter` (did you mean `together`?)"),
         ("local.model", "\udcff", "the value is not Unicode"),
     ],

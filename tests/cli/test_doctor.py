@@ -119,7 +119,7 @@ def test_a_provider_that_cannot_be_reached_is_an_error(whole: Moa) -> None:
     ran = whole.run("doctor")
     assert ran.code == 1
     assert findings(ran)["lab: no connection to 127.0.0.1:1 (refused)"] == "ERROR"
-    assert hint(ran, "no connection") == "is the network up, and the base URL right?"
+    assert hint(ran, "no connection") == "check the network and the base URL"
 
 
 def test_a_model_that_is_not_listed_is_a_warning_with_the_nearest_name(whole: Moa) -> None:
@@ -211,7 +211,7 @@ def test_a_key_of_the_working_directory_is_told_of(whole: Moa) -> None:
     ran = whole.run("doctor", "--offline", env={"LAB_KEY": None})
     notice = (
         f"the key of lab comes from {whole.config / '.env'}; the working directory's .env has"
-        " another LAB_KEY, which is not used"
+        " another LAB_KEY, which is ignored"
     )
     assert findings(ran)[notice] == "WARN"
     assert "foreign-key" not in ran.text

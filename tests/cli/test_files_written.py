@@ -91,4 +91,4 @@ def test_no_file_gets_a_name_that_windows_cannot_have(
 def test_a_provider_of_such_a_name_is_refused(moa: Moa) -> None:
     ran = moa.run("config", "set", "providers.nul.base_url", "http://127.0.0.1:9/v1")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "cannot be the name of a provider: Windows reserves the name `nul`" in ran.err
+    assert "invalid name of a provider: Windows reserves the name `nul`" in ran.err

@@ -47,7 +47,7 @@ def test_the_user_s_own_key_comes_first_and_a_second_one_is_told_of(
     ran = moa.run("ask", "hi")
     assert sent(upstream) == {"own"}
     assert f"moa: the key of lab comes from {moa.config / '.env'}; the working" in ran.err
-    assert "another LAB_KEY, which is not used" in ran.err
+    assert "another LAB_KEY, which is ignored" in ran.err
     (moa.folder / ".env").write_text("LAB_KEY=own\n")
     assert "the key of lab" not in moa.run("ask", "hi").err
     ran = moa.run("ask", "hi", env={"LAB_KEY": KEY})

@@ -17,7 +17,7 @@ from tests.support.upstream import Upstream
 
 WORD = "krokodil"
 SAID = "there is no provider `labb` (model `labb:secret`); did you mean `lab`?"
-HOW = "(a model id that holds a colon is written with its provider: `together:labb:secret`)"
+HOW = "(if the colon is part of the model id, put the provider before it: `together:labb:secret`)"
 
 
 class Elsewhere(Moa):
@@ -196,15 +196,15 @@ def test_an_id_that_looks_mistyped_is_written_with_its_provider(moa: Elsewhere) 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("org/model:free", "is written with its provider: `together:org/model:free`"),
+        ("org/model:free", "put the provider before it: `together:org/model:free`"),
         ("Lab:x", "did you mean `lab`?"),
         ("lab :x", "is not a model name: 'lab :x'"),
-        (":x", "`:x` names no provider before its colon"),
-        ("lab:", "`lab:` names no model, only a provider"),
-        ("lab", "`lab` names no model, only a provider"),
+        (":x", "`:x` has no known provider before its colon"),
+        ("lab:", "`lab:` names only a provider, not a model"),
+        ("lab", "`lab` names only a provider, not a model"),
         ("lab/x:y", "did you mean `lab:x:y`?"),
         ("lab：x", "`lab：x` holds a full-width colon (did you mean `lab:x`?)"),
-        ("LAB", "`LAB` names no model (did you mean `lab:model-id`?)"),
+        ("LAB", "`LAB` does not name a model (did you mean `lab:model-id`?)"),
         ("lab∶x", "it holds U+2236 (did you mean `lab:x`?"),
         ("lab;x", "it holds `;` (did you mean `lab:x`?"),
         ("Lab=x", "it holds `=` (did you mean `lab:x`?"),

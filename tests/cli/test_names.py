@@ -87,7 +87,7 @@ def test_it_is_told_once_and_the_process_ends(moa: Moa, asked: Path) -> None:
             for (arguments, _), process in zip(some, processes, strict=True):
                 err = process.communicate(timeout=PATIENCE)[1].decode()
                 assert process.returncode not in (0, 2), arguments
-                assert "no name server told its address within" in err, (arguments, err)
+                assert "no name server returned its address within" in err, (arguments, err)
                 assert "again in" not in err
                 assert "Traceback" not in err
     # By a call, and by the list of prices beside it.

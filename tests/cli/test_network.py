@@ -325,14 +325,14 @@ def test_a_login_is_sent_to_a_socks_proxy(moa: Moa, upstream: Upstream) -> None:
     with SocksProxy(upstream.url, login="us@er:pa:ss") as proxy:
         assert asks(moa, through(moa, proxy, "socks5h", LOGIN)).code == 0
         failed(asks(moa, through(moa, proxy, "socks5h", "us%40er:no")), "refuses the user name")
-        failed(asks(moa, through(moa, proxy, "socks5h")), "wants a user name and password")
+        failed(asks(moa, through(moa, proxy, "socks5h")), "requires a user name and password")
 
 
 def test_a_proxy_that_gives_no_tunnel(moa: Moa, upstream: Upstream) -> None:
     with HttpProxy(upstream.url, refuses=403) as proxy:
         env = through(moa, proxy)
         at(moa, f"https://{HOST}/v1")
-        failed(asks(moa, env), f"gives no connection to {HOST}:443 (403 Forbidden)")
+        failed(asks(moa, env), f"did not connect to {HOST}:443 (403 Forbidden)")
 
 
 def test_a_proxy_of_another_kind_than_is_said(moa: Moa, upstream: Upstream) -> None:

@@ -184,10 +184,14 @@ def test_a_long_completion_in_small_pieces() -> None:
 @pytest.mark.parametrize(
     ("head", "piece", "said"),
     [
-        (SSE + b"\r\ndata: ", b"x" * 65536, "the endpoint sent an event of over 16 MB"),
-        (SSE + b"\r\n", b"data: xxxxxxxxxx\n" * 4096, "the endpoint sent an event of over 16 MB"),
-        (JSON + b'\r\n{"choices": "', b"x" * 65536, "lab: the answer has over 64 MB"),
-        (SSE + b"\r\n", event("y" * 65536), "lab: the answer has over 1 MB"),
+        (SSE + b"\r\ndata: ", b"x" * 65536, "the endpoint sent an event larger than 16 MB"),
+        (
+            SSE + b"\r\n",
+            b"data: xxxxxxxxxx\n" * 4096,
+            "the endpoint sent an event larger than 16 MB",
+        ),
+        (JSON + b'\r\n{"choices": "', b"x" * 65536, "lab: the answer exceeds 64 MB"),
+        (SSE + b"\r\n", event("y" * 65536), "lab: the answer exceeds 1 MB"),
     ],
     ids=["a line", "an event", "a completion", "a stream"],
 )

@@ -279,7 +279,7 @@ def test_what_does_not_answer_as_a_hub_is_told_in_one_line(moa: Moa, told: bytes
     with hub(**{"X-GGUF": HubModel({}, told=told)}) as served:
         code, out, err = pull(moa, served, "hf:lab/X-GGUF")
     assert (code, out, err.count("\n")) == (77, "", 1)
-    assert "does not answer as the Hugging Face hub does" in err
+    assert "does not answer like the Hugging Face hub" in err
     assert kept(moa) == []
 
 

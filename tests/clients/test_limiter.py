@@ -111,7 +111,7 @@ def test_a_full_provider_does_not_hold_up_another() -> None:
         await calls.begin(slots, "other", "other:m")
         assert calls.begun == ["lab 0", "lab 1", "other"]
         assert (limiter.in_flight, limiter.waiting) == (3, 2)
-        assert slots.reason("lab:m") == "behind the limit of lab"
+        assert slots.reason("lab:m") == "waiting for the limit of lab"
         assert slots.reason("other:m") is None
 
     _run(scenario)
@@ -124,7 +124,7 @@ def test_all_providers_together_keep_to_the_limit_of_the_process() -> None:
             await calls.begin(slots, f"lab {number}")
             await calls.begin(slots, f"other {number}", "other:m")
         assert calls.begun == ["lab 0", "other 0", "lab 1"]
-        assert slots.reason("other:m") == "behind the limit of 3 calls in flight"
+        assert slots.reason("other:m") == "waiting for the limit of 3 calls in flight"
 
     _run(scenario)
 
@@ -180,7 +180,7 @@ def test_a_refusal_holds_back_all_calls_of_the_provider() -> None:
         assert slots.delay("other:m") == 0
         reason = slots.reason("lab:m")
         assert reason is not None
-        assert reason.startswith("lab is left alone for 1")
+        assert reason.startswith("lab is paused for 1")
         await calls.cancel("lab")
 
     _run(scenario)
@@ -199,9 +199,9 @@ def test_a_limit_that_was_found_out_is_told_without_a_number(
         place.accepted()
     assert places[3] is not None
     places[3].refused(0.001)
-    assert slots.reason("lab:m") == "lab is left alone for 0 s"
+    assert slots.reason("lab:m") == "lab is paused for 0 s"
     now += 3
-    assert slots.reason("lab:m") == "behind the limit of lab"
+    assert slots.reason("lab:m") == "waiting for the limit of lab"
 
 
 def test_who_waits_for_time_alone_is_woken() -> None:

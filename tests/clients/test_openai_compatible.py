@@ -549,7 +549,7 @@ def test_a_missing_model_gets_the_names_most_like_it() -> None:
 def test_a_missing_model_unlike_any_other_points_to_the_list() -> None:
     with Upstream(models=["gemma"]) as up:
         error = refusal(up.url, Request(model="zzz", messages=HELLO.messages))
-    assert error.hint == "`moa models acme` lists what there is"
+    assert error.hint == "`moa models acme` lists its models"
 
 
 def test_a_missing_model_where_nothing_is_listed_may_mean_a_wrong_base_url(
@@ -782,7 +782,7 @@ def test_a_server_that_speaks_no_tls_is_a_lost_connection() -> None:
         error = refusal(f"https://127.0.0.1:{server.getsockname()[1]}/v1")
         plain.join()
     assert type(error) is ConnectionLost
-    assert error.message.endswith("(TLS failed: what answers does not speak TLS)")
+    assert error.message.endswith("(TLS failed: the server does not use TLS)")
 
 
 def test_a_user_name_and_password_in_the_base_url_are_not_shown() -> None:

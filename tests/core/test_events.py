@@ -62,7 +62,7 @@ EXAMPLES: tuple[Event, ...] = (
     events.Retrying(
         layer=1, index=2, model="m", attempt=2, delay=0.5, error=FAILURE, withdrawn=True
     ),
-    events.Queued(layer=1, index=2, model="m", reason="behind the limit of lab"),
+    events.Queued(layer=1, index=2, model="m", reason="waiting for the limit of lab"),
     events.Queued(layer=2, index=None, model="m"),
     events.Hedged(layer=1, index=2, model="m", seconds=8.0),
     events.Hedged(layer=2, index=None, model="m", seconds=8.0),

@@ -124,7 +124,7 @@ def test_a_pattern_that_would_take_for_ever_reads_nothing() -> None:
         ("regex:" + "a" * 2001, "is a pattern of more than 2,000 characters"),
         ("regex:", "names nothing after `regex:`"),
         ("json: ", "names nothing after `json:`"),
-        ("numbre", "is no rule: 'numbre'"),
+        ("numbre", "is not a rule: 'numbre'"),
     ],
 )
 def test_a_wrong_rule_is_refused(rule: str, problem: str) -> None:

@@ -101,7 +101,7 @@ def test_a_late_answer_serves_if_the_next_layer_is_lost_wholly() -> None:
     assert clients.references_of("lab:agg") == "\n1. first a\n2. first b\n3. first c"
     last = events[-1]
     assert isinstance(last, TurnFinished)
-    assert last.lost[-1] == "round 2 gave no whole answer: the reply is written from round 1"
+    assert last.lost[-1] == "round 2 gave no complete answer: the reply is written from round 1"
 
 
 @pytest.mark.parametrize("settings", [{"overlap": False}, {"quorum": None}, {"rounds": 1}])

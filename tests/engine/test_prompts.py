@@ -120,7 +120,7 @@ def test_white_space_around_a_reference_goes_and_that_inside_stays() -> None:
         ("\n <think>\nhm\n</think>\n\n answer \n", "answer"),
         ("<think></think>answer", "answer"),
         ("<think>hm</think>", ""),
-        # Its tokens ran out while it was thinking.
+        # It used all its tokens for thinking.
         ("<think>hm, and", ""),
         # The chat template wrote the opening tag into the prompt.
         ("hm\n</think>\n\nanswer", "answer"),

@@ -320,7 +320,7 @@ def test_unfinished_answers_alone_do_not_replace_those_of_the_round_before() -> 
         mixture("a", "b", rounds=2), scripts, control=control, enough_at=[2.2]
     )
     assert clients.references_of("lab:agg") == "\n1. first a\n2. first b"
-    assert "round 2 gave no whole answer: the reply is written from round 1" in lost(events)
+    assert "round 2 gave no complete answer: the reply is written from round 1" in lost(events)
 
 
 def test_a_front_end_can_tell_whether_enough_would_lead_to_a_reply() -> None:
@@ -360,7 +360,7 @@ def test_a_layer_that_is_lost_wholly_leaves_the_answers_of_the_one_before() -> N
     assert [event.layer for event in of_kind(events, LayerStarted)] == [1, 2]
     assert clients.references_of("lab:agg") == "\n1. first a\n2. first b"
     assert lost(events)[2:] == (
-        "round 2 gave no whole answer: the reply is written from round 1",
+        "round 2 gave no complete answer: the reply is written from round 1",
         "layers after 2 were skipped",
     )
 

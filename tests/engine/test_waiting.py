@@ -41,7 +41,7 @@ STEADY = Reply(chunks=["word "] * 12, pause=0.05)
             "nothing more for 0.2 s",
             "stall",
         ),
-        ({"timeout": 0.3}, STEADY, "no whole answer within 0.3 s", "timeout"),
+        ({"timeout": 0.3}, STEADY, "no complete answer within 0.3 s", "timeout"),
     ],
 )
 def test_an_error_names_the_limit_the_seconds_and_the_setting(

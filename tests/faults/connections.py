@@ -246,7 +246,7 @@ DROPS: list[Fault] = [
         "ends well between two words, without a finish reason",
         stream(*PARTIAL),
         "ConnectionLost",
-        "the answer broke off before its end",
+        "the answer ended early",
         again=True,
         begun=True,
     ),
@@ -255,7 +255,7 @@ DROPS: list[Fault] = [
         "ends well before the first word",
         stream(ROLE),
         "ConnectionLost",
-        "the answer broke off before its end",
+        "the answer ended early",
         again=True,
     ),
     lost(
@@ -263,7 +263,7 @@ DROPS: list[Fault] = [
         "an empty stream",
         stream(),
         "ConnectionLost",
-        "the answer broke off before its end",
+        "the answer ended early",
         again=True,
     ),
     lost(
@@ -446,7 +446,7 @@ REDIRECTS: list[Fault] = [
         "redirects to itself",
         _moved(308, "/v1/chat/completions"),
         "RequestRefused",
-        "lab: HOST redirects without end",
+        "lab: HOST redirects endlessly",
         requests=21,
     ),
     lost(
@@ -458,7 +458,7 @@ REDIRECTS: list[Fault] = [
     ),
     lost(
         "302 ftp",
-        "redirects to what is no web address",
+        "redirects to what is not a web address",
         _moved(302, "ftp://127.0.0.1/x"),
         "RequestRefused",
         "lab: the base URL is not a web address",

@@ -64,7 +64,7 @@ TLS: list[Fault] = [
         "plain HTTP",
         "speaks plain HTTP where TLS is meant",
         "ConnectionLost",
-        "lab: no connection to HOST (TLS failed: what answers does not speak TLS)",
+        "lab: no connection to HOST (TLS failed: the server does not use TLS)",
     ),
     _fault(
         "TLS",
@@ -116,20 +116,20 @@ PROXIES: list[Fault] = [
         "proxy 407",
         "a proxy that wants a login",
         "ConnectionLost",
-        "lab: HTTP_PROXY: the proxy http://HOST wants a user name and password (407)",
+        "lab: HTTP_PROXY: the proxy http://HOST requires a user name and password (407)",
     ),
     _fault(
         "proxy 403",
         "a proxy that gives no tunnel",
         "ConnectionLost",
-        "lab: HTTPS_PROXY: the proxy http://HOST gives no connection to"
+        "lab: HTTPS_PROXY: the proxy http://HOST did not connect to"
         " api.example.test:443 (403 Forbidden)",
     ),
     _fault(
         "proxy 503",
         "a proxy that gives no tunnel now",
         "ConnectionLost",
-        "lab: HTTPS_PROXY: the proxy http://HOST gives no connection to"
+        "lab: HTTPS_PROXY: the proxy http://HOST did not connect to"
         " api.example.test:443 (503 Service Unavailable)",
         again=True,
     ),
@@ -147,22 +147,22 @@ PROXIES: list[Fault] = [
     ),
     _fault(
         "proxy no HTTP",
-        "a proxy that does not speak HTTP",
+        "a proxy that does not support HTTP",
         "ConnectionLost",
-        "lab: HTTPS_PROXY: the proxy http://HOST does not speak HTTP",
+        "lab: HTTPS_PROXY: the proxy http://HOST does not support HTTP",
     ),
     _fault(
         "SOCKS refuses",
         "a SOCKS proxy whose rules forbid it",
         "ConnectionLost",
-        "lab: HTTP_PROXY: the proxy socks5h://HOST gives no connection to"
+        "lab: HTTP_PROXY: the proxy socks5h://HOST did not connect to"
         " api.example.test:80 (its rules do not allow it)",
     ),
     _fault(
         "SOCKS HTTP",
         "a SOCKS proxy that speaks HTTP",
         "ConnectionLost",
-        "lab: HTTP_PROXY: the proxy socks5h://HOST does not speak SOCKS5",
+        "lab: HTTP_PROXY: the proxy socks5h://HOST does not support SOCKS5",
     ),
 ]
 

@@ -83,7 +83,7 @@ FRAMES: list[Fault] = [
         "a line of over 16 MB",
         stream(b"data: " + b"x" * 17_000_000),
         "BadResponse",
-        "the endpoint sent an event of over 16 MB",
+        "the endpoint sent an event larger than 16 MB",
     ),
 ]
 MALFORMED: list[Fault] = [
@@ -107,7 +107,7 @@ MALFORMED: list[Fault] = [
         "half an event, and a good end",
         stream(*PARTIAL, b'data: {"choices": [{'),
         "ConnectionLost",
-        "the answer broke off before its end",
+        "the answer ended early",
         again=True,
         begun=True,
     ),
@@ -378,7 +378,7 @@ ENCODINGS: list[Fault] = [
         "gzip that ends early",
         encoded("gzip", zipped(_BODY)[:40]),
         "ConnectionLost",
-        "the answer broke off before its end",
+        "the answer ended early",
         again=True,
     ),
     lost(
@@ -414,14 +414,14 @@ ENCODINGS: list[Fault] = [
         "a stream in UTF-16",
         stream(_TEXT.encode("utf-16-le")),
         "BadResponse",
-        "the endpoint answered with bytes that are no text",
+        "the endpoint answered with bytes that are not text",
     ),
     lost(
         "binary",
         "bytes that are no text",
         stream(bytes(range(128, 256)) * 4),
         "BadResponse",
-        "the endpoint answered with bytes that are no text",
+        "the endpoint answered with bytes that are not text",
     ),
 ]
 _HUGE = 10**15
@@ -531,14 +531,14 @@ NO_ANSWERS: list[Fault] = [
         "its tokens run out before the first word",
         stream(ROLE, finish("length"), counted(), DONE),
         "BadResponse",
-        "its tokens ran out before its answer began",
+        "it used all its tokens before its answer began",
     ),
     lost(
         "cut while thinking",
         "its tokens run out while it reasons",
         stream(ROLE, thought(f"{POISON} hm"), finish("length"), counted(), DONE),
         "BadResponse",
-        "its tokens ran out while it was thinking",
+        "it used all its tokens for thinking",
     ),
     lost(
         "thought alone",
@@ -552,7 +552,7 @@ NO_ANSWERS: list[Fault] = [
         "reasoning in the text that is never closed",
         stream(ROLE, said(f"<think>{POISON} hm"), finish("length"), DONE),
         "BadResponse",
-        "its tokens ran out while it was thinking",
+        "it used all its tokens for thinking",
     ),
     answered(
         "tags",
@@ -571,7 +571,7 @@ NO_ANSWERS: list[Fault] = [
             DONE,
         ),
         "BadResponse",
-        "it called a tool in place of an answer",
+        "it called a tool instead of answering",
     ),
     answered(
         "tool call and text",

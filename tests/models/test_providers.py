@@ -80,7 +80,7 @@ def test_what_stands_after_the_provider_is_never_changed(provider: str, model: s
     assert (found.name, identity) == (provider, model)
 
 
-HOW = "a model id that holds a colon is written with its provider: "
+HOW = "if the colon is part of the model id, put the provider before it:  "
 ALL = f"known providers: {', '.join(BUILT_IN)}"
 
 
@@ -124,11 +124,11 @@ ALL = f"known providers: {', '.join(BUILT_IN)}"
             " did you mean `openrouter:qwen/qwen3:free`?",
             f"{HOW}`together:openrouter/qwen/qwen3:free`",
         ),
-        (":x", "`:x` names no provider before its colon", ALL),
-        ("local", "`local` names no model, only a provider", "write `local:model-id`; "),
-        ("openai:", "`openai:` names no model, only a provider", "write `openai:model-id`; "),
-        ("openai: ", "`openai: ` names no model, only a provider", "write `openai:model-id`; "),
-        ("", "`` names no model", "write `provider:model-id`"),
+        (":x", "`:x` has no known provider before its colon", ALL),
+        ("local", "`local` names only a provider, not a model", "write `local:model-id`; "),
+        ("openai:", "`openai:` names only a provider, not a model", "write `openai:model-id`; "),
+        ("openai: ", "`openai: ` names only a provider, not a model", "write `openai:model-id`; "),
+        ("", "`` does not name a model", "write `provider:model-id`"),
         ("openai：gpt-4o", "holds a full-width colon", "did you mean `openai:gpt-4o`?"),
     ],
 )
@@ -447,7 +447,7 @@ def test_a_key_in_the_config_folder_comes_before_one_in_the_working_directory() 
     assert known.key_source(together) == f"TOGETHER_API_KEY in {config}"
     assert known.key_notices() == [
         f"the key of together comes from {config}; the working directory's .env has another"
-        " TOGETHER_API_KEY, which is not used"
+        " TOGETHER_API_KEY,  which is ignored"
     ]
     assert providers({"TOGETHER_API_KEY": KEY}).key_notices() == []
     write(Path(".env"), "TOGETHER_API_KEY=from-config\n")

@@ -251,6 +251,6 @@ def test_limits_are_live_and_what_was_spent_counts_on(moa: Moa, upstream: Upstre
         server.wait_for_log("reloaded: the settings")
         refused = server.ask(max_tokens=2)
         assert refused.status_code == 402
-        assert "budget.session $0.50 would be passed: $0.40 spent" in refused.text
+        assert "budget.session $0.50 would be exceeded: $0.40 spent" in refused.text
         limit(0.7, 1)
         upstream.wait_for(lambda: server.ask(max_tokens=2).status_code == 200)

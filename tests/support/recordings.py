@@ -51,7 +51,7 @@ _KINDS = {
 OUTCOMES = {
     "content_filter": "content filter",
     "refusal": "refused to answer",
-    "out of tokens while thinking": "tokens ran out while it was thinking",
+    "out of tokens while thinking": "used all its tokens for thinking",
     "tool calls, no text": "called a tool",
 }
 # Sent by the server itself, for its own framing.

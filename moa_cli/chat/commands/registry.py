@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class ChatOptions(Show):
     """How a chat is shown and typed. Nothing of it is sent to a model.
 
-    multiline: Enter begins a new line, Alt-Enter sends. vi: edit with the keys of vi.
+    multiline: Enter begins a new line, Alt-Enter sends. vi: edit with vi keys.
     attachments: files that go with the next prompt. keep_files: whether they go with later ones,
     too. confirm_tokens: with more tokens of files than this, the user is asked first; 0 never
     asks. prompts: how many prompts the file of prompts holds at most; 0 for no file. save: whether

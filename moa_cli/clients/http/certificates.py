@@ -95,21 +95,21 @@ def why_untrusted(error: ssl.SSLError) -> tuple[str, str]:
     """Why TLS failed, in a few words, and what to do about it."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         if "WRONG_VERSION_NUMBER" in str(error) or "record layer" in str(error):
-            return "TLS failed: what answers does not speak TLS", "does its address begin http://?"
-        return "TLS failed", "is the address right? What answers there refuses to speak TLS"
+            return "TLS failed: the server does not use TLS", "does its address begin with http://?"
+        return "TLS failed", "check the address: the server there refuses TLS"
     said = f"{error.verify_message} {error}".lower()
     if "expired" in said:
         return (
             "TLS failed: its certificate has expired",
-            "does this machine's clock show the right time? Else it must be renewed",
+            "check this machine's clock; if it is right, the certificate must be renewed",
         )
     if "not yet valid" in said:
         return (
             "TLS failed: its certificate is not valid yet",
-            "does this machine's clock show the right time?",
+            "check this machine's clock",
         )
     if "mismatch" in said or "not valid for" in said:
-        return "TLS failed: its certificate is for another host", "is the address right?"
+        return "TLS failed: its certificate is for another host", "check the address"
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         if value := os.environ.get(variable):
             return (

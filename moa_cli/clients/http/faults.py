@@ -97,7 +97,7 @@ def explain_socks(error: Exception, proxy: Proxy, place: str) -> TransportError 
     refusal = _SOCKS_REFUSALS.get(error.error_code or 0)
     if refusal is not None:
         return BadSetting(
-            f"{proxy.variable}: the proxy {proxy} gives no connection to {place} ({refusal})",
+            f"{proxy.variable}: the proxy {proxy} did not connect to {place} ({refusal})",
             hint=f"correct {proxy.variable}, or put the host into NO_PROXY",
             retryable=error.error_code in (1, 3, 4, 6),
         )
@@ -106,14 +106,14 @@ def explain_socks(error: Exception, proxy: Proxy, place: str) -> TransportError 
     if "closed" in said:
         return closes(proxy)
     return BadSetting(
-        f"{proxy.variable}: the proxy {proxy} does not speak SOCKS5",
-        hint=f"correct {proxy.variable}: is it a proxy of HTTP?",
+        f"{proxy.variable}: the proxy {proxy} does not support SOCKS5",
+        hint=f"correct {proxy.variable}: is it an HTTP proxy?",
     )
 
 
 def _late(proxy: Proxy, place: str) -> BadSetting:
     return BadSetting(
-        f"{proxy.variable}: the proxy {proxy} gives no connection to {place} in time",
+        f"{proxy.variable}: the proxy {proxy} did not connect to {place} in time",
         hint=f"correct {proxy.variable}, or unset it",
     )
 
@@ -122,14 +122,14 @@ def closes(proxy: Proxy) -> BadSetting:
     """The proxy has closed the connection to it."""
     return BadSetting(
         f"{proxy.variable}: the proxy {proxy} closes the connection",
-        hint=f"does it speak {proxy.scheme}? Correct {proxy.variable}, or unset it",
+        hint=f"does it support {proxy.scheme}? Correct {proxy.variable}, or unset it",
     )
 
 
 def not_http(proxy: Proxy) -> BadSetting:
     """What the proxy answers is no HTTP."""
     return BadSetting(
-        f"{proxy.variable}: the proxy {proxy} does not speak HTTP",
+        f"{proxy.variable}: the proxy {proxy} does not support HTTP",
         hint=f"correct {proxy.variable}: is it a SOCKS proxy?",
     )
 
@@ -139,9 +139,9 @@ def reason_of(error: BaseException) -> str:
     from moa_cli.clients.http.resolver import LOOKUP_SECONDS, LookupTimedOut
 
     if isinstance(error, LookupTimedOut):
-        return f"no name server told its address within {LOOKUP_SECONDS:g} s"
+        return f"no name server returned its address within {LOOKUP_SECONDS:g} s"
     if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
-        return "unknown host: no name server could be asked"
+        return "unknown host: no name server could be reached"
     # Attempts at several addresses are reported in one text.
     text = str(error).lower()
     if isinstance(error, socket.gaierror | UnicodeError):
@@ -173,7 +173,7 @@ def refused_by(proxy: Proxy, status: int, place: str) -> BadSetting:
     with suppress(ValueError):
         status_text = f"{status} {HTTPStatus(status).phrase}"
         return BadSetting(
-            f"{proxy.variable}: the proxy {proxy} gives no connection to {place} ({status_text})",
+            f"{proxy.variable}: the proxy {proxy} did not connect to {place} ({status_text})",
             hint=f"correct {proxy.variable}, or put the host into NO_PROXY",
             retryable=status >= 500,
         )
@@ -185,7 +185,7 @@ def wants_login(proxy: Proxy) -> BadSetting:
     if proxy.credentials:
         problem = "refuses the user name and password (407)"
     else:
-        problem = "wants a user name and password (407)"
+        problem = "requires a user name and password (407)"
     if proxy.is_socks:
         problem = problem.removesuffix(" (407)")
     return BadSetting(

@@ -96,7 +96,7 @@ def _parsed(variable: str, value: str) -> Proxy:
     scheme = parts.scheme.lower()
     if scheme not in _PORTS:
         raise BadSetting(
-            f"{variable}: a proxy of the kind {scheme}:// cannot be used",
+            f"{variable}: proxies with {scheme}:// are not supported",
             hint="use http://, https://, socks5:// or socks5h://, or unset it",
         )
     if not host or re.search(r"\s", host):

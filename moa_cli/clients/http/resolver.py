@@ -73,7 +73,7 @@ async def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[R
         try:
             addresses = _addresses(host, port, family)
         except UnicodeError:
-            error = socket.gaierror(socket.EAI_NONAME, f"{host} is no name of a host")
+            error = socket.gaierror(socket.EAI_NONAME, f"{host} is not a host name")
         except Exception as raised:
             error = raised
         # The loop may be closed by now.

@@ -176,7 +176,7 @@ def _cannot_start(
     if answer.get("error") == "model":
         return LocalModelUnavailable(
             f"local: {path.name} could not be loaded: {answer['message']}",
-            hint="is it a whole GGUF file, and is there memory enough?",
+            hint="check that it is a complete GGUF file, and that there is enough memory",
         )
     if answer.get("error") == "runtime":
         return LocalModelUnavailable(

@@ -50,7 +50,7 @@ _QUANTS = (
     *("Q3_K_M", "Q3_K_L", "BF16", "F16", "Q2_K"),
 )
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_TRY_AGAIN = "run the same command again: it goes on where it stopped"
+_TRY_AGAIN = "run the same command again to resume"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
     except UnicodeEncodeError:
         # Not repeated: it is a secret.
         raise LocalModelUnavailable(
-            "the token for the Hugging Face hub holds characters that no token has",
+            "the token for the Hugging Face hub contains characters that are not valid in a token",
             hint="correct HF_TOKEN",
         ) from None
     except BadSetting as error:
@@ -166,8 +166,8 @@ def _pull(api: HfApi, reference: HubReference, say: Callable[[str], None]) -> Pa
         raise
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise LocalModelUnavailable(
-            f"{_endpoint()} does not answer as the Hugging Face hub does",
-            hint="is HF_ENDPOINT right, and does this network ask for a login first?",
+            f"{_endpoint()} does not answer like the Hugging Face hub",
+            hint="check HF_ENDPOINT, and whether this network requires a login first",
         ) from None
     first = _choose(reference, files, say)
     folder = hub_dir() / reference.repo
@@ -204,7 +204,7 @@ def _refused(reference: HubReference, error: HfHubHTTPError) -> LocalModelUnavai
     # A gated repository is a kind of a missing one to the library.
     if isinstance(error, GatedRepoError):
         return LocalModelUnavailable(
-            f"{reference.repo} is given only to those who accept its terms",
+            f"{reference.repo} requires that you accept its terms",
             hint=f"accept them at {_endpoint()}/{reference.repo}, and set HF_TOKEN",
         )
     if isinstance(error, RepositoryNotFoundError) or status == HTTPStatus.UNAUTHORIZED:
@@ -247,7 +247,7 @@ def _choose(reference: HubReference, files: dict[str, _HubFile], say: Callable[[
     if not firsts:
         raise UsageError(
             f"{reference.repo} holds no GGUF file",
-            hint="GGUF files mostly stand in a repository whose name ends in -GGUF",
+            hint="GGUF files are usually in a repository whose name ends in -GGUF",
         )
     if reference.file is not None:
         if reference.file not in firsts:
@@ -289,7 +289,7 @@ def _fetch(
 
     expected = file.sha256 or file.blob
     if expected is None:
-        raise LocalModelUnavailable(f"the hub tells no hash of {file.name}, so it is not fetched")
+        raise LocalModelUnavailable(f"the hub lists no hash of {file.name}, so it is not fetched")
     if target.is_file() and _hash(target, file) == expected:
         say(f"{target.name} is already there")
         return
@@ -328,7 +328,7 @@ def _fetch(
     if begins != MAGIC or _hash(part, file) != expected:
         part.unlink()
         raise LocalModelUnavailable(
-            f"{file.name} is not the file that the hub promises (its hash differs)",
+            f"{file.name} differs from the file on the hub (its hash is different)",
             hint="try again; nothing was kept",
         )
     part.replace(target)

@@ -39,7 +39,7 @@ def hub_connections(http: Any) -> Iterator[None]:
             except (TimeoutError, TimedOut) as error:
                 raise http.ReadTimeout("no answer in time", request=request) from error
             except (Broken, Unreadable) as error:
-                raise http.RemoteProtocolError("the answer broke off", request=request) from error
+                raise http.RemoteProtocolError("the answer ended early", request=request) from error
             except NoConnection as error:
                 raise http.ConnectError(error.reason, request=request) from error
 

@@ -200,7 +200,7 @@ def pull(say: Callable[[str], None]) -> Path:
     except OSError as error:
         raise LocalModelUnavailable(
             f"the weights could not be put into {target.parent}: {error.strerror or error}",
-            hint="is the disk full, or the folder not yours?",
+            hint="check that the disk is not full, and that the folder is yours",
         ) from None
 
 

@@ -78,7 +78,7 @@ def test_what_was_whole_before_an_interruption_stays(moa: Moa, mirror: Mirror, d
     mirror.cut.add(second)
     ran = fetch(moa, mirror, "mt", "--data", "data")
     assert ran.code == 1
-    assert f"moa: {mirror.url}{second}: did not come whole: " in ran.err
+    assert f"moa: {mirror.url}{second}: was not received completely: " in ran.err
     assert "Traceback" not in ran.err
     assert files_in(moa.folder / "data") == {"mt_bench/question.jsonl"}
     mirror.cut.clear()

@@ -83,7 +83,7 @@ def test_a_cap_ends_the_run_and_a_higher_one_goes_on(priced: Moa, upstream: Upst
     assert ran.code == 3, ran.err
     assert "partial: " in ran.text
     last = ran.err.splitlines()[-1]
-    assert last.startswith("moa: --max-cost $2.50 would be passed: ")
+    assert last.startswith("moa: --max-cost $2.50 would be exceeded: ")
     assert "run the same command with a higher cap" in last
     # It goes as far as it can: one more item might have gone beyond.
     assert 1.5 < spent(run) <= 2.5

@@ -124,7 +124,7 @@ def test_a_setting_that_a_model_does_not_take_is_told_without_verbose(
         moa.profile("lab", "a", {"model": "lab:b", "reasoning_effort": "low"})
     refusal = {"error": {"message": f"Unsupported parameter: '{field}'"}}
     upstream.enqueue("b", Reply(status=400, error=refusal))
-    said = f"moa: lab:b does not take `{field}`, and is asked without it"
+    said = f"moa: lab:b does not accept `{field}`, so it is not sent"
     ran = moa.run("ask", "hi", *option)
     assert (ran.code, ran.out) == (0, b"ok\n")
     assert ran.err.splitlines().count(said) == 1

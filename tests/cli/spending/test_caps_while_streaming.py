@@ -48,7 +48,7 @@ def sent(upstream: Upstream, model: str) -> int:
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
-        ("--max-cost", "0.03", "stopped at --max-cost $0.030: lab:agg went on beyond its max_to"),
+        ("--max-cost", "0.03", "stopped at --max-cost $0.030: lab:agg exceeded its max_to"),
         ("--max-total-tokens", "300", "stopped at --max-total-tokens 300 tokens: lab:agg went on"),
     ],
 )
@@ -80,7 +80,7 @@ def test_white_space_without_end_is_stopped_at_the_cap(
     upstream.always("agg", replace(ENDLESS, chunks=[before, *["\n  "] * 4000]))
     ran = moa.run("ask", "-r", "0", "hi", "--max-cost", "0.03")
     assert ran.code == 3
-    assert "stopped at --max-cost $0.030: lab:agg went on beyond its max_tokens" in ran.err
+    assert "stopped at --max-cost $0.030: lab:agg exceeded its max_tokens" in ran.err
     assert sent(upstream, "agg") < 1000
     (row,) = json.loads(moa.run("history", "stats", "--json").text)["models"]
     assert 0.02 <= row["known_cost"] <= 0.031
@@ -111,7 +111,7 @@ def test_a_proposer_is_stopped_and_all_of_its_layer(moa: Moa, upstream: Upstream
     upstream.always("b", Reply(chunks=["slow "] * 50, pause=60))
     ran = moa.run("ask", "hi", "--max-cost", "0.03", "--show-proposals")
     assert ran.code == 3
-    assert "stopped at --max-cost $0.030: lab:a went on beyond its max_tokens (50)" in ran.err
+    assert "stopped at --max-cost $0.030: lab:a exceeded its max_tokens (50)" in ran.err
     assert "word word" in ran.err
     assert upstream.chats("agg") == []
     assert sent(upstream, "a") < 1000
@@ -212,5 +212,5 @@ def test_a_second_attempt_that_would_pass_the_cap_is_not_made(moa: Moa, upstream
     prompt = "word " * 3000
     ran = moa.run("ask", "-r", "0", prompt, "--max-cost", "0.0085")
     assert ran.code == 3
-    assert "lab:agg failed when it had begun to answer, and would be paid for again" in ran.err
+    assert "lab:agg failed after it began to answer, and would be paid for again" in ran.err
     assert len(upstream.chats()) == 1

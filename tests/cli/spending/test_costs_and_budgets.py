@@ -203,7 +203,7 @@ def test_a_dry_run_tells_the_estimate_and_asks_nobody(moa: Moa, upstream: Upstre
 def test_a_cap_stops_before_the_first_layer(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run("ask", "hi", "--max-cost", "0.0001")
     assert (ran.code, ran.out) == (3, b"")
-    assert "--max-cost $0.00010 would be passed: $0 spent, up to $0.00" in ran.err
+    assert "--max-cost $0.00010 would be exceeded: $0 spent, up to $0.00" in ran.err
     assert upstream.chats() == []
 
 
@@ -242,7 +242,7 @@ def test_a_cap_that_is_not_reached_changes_nothing(moa: Moa) -> None:
 def test_a_cap_on_tokens_needs_no_price(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run("ask", "hi", "-m", "lab:mystery", "--max-total-tokens", "1110")
     assert ran.code == 3
-    assert "--max-total-tokens 1,110 tokens would be passed: 1,100 tokens spent" in ran.err
+    assert "--max-total-tokens 1,110 tokens would be exceeded: 1,100 tokens spent" in ran.err
     assert [request.model for request in upstream.chats()] == ["mystery"]
 
 
@@ -282,7 +282,7 @@ def test_the_days_budget_counts_all_processes_and_deleted_turns(
     asked = len(upstream.chats())
     ran = moa.run("ask", "hi")
     assert ran.code == 3
-    assert "budget.day $0.033 would be passed: $0.033 spent" in ran.err
+    assert "budget.day $0.033 would be exceeded: $0.033 spent" in ran.err
     assert len(upstream.chats()) == asked
 
 
@@ -295,7 +295,7 @@ def test_a_sessions_budget_holds_for_a_chat(moa: Moa, upstream: Upstream) -> Non
     budget(moa, upstream, session=WHOLE + 0.0001)
     ran = moa.run("chat", stdin=b"one\ntwo\n/usage\n")
     assert ran.text.count("one two three") == 1
-    assert "budget.session $0.017 would be passed: $0.017 spent" in ran.err
+    assert "budget.session $0.017 would be exceeded: $0.017 spent" in ran.err
     assert len(upstream.chats()) == 3
     assert re.search(r"lab:agg +1 call, 1,000 tokens in, 100 out, \$0\.012", ran.err)
     assert re.search(r"in all +3 calls, 3,000 tokens in, 300 out, \$0\.017", ran.err)

@@ -355,7 +355,7 @@ def test_what_others_reserved_is_not_called_spent(moa: Moa, upstream: Upstream) 
         upstream.wait_for(lambda: len(upstream.chats()) == 2)
         ran = moa.run("ask", "hi")
     assert ran.code == 3
-    assert "budget.day $0.0010 would be passed: $0 spent today, $0.00" in ran.err
+    assert "budget.day $0.0010 would be exceeded: $0 spent today, $0.00" in ran.err
     assert "reserved by turns that run now, up to $0.00" in ran.err
 
 

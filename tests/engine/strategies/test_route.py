@@ -185,7 +185,7 @@ def test_a_stage_without_a_whole_answer_is_not_enough(upstream: Upstream, answer
     assert reply == "written"
     assert not upstream.chats("judge")
     assert len(upstream.chats("a")) == 1
-    assert "stage 1 of the route was not enough: it gave no whole answer" in (
+    assert "stage 1 of the route was not enough: it gave no complete answer" in (
         decision(events).summary
     )
 

@@ -197,7 +197,7 @@ def test_without_a_choice_the_aggregator_writes(upstream: Upstream, answer: str 
     assert (started.model, started.copied, started.references) == ("lab:agg", False, 2)
     system = upstream.chats("agg")[0].messages[0]["content"]
     assert system.endswith("Responses from models:\n1. from a\n2. from b")
-    assert lost(events)[-1] == "no choice can be read: the reply is written from all proposals"
+    assert lost(events)[-1] == "the choice cannot be read: the reply is written from all proposals"
     assert (decision(events).chosen, decision(events).summary) == (None, "the judge has not chosen")
 
 
@@ -320,7 +320,7 @@ def test_no_readable_choice_has_the_aggregator_write(upstream: Upstream) -> None
     events = run(upstream, PEERS)
     assert reply(events) == "from agg"
     assert decision(events).summary == "0 of 4 proposers chose"
-    assert lost(events)[-1] == "no choice can be read: the reply is written from all proposals"
+    assert lost(events)[-1] == "the choice cannot be read: the reply is written from all proposals"
 
 
 def test_a_lost_proposer_does_not_choose(upstream: Upstream) -> None:

@@ -326,5 +326,5 @@ def test_a_provider_without_a_known_search_loses_the_proposer_by_name(upstream: 
     assert turn.status == "finished"
     assert upstream.chats("a") == []
     [lost] = turn.lost
-    assert lost == "lab:a: lab: how its models are asked to search the web is not known"
+    assert lost == "lab:a: lab: moa does not know how its models search the web"
     assert turn.usage.calls == 2

@@ -197,7 +197,7 @@ def test_a_choice_that_cannot_be_read_leaves_the_writing_to_the_aggregator(
     assert reply == "Rain falls."
     assert lost == (
         "judge (choice): its answer cannot be read",
-        "no choice can be read: the reply is written from all proposals",
+        "the choice cannot be read: the reply is written from all proposals",
     )
     assert decision.chosen is None
     told = "no final answer can be read from 3 proposals, and the judge has not chosen"
