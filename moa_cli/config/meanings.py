@@ -17,7 +17,7 @@ MEANINGS: Final[dict[str, str]] = {
         "keep the prompts and answers of `moa compare` with what you choose, for its judges"
     ),
     "plain": "show the reply as raw text, not as drawn Markdown",
-    "compact": "fold each layer into one line",
+    "compact": "show each layer in one line",
     "live": "draw progress live; otherwise print it as plain lines",
     "accessible": (
         "write everything as plain lines for a screen reader: nothing on the screen changes,"
@@ -29,15 +29,16 @@ MEANINGS: Final[dict[str, str]] = {
     ),
     "show_reasoning": "show the reasoning of models while they think",
     "bell": (
-        "ring the terminal's bell after a turn that took so many seconds or more; 0 or false: never"
+        "ring the terminal's bell after a turn that took this many seconds or more; 0 or false:"
+        " never"
     ),
-    "title": "say in the terminal's title what is done while a turn runs",
+    "title": "show the progress of a turn in the terminal's title",
     "theme": (
         "the colours of replies: `auto` uses the terminal's own colours, `dark` and `light`"
         " are for dark and light backgrounds, `none` uses no colours"
     ),
     "usage": "print calls, tokens, cost and seconds after each `moa ask`",
-    "vi": "edit with the keys of vi",
+    "vi": "edit with vi keys",
     # A profile's.
     "rounds": "layers of proposers; 0 asks the aggregator alone",
     "multi_turn": "whether earlier turns are sent along",
@@ -49,16 +50,18 @@ MEANINGS: Final[dict[str, str]] = {
     "stall": "seconds without progress after which a call is given up",
     "first_token": "seconds without a first token after which a call is given up",
     "hedge_after": "seconds without a first token after which the request is sent again",
-    "quorum": "answers of a layer that are enough; the others have `patience`",
-    "patience": "seconds that the other proposers have once the quorum stands",
+    "quorum": (
+        "number of answers of a layer that are enough; the others have `patience` seconds more"
+    ),
+    "patience": "seconds that the other proposers have after the quorum is reached",
     "use_partial": "whether an unfinished answer of a proposer that was too slow is used",
-    "overlap": "whether the next layer begins as soon as the quorum stands",
+    "overlap": "whether the next layer begins as soon as the quorum is reached",
     "reference_placement": "message that holds the references: `system` or `user`",
     "reference_format": (
         "how references are marked: `paper` numbers them, `solutions` gives them headings,"
         " `fenced` adds borders"
     ),
-    "reference_names": "whether references are given the names of their proposers",
+    "reference_names": "whether references show the names of their proposers",
     "merge_prompt": (
         "text file with {references} in it (or the text), sent in place of the paper's prompt"
     ),
@@ -76,7 +79,7 @@ MEANINGS: Final[dict[str, str]] = {
         "do not ask the aggregator if all proposals have the same final answer, nor further"
         " rounds if they are as similar as this, 0 to 1"
     ),
-    "report": "whether a report on where the proposals disagree follows the reply",
+    "report": "whether to add a report on where the proposals disagree",
     "proposers": "the models that answer in every layer",
     "aggregator": "the model that writes the reply",
     # A proposer's.

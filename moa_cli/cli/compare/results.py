@@ -179,7 +179,6 @@ def _rate(rate: Mean) -> str:
 def _cost(row: LeaderboardRow) -> str:
     from moa_cli.core.money import usd
 
-
     if row.usage.unpriced_calls:
         return "?"
     return "–" if row.cost_per_win is None else usd(row.cost_per_win)
