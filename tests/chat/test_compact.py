@@ -205,6 +205,24 @@ def test_history_exports_and_search_know_it(moa: Moa, upstream: Upstream) -> Non
     assert moa.run("history", "check").code == 0
 
 
+def test_a_file_that_the_chat_writes_keeps_the_summary(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a")
+    for saving in ("--save", "--no-save"):
+        sums_up(upstream, SUMMARY)
+        name = f"out{saving}.json"
+        lines = f"one\ntwo\nthree\n/compact\n/export {name}\n"
+        assert moa.run("chat", saving, stdin=lines.encode()).code == 0
+        written = json.loads((moa.folder / name).read_text("utf-8"))
+        assert written["version"] == 4
+        elsewhere = {"MOA_DATA_DIR": str(moa.folder / f"elsewhere{saving}")}
+        read = moa.run("history", "import", name, env=elsewhere)
+        assert read.code == 0, read.err
+        [conversation] = written["conversations"]
+        again = moa.run("history", "export", conversation["id"], "--format", "json", env=elsewhere)
+        turns = json.loads(again.text)["conversations"][0]["turns"]
+        assert [turn.get("summary_so_far") for turn in turns] == [None, SUMMARY, None]
+
+
 def test_what_the_call_took_counts_for_the_conversation(moa: Moa, upstream: Upstream) -> None:
     identity = kept_with_summary(moa, upstream)
     listed = json.loads(moa.run("history", "export", identity, "--format", "json").text)

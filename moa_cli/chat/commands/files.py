@@ -182,7 +182,8 @@ def _written(host: Host, conversation: KeptConversation, suffix: str) -> Iterato
     if suffix == ".json":
         from moa_cli.store.archive import text_of
 
-        return text_of([conversation], tagged=tagged, parts=parts)
+        summaries = any(kept.turn.summary_so_far for kept in conversation.turns)
+        return text_of([conversation], tagged=tagged, parts=parts, summaries=summaries)
     if suffix in (".html", ".htm"):
         from moa_cli.documents.html import page
 
