@@ -536,7 +536,9 @@ class Profile:
 
     @cached_property
     def _tried(self) -> tuple[Aggregator, ...]:
-        first = replace(self._inherit(self.aggregator), fallbacks=())
+        first = self._inherit(self.aggregator)
+        if first.fallbacks:
+            first = replace(first, fallbacks=())
         others = (
             replace(first, model=model, alternatives=(), context=None)
             for model in self.aggregator.fallbacks
@@ -695,8 +697,9 @@ class Profile:
             "first_token",
             "hedge_after",
         )
-        unset = [name for name in shared if getattr(model, name) is None]
-        return replace(model, **{name: getattr(self, name) for name in unset})
+        unset = {name: getattr(self, name) for name in shared if getattr(model, name) is None}
+        found = {name: value for name, value in unset.items() if value is not None}
+        return replace(model, **found) if found else model
 
 
 def short_name(model: str) -> str:
