@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from starlette.types import Receive, Send
+from starlette.types import Send
 
 from moa_cli.core import events
 from moa_cli.core.conversation import Turn
@@ -59,10 +59,9 @@ class Reply:
     async def fail(self, error: ApiError) -> None:
         """The reply cannot be completed, though it was begun."""
 
-    async def attend(self, receive: Receive) -> None:
-        """Do what is due beside the turn; return once the client is gone."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def attend(self, leave: Callable[[], None]) -> None:
+        """From now on, do what is due beside the turn. leave: called once the client is taken to be
+        gone."""
 
     def rest(self) -> None:
         """The turn has ended: nothing more is due beside it."""
@@ -80,7 +79,7 @@ class StreamedReply(Reply):
         self._ended = False
         self._comment_due: asyncio.TimerHandle | None = None
         self._commenting: asyncio.Task[None] | None = None
-        self._attending: asyncio.Task[None] | None = None
+        self._leave: Callable[[], None] = lambda: None
         self._next_look: asyncio.TimerHandle | None = None
 
     async def take(self, event: Event, choice: int = 0) -> None:
@@ -129,16 +128,13 @@ class StreamedReply(Reply):
                 )
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
-    async def attend(self, receive: Receive) -> None:
-        """Send comments: on the progress, and when nothing was sent for long; watch for the
-        client. Cancelled where that takes nothing for long."""
-        self._attending = asyncio.current_task()
+    def attend(self, leave: Callable[[], None]) -> None:
+        """Send comments: on the progress, and when nothing was sent for long. leave: called where
+        the client takes nothing for long."""
+        self._leave = leave
         self._look()
-        await super().attend(receive)
 
     def rest(self) -> None:
-        # Its task holds this reply: else both would be left to the garbage collector.
-        self._attending = None
         for due in (self._next_look, self._commenting):
             if due is not None:
                 due.cancel()
@@ -149,8 +145,8 @@ class StreamedReply(Reply):
         replies are sent before it fires."""
         silent = time.monotonic() - self._wrote
         patience = _SILENCE_SECONDS if self.begun else _HEAD_SECONDS
-        if self._lock.locked() and silent > _STALL_SECONDS and self._attending is not None:
-            self._attending.cancel()
+        if self._lock.locked() and silent > _STALL_SECONDS:
+            self._leave()
             return
         if silent >= patience:
             self._tell_soon()

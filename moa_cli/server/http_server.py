@@ -9,7 +9,9 @@ relies on, and `pyproject.toml` pins the minor release:
 - `HttpToolsProtocol` calls `on_headers_complete` for each head, keeps the request at work in
   `cycle` (`response_complete`), closes an idle connection in `timeout_keep_alive_handler`, and
   answers in `send_400_response`;
-- it writes through the transport that `connection_made` was given.
+- it writes through the transport that `connection_made` was given, and calls `connection_lost`
+  when the client has left, unless its `flow` has paused reading;
+- what `on_headers_complete` finds in its `scope` is in that of the application.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 _HEAD_SECONDS = 20.0
 _LARGEST_HEAD = 65_536
 _KEEP_ALIVE_SECONDS = 65
+# In the scope of a request: its connection, see `_BoundedProtocol.calling`.
+CONNECTION = "moa.connection"
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 
@@ -103,6 +107,23 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._late: asyncio.TimerHandle | None = None
         self._head_size = 0
+        self._waiting: list[Callable[[], None]] = []
+
+    @contextlib.contextmanager
+    def calling(self, call: Callable[[], None]) -> Iterator[None]:
+        """While inside, have `call` called once the client leaves; soon, if it has left.
+
+        In place of a task for each request, which would wait for the message that tells it.
+        """
+        self._waiting.append(call)
+        if self.transport.is_closing():
+            self.loop.call_soon(call)
+        # It may be paused, and then nobody would notice.
+        self.flow.resume_reading()
+        try:
+            yield
+        finally:
+            self._waiting.remove(call)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_JoinedWrites(transport))  # type: ignore[arg-type]
@@ -119,11 +140,15 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_came()
+        scope: Any = self.scope
+        scope[CONNECTION] = self
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
         super().connection_lost(exc)
+        for call in self._waiting[:]:
+            call()
 
     def _expect_head(self) -> None:
         self._head_size = 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -23,6 +24,7 @@ from moa_cli.server.accesslog import Record
 from moa_cli.server.auth import key_of
 from moa_cli.server.delivery import Reply, StreamedReply
 from moa_cli.server.errors import ApiError, from_turn, stopping
+from moa_cli.server.http_server import CONNECTION
 from moa_cli.server.keys import ClientKey
 from moa_cli.server.reading import Mixture
 from moa_cli.server.service import Service, Setup
@@ -32,6 +34,13 @@ from moa_cli.server.wires.wire import Wire
 # For the whole body, from its head on.
 _BODY_SECONDS = 30.0
 _CLOSE = {"connection": "close"}
+
+
+class Connection(Protocol):
+    """What a request has come over."""
+
+    def calling(self, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """While inside, have `call` called once the client leaves; soon, if it has left."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class _Made:
     key: ClientKey
     record: Record
     headers: Headers
+    connection: Connection
 
 
 class TurnEndpoint:
@@ -73,10 +83,11 @@ class TurnEndpoint:
                 asked = replace(asked, conversation=conversation, usage=usage)
             mixture = await setup.mixtures.for_request(asked, key)
             service.note_ignored(asked.ignored)
-            made = _Made(asked, mixture, setup, key, scope["moa.record"], headers)
-            await self._answer(made, parsed, receive, send)
+            connection = scope[CONNECTION]
+            made = _Made(asked, mixture, setup, key, scope["moa.record"], headers, connection)
+            await self._answer(made, parsed, send)
 
-    async def _answer(self, made: _Made, parsed: Any, receive: Receive, send: Send) -> None:
+    async def _answer(self, made: _Made, parsed: Any, send: Send) -> None:
         service, record, asked = self._service, made.record, made.asked
         record.model, record.stream = asked.model, asked.stream
         show = asked.mixture.show_proposals
@@ -88,43 +99,42 @@ class TurnEndpoint:
         )
         reply = (StreamedReply if asked.stream else Reply)(send, encoder)
         try:
-            await self._until_done(made, reply, receive)
+            await self._until_done(made, reply)
         except ApiError as error:
             if not reply.begun:
                 raise
             record.code = error.code
             await reply.fail(error)
 
-    async def _until_done(self, made: _Made, reply: Reply, receive: Receive) -> None:
+    async def _until_done(self, made: _Made, reply: Reply) -> None:
         """Run the turn; it is cancelled once its client leaves, or with the server.
 
         A cancellation from there ends the turn, and not the request, which still has to tell of it.
         """
         task = asyncio.current_task()
         assert task is not None
+        left = False
 
-        def cancel(_: object) -> None:
+        def leave() -> None:
+            nonlocal left
+            left = True
             task.cancel()
 
-        watch = asyncio.create_task(reply.attend(receive))
-        watch.add_done_callback(cancel)
         self._service.running.add(task)
         try:
-            await self._turn(made, reply)
+            with made.connection.calling(leave):
+                reply.attend(leave)
+                await self._turn(made, reply)
         except asyncio.CancelledError:
-            if not (watch.done() or self._service.cut):
+            if not (left or self._service.cut):
                 raise
             while task.uncancel():
                 pass
             if self._service.cut:
                 raise stopping() from None
-            if not watch.cancelled():
-                watch.result()
             made.record.status = 499
         finally:
             self._service.running.discard(task)
-            watch.remove_done_callback(cancel)
-            watch.cancel()
             reply.rest()
 
     async def _turn(self, made: _Made, reply: Reply) -> None:

@@ -13,22 +13,26 @@ from moa_cli.server.delivery import StreamedReply
 def test_a_streamed_reply_goes_with_its_last_holder() -> None:
     async def send(message: object) -> None: ...
 
-    async def receive() -> dict[str, Any]:
-        await asyncio.Event().wait()
-        return {}
+    async def answer(task: list[asyncio.Task[Any]]) -> weakref.ref[StreamedReply]:
+        def leave() -> None:
+            task[0].cancel()
 
-    async def deliver() -> weakref.ref[StreamedReply]:
         reply = StreamedReply(send, cast("Any", object()))
-        attending = asyncio.create_task(reply.attend(receive))
-        await asyncio.sleep(0)
-        attending.cancel()
-        reply.rest()
-        await asyncio.wait([attending])
+        reply.attend(leave)
+        try:
+            await asyncio.sleep(0)
+        finally:
+            reply.rest()
         return weakref.ref(reply)
+
+    async def request() -> weakref.ref[StreamedReply]:
+        task: list[asyncio.Task[Any]] = []
+        task.append(asyncio.create_task(answer(task)))
+        left: weakref.ref[StreamedReply] = await task[0]
+        return left
 
     gc.disable()
     try:
-        left = asyncio.run(deliver())
-        assert left() is None
+        assert asyncio.run(request())() is None
     finally:
         gc.enable()
