@@ -115,7 +115,7 @@ def test_merge_tells_what_is_missing(moa: Moa, upstream: Upstream) -> None:
     part.write_bytes(part.read_bytes()[:-10])
     ran = moa.run("batch", "merge", *(f"part-{n}.jsonl" for n in (1, 2, 3)), "c.jsonl")
     assert ran.code == 1
-    assert "moa: shard 3/3 has not ended" in ran.err
+    assert "moa: shard 3/3 is not complete" in ran.err
 
 
 def test_merge_refuses_what_does_not_belong_together(moa: Moa) -> None:

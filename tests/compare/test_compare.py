@@ -390,7 +390,7 @@ def test_a_cap_ends_it(moa: Moa, upstream: Upstream) -> None:
         asked(terminal)
         terminal.send("t")
         assert terminal.wait() == 3
-        assert "--max-cost $0.065 would be passed" in text_of(terminal)
+        assert "--max-cost $0.065 would be exceeded" in text_of(terminal)
     assert len(results(moa)) == 2
 
 

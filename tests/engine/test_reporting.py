@@ -233,7 +233,9 @@ def test_a_cap_that_leaves_no_room_for_the_report_skips_it(upstream: Upstream, s
     turn, _ = take(upstream, profile, limits=tokens(620, scope))
     assert (turn.status, turn.reply, turn.report) == ("finished", "from agg", None)
     [lost] = turn.lost
-    assert lost.startswith("the report was skipped: --max-total-tokens 620 tokens would be passed")
+    assert lost.startswith(
+        "the report was skipped: --max-total-tokens 620 tokens would be exceeded"
+    )
     assert upstream.chats("judge") == []
 
 

@@ -106,7 +106,7 @@ def test_a_budget_holds_over_turns_side_by_side_and_over_a_restart(
         refused = next(answer for answer in answers if answer.status_code == 402)
         error = refused.json()["error"]
         assert (error["type"], error["code"]) == ("insufficient_quota", "budget_reached")
-        assert "server.keys.lab.budget $1.10 would be passed" in error["message"]
+        assert "server.keys.lab.budget $1.10 would be exceeded" in error["message"]
         assert refused.headers["x-should-retry"] == "false"
         # Another key is not touched by it.
         assert ask(server, PLAIN).status_code == 200

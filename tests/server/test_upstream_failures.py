@@ -161,7 +161,7 @@ def test_what_turns_cost_is_kept_and_counts_for_the_day(moa: Moa, upstream: Upst
         assert server.ask(max_tokens=2).status_code == 200
         third = server.ask(max_tokens=2)
         assert third.status_code == 402
-        assert "budget.day $1.00 would be passed" in third.json()["error"]["message"]
+        assert "budget.day $1.00 would be exceeded" in third.json()["error"]["message"]
         assert server.end() == 0
     stats = moa.run("history", "stats").text
     assert stats.splitlines()[-1].endswith(" $0.80")

@@ -223,7 +223,7 @@ def test_tables_of_a_chat_are_read_row_by_row(moa: Moa, upstream: Upstream) -> N
         assert "Tab completes." in said
         assert not re.search("opens a menu|Ctrl-O", said)
         terminal.send("/context\r")
-        terminal.wait_for("says what it is")
+        terminal.wait_for("profile sets it")
         terminal.send("/model lab:agg\r")
         terminal.wait_for("take one")
         lines = terminal.lines()

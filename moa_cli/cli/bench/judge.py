@@ -352,13 +352,13 @@ async def find_out_way(
     verdicts.settle()
     finder = _WayFinder(verdicts, runner, todo, tell)
     if plan.kind.logprobs and not found_out:
-        otherwise = ": it is asked for a text, and its win rates are discrete"
+        otherwise = ": its verdicts are read from its text, and its win rates are discrete"
         await finder.try_ways(finder.tells_preferences, otherwise)
     if finder.todo[0].arm.profile.aggregator.max_tokens == 1:
         # The verdict is the first token: nothing comes before it.
         return finder.todo
     if plan.expected and not found_out:
-        otherwise = " of ratings: they are read in its text alone"
+        otherwise = " of ratings: they are read from its text"
         if await finder.try_ways(finder.tells_ratings, otherwise):
             # It has its room already.
             return finder.todo
@@ -387,7 +387,7 @@ class _WayFinder:
                 self._ask(way)
             if await works():
                 return True
-        self.tell(f"{self.verdicts.plan.model} tells no log-probabilities{otherwise}")
+        self.tell(f"{self.verdicts.plan.model} returns no log-probabilities{otherwise}")
         self._ask("text")
         return False
 

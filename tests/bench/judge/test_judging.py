@@ -146,7 +146,10 @@ def test_a_judge_without_log_probabilities_is_discrete(
     upstream.always("judge", Reply(text="I take **M**."))
     ran = judged.run(*BY_REFERENCE)
     assert ran.code == 0, ran.err
-    assert "moa: lab:judge tells no log-probabilities: it is asked for a text" in ran.err
+    assert (
+        "moa: lab:judge returns no log-probabilities: its verdicts are read from its text"
+        in ran.err
+    )
     assert "discrete: lab:judge told no log-probabilities" in ran.text
     assert settings(judged)["discrete"] is True
     assert {(verdict["value"], verdict["switched"]) for verdict in verdicts(judged)} <= {
@@ -267,7 +270,7 @@ def test_a_cap_ends_it_and_a_higher_one_goes_on(judged: Moa, upstream: Upstream)
     upstream.always("judge", Reply(text="m", logprobs=first_better, usage=(30, 1)))
     ran = judged.run(*BY_REFERENCE, "--max-cost", "0.2", "--concurrency", "1")
     assert ran.code == 3
-    assert "--max-cost $0.20 would be passed" in ran.err.splitlines()[-1]
+    assert "--max-cost $0.20 would be exceeded" in ran.err.splitlines()[-1]
     assert "partial" in ran.text
     made = len(upstream.chats())
     assert 0 < made < 9

@@ -179,7 +179,7 @@ def test_a_discrete_judge_that_reasons(moa: Moa, upstream: Upstream) -> None:
     start = ("bench", "judge", "runs/mine-two", "--judge", "lab:judge", "-y", "--concurrency", "1")
     ran = moa.run(*start, "--against", "single:lab:b")
     assert ran.code == 0, ran.err
-    assert "tells no log-probabilities: it is asked for a text" in ran.err
+    assert "returns no log-probabilities: its verdicts are read from its text" in ran.err
     found = jsonl_rows(moa.folder / "runs/mine-two/judges/lab-judge/judgements.jsonl")
     assert {(verdict["value"], verdict["switched"]) for verdict in found} <= {(1, True), (2, False)}
     assert {request.body["max_tokens"] for request in upstream.chats("judge")[-2:]} == {16 + 32_768}

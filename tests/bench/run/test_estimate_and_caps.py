@@ -120,7 +120,7 @@ def test_the_day_s_budget_counts(priced: Moa, upstream: Upstream) -> None:
     start = ["bench", "run", write_prompts(priced, 10), "-y"]
     ran = priced.run(*start)
     assert ran.code == 3, ran.err
-    assert "budget.day $2.00 would be passed" in ran.err
+    assert "budget.day $2.00 would be exceeded" in ran.err
     asked = len(upstream.chats())
     assert 0 < 0.12 * asked <= 2.0
     # What was spent is spent for others, too.

@@ -220,7 +220,7 @@ def test_a_cap_stops_before_the_layer_that_would_break_it(
     # What was paid for is shown.
     assert f"── lab:a (round {rounds})" in ran.err
     assert ran.err.count("one two three") == 2
-    assert "would be passed" in ran.err
+    assert "would be exceeded" in ran.err
     (identity,) = {line.split()[0] for line in moa.run("history", "list").text.splitlines()}
     assert "one two three" in moa.run("history", "show", identity, "--proposals").text
 
