@@ -56,11 +56,20 @@ class OutputPair:
 
 @dataclass(frozen=True)
 class WinRate:
-    """A model's win rate against the reference, percent: by the judge's probabilities, and with
-    each judgement rounded to a win, a draw or a loss."""
+    """A model's win rate against the reference.
+
+    win_rate: percent, by the judge's probabilities. discrete_win_rate: percent, each judgement
+    rounded to a win, a draw or a loss. n_wins, n_wins_base: outputs of the model and of the
+    reference that were found better. n_missing: judgements that could not be read, counted
+    nowhere else.
+    """
 
     win_rate: Mean
     discrete_win_rate: Mean
+    n_wins: int
+    n_wins_base: int
+    n_draws: int
+    n_missing: int
 
 
 def judge_call(template: str, pair: OutputPair, *, logprobs: bool = True) -> JudgeCall:
@@ -140,17 +149,19 @@ def _preference(probability: float, switched: bool) -> float:
 def win_rate(
     preferences: Iterable[float | None], items: Iterable[Hashable] | None = None
 ) -> WinRate:
-    """Win rates as alpaca_eval defines them. Of the preferences, 1 to 2, 0 is an old way to write a
-    draw, and None is a judgement that failed.
+    """Win rates and counts as alpaca_eval defines them. Of the preferences, 1 to 2, 0 is an old way
+    to write a draw, and None is a judgement that failed.
 
     items: of each preference, where there are several of an item: they are one observation.
     """
-    told = zip(preferences, count() if items is None else items, strict=False)
+    told = list(zip(preferences, count() if items is None else items, strict=False))
     valid = [
         (preference or DRAW, item)
         for preference, item in told
         if preference is not None and (preference == 0 or 1 <= preference <= 2)
     ]
+    wins = sum(preference > DRAW for preference, _ in valid)
+    losses = sum(preference < DRAW for preference, _ in valid)
     rounded = [
         (50.0 if preference == DRAW else 100.0 * (preference > DRAW), item)
         for preference, item in valid
@@ -158,4 +169,8 @@ def win_rate(
     return WinRate(
         win_rate=grouped_mean((100 * (preference - 1), item) for preference, item in valid),
         discrete_win_rate=grouped_mean(rounded),
+        n_wins=wins,
+        n_wins_base=losses,
+        n_draws=len(valid) - wins - losses,
+        n_missing=len(told) - len(valid),
     )

@@ -32,9 +32,13 @@ _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMRO
 
 
 class MathVerifier:
-    """A process that compares answers. It starts with the first one."""
+    """A process that compares answers. It starts with the first one.
+
+    late: how many answers were not compared in time.
+    """
 
     def __init__(self) -> None:
+        self.late = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = Lock()
 
@@ -49,6 +53,7 @@ class MathVerifier:
         with self._lock:
             answer = self._ask(line)
         if answer is None:
+            self.late += 1
             return False, None
         right, read = json.loads(answer)
         return bool(right), None if read is None else str(read)

@@ -141,7 +141,10 @@ def test_win_rates_of_released_judgements_are_the_published_ones(data: Path) -> 
         assert found.discrete_win_rate.value == pytest.approx(
             float(row["discrete_win_rate_published"]), abs=1e-9
         )
-        assert found.win_rate.n == int(row["n_total_published"])
+        counts = (found.n_wins, found.n_wins_base, found.n_draws, found.win_rate.n)
+        names = ("n_wins", "n_wins_base", "n_draws", "n_total")
+        assert counts == tuple(int(row[f"{name}_published"]) for name in names)
+        assert found.n_missing == 0
     assert len(published) == 20
 
 
@@ -154,12 +157,16 @@ def test_win_rates_of_the_slice(data: Path) -> None:
             float(row["standard_error"]), abs=1e-9
         )
         assert found.discrete_win_rate.value == float(row["discrete_win_rate"])
+        assert (found.n_wins, found.n_wins_base) == (
+            float(row["n_wins"]),
+            float(row["n_wins_base"]),
+        )
     assert [row["model"] for row in expected] == list(ANNOTATED)
 
 
-def test_judgements_that_failed_are_not_counted() -> None:
+def test_judgements_that_failed_are_counted_apart() -> None:
     found = win_rate([2.0, 1.0, 1.5, 0, None, 7.0, -1.0])
-    assert found.discrete_win_rate.value == 50
+    assert (found.n_wins, found.n_wins_base, found.n_draws, found.n_missing) == (1, 1, 2, 3)
     assert found.win_rate.value == 50
     assert found.win_rate.n == 4
     assert win_rate([]).win_rate == Mean(None, None, 0)
@@ -262,7 +269,7 @@ def test_every_text_is_in_the_judges_prompt_as_it_is(
 @given(st.lists(st.floats(1, 2), max_size=40))
 def test_win_rates_of_the_two_sides_add_up(preferences: list[float]) -> None:
     found, mirrored = win_rate(preferences), win_rate(3 - preference for preference in preferences)
-    assert found.win_rate.n == found.discrete_win_rate.n == len(preferences)
+    assert found.n_wins + found.n_wins_base + found.n_draws == len(preferences)
     if preferences:
         assert found.win_rate.value is not None
         assert mirrored.win_rate.value == pytest.approx(100 - found.win_rate.value, abs=1e-9)
