@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.compare.results import choices_since, drawn
+from moa_cli.cli.compare.results import choices_since, drawn, revealed
 from moa_cli.cli.history.cleaning import finish_later
 from moa_cli.cli.options import (
     ForceFile,
@@ -24,7 +24,7 @@ from moa_cli.cli.options import (
     time_ago,
     typed_or,
 )
-from moa_cli.cli.output import confirm, output_width, print_json, print_lines, print_paged, say
+from moa_cli.cli.output import confirm, output_width, print_json, print_paged, print_table, say
 from moa_cli.cli.saving import open_store
 from moa_cli.cli.writing import destination
 from moa_cli.core import paths
@@ -47,7 +47,7 @@ def list_(
 ) -> None:
     """List your choices in `moa compare`, the latest first."""
     from moa_cli.compare.choices import choice_to_dict
-    from moa_cli.terminal.table import Column, table_lines
+    from moa_cli.terminal.table import Column
 
     found = choices_since(since, texts=True)[::-1][:limit]
     if json:
@@ -66,7 +66,7 @@ def list_(
         *([Column("note", notes, spare=1)] if any(notes) else []),
         Column("prompt", prompts) if any(prompts) else Column("", [""] * len(found)),
     ]
-    print_lines(table_lines(columns, output_width()))
+    print_table(columns)
 
 
 def _chosen_arms(comparison: Comparison) -> str:
@@ -89,8 +89,6 @@ def show(
 ) -> None:
     """Print a choice: its prompt and answers (if kept), which arms gave them, and your note."""
     from moa_cli.compare.choices import choice_to_dict, outcome_of
-    from moa_cli.core.money import cost_text
-    from moa_cli.terminal.table import Column, table_lines
 
     choices = open_store(to_read=True).comparisons.since(texts=True)
     found = next((choice for choice in choices if choice.number == number), None)
@@ -113,16 +111,7 @@ def show(
             places = [place for place, other in enumerate(found.answers) if other == answer]
             letters = ", ".join(ascii_uppercase[place] for place in places)
             lines += drawn(f"── {letters} ──", texts.answers[places[0]], raw=raw)
-    contenders = found.contenders
-    columns = [
-        Column("", list(ascii_uppercase[: len(contenders)])),
-        Column("arm", [contender.arm for contender in contenders], widest=40),
-        Column("cost", [cost_text(contender.usage) for contender in contenders], right=True),
-        Column("seconds", [f"{contender.seconds:.1f}" for contender in contenders], right=True),
-        Column("", ["chosen" * (place in found.winners) for place in range(len(contenders))]),
-        Column("profile", [contender.profile for contender in contenders]),
-    ]
-    lines += table_lines(columns, output_width())
+    lines += revealed(found.contenders, found.winners, output_width())
     if found.note:
         lines.append(folded(one_line(f"note: {found.note}", _LONGEST_NOTE), sys.stdout))
     print_paged(lines, no_pager=no_pager or wiring.config().accessible)

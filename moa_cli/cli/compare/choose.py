@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.compare.results import drawn, leaderboard_lines, print_results
+from moa_cli.cli.compare.results import drawn, leaderboard_lines, print_results, revealed
 from moa_cli.cli.exit_codes import BUDGET, FAILED, INTERRUPTED, TERMINATED
 from moa_cli.cli.options import (
     ARMS_HELP,
@@ -466,21 +466,12 @@ def _revealed(
 
     winners: those that gave the chosen one.
     """
-    from moa_cli.core.money import cost_text
     from moa_cli.core.outcomes import cut_lines
-    from moa_cli.terminal.table import Column, table_lines
 
     lines: list[str] = []
     if there:
-        columns = [
-            Column("", [chr(ord("A") + place) for place in range(len(there))]),
-            Column("arm", [answer.arm.name for answer in there], widest=40),
-            Column("cost", [cost_text(answer.turn.usage) for answer in there], right=True),
-            Column("seconds", [f"{answer.turn.seconds:.1f}" for answer in there], right=True),
-            Column("", ["chosen" if answer in winners else "" for answer in there]),
-            Column("profile", [answer.arm.profile.name for answer in there]),
-        ]
-        lines = table_lines(columns, output_width(80))
+        chosen = [place for place, answer in enumerate(there) if answer in winners]
+        lines = revealed([answer.contender() for answer in there], chosen, output_width(80))
     # Only now: before the choice, the names of proposers would tell the arms.
     for answer in there:
         cuts = cut_lines(answer.turn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
 from moa_cli.cli import wiring
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.scoring.means import Mean
     from moa_cli.bench.scoring.statistics import ConfidenceInterval
     from moa_cli.compare.leaderboard import LeaderboardRow
-    from moa_cli.store.comparisons import Comparison
+    from moa_cli.store.comparisons import Comparison, Contender
     from moa_cli.terminal.table import Column
 
 
@@ -38,6 +39,22 @@ def drawn(head: str, text: str, *, raw: bool) -> list[str]:
         width, color = reply_width(console.width), color_of(console)
         lines = render_markdown(safe, width=width, color=color, palette=look.palette)
     return [*([head] if head else []), *lines, ""]
+
+
+def revealed(contenders: Sequence[Contender], winners: Sequence[int], width: int) -> list[str]:
+    """Whose the answers were, by their letters. winners: the places of those that were chosen."""
+    from moa_cli.core.money import cost_text
+    from moa_cli.terminal.table import Column, table_lines
+
+    columns = [
+        Column("", list(ascii_uppercase[: len(contenders)])),
+        Column("arm", [contender.arm for contender in contenders], widest=40),
+        Column("cost", [cost_text(contender.usage) for contender in contenders], right=True),
+        Column("seconds", [f"{contender.seconds:.1f}" for contender in contenders], right=True),
+        Column("", ["chosen" * (place in winners) for place in range(len(contenders))]),
+        Column("profile", [contender.profile for contender in contenders]),
+    ]
+    return table_lines(columns, width)
 
 
 def choices_since(since: str | None, *, texts: bool = False) -> list[Comparison]:
