@@ -31,7 +31,7 @@ from moa_cli.core.events import Caller, Event, LayerStarted, ProposerDelta, Turn
 from moa_cli.core.stream import EventQueue, Sink, deliver
 from moa_cli.engine import run_turn
 from moa_cli.profile import build
-from moa_cli.terminal.live import Board
+from moa_cli.terminal.board.live import Board
 
 _ROOT = Path(__file__).parents[1]
 _COLUMNS, _ROWS = 120, 40

@@ -112,8 +112,8 @@ def ours(text: str, watch: Stopwatch) -> None:
         AggregatorStarted,
         TurnStarted,
     )
-    from moa_cli.terminal.live import MarkdownReply
-    from moa_cli.terminal.status import TurnStatus
+    from moa_cli.terminal.board.live import MarkdownReply
+    from moa_cli.terminal.board.status import TurnStatus
 
     async def stream() -> None:
         sink = MarkdownReply(Terminal(), status=TurnStatus(lambda: "Esc: stop"))
@@ -137,11 +137,11 @@ def status_share(seconds: int = 200) -> float:
     """The share of a core that the status line takes of itself: drawn ten times a second below a
     reply of which so many tokens come, and nothing else is drawn."""
     from moa_cli.core.events import AggregatorDelta, AggregatorStarted, TurnStarted
+    from moa_cli.terminal.board.live import console_for
+    from moa_cli.terminal.board.screen import Screen
+    from moa_cli.terminal.board.status import status_line
+    from moa_cli.terminal.board.view import TurnView
     from moa_cli.terminal.line import Styles
-    from moa_cli.terminal.live import console_for
-    from moa_cli.terminal.screen import Screen
-    from moa_cli.terminal.status import status_line
-    from moa_cli.terminal.view import TurnView
 
     terminal, view = Terminal(), TurnView()
     screen, styles = Screen(terminal), Styles(console_for(terminal))

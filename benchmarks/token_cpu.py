@@ -35,7 +35,7 @@ from moa_cli.core.endpoints import Request
 from moa_cli.core.stream import Sink, deliver
 from moa_cli.engine import run_turn
 from moa_cli.profile import build
-from moa_cli.terminal.live import Board
+from moa_cli.terminal.board.live import Board
 
 _ROOT = Path(__file__).parents[1]
 _STREAMS = 8

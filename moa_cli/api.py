@@ -13,10 +13,10 @@ from pathlib import Path
 from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, load_config
-from moa_cli.core.attachments import prompt_of, read_part
 from moa_cli.core.conversation import Conversation, Part, Proposal, Turn, Usage
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.events import Event
+from moa_cli.core.files.attachments import prompt_of, read_part
 from moa_cli.core.stream import Sink, deliver
 from moa_cli.engine import Budget, Cap, Control, Limits, ResponseFormat
 from moa_cli.engine import run_report as _run_report

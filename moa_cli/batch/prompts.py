@@ -29,9 +29,9 @@ from moa_cli.bench.data.items import DataRow, Item, read_own
 from moa_cli.bench.run.arms import Arm, make_arms
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.settings import WorkSettings
-from moa_cli.core.attachments import file_of_uri
 from moa_cli.core.conversation import Message, Part, text_of_parts
 from moa_cli.core.errors import BenchError
+from moa_cli.core.files.attachments import file_of_uri
 from moa_cli.core.text import plural
 from moa_cli.core.values import JSON, ValueFault
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE

@@ -29,8 +29,8 @@ from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import load_config
 from moa_cli.core.conversation import Failure
-from moa_cli.core.descriptors import room_for
 from moa_cli.core.errors import UsageError
+from moa_cli.core.files.descriptors import room_for
 from moa_cli.core.text import dumps
 from moa_cli.engine import Limits
 from moa_cli.models.providers import Providers, default_profile

@@ -25,8 +25,8 @@ from typing import Any, BinaryIO, cast
 from moa_cli.bench.data.items import DataRow
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.files.text import text_of
 from moa_cli.core.text import plural
-from moa_cli.core.text_files import text_of
 
 BLOCK = 1 << 20
 # Text is read in such blocks: at the begin of each of them, reading can go on later.

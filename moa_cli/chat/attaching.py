@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from moa_cli.chat.named_files import mentioned_files
 from moa_cli.chat.outcomes import Outcome, Question, Send, TypeAgain
-from moa_cli.core.attaching import Attached, Gathered, gather, told
-from moa_cli.core.attachments import prompt_of
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
+from moa_cli.core.files.attaching import Attached, Gathered, gather, told
+from moa_cli.core.files.attachments import prompt_of
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural, with_hint
 from moa_cli.terminal.file_questions import secrets_question, size_text

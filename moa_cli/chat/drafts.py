@@ -13,9 +13,9 @@ from pathlib import Path
 
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
-from moa_cli.core.scratch import scratch_folder, wipe_scratch_folders
+from moa_cli.core.files.scratch import scratch_folder, wipe_scratch_folders
+from moa_cli.core.files.text import line_feeds, read_text
 from moa_cli.core.text import with_hint
-from moa_cli.core.text_files import line_feeds, read_text
 from moa_cli.terminal.plain import tell
 from moa_cli.terminal.programs import open_editor
 

@@ -11,9 +11,9 @@ from prompt_toolkit.document import Document
 
 from moa_cli.chat.keeping import SavedConversation
 from moa_cli.chat.session import Session
-from moa_cli.core.attachments import prompt_of, with_texts_folded, with_texts_whole
 from moa_cli.core.conversation import Conversation, Part, Turn, text_of_parts
 from moa_cli.core.errors import UsageError
+from moa_cli.core.files.attachments import prompt_of, with_texts_folded, with_texts_whole
 from moa_cli.core.text import plural
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 
 from moa_cli.core.errors import UsageError
-from moa_cli.core.text_files import STANDARD_INPUT, lines_of, text_of
+from moa_cli.core.files.text import STANDARD_INPUT, lines_of, text_of
 
 _SILENT_SECONDS = 0.7
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")

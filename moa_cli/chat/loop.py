@@ -24,10 +24,10 @@ from moa_cli.chat.named_files import pasted_files
 from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
-from moa_cli.core.attachments import prompt_of
 from moa_cli.core.conversation import Part, Turn
 from moa_cli.core.errors import MoAError, ProfileError, UsageError
 from moa_cli.core.events import Event
+from moa_cli.core.files.attachments import prompt_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.stream import Sink, TurnFold
 from moa_cli.core.text import plural, prompt_text, with_hint
@@ -37,9 +37,9 @@ from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 from moa_cli.observability.commands import CommandTraces
 from moa_cli.profile import Profile
 from moa_cli.terminal.accessible import in_words, print_in_order
+from moa_cli.terminal.board.screen import terminal_size
 from moa_cli.terminal.plain import failure_line, print_paid
 from moa_cli.terminal.programs import page
-from moa_cli.terminal.screen import terminal_size
 from moa_cli.terminal.sinks import sinks_for
 from moa_cli.terminal.stopping import Stopper
 from moa_cli.terminal.suspension import refresh, suspend
@@ -165,7 +165,7 @@ class Chat:
         return not plain and can_redraw(sys.stderr)
 
     def _drawn(self, passages: Sequence[Passage]) -> list[str]:
-        from moa_cli.terminal.live import color_of, console_for, reply_width
+        from moa_cli.terminal.board.live import color_of, console_for, reply_width
 
         look = self.options.look
         color = color_of(console_for(sys.stderr, look=look))
@@ -185,7 +185,7 @@ class Chat:
     def draw(self, drawing: RenderableType) -> None:
         """Show something that Rich draws, in the user's pager if it is longer than the screen."""
         if self.options.accessible:
-            from moa_cli.terminal.live import console_for
+            from moa_cli.terminal.board.live import console_for
 
             print_in_order(console_for(sys.stderr, terminal=False), drawing)
             return
@@ -198,7 +198,7 @@ class Chat:
         self._page(to_lines(console, drawing, terminal_size(sys.stderr)[0]))
 
     def _console(self) -> Console:
-        from moa_cli.terminal.live import console_for
+        from moa_cli.terminal.board.live import console_for
 
         terminal = can_redraw(sys.stderr)
         return console_for(sys.stderr, terminal=terminal, look=self.options.look)

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
-from moa_cli.core.file_search import Search, is_pattern
+from moa_cli.core.files.search import Search, is_pattern
 from moa_cli.core.text import prompt_text
 
 _START = r"(?<![A-Za-z0-9_.+%@/\\`-])@"

@@ -90,7 +90,7 @@ def _load_what_a_turn_needs() -> None:
     import tomli_w  # noqa: F401
 
     import moa_cli.store.recorder
-    import moa_cli.terminal.live  # noqa: F401
+    import moa_cli.terminal.board.live  # noqa: F401
 
 
 async def _hold(chat: Chat, editor: Editor) -> None:

@@ -130,7 +130,7 @@ def ask(
     from moa_cli.cli.composing import FileQuestions, compose_prompt, read_schema
     from moa_cli.cli.streams import SILENT_SECONDS
     from moa_cli.core.conversation import Conversation
-    from moa_cli.core.text_files import holds_bytes
+    from moa_cli.core.files.text import holds_bytes
     from moa_cli.observability.commands import CommandTraces
     from moa_cli.terminal.sinks import Show
 

@@ -20,9 +20,9 @@ from moa_cli.cli.saving import saves
 from moa_cli.cli.streams import standard_input
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.new_files import check_name
+from moa_cli.core.files.new_file import check_name
+from moa_cli.core.files.text import STANDARD_INPUT
 from moa_cli.core.text import plural
-from moa_cli.core.text_files import STANDARD_INPUT
 
 if TYPE_CHECKING:
     from moa_cli.batch.addresses import Place

@@ -12,7 +12,7 @@ from moa_cli.cli.exit_codes import FAILED
 from moa_cli.cli.output import say
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
-from moa_cli.core.new_files import check_name
+from moa_cli.core.files.new_file import check_name
 from moa_cli.core.text import plural
 
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from moa_cli.cli import wiring
 from moa_cli.cli.output import confirm
 from moa_cli.core import paths
-from moa_cli.core.attaching import Attached, Gathered, gather, part_tokens, told
-from moa_cli.core.attachments import is_text, part_of, prompt_of
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
-from moa_cli.core.notebooks import without_pictures
+from moa_cli.core.files.attaching import Attached, Gathered, gather, part_tokens, told
+from moa_cli.core.files.attachments import is_text, part_of, prompt_of
+from moa_cli.core.files.notebooks import without_pictures
+from moa_cli.core.files.text import STANDARD_INPUT, read_text, text_of
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import fenced, prompt_text
-from moa_cli.core.text_files import STANDARD_INPUT, read_text, text_of
 from moa_cli.core.values import JSON, ValueFault
 from moa_cli.terminal.file_questions import secrets_question, secrets_text, size_text
 from moa_cli.terminal.tty import folded

@@ -41,7 +41,7 @@ def with_following_files(arguments: list[str]) -> Iterator[str]:
 def _names_files(word: str) -> bool:
     if word.startswith("-"):
         return False
-    from moa_cli.core.file_search import Search, is_pattern
+    from moa_cli.core.files.search import Search, is_pattern
 
     try:
         path = Path(word).expanduser()

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from moa_cli.cli.output import say
 from moa_cli.core import paths
 from moa_cli.core.errors import MoAError
-from moa_cli.core.new_files import check_name, new_file
+from moa_cli.core.files.new_file import check_name, new_file
 
 
 @contextmanager

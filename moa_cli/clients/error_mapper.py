@@ -27,7 +27,6 @@ from moa_cli.clients.transport import (
     TooLong,
     Unreadable,
 )
-from moa_cli.core.data_uris import without_data
 from moa_cli.core.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -43,6 +42,7 @@ from moa_cli.core.errors import (
     ServerFailed,
     ToolsUnsupported,
 )
+from moa_cli.core.files.data_uris import without_data
 
 _LONGEST = 300
 # Statuses under which a router passes on that of another provider.

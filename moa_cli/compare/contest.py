@@ -11,10 +11,10 @@ from string import ascii_lowercase
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.run.arms import Arm
-from moa_cli.core.answers import boxed, stated
+from moa_cli.core.answers.equality import boxed, stated
+from moa_cli.core.answers.final import answer_key
 from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Clients
-from moa_cli.core.final_answer import answer_key
 from moa_cli.core.outcomes import REFUSED, losses, refusal_of
 from moa_cli.core.sanitize import sanitize
 from moa_cli.core.stream import deliver

@@ -16,7 +16,7 @@ from moa_cli.config.template import template
 from moa_cli.config.toml import parse_toml, read_settings_file, read_toml, refused
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
-from moa_cli.core.text_files import SourceText
+from moa_cli.core.files.text import SourceText
 from moa_cli.core.values import TOML, ValueFault, read_value
 
 Table = dict[str, Any]

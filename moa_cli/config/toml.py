@@ -11,7 +11,7 @@ from typing import Any
 
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
-from moa_cli.core.text_files import SourceText, read_source
+from moa_cli.core.files.text import SourceText, read_source
 from moa_cli.core.values import TOML, Key, KeyPath, ValueFault, choices_text, range_text
 
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from moa_cli.core import paths
-from moa_cli.core.data_uris import without_data
 from moa_cli.core.errors import UsageError
+from moa_cli.core.files.data_uris import without_data
 
 if TYPE_CHECKING:
     import logging

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any, TextIO
 
 from moa_cli.core.conversation import Turn, Usage, without_empty
-from moa_cli.core.data_uris import without_data
 from moa_cli.core.events import Event, to_dict
+from moa_cli.core.files.data_uris import without_data
 from moa_cli.core.outcomes import cut_lines
 from moa_cli.core.text import dumps
 

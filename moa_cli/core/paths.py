@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from moa_cli.core.file_lock import locked_folder
+from moa_cli.core.files.lock import locked_folder
 
 # The suffixes of the files that SQLite puts beside a database.
 DATABASE_SUFFIXES = ("-wal", "-shm")

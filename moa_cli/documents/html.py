@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import chain
 
-from moa_cli.core.attachments import SHOWN_IMAGES, attached
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Part, Proposal, Turn
-from moa_cli.core.data_uris import kind_of
+from moa_cli.core.files.attachments import SHOWN_IMAGES, attached
+from moa_cli.core.files.data_uris import kind_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, Report, answer_name, report_sections
 from moa_cli.core.text import plural

@@ -10,8 +10,8 @@ from html import escape
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Proposal, Turn
+from moa_cli.core.files.attachments import attached
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, Report, layer_name, report_sections
 from moa_cli.core.text import plural

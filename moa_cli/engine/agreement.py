@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from moa_cli.core.answers.similarity import mean_similarity
 from moa_cli.core.conversation import Proposal
-from moa_cli.core.similarity import mean_similarity
 from moa_cli.engine.prompts import text_of
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.tally import tally

@@ -88,7 +88,7 @@ def tally(found: Sequence[Proposal], rule: str) -> Tally:
     What breaks off before its end does not vote: the number that it ends in may be any.
     """
     # Not where the command begins: its patterns take time.
-    from moa_cli.core.final_answer import answer_key, final_answers
+    from moa_cli.core.answers.final import answer_key, final_answers
 
     whole = [place for place, proposal in enumerate(found) if cut_of(proposal) is None]
     candidates: dict[Hashable, TalliedAnswer] = {}

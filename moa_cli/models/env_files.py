@@ -15,7 +15,7 @@ from pathlib import Path
 
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
-from moa_cli.core.text_files import text_of
+from moa_cli.core.files.text import text_of
 
 _NAME = ".env"
 

@@ -21,7 +21,7 @@ from moa_cli.config.schema import Config, ProviderSettings
 from moa_cli.core.debug_log import RoomLog, add_secret
 from moa_cli.core.endpoints import NO_KEY
 from moa_cli.core.errors import AuthenticationFailed, ProfileError
-from moa_cli.core.new_files import why_unfit
+from moa_cli.core.files.new_file import why_unfit
 from moa_cli.core.text import nearest
 from moa_cli.core.values import TOML, KeyPath
 from moa_cli.models.env_files import EnvFiles, FoundKey

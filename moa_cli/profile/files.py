@@ -13,9 +13,9 @@ from typing import Any, Literal
 from moa_cli.config.toml import read_toml
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
-from moa_cli.core.new_files import why_unfit
+from moa_cli.core.files.new_file import why_unfit
+from moa_cli.core.files.text import read_bytes
 from moa_cli.core.text import meant
-from moa_cli.core.text_files import read_bytes
 from moa_cli.core.values import KeyPath
 from moa_cli.profile import merge_prompt
 from moa_cli.profile.schema import Origin, Profile, build, dump

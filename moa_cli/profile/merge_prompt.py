@@ -14,8 +14,8 @@ from pathlib import Path
 
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
+from moa_cli.core.files.text import line_feeds, read_text
 from moa_cli.core.text import nearest
-from moa_cli.core.text_files import line_feeds, read_text
 from moa_cli.core.values import ValueFault
 
 PLACEHOLDERS = ("references", "count", "prompt")

@@ -303,7 +303,7 @@ class Profile:
         strategy: How proposals become the reply.
         judge: The model that compares, chooses, checks and reports. Unset: the aggregator's.
         final_answer: How the final answer of a proposal is read: the rules are those of
-            `moa_cli.core.final_answer`.
+            `moa_cli.core.answers.final`.
         chosen_by: Who chooses with the strategy `select`.
         one_call: Whether, with the strategy `fusion`, the aggregator compares and writes in one
             call.

@@ -58,7 +58,7 @@ class FileReader:
         return tuple([await self._part(part) if _unread(part) else part for part in parts])
 
     async def _part(self, part: Part) -> Part:
-        from moa_cli.core.attachments import file_of_uri
+        from moa_cli.core.files.attachments import file_of_uri
 
         if not part.url.startswith("data:"):
             # Models could not read it, and the server fetches nothing for clients.

@@ -20,7 +20,7 @@ from moa_cli.config.schema import KEY_NAME, Config, ServerKeySettings
 from moa_cli.core import paths
 from moa_cli.core.debug_log import add_secret
 from moa_cli.core.errors import MoAError, ProfileError, UsageError
-from moa_cli.core.text_files import lines_of, read_text
+from moa_cli.core.files.text import lines_of, read_text
 from moa_cli.core.values import TOML
 from moa_cli.models.env_files import EnvFiles
 

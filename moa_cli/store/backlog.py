@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from moa_cli.core import paths
 from moa_cli.core.conversation import Part, Proposal, Turn
 from moa_cli.core.errors import NoConversation, StoreError, StoreLocked
-from moa_cli.core.file_lock import try_lock
+from moa_cli.core.files.lock import try_lock
 from moa_cli.core.values import load_value
 from moa_cli.store.lease import AppendedLines, take_up
 from moa_cli.store.stored_values import dump

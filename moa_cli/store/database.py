@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError
-from moa_cli.core.file_lock import locked
+from moa_cli.core.files.lock import locked
 from moa_cli.store.ended_processes import database_of, settle_ended_processes
 from moa_cli.store.schema import Connection, is_current, migrate, patience
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moa_cli.core import paths
-from moa_cli.core.file_lock import try_lock
+from moa_cli.core.files.lock import try_lock
 
 _FOLDER = "running"
 _LOCK, _JOURNAL = ".lock", ".jsonl"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError
-from moa_cli.core.scratch import scratch_folder, wipe_scratch_folders
+from moa_cli.core.files.scratch import scratch_folder, wipe_scratch_folders
 from moa_cli.store import archive, upkeep
 from moa_cli.store.database import connect, damaged_files, open_database
 from moa_cli.store.ended_processes import SUMS

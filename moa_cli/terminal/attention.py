@@ -11,7 +11,7 @@ from moa_cli.core.events import Event
 from moa_cli.core.sanitize import one_line
 
 if TYPE_CHECKING:
-    from moa_cli.terminal.status import TurnStatus
+    from moa_cli.terminal.board.status import TurnStatus
 
 _PUSH, _POP = "\x1b[22;2t", "\x1b[23;2t"
 # Where a title is no title: their terminals would show it as text, or have none.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from moa_cli.core.attaching import Attached
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import ModelInfo
+from moa_cli.core.files.attaching import Attached
 from moa_cli.core.money import usd
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural

@@ -101,8 +101,8 @@ class _Moving(ProgressView):
 
     def __init__(self, stream: TextIO, progress: Progress) -> None:
         super().__init__(stream, progress)
-        from moa_cli.terminal.live import Ticker, console_for
-        from moa_cli.terminal.screen import Screen
+        from moa_cli.terminal.board.live import Ticker, console_for
+        from moa_cli.terminal.board.screen import Screen
 
         self._screen = Screen(stream)
         self._console = console_for(stream)

@@ -56,7 +56,7 @@ class _Drawn:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from moa_cli.markdown.drawing import render_markdown
-        from moa_cli.terminal.live import color_of
+        from moa_cli.terminal.board.live import color_of
 
         lines = render_markdown(
             self._text,

@@ -18,7 +18,7 @@ from moa_cli.terminal.plain import LONG_SECONDS, Hint, Notices, PlainReply, Prop
 from moa_cli.terminal.tty import can_redraw
 
 if TYPE_CHECKING:
-    from moa_cli.terminal.status import TurnStatus
+    from moa_cli.terminal.board.status import TurnStatus
 
 
 @dataclass(kw_only=True)
@@ -74,12 +74,12 @@ def sinks_for(
     board = moving and can_redraw(sys.stderr)
     status: TurnStatus | None = None
     if board or (show.live and can_redraw(sys.stdout)):
-        from moa_cli.terminal.status import TurnStatus
+        from moa_cli.terminal.board.status import TurnStatus
 
         status = TurnStatus(hint, reasoning=show.reasoning)
     sinks: list[Sink] = []
     if board:
-        from moa_cli.terminal.live import Board
+        from moa_cli.terminal.board.live import Board
 
         # Nothing else writes while a reply goes to a file, or is printed once it is whole.
         held = show.output == "json" or show.structured or not show.stream
@@ -95,7 +95,7 @@ def sinks_for(
         if keys is not None:
             keys["c-o"] = shown.zoom
     elif show.reasoning and not show.quiet and show.output == "text":
-        from moa_cli.terminal.thoughts import PlainThoughts
+        from moa_cli.terminal.board.thoughts import PlainThoughts
 
         sinks.append(PlainThoughts(sys.stderr))
     if show.show_proposals:
@@ -127,7 +127,7 @@ def _reply_sinks(show: Show, status: TurnStatus | None, *, apart: bool, alone: b
         return []
     moves = show.live and not show.quiet
     if show.stream and can_redraw(sys.stdout) and (moves or not show.plain):
-        from moa_cli.terminal.live import MarkdownReply, TextReply
+        from moa_cli.terminal.board.live import MarkdownReply, TextReply
 
         reply = (TextReply if show.plain else MarkdownReply)(
             sys.stdout,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from moa_cli.core.attachments import attached
 from moa_cli.core.conversation import SUMMARY, Citation, Turn
+from moa_cli.core.files.attachments import attached
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, layer_name, report_markdown

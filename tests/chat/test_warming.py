@@ -68,7 +68,9 @@ def test_a_first_turn_finds_everything_loaded(moa: Moa, upstream: Upstream) -> N
     with moa.terminal("chat", columns=100, rows=30, env=importing, fresh=True) as terminal:
         # What is imported is told in the middle of the screen.
         terminal.wait_for(lambda: "›" in terminal.raw.decode(errors="replace"))
-        terminal.wait_for(lambda: imported(terminal.raw) >= {"aiohttp", "moa_cli.terminal.live"})
+        terminal.wait_for(
+            lambda: imported(terminal.raw) >= {"aiohttp", "moa_cli.terminal.board.live"}
+        )
         terminal.settle(3.0)
         before = imported(terminal.raw)
         terminal.send("hi\r")

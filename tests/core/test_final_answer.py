@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moa_cli.core.final_answer import answer_key, final_answers
+from moa_cli.core.answers.final import answer_key, final_answers
 from moa_cli.core.values import ValueFault
 from moa_cli.profile.final_answer import RULES, check
 

@@ -24,8 +24,8 @@ from moa_cli.core.events import (
 from moa_cli.core.stream import TurnFold
 from moa_cli.engine import Budget, Cap, Control, Limits, run_turn
 from moa_cli.server.wires.proposals import ProposalStream
+from moa_cli.terminal.board.view import TurnView
 from moa_cli.terminal.plain import Notices, Proposals
-from moa_cli.terminal.view import TurnView
 from tests.support.mixtures import asked, lab, mixture, of_kind
 from tests.support.timed import HANGS, Timed, TimedClients, after, play, refused, run_timed
 

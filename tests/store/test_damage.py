@@ -14,7 +14,7 @@ import pytest
 
 from moa_cli.core.conversation import Usage
 from moa_cli.core.errors import StoreError
-from moa_cli.core.file_lock import try_lock
+from moa_cli.core.files.lock import try_lock
 from moa_cli.core.paths import refuse_database
 from moa_cli.store.comparisons import ComparedTexts, Comparison, Contender
 from moa_cli.store.database import damaged_files, put_aside

@@ -26,10 +26,10 @@ from moa_cli.core.events import (
     TurnStarted,
 )
 from moa_cli.core.sanitize import sanitize
-from moa_cli.terminal.board import board_lines, call_summary
+from moa_cli.terminal.board.drawing import board_lines, call_summary
+from moa_cli.terminal.board.live import console_for
+from moa_cli.terminal.board.view import TurnView
 from moa_cli.terminal.line import Styles
-from moa_cli.terminal.live import console_for
-from moa_cli.terminal.view import TurnView
 
 SIZES = [(60, 20), (80, 24), (120, 40)]
 COUNTS = [1, 3, 6, 12]

@@ -43,9 +43,9 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.stream import Sink
 from moa_cli.markdown.drawing import render_markdown
-from moa_cli.terminal.live import Board, MarkdownReply
+from moa_cli.terminal.board.live import Board, MarkdownReply
+from moa_cli.terminal.board.status import TurnStatus
 from moa_cli.terminal.plain import Notices
-from moa_cli.terminal.status import TurnStatus
 from tests.support.corpus import CORPUS, chunks_of
 from tests.support.reflow import Reflowing, Rules
 

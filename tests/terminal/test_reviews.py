@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moa_cli.core.events import Event
+from moa_cli.terminal.board.live import Board
 from moa_cli.terminal.decision import decision_line
-from moa_cli.terminal.live import Board
 from moa_cli.terminal.plain import Notices, Proposals, Waiting
 from tests.support.reviews import (
     DECISION,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyte import modes
 
-from moa_cli.terminal.screen import Screen, terminal_size
+from moa_cli.terminal.board.screen import Screen, terminal_size
 from tests.support.reflow import Reflowing, Rules
 
 SYNC_ON, SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"

@@ -32,9 +32,9 @@ from moa_cli.core.events import (
     TurnStarted,
 )
 from moa_cli.core.money import Price
-from moa_cli.terminal.live import LiveReply, MarkdownReply, TextReply
-from moa_cli.terminal.status import TurnStatus, status_line
-from moa_cli.terminal.view import TurnView
+from moa_cli.terminal.board.live import LiveReply, MarkdownReply, TextReply
+from moa_cli.terminal.board.status import TurnStatus, status_line
+from moa_cli.terminal.board.view import TurnView
 from tests.terminal.test_frames import PLACE_KEPT
 
 REPLY_NOW = "Ctrl-C: write the reply now"

@@ -15,8 +15,8 @@ from moa_cli.core.events import (
     Event,
     ProposerDelta,
 )
-from moa_cli.terminal.live import Board
-from moa_cli.terminal.screen import most_rows
+from moa_cli.terminal.board.live import Board
+from moa_cli.terminal.board.screen import most_rows
 from tests.support.command import Moa
 from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream

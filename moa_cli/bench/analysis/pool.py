@@ -26,8 +26,8 @@ from moa_cli.bench.report.values import Unit, ValuedRun
 from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.settings import RunSettings
 from moa_cli.bench.scoring.means import Mean, grouped_mean
+from moa_cli.core.answers.similarity import levenshtein
 from moa_cli.core.errors import BenchError
-from moa_cli.core.similarity import levenshtein
 from moa_cli.profile import Profile, build
 from moa_cli.profile.schema import PROFILE_KEYS
 

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from moa_cli.bench.data.json_lines import plain
 from moa_cli.bench.scoring.means import Mean, grouped_mean
+from moa_cli.core.answers.similarity import levenshtein
 from moa_cli.core.errors import BenchError
 from moa_cli.core.installation import install_command
-from moa_cli.core.similarity import levenshtein
 
 BLEU: Final = "BLEU"
 LEVENSHTEIN: Final = "Levenshtein"

@@ -11,7 +11,7 @@ from typing import Any
 
 from moa_cli.core.conversation import Conversation, Message, Part
 from moa_cli.core.errors import BenchError
-from moa_cli.core.text_files import lines_of, read_bytes, text_of
+from moa_cli.core.files.text import lines_of, read_bytes, text_of
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from moa_cli.bench.data.datasets import DATASETS
 from moa_cli.bench.data.items import Item, read_own, rows_of_lines, sha256_of
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.new_files import why_unfit
+from moa_cli.core.files.new_file import why_unfit
 from moa_cli.core.text import meant
 
 

@@ -28,7 +28,7 @@ from moa_cli.bench.scoring.judging import JudgeCall
 from moa_cli.bench.scoring.means import Figures, Mean, Metric, grouped_mean, share_of
 from moa_cli.bench.scoring.statistics import interval_of
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.text_files import line_feeds
+from moa_cli.core.files.text import line_feeds
 
 # The reference's answers to AlpacaEval: as released with the dataset, or a part of them.
 REFERENCES = (

@@ -45,8 +45,8 @@ from moa_cli.core import paths
 from moa_cli.core.conversation import Failure
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.file_lock import locked_folder
-from moa_cli.core.new_files import why_unfit
+from moa_cli.core.files.lock import locked_folder
+from moa_cli.core.files.new_file import why_unfit
 from moa_cli.version import __version__
 
 RUN_FILE, ITEMS = "run.json", "items.jsonl"

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from moa_cli.bench.scoring.rules import GRADERS, SCORERS
-from moa_cli.core.answers import (
+from moa_cli.core.answers.equality import (
     boxed,
     final_number,
     last_hashes,
@@ -22,8 +22,8 @@ from moa_cli.core.answers import (
     stated,
     value_of,
 )
+from moa_cli.core.answers.final import answer_key, final_answers
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.final_answer import answer_key, final_answers
 from moa_cli.core.text import meant
 
 _LETTER = re.compile(r"[(\[]?([A-J])(?:[)\].:](?:\s.*)?)?", re.DOTALL)

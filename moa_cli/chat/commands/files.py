@@ -15,10 +15,10 @@ from moa_cli.chat.named_files import named_paths
 from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.session import Session
 from moa_cli.core import paths
-from moa_cli.core.attaching import Attached
 from moa_cli.core.conversation import Conversation, KeptConversation, KeptTurn
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.new_files import new_file, why_unfit
+from moa_cli.core.files.attaching import Attached
+from moa_cli.core.files.new_file import new_file, why_unfit
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.profile import dump

@@ -19,8 +19,8 @@ from moa_cli.chat.outcomes import Outcome
 from moa_cli.chat.session import Session
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config
-from moa_cli.core.attaching import Attached
 from moa_cli.core.errors import UsageError
+from moa_cli.core.files.attaching import Attached
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import nearest
 from moa_cli.terminal.sinks import Show

@@ -13,7 +13,7 @@ from moa_cli.cli.output import say
 from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.new_files import check_free, check_name
+from moa_cli.core.files.new_file import check_free, check_name
 from moa_cli.core.text import meant, plural
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from moa_cli.cli.options import Data, ForceProfile, Json
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError, UsageError
-from moa_cli.core.new_files import check_name
+from moa_cli.core.files.new_file import check_name
 from moa_cli.core.text import plural
 from moa_cli.terminal.table import Column
 

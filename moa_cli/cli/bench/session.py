@@ -30,9 +30,9 @@ from moa_cli.cli.output import say
 from moa_cli.cli.saving import open_books
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Failure, Usage
-from moa_cli.core.descriptors import room_for
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BudgetReached
+from moa_cli.core.files.descriptors import room_for
 from moa_cli.core.money import cost_text, usd
 from moa_cli.core.text import plural
 from moa_cli.engine import Budget, Cap

@@ -33,9 +33,9 @@ from moa_cli.cli.options import (
 from moa_cli.cli.output import output_width, print_lines, say
 from moa_cli.cli.saving import open_books
 from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.files.text import holds_bytes
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
-from moa_cli.core.text_files import holds_bytes
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def drawn(head: str, text: str, *, raw: bool) -> list[str]:
         lines = safe.split("\n")
     else:
         from moa_cli.markdown.drawing import render_markdown
-        from moa_cli.terminal.live import color_of, console_for, reply_width
+        from moa_cli.terminal.board.live import color_of, console_for, reply_width
 
         look = look_of(wiring.config())
         console = console_for(sys.stdout, look=look)

@@ -21,7 +21,7 @@ def cleaning_lock() -> Path:
 
 def go_on_cleaning(store: Store) -> None:
     """Start a process that finishes what another one, which was killed, has left."""
-    from moa_cli.core.file_lock import locked
+    from moa_cli.core.files.lock import locked
 
     left = store.leftover()
     if not (left.conversations or left.merge or left.pack or left.traces):

@@ -155,7 +155,7 @@ def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
     if plain or not can_redraw(sys.stdout):
         # Not splitlines(), which knows more line ends than those that are printed.
         return "\n".join(turn_text(turn, proposals=proposals) for turn in turns).split("\n")[:-1]
-    from moa_cli.terminal.live import color_of, console_for, reply_width
+    from moa_cli.terminal.board.live import color_of, console_for, reply_width
 
     look = look_of(wiring.config())
     console = console_for(sys.stdout, look=look)

@@ -16,7 +16,7 @@ from moa_cli.cli.output import say
 from moa_cli.cli.saving import open_store
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.new_files import check_free, check_name
+from moa_cli.core.files.new_file import check_free, check_name
 from moa_cli.core.text import byte_count, plural
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def clean(
     background: Annotated[bool, Option("--background", hidden=True)] = False,
 ) -> None:
     """Finish wiping deleted text from the file. This also happens in the background."""
-    from moa_cli.core.file_lock import locked
+    from moa_cli.core.files.lock import locked
 
     patience = 0.0 if background else _QUIET_SECONDS
     with (

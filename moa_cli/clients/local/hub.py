@@ -27,7 +27,7 @@ from moa_cli.clients.local.weights import hub_dir
 from moa_cli.clients.transport import BadAddress, BadSetting, NoConnection
 from moa_cli.core import paths
 from moa_cli.core.errors import LocalModelUnavailable, UsageError
-from moa_cli.core.file_lock import locked_folder
+from moa_cli.core.files.lock import locked_folder
 from moa_cli.core.installation import install_command
 from moa_cli.core.sanitize import one_line
 

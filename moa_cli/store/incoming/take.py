@@ -20,7 +20,7 @@ from typing import BinaryIO, Literal
 
 from moa_cli.core.conversation import KeptConversation, KeptTurn
 from moa_cli.core.errors import StoreError, UsageError
-from moa_cli.core.file_lock import locked
+from moa_cli.core.files.lock import locked
 from moa_cli.core.text import dumps
 from moa_cli.store.archive import StoredTurns, turn_values
 from moa_cli.store.ended_processes import database_of

@@ -11,7 +11,7 @@ import pytest
 
 from moa_cli.bench.analysis.similarity import bleu
 from moa_cli.bench.run.journal import Result
-from moa_cli.core.similarity import levenshtein
+from moa_cli.core.answers.similarity import levenshtein
 from tests.support.bench.folders import answer, failed, mixed, single, write_judge, write_run
 from tests.support.bench.own_runs import write_lines
 from tests.support.command import Moa

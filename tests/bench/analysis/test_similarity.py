@@ -17,7 +17,7 @@ from moa_cli.bench.analysis.similarity import (
     pairwise,
     rank_correlation,
 )
-from moa_cli.core.similarity import levenshtein
+from moa_cli.core.answers.similarity import levenshtein
 from tests.support.bench.tables import csv_rows
 
 NUMBERS = st.lists(st.integers(-3, 3) | st.floats(-1e6, 1e6), max_size=30)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moa_cli.bench.scoring.answers import grade_gsm8k, grade_math, grade_own
-from moa_cli.core.answers import boxed, equal, final_number, normalised, value_of
+from moa_cli.core.answers.equality import boxed, equal, final_number, normalised, value_of
 from moa_cli.core.errors import BenchError
 from tests.support.bench.tables import jsonl_rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moa_cli.bench.scoring.answers import grade_math
-from moa_cli.core.answers import boxed
+from moa_cli.core.answers.equality import boxed
 from tests.support.bench.tables import jsonl_rows
 
 math_verify = pytest.importorskip("math_verify", reason="math-verify is not installed")

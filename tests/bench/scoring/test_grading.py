@@ -11,7 +11,7 @@ import pytest
 
 from moa_cli.bench.scoring.answers import grade_gsm8k, grade_math, grader_of
 from moa_cli.bench.scoring.math_verifier import VERIFIER
-from moa_cli.core.answers import boxed
+from moa_cli.core.answers.equality import boxed
 from moa_cli.core.errors import BenchError, UsageError
 from tests.support.bench.own_runs import write_lines
 from tests.support.bench.tables import jsonl_rows

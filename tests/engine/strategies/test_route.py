@@ -31,7 +31,7 @@ from moa_cli.engine.merging import mergeable
 from moa_cli.engine.verdict import read_verdict
 from moa_cli.profile import Overrides, Profile, build, dump, to_table
 from moa_cli.profile.layering import override
-from moa_cli.terminal.view import TurnView
+from moa_cli.terminal.board.view import TurnView
 from tests.support.mixtures import AT_ONCE, asked, lab, mixture, no_task_left, of_kind, pool, run
 from tests.support.strategies import turned
 from tests.support.timed import HANGS, Timed, after, play

@@ -63,7 +63,7 @@ def _read(data: bytes) -> dict[str, object]:
     import subprocess
 
     # -P: no module of the folder that the user is in.
-    command = [sys.executable, "-P", "-m", "moa_cli.core.pdf_reader"]
+    command = [sys.executable, "-P", "-m", "moa_cli.core.files.pdf_reader"]
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     try:
         done = subprocess.run(

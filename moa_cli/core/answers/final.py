@@ -18,7 +18,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any, Final
 
-from moa_cli.core.answers import (
+from moa_cli.core.answers.equality import (
     LEADING_MATH,
     SENTENCE_END,
     boxed,

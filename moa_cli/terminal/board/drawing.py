@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from moa_cli.core.money import usd
 from moa_cli.core.sanitize import sanitize
+from moa_cli.terminal.board.screen import most_rows
+from moa_cli.terminal.board.status import status_line
+from moa_cli.terminal.board.view import MARKS, CallView, TurnView
 from moa_cli.terminal.line import LONGEST_NAME, Line, Styles, plain, sure, wrap
-from moa_cli.terminal.screen import most_rows
-from moa_cli.terminal.status import status_line
 from moa_cli.terminal.table import cell_len
-from moa_cli.terminal.view import MARKS, CallView, TurnView
 
 # States of which the note is shown, not the figures or the text.
 _NOTED = ("queued", "failed", "retrying", "dropped")

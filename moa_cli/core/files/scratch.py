@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from moa_cli.core import paths
-from moa_cli.core.file_lock import locked_folder
+from moa_cli.core.files.lock import locked_folder
 
 _NEW_SECONDS = 5.0
 # On a file system without locks, a folder this old was left behind.

@@ -7,8 +7,8 @@ from typing import TextIO
 from moa_cli.core import events
 from moa_cli.core.events import Event
 from moa_cli.core.sanitize import Sanitizer, one_line
+from moa_cli.terminal.board.view import MARKS
 from moa_cli.terminal.line import Line, Styles, plain, sure, wrap
-from moa_cli.terminal.view import MARKS
 
 _INDENT = "  "
 

@@ -17,16 +17,16 @@ from moa_cli.core.strategy import Decision
 from moa_cli.markdown.blocks import MarkdownStream
 from moa_cli.markdown.drawing import BlockRenderer, Color
 from moa_cli.markdown.pieces import Block
-from moa_cli.terminal.board import board_lines, call_summary, name_cells
+from moa_cli.terminal.board.drawing import board_lines, call_summary, name_cells
+from moa_cli.terminal.board.screen import Screen, Size
+from moa_cli.terminal.board.status import TurnStatus
+from moa_cli.terminal.board.thoughts import ThoughtRows
+from moa_cli.terminal.board.view import CallView
 from moa_cli.terminal.decision import decision_line
 from moa_cli.terminal.line import LONGEST_NAME, Line, Styles, plain, to_lines
 from moa_cli.terminal.look import USUAL, Look
 from moa_cli.terminal.plain import enough_line, left_out_line, trimmed_line
-from moa_cli.terminal.screen import Screen, Size
-from moa_cli.terminal.status import TurnStatus
 from moa_cli.terminal.table import cell_len, set_cell_size
-from moa_cli.terminal.thoughts import ThoughtRows
-from moa_cli.terminal.view import CallView
 
 _FRAME_SECONDS = 0.1
 # Drawing may take a tenth of the time; the rest belongs to the tokens.

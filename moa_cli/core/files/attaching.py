@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from moa_cli.core.attachments import content_of, is_pipe, part_of
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
-from moa_cli.core.file_search import Search, is_pattern
+from moa_cli.core.files.attachments import content_of, is_pipe, part_of
+from moa_cli.core.files.search import Search, is_pattern
+from moa_cli.core.files.secrets import secret_kind
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.secret_files import secret_kind
 from moa_cli.core.text import plural
 from moa_cli.core.tokens import IMAGE_TOKENS, estimate_tokens
 

@@ -14,13 +14,13 @@ from itertools import groupby
 from pathlib import Path
 
 from moa_cli.core.conversation import Part, text_of_parts
-from moa_cli.core.data_uris import bytes_of, data_uri, kind_of, size_of
 from moa_cli.core.errors import MoAError, UsageError
-from moa_cli.core.notebooks import without_pictures
-from moa_cli.core.pdf import MOST_BYTES, is_pdf, pdf_text
+from moa_cli.core.files.data_uris import bytes_of, data_uri, kind_of, size_of
+from moa_cli.core.files.notebooks import without_pictures
+from moa_cli.core.files.pdf import MOST_BYTES, is_pdf, pdf_text
+from moa_cli.core.files.text import read_bytes, text_of
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import fenced, plural
-from moa_cli.core.text_files import read_bytes, text_of
 
 # Bytes of one image, and of all of a prompt: each is sent to every model that sees, with each turn.
 MOST_IMAGE_BYTES, MOST_PROMPT_BYTES = 10_000_000, 30_000_000

@@ -13,11 +13,11 @@ from moa_cli.core import events
 from moa_cli.core.events import Event
 from moa_cli.core.money import usd
 from moa_cli.core.text import plural
+from moa_cli.terminal.board.view import MARKS, CallView, State, TurnView
 from moa_cli.terminal.line import LONGEST_NAME, Line, plain
 from moa_cli.terminal.plain import Hint
 from moa_cli.terminal.progress import duration
 from moa_cli.terminal.table import cell_len
-from moa_cli.terminal.view import MARKS, CallView, State, TurnView
 
 # Models pause for a while between two tokens; what is silent for longer is worth a word.
 _SILENCE_SECONDS = 5.0

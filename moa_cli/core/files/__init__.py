@@ -1,0 +1,1 @@
+"""Files: what may be attached to a prompt, read, searched, locked and replaced."""
