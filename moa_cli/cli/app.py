@@ -136,10 +136,11 @@ def _dash_hint(arguments: list[str], unknown: str | None = None) -> str | None:
 def _say(message: str, hint: str | None, code: int) -> int:
     from moa_cli.core.sanitize import one_line
     from moa_cli.core.text import with_hint
+    from moa_cli.terminal.tty import folded
 
     line = one_line(f"moa: {with_hint(message, hint)}")
     with contextlib.suppress(OSError):
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(folded(line, sys.stderr) + "\n")
         sys.stderr.flush()
     return code
 

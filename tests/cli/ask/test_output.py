@@ -106,9 +106,17 @@ def test_an_error_of_an_endpoint_cannot_act_on_a_terminal(moa: Moa, upstream: Up
     upstream.always("*", Reply(status=400, error={"error": {"message": f"[red]{HOSTILE}[/x]"}}))
     with moa.terminal("ask", "hi") as terminal:
         assert terminal.wait() == 1
-        assert f"[red]{HARMLESS}[/x]" in "".join(terminal.lines())
+        assert f"[red]{HARMLESS}[/x]" in " ".join(terminal.lines())
     assert b"\x07" not in terminal.raw
     assert b"]52;" not in terminal.raw
+
+
+def test_an_error_is_folded_between_words_at_a_terminal_only(moa: Moa) -> None:
+    line = moa.run("ask", "-p", "nowhere", "hi").err.removesuffix("\n")
+    assert "\n" not in line
+    with moa.terminal("ask", "-p", "nowhere", "hi", columns=40) as terminal:
+        assert terminal.wait() == 2
+        assert " ".join(filter(None, terminal.lines())) == line
 
 
 def test_panels_are_on_stderr_while_standard_output_is_redirected(
