@@ -168,10 +168,7 @@ def analyse(valued: ValuedRun, control: str | None = None) -> Analysis:
         if turns_of(answers.values())
     }
     if not mixing:
-        raise BenchError(
-            f"{run.path}: no arm has answers made of proposals",
-            hint="analyse needs the arm `mixture` or `self`",
-        )
+        raise _nothing_mixed(run)
     named = None if control is None else _control(valued, control)
     similarity = Similarity(corpus(run.answers))
     arms = tuple(_arm(valued, arm, results, named, similarity) for arm, results in mixing.items())
@@ -184,6 +181,24 @@ def analyse(valued: ValuedRun, control: str | None = None) -> Analysis:
         measures=similarity.names,
         arms=arms,
         notes=(*valued.notes, *_notes(run, arms, similarity)),
+    )
+
+
+def _nothing_mixed(run: RunReader) -> BenchError:
+    failures = [
+        result.error
+        for result in run.results
+        if result.error is not None and not result.arm.startswith(SINGLE)
+    ]
+    if failures:
+        return BenchError(
+            f"{run.path}: all results with proposals failed, the last one with:"
+            f" {failures[-1].message}",
+            hint="the same `moa bench run` command tries them again",
+        )
+    return BenchError(
+        f"{run.path}: no arm has answers made of proposals",
+        hint="analyse needs the arm `mixture` or `self`",
     )
 
 

@@ -468,3 +468,13 @@ def test_a_run_without_proposals_has_nothing_to_analyse(moa: Moa) -> None:
     assert "no arm has answers made of proposals" in ran.err
     ran = moa.run("bench", "analyse", "elsewhere")
     assert ran.err == ("moa: elsewhere: is not the folder of a run: there is no run.json\n")
+
+
+def test_a_run_whose_calls_all_failed_has_that_as_the_reason(moa: Moa) -> None:
+    results = [single("1", answer("a", "x")), failed("mixture", "1"), failed("mixture", "2")]
+    items = [{"id": "1", "prompt": "p"}, {"id": "2", "prompt": "q"}]
+    run = write_run(moa.folder / "run", items, results)
+    ran = moa.run("bench", "analyse", str(run))
+    assert ran.code == 1
+    reason = "all results with proposals failed, the last one with: out of order"
+    assert f"{reason} (the same `moa bench run` command tries them again)" in ran.err
