@@ -288,7 +288,7 @@ def _advice(name: str) -> str:
             "Claude Code asks for `moa` if ANTHROPIC_MODEL and ANTHROPIC_DEFAULT_HAIKU_MODEL say so"
             " (or --model); GET /v1/models lists all"
         )
-    return "GET /v1/models lists them"
+    return "GET /v1/models lists all models"
 
 
 def _loop(name: str) -> ApiError:

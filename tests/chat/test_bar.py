@@ -75,7 +75,7 @@ def test_the_bar_tells_how_full_the_tightest_context_is_then_a_line_warns_once_t
         left_out = re.findall(r"(\d) of (\d) earlier turns (?:is|are) left out for lab:a \(", text)
         assert left_out[-1][1] == "4"
         terminal.send("/context\r")
-        terminal.wait_for("are sent with the next prompt")
+        terminal.wait_for("sent with the next prompt")
         rows = [line.split() for line in terminal.lines() if line.endswith(("lab:a", "lab:b"))]
         assert [row[-1] for row in rows] == ["lab:a", "lab:b"]
         assert "2,000" in rows[0]

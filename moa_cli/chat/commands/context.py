@@ -34,7 +34,7 @@ def _context(host: Host, argument: str) -> None:
         sent = uses[0]
         turns, tokens = plural(sent.turns, "turn"), f"about {sent.tokens:,} tokens"
         least = f" (max_history is {profile.max_history})" if profile.max_history else ""
-        host.say(f"{turns} of the conversation, {tokens}, are sent with the next prompt{least}")
+        host.say(f"sent with the next prompt: {turns} of the conversation, {tokens}{least}")
     if conversation.first_sent and profile.multi_turn:
         summed_up = plural(conversation.first_sent, "turn")
         host.say(f"the models get a summary in place of {summed_up} before: /compact show")
@@ -58,7 +58,7 @@ _COMPACT_WORDS = (
     "compact", "[show | edit | off | WHAT TO KEEP]", _COMPACT_WORDS, section=Section.CONVERSATION
 )
 def _compact(host: Host, argument: str) -> Outcome:
-    """Sum up all turns but the last by one call; show, edit or take away the summary."""
+    """Summarize all turns but the last in one call; show, edit or remove the summary."""
     if argument not in ("show", "edit", "off"):
         return SumUp(argument)
     session = host.session
