@@ -230,6 +230,6 @@ def test_tables_of_a_chat_are_read_row_by_row(moa: Moa, upstream: Upstream) -> N
         said = "\n".join(lines)
         assert re.search(r"^lab:agg: full 0%, room [\d,]+, context 32,768 assumed$", said, re.M)
         assert (
-            "lab:agg: context unknown, dollars per million tokens in unknown, dollars for a"
+            "lab:agg: context unknown, dollars per million tokens in unknown, dollars per"
             " million tokens out unknown"
         ) in lines
