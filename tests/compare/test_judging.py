@@ -141,7 +141,8 @@ def test_ctrl_c_ends_it_at_the_question_and_at_work(moa: Moa, upstream: Upstream
         upstream.wait_for(lambda: len(upstream.chats("judge")) == 2 and upstream.in_flight > 0)
         terminal.send("\x03")
         assert terminal.wait() == 130
-        assert "the same command goes on" in " ".join("\n".join(terminal.lines()).split())
+        told = " ".join("\n".join(terminal.lines()).split())
+        assert "run the same command again to resume" in told
     upstream.always("judge", Reply(text=judged))
     assert moa.run(*start, "-y").code == 0
     # One was answered before, one was cut off.
