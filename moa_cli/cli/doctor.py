@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -16,6 +17,7 @@ from moa_cli.core import paths
 from moa_cli.core.errors import ClientError, MoAError, ProfileError, UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import meant
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
@@ -67,9 +69,9 @@ async def _report(profile: Profile, *, offline: bool, call: bool) -> bool:
     sound = True
     async for level, what, hint in _findings(profile, offline=offline, call=call):
         sound = sound and level != "ERROR"
-        typer.echo(f"{level:<5}  {one_line(what)}")
+        typer.echo(folded(f"{level:<5}  {one_line(what)}", sys.stdout))
         if hint:
-            typer.echo(f"       → {one_line(hint)}")
+            typer.echo(folded(f"       → {one_line(hint)}", sys.stdout))
     return sound
 
 

@@ -51,7 +51,7 @@ def test_with_all_in_place_every_line_is_ok_and_so_is_the_code(whole: Moa) -> No
     for what in (
         "lab: key from environment variable LAB_KEY",
         "profile lab: lab:a, lab:b, lab:c → lab:agg",
-        "lab: answers, 4 models",
+        "lab: reachable, 4 models",
         *(f"lab: has {model}" for model in ("a", "b", "c", "agg")),
         f"config: {whole.config / 'config.toml'}",
     ):
@@ -60,6 +60,13 @@ def test_with_all_in_place_every_line_is_ok_and_so_is_the_code(whole: Moa) -> No
     assert found["no model was called, so credit is not known"] == "SKIP"
     assert found["local: /nowhere.gguf is not there"] == "WARN"
     assert KEY not in ran.text
+
+
+def test_lines_are_folded_between_words_at_a_terminal(whole: Moa) -> None:
+    told = whole.run("doctor", "--offline").text
+    with whole.terminal("doctor", "--offline", columns=160, rows=60) as terminal:
+        assert terminal.wait() == 0
+        assert " ".join(terminal.lines()).split() == told.split()
 
 
 def test_versions_and_folders_are_told(whole: Moa) -> None:

@@ -410,7 +410,7 @@ def test_doctor_calls_each_model_once_if_asked_to(moa: Moa, ollama: Upstream) ->
     assert moa.run("setup", "--yes", env=env).code == 0
     before = len(ollama.chats())
     quiet = moa.run("doctor", env=env)
-    assert "ollama: answers, 4 models" in quiet.text
+    assert "ollama: reachable, 4 models" in quiet.text
     assert len(ollama.chats()) == before
     told = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
     ollama.always("gemma2:2b", Reply(status=429, error=told))
