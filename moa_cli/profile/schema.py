@@ -459,8 +459,8 @@ class Profile:
             aggregator: The new one.
 
         Returns:
-            A copy of this profile with it. What was worked out about the proposers is shared, because
-            most requests to a server bring settings of the aggregator only.
+            A copy of this profile with it. What was worked out about the proposers is shared,
+            because most requests to a server bring settings of the aggregator only.
         """
         made = object.__new__(Profile)
         vars(made).update({**vars(self), "aggregator": aggregator, "_kept": self._kept})
