@@ -63,7 +63,7 @@ def test_a_broken_edit_changes_nothing_and_is_told_once_with_its_line(
         path = moa.config / "profiles" / "lab.toml"
         path.write_text('rounds = 1\n\n[aggregator]\nmodel = "lab:y"\ntemperature = 9\n')
         server.wait_for_log(rf"{path}, line 5: `aggregator.temperature` must be .*; its former")
-        server.wait_for_log(r"line 5: .*; the former `moa` stays in force")
+        server.wait_for_log(r"line 5: .*; the former `moa` stays in effect")
         assert aggregator(server) == aggregator(server, "lab") == "lab:agg"
         config = moa.config / "config.toml"
         good = config.read_text()
