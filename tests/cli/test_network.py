@@ -181,7 +181,7 @@ def test_an_authority_that_is_named_is_trusted_and_no_other(
 
 
 WRONG = [
-    ("HTTPS_PROXY", f"socks4://{LOGIN}@localhost", "a proxy of the kind socks4:// cannot be"),
+    ("HTTPS_PROXY", f"socks4://{LOGIN}@localhost", "proxies with socks4:// are not supported"),
     ("HTTPS_PROXY", f"http://{LOGIN}@:80", "is not the address of a proxy"),
     ("SSL_CERT_FILE", "/no/such/file.pem", "/no/such/file.pem: No such file or directory"),
     ("SSL_CERT_FILE", "/dev/null", "/dev/null holds no certificate"),

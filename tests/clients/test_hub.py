@@ -63,7 +63,7 @@ def test_a_model_is_fetched_checked_and_named(moa: Moa) -> None:
     ("proxy", "said"),
     [
         ("socks5h://me:pw@localhost:9", "ALL_PROXY: the proxy socks5h://***@localhost:9 refuses"),
-        ("ftp://localhost:9", "ALL_PROXY: a proxy of the kind ftp:// cannot be used"),
+        ("ftp://localhost:9", "ALL_PROXY: proxies with ftp:// are not supported"),
         ("http://me:pw@127.0.0.1:9", "ALL_PROXY: the proxy http://***@127.0.0.1:9 refuses"),
     ],
     ids=["SOCKS", "no proxy", "dead"],
@@ -128,7 +128,7 @@ def test_a_wrong_hash_leaves_nothing_behind(moa: Moa, content: bytes) -> None:
     with hub(**{"X-GGUF": model}) as served:
         code, out, told = pull(moa, served, "hf:lab/X-GGUF")
     assert (code, out) == (77, "")
-    assert "hash differs" in told
+    assert "its hash is different" in told
     assert "nothing was kept" in told
     assert kept(moa) == []
 

@@ -157,7 +157,7 @@ def test_too_many_requests_everywhere_is_code_75(moa: Moa, upstream: Upstream) -
     assert len(upstream.chats()) == 3
     [_, line] = ran.err.splitlines()
     assert line.startswith("moa: lab: too many requests: ")
-    assert "wait a little" in line
+    assert "wait a moment" in line
 
 
 def test_a_wait_longer_than_the_time_limit_is_not_begun(moa: Moa, upstream: Upstream) -> None:
