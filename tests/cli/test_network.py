@@ -306,7 +306,7 @@ def test_a_proxy_that_refuses_the_login(
     with HttpProxy(upstream.url, login="us@er:pa:ss") as proxy:
         env = through(moa, proxy, login=login)
         at(moa, address)
-        said = "refuses the user name" if login else "wants a user name"
+        said = "refuses the user name" if login else "requires a user name"
         failed(asks(moa, env), "ALL_PROXY: the proxy http://", f"{said} and password (407)")
         # For the list of models, and for the answer, which is not tried again.
         assert len(proxy.asked) <= 2
