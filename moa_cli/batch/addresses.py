@@ -33,7 +33,7 @@ def is_address(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Place:
+class RemotePath:
     """A file, or a folder, at an address. files: an fsspec file system. path: in it."""
 
     address: str
@@ -59,10 +59,10 @@ class Place:
         ):
             shutil.copyfileobj(file, copy, BLOCK)
 
-    def beside(self, name: str) -> Place:
+    def beside(self, name: str) -> RemotePath:
         """Another file in the same folder."""
         cut = len(self.name)
-        return Place(self.address[:-cut] + name, self.files, self.path[:-cut] + name)
+        return RemotePath(self.address[:-cut] + name, self.files, self.path[:-cut] + name)
 
     def source(self) -> Source:
         """What stands there; of a folder, or a pattern with `*`, all files in the order of their
@@ -116,7 +116,7 @@ class _StampedSource(Source):
         return self.stamped()
 
 
-def place_at(address: str) -> Place:
+def place_at(address: str) -> RemotePath:
     """What is at an address. Raises UsageError if nothing reaches it."""
     try:
         if urlsplit(address).password is not None:
@@ -139,7 +139,7 @@ def place_at(address: str) -> Place:
             files, path = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
             files, path = _by_arrow(address, str(error))
-    return Place(address, files, path)
+    return RemotePath(address, files, path)
 
 
 def _by_arrow(address: str, why: str) -> tuple[Any, str]:

@@ -43,7 +43,7 @@ CREATE INDEX calls_by_item ON calls (item);
 
 
 @dataclass(frozen=True)
-class Line:
+class OutputLine:
     """A line of output. place: of its prompt in the input. good: whether it is an answer."""
 
     place: int
@@ -262,19 +262,19 @@ class Index:
 
     # Lines that wait for those before them.
 
-    def hold(self, line: Line) -> None:
+    def hold(self, line: OutputLine) -> None:
         """Keep a line that has to wait."""
         row = (line.place, line.id, line.good, line.text)
         self._database.execute("REPLACE INTO held VALUES (?, ?, ?, ?)", row)
 
-    def take_held(self, place: int) -> Line | None:
+    def take_held(self, place: int) -> OutputLine | None:
         """Give a line back that has waited, and forget it."""
         query = "SELECT id, line, good FROM held WHERE place = ?"
         row = self._database.execute(query, (place,)).fetchone()
         if row is None:
             return None
         self._database.execute("DELETE FROM held WHERE place = ?", (place,))
-        return Line(place, row[0], row[1], bool(row[2]))
+        return OutputLine(place, row[0], row[1], bool(row[2]))
 
     def held(self) -> Iterator[int]:
         """The places of lines that wait, in order."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from moa_cli.batch.growing import GrowingFile
-from moa_cli.batch.index import Index, Line
+from moa_cli.batch.index import Index, OutputLine
 from moa_cli.batch.journal import IndexedJournal
 from moa_cli.batch.lines import LineWriter, identity_of
 from moa_cli.batch.prompts import Todo
@@ -29,7 +29,7 @@ class OutputStream:
         self._stream = stream
         self._index = index
 
-    def add(self, line: Line) -> None:
+    def add(self, line: OutputLine) -> None:
         """Write a line. Raises OSError."""
         self._stream.write(line.text + "\n")
         self._stream.flush()
@@ -73,7 +73,7 @@ class OutputFile:
             raise ValueError("no line of this batch")
         return place, identity, good
 
-    def add(self, line: Line) -> None:
+    def add(self, line: OutputLine) -> None:
         """Write a line. The first takes out those of failed items, which are tried again."""
         if not self._changed and self._dropped:
             self._rewrite("start")
@@ -117,11 +117,11 @@ class InOrder:
             self._waiting += 1
         self._places: Iterator[int] = (place for place in range(count) if not written[place])
         self._next = next(self._places, None)
-        self._held: dict[int, Line] = {}
+        self._held: dict[int, OutputLine] = {}
         self._size = 0
         self._write()
 
-    def add(self, line: Line) -> None:
+    def add(self, line: OutputLine) -> None:
         """Write what can be written now."""
         if line.place != self._next:
             if self._size + len(line.text) > _MOST_HELD:
@@ -143,7 +143,7 @@ class InOrder:
             self._inner.add(line)
             self._next = next(self._places, None)
 
-    def _take(self, place: int) -> Line | None:
+    def _take(self, place: int) -> OutputLine | None:
         line = self._held.pop(place, None)
         if line is not None:
             self._size -= len(line.text)
@@ -206,7 +206,7 @@ class Answers:
         work = self._todo.running[result.item]
         text = self._writer.line(work, result, self._journal)
         good = result.error is None
-        self._output.add(Line(work.order, work.item.id, text, good))
+        self._output.add(OutputLine(work.order, work.item.id, text, good))
         if not good:
             self.failed += 1
             return

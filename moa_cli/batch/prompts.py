@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from moa_cli.batch.index import Index
 from moa_cli.batch.lines import LineWriter
-from moa_cli.batch.reading import PLAIN, Reading, is_openai, unused_fields
+from moa_cli.batch.reading import PLAIN, InputFormat, is_openai, unused_fields
 from moa_cli.batch.shards import Shard
 from moa_cli.batch.sources import (
     JoinedRows,
@@ -110,7 +110,7 @@ class Batch:
     profile: Profile
     source: Source
     rows: Rows
-    reading: Reading
+    reading: InputFormat
     arm: Arm
     limit: int | None
     strict: bool
@@ -299,7 +299,7 @@ def make_batch(
     source: Source,
     kind: str,
     *,
-    reading: Reading = PLAIN,
+    reading: InputFormat = PLAIN,
     limit: int | None = None,
     strict: bool = False,
     proposals: bool = False,

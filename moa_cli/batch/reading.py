@@ -21,7 +21,7 @@ ReadMessages = Callable[[DataRow, list[object]], list[Message]]
 
 
 @dataclass(frozen=True)
-class Reading:
+class InputFormat:
     """column: the field that holds the prompt, in place of `prompt`. id_field: the same for `id`.
     template: makes the prompt of a row's fields, which stand in it as `{NAME}`; `{{` is a brace.
     samples: how often each prompt is asked. skip_bad: whether rows that cannot be asked are left
@@ -54,7 +54,7 @@ class Reading:
 
     @property
     def _says(self) -> bool:
-        return replace(self, skip_bad=False) != Reading()
+        return replace(self, skip_bad=False) != InputFormat()
 
     def check_columns(self, name: str, columns: Sequence[str]) -> None:
         """Raise UsageError if a table of that name lacks a column that is needed."""
@@ -137,4 +137,4 @@ def _openai_item(row: DataRow, read_messages: ReadMessages) -> Item:
     return replace(item, fields=row.fields)
 
 
-PLAIN = Reading()
+PLAIN = InputFormat()

@@ -83,7 +83,7 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Shard:
     """A file of answers. answers: its lines. settings: of the batch that wrote it; None where it
     keeps no state."""
 
@@ -161,7 +161,7 @@ def merge_parts(parts: Sequence[Path], target: Path) -> Merged:
     )
 
 
-def _read_part(path: Path) -> _Part:
+def _read_part(path: Path) -> _Shard:
     if not paths.is_file(path):
         raise BenchError(f"{path}: there is no such file")
     state = path.with_name(f"{path.name}.state")
@@ -176,10 +176,10 @@ def _read_part(path: Path) -> _Part:
                 hint="name shards' outputs `.jsonl`; the merged one can have any format",
             )
         answers = path
-    return _Part(path, answers, settings, shard)
+    return _Shard(path, answers, settings, shard)
 
 
-def _check_one_batch(parts: Sequence[_Part]) -> None:
+def _check_one_batch(parts: Sequence[_Shard]) -> None:
     """Raise BenchError if parts are known to be of different batches, or of the same shard."""
     known = [part for part in parts if part.settings is not None]
     for part in known[1:]:
@@ -202,14 +202,14 @@ def _check_one_batch(parts: Sequence[_Part]) -> None:
             raise BenchError(f"{same} are the same shard: {shard}", hint="give each part once")
 
 
-def _are_sampled(parts: Sequence[_Part]) -> bool:
+def _are_sampled(parts: Sequence[_Shard]) -> bool:
     """Whether prompts were asked several times, or may have been: no part has a state."""
     told = next((part.settings for part in parts if part.settings is not None), None)
     reading = (told or {}).get("reading") or {}
     return told is None or reading.get("samples", 1) != 1
 
 
-def _prompts(parts: Sequence[_Part]) -> int | None:
+def _prompts(parts: Sequence[_Shard]) -> int | None:
     told = next((part.settings.get("input") for part in parts if part.settings), None)
     lines = told.get("lines") if isinstance(told, dict) else None
     return lines if isinstance(lines, int) else None

@@ -96,7 +96,7 @@ def _rows(lines: Path) -> Iterator[dict[str, Any]]:
 
 
 @dataclass
-class _Columns:
+class _FileColumns:
     """The columns that hold all rows, in the order in which rows have them. types: of the values in
     each; a table or list, and what is of several types, is text."""
 
@@ -117,8 +117,8 @@ class _Columns:
         return only if only in (bool, int, float) else str
 
 
-def _columns_of(lines: Path) -> _Columns:
-    columns = _Columns()
+def _columns_of(lines: Path) -> _FileColumns:
+    columns = _FileColumns()
     for row in _rows(lines):
         columns.learn(row)
     return columns

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BETWEEN = " · "
 
 
-class _Part(NamedTuple):
+class _BarPart(NamedTuple):
     """One part of the bar.
 
     importance: where the room is short, parts of higher numbers are shown before others. text:
@@ -37,7 +37,7 @@ class _Part(NamedTuple):
     brief: str = ""
 
 
-def _parts(chat: Chat) -> list[_Part]:
+def _parts(chat: Chat) -> list[_BarPart]:
     """The parts in the order in which they are shown."""
     session, files = chat.session, chat.options.attachments
     profile = session.profile
@@ -45,19 +45,19 @@ def _parts(chat: Chat) -> list[_Part]:
     used = sum(session.spent.values(), Usage())
     tokens = sum(file.tokens for file in files)
     return [
-        _Part(60, profile.name),
-        _Part(10, plural(profile.rounds, "round")),
-        _Part(30, f"{proposers} → {closing_text(profile)}"),
-        _Part(20, f"{used.total_tokens:,} tokens"),
+        _BarPart(60, profile.name),
+        _BarPart(10, plural(profile.rounds, "round")),
+        _BarPart(30, f"{proposers} → {closing_text(profile)}"),
+        _BarPart(20, f"{used.total_tokens:,} tokens"),
         *_context(session),
-        _Part(70, cost_text(used) if used.cost else ""),
-        _Part(80, attached_text(files)),
-        _Part(15, f"files about {tokens:,} tokens" if tokens else ""),
-        _Part(40, "Alt-Enter sends" if chat.options.multiline else ""),
+        _BarPart(70, cost_text(used) if used.cost else ""),
+        _BarPart(80, attached_text(files)),
+        _BarPart(15, f"files about {tokens:,} tokens" if tokens else ""),
+        _BarPart(40, "Alt-Enter sends" if chat.options.multiline else ""),
     ]
 
 
-def _context(session: Session) -> list[_Part]:
+def _context(session: Session) -> list[_BarPart]:
     """How much of its context the conversation takes of the model with the least room for it."""
     if not session.conversation.turns:
         return []
@@ -69,8 +69,8 @@ def _context(session: Session) -> list[_Part]:
     size = f"{rounded_tokens(use.context)}{' assumed' if use.assumed else ''}"
     left_out = f"{plural(use.left_out, 'turn')} left out" if use.left_out else ""
     return [
-        _Part(50, f"{share} ({short_name(use.model)}, {size})", share),
-        _Part(35, left_out),
+        _BarPart(50, f"{share} ({short_name(use.model)}, {size})", share),
+        _BarPart(35, left_out),
     ]
 
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
-from moa_cli.core.files.search import Search, is_pattern
+from moa_cli.core.files.search import FileSearch, is_pattern
 from moa_cli.core.text import prompt_text
 
 _START = r"(?<![A-Za-z0-9_.+%@/\\`-])@"
@@ -71,7 +71,7 @@ def _leads_somewhere(text: str) -> bool:
     try:
         if os.path.lexists(paths.expand(text)):
             return True
-        return is_pattern(text) and bool(Search().files_like(text))
+        return is_pattern(text) and bool(FileSearch().files_like(text))
     except UsageError:
         # So many files that attaching them says so.
         return True

@@ -41,14 +41,14 @@ def with_following_files(arguments: list[str]) -> Iterator[str]:
 def _names_files(word: str) -> bool:
     if word.startswith("-"):
         return False
-    from moa_cli.core.files.search import Search, is_pattern
+    from moa_cli.core.files.search import FileSearch, is_pattern
 
     try:
         path = Path(word).expanduser()
         if path.exists():
             # A bare word that is also a folder, such as `tests`, is more likely a question.
             return not path.is_dir() or "/" in word or "\\" in word
-        return is_pattern(word) and not word.split()[1:] and bool(Search().files_like(word))
+        return is_pattern(word) and not word.split()[1:] and bool(FileSearch().files_like(word))
     except UsageError:
         # So many files that attaching them says so.
         return True

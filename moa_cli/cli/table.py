@@ -21,11 +21,11 @@ app = deferred(
         ),
         "mcp": ("serve:mcp", "Offer mixtures to agents as tools, by the Model Context Protocol."),
         "batch": (
-            "batch:batch",
+            "batch.command:batch",
             "Answer many prompts; the same command resumes where it stopped.",
         ),
         "batch merge": (
-            "batch_merge:merge",
+            "batch.merge:merge",
             "Merge the outputs of a batch's shards into one file.",
         ),
         "compare": (

@@ -21,7 +21,7 @@ from moa_cli.bench.data.items import Item, text_in
 from moa_cli.bench.data.json_lines import Lines, read_lines, to_line
 from moa_cli.bench.judge.arena import ARENA, PROMPT, ArenaTask
 from moa_cli.bench.judge.judging import JudgedTexts, JudgeFolder, JudgePlan
-from moa_cli.bench.judge.kinds import Asked, Question
+from moa_cli.bench.judge.kinds import Asked, JudgeQuestion
 from moa_cli.bench.run.folder import JUDGE_FILE, JUDGEMENTS, judge_folder, latest, opened
 from moa_cli.bench.run.journal import CALLS, Judgement
 from moa_cli.bench.scoring import arena
@@ -98,7 +98,7 @@ class ChoiceTask(ArenaTask):
         del item
         return 1
 
-    def call(self, question: Question, asked: Asked) -> JudgeCall:
+    def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
         first, second = question.replies
         return arena.judge_call(
             self.prompt,

@@ -37,7 +37,7 @@ from moa_cli.engine.fit import Fitted
 from moa_cli.engine.hedge import Race
 from moa_cli.engine.retry import Backoff
 from moa_cli.engine.silence import Silence, Watch, silence_of
-from moa_cli.engine.slots import Place, Slot, Slots
+from moa_cli.engine.slots import CallSlot, Slot, Slots
 from moa_cli.profile import ModelSettings, Proposer, short_name
 
 # Tokens that an answer beyond what was foreseen is allowed at a time.
@@ -482,7 +482,7 @@ class Call:
         called = self._offers_tools and bool(attempt.tool_calls)
         return not attempt.refused and (called or bool(attempt.text.strip()))
 
-    async def let_in(self, slot: Slot, model: str, *, told: bool) -> Place:
+    async def let_in(self, slot: Slot, model: str, *, told: bool) -> CallSlot:
         """Enter the slot of an attempt; told: whether it is told if that takes long.
 
         Raises the error of the attempt before, or RateLimited, where the provider is held back
@@ -563,7 +563,7 @@ class Call:
         self,
         attempt: Attempt,
         stream: AsyncGenerator[Delta, None],
-        place: Place,
+        place: CallSlot,
         silence: Silence,
     ) -> None:
         """The answer as it comes. Raises TimeoutError where nothing comes for too long."""
@@ -755,7 +755,7 @@ class _Admission:
     ) -> None:
         self._call, self._slot, self._model, self._told = call, slot, model, told
 
-    async def __aenter__(self) -> Place:
+    async def __aenter__(self) -> CallSlot:
         return await self._call.let_in(self._slot, self._model, told=self._told)
 
     async def __aexit__(self, *raised: Any) -> bool | None:

@@ -13,7 +13,7 @@ from moa_cli.core.outcomes import REFUSED, ending_of
 from moa_cli.engine.advice import begins_reply
 from moa_cli.engine.call import Call, Planned, Retry, Step, failure
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.structured import ResponseFormat, Verdict
+from moa_cli.engine.structured import FormatCheck, ResponseFormat
 
 _ASK_AGAIN = (
     "Your answer is not the JSON that was asked for: {problem}.\n\n"
@@ -73,12 +73,12 @@ class CheckedReply:
             step = replace(step, attempt=before + step.attempt)
         self._tell(step)
 
-    async def _verdict(self, format: ResponseFormat) -> Verdict:
+    async def _verdict(self, format: ResponseFormat) -> FormatCheck:
         """What the last call's answer is. Raises a ClientError if asking again would not help."""
         call = self.calls[-1]
         if call.called:
             # Then the text, if there is any, is no answer yet.
-            return Verdict(call.text)
+            return FormatCheck(call.text)
         # Off the event loop, since it may take seconds.
         verdict = await asyncio.to_thread(format.verdict, call.text)
         if verdict.problem is None:
@@ -96,7 +96,7 @@ class CheckedReply:
             raise _mismatch(verdict)
         return verdict
 
-    async def _ask_again(self, verdict: Verdict) -> None:
+    async def _ask_again(self, verdict: FormatCheck) -> None:
         """Make a second call, which is told what is wrong with the answer of the first.
 
         Raises SchemaMismatch if this may not be, BudgetReached if there is no room for it.
@@ -124,7 +124,7 @@ class CheckedReply:
         await second.run(self._hold)
 
 
-def _mismatch(verdict: Verdict) -> SchemaMismatch:
+def _mismatch(verdict: FormatCheck) -> SchemaMismatch:
     return SchemaMismatch(
         f"its answer is not the JSON that was asked for: {verdict.problem}",
         hint="use a model that follows schemas, or a simpler schema",

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Protocol
 
 
-class Place(Protocol):
+class CallSlot(Protocol):
     """The place of one attempt among the calls in flight. It is told how the endpoint took it."""
 
     def accepted(self) -> None:
@@ -23,10 +23,10 @@ class Place(Protocol):
 class Slot(Protocol):
     """The slot of one attempt, which is made while inside."""
 
-    def enter_at_once(self) -> Place | None:
+    def enter_at_once(self) -> CallSlot | None:
         """Go in if that takes no waiting; None where it does, or that cannot be told."""
 
-    async def __aenter__(self) -> Place:
+    async def __aenter__(self) -> CallSlot:
         """Wait for its turn, and as long as the provider of the model is held back."""
 
     async def __aexit__(

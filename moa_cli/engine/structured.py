@@ -27,7 +27,7 @@ _BEFORE = 30
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FormatCheck:
     """What was found in an answer.
 
     Attributes:
@@ -145,7 +145,7 @@ class ResponseFormat:
         extra = {**aggregator.extra, FIELD: self.body()}
         return replace(profile, aggregator=replace(aggregator, extra=extra))
 
-    def verdict(self, answer: str) -> Verdict:
+    def verdict(self, answer: str) -> FormatCheck:
         """Whether an answer is what was asked for.
 
         It takes seconds of the processor at most, whatever the answer and the schema.
@@ -159,21 +159,21 @@ class ResponseFormat:
         text = answer.strip().removeprefix("\ufeff")
         if len(text) > _LONGEST:
             problem = f"it has {len(text):,} characters; at most {_LONGEST:,} can be checked"
-            return Verdict(text, problem, checkable=False)
+            return FormatCheck(text, problem, checkable=False)
         fenced = _FENCE.fullmatch(text)
         if fenced:
             text = fenced["inside"].strip()
         try:
             value = read_json(text)
         except ValueError as error:
-            return Verdict(text, str(error))
+            return FormatCheck(text, str(error))
         if self.kind == "json_object":
             found = isinstance(value, dict)
-            return Verdict(text, None if found else "it is JSON, but not an object")
+            return FormatCheck(text, None if found else "it is JSON, but not an object")
         try:
-            return Verdict(text, problem_of(value, self.schema))
+            return FormatCheck(text, problem_of(value, self.schema))
         except Uncheckable as error:
-            return Verdict(text, str(error), checkable=False)
+            return FormatCheck(text, str(error), checkable=False)
 
 
 def read_json(text: str) -> Any:

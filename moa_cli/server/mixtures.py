@@ -19,7 +19,7 @@ from moa_cli.profile import Aggregator, Overrides, Profile, Proposer
 from moa_cli.profile.layering import override
 from moa_cli.server.errors import ApiError
 from moa_cli.server.keys import ANYBODY, SOLO, ClientKey
-from moa_cli.server.reading import DEFAULT, Mixture, Reading, leads_back, models_of
+from moa_cli.server.reading import DEFAULT, Mixture, Snapshot, leads_back, models_of
 from moa_cli.server.wires.asked import AS_IT_IS, Asked
 
 # A limit of the reply that is as low as this, as of a title, holds for proposers, too.
@@ -41,7 +41,7 @@ class Mixtures:
 
     def __init__(
         self,
-        reading: Reading,
+        reading: Snapshot,
         note: Callable[[str], None],
         before: Mixtures | None = None,
         *,

@@ -46,7 +46,7 @@ class Mixture:
 
 
 @dataclass(kw_only=True)
-class Reading:
+class Snapshot:
     """What settings, profiles and keys were at one time. Nothing of it changes any more once it was
     read.
 
@@ -90,7 +90,7 @@ class SettingsReader:
     address: Address
     keeps_costs: bool
 
-    def first(self, config: Config, default: Profile, keys: ClientKeys) -> Reading:
+    def first(self, config: Config, default: Profile, keys: ClientKeys) -> Snapshot:
         """What is read at the start. Raises ProfileError if the default profile leads back here."""
         pool = self._pool(config)
         if leads_back(default, pool.providers, self.address):
@@ -98,7 +98,7 @@ class SettingsReader:
                 f"the profile `{default.name}` leads back to this server ({self.address.url})",
                 hint="use another --port, or another base_url",
             )
-        reading = Reading(
+        reading = Snapshot(
             address=self.address,
             config=config,
             mixtures={DEFAULT: Mixture.of(default)},
@@ -111,7 +111,7 @@ class SettingsReader:
         self._read_profiles(reading, reading)
         return reading
 
-    def files(self, reading: Reading) -> list[Path]:
+    def files(self, reading: Snapshot) -> list[Path]:
         """All files that may change what is read."""
         found = [paths.config_file(), *_env_files(), *self.keys.files(reading.config)]
         found += [file.path for file in list_profiles()]
@@ -119,7 +119,7 @@ class SettingsReader:
         found += [path for files in reading.files.values() for path in files]
         return list(dict.fromkeys(found))
 
-    def read(self, before: Reading, marks: Marks, *, everything: bool = False) -> Reading:
+    def read(self, before: Snapshot, marks: Marks, *, everything: bool = False) -> Snapshot:
         """What all is now.
 
         before: what it was. marks: of the files, taken before this call. everything: also read what
@@ -141,7 +141,7 @@ class SettingsReader:
         self._read_profiles(now, before)
         return now
 
-    def _read_config_and_default(self, now: Reading, before: Reading) -> Mixture:
+    def _read_config_and_default(self, now: Snapshot, before: Snapshot) -> Mixture:
         """Both together: settings under which `moa` has no models are not taken."""
         config_file, marks = paths.config_file(), now.marks
         if _changed((config_file,), before.marks, marks) or before.faults:
@@ -187,7 +187,7 @@ class SettingsReader:
             )
         return config
 
-    def _read_profiles(self, now: Reading, before: Reading) -> None:
+    def _read_profiles(self, now: Snapshot, before: Snapshot) -> None:
         """All profiles that have files; one of which nothing has changed is not read again."""
         providers = now.clients.providers
         for file in list_profiles():
@@ -230,7 +230,7 @@ class SettingsReader:
         return ClientPool(config, self.environment, headers=upstream_headers, many_calls=True)
 
 
-def news(before: Reading, now: Reading) -> str:
+def news(before: Snapshot, now: Snapshot) -> str:
     """What differs between two readings, in words; "" if nothing does."""
     parts = ["the settings"] if before.config is not now.config else []
     if before.keys != now.keys:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from moa_cli.server.marks import marks_of
-from moa_cli.server.reading import Reading, SettingsReader
+from moa_cli.server.reading import SettingsReader, Snapshot
 
 # Between two looks; and from a change to the look that finds whether it was the last.
 _LOOK_SECONDS, _STILL_SECONDS = 0.5, 0.2
@@ -32,8 +32,8 @@ class Reloader:
     def __init__(
         self,
         reader: SettingsReader,
-        reading: Reading,
-        take: Callable[[Reading, bool], None],
+        reading: Snapshot,
+        take: Callable[[Snapshot, bool], None],
         bug: Callable[[Exception], None],
     ) -> None:
         self._reader = reader

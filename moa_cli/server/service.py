@@ -21,7 +21,7 @@ from moa_cli.server.limits import KeyLimiter, TurnLimiter
 from moa_cli.server.loops import Address
 from moa_cli.server.metrics import Metrics
 from moa_cli.server.mixtures import Mixtures
-from moa_cli.server.reading import Reading, SettingsReader, is_profile, news
+from moa_cli.server.reading import SettingsReader, Snapshot, is_profile, news
 from moa_cli.server.wires.asked import UsageKind
 from moa_cli.store.accounts import day_budget
 
@@ -66,7 +66,7 @@ class ServerOptions:
 class Setup:
     """What settings, profiles and keys say; a request keeps the one that it began with."""
 
-    reading: Reading
+    reading: Snapshot
     mixtures: Mixtures
     ledger: ServerLedger
     _anybodys: dict[bool, Limits] = field(default_factory=dict)
@@ -175,7 +175,7 @@ class Service:
                 while not self.setup.mixtures.knows(name):
                     await self._taken.wait()
 
-    def take(self, reading: Reading, asked: bool) -> None:
+    def take(self, reading: Snapshot, asked: bool) -> None:
         """Have requests that begin from now on use what was read. asked: somebody waits for it."""
         before = self.setup
         self.setup = Setup(
@@ -198,7 +198,7 @@ class Service:
         self._taken.set()
         self._taken = asyncio.Event()
 
-    def tell_faults(self, reading: Reading) -> None:
+    def tell_faults(self, reading: Snapshot) -> None:
         """Say what is wrong with what was read, each thing once."""
         for fault in reading.faults:
             if fault not in self._told:

@@ -36,7 +36,7 @@ _BODY_SECONDS = 30.0
 _CLOSE = {"connection": "close"}
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """What a request has come over."""
 
     def calling(self, call: Callable[[], None]) -> AbstractContextManager[None]:
@@ -53,7 +53,7 @@ class _Made:
     key: ClientKey
     record: Record
     headers: Headers
-    connection: Connection
+    connection: ClientConnection
 
 
 class TurnEndpoint:

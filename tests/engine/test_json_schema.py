@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moa_cli.core.values import JSON, ValueFault
-from moa_cli.engine.structured import ResponseFormat, Verdict
+from moa_cli.engine.structured import FormatCheck, ResponseFormat
 from tests.engine.test_structured import by
 
 NESTED: Any = {}
@@ -24,7 +24,7 @@ LONG = "a" * 60 + "!"
 HUGE = [str(number) for number in range(20_000)]
 
 
-def verdict(schema: Mapping[str, Any], value: object) -> Verdict:
+def verdict(schema: Mapping[str, Any], value: object) -> FormatCheck:
     return by(schema).verdict(json.dumps(value))
 
 

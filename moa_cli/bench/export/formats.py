@@ -19,7 +19,7 @@ from typing import Any
 
 from moa_cli.bench.data.epochs import own_id
 from moa_cli.bench.data.items import Item
-from moa_cli.bench.judge.kinds import JudgedArm, Question
+from moa_cli.bench.judge.kinds import JudgedArm, JudgeQuestion
 from moa_cli.bench.judge.registry import kind_of
 from moa_cli.bench.run.arms import MIXTURE, SINGLE
 from moa_cli.bench.run.folder import JudgeReader, RunReader
@@ -329,7 +329,7 @@ def _mt_judgments(choice: ExportChoice) -> Exported:
     rows = []
     for item, result in choice.answers():
         for turn in range(prompts.turns(item)):
-            question = Question(choice.chosen, item, turn, result.replies)
+            question = JudgeQuestion(choice.chosen, item, turn, result.replies)
             verdict = told.by_name.get(question.name)
             if verdict is None:
                 continue
@@ -388,7 +388,7 @@ def _arena_judgments(choice: ExportChoice) -> Exported:
     for item, result in choice.answers():
         games = []
         for number in range(arena.GAMES):
-            question = Question(choice.chosen, item, number, result.replies)
+            question = JudgeQuestion(choice.chosen, item, number, result.replies)
             verdict = told.by_name.get(question.name)
             if verdict is None or item.id not in texts:
                 continue

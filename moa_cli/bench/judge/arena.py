@@ -10,7 +10,7 @@ from typing import Final
 from moa_cli.bench.data.epochs import origin_of
 from moa_cli.bench.data.items import Item, text_in
 from moa_cli.bench.data.released import ARENA_ANSWERS
-from moa_cli.bench.judge.kinds import Asked, JudgedArm, JudgeKind, JudgeTask, Question
+from moa_cli.bench.judge.kinds import Asked, JudgedArm, JudgeKind, JudgeQuestion, JudgeTask
 from moa_cli.bench.run.folder import RunReader
 from moa_cli.bench.run.journal import CallRecord, Judgement
 from moa_cli.bench.scoring import arena
@@ -34,7 +34,7 @@ class ArenaTask(JudgeTask):
         """See `JudgeTask`; nothing is compared with what is not there."""
         return int(item.id in self.baseline)
 
-    def call(self, question: Question, asked: Asked) -> JudgeCall:
+    def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
         item = question.item
         return arena.judge_call(
             self.prompt,
@@ -44,7 +44,7 @@ class ArenaTask(JudgeTask):
             switched=_is_switched(question.turn),
         )
 
-    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
+    def read(self, question: JudgeQuestion, record: CallRecord, asked: Asked) -> Judgement:
         switched = _is_switched(question.turn)
         strength = arena.parse_verdict(record.text, switched=switched)
         return Judgement(

@@ -16,7 +16,7 @@ from moa_cli.bench.data.epochs import first_epoch, for_all_epochs
 from moa_cli.bench.data.items import Item, sha256_of
 from moa_cli.bench.data.json_lines import Lines, to_line
 from moa_cli.bench.data.released import Released, ReleasedDigest, read_released
-from moa_cli.bench.judge.kinds import Asked, JudgeKind, JudgeTask, Question
+from moa_cli.bench.judge.kinds import Asked, JudgeKind, JudgeQuestion, JudgeTask
 from moa_cli.bench.judge.pairwise import BOTH_ORDERS, PAIRWISE
 from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.folder import (
@@ -173,17 +173,17 @@ class JudgePlan:
     reasoning_tokens: int | None = None
     expected: bool = False
 
-    def questions(self) -> Iterator[Question]:
+    def questions(self) -> Iterator[JudgeQuestion]:
         """Everything that is to be judged, item by item."""
         for item in self.items:
             for arm, replies in self.judged.replies.items():
                 found = replies.get(item.id, ())
                 turns = min(self.prompts.turns(item), len(found))
                 for number in range(self.kind.games * turns):
-                    yield Question(arm, item, number, found)
+                    yield JudgeQuestion(arm, item, number, found)
 
     @cached_property
-    def _work(self) -> dict[tuple[str, str], tuple[Work, Question]]:
+    def _work(self) -> dict[tuple[str, str], tuple[Work, JudgeQuestion]]:
         places = {item.id: order for order, item in enumerate(self.items)}
         found = {}
         for question in self.questions():
@@ -192,7 +192,7 @@ class JudgePlan:
                 found[work.name] = work, question
         return found
 
-    def _asked(self, question: Question, order: int) -> Work:
+    def _asked(self, question: JudgeQuestion, order: int) -> Work:
         call = self.prompts.call(question, self.asked)
         judge = Aggregator(
             model=self.model,
@@ -217,7 +217,7 @@ class JudgePlan:
     def work(self) -> Iterator[Work]:
         return (work for work, _ in self._work.values())
 
-    def question(self, name: tuple[str, str]) -> Question:
+    def question(self, name: tuple[str, str]) -> JudgeQuestion:
         return self._work[name][1]
 
     def models(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ Asked = Literal["logprobs", "count", "text"]
 
 
 @dataclass(frozen=True)
-class Question:
+class JudgeQuestion:
     """What a judge is asked about. turn: from 0; with several games, see `JudgeKind`. replies: of
     all turns."""
 
@@ -67,17 +67,17 @@ class JudgeTask(ABC):
         del item
         return 1
 
-    def settled(self, question: Question) -> Judgement | None:
+    def settled(self, question: JudgeQuestion) -> Judgement | None:
         """The verdict, where no judge need be asked."""
         del question
         return None
 
     @abstractmethod
-    def call(self, question: Question, asked: Asked) -> JudgeCall:
+    def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
         """The request. Raises BenchError where something is missing for it."""
 
     @abstractmethod
-    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
+    def read(self, question: JudgeQuestion, record: CallRecord, asked: Asked) -> Judgement:
         """The verdict in an answer. record: of its call; its text is without reasoning."""
 
 
@@ -181,7 +181,7 @@ class RatingTask(JudgeTask):
     def turns(self, item: Item) -> int:
         return min(2, len(item.turns))
 
-    def call(self, question: Question, asked: Asked) -> JudgeCall:
+    def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
         item = question.item
         return mt_bench.judge_call(
             self.prompts,
@@ -192,13 +192,13 @@ class RatingTask(JudgeTask):
             self.references.get(own_id(item), ()),
         )
 
-    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
+    def read(self, question: JudgeQuestion, record: CallRecord, asked: Asked) -> Judgement:
         said = mt_bench.parse_rating(record.text)
         return rating_in(question, record, said, mt_bench.rating_span(record.text))
 
 
 def rating_in(
-    question: Question, record: CallRecord, said: float | None, span: tuple[int, int] | None
+    question: JudgeQuestion, record: CallRecord, said: float | None, span: tuple[int, int] | None
 ) -> Judgement:
     """The verdict of a judge that rates: the rating that it expects, where it tells the
     probabilities of others.
@@ -265,7 +265,7 @@ class SkillTask(JudgeTask):
 
     rubric: flask.Rubric
 
-    def call(self, question: Question, asked: Asked) -> JudgeCall:
+    def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
         item = question.item
         skills = item.fields.get("skill")
         if not isinstance(skills, list) or not all(isinstance(skill, str) for skill in skills):
@@ -273,7 +273,7 @@ class SkillTask(JudgeTask):
         reply, sample = question.replies[0], item.answer or ""
         return flask.judge_call(self.rubric, item.turns[0], reply, sample, skills)
 
-    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
+    def read(self, question: JudgeQuestion, record: CallRecord, asked: Asked) -> Judgement:
         told = flask.parse_review(record.text)
         skills = {name: score for name, score in told.items() if score is not None}
         return Judgement(*question.name, skills=skills, text=record.text, key=record.key)

@@ -16,8 +16,8 @@ from moa_cli.bench.judge.kinds import (
     Asked,
     JudgedArm,
     JudgeKind,
+    JudgeQuestion,
     JudgeTask,
-    Question,
     prompt_file,
 )
 from moa_cli.bench.run.folder import RunReader
@@ -56,25 +56,25 @@ class PairwiseTask(JudgeTask):
         """See `JudgeTask`; nothing is compared with what is not there."""
         return int(item.id in self.reference)
 
-    def _comparison(self, question: Question) -> alpaca.OutputPair:
+    def _comparison(self, question: JudgeQuestion) -> alpaca.OutputPair:
         """The pair in the order of that game: the first has that of the seed."""
         item = question.item
         reference, reply = self.reference[item.id], question.replies[0]
         return alpaca.OutputPair(item.turns[0], reference, reply, reversed=question.turn % 2 == 1)
 
-    def settled(self, question: Question) -> Judgement | None:
+    def settled(self, question: JudgeQuestion) -> Judgement | None:
         """See `JudgeTask`; equal outputs are a draw."""
         pair = self._comparison(question)
         if not pair.draw:
             return None
         return Judgement(*question.name, value=alpaca.DRAW, switched=pair.switched)
 
-    def call(self, question: Question, asked: Asked) -> JudgeCall:
+    def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
         pair = self._comparison(question)
         call = alpaca.judge_call(self.template, pair, logprobs=asked != "text")
         return replace(call, extra={"logprobs": 5}) if asked == "count" else call
 
-    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
+    def read(self, question: JudgeQuestion, record: CallRecord, asked: Asked) -> Judgement:
         switched = self._comparison(question).switched
         if asked == "text":
             value = alpaca.preference_from_text(record.text, switched=switched)

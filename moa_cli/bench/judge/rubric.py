@@ -12,8 +12,8 @@ from moa_cli.bench.judge.kinds import (
     Asked,
     JudgedArm,
     JudgeKind,
+    JudgeQuestion,
     JudgeTask,
-    Question,
     rating_in,
 )
 from moa_cli.bench.run.folder import RunReader
@@ -44,7 +44,7 @@ class RubricTask(JudgeTask):
         own = own_rubric(item) or self.rubric
         return rubric.BY_REFERENCE if own is None and _reference(item) is not None else own
 
-    def call(self, question: Question, asked: Asked) -> JudgeCall:
+    def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
         item, turn = question.item, question.turn
         conversation = list(item.before)
         for prompt, reply in zip(item.turns[:turn], question.replies, strict=False):
@@ -55,7 +55,7 @@ class RubricTask(JudgeTask):
         wanted = self._rubric(item) or ""
         return rubric.judge_call(wanted, conversation, question.replies[turn], reference)
 
-    def read(self, question: Question, record: CallRecord, asked: Asked) -> Judgement:
+    def read(self, question: JudgeQuestion, record: CallRecord, asked: Asked) -> Judgement:
         said = rubric.parse_rating(record.text)
         return rating_in(question, record, said, rubric.rating_span(record.text))
 

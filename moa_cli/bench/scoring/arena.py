@@ -107,7 +107,7 @@ class ArenaScore:
 
 
 @dataclass(frozen=True)
-class Style:
+class AnswerStyle:
     """What an answer looks like. tokens: estimated. The counts are of markup outside code."""
 
     tokens: int
@@ -120,8 +120,8 @@ class Style:
 class StyledBattle:
     model: str
     battle: Battle
-    baseline: Style
-    answer: Style
+    baseline: AnswerStyle
+    answer: AnswerStyle
 
 
 @dataclass(frozen=True)
@@ -223,12 +223,12 @@ def _bootstrap(values: Sequence[float], seed: str) -> tuple[float, float] | None
 
 # A report asks for the same answers, and for the same fit, once for each arm.
 @lru_cache(_MOST_KEPT)
-def style_of(answer: str) -> Style:
+def style_of(answer: str) -> AnswerStyle:
     """What an answer looks like, with the markup that upstream counts."""
     text = answer
     for block in _CODE.findall(answer):
         text = text.replace(block, "")
-    return Style(
+    return AnswerStyle(
         tokens=estimate_tokens(answer),
         headers=len(_HEADERS.findall(text)),
         lists=len(_LISTS.findall(text)),

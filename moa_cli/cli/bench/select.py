@@ -84,7 +84,7 @@ def select(
 
 
 @dataclass(frozen=True)
-class _Choice:
+class _Selection:
     """What was measured and chosen. aggregator: of the profile; why: how it was found."""
 
     runs: Sequence[ValuedRun]
@@ -136,7 +136,7 @@ def _weights(typed: str) -> tuple[float, float]:
     return a, b
 
 
-def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, float]) -> _Choice:
+def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, float]) -> _Selection:
     from moa_cli.bench.analysis.pool import aggregators, best, check_alike, pool_of
 
     check_alike(runs)
@@ -150,7 +150,7 @@ def _choose(runs: Sequence[ValuedRun], k: int | None, weights: tuple[float, floa
     else:
         alone = max(pool.candidates, key=lambda candidate: candidate.quality.value or 0.0)
         aggregator, why = alone.model, "the best single model, because no aggregator was measured"
-    return _Choice(runs, pool, weights, ranked, measured, aggregator, why)
+    return _Selection(runs, pool, weights, ranked, measured, aggregator, why)
 
 
 def _write(profile: Profile, path: Path, *, overwrite: bool) -> Path:
@@ -167,7 +167,7 @@ def _write(profile: Profile, path: Path, *, overwrite: bool) -> Path:
     return path
 
 
-def _lines(choice: _Choice, width: int) -> Iterator[str]:
+def _lines(choice: _Selection, width: int) -> Iterator[str]:
     from moa_cli.profile import short_name
 
     pool, values = choice.pool, choice.runs[0].values
@@ -207,7 +207,7 @@ def _score(model: Ranked) -> str:
     return f"{model.score:+.2f}{error}"
 
 
-def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
+def _aggregator_lines(choice: _Selection, width: int) -> Iterator[str]:
     from moa_cli.profile import short_name
 
     rows = choice.aggregators
@@ -231,7 +231,7 @@ def _aggregator_lines(choice: _Choice, width: int) -> Iterator[str]:
     )
 
 
-def _table(choice: _Choice, profile: Profile) -> dict[str, Any]:
+def _table(choice: _Selection, profile: Profile) -> dict[str, Any]:
     from moa_cli.bench.analysis.similarity import json_values
     from moa_cli.profile import to_table
 

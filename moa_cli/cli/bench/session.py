@@ -126,7 +126,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Session:
+class JobSession:
     """One start of a job, within its budgets.
 
     concurrency: calls at once. facts: on the job's models. spending: where its calls are written
@@ -158,7 +158,7 @@ class Session:
 
 
 # What does the work that is left; returns why it ended early, if a cap was reached.
-WorkOff = Callable[[Session, Iterable[Work]], Coroutine[Any, Any, Failure | None]]
+WorkOff = Callable[[JobSession, Iterable[Work]], Coroutine[Any, Any, Failure | None]]
 
 
 def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
@@ -211,7 +211,7 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     view = progress_view(sys.stderr, progress, live=live)
     try:
         with without_echo(sys.stderr):
-            started = Session(job, concurrency, facts, budgets, spending, progress, view)
+            started = JobSession(job, concurrency, facts, budgets, spending, progress, view)
             return 0, run_loop((job.work_off or _work)(started, todo))
     except KeyboardInterrupt:
         further = "; run the same command again to resume" if job.goes_on else ""
@@ -310,7 +310,7 @@ async def known_facts(models: Iterable[str]) -> dict[str, ModelInfo]:
         await pool.aclose()
 
 
-async def _work(session: Session, todo: Iterable[Work]) -> Failure | None:
+async def _work(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     """Do it all; why it ended early, if a cap was reached."""
     job, progress, view = session.job, session.progress, session.view
     cancel_on_termination()

@@ -93,7 +93,7 @@ async def read_any(content: aiohttp.StreamReader) -> bytes:
     return await content.readany()
 
 
-class Place:
+class DirectRoute:
     """What requests to one address over one connector have in common.
 
     timeout: of a connection that is opened. options: of the parser of answers.
@@ -163,7 +163,7 @@ def _is_no_http(error: Exception) -> bool:
 
 
 def is_plain(headers: Mapping[str, str]) -> bool:
-    """Whether a request with these headers, in lower case, may be sent by `Place`."""
+    """Whether a request with these headers, in lower case, may be sent by `DirectRoute`."""
     return _SPECIAL.isdisjoint(headers)
 
 

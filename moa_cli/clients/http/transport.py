@@ -27,7 +27,7 @@ from uuid import uuid4
 from weakref import ref
 
 from moa_cli.clients.http.certificates import tls_context
-from moa_cli.clients.http.direct import DirectAnswer, Place, check_headers, is_plain, read_any
+from moa_cli.clients.http.direct import DirectAnswer, DirectRoute, check_headers, is_plain, read_any
 from moa_cli.clients.http.faults import (
     CONNECT_SECONDS,
     closes,
@@ -118,7 +118,7 @@ class Connections:
         # Until when (by the monotonic clock) a name need not be looked up again.
         self._looked_up: dict[str, float] = {}
         # By address, and by the SOCKS proxy on the way.
-        self._places: dict[tuple[URL, Proxy | None], Place] = {}
+        self._places: dict[tuple[URL, Proxy | None], DirectRoute] = {}
         # What comes over each connection that is open, or came over it last.
         self._answers: dict[Any, ref[aiohttp.ClientResponse | DirectAnswer]] = {}
 
@@ -179,14 +179,16 @@ class Connections:
         self._watch(response)
         return HttpAnswer(response)
 
-    def _place(self, url: URL, through: Proxy | None, session: aiohttp.ClientSession) -> Place:
+    def _place(
+        self, url: URL, through: Proxy | None, session: aiohttp.ClientSession
+    ) -> DirectRoute:
         place = self._places.get((url, through))
         if place is None:
             if len(self._places) >= _MOST_PLACES:
                 self._places.clear()
             assert session.connector is not None
             tls = self._tls if url.scheme == "https" else None
-            place = Place(url, session.connector, session.timeout, tls, _PARSER)
+            place = DirectRoute(url, session.connector, session.timeout, tls, _PARSER)
             self._places[url, through] = place
         return place
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 from moa_cli.core.files.attachments import content_of, is_pipe, part_of
-from moa_cli.core.files.search import Search, is_pattern
+from moa_cli.core.files.search import FileSearch, is_pattern
 from moa_cli.core.files.secrets import secret_kind
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
@@ -145,7 +145,7 @@ def _resolved(name: str) -> tuple[Path, _Found | None]:
             raise ValueError
         if not path.is_symlink() and not path.exists():
             path = path.expanduser()
-        search = Search()
+        search = FileSearch()
         if path.is_dir():
             return path, _Found(search.files_of(path), search.hidden)
         if not is_pattern(name) or path.is_symlink() or path.exists():

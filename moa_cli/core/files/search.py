@@ -29,7 +29,7 @@ _GIT_SECONDS = 20.0
 
 
 @dataclass
-class Search:
+class FileSearch:
     """A search. hidden: how many hidden entries it left out."""
 
     hidden: int = 0

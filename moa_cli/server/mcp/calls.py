@@ -48,7 +48,7 @@ _INSTRUCTIONS = (
 
 
 @dataclass
-class _Asked:
+class _ProfileCall:
     """A profile that is asked in a call. setup, key: as they were when it began. parent: the trace
     that the client asks in. label: before its lines of progress. proposals_only: whether no reply
     is wanted. error: why it gave nothing."""
@@ -129,7 +129,7 @@ class ToolServer:
         several, parent = len(request.profiles) > 1, _parent(ctx)
         proposals_only = params.name == "compare" and not several
         asked = [
-            _Asked(
+            _ProfileCall(
                 name,
                 (await mixtures.offered(name, key)).profile,
                 conversation,
@@ -155,7 +155,7 @@ class ToolServer:
             return _reply(asked[0])
         return _proposals(asked[0]) if proposals_only else _replies(asked, usage)
 
-    async def _run(self, ctx: ServerRequestContext[Any], asked: Sequence[_Asked]) -> None:
+    async def _run(self, ctx: ServerRequestContext[Any], asked: Sequence[_ProfileCall]) -> None:
         """Run the turns, and report their progress.
 
         They run in tasks that the SDK does not know: a scope of its own would cancel them again
@@ -184,7 +184,7 @@ class ToolServer:
                 raise stopping()
             task.result()
 
-    async def _turn(self, asked: _Asked, progress: CallProgress) -> None:
+    async def _turn(self, asked: _ProfileCall, progress: CallProgress) -> None:
         service, clients, fold = self._service, asked.setup.clients, TurnFold()
         sinks: list[Sink] = [service.metrics.turn(), TurnProgress(progress, asked.label)]
         try:
@@ -269,7 +269,7 @@ def _about(profile: Profile) -> str:
     return one_line(f"{first} ({models})" if first else models, 200)
 
 
-def _calls(asked: _Asked) -> int:
+def _calls(asked: _ProfileCall) -> int:
     """How many calls a turn makes in any case if nothing fails."""
     stages = (
         stage
@@ -292,14 +292,14 @@ def _ledger(turn: Turn) -> dict[str, Any]:
     return ledger(turn) | {"lost": losses(turn)}
 
 
-def _reply(asked: _Asked) -> CallToolResult:
+def _reply(asked: _ProfileCall) -> CallToolResult:
     if asked.error is not None:
         return _failed(asked.error.message, code=asked.error.code, moa=_ledger(asked.turn))
     text = asked.reply or ""
     return _result(text, {"reply": text, "moa": _ledger(asked.turn)})
 
 
-def _proposals(asked: _Asked) -> CallToolResult:
+def _proposals(asked: _ProfileCall) -> CallToolResult:
     """The proposals of one profile side by side."""
     if asked.error is not None:
         return _failed(asked.error.message, code=asked.error.code, moa=[_ledger(asked.turn)])
@@ -322,7 +322,7 @@ def _proposals(asked: _Asked) -> CallToolResult:
     return _side_by_side(answers, asked.turn.usage, [moa])
 
 
-def _replies(asked: Sequence[_Asked], usage: Usage) -> CallToolResult:
+def _replies(asked: Sequence[_ProfileCall], usage: Usage) -> CallToolResult:
     """The replies of several profiles side by side."""
     answers = [
         {

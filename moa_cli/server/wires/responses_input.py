@@ -46,7 +46,7 @@ class _Calls:
         return [Message("assistant", self.text, tool_calls=tuple(self.calls)), *self.results]
 
 
-class History:
+class InputMessages:
     """The messages that the items of `input` stand for.
 
     The results of calls come right behind the message that makes the calls, wherever the client has

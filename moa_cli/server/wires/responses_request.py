@@ -21,7 +21,7 @@ from moa_cli.server.wires.bodies import (
     refuse,
     text_or_none,
 )
-from moa_cli.server.wires.responses_input import History
+from moa_cli.server.wires.responses_input import InputMessages
 from moa_cli.server.wires.responses_tools import ToolTable
 
 _KEPT = "this server stores nothing between requests: send the whole conversation in input"
@@ -111,7 +111,7 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ResponsesRequest
     read = read_body(ResponsesBody, kept)
     table = ToolTable()
     table.add(read.tools or (), ("tools",))
-    history = History(table)
+    history = InputMessages(table)
     said = _messages(read, history)
     extra = {**passed, **_reply_extra(read, table)}
     unused = [name for name in unused if given[name] not in _NEUTRAL.get(name, ())]
@@ -138,7 +138,7 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ResponsesRequest
     return asked, ResponsesRequest(read, table, given)
 
 
-def _messages(body: ResponsesBody, history: History) -> list[Message]:
+def _messages(body: ResponsesBody, history: InputMessages) -> list[Message]:
     said = []
     if body.instructions:
         said.append(Message("system", body.instructions))

@@ -91,7 +91,7 @@ def take(
         if not dry_run:
             stack.enter_context(_alone(store, waiting))
             store.clear_unfinished()
-        plan = _Plan(store, source)
+        plan = _ImportPlan(store, source)
         for argument in arguments:
             with _named("standard input" if argument == "-" else argument):
                 plan.read(argument, stack.enter_context(parts_of(argument, piped)))
@@ -108,7 +108,7 @@ def add(store: Store, conversations: Iterable[KeptConversation]) -> ImportResult
     result = ImportResult("moa")
     with _alone(store, lambda: None):
         store.clear_unfinished()
-        plan = _Plan(store)
+        plan = _ImportPlan(store)
         with _writing(store, ()) as writer:
             for kept in conversations:
                 # The turns of an incoming conversation can be read only once.
@@ -123,7 +123,7 @@ def _incoming(kept: KeptConversation) -> IncomingConversation:
 
 
 @dataclass(eq=False)
-class _Plan:
+class _ImportPlan:
     """Decides what to do with each conversation of each file, and then does it."""
 
     _store: Store

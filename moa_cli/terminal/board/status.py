@@ -31,7 +31,7 @@ _SECONDS, _HEAD, _LONG_TROUBLE, _HINT, _TROUBLE, _ALWAYS = range(6, 12)
 
 
 @dataclass
-class _Part:
+class _StatusPart:
     """A part of the line; there is none without a text. keep: how important it is. shorter: what it
     is cut to before it is left out, the longest first, and how important that is."""
 
@@ -98,14 +98,14 @@ def status_line(view: TurnView, now: float, width: int, hint: str = "", zoom: st
     trouble = plain(activity.trouble)
     short = trouble.replace(_NOTHING_COMES, "silent")
     parts = [
-        _Part(longest, "bold", keeps[0], tuple(zip(shorter, keeps[1:], strict=True))),
-        _Part(elapsed(now), "dim", _SECONDS),
+        _StatusPart(longest, "bold", keeps[0], tuple(zip(shorter, keeps[1:], strict=True))),
+        _StatusPart(elapsed(now), "dim", _SECONDS),
         *_figures(activity, now),
-        _Part(_cost(view), "dim", _COST),
-        _Part(activity.reading, "dim", _READING),
-        _Part(trouble, "yellow", _LONG_TROUBLE, ((short, _TROUBLE),)),
-        _Part(hint, "dim", _LONG_HINT, ((_shorter(hint), _HINT),)),
-        _Part(zoom, "dim", _ZOOM),
+        _StatusPart(_cost(view), "dim", _COST),
+        _StatusPart(activity.reading, "dim", _READING),
+        _StatusPart(trouble, "yellow", _LONG_TROUBLE, ((short, _TROUBLE),)),
+        _StatusPart(hint, "dim", _LONG_HINT, ((_shorter(hint), _HINT),)),
+        _StatusPart(zoom, "dim", _ZOOM),
     ]
     parts = [part for part in parts if part.text]
     free = width - cell_len(mark) - 1
@@ -129,7 +129,7 @@ def _shorter(hint: str) -> str:
     return f"{key}: {_FEWER_WORDS.get(words, words)}" if words else hint
 
 
-def _cells(parts: Iterable[_Part]) -> int:
+def _cells(parts: Iterable[_StatusPart]) -> int:
     return sum(cell_len(part.text) + 3 for part in parts) - 3
 
 
@@ -201,14 +201,14 @@ def _name(call: CallView) -> str:
     return plain(call.name, LONGEST_NAME)
 
 
-def _figures(activity: _Activity, now: float) -> list[_Part]:
+def _figures(activity: _Activity, now: float) -> list[_StatusPart]:
     """Tokens and tokens a second of the calls."""
     tokens = sum(call.tokens for call in activity.calls)
     about = "" if all(call.exact for call in activity.calls if call.tokens) else "~"
     rate = sum(call.rate(now) or 0.0 for call in activity.calls if call.ended is None)
     return [
-        _Part(f"{about}{tokens} tok" if tokens else "", "dim", _TOKENS),
-        _Part(f"{rate:.0f} tok/s" if rate else "", "dim", _RATE),
+        _StatusPart(f"{about}{tokens} tok" if tokens else "", "dim", _TOKENS),
+        _StatusPart(f"{rate:.0f} tok/s" if rate else "", "dim", _RATE),
     ]
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moa_cli.bench.scoring.arena import (
+    AnswerStyle,
     Battle,
-    Style,
     StyledBattle,
     parse_verdict,
     score,
@@ -36,7 +36,7 @@ def constructed() -> tuple[StyledBattle, ...]:
     for model, odds in (("better", (10, 30, 20, 25, 15)), ("worse", (5, 20, 15, 35, 25))):
         for item in range(300):
             baseline, answer = (
-                Style(
+                AnswerStyle(
                     draw.randint(50, 900),
                     draw.randint(0, 4),
                     draw.randint(0, 20),
@@ -149,7 +149,7 @@ def test_without_battles_there_is_no_score() -> None:
 
 @given(BATTLES)
 def test_at_equal_styles_the_control_changes_little(battles: list[Battle]) -> None:
-    same = Style(10, 1, 2, 3)
+    same = AnswerStyle(10, 1, 2, 3)
     many = [Battle(f"{battle.item}{n}", battle.strength) for battle in battles for n in range(20)]
     controlled = style_controlled(tuple(StyledBattle("m", row, same, same) for row in many))
     plain = score(many, seed="x").score.value

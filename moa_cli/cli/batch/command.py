@@ -25,7 +25,7 @@ from moa_cli.core.files.text import STANDARD_INPUT
 from moa_cli.core.text import plural
 
 if TYPE_CHECKING:
-    from moa_cli.batch.addresses import Place
+    from moa_cli.batch.addresses import RemotePath
     from moa_cli.batch.output import OutputFile, OutputStream, Written
     from moa_cli.batch.prompts import Batch, BatchSettings, InputDigest, Intake, Todo
     from moa_cli.batch.sources import Source
@@ -188,7 +188,7 @@ def batch(
     """Answer many prompts; the same command resumes where it stopped."""
     from moa_cli.batch.addresses import is_address, place_at
     from moa_cli.batch.prompts import make_batch
-    from moa_cli.batch.reading import Reading
+    from moa_cli.batch.reading import InputFormat
     from moa_cli.batch.shards import read_shard
     from moa_cli.cli.bench.session import SessionOptions
 
@@ -200,7 +200,7 @@ def batch(
     made = make_batch(
         profile,
         *_open(source, file_format),
-        reading=Reading(column, id_field, template, per_prompt, skip_bad),
+        reading=InputFormat(column, id_field, template, per_prompt, skip_bad),
         limit=limit,
         strict=strict,
         proposals=proposals,
@@ -212,7 +212,7 @@ def batch(
     keep = saves(save)
     work_off: WorkOff | None = None
     if provider_batch:
-        from moa_cli.cli import provider_batch as jobs
+        from moa_cli.cli.batch import provider_jobs as jobs
 
         if on is not None:
             raise UsageError("--on and --provider-batch cannot be used together")
@@ -224,7 +224,7 @@ def batch(
         jobs.check_batchable(made.models())
         work_off = jobs.work_off
     elif on is not None:
-        from moa_cli.cli import on_ray
+        from moa_cli.cli.batch import on_ray
 
         work_off = partial(on_ray.work_off, made.arm, on_ray.address_of(on), workers)
     at_terminal = sys.stdin.isatty() and source != _STREAM
@@ -299,7 +299,7 @@ def _take_lines(path: Path, lines: Path) -> None:
         path.replace(lines)
 
 
-def _local_name(place: Place) -> str:
+def _local_name(place: RemotePath) -> str:
     """The file of this folder that holds the answers until they are copied to that place.
 
     Nothing can be added to what stands at most addresses. Raises UsageError or BenchError if the
@@ -316,7 +316,7 @@ def _local_name(place: Place) -> str:
     return place.name
 
 
-def _copy_out(path: Path, place: Place) -> None:
+def _copy_out(path: Path, place: RemotePath) -> None:
     """Put the answers where they belong, and their data card. Raises BenchError."""
     from moa_cli.batch.card import card_path
 
@@ -403,7 +403,7 @@ class _Start:
                 source = Path(self.batch.source.name).name
                 write_card(path, lines, source, state.intake, state.settings, state.calls.models)
             if code == 0 and self.batch.by_jobs and isinstance(state, BatchFolder):
-                from moa_cli.cli.provider_batch import forget_jobs
+                from moa_cli.cli.batch.provider_jobs import forget_jobs
 
                 forget_jobs(state)
             if code == 0 and isinstance(state, BatchFolder) and not len(state.journal):
@@ -451,11 +451,11 @@ class _Start:
         elsewhere = self.work_off is not None and not self.batch.by_jobs
         more: dict[str, Any] = {"work_off": self.work_off, "calls_elsewhere": elsewhere}
         if self.batch.by_jobs:
-            from moa_cli.cli.provider_batch import batch_prices
+            from moa_cli.cli.batch.provider_jobs import batch_prices
 
             more["priced"] = batch_prices
         job = Job(
-            _Plan(self.batch, state.intake.digest, todo),
+            _BatchPlan(self.batch, state.intake.digest, todo),
             state,
             answers,
             self.options,
@@ -504,7 +504,7 @@ class _Start:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _BatchPlan:
     """A batch as a session sees it."""
 
     batch: Batch

@@ -29,7 +29,7 @@ from moa_cli.bench.run.journal import CallJournal
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.runner import SCOUTS, FailureWatch
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.session import Session, say_stopped
+from moa_cli.cli.bench.session import JobSession, say_stopped
 from moa_cli.core.conversation import Failure
 from moa_cli.core.debug_log import on_terminal
 from moa_cli.core.errors import BenchError, BudgetReached, MoAError, UsageError
@@ -66,7 +66,7 @@ def address_of(where: str) -> str | None:
 
 
 async def work_off(
-    arm: Arm, address: str | None, workers: int | None, session: Session, todo: Iterable[Work]
+    arm: Arm, address: str | None, workers: int | None, session: JobSession, todo: Iterable[Work]
 ) -> Failure | None:
     """Do it all on a cluster; why it ended early, if a cap was reached.
 
@@ -261,7 +261,7 @@ class _RayRun:
     capped: why no more rows are handed out, if a cap was reached. stopped: why, if a model is dead.
     """
 
-    def __init__(self, session: Session, crew: _Crew) -> None:
+    def __init__(self, session: JobSession, crew: _Crew) -> None:
         self.capped: Failure | None = None
         self.stopped: Failure | None = None
         self._session, self._crew = session, crew

@@ -15,7 +15,7 @@ from moa_cli.bench.run.folder import StateFolder
 from moa_cli.bench.run.journal import CallRecord
 from moa_cli.bench.run.plan import Work
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.session import Session
+from moa_cli.cli.bench.session import JobSession
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Failure
@@ -64,7 +64,7 @@ def forget_jobs(state: StateFolder[Any]) -> None:
     JobFolder(jobs_of(state)).forget()
 
 
-async def work_off(session: Session, todo: Iterable[Work]) -> Failure | None:
+async def work_off(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     """Do it all by jobs; why it ended early, if a cap was reached."""
     job, progress, view = session.job, session.progress, session.view
     assert isinstance(job.folder, StateFolder)
