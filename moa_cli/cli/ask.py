@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from moa_cli.core.conversation import Conversation, Turn
     from moa_cli.core.endpoints import ModelInfo
     from moa_cli.engine import Limits
-    from moa_cli.engine.structured import ResponseFormat
+    from moa_cli.engine.structured.format import ResponseFormat
     from moa_cli.observability.commands import CommandTraces
     from moa_cli.profile import Profile
     from moa_cli.terminal.sinks import Show
@@ -357,7 +357,7 @@ def _run(
 
         told = turn_to_dict(turn)
         if show.structured:
-            from moa_cli.engine.structured import read_json
+            from moa_cli.engine.structured.format import read_json
 
             told["parsed"] = read_json(turn.reply) if turn.reply and finished else None
         print_json(told)

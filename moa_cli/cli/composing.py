@@ -28,7 +28,7 @@ from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.core.endpoints import ModelInfo
-    from moa_cli.engine.structured import ResponseFormat
+    from moa_cli.engine.structured.format import ResponseFormat
     from moa_cli.profile import Profile
 
 _STDIN = Path("-")
@@ -201,7 +201,7 @@ def read_schema(typed: str) -> ResponseFormat:
     typed: the name of a file, or the schema itself, which begins with a brace.
     Raises UsageError if it cannot be read, or is no schema that can be used.
     """
-    from moa_cli.engine.structured import ResponseFormat, read_json
+    from moa_cli.engine.structured.format import ResponseFormat, read_json
 
     inline = typed.lstrip().startswith("{")
     if typed == "-":

@@ -32,7 +32,7 @@ def trouble_of(turn: Turn) -> Failure | None:
 
     One that ends without a word does answer: so few tokens are too few for many that think.
     """
-    from moa_cli.engine.attempt import WORDLESS
+    from moa_cli.engine.calls.attempt import WORDLESS
 
     first = turn.causes[0] if turn.causes else turn.error
     return None if first is None or first.message in WORDLESS else first

@@ -2,10 +2,10 @@
 
 from moa_cli.engine.advice import check_tools
 from moa_cli.engine.budget import Budget, Cap, Reservation
-from moa_cli.engine.call import Limits
+from moa_cli.engine.calls.call import Limits
 from moa_cli.engine.fan_out import FanOutMemory
 from moa_cli.engine.state import Control
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.engine.turn import check_names, run_report, run_turn
 
 __all__ = [

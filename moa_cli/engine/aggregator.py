@@ -11,10 +11,10 @@ from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BudgetReached, ClientError
 from moa_cli.core.values import unchecked
 from moa_cli.engine.advice import offers_tools
-from moa_cli.engine.call import Begun, Call, Planned, Step, failure
-from moa_cli.engine.checked_reply import CheckedReply
+from moa_cli.engine.calls.call import Begun, Call, Planned, Step, failure
 from moa_cli.engine.opening import Opening
 from moa_cli.engine.state import TurnState
+from moa_cli.engine.structured.reply import CheckedReply
 from moa_cli.engine.subsets import shuffled
 from moa_cli.profile import Profile
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 
 from moa_cli.core.conversation import Conversation, Message, Proposal
 from moa_cli.engine.advice import has_results, offers_tools
-from moa_cli.engine.kept_reviews import KeptReviews
+from moa_cli.engine.agreement.kept_reviews import KeptReviews
 from moa_cli.engine.prompts import EarlierProposal, Reference
 from moa_cli.profile import Profile, to_table
 

@@ -23,8 +23,8 @@ from moa_cli.core.outcomes import UNFINISHED
 from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Purpose
 from moa_cli.core.text import holds_sentence, plural
 from moa_cli.core.values import unchecked
-from moa_cli.engine.agreement import stop_early
-from moa_cli.engine.call import Begun, Call, Planned, Retry, Step, failure
+from moa_cli.engine.agreement.agreed import stop_early
+from moa_cli.engine.calls.call import Begun, Call, Planned, Retry, Step, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.subsets import references_of_calls

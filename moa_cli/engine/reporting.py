@@ -7,8 +7,8 @@ from functools import partial
 
 from moa_cli.core import events
 from moa_cli.core.errors import BudgetReached
-from moa_cli.engine.call import failure
-from moa_cli.engine.comparison import comparison_wording, read_report
+from moa_cli.engine.agreement.comparison import comparison_wording, read_report
+from moa_cli.engine.calls.call import failure
 from moa_cli.engine.prompts import Reference
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import judged

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.strategy import Placing
-from moa_cli.engine.agreement import agreement
+from moa_cli.engine.agreement.agreed import agreement
+from moa_cli.engine.agreement.verdict import check_wording, read_verdict
 from moa_cli.engine.fan_out import Accepted
 from moa_cli.engine.layer import LayerRun, run_first, run_layers
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import acts, copy, judged, proposals
 from moa_cli.engine.strategies import run_strategy
-from moa_cli.engine.verdict import check_wording, read_verdict
 from moa_cli.profile import RouteStage
 
 

@@ -32,9 +32,11 @@ from moa_cli.core.tokens import (
     prompt_tokens,
 )
 from moa_cli.engine import advice
-from moa_cli.engine.attempt import request_of
+from moa_cli.engine.agreement.kept_reviews import KeptReviews
 from moa_cli.engine.budget import TurnBudgets, check_prices
-from moa_cli.engine.call import Call, Hedge, Limits, Planned, Retry, Shrunk, Wait, failure
+from moa_cli.engine.calls.attempt import request_of
+from moa_cli.engine.calls.call import Call, Hedge, Limits, Planned, Retry, Shrunk, Wait, failure
+from moa_cli.engine.calls.slots import OwnSlots
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fan_out import Accepted, FanOut
 from moa_cli.engine.fit import Fitted, fit, shrink
@@ -45,11 +47,9 @@ from moa_cli.engine.history import (
     newest,
     without_turns,
 )
-from moa_cli.engine.kept_reviews import KeptReviews
 from moa_cli.engine.prompts import Reference, messages_for
 from moa_cli.engine.sight import check_sight, seen_by
-from moa_cli.engine.slots import OwnSlots
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.profile import Aggregator, ModelSettings, Profile
 
 # Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends

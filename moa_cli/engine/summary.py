@@ -14,7 +14,7 @@ from moa_cli.core.conversation import Conversation, Turn
 from moa_cli.core.endpoints import Clients
 from moa_cli.core.events import Event
 from moa_cli.engine.advice import TOOL_FIELDS
-from moa_cli.engine.call import Limits
+from moa_cli.engine.calls.call import Limits
 from moa_cli.engine.history import History, context_of
 from moa_cli.engine.merging import behind
 from moa_cli.engine.prompts import strip_reasoning

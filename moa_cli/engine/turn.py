@@ -28,13 +28,13 @@ from moa_cli.core.errors import (
 from moa_cli.core.events import Event, TurnFailed, TurnFinished, TurnStarted
 from moa_cli.core.stream import EventQueue
 from moa_cli.engine.advice import check_tools
-from moa_cli.engine.call import Limits, failure
-from moa_cli.engine.kept_reviews import KeptReviews
+from moa_cli.engine.agreement.kept_reviews import KeptReviews
+from moa_cli.engine.calls.call import Limits, failure
 from moa_cli.engine.prompts import Reference
 from moa_cli.engine.reporting import follow_with_report, make_report
 from moa_cli.engine.route import ask_proposers, reply
 from moa_cli.engine.state import Control, TurnState
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.engine.trace import traced
 from moa_cli.profile import Profile, model_faults
 

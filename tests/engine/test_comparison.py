@@ -9,7 +9,7 @@ import pytest
 
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.strategy import Point, Report, report_markdown
-from moa_cli.engine.comparison import comparison_text, comparison_wording, read_report
+from moa_cli.engine.agreement.comparison import comparison_text, comparison_wording, read_report
 from moa_cli.engine.prompts import merge_text
 from moa_cli.profile import Aggregator, Profile
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moa_cli.core.values import JSON, ValueFault
-from moa_cli.engine.structured import FormatCheck, ResponseFormat
+from moa_cli.engine.structured.format import FormatCheck, ResponseFormat
 from tests.engine.test_structured import by
 
 NESTED: Any = {}

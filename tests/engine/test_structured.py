@@ -20,7 +20,7 @@ from moa_cli.core.events import (
 )
 from moa_cli.core.stream import TurnFold
 from moa_cli.engine import Budget, Cap
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.structured.format import ResponseFormat
 from tests.support.mixtures import AT_ONCE, lab, mixture, of_kind, run
 from tests.support.scenarios import BROKEN, play
 from tests.support.tool_calls import TOOLS, calling

@@ -20,7 +20,7 @@ from moa_cli.core.events import (
     Retrying,
 )
 from moa_cli.engine import run_turn
-from moa_cli.engine.silence import Watch, silence_of
+from moa_cli.engine.calls.silence import Watch, silence_of
 from moa_cli.profile import Proposer
 from tests.support import timed
 from tests.support.mixtures import InProcess, asked, lab, mixture, of_kind, run

@@ -46,7 +46,7 @@ from moa_cli.core.strategy import Decision
 from moa_cli.core.tools import ToolCallBuilder
 from moa_cli.engine import Control, Limits, run_turn
 from moa_cli.engine.prompts import strip_reasoning
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.profile import ModelSettings, Profile, Proposer, build
 from tests.support.upstream import Upstream
 

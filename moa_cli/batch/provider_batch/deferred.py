@@ -24,8 +24,8 @@ from moa_cli.core.errors import ClientError
 from moa_cli.core.remote_jobs import JobClient
 from moa_cli.core.tokens import prompt_tokens
 from moa_cli.engine import Limits
+from moa_cli.engine.calls.slots import OwnSlots
 from moa_cli.engine.estimate import ASSUMED_TOKENS
-from moa_cli.engine.slots import OwnSlots
 
 # Rounds of the event loop without a further request, after which a turn asks nothing more before it
 # is answered. From one request of a layer to the next it takes a few. Where it takes more, the rest

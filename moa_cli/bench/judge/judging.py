@@ -37,7 +37,7 @@ from moa_cli.core.conversation import Failure
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.outcomes import cut_text
 from moa_cli.core.sanitize import one_line
-from moa_cli.engine.attempt import WORDLESS
+from moa_cli.engine.calls.attempt import WORDLESS
 from moa_cli.profile import Aggregator, Profile
 
 

@@ -20,7 +20,7 @@ from moa_cli.core.money import priced
 from moa_cli.core.strategy import Purpose
 from moa_cli.core.tokens import estimate_tokens
 from moa_cli.engine.advice import view_for
-from moa_cli.engine.attempt import request_of
+from moa_cli.engine.calls.attempt import request_of
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.fit import fit
 from moa_cli.engine.forecast import answers_of_calls

@@ -18,9 +18,9 @@ from moa_cli.core.errors import ClientError, ClientTimeout
 from moa_cli.core.ledger import CallBegun, TurnLedger
 from moa_cli.core.money import FREE, priced
 from moa_cli.core.tokens import RunningCount, prompt_tokens, usage_of
+from moa_cli.engine.calls.slots import Slots
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.engine.prompts import strip_reasoning
-from moa_cli.engine.slots import Slots
 
 _LOG = RoomLog("moa.bench")
 

@@ -8,7 +8,9 @@ and the profile says `on_all_failed = "solo"`), the aggregator answers alone, wh
 from __future__ import annotations
 
 from moa_cli.core.conversation import Conversation
-from moa_cli.engine.comparison import comparison_wording
+from moa_cli.engine.agreement.comparison import comparison_wording
+from moa_cli.engine.agreement.tally import tally
+from moa_cli.engine.agreement.verdict import check_wording
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import acts, copy, proposals, write
 from moa_cli.engine.strategies.council import chair_wording, council, rank_wording
@@ -16,8 +18,6 @@ from moa_cli.engine.strategies.fusion import fuse_wording, fusion, one_call_word
 from moa_cli.engine.strategies.select import choice_wording, ranker, select
 from moa_cli.engine.strategies.synthesize import synthesize
 from moa_cli.engine.strategies.vote import consistency_wording, vote
-from moa_cli.engine.tally import tally
-from moa_cli.engine.verdict import check_wording
 from moa_cli.profile import ModelSettings, Profile, Stage
 
 

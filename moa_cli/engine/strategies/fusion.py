@@ -11,7 +11,7 @@ from typing import Final
 
 from moa_cli.core import events
 from moa_cli.core.strategy import Decision, Report, agreement_text
-from moa_cli.engine.comparison import comparison_text, comparison_wording, read_report
+from moa_cli.engine.agreement.comparison import comparison_text, comparison_wording, read_report
 from moa_cli.engine.opening import CLOSE, OPEN, Opening
 from moa_cli.engine.prompts import numbered_wording
 from moa_cli.engine.state import TurnState

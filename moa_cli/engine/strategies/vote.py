@@ -13,10 +13,10 @@ from functools import partial
 from typing import Final
 
 from moa_cli.core.conversation import Proposal
+from moa_cli.engine.agreement.tally import tally
 from moa_cli.engine.prompts import worded
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import copy, copy_winner, judged, proposals
-from moa_cli.engine.tally import tally
 from moa_cli.profile import Profile
 
 MOST_CONSISTENT: Final = """\

@@ -10,7 +10,7 @@ from moa_cli.core.conversation import Conversation
 from moa_cli.core.frozen import quickly_made
 from moa_cli.core.strategy import Strategy
 from moa_cli.core.values import Key, ValueFault, keys_of
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.profile import Overrides
 from moa_cli.profile.schema import (
     PROFILE_KEYS,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from moa_cli.core.nesting import MOST_LEVELS, is_deeper
 from moa_cli.core.values import JSON, Key, KeyPath, ValueFault, read_fields
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.server.errors import ApiError
 
 _T = TypeVar("_T")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from moa_cli.core.tokens import extra_tokens, prompt_tokens
 from moa_cli.core.values import Key, ValueFault, keys_of
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
     INT_MAX,

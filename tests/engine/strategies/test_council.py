@@ -24,7 +24,7 @@ from moa_cli.core.events import (
 from moa_cli.core.stream import TurnFold
 from moa_cli.engine import Budget, Cap, Control
 from moa_cli.engine.strategies.council import read_ranking
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.profile import Profile
 from tests.support.mixtures import (
     AT_ONCE,

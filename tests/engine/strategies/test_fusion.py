@@ -27,8 +27,8 @@ from moa_cli.core.events import (
 from moa_cli.core.strategy import Point, Report
 from moa_cli.core.stream import TurnFold
 from moa_cli.engine import Budget, Cap, Control
-from moa_cli.engine.comparison import comparison_text
-from moa_cli.engine.structured import ResponseFormat
+from moa_cli.engine.agreement.comparison import comparison_text
+from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.profile import Profile
 from tests.support.mixtures import AT_ONCE, lab, mixture, of_kind, run
 from tests.support.scenarios import REFUSED, SILENT, STALLED

@@ -27,8 +27,8 @@ from moa_cli.core.events import (
 from moa_cli.core.strategy import Decision, Placing
 from moa_cli.core.stream import TurnFold
 from moa_cli.engine import Budget, Cap, Control, run_turn
+from moa_cli.engine.agreement.verdict import read_verdict
 from moa_cli.engine.merging import mergeable
-from moa_cli.engine.verdict import read_verdict
 from moa_cli.profile import Overrides, Profile, build, dump, to_table
 from moa_cli.profile.layering import override
 from moa_cli.terminal.board.view import TurnView

@@ -11,9 +11,9 @@ from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import AnswerRefused, SchemaMismatch
 from moa_cli.core.outcomes import REFUSED, ending_of
 from moa_cli.engine.advice import begins_reply
-from moa_cli.engine.call import Call, Planned, Retry, Step, failure
+from moa_cli.engine.calls.call import Call, Planned, Retry, Step, failure
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.structured import FormatCheck, ResponseFormat
+from moa_cli.engine.structured.format import FormatCheck, ResponseFormat
 
 _ASK_AGAIN = (
     "Your answer is not the JSON that was asked for: {problem}.\n\n"

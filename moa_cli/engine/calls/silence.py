@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from moa_cli.core.errors import ClientTimeout
 from moa_cli.core.frozen import quickly_made
-from moa_cli.engine.attempt import Attempt
+from moa_cli.engine.calls.attempt import Attempt
 from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import ModelSettings
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from moa_cli.core.answers.similarity import mean_similarity
 from moa_cli.core.conversation import Proposal
+from moa_cli.engine.agreement.tally import tally
 from moa_cli.engine.prompts import text_of
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.tally import tally
 
 
 async def agreement(found: Sequence[Proposal], rule: str, least: float) -> str | None:

@@ -30,14 +30,14 @@ from moa_cli.core.strategy import Purpose
 from moa_cli.core.stream import EventQueue
 from moa_cli.core.tools import ToolCall
 from moa_cli.engine.advice import offers_tools
-from moa_cli.engine.attempt import Attempt, request_of, settled, total
 from moa_cli.engine.budget import Budget
+from moa_cli.engine.calls.attempt import Attempt, request_of, settled, total
+from moa_cli.engine.calls.hedge import Race
+from moa_cli.engine.calls.retry import Backoff
+from moa_cli.engine.calls.silence import Silence, Watch, silence_of
+from moa_cli.engine.calls.slots import CallSlot, Slot, Slots
 from moa_cli.engine.fan_out import FanOutMemory
 from moa_cli.engine.fit import Fitted
-from moa_cli.engine.hedge import Race
-from moa_cli.engine.retry import Backoff
-from moa_cli.engine.silence import Silence, Watch, silence_of
-from moa_cli.engine.slots import CallSlot, Slot, Slots
 from moa_cli.profile import ModelSettings, Proposer, short_name
 
 # Tokens that an answer beyond what was foreseen is allowed at a time.

@@ -17,7 +17,7 @@ from functools import cache, lru_cache
 from itertools import islice
 from typing import Any
 
-from moa_cli.engine.json_schema import TYPES, short
+from moa_cli.engine.structured.json_schema import TYPES, short
 
 # Seconds of the processor that one check may take, and one pattern of it.
 _SECONDS, _PATTERN_SECONDS = 3.0, 0.5

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from moa_cli.core.errors import ClientError
-from moa_cli.engine.silence import Alarm
+from moa_cli.engine.calls.silence import Alarm
 
 Request = Coroutine[Any, Any, None]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 from moa_cli.core.values import ValueFault
-from moa_cli.engine.json_check import Uncheckable, problem_of
-from moa_cli.engine.json_schema import check_schema
+from moa_cli.engine.structured.json_check import Uncheckable, problem_of
+from moa_cli.engine.structured.json_schema import check_schema
 from moa_cli.profile import Profile
 
 # The field of a request's body.

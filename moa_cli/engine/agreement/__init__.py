@@ -1,0 +1,1 @@
+"""How far proposals agree: counted, compared by a model, or judged."""
