@@ -95,6 +95,6 @@ class _Chooser:
         before = takewhile(lambda name: (found[name] or name) != chosen, names)
         skipped = [name for name in before if found[name] == ""]
         if skipped:
-            self.notes.append(f"{', '.join(skipped)}: not offered now; {chosen} is asked instead")
+            self.notes.append(f"{', '.join(skipped)}: not offered now, {chosen} is asked instead")
         others = tuple(name for name in possible if name != chosen)
         return replace(settings, model=chosen, alternatives=others)

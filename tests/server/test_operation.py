@@ -135,7 +135,9 @@ def test_a_chain_of_forged_hops_ends_at_the_first_that_is_not_trusted() -> None:
 def test_an_address_that_is_none_is_one_line(moa: Moa) -> None:
     ran = moa.run("serve", "--port", "0", "--trusted-proxy", "proxy.example")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert ran.err.startswith("moa: --trusted-proxy: 'proxy.example' is no address")
+    assert ran.err.startswith(
+        "moa: --trusted-proxy: 'proxy.example' is neither an address nor a network"
+    )
 
 
 def test_more_messages_than_allowed_are_refused_by_name(moa: Moa, upstream: Upstream) -> None:

@@ -634,7 +634,7 @@ class Call:
             gone = self.settings.model
             if not self._move_on():
                 return False
-            moved = f"{gone} is not offered; {self.settings.model} was asked instead"
+            moved = f"{gone} is not offered, {self.settings.model} was asked instead"
             self._tell(Retry(1 + self._backoff.retries, 0.0, failure(error), moved))
             return True
         if not isinstance(error, ContextTooLong) or self._shrunk or self._heard.speaking:
