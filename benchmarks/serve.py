@@ -1,17 +1,17 @@
 """`moa serve` under load, beside the least that a server can do and beside other proxies.
 
-Requests a second, and in brackets what was added to the upstream's own latency (median and 99th
-percentile, ms). The upstream answers at once with 20 tokens, streamed or whole; load, upstream and
-server share the machine. Each server has answered for some seconds before it is measured. *bare*:
-starlette and uvicorn with nothing but the passing on, without checks, counts, retries, log or
-cancellation; *httpx* and *aiohttp* are what it asks the upstream with, the bare mixture asks four
-times over aiohttp and streams the fifth answer. *With tools*: the request offers some, which go to
-the fifth call alone, and our mixture asks its proposers anew for each request. *LiteLLM, one
-model*: its proxy 1.108 as its documentation advises for production: one uvicorn worker (with
-uvloop), the log at `ERROR`, `LITELLM_MODE=PRODUCTION`; no database, no cache, no callbacks, and no
-key, as for `moa serve`. Beyond that advice, the log of each streamed chunk is off
-(`disable_streaming_logging`). *optillm, moa*: its proxy 0.3, which asks three times for five
-answers, and gives a stream only once all of it is there.
+Requests a second (the median of some rounds over all servers), and in brackets what was added to
+the upstream's own latency (median and 99th percentile, ms). The upstream answers at once with 20
+tokens, streamed or whole; load, upstream and server share the machine. Each server has answered for
+some seconds before it is measured. *bare*: starlette and uvicorn with nothing but the passing on,
+without checks, counts, retries, log or cancellation; *httpx* and *aiohttp* are what it asks the
+upstream with, the bare mixture asks four times over aiohttp and streams the fifth answer. *With
+tools*: the request offers some, which go to the fifth call alone, and our mixture asks its
+proposers anew for each request. *LiteLLM, one model*: its proxy 1.108 as its documentation advises
+for production: one uvicorn worker (with uvloop), the log at `ERROR`, `LITELLM_MODE=PRODUCTION`; no
+database, no cache, no callbacks, and no key, as for `moa serve`. Beyond that advice, the log of
+each streamed chunk is off (`disable_streaming_logging`). *optillm, moa*: its proxy 0.3, which asks
+three times for five answers, and gives a stream only once all of it is there.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -236,37 +238,60 @@ def cell(result: Mapping[str, Any], upstream: Mapping[str, Any]) -> str:
     return f"{rate:,.0f} ({added[0]:.1f}, {added[1]:.1f}{failed})"
 
 
-def measure(targets: Sequence[Target], levels: Sequence[int], seconds: float) -> None:
+# A server under a load of so many clients, streamed or whole.
+Measured = tuple[str, bool, int]
+# What each round found. A machine's speed changes in minutes, so a ratio is of one round.
+Results = dict[Measured, list[dict[str, Any]]]
+
+
+def measure(targets: Sequence[Target], levels: Sequence[int], seconds: float, rounds: int) -> None:
     """Print a table for streamed replies and one for whole ones, and the ratios of the goal."""
-    upstream = targets[0]
-    rates: dict[tuple[str, bool, int], float] = {}
     for target in targets[1:]:
         for stream in target.modes:
             load(target, 8, _WARM_UP_SECONDS, stream=stream)
+    found: Results = defaultdict(list)
+    for _ in range(rounds):
+        for stream in (True, False):
+            for level in levels:
+                for target in targets:
+                    if stream in target.modes and (target.levels is None or level in target.levels):
+                        result = load(target, level, seconds, stream=stream)
+                        found[target.name, stream, level].append(result)
     for stream in (True, False):
         print(f"\n{'Streamed' if stream else 'Whole'}:\n")
         print("| server | " + " | ".join(f"{level} clients" for level in levels) + " |")
         print("| --- |" + " ---: |" * len(levels))
-        base = {level: load(upstream, level, seconds, stream=stream) for level in levels}
         for target in targets:
-            if stream not in target.modes:
-                continue
-            cells = []
-            for level in levels:
-                if target.levels and level not in target.levels:
-                    cells.append("")
-                    continue
-                result = load(target, level, seconds, stream=stream)
-                rates[target.name, stream, level] = result["completed"] / result["seconds"]
-                cells.append(cell(result, base[level]))
-            print(f"| {target.name} | " + " | ".join(cells) + " |", flush=True)
-    _goals(rates, levels)
+            if stream in target.modes:
+                cells = [_cell(found, targets[0], (target.name, stream, level)) for level in levels]
+                print(f"| {target.name} | " + " | ".join(cells) + " |")
+    _goals(found, levels)
 
 
-def _goals(rates: Mapping[tuple[str, bool, int], float], levels: Sequence[int]) -> None:
-    def ratio(measured: tuple[str, bool, int], reference: tuple[str, bool, int]) -> str:
-        least = rates.get(reference, 0.0)
-        return f"{rates.get(measured, 0.0) / least:.2f}" if least else "unknown"
+def _cell(found: Results, upstream: Target, place: Measured) -> str:
+    if place not in found:
+        return ""
+    return cell(_middle(found[place]), _middle(found[upstream.name, *place[1:]]))
+
+
+def _middle(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return sorted(results, key=_rate)[len(results) // 2]
+
+
+def _rate(result: Mapping[str, Any]) -> float:
+    rate: float = result["completed"] / result["seconds"]
+    return rate
+
+
+def _goals(found: Results, levels: Sequence[int]) -> None:
+    def ratio(measured: Measured, reference: Measured) -> str:
+        """The median of the rounds' ratios, and the least and the largest of them."""
+        pairs = zip(found.get(measured, ()), found.get(reference, ()), strict=False)
+        ratios = [_rate(first) / _rate(second) for first, second in pairs if _rate(second)]
+        if not ratios:
+            return "unknown"
+        spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+        return f"{statistics.median(ratios):.2f}{spread}"
 
     print("\nstreamed, 32 clients, our mixture of 4 to")
     print("- the bare mixture:", ratio((_MIXTURE, True, 32), (_BARE_MIXTURE, True, 32)))
@@ -287,11 +312,12 @@ def main() -> None:
     """Measure all, in one run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each cell")
+    parser.add_argument("--rounds", type=int, default=3, help="how often all cells are measured")
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 256])
     parser.add_argument("--litellm", type=Path, help="a folder for its environment, kept")
     parser.add_argument("--optillm", type=Path, help="a folder for its environment, kept")
     given = parser.parse_args()
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {given.rounds} rounds")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(process(module("fast_upstream")))
@@ -325,7 +351,7 @@ def main() -> None:
             url = stack.enter_context(optillm(given.optillm, upstream))
             # It gives a stream only once all of it is there.
             targets.append(Target(_OPTILLM_MOA, url, "moa-m", modes=(False,), levels=(32,)))
-        measure(targets, given.clients, given.seconds)
+        measure(targets, given.clients, given.seconds, given.rounds)
 
 
 if __name__ == "__main__":
