@@ -194,7 +194,7 @@ def pool_of(runs: Sequence[ValuedRun]) -> Pool:
     notes = []
     if not by_bleu:
         notes.append(
-            "likeness by Levenshtein: BLEU needs sacrebleu (pip install 'moa-chat[bench]')"
+            "similarity by Levenshtein: BLEU needs sacrebleu (pip install 'moa-chat[bench]')"
         )
     if items < asked:
         notes.append(f"partial: all have a judged answer to {items:,} of {asked:,} items only")

@@ -124,7 +124,7 @@ def _near(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
         Column("proposer", [short_name(proposal.model) for proposal in arm.near]),
     ]
     title = (
-        "Likeness of the reply to each proposal of the last layer, 0 to 1, and how often it is"
+        "Similarity of the reply to each proposal of the last layer, 0 to 1, and how often it is"
         f" nearest to it (by {found.measures[0]})"
     )
     yield from table(title, columns, width)
@@ -139,7 +139,7 @@ def _percent(share: Mean | None) -> str:
 
 def _preference(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
     rows = arm.preference.rows
-    title = "Does the reply follow the better proposals? Rank correlation of likeness and worth"
+    title = "Does the reply follow the better proposals? Rank correlation of similarity and worth"
     if rows:
         columns = [
             Column("measure", [row.measure for row in rows]),
@@ -171,7 +171,7 @@ def _agreement(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
         *_measures(found, [row[3] for row in rows]),
         Column("proposers", [row[2] for row in rows]),
     ]
-    yield from table("Agreement: likeness of a layer's proposals to each other", columns, width)
+    yield from table("Agreement: similarity of a layer's proposals to each other", columns, width)
 
 
 def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
@@ -184,7 +184,7 @@ def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
         *_measures(found, [row.similarity for row in rows], counts=False),
         Column("n", _counts([row.similarity for row in rows])),
     ]
-    title = "What each layer added: length, and likeness to the answers of the layer before"
+    title = "What each layer added: length, and similarity to the answers of the layer before"
     yield from table(title, columns, width)
     if not any(row.accuracy for row in rows):
         return

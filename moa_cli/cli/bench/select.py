@@ -191,7 +191,7 @@ def _lines(choice: _Selection, width: int) -> Iterator[str]:
     first = ranked[0].candidate
     title = (
         f"As proposers; score = {a:g} z(quality) + {b:g} z(1 - mean pairwise {pool.measure}); ±:"
-        f" standard errors; n: quality {first.quality.n:,}, likeness {first.similarity.n:,} each"
+        f" standard errors; n: quality {first.quality.n:,}, similarity {first.similarity.n:,} each"
     )
     yield from table(title, columns, width)
     yield from _aggregator_lines(choice, width)

@@ -142,7 +142,7 @@ def test_a_run_over_released_outputs(moa: Moa, upstream: Upstream, data: Path) -
         assert pair["likeness"][:2] == pytest.approx(told[:2], abs=1e-6)
     shown = moa.run("bench", "analyse", "runs/mine-lab")
     assert "runs/mine-lab has no judgements" in shown.text
-    assert "Rank correlation of likeness and worth: cannot be computed" in shown.text
+    assert "Rank correlation of similarity and worth: cannot be computed" in shown.text
 
 
 # Of four words; Levenshtein by characters, which is what the cases below are worked out by.
@@ -174,7 +174,7 @@ def row_of(found: dict[str, Any], measure: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("control", "correlation"),
     [
-        # Likeness to the three: 6/8, 6/8, 2/8, so ranks 2.5, 2.5, 1 against 3, 2, 1.
+        # Similarity to the three: 6/8, 6/8, 2/8, so ranks 2.5, 2.5, 1 against 3, 2, 1.
         ("aaaaaabb", 1.5 / 3**0.5),
         ("bbbbbbba", -1.0),
         ("aaaaaaaaa", 1.0),
@@ -405,7 +405,7 @@ def test_tables_fit_a_terminal_of_80_columns(moa: Moa) -> None:
     text = "\n".join(lines)
     assert max(map(len, lines)) <= 80
     assert "…" not in text
-    for title in ("Likeness of the reply", "Agreement", "What each layer added", "Latency"):
+    for title in ("Similarity of the reply", "Agreement", "What each layer added", "Latency"):
         assert title in text
     assert "Right answers by layer" in text
     written = moa.run("bench", "analyse", str(run), "-o", "out.txt")

@@ -64,8 +64,8 @@ def selected(moa: Moa, *arguments: str | Path, **options: Any) -> dict[str, Any]
     return found
 
 
-def likeness_of(measure: Any) -> dict[str, float]:
-    """Each model's mean likeness to the others, both ways."""
+def similarity_of(measure: Any) -> dict[str, float]:
+    """Each model's mean similarity to the others, both ways."""
     found = {}
     for each_name, text in SAID.items():
         others = [other for name, other in SAID.items() if name != each_name]
@@ -85,7 +85,7 @@ def test_quality_and_diversity_make_the_score(moa: Moa) -> None:
         "c": 100,
         "d": 0,
     }
-    for name, likeness in likeness_of(bleu).items():
+    for name, likeness in similarity_of(bleu).items():
         assert pool[name]["candidate"]["likeness"]["value"] == pytest.approx(likeness)
         # Both ways with three others, over three items.
         assert pool[name]["candidate"]["likeness"]["n"] == 18
@@ -227,12 +227,12 @@ def test_without_sacrebleu_it_is_levenshtein_and_says_so(moa: Moa, tmp_path: Pat
     path = f"{tmp_path / 'without'}:{moa.environment['PYTHONPATH']}"
     found = selected(moa, pool_run(moa), env={"PYTHONPATH": path})
     assert found["measure"] == "Levenshtein"
-    assert found["notes"][0].startswith("likeness by Levenshtein: BLEU needs sacrebleu")
+    assert found["notes"][0].startswith("similarity by Levenshtein: BLEU needs sacrebleu")
     told = {
         ranked["candidate"]["model"]: ranked["candidate"]["likeness"]["value"]
         for ranked in found["pool"]
     }
-    for name, likeness in likeness_of(levenshtein).items():
+    for name, likeness in similarity_of(levenshtein).items():
         assert told[f"lab:{name}"] == pytest.approx(likeness)
 
 

@@ -1,4 +1,4 @@
-"""Likeness, held to sacrebleu, rapidfuzz and scikit-learn over real answers."""
+"""Similarity, held to sacrebleu, rapidfuzz and scikit-learn over real answers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_bleu_says_what_it_needs_only_when_it_is_asked_for() -> None:
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
-def test_likeness_is_between_0_and_1_and_1_with_itself(one: str, other: str) -> None:
+def test_similarity_is_between_0_and_1_and_1_with_itself(one: str, other: str) -> None:
     vectors = TfIdf([one, other])
     for measure in (bleu, levenshtein, vectors.cosine):
         assert 0 <= measure(one, other) <= 1 + 1e-9
