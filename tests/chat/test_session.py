@@ -152,7 +152,7 @@ def test_clear_forgets_all() -> None:
     session.keep(Turn(user="1", reply="one"))
     session.go_on(Conversation())
     assert (said(session), session.last, proposals(session)) == ([], None, [])
-    with pytest.raises(UsageError, match="nothing to ask again"):
+    with pytest.raises(UsageError, match="there is no prompt to ask again"):
         session.take_back()
 
 

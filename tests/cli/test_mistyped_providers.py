@@ -213,7 +213,7 @@ def test_an_id_that_looks_mistyped_is_written_with_its_provider(moa: Elsewhere) 
             "../../x",
             "it holds `.` (If the model id is spelled that way, write it with its provider",
         ),
-        ("lab/x", "did you mean `lab:x`? Else: `together:lab/x`"),
+        ("lab/x", "did you mean `lab:x`? Otherwise: `together:lab/x`"),
         ("ollama/llama3.2", "did you mean `ollama:llama3.2`?"),
         ("http://me:hunter2@host/v1", "an address is not a model name"),
     ],

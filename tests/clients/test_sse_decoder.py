@@ -438,7 +438,7 @@ def test_usage_counts_only_what_is_a_count(told: object, usage: Usage | None) ->
     ids=["nothing", "blank", "comment", "one", "no blank line", "usage"],
 )
 def test_an_end_without_finish_reason_or_mark_is_a_lost_connection(stream: str) -> None:
-    with pytest.raises(ConnectionLost, match="broke off"):
+    with pytest.raises(ConnectionLost, match="ended early"):
         read(stream)
 
 
@@ -680,7 +680,7 @@ def test_a_connection_that_stays_open_behind_the_answer_is_not_waited_for(
 
 
 def test_half_of_an_event_at_the_end_is_a_lost_connection() -> None:
-    with pytest.raises(ConnectionLost, match="broke off"):
+    with pytest.raises(ConnectionLost, match="ended early"):
         read(chunk({"content": "x"}), 'data: {"choices": [{"del')
     assert joined(read(chunk({"content": "x"}, "stop"), 'data: {"usage": {"p')).text == "x"
 
@@ -689,5 +689,5 @@ def test_a_body_that_is_no_stream_is_told_by_its_words_if_it_has_any() -> None:
     with pytest.raises(ErrorObject) as raised:
         read("upstream is down")
     assert raised.value.payload == "upstream is down"
-    with pytest.raises(BadResponse, match="no text"):
+    with pytest.raises(BadResponse, match="not text"):
         read(b"\x0b\x02\x80hello\x03")

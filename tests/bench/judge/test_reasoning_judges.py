@@ -146,7 +146,7 @@ def test_unreadable_verdicts_are_shown_and_count_in_no_score(
     assert "\x1b" not in ran.err
     assert average(judged) == pytest.approx((2 * 6 + 11 * 8) / 13)
     report = judged.run("bench", "report", RUN).text
-    assert "unreadable verdicts: 1 of 14, left out of all scores" in report
+    assert "unreadable verdicts: 1 of 14, which count in no score" in report
 
 
 def test_judging_stops_where_no_verdict_can_be_read(judged: Moa, upstream: Upstream) -> None:
