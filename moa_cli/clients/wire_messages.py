@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from moa_cli.core.conversation import Message, Part
@@ -19,9 +20,6 @@ from moa_cli.core.tools import ToolCall
 _FIELD = "messages"
 # `json.dumps` would look at its options each time.
 _ENCODE = json.JSONEncoder().encode
-# What stands for the messages while the rest is written; nobody can have a body hold it, too.
-_PLACE = secrets.token_hex(16)
-_PLACE_JSON = f'"{_PLACE}"'
 
 
 class WireMessages(list[dict[str, Any]]):
@@ -53,9 +51,18 @@ def body_json(body: Mapping[str, Any]) -> bytes:
     messages = body.get(_FIELD)
     if not isinstance(messages, WireMessages):
         return json.dumps(body).encode()
-    before, behind = _ENCODE({**body, _FIELD: _PLACE}).split(_PLACE_JSON)
+    place, place_json = _place()
+    before, behind = _ENCODE({**body, _FIELD: place}).split(place_json)
     # The body of a long conversation has hundreds of kilobytes: the fewer copies, the better.
     return b"".join([before.encode(), b"[", b", ".join(messages.pieces), b"]", behind.encode()])
+
+
+@cache
+def _place() -> tuple[str, str]:
+    """What stands for the messages while the rest is written, and its JSON. Nobody can guess it,
+    so no body holds it, too."""
+    place = secrets.token_hex(16)
+    return place, f'"{place}"'
 
 
 @once_each

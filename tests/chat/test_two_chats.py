@@ -153,7 +153,7 @@ def test_a_turn_that_still_runs_elsewhere_is_read_when_it_has_ended(
             # The lines are folded between words.
             terminal.wait_for("r reads it · f continues in a copy\nwithout it · Esc goes back:")
             terminal.send("r")
-            terminal.wait_for("another moa process is still answering this")
+            terminal.wait_for("another moa process is still answering\nthis")
             terminal.wait_for("› here")
             go_on.set()
             assert process.wait(PATIENCE) == 0
