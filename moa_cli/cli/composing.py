@@ -63,8 +63,8 @@ class FileQuestions:
 
         What a folder or a pattern holds is left out where no question can be asked, if it seems
         secret, and refused if it is large: the user may not know that it is there. piped: about how
-        many tokens standard input has. Raises UsageError if nobody can be asked and the answer is
-        needed, typer.Abort after a no.
+        many tokens standard input has. Raises UsageError if an answer is needed and there is no
+        terminal to ask at, typer.Abort after a no.
         """
         if gathered.secrets and not self.allow_secrets:
             self._ask_about_secrets(gathered)
