@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 from moa_cli.clients import usage as usages
@@ -33,8 +32,6 @@ _USUAL_OF_CHOICE = frozenset(("index", "delta", "logprobs", "finish_reason"))
 # A last chunk that is as long as this, and says all that came in several pieces before, says it
 # again; something short may come twice by itself ("ha", "ha").
 _SURELY_REPEATED = 20
-# A process asks a few models, over and over.
-_opens_in_prompt = lru_cache(maxsize=256)(opens_in_prompt)
 
 
 class CompletionReader:
@@ -58,7 +55,7 @@ class CompletionReader:
         self._answered_by = ""
         self._ended_by: str | None = None
         self._is_whole = whole
-        self._splitter = ThinkSplitter(opened=not whole and _opens_in_prompt(model))
+        self._splitter = ThinkSplitter(opened=not whole and opens_in_prompt(model))
         self._splitting = True
         self._half = ""
         self._told_logprobs = False
@@ -392,7 +389,7 @@ class CompletionReader:
             return rest
         self._half = ""
         text = self._whole_characters("".join(self._raw))
-        surely = self._ended_by == "length" and _opens_in_prompt(self._asked)
+        surely = self._ended_by == "length" and opens_in_prompt(self._asked)
         if self._splitter.unclosed and self.ended and not surely and not self._tools:
             # It was no reasoning; that of a model that always thinks may have been cut.
             return Delta(text=text, replaces=True)

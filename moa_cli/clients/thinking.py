@@ -10,6 +10,7 @@ and that all before it was reasoning shows only when the tag comes. An answer ma
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.values import unchecked
@@ -55,6 +56,8 @@ _TAG_STARTS = tuple({tag[0] for tag in _TAGS})
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 
 
+# A process asks a few models, over and over.
+@lru_cache(maxsize=256)
 def opens_in_prompt(model: str) -> bool:
     """Whether a model of this name begins with reasoning although no tag opens it."""
     return _OPENED.search(model.lower()) is not None

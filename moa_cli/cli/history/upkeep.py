@@ -43,9 +43,7 @@ def check() -> None:
     if found.faults:
         for fault in found.faults:
             say(fault)
-        raise StoreError(
-            "the history is damaged", hint="to recover most of it: `moa history recover`"
-        )
+        raise _damaged()
     if not found.sound:
         raise StoreError(
             f"{plural(found.unreadable, 'value')} of the history cannot be read",
@@ -70,10 +68,12 @@ def _open_whole() -> Store:
     store = open_store(to_read=True)
     if store.damaged is not None:
         store.close()
-        raise StoreError(
-            "the history is damaged", hint="to recover most of it: `moa history recover`"
-        )
+        raise _damaged()
     return store
+
+
+def _damaged() -> StoreError:
+    return StoreError("the history is damaged", hint="to recover most of it: `moa history recover`")
 
 
 def backup(

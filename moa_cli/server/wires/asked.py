@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
-from moa_cli.core.conversation import Conversation
+from moa_cli.core.conversation import Conversation, Turn, Usage
 from moa_cli.core.frozen import quickly_made
 from moa_cli.core.strategy import Strategy
 from moa_cli.core.values import Key, ValueFault, keys_of
@@ -115,3 +115,7 @@ class Asked:
     choices: int = 1
     ignored: tuple[str, ...] = ()
     usage: UsageKind | None = None
+
+    def usage_of(self, turn: Turn, usual: UsageKind) -> Usage:
+        """The usage that the client is told. usual: which one, if it asks for none."""
+        return turn.usage if (self.usage or usual) == "sum" else turn.reply_usage

@@ -97,7 +97,7 @@ class CompletionsEncoder:
     def _usage(self, turn: Turn) -> dict[str, Any]:
         """The usage that the client is told: as ever the sum, so that it sees what it pays for,
         unless that of the reply is asked for."""
-        return _usage_object(turn.reply_usage if self._asked.usage == "reply" else turn.usage)
+        return _usage_object(self._asked.usage_of(turn, "sum"))
 
     def _after(self, turn: Turn) -> dict[str, Any]:
         """What the end of a reply holds besides. Its sources, if its endpoint names any, are told

@@ -160,10 +160,9 @@ class MessagesEncoder:
     def _after(self, turn: Turn) -> dict[str, Any]:
         """What the end of a reply holds besides. The usage is as a rule of the call that wrote it:
         agents measure by that how long their context is."""
-        usage = turn.usage if self._asked.usage == "sum" else turn.reply_usage
         cited = {"citations": sources(turn)} if turn.citations else {}
         return {
-            "usage": _usage_object(usage),
+            "usage": _usage_object(self._asked.usage_of(turn, "reply")),
             "moa": ledger(turn, self._asked.ignored) | cited,
         }
 

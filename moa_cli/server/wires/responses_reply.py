@@ -223,7 +223,7 @@ class ResponsesEncoder:
             output=self._output.items,
             # Of the reply, if nothing else is asked for: agents measure by it how full their
             # context is.
-            usage=usage_object(turn.usage if self._asked.usage == "sum" else turn.reply_usage),
+            usage=usage_object(self._asked.usage_of(turn, "reply")),
             moa=ledger(turn, self._asked.ignored),
         )
         return told, response
