@@ -39,7 +39,7 @@ async def run_aggregator(
             state.depth, [settings], first=index, wording=wording, references=[given]
         )
         if opening is not None:
-            planned = replace(planned, hear=opening.part)
+            planned = replace(planned, opening=opening)
         call = state.call(planned)
         if await _reply(state, planned, call):
             return True

@@ -7,8 +7,6 @@ speaks of the tag later keeps its words.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
@@ -29,30 +27,53 @@ class Opening:
     def __init__(self) -> None:
         self.compared = False
 
-    async def part(self, stream: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
-        """The deltas of an attempt, with its comparison as reasoning.
-
-        An answer in which nothing follows the comparison, or no tag closes it, is told as the reply
-        at its end: nothing of it is lost.
-        """
+    def attempt(self) -> PartedAnswer:
+        """What parts the next attempt."""
         self.compared = False
-        splitter = _Splitter()
-        acts = False
-        async with aclosing(stream) as deltas:
-            async for delta in deltas:
-                acts = acts or bool(delta.tool_calls)
-                if delta.replaces:
-                    # What came was not what it seemed; this is the whole answer.
-                    splitter = _Splitter()
-                    yield splitter.whole(delta)
-                elif splitter.replied or not delta.text:
-                    yield delta
-                else:
-                    yield splitter.feed(delta)
-        if splitter.replied or (splitter.closed and acts):
-            self.compared = splitter.closed
+        return PartedAnswer(self)
+
+
+class PartedAnswer:
+    """The deltas of one attempt, with its comparison as reasoning.
+
+    They are handed over one by one, and not as a stream around that of the endpoint: whoever waits
+    for the endpoint may give up, which ends every stream on the way, and the words that are held
+    back would go with it.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._splitter = _Splitter()
+        self._acts = False
+
+    @property
+    def held(self) -> str:
+        """The words that have come and were told neither as text nor as reasoning."""
+        return self._splitter.held
+
+    def feed(self, delta: Delta) -> Delta:
+        """What is told of the next delta."""
+        self._acts = self._acts or bool(delta.tool_calls)
+        if delta.replaces:
+            # What came was not what it seemed; this is the whole answer.
+            self._splitter = _Splitter()
+            return self._splitter.whole(delta)
+        if self._splitter.replied or not delta.text:
+            return delta
+        return self._splitter.feed(delta)
+
+    def end(self) -> Delta | None:
+        """What is told at the end of the answer, if anything.
+
+        An answer in which nothing follows the comparison, or no tag closes it, is the reply:
+        nothing of it is lost.
+        """
+        splitter = self._splitter
+        if splitter.replied or (splitter.closed and self._acts):
+            self._opening.compared = splitter.closed
         elif splitter.said:
-            yield Delta(text=splitter.said, replaces=splitter.opened)
+            return Delta(text=splitter.said, replaces=splitter.opened)
+        return None
 
 
 class _Splitter:
@@ -70,6 +91,11 @@ class _Splitter:
     def said(self) -> str:
         """What has come of the answer without the tags, as long as no word of a reply was told."""
         return f"{self._inside}{self._held}".strip()
+
+    @property
+    def held(self) -> str:
+        """What of it was told in no form; of a comparison that has opened, it is half a tag."""
+        return "" if self.opened else self._held
 
     def whole(self, delta: Delta) -> Delta:
         """The same of an answer that comes in one piece."""

@@ -29,10 +29,12 @@ T = TypeVar("T")
 class Timed:
     """How one call is answered: a pause of so many seconds before each of these pieces.
 
-    error: raised behind them, in place of the end. hangs: nothing more comes.
+    finish_reason: told behind them. error: raised then, in place of the end. hangs: nothing more
+    comes.
     """
 
     pieces: Sequence[tuple[float, str]] = ()
+    finish_reason: str | None = None
     error: Exception | None = None
     hangs: bool = False
 
@@ -107,6 +109,8 @@ class _TimedClient:
                 await asyncio.sleep(pause)
                 if text:
                     yield Delta(text=text)
+            if answer.finish_reason is not None:
+                yield Delta(finish_reason=answer.finish_reason)
             if answer.error is not None:
                 raise answer.error
             if answer.hangs:

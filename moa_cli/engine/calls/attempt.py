@@ -13,6 +13,7 @@ from moa_cli.core.money import Price, priced
 from moa_cli.core.outcomes import REFUSED, ending_of
 from moa_cli.core.tokens import RunningCount, estimated_usage, usage_of
 from moa_cli.core.tools import ToolCall, ToolCallBuilder
+from moa_cli.engine.opening import PartedAnswer
 from moa_cli.profile import ModelSettings, Proposer
 
 # A count that an endpoint told before so many tokens of its answer, or more, was not the last word.
@@ -66,10 +67,12 @@ class Attempt:
         speaking: Whether a word of it has come: of the answer, of reasoning, or of a refusal.
         running: Whether more may come of it.
         whole: Whether all of the answer has come.
+        parts: What parts its answer, and holds words of it back until it knows what they are.
     """
 
     def __init__(self, foreseen: CallBegun) -> None:
         self.foreseen = foreseen
+        self.parts: PartedAnswer | None = None
         self.model = foreseen.model
         self.price = foreseen.price
         self.number: int | None = None
@@ -94,6 +97,11 @@ class Attempt:
     @property
     def text(self) -> str:
         return "".join(self._text)
+
+    @property
+    def received(self) -> str:
+        """The text with the words that are held back."""
+        return self.text if self.parts is None else self.text + self.parts.held
 
     @property
     def reasoning(self) -> str:
@@ -122,14 +130,23 @@ class Attempt:
         told = self._told.completion_tokens if self._told is not None else 0
         return max(self._count.estimate, told)
 
-    def note(self, delta: Delta) -> None:
-        """Note a piece as it comes, where its words may be held back before they are taken: they
-        are counted, and the model is not silent."""
+    def parted(self, delta: Delta) -> Delta:
+        """What is told of a delta of an answer that is parted. Its words are counted as they come,
+        and the model is not silent, even where they are held back."""
+        assert self.parts is not None
         self._noted = True
         said = delta.text + delta.reasoning
         if said:
             self._stirred = True
             self._count.take(said, delta.merged)
+        return self.parts.feed(delta)
+
+    def release(self) -> str:
+        """Take the words that are held back as text, as no more come; returns them."""
+        held = "" if self.parts is None else self.parts.held
+        self.parts = None
+        self._text.append(held)
+        return held
 
     def take(self, delta: Delta) -> bool:
         """Take the next piece. Returns whether it brings the answer on."""

@@ -38,6 +38,7 @@ from moa_cli.engine.calls.silence import Silence, Watch, silence_of
 from moa_cli.engine.calls.slots import CallSlot, Slot, Slots
 from moa_cli.engine.fan_out import FanOutMemory
 from moa_cli.engine.fit import Fitted
+from moa_cli.engine.opening import Opening
 from moa_cli.profile import ModelSettings, Proposer, short_name
 
 # Tokens that an answer beyond what was foreseen is allowed at a time.
@@ -147,8 +148,8 @@ class Planned:
     made, if so. shrink: a shorter prompt, for an endpoint that refuses this one as too long, given
     its error; None if there is none. backed: whether a fallback stands ready. again: whether
     its model was silent in a layer before, until it was lost.
-    max_tokens: the profile's, which the budgets have not set. hear: given the deltas of an attempt,
-    those that count in their place. about: see `Proposal`.
+    max_tokens: the profile's, which the budgets have not set. opening: what parts the answer, if it
+    may open with a comparison. about: see `Proposal`.
     """
 
     place: CallPlace
@@ -161,7 +162,7 @@ class Planned:
     backed: bool = False
     again: bool = False
     max_tokens: int | None = None
-    hear: Callable[[AsyncGenerator[Delta, None]], AsyncGenerator[Delta, None]] | None = None
+    opening: Opening | None = None
     about: str = ""
 
     @property
@@ -173,16 +174,6 @@ class Planned:
     def name(self) -> str:
         own = self.settings.name if isinstance(self.settings, Proposer) else None
         return own or short_name(self.settings.model)
-
-
-async def _noted(
-    stream: AsyncGenerator[Delta, None], attempt: Attempt
-) -> AsyncGenerator[Delta, None]:
-    """The same deltas, each of which the attempt notes first."""
-    async with aclosing(stream) as deltas:
-        async for delta in deltas:
-            attempt.note(delta)
-            yield delta
 
 
 def _tell_nobody(step: Step) -> None:
@@ -351,8 +342,9 @@ class Call:
         try:
             await self._answer()
         except MoAError:
-            if self._recall():
-                tell(Delta(text=self.text, reasoning=self.reasoning))
+            recalled = self._recall()
+            if recalled is not None:
+                tell(recalled)
             raise
         except BaseException:
             # It is cut off: nobody will ask any more.
@@ -377,6 +369,8 @@ class Call:
         except TimeoutError:
             if not self._whole.expired:
                 raise
+            if self._heard.finish_reason is not None:
+                self._end_parts(self._heard)
             if not self._is_complete(self._heard):
                 raise ClientTimeout(
                     f"{self.settings.model}: no complete answer within {self.settings.timeout:g} s"
@@ -448,13 +442,16 @@ class Call:
                 self.planned.settings, self._fitted.messages, endpoint.model, self.planned.place
             )
             stream = endpoint.client.stream(request)
-            if self.planned.hear is not None:
-                stream = self.planned.hear(_noted(stream, attempt))
+            if self.planned.opening is not None:
+                attempt.parts = self.planned.opening.attempt()
             try:
                 await self._stream(attempt, stream, place, silence)
+                self._end_parts(attempt)
             except ClientError as error:
                 if error.overloaded:
                     place.refused(error.retry_after)
+                if attempt.finish_reason is not None:
+                    self._end_parts(attempt)
                 if not self._is_complete(attempt):
                     self._failed(attempt, error)
                     raise
@@ -465,6 +462,7 @@ class Call:
                     late = silence.error(endpoint.provider, attempt.speaking)
                     self._failed(attempt, late)
                     raise late from None
+                self._end_parts(attempt)
             finally:
                 if hedge is not None:
                     hedge.cancel()
@@ -575,6 +573,8 @@ class Call:
                     if not attempt.begun:
                         attempt.begun = True
                         place.accepted()
+                    if attempt.parts is not None:
+                        delta = attempt.parted(delta)
                     if delta.replaces:
                         delta = attempt.replace(delta)
                     elif attempt.take(delta):
@@ -601,6 +601,19 @@ class Call:
                     if not queue.has_room:
                         await self._room(watch)
         attempt.whole = True
+
+    def _end_parts(self, attempt: Attempt) -> None:
+        """No more comes of an answer that is parted: what was held back is told."""
+        last = None if attempt.parts is None else attempt.parts.end()
+        if last is None or (self._race is not None and not self._race.claim()):
+            return
+        if last.replaces:
+            last = attempt.replace(last)
+        else:
+            attempt.take(last)
+        attempt.parts = None
+        self._hear(attempt)
+        self._tell(last)
 
     async def _room(self, watch: Watch) -> None:
         """Wait for a slow consumer, whose time is not the model's."""
@@ -683,14 +696,19 @@ class Call:
         if not held:
             await asyncio.sleep(delay)
 
-    def _recall(self) -> bool:
-        """Tell the longest text that was taken back for attempts that gave none; whether there
-        is one. It was paid for, and may be of use."""
-        best = max(self._sent, key=lambda attempt: len(attempt.text), default=self._heard)
-        if self.text or self.reasoning or self.called or not best.text:
-            return False
+    def _recall(self) -> Delta | None:
+        """What is still to be told of a call that gives no answer, as it was paid for and may be of
+        use: the words that were held back; where nothing was told, or what was told is taken back,
+        the longest text of all attempts."""
+        if self.text or self.reasoning or self.called:
+            held = self._heard.release()
+            return Delta(text=held) if held else None
+        best = max(self._sent, key=lambda attempt: len(attempt.received), default=self._heard)
+        if not best.received:
+            return None
         self._hear(best)
-        return True
+        best.release()
+        return Delta(text=self.text, reasoning=self.reasoning)
 
     def _may_go_on(self, attempt: Attempt, tokens: int) -> bool:
         """Whether an answer that is longer than was foreseen may go on: not far beyond its

@@ -23,8 +23,10 @@ _FIRST_TOKEN, _FIRST_TOKEN_BACKED, _FIRST_TOKEN_HERE, _STALL = 40.0, 20.0, 300.0
 # batch of a thousand prompts does not wait for it in full again and again. One that has spoken has
 # twice the time that it needed at most: a slow model is not a hung one.
 _FIRST_TOKEN_AGAIN = 5.0
-# Seconds for what may follow a whole answer: its usage. The decoder of streams waits a little less.
-_ENDING = 2.0
+# Seconds for what may follow a whole answer: its usage. This is for streams that do not end by
+# themselves. The decoder of streams waits 1.5 s and then gives out what it holds back, so it is far
+# more: on a busy machine the two would end at once.
+_ENDING = 5.0
 # A timer that fires later than that was held up: something blocked the whole event loop.
 _BLOCKED = 0.25
 # Seconds that what has arrived meanwhile has to be read then, at least.

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from moa_cli.core.conversation import Proposal
+from moa_cli.core.errors import ConnectionLost
 from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorFailed,
@@ -43,7 +44,7 @@ from tests.support.strategies import (
     turned,
     user,
 )
-from tests.support.timed import Timed, play
+from tests.support.timed import Timed, after, play
 from tests.support.tool_calls import TOOLS, calling
 from tests.support.upstream import Reply, Upstream
 
@@ -353,6 +354,54 @@ def test_an_answer_that_breaks_off_in_its_comparison_is_asked_for_again(upstream
     events = run(upstream, ONE_CALL)
     assert [event.withdrawn for event in of_kind(events, Retrying)] == [True]
     assert (finished(events).text, finished(events).reasoning) == ("Rain.", "x")
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        Timed(finish_reason="stop", hangs=True),
+        Timed(finish_reason="stop", error=ConnectionLost("test: closed")),
+    ],
+)
+@pytest.mark.parametrize("answer", ["Rain is water.", "<comparison>Rain is water."])
+def test_an_answer_that_is_held_back_survives_what_follows_its_end(
+    ends: Timed, answer: str
+) -> None:
+    ends = replace(ends, pieces=[(1.0, answer)])
+    events, _, _ = play(ONE_CALL, {"agg": ends})
+    assert finished(events).text == "Rain is water."
+    assert finished(events).reasoning == ""
+
+
+def test_an_answer_that_is_held_back_survives_the_time_of_the_call() -> None:
+    profile = replace(ONE_CALL, aggregator=replace(ONE_CALL.aggregator, timeout=2.0))
+    ends = Timed([(1.0, "Rain is water.")], finish_reason="stop", hangs=True)
+    events, _, _ = play(profile, {"agg": ends})
+    assert finished(events).text == "Rain is water."
+
+
+def test_an_answer_that_is_stopped_in_its_comparison_is_the_reply() -> None:
+    profile = replace(ONE_CALL, aggregator=replace(ONE_CALL.aggregator, max_tokens=1))
+    said = [(0.1, " It rains now, and then.")] * 100
+    events, _, _ = play(profile, {"agg": Timed([(0.1, "<comparison>It rains."), *said])})
+    text = finished(events).text
+    assert text.startswith("It rains. It rains now, and then. It rains now")
+    assert len(text) < 100 * len(said[0][1])
+    assert finished(events).finish_reason == "length"
+
+
+def test_what_came_of_a_reply_that_was_held_back_is_told_if_all_attempts_break_off() -> None:
+    breaks = ConnectionLost("test: closed")
+    first, second = (Timed([(0.1, text)], error=breaks) for text in ("Rain is wa", "Ra"))
+    scripts: dict[str, Timed | list[Timed]] = {
+        "a": after(0.1, "from a"),
+        "b": after(0.1, "from b"),
+        "agg": [first, second],
+    }
+    events, _, _ = play(ONE_CALL, scripts, limits=replace(AT_ONCE, retries=1))
+    [failed] = of_kind(events, AggregatorFailed)
+    assert failed.text == "Rain is wa"
+    assert "".join(delta.text for delta in of_kind(events, AggregatorDelta)) == "Rain is wa"
 
 
 def test_a_reply_that_breaks_off_is_not_taken_back(upstream: Upstream) -> None:

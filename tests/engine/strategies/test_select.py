@@ -15,7 +15,7 @@ from moa_cli.core.events import (
     AggregatorFinished,
     AggregatorStarted,
     Event,
-    ProposerDelta,
+    LayerFinished,
     TurnFailed,
     TurnFinished,
 )
@@ -359,7 +359,7 @@ def test_samples_choose_among_the_others(upstream: Upstream) -> None:
 def test_enough_does_not_end_the_choice(upstream: Upstream) -> None:
     control = Control()
     script(upstream, {"agg": ["model_2"]})
-    events = run(upstream, TWO, control=control, watch=enough_at(control, ProposerDelta))
+    events = run(upstream, TWO, control=control, watch=enough_at(control, LayerFinished))
     assert purposes(events) == ["", "choose"]
 
 
