@@ -69,6 +69,9 @@ class Relay:
         self._ready.set()
         await self._stop.wait()
         server.close()
+        # Connections that are accepted in this moment are there after the next steps of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
         writers = list(self._calls.values())
         for call in self._calls:
             call.cancel()
