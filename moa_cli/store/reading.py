@@ -227,16 +227,18 @@ class Reader(Queries):
             return ()
 
     def has_parts(self, identities: Sequence[str] | None = None) -> bool:
-        """Whether a turn of these conversations (None: of all) has parts, or calls of tools."""
+        """Whether a turn of these conversations (None: of all) has parts, or calls of tools; those
+        that were taken back do not count."""
         return self._any_in(
             identities,
-            "turns WHERE rest LIKE '%\"tool_calls\":%'"
-            " OR rest LIKE '%\"speaker\":%' OR id IN (SELECT turn_id FROM parts)",
+            "turns WHERE NOT withdrawn AND (rest LIKE '%\"tool_calls\":%'"
+            " OR rest LIKE '%\"speaker\":%' OR id IN (SELECT turn_id FROM parts))",
         )
 
     def has_summaries(self, identities: Sequence[str] | None = None) -> bool:
-        """Whether a turn of these conversations (None: of all) holds a summary."""
-        return self._any_in(identities, f"turns WHERE {HAS_SUMMARY}")
+        """Whether a turn of these conversations (None: of all) holds a summary; those that were
+        taken back do not count."""
+        return self._any_in(identities, f"turns WHERE {HAS_SUMMARY} AND NOT withdrawn")
 
     def _any_in(self, identities: Sequence[str] | None, rows: str) -> bool:
         """Whether one of these conversations (None: any) has such rows."""

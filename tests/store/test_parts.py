@@ -113,6 +113,20 @@ def test_a_copy_has_them_too_and_keeps_them(store: Store) -> None:
     assert loaded(store, copy) == KEPT
 
 
+def test_a_turn_that_was_taken_back_does_not_count(store: Store, other: Store) -> None:
+    identity = asked(store, ())
+    asked(store, conversation=identity)
+    assert store.has_parts([identity])
+    store.withdraw(store.turn_numbers(identity)[-1])
+    assert not store.has_parts([identity])
+    # As it is not in the file, a release that knows no parts may read that; and what is imported
+    # is exported as it came.
+    exported = told(store)
+    assert json.loads(exported)["version"] == 1
+    add(other, exported)
+    assert told(other) == exported
+
+
 def test_what_is_deleted_is_in_no_byte_of_the_file(store: Store, file: Path) -> None:
     mark = b"a mark that is in no other place"
     large = png(more=bytes(range(256)) * 2000 + mark * 400)

@@ -55,6 +55,13 @@ def test_a_turn_is_written_again_with_all_that_was_kept_of_it(store: Store) -> N
     assert not store.has_summaries()
 
 
+def test_a_summary_of_a_turn_that_was_taken_back_does_not_count(store: Store) -> None:
+    identity = summed_up(store)
+    store.withdraw(store.turn_numbers(identity)[-1])
+    assert not store.has_summaries([identity])
+    assert not store.has_summaries()
+
+
 def test_a_turn_of_another_conversation_is_not_written(store: Store) -> None:
     identity = summed_up(store)
     [turn] = store.load(identity).turns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from moa_cli.core.files.attaching import Attached
 from moa_cli.core.files.new_file import new_file, why_unfit
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
+from moa_cli.documents.export import Contents, format_of, written
 from moa_cli.profile import dump
 from moa_cli.terminal.table import cell_len, padded
 
@@ -125,7 +125,8 @@ def _export(host: Host, argument: str) -> None:
     force, path = _destination(argument)
     path = path or _free_path(conversation.title)
     with new_file(path, force=force, error=StoreError) as file:
-        for piece in _written(host, conversation, path.suffix.lower()):
+        contents = Contents.of(conversation)
+        for piece in written([conversation], format_of(path), contents):
             file.write(piece.encode("utf-8", "replace"))
     host.say(f"wrote {path.resolve()}")
 
@@ -171,26 +172,6 @@ def _destination(argument: str) -> tuple[bool, Path | None]:
     named = " ".join(words[1:]) if force else argument
     named = named.strip().strip("'\"")
     return force, paths.expand(named) if named else None
-
-
-def _written(host: Host, conversation: KeptConversation, suffix: str) -> Iterator[str]:
-    identity, store = conversation.id, host.kept.store
-    stored = store is not None and identity == host.kept.id
-    tagged = store is not None and stored and store.tagged([identity])
-    parts = any(kept.turn.parts for kept in conversation.turns)
-    parts = parts or (store is not None and stored and store.has_parts([identity]))
-    if suffix == ".json":
-        from moa_cli.store.archive import text_of
-
-        summaries = any(kept.turn.summary_so_far for kept in conversation.turns)
-        return text_of([conversation], tagged=tagged, parts=parts, summaries=summaries)
-    if suffix in (".html", ".htm"):
-        from moa_cli.documents.html import page
-
-        return page([conversation], images=parts)
-    from moa_cli.documents.markdown import document
-
-    return document([conversation])
 
 
 def _conversation(host: Host) -> KeptConversation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,17 +16,13 @@ from moa_cli.cli.writing import destination
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
+from moa_cli.documents.export import Contents, Format, format_of, written
 
 if TYPE_CHECKING:
-    from moa_cli.core.conversation import KeptConversation
     from moa_cli.store.incoming.take import ImportResult
-    from moa_cli.store.store import Store
 
-
-Format = Literal["md", "json", "html"]
 Source = Literal["moa", "chatgpt", "claude", "llm", "aichat"]
 
-_BY_SUFFIX: dict[str, Format] = {".json": "json", ".html": "html", ".htm": "html"}
 # More hits than a search could have: an export leaves none out.
 _ALL_HITS = 10**9
 
@@ -76,7 +71,7 @@ def export(
     after = time_ago(since)
     tag = tag and tag_named(tag)
     path = None if output in (None, "-") else paths.expand(output or "")
-    format_ = format_ or _BY_SUFFIX.get(path.suffix.lower() if path else "", "md")
+    format_ = format_ or format_of(path)
     with closing(open_store(to_read=True)) as store:
         chosen = None if all_ else [store.find(prefix) for prefix in conversations or ()]
         if filtered:
@@ -93,35 +88,10 @@ def export(
             destination(path, force=force, error=StoreError) as file,
             closing(read(store, chosen)) as found,
         ):
-            for piece in _written(found, format_, store, chosen, proposals=proposals):
+            contents = Contents.stored(store, chosen)
+            for piece in written(found, format_, contents, proposals=proposals):
                 file.write(piece.encode())
         tell_unreadable(store)
-
-
-def _written(
-    conversations: Iterable[KeptConversation],
-    format_: Format,
-    store: Store,
-    chosen: Sequence[str] | None,
-    *,
-    proposals: bool,
-) -> Iterator[str]:
-    if format_ == "json":
-        from moa_cli.store.archive import text_of
-
-        return text_of(
-            conversations,
-            tagged=store.tagged(chosen),
-            parts=store.has_parts(chosen),
-            summaries=store.has_summaries(chosen),
-        )
-    if format_ == "html":
-        from moa_cli.documents.html import page
-
-        return page(conversations, images=store.has_parts(chosen))
-    from moa_cli.documents.markdown import document
-
-    return document(conversations, proposals=proposals)
 
 
 def import_(
