@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from moa_cli.core.errors import UsageError
-from moa_cli.terminal.suspension import print_above
+from moa_cli.terminal.suspension import is_drawn_on, print_above
 
 _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
 # After so long it is said that nothing comes from standard input.
@@ -86,7 +86,9 @@ class _Diagnostics(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         try:
-            if text.endswith("\n") and self.isatty() and print_above(text):
+            # To ask for a terminal takes a call of the system, which a server's log need not make.
+            drawn = is_drawn_on() and text.endswith("\n") and self.isatty()
+            if drawn and print_above(text):
                 return len(text)
             return super().write(text)
         except OSError:

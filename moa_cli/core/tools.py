@@ -84,4 +84,4 @@ class ToolCallBuilder:
 
     def calls(self) -> tuple[ToolCall, ...]:
         """The calls so far, in the order of their index."""
-        return tuple(call for _, call in sorted(self._calls.items()))
+        return tuple(call for _, call in sorted(self._calls.items())) if self._calls else ()

@@ -97,6 +97,11 @@ def refresh() -> None:
             what.take()
 
 
+def is_drawn_on() -> bool:
+    """Whether anything is drawn anew on the terminal."""
+    return bool(_TERMINAL.holds)
+
+
 def print_above(text: str) -> bool:
     """Print a text above what is drawn anew on the terminal; return whether anything is.
 

@@ -58,22 +58,35 @@ def refuse(problem: str, *path: str | int) -> NoReturn:
     raise refusal(ValueFault(problem, path=path))
 
 
+class _Infinite(ValueError):
+    """A number that is too large for a float, and so cannot be written as JSON again."""
+
+
+def _finite(written: str) -> float:
+    value = float(written)
+    if math.isinf(value):
+        raise _Infinite
+    return value
+
+
+def _no_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+# `json.loads` would make one for each body.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+
+
 def json_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises ApiError if it is none, or is nested too deeply."""
-
-    def no_constant(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
     infinite = False
-
-    def number(written: str) -> float:
-        nonlocal infinite
-        value = float(written)
-        infinite = infinite or math.isinf(value)
-        return value
-
     try:
-        given = json.loads(body.decode("utf-8"), parse_constant=no_constant, parse_float=number)
+        text = body.decode("utf-8")
+        try:
+            given = _DECODER.decode(text)
+        except _Infinite:
+            infinite = True
+            given = json.loads(text, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise ApiError(400, "the body is not UTF-8 text", code="invalid_json") from None
     except (ValueError, RecursionError):
@@ -83,7 +96,6 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
     _check_depth(given)
     if infinite:
-        # It is too large for a float, and what is infinite cannot be written as JSON again.
         refuse("must be a smaller number", *_path_of_infinite(given))
     return given
 
