@@ -28,6 +28,7 @@ from moa_cli.clients.error_mapper import (
 )
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
+from moa_cli.clients.missed_thoughts import Missed, missed_thought
 from moa_cli.clients.refused_fields import IMAGES, SYSTEM, is_missed, refused_field
 from moa_cli.clients.response_format import format_asked, in_words, is_lasting, refused_format
 from moa_cli.clients.transport import (
@@ -142,7 +143,9 @@ class OpenAICompatible:
         # streamed answer. Where many calls are in flight, they would take all ports.
         self._connections = Connections(keep=many_calls or not is_loopback(base_url))
         self._opening: asyncio.Task[HttpTransport] | None = None
+        # What each model has refused, and what it has missed.
         self._refused: dict[str, set[str]] = {}
+        self._missed: dict[str, set[Missed]] = {}
         self._toolless: set[str] = set()
         self._names: list[str] | None = None
 
@@ -274,7 +277,8 @@ class OpenAICompatible:
         while True:
             # Another call may learn while this one is in flight.
             unsent = frozenset(refused)
-            body = self._body(request, unsent)
+            missed = frozenset(self._missed.get(request.model, ()))
+            body = self._body(request, unsent, missed)
             if exchange.wanted:
                 told = {"Authorization": "[key]", **_HEADERS} if self._errors.secret else _HEADERS
                 exchange.add("request", headers={**told, **headers}, body=body)
@@ -289,6 +293,11 @@ class OpenAICompatible:
                     exchange.add("sent again", why="it does not take this format of the reply")
                     refused = refused | {wanted}
                     continue
+                thought = missed_thought(refusal)
+                if thought is not None and thought not in missed:
+                    exchange.add("sent again", why=f"the model misses the {thought}")
+                    self._missed.setdefault(request.model, set()).add(thought)
+                    continue
                 field = wanted or refused_field(refusal, body, request.extra)
                 if field is None or field in unsent:
                     raise
@@ -301,7 +310,9 @@ class OpenAICompatible:
                 elif wanted is None and is_missed(field, refused):
                     self._on_left_out(request.model, field)
 
-    def _body(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
+    def _body(
+        self, request: Request, refused: frozenset[str], missed: frozenset[Missed]
+    ) -> dict[str, Any]:
         quirks = self._quirks
         limits = ["max_tokens", "max_completion_tokens"]
         if "max_completion_tokens" in quirks:
@@ -313,7 +324,9 @@ class OpenAICompatible:
             messages, extra = in_words(messages, extra)
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": wire_messages(messages, system=takes_system, images=IMAGES not in refused),
+            "messages": wire_messages(
+                messages, system=takes_system, images=IMAGES not in refused, missed=missed
+            ),
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": request.temperature,
@@ -330,7 +343,8 @@ class OpenAICompatible:
     def batch_body(self, request: Request) -> dict[str, Any]:
         """The body of a request that is not sent now, but stands in a file of requests."""
         refused = frozenset(self._refused.get(request.model, ()))
-        body = self._body(request, refused)
+        missed = frozenset(self._missed.get(request.model, ()))
+        body = self._body(request, refused, missed)
         return {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
 
     async def read_batched(self, payload: dict[str, Any], request: Request) -> Delta:

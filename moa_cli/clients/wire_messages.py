@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from moa_cli.clients.missed_thoughts import Missed, with_thoughts
 from moa_cli.core.conversation import Message, Part
 from moa_cli.core.once_each import once_each
 from moa_cli.core.tools import ToolCall
@@ -28,22 +29,30 @@ class WireMessages(list[dict[str, Any]]):
     pieces: each of them as JSON.
     """
 
-    def __init__(self, messages: Sequence[Message]) -> None:
+    def __init__(self, messages: Sequence[Message], missed: Collection[Missed]) -> None:
         encoded = [_encoded(message) for message in messages]
-        super().__init__([value for value, _ in encoded])
-        self.pieces = [piece for _, piece in encoded]
+        values, self.pieces = [value for value, _ in encoded], [piece for _, piece in encoded]
+        if missed:
+            for place, value in enumerate(values):
+                values[place] = with_thoughts(value, missed)
+                if values[place] is not value:
+                    self.pieces[place] = _ENCODE(values[place]).encode()
+        super().__init__(values)
 
 
-def wire_messages(messages: Sequence[Message], *, system: bool, images: bool) -> WireMessages:
+def wire_messages(
+    messages: Sequence[Message], *, system: bool, images: bool, missed: Collection[Missed] = ()
+) -> WireMessages:
     """The messages as they are sent. system: whether the model takes system messages; one that
     does not is given them at the beginning of the user's next message. images: whether it takes
-    those; one that does not is told that there are some."""
+    those; one that does not is told that there are some. missed: what its endpoint wants to know
+    of the assistant's thoughts."""
     if not images:
         messages = [_without_images(message) if message.parts else message for message in messages]
     messages = _with_images_of_users(messages)
     if not system:
         messages = _without_system(messages)
-    return WireMessages(messages)
+    return WireMessages(messages, missed)
 
 
 def body_json(body: Mapping[str, Any]) -> bytes:

@@ -4,6 +4,7 @@ the proposers once, whatever happens to single ones."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.support.command import Moa
 from tests.support.server import QUESTION, Server, chunks, serving
 from tests.support.tool_calls import TOOLS, calling
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 Body = dict[str, Any]
 
@@ -173,3 +174,103 @@ def test_an_optional_field_that_the_endpoint_refuses_is_left_out(
     first, second = upstream.chats("agg")
     assert first.body["top_k"] == 40
     assert "top_k" not in second.body
+
+
+# What endpoints say of a conversation without the thoughts behind its calls.
+_MISSES = {
+    "moonshot": {
+        "error": {
+            "message": "thinking is enabled but reasoning_content is missing in assistant tool call"
+            " message at index 2",
+            "type": "invalid_request_error",
+        }
+    },
+    "deepseek": {
+        "error": {
+            "message": "The `reasoning_content` in the thinking mode must be passed back to the"
+            " API.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "invalid_request_error",
+        }
+    },
+    "deepseek before": {
+        "error": {"message": "Missing `reasoning_content` field in the assistant message at 2."}
+    },
+    "gemini": [
+        {
+            "error": {
+                "code": 400,
+                "message": "Function call is missing a thought_signature in functionCall parts."
+                " This is required for tools to work correctly, and missing thought_signature may"
+                " lead to degraded model performance.",
+                "status": "INVALID_ARGUMENT",
+            }
+        }
+    ],
+    "vertex": {
+        "error": {
+            "code": 400,
+            "message": "Unable to submit request because function call `f` in the 2. content block"
+            " is missing a `thought_signature`.",
+        }
+    },
+    "routed": {
+        "error": {
+            "message": "Provider returned error",
+            "code": 400,
+            "metadata": {
+                "raw": '{"error":{"message":"thinking is enabled but reasoning_content is missing'
+                ' in assistant tool call message at index 2"}}'
+            },
+        }
+    },
+}
+
+
+def thinks(said: object) -> Callable[[Request], Reply]:
+    """A model that refuses, in these words, a conversation without what it thought."""
+    signs = "thought_signature" in str(said)
+
+    def answer(request: Request) -> Reply:
+        for message in request.messages:
+            calls = message.get("tool_calls")
+            if not calls:
+                continue
+            extra = calls[0].get("extra_content", {}).get("google", {})
+            if not (extra.get("thought_signature") if signs else message.get("reasoning_content")):
+                return Reply(status=400, error=said)
+            assert not any("extra_content" in call for call in calls[1:])
+        return calling("read", "write")
+
+    return answer
+
+
+@pytest.mark.parametrize("said", _MISSES.values(), ids=_MISSES)
+def test_a_model_that_wants_its_thoughts_back_goes_on_after_its_calls(
+    server: Server, upstream: Upstream, said: object
+) -> None:
+    upstream.always("agg", thinks(said))
+    for number in range(3):
+        message = step(server, number)["choices"][0]["message"]
+        assert [call["function"]["name"] for call in message["tool_calls"]] == ["read", "write"]
+    # It is learned with the first refusal.
+    assert len(upstream.chats("agg")) == 3 + 1
+    assert len(upstream.chats("a")) == 1
+
+
+def test_nothing_stands_for_thoughts_where_none_are_missed(
+    server: Server, upstream: Upstream
+) -> None:
+    upstream.always("agg", calling("read"))
+    step(server, 2)
+    told = {field for message in upstream.chats("agg")[-1].messages for field in message}
+    assert told == {"role", "content", "tool_calls", "tool_call_id"}
+
+
+def test_a_thought_that_is_missed_still_is_told(server: Server, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(status=400, error=_MISSES["moonshot"]))
+    answer = server.ask(messages=messages(1), tools=TOOLS)
+    assert answer.status_code >= 400
+    assert "reasoning_content is missing" in answer.json()["error"]["message"]
+    assert len(upstream.chats("agg")) == 2
