@@ -50,6 +50,7 @@ from moa_cli.profile.schema import (
     ROUTE_KEYS,
     RouteStage,
 )
+from moa_cli.server.absent import ABSENT
 from moa_cli.server.openapi import description
 from moa_cli.server.wires import fields
 from tests.faults import told
@@ -609,7 +610,7 @@ def http_page() -> str:
         + ", ".join(f"`{name}`" for name in fields.HINTS)
         + ". A server with `--strict` refuses a request with such a field, or with one that would"
         " be passed on.",
-        "Audio is refused.",
+        "Audio and video are refused.",
         "## stream_options",
         table(heads, (schema_row(name, one) for name, one in options["properties"].items())),
         "## Fields of a response",
@@ -639,6 +640,10 @@ def http_page() -> str:
         "Below `/v1/messages`, and below `/v1/models` with the header `anthropic-version`, errors"
         " and lists have Anthropic's shape:"
         ' `{"type": "error", "error": {"type", "message"}, "request_id"}`.',
+        "## What is not there",
+        "Clients of the same APIs may ask for more. These paths are not found, for a reason that"
+        " the answer names:",
+        table(("path", "why"), ((f"`{path}`", why) for path, why in ABSENT.items())),
     )
 
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moa_cli.core.debug_log import RoomLog
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.unique import unique_name
+from moa_cli.server.absent import why_absent
 from moa_cli.server.accesslog import Record, place_of
 from moa_cli.server.auth import Guard, check_metrics, key_of
 from moa_cli.server.counting import TokenCount
@@ -177,6 +178,8 @@ class _Errors:
         except HTTPException as raised:
             path = one_line(scope["path"], 100)
             message = f"{raised.detail}: {scope['method']} {path}"
+            if raised.status_code == 404 and (why := why_absent(scope["path"])):
+                message += f" ({why})"
             error = ApiError(raised.status_code, message, headers=raised.headers)
         except Exception as bug:
             self._service.log.note(f"internal error: {place_of(bug)}", record.id)

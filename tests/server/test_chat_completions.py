@@ -297,6 +297,31 @@ def test_each_profile_is_a_model(moa: Moa, upstream: Upstream) -> None:
         assert server.get("/v1/models/gpt-4o").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/v1/embeddings", "offers no embeddings"),
+        ("/v1/moderations", "offers no moderation"),
+        ("/v1/images/generations", "offers no image generation"),
+        ("/v1/audio/transcriptions", "offers no audio"),
+        ("/v1/responses/resp_1", "stores nothing"),
+        ("/v1/messages/batches", "stores nothing"),
+    ],
+)
+def test_what_a_mixture_does_not_offer_is_not_found_for_a_reason(
+    server: Server, path: str, why: str
+) -> None:
+    response = server.http.post(server.root + path, json={"model": "moa", "input": "x"})
+    assert response.status_code == 404
+    assert why in response.json()["error"]["message"]
+
+
+def test_a_path_that_nobody_offers_is_merely_not_found(server: Server) -> None:
+    response = server.http.post(f"{server.url}/made-up", json={})
+    assert response.status_code == 404
+    assert response.json()["error"]["message"] == "Not Found: POST /v1/made-up"
+
+
 def test_the_reference_s_own_flags_work(moa: Moa, upstream: Upstream) -> None:
     arguments = ["--model", "lab:z", "--reference-models", "lab:x", "--reference-models", "lab:y"]
     arguments += ["--temperature", "0.5", "--max-tokens", "9", "--rounds", "2"]
