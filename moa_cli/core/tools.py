@@ -6,7 +6,7 @@ Source: OpenAI's API reference, "Create chat completion", `tools` and `tool_call
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 ToolKind = Literal["function", "custom"]
@@ -44,19 +44,23 @@ class ToolPiece:
     arguments: str = ""
     kind: ToolKind = "function"
 
+    def __add__(self, after: ToolPiece) -> ToolPiece:
+        """The two as one. Some endpoints repeat id and name with each, so the first ones stay."""
+        return ToolPiece(
+            self.index,
+            self.id or after.id,
+            self.name or after.name,
+            self.arguments + after.arguments,
+            self.kind,
+        )
+
 
 def joined_pieces(pieces: Sequence[ToolPiece]) -> list[ToolPiece]:
     """The same pieces, with one for all that follow each other and belong to one call."""
     joined: list[ToolPiece] = []
     for piece in pieces:
         if joined and joined[-1].index == piece.index:
-            before = joined[-1]
-            joined[-1] = replace(
-                before,
-                id=before.id or piece.id,
-                name=before.name or piece.name,
-                arguments=before.arguments + piece.arguments,
-            )
+            joined[-1] += piece
         else:
             joined.append(piece)
     return joined
@@ -66,22 +70,19 @@ class ToolCallBuilder:
     """The calls of an answer, put together from their pieces."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, ToolCall] = {}
+        self._calls: dict[int, ToolPiece] = {}
 
     def __bool__(self) -> bool:
         return bool(self._calls)
 
     def take(self, pieces: tuple[ToolPiece, ...]) -> None:
         for piece in pieces:
-            before = self._calls.get(piece.index) or ToolCall("", "", "", piece.kind)
-            # Some endpoints repeat id and name with each piece, so the first ones stay.
-            self._calls[piece.index] = ToolCall(
-                before.id or piece.id,
-                before.name or piece.name,
-                before.arguments + piece.arguments,
-                before.kind,
-            )
+            before = self._calls.get(piece.index)
+            self._calls[piece.index] = piece if before is None else before + piece
 
     def calls(self) -> tuple[ToolCall, ...]:
         """The calls so far, in the order of their index."""
-        return tuple(call for _, call in sorted(self._calls.items())) if self._calls else ()
+        return tuple(
+            ToolCall(call.id, call.name, call.arguments, call.kind)
+            for _, call in sorted(self._calls.items())
+        )

@@ -257,26 +257,23 @@ class _BlockStream:
         told call by call."""
         told = b""
         for piece in pieces:
-            call = self._calls.setdefault(piece.index, _StreamedCall())
-            # Some endpoints repeat id and name with each.
-            call.id = call.id or piece.id
-            call.name = call.name or piece.name
-            call.arguments += piece.arguments
+            call = self._calls.setdefault(piece.index, _StreamedCall(ToolPiece(piece.index)))
+            call.joined += piece
             told += self._tell(piece.index)
         return told
 
     def _tell(self, number: int) -> bytes:
         """What can be told of a call."""
-        call = self._calls[number]
-        live = self._open
+        call, live = self._calls[number], self._open
+        joined = call.joined
         waits = isinstance(live, int) and live != number and not self._calls[live].is_whole
         # Of a block that has ended, nothing can be told any more.
-        if not call.name or call.ended or waits:
+        if not joined.name or call.ended or waits:
             return b""
         call.told = True
-        block = {"type": "tool_use", "id": call.id or _call_id(), "name": call.name, "input": {}}
-        begun = self._begin(number, block)
-        piece, call.sent = call.arguments[call.sent :], len(call.arguments)
+        named = {"id": joined.id or _call_id(), "name": joined.name}
+        begun = self._begin(number, {"type": "tool_use", **named, "input": {}})
+        piece, call.sent = joined.arguments[call.sent :], len(joined.arguments)
         return begun + self._delta("input_json_delta", "partial_json", piece) if piece else begun
 
     def end(self) -> bytes:
@@ -285,7 +282,7 @@ class _BlockStream:
         late, self._late = self._late, []
         told += b"".join(self.say(kind, text) for kind, text in late) + self._stop_block()
         for number, call in sorted(self._calls.items()):
-            if not call.told and call.name:
+            if not call.told and call.joined.name:
                 told += self._tell(number) + self._stop_block()
         return told
 
@@ -308,7 +305,7 @@ class _BlockStream:
         elif isinstance(self._open, int):
             call = self._calls[self._open]
             call.ended = True
-            if not call.arguments.strip():
+            if not call.joined.arguments.strip():
                 told = self._delta("input_json_delta", "partial_json", "{}")
         self._open = None
         return told + _event({"type": "content_block_stop", "index": self._index})
@@ -324,12 +321,10 @@ class _BlockStream:
 
 @dataclass
 class _StreamedCall:
-    """A call of a tool as it comes in. told, ended: whether its block was begun, and ended. sent:
-    how many characters of its arguments were told."""
+    """A call of a tool as it comes in. joined: its pieces so far, as one. told, ended: whether its
+    block was begun, and ended. sent: how many characters of its arguments were told."""
 
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
+    joined: ToolPiece
     told: bool = False
     ended: bool = False
     sent: int = 0
@@ -337,4 +332,4 @@ class _StreamedCall:
     @property
     def is_whole(self) -> bool:
         """Whether the arguments are whole, as far as can be told before the end."""
-        return is_json(self.arguments)
+        return is_json(self.joined.arguments)

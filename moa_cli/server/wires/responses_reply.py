@@ -51,10 +51,9 @@ _CODES = {
 
 @dataclass
 class _OpenCall:
-    """A call whose pieces are coming. Its item begins with its name."""
+    """A call whose pieces are coming. Its item begins with its name; until then they are held."""
 
-    call_id: str = ""
-    held: str = ""
+    held: ToolPiece
     item: CallItem | None = None
 
 
@@ -99,18 +98,17 @@ class _Output:
 
     def call(self, piece: ToolPiece) -> str:
         self.has_reply = True
-        call = self._calls.setdefault(piece.index, _OpenCall())
-        call.call_id = call.call_id or piece.id
+        call = self._calls.setdefault(piece.index, _OpenCall(ToolPiece(piece.index)))
         if call.item is None:
-            call.held += piece.arguments
-            return self._begin_call(call, piece.name) if piece.name else ""
+            call.held += piece
+            return self._begin_call(call) if piece.name else ""
         return call.item.add(piece.arguments) if call.item.whole is None else ""
 
-    def _begin_call(self, call: _OpenCall, name: str) -> str:
+    def _begin_call(self, call: _OpenCall) -> str:
         told = self._close_open() + self._close_whole_calls()
-        tool = self._table.called(name)
-        call.item = call_item(self._writer, len(self._begun), tool, call.call_id)
-        return told + self._begin(call.item) + call.item.add(call.held)
+        tool = self._table.called(call.held.name)
+        call.item = call_item(self._writer, len(self._begun), tool, call.held.id)
+        return told + self._begin(call.item) + call.item.add(call.held.arguments)
 
     def end(self, status: str, citations: Sequence[Citation] = ()) -> str:
         """The reply has ended. status: of the items that are still being written."""
@@ -119,7 +117,7 @@ class _Output:
         told = self._close_open(status)
         for call in self._calls.values():
             if call.item is None:
-                told += self._begin_call(call, "")
+                told += self._begin_call(call)
             assert call.item is not None
             told += call.item.close(status)
         return told
