@@ -634,7 +634,9 @@ def http_page() -> str:
         "A chat completion, a response or a message ends with one of these statuses: "
         + ", ".join(f"`{status}`" for status in chat)
         + ". Each error is a JSON object"
-        ' `{"error": {"message", "type", "param", "code"}}`; `param` names the field that is wrong.'
+        ' `{"error": {"message", "type", "param", "code"}}`; `param` names the field that is wrong,'
+        " and `code` says what is wrong, for programs, such as `model_not_found`, `unknown_url`,"
+        " `method_not_allowed` or `unsupported_media_type`; the access log has it, too."
         " What fails after the stream began is an event `error` in the stream, without `[DONE]`;"
         " in a stream of the Responses API `response.failed` follows it.",
         "Below `/v1/messages`, and below `/v1/models` with the header `anthropic-version`, errors"

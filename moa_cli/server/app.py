@@ -40,6 +40,8 @@ from moa_cli.server.wires.wire import Wire
 
 _LOG = RoomLog("moa.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# The codes of what the router refuses.
+_ROUTER_CODES = {404: "unknown_url", 405: "method_not_allowed"}
 
 
 def make_app(service: Service, router: Router | None = None) -> ASGIApp:
@@ -180,7 +182,8 @@ class _Errors:
             message = f"{raised.detail}: {scope['method']} {path}"
             if raised.status_code == 404 and (why := why_absent(scope["path"])):
                 message += f" ({why})"
-            error = ApiError(raised.status_code, message, headers=raised.headers)
+            code = _ROUTER_CODES.get(raised.status_code)
+            error = ApiError(raised.status_code, message, code=code, headers=raised.headers)
         except Exception as bug:
             self._service.log.note(f"internal error: {place_of(bug)}", record.id)
             error = ApiError(500, "internal error", code="internal_error")

@@ -223,9 +223,9 @@ def check_kind(headers: Headers) -> None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     # Besides: a web page can send other kinds anywhere without asking first.
     if kind != "application/json":
-        raise ApiError(415, "the body must be JSON; send `Content-Type: application/json`")
+        raise _unsupported("the body must be JSON; send `Content-Type: application/json`")
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise ApiError(415, "a compressed body is not supported", param="content-encoding")
+        raise _unsupported("a compressed body is not supported", param="content-encoding")
 
 
 def check_number(body: bytes, most: int) -> None:
@@ -264,7 +264,11 @@ async def read_all(headers: Headers, receive: Receive, limit: int) -> bytes:
                     return b"".join(parts)
     except TimeoutError:
         why = f"the body did not arrive within {_BODY_SECONDS:g} s"
-        raise ApiError(408, why, headers=_CLOSE) from None
+        raise ApiError(408, why, code="request_timeout", headers=_CLOSE) from None
+
+
+def _unsupported(message: str, param: str | None = None) -> ApiError:
+    return ApiError(415, message, param=param, code="unsupported_media_type")
 
 
 def _too_large(limit: int) -> ApiError:

@@ -260,7 +260,10 @@ def test_only_json_is_read(served: tuple[Server, Upstream], kind: str | None) ->
     body = json.dumps({"model": "moa", "messages": QUESTION}).encode()
     response = server.http.post(f"{server.url}/chat/completions", content=body, headers=headers)
     assert response.status_code == 415
-    assert "Content-Type" in response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert "Content-Type" in error["message"]
+    assert (error["code"], error["param"]) == ("unsupported_media_type", None)
+    server.wait_for_log(rf" {response.headers['x-request-id']} .* 415 .* unsupported_media_type$")
 
 
 def test_a_large_body_is_refused(served: tuple[Server, Upstream]) -> None:
@@ -279,27 +282,30 @@ def test_a_large_body_is_refused(served: tuple[Server, Upstream]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
+    ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404),
-        ("GET", "/v1", 404),
-        ("GET", "/v1/models/", 404),
-        ("POST", "/v1/embeddings", 404),
-        ("GET", "/v1/chat/completions", 405),
-        ("POST", "/v1/models", 405),
-        ("GET", "/%00/%1b%5b31m", 404),
-        ("GET", "/v1/models/..%2f..%2fetc", 404),
-        ("HEAD", "/health", 200),
+        ("GET", "/", 404, "unknown_url"),
+        ("GET", "/v1", 404, "unknown_url"),
+        ("GET", "/v1/models/", 404, "model_not_found"),
+        ("POST", "/v1/embeddings", 404, "unknown_url"),
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("POST", "/v1/models", 405, "method_not_allowed"),
+        ("GET", "/%00/%1b%5b31m", 404, "unknown_url"),
+        ("GET", "/v1/models/..%2f..%2fetc", 404, "model_not_found"),
+        ("HEAD", "/health", 200, None),
     ],
 )
 def test_other_paths_and_methods(
-    served: tuple[Server, Upstream], method: str, path: str, status: int
+    served: tuple[Server, Upstream], method: str, path: str, status: int, code: str | None
 ) -> None:
     server, _ = served
     response = server.http.request(method, server.root + path)
     assert response.status_code == status
     if method != "HEAD":
-        assert response.json()["error"]["message"]
+        error = response.json()["error"]
+        assert error["message"]
+        assert error["code"] == code
+        server.wait_for_log(rf" {response.headers['x-request-id']} .* {status} .* {code}$")
     assert "\x1b" not in "".join(server.log)
 
 
