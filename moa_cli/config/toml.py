@@ -36,7 +36,14 @@ def allowed(key: Key) -> str:
 
 def refused(fault: ValueFault, place: str = "") -> ProfileError:
     """The error that tells of a fault. place: where the wrong value stands."""
-    return ProfileError(fault.sentence(TOML), place=place, path=fault.path, hint=fault.hint)
+    problem = fault.problem if names_key(place, fault.path) else fault.sentence(TOML)
+    return ProfileError(problem, place=place, path=fault.path, hint=fault.hint)
+
+
+def names_key(place: str, path: KeyPath) -> bool:
+    """Whether a place is an option, a variable or a command that is called as the key at `path`:
+    what is wrong need not name the key again."""
+    return place.removeprefix("MOA_").lstrip("-/").replace("-", "_").lower() in path
 
 
 def value_of(text: str, key: Key) -> object:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from moa_cli.core.conversation import KeptConversation
     from moa_cli.store.reading import Reader
 
-Format = Literal["md", "html", "json"]
+Format = Literal["md", "json", "html"]
 _BY_SUFFIX: dict[str, Format] = {".json": "json", ".html": "html", ".htm": "html"}
 
 

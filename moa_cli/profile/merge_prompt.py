@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from moa_cli.config.toml import names_key
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.files.text import line_feeds, read_text
@@ -82,8 +83,9 @@ def read_file(value: str, folder: Path, place: str) -> tuple[str, Path]:
     """
     path = folder / paths.expand(value)
     if not paths.is_file(path):
+        key = "" if names_key(place, ("merge_prompt",)) else "`merge_prompt`: "
         raise ProfileError(
-            f"`merge_prompt`: there is no file {path}",
+            f"{key}there is no file {path}",
             place=place,
             path=("merge_prompt",),
             hint="name a text file, or give the text itself, with {references} in it",

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Annotated, Any, Literal, TypeVar
 
 from moa_cli.config.meanings import MEANINGS
-from moa_cli.config.toml import refused
+from moa_cli.config.toml import names_key, refused
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.strategy import Purpose, Strategy
 from moa_cli.core.values import TOML, Key, KeyPath, ValueFault, keys_of, read_fields
@@ -776,17 +776,19 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
         raise refused(fault, place_of(origins, fault.path)) from None
     rounds = settings.pop("rounds", len(layers) if layers else int(bool(proposers)))
     if layers and rounds > len(layers):
-        raise ProfileError(
-            f"`rounds` is {rounds}, but the profile lists {len(layers)} layers",
-            place=place_of(origins, ("rounds",)) or name,
+        more = ValueFault(
+            f"is {rounds}, but the profile lists {len(layers)} layers",
             path=("rounds",),
             hint=f"use at most {len(layers)} rounds, or add [[layers]]",
         )
+        raise refused(more, place_of(origins, more.path) or name)
     if rounds and not layers and not proposers:
         path = ("proposers",) if ("proposers",) in origins else ("rounds",)
+        where = place_of(origins, path) or name
+        key = "" if names_key(where, ("rounds",)) else "`rounds` "
         raise ProfileError(
-            f"`rounds` is {rounds}, but there are no proposers",
-            place=place_of(origins, path) or name,
+            f"{key}is {rounds}, but there are no proposers",
+            place=where,
             path=path,
             hint="add [[proposers]], name models with -m, or use 0 rounds",
         )

@@ -361,7 +361,7 @@ def test_save_false_switches_saving_off(moa: Moa) -> None:
     assert moa.run("ask", "by variable", env={"MOA_SAVE": "1"}).code == 0
     assert moa.run("history", "list").text.count("  by ") == 2
     wrong = moa.run("ask", "hello", env={"MOA_SAVE": "perhaps"})
-    assert "MOA_SAVE: `save` must be true or false, not 'perhaps'" in refusal(wrong)
+    assert "MOA_SAVE: must be true or false, not 'perhaps'" in refusal(wrong)
     done(moa.run("config", "unset", "save"))
     assert moa.run("ask", "goodbye").code == 0
     assert "goodbye" in moa.run("history", "list").text

@@ -180,6 +180,6 @@ def test_a_wrong_name_ends_in_a_line_that_lists_the_known_ones(
         (by_variable, f"MOA_{key.upper()}"),
     ):
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, b"", 1)
-        assert ran.err.startswith(f"moa: {where}: `{key}` must be ")
+        assert ran.err.startswith(f"moa: {where}: must be ")
         assert all(name in ran.err for name in (*known, "'chorus'"))
     assert upstream.requests == []

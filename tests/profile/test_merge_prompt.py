@@ -104,7 +104,7 @@ def test_a_variable_an_option_and_set_name_a_file_of_the_working_folder(tmp_path
     ):
         assert profile.merge_prompt == TEXT
         assert ("merge_prompt", TEXT, origin) in [(name, v, str(o)) for name, v, o in rows(profile)]
-    with pytest.raises(ProfileError, match=r"^--merge-prompt: `merge_prompt`: there is no file"):
+    with pytest.raises(ProfileError, match=r"^--merge-prompt: there is no file"):
         resolve(path, environment={}, flags=Overrides(merge_prompt="gone.txt"))
     # What was in force is what is kept: the file may change, and the profile may move.
     Path("merge.txt").unlink()
@@ -146,7 +146,7 @@ def test_the_plan_and_the_settings_show_it(moa: Moa) -> None:
     assert row.endswith("--merge-prompt")
     refused = moa.run("ask", "--merge-prompt", "gone.txt", "Rain?")
     assert (refused.code, refused.out) == (2, b"")
-    assert refused.err.startswith("moa: --merge-prompt: `merge_prompt`: there is no file gone.txt")
+    assert refused.err.startswith("moa: --merge-prompt: there is no file gone.txt")
     assert refused.err.count("\n") == 1
 
 
