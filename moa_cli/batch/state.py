@@ -44,6 +44,8 @@ class BatchFolder(StateFolder[BatchSettings]):
     the input is not text.
     """
 
+    noun = "batch"
+
     def __init__(self, path: Path, batch: Batch) -> None:
         # Also where the settings cannot be read.
         self.path = path

@@ -47,6 +47,8 @@ class JudgeFolder(StateFolder[JudgeSettings]):
     texts: see `JudgeReader.texts`. judgements: by name, failed ones included.
     """
 
+    noun = "judge"
+
     def __init__(self, path: Path) -> None:
         hint = f"use the same, or remove {path} to judge anew"
         super().__init__(path, JUDGE_FILE, JudgeSettings, hint)

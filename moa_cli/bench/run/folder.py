@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from moa_cli.bench.data.datasets import DATASETS, KnownDataset
 from moa_cli.bench.data.epochs import in_epochs
@@ -296,8 +296,10 @@ class StateFolder(State[Settings]):
     """An open folder; nobody else has it open. See `State`.
 
     file, kind: of its settings. hint: what helps where they differ. journal: of its calls, if
-    they are not all read at once.
+    they are not all read at once. noun: what the folder is of.
     """
+
+    noun: ClassVar = "run"
 
     def __init__(
         self,
@@ -329,7 +331,7 @@ class StateFolder(State[Settings]):
     def _other_settings(self, found: Sequence[str]) -> BenchError:
         more = len(found) - _MOST_DIFFERENCES
         told = "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-        wrong = f"{self.path}: is a run with other settings: {told}"
+        wrong = f"{self.path}: is a {self.noun} with other settings: {told}"
         return BenchError(wrong, hint=self._hint)
 
     def forget_calls(self) -> None:

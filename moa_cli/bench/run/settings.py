@@ -36,6 +36,9 @@ _FREE = (
     *("source", "versions"),
 )
 
+# Characters of a setting that a message shows, and how many of them may be the same as before.
+_LONGEST_SHOWN, _SHOWN_ALIKE = 60, 20
+
 
 @dataclass(frozen=True)
 class Versions:
@@ -250,9 +253,16 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
         for number, (before, now) in enumerate(zip(old, new, strict=True), 1):
             yield from _differences(before, now, f"{path}[{number}]")
     elif old != new:
-        yield f"`{path}` was {_shown(old)}, is {_shown(new)}"
+        before, now = _shown(old, new)
+        yield f"`{path}` was {before}, is {now}"
 
 
-def _shown(value: Any) -> str:
-    text = "unset" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _shown(old: Any, new: Any) -> Iterator[str]:
+    """Two values that differ, each cut to a part that shows it: long ones may begin alike."""
+    texts = ["unset" if v is None else json.dumps(v, ensure_ascii=False) for v in (old, new)]
+    pairs = enumerate(zip(*texts, strict=False))
+    same = next((place for place, (a, b) in pairs if a != b), min(map(len, texts)))
+    start = max(0, same - _SHOWN_ALIKE) if same > _LONGEST_SHOWN // 2 else 0
+    for text in texts:
+        part, rest = text[start : start + _LONGEST_SHOWN], text[start + _LONGEST_SHOWN :]
+        yield f"{'…' if start else ''}{part}{'…' if rest else ''}"

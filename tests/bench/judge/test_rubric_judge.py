@@ -89,7 +89,8 @@ def test_a_rubric_of_the_command(moa: Moa, upstream: Upstream) -> None:
     assert (again.text, len(upstream.chats())) == (ran.text, calls)
     other = moa.run(*START, "--rubric", "It is short.")
     assert (other.code, len(upstream.chats())) == (1, calls)
-    assert "`rubric` was" in other.err
+    told = 'is a judge with other settings: `rubric` was "It is polite.", is "It is short."'
+    assert told in other.err
 
 
 @pytest.mark.parametrize(

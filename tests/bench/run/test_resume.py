@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from moa_cli.bench.run.settings import JudgeSettings, differences
 from tests.support.bench.own_runs import (
     ANSWER,
     answered_twice,
@@ -154,6 +155,17 @@ def test_other_settings_are_refused_by_naming_what_differs(
     assert (ran.code, ran.out, ran.err.count("\n")) == (1, b"", 1)
     assert f"runs/mine-lab: is a run with other settings: {told}" in ran.err
     assert len(upstream.chats()) == asked
+
+
+def test_long_settings_that_begin_alike_are_told_by_where_they_differ() -> None:
+    long = "Rate how well the reply answers what was asked, and take a point for each "
+    old, new = (
+        JudgeSettings(model="lab:judge", kind="rubric", rubric=long + error)
+        for error in ("invented name.", "repetition.")
+    )
+    assert list(differences(old, new)) == [
+        '`rubric` was …ke a point for each invented name.", is …ke a point for each repetition."'
+    ]
 
 
 def test_another_description_of_the_profile_is_no_other_run(moa: Moa, upstream: Upstream) -> None:
