@@ -32,6 +32,14 @@ _CALLS, _MCP_CALLS = 256, 64
 _MCP_HOST, _MCP_PORT = "127.0.0.1", 8001
 # What every server is made of.
 _MODULES = ("starlette", "uvicorn", "prometheus_client")
+ApiKeyFile = Annotated[
+    Path | None,
+    Option(
+        metavar="PATH",
+        help="A file of keys that clients may send, one a line: `KEY`, or `NAME: KEY`."
+        f" {_KEYS} holds keys, too.",
+    ),
+]
 Insecure = Annotated[
     bool, Option("--insecure", help="Accept requests from other machines without a key.")
 ]
@@ -55,13 +63,7 @@ def serve(
             f" can see it in the list of processes; better: --api-key-file, or {_KEYS}.",
         ),
     ] = None,
-    api_key_file: Annotated[
-        Path | None,
-        Option(
-            metavar="PATH",
-            help="A file of keys that clients may send, one a line: `KEY`, or `NAME: KEY`.",
-        ),
-    ] = None,
+    api_key_file: ApiKeyFile = None,
     insecure: Insecure = False,
     cors_origin: Annotated[
         list[str] | None,
@@ -184,13 +186,7 @@ def mcp(
             help=f"The port with --http ({_MCP_PORT}); 0 picks a free one.",
         ),
     ] = None,
-    api_key_file: Annotated[
-        Path | None,
-        Option(
-            metavar="PATH",
-            help="A file of keys that clients must send, one a line; or MOA_SERVE_API_KEY.",
-        ),
-    ] = None,
+    api_key_file: ApiKeyFile = None,
     insecure: Insecure = False,
     max_concurrency: Annotated[
         int, Option(metavar="N", min=1, help="Turns that run at once; others wait.")
