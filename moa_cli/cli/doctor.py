@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import textwrap
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -17,7 +18,7 @@ from moa_cli.core import paths
 from moa_cli.core.errors import ClientError, MoAError, ProfileError, UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import meant
-from moa_cli.terminal.tty import folded
+from moa_cli.terminal.tty import columns_of, folded
 
 if TYPE_CHECKING:
     from moa_cli.clients.pool import ClientPool
@@ -25,13 +26,34 @@ if TYPE_CHECKING:
     from moa_cli.models.table import Provider
     from moa_cli.profile import Profile
 
+_INDENT = " " * 7
+# A list is no wider, also in a pipe.
+_LIST_COLUMNS = 80
+
 
 class Finding(NamedTuple):
-    """One line of the report."""
+    """One line of the report. listed: what it ends with, on as many lines as that takes."""
 
     level: Literal["OK", "WARN", "ERROR", "SKIP"]
     what: str
     hint: str | None = None
+    listed: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        """As it is printed: at a terminal folded at its width, and a list always at 80 cells."""
+        line = f"{self.level:<5}  {one_line(self.what)}"
+        if self.listed:
+            # A name stays with what stands behind it.
+            names = ", ".join(one_line(name).replace(" ", "\xa0") for name in self.listed)
+            columns = min(columns_of(sys.stdout) or _LIST_COLUMNS, _LIST_COLUMNS)
+            folds = textwrap.wrap(
+                f"{line} {names}", columns, subsequent_indent=_INDENT, break_on_hyphens=False
+            )
+            yield from (fold.replace("\xa0", " ") for fold in folds)
+        else:
+            yield folded(line, sys.stdout)
+        if self.hint:
+            yield folded(f"{_INDENT}→ {one_line(self.hint)}", sys.stdout)
 
 
 @functools.partial(takes_profile, checked=False)
@@ -67,11 +89,10 @@ def doctor(
 async def _report(profile: Profile, *, offline: bool, call: bool) -> bool:
     """Print each finding; whether all is in place."""
     sound = True
-    async for level, what, hint in _findings(profile, offline=offline, call=call):
-        sound = sound and level != "ERROR"
-        typer.echo(folded(f"{level:<5}  {one_line(what)}", sys.stdout))
-        if hint:
-            typer.echo(folded(f"       → {one_line(hint)}", sys.stdout))
+    async for finding in _findings(profile, offline=offline, call=call):
+        sound = sound and finding.level != "ERROR"
+        for line in finding.lines():
+            typer.echo(line)
     return sound
 
 
@@ -209,7 +230,7 @@ def _keys(profile: Profile) -> Iterator[Finding]:
         else:
             without.append(f"{provider.name} ({name})")
     if without:
-        yield Finding("SKIP", f"no API key for {', '.join(without)}")
+        yield Finding("SKIP", "no API key for", listed=tuple(without))
 
 
 def _is_likely(provider: Provider) -> bool:

@@ -30,7 +30,9 @@ def without_weights(moa: Moa, url: str) -> Moa:
 def findings(ran: Ran) -> dict[str, str]:
     """Each line's level by what it says."""
     assert ran.err == ""
-    lines = [line for line in ran.text.splitlines() if not line.startswith("       → ")]
+    # A list goes on below its head.
+    text = re.sub(r"\n {7}(?!→ )", " ", ran.text)
+    lines = [line for line in text.splitlines() if not line.startswith("       → ")]
     assert all(re.fullmatch(r"(OK   |WARN |ERROR|SKIP )  \S.*", line) for line in lines)
     return {line[7:]: line[:5].strip() for line in lines}
 
@@ -67,6 +69,21 @@ def test_lines_are_folded_between_words_at_a_terminal(whole: Moa) -> None:
     with whole.terminal("doctor", "--offline", columns=160, rows=60) as terminal:
         assert terminal.wait() == 0
         assert " ".join(terminal.lines()).split() == told.split()
+
+
+def test_the_providers_without_a_key_take_lines_of_80_cells_also_in_a_pipe(whole: Moa) -> None:
+    ran = whole.run("doctor", "--offline")
+    [told] = [what for what in findings(ran) if what.startswith("no API key for ")]
+    assert told.startswith("no API key for anthropic (ANTHROPIC_API_KEY), gemini (")
+    assert told.endswith(", azure (AZURE_OPENAI_API_KEY)")
+    listed = [line for line in ran.text.splitlines() if re.search(r"\([A-Z_]+\),?", line)]
+    assert len(listed) > 5
+    assert max(map(len, listed)) <= 80
+    # A name and its variable stay together.
+    assert all(line.endswith((",", ")")) for line in listed)
+    with whole.terminal("doctor", "--offline", columns=50, rows=60) as terminal:
+        assert terminal.wait() == 0
+        assert "       mistral (MISTRAL_API_KEY)," in terminal.lines()
 
 
 def test_versions_and_folders_are_told(whole: Moa) -> None:
