@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from moa_cli.chat.commands.registry import COMMANDS
+from moa_cli.terminal.table import fitted
 from tests.support.talk import Talk
 from tests.support.upstream import Reply
 
@@ -30,14 +31,28 @@ def proposed(talk: Talk) -> None:
 def test_show_lists_all_rounds_and_prints_one_proposal_of_any(talk: Talk) -> None:
     proposed(talk)
     assert talk.do("/show").splitlines() == [
-        "1  round 1  lab:a: First of a. Snow is made of ice crystals which have grown i…",
+        "1  round 1  lab:a: First of a. Snow is made of ice crystals which have grown in…",
         "2  round 1  lab:b: First of b.",
         "1  round 2  lab:a: Rain falls when the drops in a cloud grow too heavy for the…",
-        "2  round 2  lab:b: Snow is made of ice crystals which have grown in a cloud. […",
+        "2  round 2  lab:b: Snow is made of ice crystals which have grown in a cloud. [/…",
     ]
     assert talk.do("/show 2") == f"lab:b (round 2)\n{SNOW} [/INST]"
     assert talk.do("/show 2 1") == "lab:b (round 1)\nFirst of b."
     assert talk.do("/show 1 2") == f"lab:a (round 2)\n{RAIN}"
+
+
+@pytest.mark.parametrize("columns", [50, 120])
+def test_show_uses_the_width_of_the_terminal(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    proposed(talk)
+    rows = talk.do("/show").splitlines()
+    for row, head, text in (
+        (rows[2], "1  round 2  lab:a: ", RAIN),
+        (rows[3], "2  round 2  lab:b: ", f"{SNOW} [/INST]"),
+    ):
+        assert row == head + fitted(text, columns - len(head))
 
 
 def test_show_marks_proposals_that_were_cut(talk: Talk) -> None:
@@ -45,8 +60,8 @@ def test_show_marks_proposals_that_were_cut(talk: Talk) -> None:
     talk.upstream.enqueue("b", Reply(chunks=[SNOW, " And"], stall_after=1))
     talk.do("/set quorum 1", "/set patience 0.5", "/set use_partial true", "Why?")
     assert talk.do("/show").splitlines() == [
-        f"1  round 1  lab:a (cut at the token limit (max_tokens)): {RAIN[:59]}…",
-        f"2  round 1  lab:b (used unfinished): {SNOW}",
+        "1  round 1  lab:a (cut at the token limit (max_tokens)): Rain falls when the dr…",
+        "2  round 1  lab:b (used unfinished): Snow is made of ice crystals which have gr…",
     ]
 
 

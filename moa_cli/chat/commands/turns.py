@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from contextlib import ExitStack, closing
 
 from moa_cli.chat.clipboard import copy
@@ -21,11 +22,14 @@ from moa_cli.core.text import dumps, plural
 from moa_cli.engine.merging import mergeable
 from moa_cli.terminal.after_reply import report_text, source_lines
 from moa_cli.terminal.decision import decision_line, placing_lines
+from moa_cli.terminal.table import cell_len, fitted
 from moa_cli.terminal.transcript import Passage
 from moa_cli.terminal.usage import spent_lines
 
 # Conversations that are suggested: the latest.
 _MOST_CONVERSATIONS = 200
+# Cells that the beginning of a proposal has in a list, whatever stands before it.
+_LEAST_SHOWN = 20
 
 
 def _numbers(host: Host, typed: str) -> list[Suggestion]:
@@ -94,14 +98,15 @@ def _show(host: Host, argument: str) -> None:
         proposal = _proposal(host.session, argument)
         host.page(_passages(proposal, f"round {proposal.layer}"))
         return
+    columns = shutil.get_terminal_size().columns
     for layer_proposals in _last(host.session).proposals:
         for place, proposal in enumerate(layer_proposals, 1):
-            state = one_line(proposal.text, 60)
-            if proposal.error is not None:
-                state = f"{proposal.error.message}{f': {state}' if state else ''}"
-            cut = cut_of(proposal)
+            cut, text = cut_of(proposal), one_line(proposal.text, 8 * columns)
             name = proposal.proposer + (f" ({cut})" if cut else "")
-            host.say(f"{place}  round {proposal.layer}  {name}: {state}")
+            line = f"{place}  round {proposal.layer}  {name}: "
+            if proposal.error is not None:
+                line += proposal.error.message + (": " if text else "")
+            host.say(line + fitted(text, max(_LEAST_SHOWN, columns - cell_len(line))))
     reviews = _last(host.session).reviews
     if reviews:
         host.say(f"{plural(len(reviews), 'review')} of them: /show reviews")
