@@ -160,6 +160,31 @@ def test_what_carries_results_is_not_what_is_answered() -> None:
     assert [message.role for message in conversation.after] == ["assistant", "tool", "user"]
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [[text("I look.")], [USE], [{**USE, "id": "c2"}]],
+        [[text("I look."), USE], [], [{**USE, "id": "c2"}]],
+        [[USE], [{"type": "thinking", "thinking": "hm", "signature": "x"}], [text("I look.")]],
+    ],
+)
+def test_messages_of_the_assistant_that_follow_each_other_are_one_reply(
+    server: Server, upstream: Upstream, reply: list[list[dict[str, Any]]]
+) -> None:
+    blocks = [block for content in reply for block in content]
+    names = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    messages = [
+        ASKED[0],
+        *({"role": "assistant", "content": content} for content in reply),
+        user(*(result(name, name) for name in names)),
+    ]
+    told = sent(server, upstream, messages=messages, tools=[TOOL])
+    assert [message["role"] for message in told] == ["user", "assistant"] + ["tool"] * len(names)
+    assert told[1]["content"] == "I look."
+    assert [call["id"] for call in told[1]["tool_calls"]] == names
+    assert [message["tool_call_id"] for message in told[2:]] == names
+
+
 def test_results_may_come_in_several_messages(server: Server, upstream: Upstream) -> None:
     calls = {"role": "assistant", "content": [USE, {**USE, "id": "c2"}]}
     messages = [ASKED[0], calls, user(result("x", "c2")), user(result("y"))]

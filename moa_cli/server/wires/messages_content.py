@@ -88,17 +88,31 @@ class ContentReader:
                 case _:
                     parts += self._parts(block, inner)
         if role == "assistant":
-            self._check_results()
+            self._assistant(parts, calls, path)
+            return
         self._messages += results
         if not self._open:
             self._take_late()
-        if calls:
-            self._asked_at = path
-            self._open = {call.id: call.name for call in calls}
-            text = "\n".join(part.as_text for part in parts)
-            self._messages.append(Message("assistant", text, tool_calls=tuple(calls)))
-            return
         self._add(role, parts, prompt=not results)
+
+    def _assistant(self, parts: Sequence[Part], calls: Sequence[ToolCall], path: _Path) -> None:
+        before = self._messages[-1] if self._messages else None
+        if before is not None and before.role == "assistant" and (calls or before.tool_calls):
+            # Messages that follow each other are one, as Anthropic reads them: the results of all
+            # its calls come behind the last.
+            self._messages.pop()
+        else:
+            self._check_results()
+            if not calls:
+                self._add("assistant", parts)
+                return
+            before = Message("assistant", "")
+        if calls:
+            self._asked_at = self._asked_at if self._open else path
+            self._open |= {call.id: call.name for call in calls}
+        said = [text for text in (before.content, *(part.as_text for part in parts)) if text]
+        made = (*before.tool_calls, *calls)
+        self._messages.append(Message("assistant", "\n".join(said), tool_calls=made))
 
     def _add(self, role: str, parts: Sequence[Part], *, prompt: bool = False) -> None:
         if parts:
