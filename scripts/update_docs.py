@@ -678,7 +678,8 @@ def schema_row(name: str, schema: Mapping[str, Any]) -> tuple[str, str, str]:
 _FIELDS = {
     "input": "a text, or the items of the whole conversation",
     "messages": "the conversation; `content` is a text, or a list of parts: `text`, `image_url`,"
-    " `file`, `refusal`",
+    " `file`, `refusal`; parts of OpenAI's Responses API and Anthropic's images and documents are"
+    " read as these",
     "tool_choice": "none, auto, required, or the tool to call",
     "stop": "texts at which the reply ends, 16 at most; some endpoints take four",
     "stream_options": "see below",

@@ -430,6 +430,119 @@ def test_what_no_endpoint_takes_is_refused_before_proposals_are_paid(
     assert not upstream.chats()
 
 
+def url_of(image: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": image}}
+
+
+DATA = PIXEL.partition("base64,")[2]
+NOTES = "data:text/plain;base64,aXRzIG5vdGVz"
+
+
+@pytest.mark.parametrize(
+    ("part", "sent"),
+    [
+        ("hi", {"type": "text", "text": "hi"}),
+        ({"type": "input_text", "text": "hi"}, {"type": "text", "text": "hi"}),
+        ({"type": "output_text", "text": "hi", "annotations": []}, {"type": "text", "text": "hi"}),
+        ({"type": "input_image", "image_url": PIXEL}, url_of(PIXEL)),
+        (
+            {"type": "image", "source": {"type": "url", "url": "https://a.test/b"}},
+            url_of("https://a.test/b"),
+        ),
+        (
+            {
+                "type": "image",
+                "source": {"type": "base64", "media_type": "image/png", "data": DATA},
+            },
+            url_of(PIXEL),
+        ),
+        (
+            {"type": "input_file", "filename": "n.txt", "file_data": NOTES},
+            {"type": "text", "text": "n.txt:\n```\nits notes\n```"},
+        ),
+        (
+            {
+                "type": "document",
+                "title": "n.txt",
+                "source": {"type": "base64", "media_type": "text/plain", "data": "aXRzIG5vdGVz"},
+            },
+            {"type": "text", "text": "n.txt:\n```\nits notes\n```"},
+        ),
+        (
+            {"type": "document", "source": {"type": "text", "data": "its notes"}},
+            {"type": "text", "text": "its notes"},
+        ),
+    ],
+)
+def test_parts_of_other_apis_are_read_as_those_of_this_one(
+    server: Server, upstream: Upstream, part: Any, sent: dict[str, Any]
+) -> None:
+    content = [{"type": "text", "text": "see"}, url_of("https://a.test/c"), part]
+    answer = server.ask(messages=[{"role": "user", "content": content}])
+    assert answer.status_code == 200, answer.text
+    assert upstream.chats("agg")[-1].messages[-1]["content"] == [*content[:2], sent]
+
+
+@pytest.mark.parametrize(
+    ("part", "path"),
+    [
+        ({"type": "input_text"}, "messages[0].content[0].text"),
+        ({"type": "input_image"}, "messages[0].content[0].image_url.url"),
+        ({"type": "input_file", "file_id": "f"}, "messages[0].content[0].file.file_id"),
+        ({"type": "image", "source": {"type": "file"}}, "messages[0].content[0].type"),
+        ({"type": "image", "source": "x"}, "messages[0].content[0].type"),
+        ({"type": "input_audio"}, "messages[0].content[0].type"),
+        ({"type": "video_url"}, "messages[0].content[0].type"),
+        (5, "messages[0].content[0]"),
+    ],
+)
+def test_parts_of_other_apis_that_cannot_be_read_are_refused_by_name(
+    server: Server, upstream: Upstream, part: Any, path: str
+) -> None:
+    answer = server.ask(messages=[{"role": "user", "content": [part]}])
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, path)
+    assert not upstream.chats()
+
+
+@pytest.mark.parametrize("kind", ["tool_use", "function_call"])
+def test_a_part_that_says_a_call_again_is_not_said_twice(
+    server: Server, upstream: Upstream, kind: str
+) -> None:
+    again = {"type": kind, "id": "c1", "name": "weather", "input": {}}
+    content = [{"type": "text", "text": "I look."}, again]
+    messages = [
+        *QUESTION,
+        {"role": "assistant", "content": content, "tool_calls": [{**CALL, "type": ""}]},
+        {"role": "tool", "tool_call_id": "c1", "content": None},
+    ]
+    assert server.ask(messages=messages, tools=[WEATHER]).status_code == 200
+    called, result = upstream.chats("agg")[-1].messages[-2:]
+    assert called == {"role": "assistant", "content": "I look.", "tool_calls": [CALL]}
+    assert result == {"role": "tool", "tool_call_id": "c1", "content": ""}
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_of_minus_one_is_none(server: Server, upstream: Upstream, name: str) -> None:
+    fields: dict[str, Any] = {name: -1}
+    assert server.ask(**fields).status_code == 200
+    assert not {"max_tokens", name} & upstream.chats("agg")[-1].body.keys()
+
+
+@pytest.mark.parametrize("effort", ["none", "xhigh", "max", "default"])
+def test_the_efforts_of_all_providers_reach_the_aggregator(
+    server: Server, upstream: Upstream, effort: str
+) -> None:
+    assert server.ask(reasoning_effort=effort).status_code == 200
+    assert upstream.chats("agg")[-1].body["reasoning_effort"] == effort
+
+
+def test_an_object_of_json_without_a_schema_may_say_so(server: Server, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(text="{}"))
+    form = {"type": "json_object", "schema": None}
+    assert server.ask(response_format=form).status_code == 200
+    assert upstream.chats("agg")[-1].body["response_format"] == {"type": "json_object"}
+
+
 def test_unknown_fields_of_images_are_ignored_and_named(server: Server) -> None:
     image = {"type": "image_url", "image_url": {"url": PIXEL, "format": "image/png"}}
     answer = server.ask(messages=[{"role": "user", "content": [image]}])

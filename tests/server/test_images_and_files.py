@@ -131,6 +131,28 @@ def test_a_file_at_an_address_is_refused_on_each_wire(server: Server, upstream: 
     assert upstream.chats() == []
 
 
+def test_base64_in_lines_is_sent_in_one_on_each_wire(server: Server, upstream: Upstream) -> None:
+    url = data_uri(PNG)
+    head, comma, data = url.partition(",")
+    lines = data[:20] + "\r\n" + data[20:] + "\n"
+    source = {"type": "base64", "media_type": "image/png", "data": lines}
+    for path, fields in (
+        (
+            "chat/completions",
+            {"messages": asking({"type": "image_url", "image_url": {"url": head + comma + lines}})},
+        ),
+        (
+            "responses",
+            {"input": [_user({"type": "input_image", "image_url": head + comma + lines})]},
+        ),
+        ("messages", {"messages": [_user({"type": "image", "source": source})], "max_tokens": 9}),
+    ):
+        answer = server.http.post(f"{server.url}/{path}", json={"model": "moa", **fields})
+        assert answer.status_code == 200, answer.text
+        [*_, image] = upstream.chats("agg")[-1].messages[-1]["content"]
+        assert image["image_url"]["url"] == url
+
+
 @pytest.mark.parametrize(
     "url",
     ["data:image/png;base64,", "data:image/png;base64,%%", "data:image/svg+xml,<svg/>", "data:x"],

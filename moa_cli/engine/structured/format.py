@@ -82,7 +82,7 @@ class ResponseFormat:
         kind = values.get("type")
         if kind == "text":
             return None
-        if kind == "json_object" and "schema" not in values:
+        if kind == "json_object" and values.get("schema") is None:
             return cls("json_object")
         # Some providers have a schema in an object of that type, too.
         if kind not in ("json_object", "json_schema"):

@@ -22,7 +22,8 @@ def image_address(url: str, *path: str | int) -> str:
     """
     if url.lower().startswith(_WEB):
         return url
-    url = _with_plain_scheme(url)
+    # Some break the lines of base64.
+    url = "".join(_with_plain_scheme(url).split())
     if not _IMAGE.fullmatch(url):
         raise ValueFault("must be a web address, or a data: URI of an image in base64", path=path)
     return url

@@ -14,6 +14,7 @@ from moa_cli.core.values import JSON, Key, ValueFault, keys_of, read_fields
 from moa_cli.server.wires.addresses import file_address, image_address
 from moa_cli.server.wires.bodies import AnyObject, AnyText
 from moa_cli.server.wires.fields import only_known
+from moa_cli.server.wires.foreign_parts import chat_part
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -30,6 +31,8 @@ _ROLES: dict[str, Role] = {
 _OF_A_REPLY = ("reasoning", "reasoning_content", "annotations")
 # Parts of a model's thought, which client libraries send back.
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+# Parts that say again what is in `tool_calls`, as other APIs write it.
+_CALLS = ("tool_use", "function_call", "tool_call")
 _URL = Key("a web address, or a data: URI with base64")
 
 
@@ -211,14 +214,17 @@ def tidied(message: Any, ignored: list[str], *, strict: bool = False) -> Any:
     if strict:
         return message
     message = only_known(message, keys_of(ChatMessage), ignored, "messages[].")
-    content = message.get("content")
+    content, calls = message.get("content"), message.get("tool_calls")
     if isinstance(content, list):
+        left_out = (*_THOUGHTS, *_CALLS) if calls else _THOUGHTS
         message["content"] = [
-            _tidied_part(part, ignored)
+            _tidied_part(chat_part(part), ignored)
             for part in content
-            if not (isinstance(part, dict) and part.get("type") in _THOUGHTS)
+            if not (isinstance(part, dict) and part.get("type") in left_out)
         ]
-    calls = message.get("tool_calls")
+    elif content is None and message.get("role") in ("tool", "function"):
+        # Some write so that a tool had nothing to say.
+        message["content"] = ""
     if isinstance(calls, list):
         message["tool_calls"] = [_tidied_call(call) for call in calls]
     return message
@@ -237,6 +243,8 @@ def _tidied_part(part: Any, ignored: list[str]) -> Any:
 def _tidied_call(call: Any) -> Any:
     """A call of a tool, as it came in a chunk or from another provider."""
     call = only_known(call, keys_of(ChatToolCall), [])
+    if isinstance(call, dict) and call.get("type") == "":
+        del call["type"]
     if isinstance(call, dict) and "function" in call:
         call["function"] = only_known(call["function"], keys_of(CalledFunction), [])
     return call

@@ -33,7 +33,11 @@ _Stop = Annotated[str, Key(low=1, blank=True)]
 # OpenAI takes four, others more; tasks of evaluations have up to six. The endpoint may refuse.
 _Stops = Annotated[tuple[_Stop, ...], Key(high=16)]
 _Choice = Annotated[Literal["none", "auto", "required", "any"], Key()]
-_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+# OpenAI's words, and those that DeepSeek (max) and Groq (default) have besides.
+_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "default"]
+# As clients of llama.cpp and LM Studio write that there is no limit.
+_NO_LIMIT = -1
+_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +180,8 @@ def _used_fields() -> frozenset[str]:
 
 
 def _tidy(given: dict[str, Any], ignored: list[str], *, strict: bool) -> None:
-    """Leave out what a message, or the options of a stream, hold beside what has an effect."""
+    """Leave out what a message, or the options of a stream, hold beside what has an effect, and a
+    limit that is none."""
     messages = given.get("messages")
     if isinstance(messages, list):
         given["messages"] = [tidied(message, ignored, strict=strict) for message in messages]
@@ -185,6 +190,9 @@ def _tidy(given: dict[str, Any], ignored: list[str], *, strict: bool) -> None:
         given["stream_options"] = fields.only_known(
             options, keys_of(StreamOptions), ignored, "stream_options."
         )
+    for name in _LIMITS:
+        if given.get(name) == _NO_LIMIT and not strict:
+            del given[name]
 
 
 def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:

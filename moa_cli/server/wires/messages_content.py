@@ -283,7 +283,7 @@ def _data_url(kind: str, source: _Block, path: _Path) -> str:
     data = _text(source, "data", path)
     if not _BASE64.fullmatch(data):
         refuse("must be base64", *path, "data")
-    return f"data:{kind};base64,{data}"
+    return f"data:{kind};base64,{''.join(data.split())}"
 
 
 def _web_address(source: _Block, path: _Path) -> str:
