@@ -25,8 +25,13 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from moa_cli.cli.app import main as run
+    from moa_cli.cli.exit_codes import INTERRUPTED
 
-    code = run()
+    try:
+        code = run()
+    except KeyboardInterrupt:
+        # It was pressed in the very moment in which the command ended.
+        code = INTERRUPTED
     # All is done: one Ctrl-C too many ends the process, and is no error of the interpreter's end.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

@@ -223,3 +223,24 @@ def test_ctrl_c_while_modules_are_imported_ends_without_a_traceback(tmp_path: Pa
         ended[module] = ran.returncode
     # Before the command line is there, as any program that Ctrl-C ends; then by its own code.
     assert set(ended.values()) == {-signal.SIGINT, 130}
+
+
+def test_ctrl_c_in_the_moment_in_which_a_command_ends_leaves_no_traceback(tmp_path: Path) -> None:
+    # Python runs this module before the command; it presses Ctrl-C when the command line is left.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "def press(frame, event, argument):\n"
+        "    code = frame.f_code\n"
+        "    left = event == 'return' and code.co_name == 'main'\n"
+        "    if left and code.co_filename.endswith(os.path.join('cli', 'app.py')):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.setprofile(press)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "moa_cli", "--version"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (130, b"")
+    assert ran.stdout.startswith(b"moa ")
