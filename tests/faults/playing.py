@@ -35,7 +35,7 @@ SOUND = "A sound answer."
 PRICE = Price(1.0, 2.0)
 # A call is made again once, at first after so many seconds; and for so many where its endpoint is
 # busy, which is long enough for a busy machine to make a second attempt.
-RETRIES, FIRST_DELAY, WAIT = 1, 0.001, 5.0
+RETRIES, FIRST_DELAY, WAIT = 1, 0.001, 10.0
 # Where the reply is written: by an aggregator alone, by one with a fallback, and by one with a
 # fallback of which nothing is shown before its end.
 Position = Literal["round 1", "round 2", "aggregator", "fallback", "held", "review"]

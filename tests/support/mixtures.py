@@ -148,6 +148,8 @@ def run(
                     events.append(event)
                     if watch is not None:
                         watch(event)
+            # The loop closes what was closed with its next step, and stands still below.
+            await asyncio.sleep(0)
             # While the clients are open still: ending the calls is the engine's duty.
             upstream.wait_for(lambda: upstream.in_flight == 0)
         finally:
