@@ -63,17 +63,16 @@ def cut_text(finish_reason: str | None) -> str | None:
 
 def cut_of(answer: Proposal | Turn) -> str | None:
     """How a proposal or a reply was cut, in words; None if it was not, or there is none."""
-    text = answer.text if isinstance(answer, Proposal) else answer.reply
-    if isinstance(answer, Proposal) and answer.unfinished:
-        return UNFINISHED
-    if (
-        isinstance(answer, Turn)
-        and answer.tool_calls
-        and ending_of(answer.finish_reason) == "tool_calls"
-    ):
-        # Whoever asked makes the call.
-        return None
-    return cut_text(answer.finish_reason) if text and answer.error is None else None
+    if isinstance(answer, Proposal):
+        if answer.unfinished:
+            return UNFINISHED
+        said = bool(answer.text)
+    else:
+        if answer.tool_calls and ending_of(answer.finish_reason) == "tool_calls":
+            # Whoever asked makes the call.
+            return None
+        said = bool(answer.reply or answer.tool_calls)
+    return cut_text(answer.finish_reason) if said and answer.error is None else None
 
 
 def refusal_of(turn: Turn) -> str | None:

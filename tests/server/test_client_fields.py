@@ -85,6 +85,30 @@ def test_tools_go_to_the_aggregator_alone_and_its_calls_come_back(
     assert told[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("finish", "told"),
+    [
+        ("length", "length"),
+        ("max_tokens", "length"),
+        ("content_filter", "content_filter"),
+        # As some endpoints end calls.
+        ("stop", "tool_calls"),
+        ("function_call", "tool_calls"),
+    ],
+)
+def test_a_call_that_was_cut_is_told_as_cut(
+    server: Server, upstream: Upstream, stream: bool, finish: str, told: str
+) -> None:
+    call = {"index": 0, "id": "c1", "function": {"name": "weather", "arguments": '{"city":"Be'}}
+    upstream.always("agg", Reply(raw=sse({"tool_calls": [call]}, finish=finish)))
+    answer = server.ask(tools=[WEATHER], stream=stream)
+    assert answer.status_code == 200, answer.text
+    last = chunks(answer.text)[-1] if stream else answer.json()
+    assert last["choices"][0]["finish_reason"] == told
+    assert bool(last["moa"]["cut"]) == (told != "tool_calls")
+
+
 def test_a_chunk_holds_a_piece_of_one_call(server: Server, upstream: Upstream) -> None:
     """Instructor and LlamaIndex look at the first one of a chunk and at no other."""
     calls_tools(upstream)

@@ -25,9 +25,10 @@ from moa_cli.server.wires.sse import compact
 
 def finish_of(reply: Turn | events.AggregatorFinished) -> str:
     """Why a reply ends, in OpenAI's words."""
-    if reply.tool_calls:
-        return "tool_calls"
     ending: str = ending_of(reply.finish_reason)
+    if reply.tool_calls and ending in ("stop", "tool_calls"):
+        # Some endpoints end calls as they end texts. A call that was cut is none to be made.
+        return "tool_calls"
     # Nothing is left to tell of a refusal: its words came as text. And a tool that the client did
     # not ask for is none of its business.
     return {"refusal": "content_filter", "tool_calls": "stop"}.get(ending, ending)
