@@ -149,7 +149,9 @@ class ChatEncoder(CompletionsEncoder):
                 told = self._delta(fields, choice, event.token_logprobs)
             # A chunk for each call, as OpenAI sends them: clients look at the first one of a chunk.
             for piece in joined_pieces(event.tool_calls):
-                told += self._delta(self._call(piece), choice)
+                # The older form has one call, which clients put together without an index.
+                if not (self._legacy and piece.index):
+                    told += self._delta(self._call(piece), choice)
             if told:
                 return told
         if (finished := self._end_before_report(event, choice)) is not None:
