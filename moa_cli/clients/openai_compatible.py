@@ -29,7 +29,7 @@ from moa_cli.clients.error_mapper import (
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
 from moa_cli.clients.missed_thoughts import Missed, missed_thought
-from moa_cli.clients.refused_fields import IMAGES, SYSTEM, is_missed, refused_field
+from moa_cli.clients.refused_fields import IMAGES, NAMES, SYSTEM, is_missed, refused_field
 from moa_cli.clients.response_format import format_asked, in_words, is_lasting, refused_format
 from moa_cli.clients.transport import (
     ErrorObject,
@@ -325,7 +325,11 @@ class OpenAICompatible:
         body: dict[str, Any] = {
             "model": request.model,
             "messages": wire_messages(
-                messages, system=takes_system, images=IMAGES not in refused, missed=missed
+                messages,
+                system=takes_system,
+                images=IMAGES not in refused,
+                names=NAMES not in refused,
+                missed=missed,
             ),
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -337,7 +341,7 @@ class OpenAICompatible:
         }
         dropped = self._unsent
         if refused:
-            dropped = dropped | (refused - {*limits, SYSTEM, IMAGES})
+            dropped = dropped | (refused - {*limits, SYSTEM, IMAGES, NAMES})
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
 
     def batch_body(self, request: Request) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from moa_cli.clients.error_mapper import takes_no_images, takes_no_system_role, 
 from moa_cli.clients.error_reading import read_refusal
 from moa_cli.clients.transport import Refused
 
-# Not fields of the body: a system message, and images in a message.
-SYSTEM, IMAGES = "system message", "images"
+# Not fields of the body: a system message, images in a message, and the names of who speaks.
+SYSTEM, IMAGES, NAMES = "system message", "images", "names of speakers"
 # Fields that we send ourselves.
 _OWN = ("stream_options", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed")
 _ESSENTIAL = """
@@ -26,6 +26,11 @@ _ESSENTIAL = """
 """
 # What was asked for, and would be missing in the answer.
 ESSENTIAL = frozenset(_ESSENTIAL.split())
+# That a message must have no name, or not this one: Groq, xAI, and whoever tells the place.
+_NO_NAMES = re.compile(
+    r"property 'name' is unsupported|only messages? of role .?user.? can have a name"
+    r"|messages\W{1,5}\d+\W{1,6}(?:\w+\W{1,6})?name\b"
+)
 # How endpoints say that they do not take a field; Moonshot that it takes one value of it.
 _COMPLAINT = re.compile(
     r"unsupported|not support|n't support|unknown|unrecognized|unexpected|not permitted"
@@ -37,12 +42,12 @@ def is_missed(field: str, refused: Collection[str]) -> bool:
     """Whether a request that is sent without the field lacks what somebody asked for.
 
     refused: all that the model does not take, this field included. The limit of tokens has two
-    names, and a system message is sent as the user's.
+    names, a system message is sent as the user's, and names are told in the text.
     """
     limits = {"max_tokens", "max_completion_tokens"}
     if field in limits:
         return limits <= set(refused)
-    return field not in (SYSTEM, "stream_options")
+    return field not in (SYSTEM, NAMES, "stream_options")
 
 
 def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[str]) -> str | None:
@@ -50,7 +55,7 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
 
     body: of the request. extra: its fields that others than we have set.
 
-    Returns the name of a field of the body, SYSTEM or IMAGES; None if nothing would help.
+    Returns the name of a field of the body, SYSTEM, IMAGES or NAMES; None if nothing would help.
     """
     text = str(refusal.body).lower()
     messages = body.get("messages", ())
@@ -62,6 +67,9 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
     has_images = any(_holds_image(message.get("content")) for message in messages)
     if has_images and takes_no_images(refusal.status, words):
         return IMAGES
+    has_names = any("name" in message for message in messages)
+    if has_names and refusal.status in (400, 422) and _NO_NAMES.search(text):
+        return NAMES
     if refusal.status not in (400, 422) or not _COMPLAINT.search(text) or takes_no_tools(words):
         return None
     own = next((name for name in _OWN if name in body and name in text), None)

@@ -41,12 +41,20 @@ class WireMessages(list[dict[str, Any]]):
 
 
 def wire_messages(
-    messages: Sequence[Message], *, system: bool, images: bool, missed: Collection[Missed] = ()
+    messages: Sequence[Message],
+    *,
+    system: bool,
+    images: bool,
+    names: bool = True,
+    missed: Collection[Missed] = (),
 ) -> WireMessages:
     """The messages as they are sent. system: whether the model takes system messages; one that
     does not is given them at the beginning of the user's next message. images: whether it takes
-    those; one that does not is told that there are some. missed: what its endpoint wants to know
-    of the assistant's thoughts."""
+    those; one that does not is told that there are some. names: whether it takes those of who
+    speaks; one that does not reads those of users in their texts. missed: what its endpoint wants
+    to know of the assistant's thoughts."""
+    if not names:
+        messages = [_without_name(message) if message.name else message for message in messages]
     if not images:
         messages = [_without_images(message) if message.parts else message for message in messages]
     messages = _with_images_of_users(messages)
@@ -115,6 +123,14 @@ def _call(call: ToolCall) -> dict[str, Any]:
     name, written = _sendable(call.name), _sendable(call.arguments)
     inner = {"name": name, "input" if call.kind == "custom" else "arguments": written}
     return {"id": call.id, "type": call.kind, call.kind: inner}
+
+
+def _without_name(message: Message) -> Message:
+    if message.role != "user":
+        # A model would go on to begin what it says with its name.
+        return replace(message, name="")
+    parts = message.parts and (Part("text", f"{message.name}:"), *message.parts)
+    return replace(message, name="", content=f"{message.name}: {message.content}", parts=parts)
 
 
 def _without_images(message: Message) -> Message:

@@ -734,3 +734,89 @@ def test_images_of_the_system_and_of_the_assistant_follow_as_the_users(
 
 def _text(words: str) -> dict[str, str]:
     return {"type": "text", "text": words}
+
+
+# What endpoints say of a message with a name.
+_NO_NAMES: list[tuple[int, object]] = [
+    (
+        400,
+        {
+            "error": {
+                "message": "'messages.1' : for 'role:user' the following must be satisfied"
+                "[('messages.1' : property 'name' is unsupported)]",
+                "type": "invalid_request_error",
+            }
+        },
+    ),
+    (
+        422,
+        {
+            "object": "error",
+            "message": {
+                "detail": [
+                    {
+                        "type": "extra_forbidden",
+                        "loc": ["body", "messages", 1, "user", "name"],
+                        "msg": "Extra inputs are not permitted",
+                    }
+                ]
+            },
+        },
+    ),
+    (
+        400,
+        {
+            "code": "Client specified an invalid argument",
+            "error": "Only messages of role 'user' can have a name.",
+        },
+    ),
+    (
+        400,
+        {
+            "error": {
+                "message": "Invalid 'messages[1].name': string does not match pattern. Expected a"
+                " string that matches the pattern '^[^\\s<|\\\\/>]+$'.",
+                "param": "messages[1].name",
+                "code": "invalid_value",
+            }
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "said"), _NO_NAMES)
+def test_a_model_that_takes_no_names_reads_who_speaks(
+    server: Server, upstream: Upstream, status: int, said: object
+) -> None:
+    def answer(request: Request) -> Reply:
+        named = any("name" in message for message in request.messages)
+        return Reply(status=status, error=said) if named else Reply(text="ok")
+
+    upstream.always("*", answer)
+    image = {"type": "image_url", "image_url": {"url": PIXEL}}
+    messages = [
+        {"role": "system", "name": "chair", "content": "Be brief."},
+        {"role": "user", "name": "Ann Lee", "content": "why?"},
+        {"role": "assistant", "name": "bot", "content": "Because."},
+        {"role": "user", "name": "Bob", "content": [image]},
+    ]
+    for _ in range(2):
+        told = server.ask(messages=messages)
+        assert told.status_code == 200, told.text
+        assert not told.json()["moa"]["lost"]
+    for name in ("a", "agg"):
+        # It is learned with the first refusal.
+        assert len(upstream.chats(name)) == 3
+        *_, ann, bot, bob = upstream.chats(name)[-1].messages
+        assert ann == {"role": "user", "content": "Ann Lee: why?"}
+        assert bot == {"role": "assistant", "content": "Because."}
+        assert bob["content"] == [{"type": "text", "text": "Bob:"}, image]
+
+
+def test_a_name_that_is_only_spoken_of_is_not_taken_away(
+    server: Server, upstream: Upstream
+) -> None:
+    words = "'messages.0' : property 'status' is unsupported, did you mean 'name'?"
+    upstream.always("agg", Reply(status=400, error={"error": {"message": words}}))
+    assert server.ask(messages=[{**QUESTION[0], "name": "bob"}]).status_code == 502
+    assert len(upstream.chats("agg")) == 1
