@@ -29,7 +29,14 @@ from moa_cli.clients.error_mapper import (
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
 from moa_cli.clients.missed_thoughts import Missed, missed_thought
-from moa_cli.clients.refused_fields import IMAGES, NAMES, SYSTEM, is_missed, refused_field
+from moa_cli.clients.refused_fields import (
+    CALL_IDS,
+    IMAGES,
+    NAMES,
+    SYSTEM,
+    is_missed,
+    refused_field,
+)
 from moa_cli.clients.response_format import format_asked, in_words, is_lasting, refused_format
 from moa_cli.clients.transport import (
     ErrorObject,
@@ -329,6 +336,7 @@ class OpenAICompatible:
                 system=takes_system,
                 images=IMAGES not in refused,
                 names=NAMES not in refused,
+                call_ids=CALL_IDS not in refused,
                 missed=missed,
             ),
             "stream": True,
@@ -341,7 +349,7 @@ class OpenAICompatible:
         }
         dropped = self._unsent
         if refused:
-            dropped = dropped | (refused - {*limits, SYSTEM, IMAGES, NAMES})
+            dropped = dropped | (refused - {*limits, SYSTEM, IMAGES, NAMES, CALL_IDS})
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
 
     def batch_body(self, request: Request) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from moa_cli.clients.error_mapper import takes_no_images, takes_no_system_role, 
 from moa_cli.clients.error_reading import read_refusal
 from moa_cli.clients.transport import Refused
 
-# Not fields of the body: a system message, images in a message, and the names of who speaks.
+# Not fields of the body: a system message, images in a message, the names of who speaks, and the
+# ids of calls of tools that other models have made.
 SYSTEM, IMAGES, NAMES = "system message", "images", "names of speakers"
+CALL_IDS = "ids of calls"
 # Fields that we send ourselves.
 _OWN = ("stream_options", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed")
 _ESSENTIAL = """
@@ -31,6 +33,11 @@ _NO_NAMES = re.compile(
     r"property 'name' is unsupported|only messages? of role .?user.? can have a name"
     r"|messages\W{1,5}\d+\W{1,6}(?:\w+\W{1,6})?name\b"
 )
+# That the id of a call is too long, or has other letters than theirs: Mistral, OpenAI, Anthropic.
+_NO_SUCH_IDS = re.compile(
+    r"tool.?call.?id.{0,80}must be|tool_calls\W{1,3}\d+\W{1,4}id\b|tool_use[._]id\b.{0,60}pattern"
+    r"|tool_call_id\b.{0,60}(too long|pattern)"
+)
 # How endpoints say that they do not take a field; Moonshot that it takes one value of it.
 _COMPLAINT = re.compile(
     r"unsupported|not support|n't support|unknown|unrecognized|unexpected|not permitted"
@@ -42,12 +49,13 @@ def is_missed(field: str, refused: Collection[str]) -> bool:
     """Whether a request that is sent without the field lacks what somebody asked for.
 
     refused: all that the model does not take, this field included. The limit of tokens has two
-    names, a system message is sent as the user's, and names are told in the text.
+    names, a system message is sent as the user's, names are told in the text, and calls get other
+    ids.
     """
     limits = {"max_tokens", "max_completion_tokens"}
     if field in limits:
         return limits <= set(refused)
-    return field not in (SYSTEM, NAMES, "stream_options")
+    return field not in (SYSTEM, NAMES, CALL_IDS, "stream_options")
 
 
 def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[str]) -> str | None:
@@ -55,7 +63,8 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
 
     body: of the request. extra: its fields that others than we have set.
 
-    Returns the name of a field of the body, SYSTEM, IMAGES or NAMES; None if nothing would help.
+    Returns the name of a field of the body, SYSTEM, IMAGES, NAMES or CALL_IDS; None if
+    nothing would help.
     """
     text = str(refusal.body).lower()
     messages = body.get("messages", ())
@@ -70,6 +79,10 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
     has_names = any("name" in message for message in messages)
     if has_names and refusal.status in (400, 422) and _NO_NAMES.search(text):
         return NAMES
+    has_calls = any("tool_calls" in message for message in messages)
+    # A template of Mistral's fails (500).
+    if has_calls and refusal.status in (400, 422, 500) and _NO_SUCH_IDS.search(text):
+        return CALL_IDS
     if refusal.status not in (400, 422) or not _COMPLAINT.search(text) or takes_no_tools(words):
         return None
     own = next((name for name in _OWN if name in body and name in text), None)

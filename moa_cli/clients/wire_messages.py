@@ -6,7 +6,9 @@ message is the same each time. So the JSON of a message is kept with it.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +21,7 @@ from moa_cli.core.once_each import once_each
 from moa_cli.core.tools import ToolCall
 
 _FIELD = "messages"
+_PLAIN_ID = re.compile(r"[A-Za-z0-9]{9}")
 # `json.dumps` would look at its options each time.
 _ENCODE = json.JSONEncoder().encode
 
@@ -46,13 +49,17 @@ def wire_messages(
     system: bool,
     images: bool,
     names: bool = True,
+    call_ids: bool = True,
     missed: Collection[Missed] = (),
 ) -> WireMessages:
     """The messages as they are sent. system: whether the model takes system messages; one that
     does not is given them at the beginning of the user's next message. images: whether it takes
     those; one that does not is told that there are some. names: whether it takes those of who
-    speaks; one that does not reads those of users in their texts. missed: what its endpoint wants
-    to know of the assistant's thoughts."""
+    speaks; one that does not reads those of users in their texts. call_ids: whether it takes ids
+    of calls as they are; one that does not gets others in their places. missed: what its endpoint
+    wants to know of the assistant's thoughts."""
+    if not call_ids:
+        messages = [_with_plain_ids(message) for message in messages]
     if not names:
         messages = [_without_name(message) if message.name else message for message in messages]
     if not images:
@@ -123,6 +130,22 @@ def _call(call: ToolCall) -> dict[str, Any]:
     name, written = _sendable(call.name), _sendable(call.arguments)
     inner = {"name": name, "input" if call.kind == "custom" else "arguments": written}
     return {"id": call.id, "type": call.kind, call.kind: inner}
+
+
+def _with_plain_ids(message: Message) -> Message:
+    if message.role == "tool":
+        return replace(message, tool_call_id=_plain_id(message.tool_call_id))
+    if not message.tool_calls:
+        return message
+    calls = [replace(call, id=_plain_id(call.id)) for call in message.tool_calls]
+    return replace(message, tool_calls=tuple(calls))
+
+
+def _plain_id(told: str) -> str:
+    """An id of the form that Mistral wants, the narrowest of all; the same one each time."""
+    if _PLAIN_ID.fullmatch(told):
+        return told
+    return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:9]
 
 
 def _without_name(message: Message) -> Message:

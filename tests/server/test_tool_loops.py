@@ -274,3 +274,75 @@ def test_a_thought_that_is_missed_still_is_told(server: Server, upstream: Upstre
     assert answer.status_code >= 400
     assert "reasoning_content is missing" in answer.json()["error"]["message"]
     assert len(upstream.chats("agg")) == 2
+
+
+# What endpoints say of the id of a call that another model has made.
+_NO_SUCH_IDS: list[tuple[int, object]] = [
+    (
+        400,
+        {
+            "object": "error",
+            "message": "Tool call id was call_0fypS1hVX but must be a-z, A-Z, 0-9, with a length of"
+            " 9.",
+            "type": "invalid_function_call",
+            "code": "3280",
+        },
+    ),
+    (500, {"error": {"message": "Tool call IDs must be alphanumeric strings with length 9!"}}),
+    (
+        400,
+        {
+            "error": {
+                "message": "Invalid 'messages[2].tool_calls[0].id': string too long. Expected a"
+                " string with maximum length 40, but got a string with length 43 instead.",
+                "param": "messages[2].tool_calls[0].id",
+                "code": "string_above_max_length",
+            }
+        },
+    ),
+    (
+        400,
+        {
+            "error": {
+                "message": "messages.1.content.0.tool_use.id: String should match pattern"
+                " '^[a-zA-Z0-9_-]+$'",
+                "type": "invalid_request_error",
+            }
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "said"), _NO_SUCH_IDS)
+def test_calls_that_another_model_has_made_get_ids_that_this_one_takes(
+    server: Server, upstream: Upstream, status: int, said: object
+) -> None:
+    own = "a1B2c3D4e"
+
+    def answer(request: Request) -> Reply:
+        calls = [call for m in request.messages for call in m.get("tool_calls", ())]
+        plain = all(len(call["id"]) == 9 and call["id"].isalnum() for call in calls)
+        return calling("read") if plain else Reply(status=status, error=said)
+
+    upstream.always("agg", answer)
+    long = "functions.read:0 é" + "x" * 50
+    function = {"name": "read", "arguments": "{}"}
+    calls = [{"id": id, "type": "function", "function": function} for id in (long, own, "c1")]
+    said_before = [
+        *messages(0),
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        *({"role": "tool", "tool_call_id": call["id"], "content": "x"} for call in calls[::-1]),
+    ]
+    for _ in range(2):
+        told = server.ask(messages=said_before, tools=TOOLS)
+        assert told.status_code == 200, told.text
+        # Its own calls keep the ids that it gives them.
+        [call] = told.json()["choices"][0]["message"]["tool_calls"]
+        assert call["id"] == "call_read_0"
+    # It is learned with the first refusal.
+    assert len(upstream.chats("agg")) == 3
+    *_, made, first, second, third = upstream.chats("agg")[-1].messages
+    ids = [call["id"] for call in made["tool_calls"]]
+    assert ids[1] == own
+    assert [third["tool_call_id"], second["tool_call_id"], first["tool_call_id"]] == ids
+    assert len(set(ids)) == 3
