@@ -33,6 +33,8 @@ from moa_cli.clients.refused_fields import (
     CALL_IDS,
     IMAGES,
     NAMES,
+    NO_FIELDS,
+    OTHER_LAST,
     SYSTEM,
     is_missed,
     refused_field,
@@ -337,6 +339,7 @@ class OpenAICompatible:
                 images=IMAGES not in refused,
                 names=NAMES not in refused,
                 call_ids=CALL_IDS not in refused,
+                other_last=OTHER_LAST not in refused,
                 missed=missed,
             ),
             "stream": True,
@@ -349,7 +352,7 @@ class OpenAICompatible:
         }
         dropped = self._unsent
         if refused:
-            dropped = dropped | (refused - {*limits, SYSTEM, IMAGES, NAMES, CALL_IDS})
+            dropped = dropped | (refused - {*limits, *NO_FIELDS})
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
 
     def batch_body(self, request: Request) -> dict[str, Any]:

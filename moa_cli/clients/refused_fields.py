@@ -15,10 +15,11 @@ from moa_cli.clients.error_mapper import takes_no_images, takes_no_system_role, 
 from moa_cli.clients.error_reading import read_refusal
 from moa_cli.clients.transport import Refused
 
-# Not fields of the body: a system message, images in a message, the names of who speaks, and the
-# ids of calls of tools that other models have made.
+# Not fields of the body: a system message, images in a message, the names of who speaks, the ids of
+# calls of tools that other models have made, and a last message that is not the user's.
 SYSTEM, IMAGES, NAMES = "system message", "images", "names of speakers"
-CALL_IDS = "ids of calls"
+CALL_IDS, OTHER_LAST = "ids of calls", "last message of another role"
+NO_FIELDS = frozenset((SYSTEM, IMAGES, NAMES, CALL_IDS, OTHER_LAST))
 # Fields that we send ourselves.
 _OWN = ("stream_options", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed")
 _ESSENTIAL = """
@@ -38,6 +39,11 @@ _NO_SUCH_IDS = re.compile(
     r"tool.?call.?id.{0,80}must be|tool_calls\W{1,3}\d+\W{1,4}id\b|tool_use[._]id\b.{0,60}pattern"
     r"|tool_call_id\b.{0,60}(too long|pattern)"
 )
+# That the last message must be the user's: Anthropic, Mistral, vLLM, Perplexity.
+_USER_LAST = re.compile(
+    r"not support assistant message prefill|must end with a user|expected last role user"
+    r"|add_generation_prompt|last message (must|should) (be|have|come)\b.{0,30}\buser"
+)
 # How endpoints say that they do not take a field; Moonshot that it takes one value of it.
 _COMPLAINT = re.compile(
     r"unsupported|not support|n't support|unknown|unrecognized|unexpected|not permitted"
@@ -49,13 +55,12 @@ def is_missed(field: str, refused: Collection[str]) -> bool:
     """Whether a request that is sent without the field lacks what somebody asked for.
 
     refused: all that the model does not take, this field included. The limit of tokens has two
-    names, a system message is sent as the user's, names are told in the text, and calls get other
-    ids.
+    names, and of what is no field only images are not told in another way.
     """
     limits = {"max_tokens", "max_completion_tokens"}
     if field in limits:
         return limits <= set(refused)
-    return field not in (SYSTEM, NAMES, CALL_IDS, "stream_options")
+    return field == IMAGES or field not in (*NO_FIELDS, "stream_options")
 
 
 def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[str]) -> str | None:
@@ -63,8 +68,7 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
 
     body: of the request. extra: its fields that others than we have set.
 
-    Returns the name of a field of the body, SYSTEM, IMAGES, NAMES or CALL_IDS; None if
-    nothing would help.
+    Returns the name of a field of the body, or one of NO_FIELDS; None if nothing would help.
     """
     text = str(refusal.body).lower()
     messages = body.get("messages", ())
@@ -83,6 +87,8 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
     # A template of Mistral's fails (500).
     if has_calls and refusal.status in (400, 422, 500) and _NO_SUCH_IDS.search(text):
         return CALL_IDS
+    if messages and refusal.status in (400, 422, 500) and _USER_LAST.search(text):
+        return OTHER_LAST
     if refusal.status not in (400, 422) or not _COMPLAINT.search(text) or takes_no_tools(words):
         return None
     own = next((name for name in _OWN if name in body and name in text), None)

@@ -21,6 +21,10 @@ from moa_cli.core.once_each import once_each
 from moa_cli.core.tools import ToolCall
 
 _FIELD = "messages"
+_GO_ON = (
+    "[Your last message is not finished. Go on exactly where it ends, and do not repeat what stands"
+    " there.]"
+)
 _PLAIN_ID = re.compile(r"[A-Za-z0-9]{9}")
 # `json.dumps` would look at its options each time.
 _ENCODE = json.JSONEncoder().encode
@@ -50,14 +54,16 @@ def wire_messages(
     images: bool,
     names: bool = True,
     call_ids: bool = True,
+    other_last: bool = True,
     missed: Collection[Missed] = (),
 ) -> WireMessages:
     """The messages as they are sent. system: whether the model takes system messages; one that
     does not is given them at the beginning of the user's next message. images: whether it takes
     those; one that does not is told that there are some. names: whether it takes those of who
     speaks; one that does not reads those of users in their texts. call_ids: whether it takes ids
-    of calls as they are; one that does not gets others in their places. missed: what its endpoint
-    wants to know of the assistant's thoughts."""
+    of calls as they are; one that does not gets others in their places. other_last:
+    whether the last message need not be the user's. missed: what its endpoint wants to know of the
+    assistant's thoughts."""
     if not call_ids:
         messages = [_with_plain_ids(message) for message in messages]
     if not names:
@@ -67,6 +73,8 @@ def wire_messages(
     messages = _with_images_of_users(messages)
     if not system:
         messages = _without_system(messages)
+    if not other_last:
+        messages = _with_user_last(messages)
     return WireMessages(messages, missed)
 
 
@@ -130,6 +138,15 @@ def _call(call: ToolCall) -> dict[str, Any]:
     name, written = _sendable(call.name), _sendable(call.arguments)
     inner = {"name": name, "input" if call.kind == "custom" else "arguments": written}
     return {"id": call.id, "type": call.kind, call.kind: inner}
+
+
+def _with_user_last(messages: Sequence[Message]) -> Sequence[Message]:
+    *before, last = messages
+    if last.role == "system":
+        return [*before, replace(last, role="user")]
+    if last.role == "assistant" and not last.tool_calls:
+        return [*messages, Message("user", _GO_ON)]
+    return messages
 
 
 def _with_plain_ids(message: Message) -> Message:

@@ -820,3 +820,41 @@ def test_a_name_that_is_only_spoken_of_is_not_taken_away(
     upstream.always("agg", Reply(status=400, error={"error": {"message": words}}))
     assert server.ask(messages=[{**QUESTION[0], "name": "bob"}]).status_code == 502
     assert len(upstream.chats("agg")) == 1
+
+
+# What endpoints say where the last message is not the user's.
+_USER_LAST = [
+    "This model does not support assistant message prefill. The conversation must end with a user"
+    " message.",
+    "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant",
+    "Cannot set `add_generation_prompt` to True when the last message is from the assistant.",
+    "Last message must have role `user`.",
+]
+
+
+@pytest.mark.parametrize("said", _USER_LAST)
+@pytest.mark.parametrize("role", ["assistant", "system"])
+def test_a_model_that_wants_the_user_s_message_last_goes_on_with_what_is_begun(
+    server: Server, upstream: Upstream, said: str, role: str
+) -> None:
+    def answer(request: Request) -> Reply:
+        if request.messages[-1]["role"] == "user":
+            return Reply(text="42")
+        return Reply(status=400, error={"error": {"message": said}})
+
+    upstream.always("agg", answer)
+    begun = [*QUESTION, {"role": "assistant", "content": "It is "}]
+    if role == "system":
+        begun.append({"role": "system", "content": "Be brief."})
+    for _ in range(2):
+        told = server.ask(messages=begun)
+        assert told.status_code == 200, told.text
+        assert told.json()["choices"][0]["message"]["content"] == "42"
+    # It is learned with the first refusal.
+    assert len(upstream.chats("agg")) == 3
+    *_, before, last = upstream.chats("agg")[-1].messages
+    assert before == {"role": "assistant", "content": "It is "}
+    assert ("Be brief." if role == "system" else "Go on exactly where it ends") in last["content"]
+    # What ends on the user's message is sent as ever.
+    assert server.ask().status_code == 200
+    assert upstream.chats("agg")[-1].messages[-1]["content"] == QUESTION[0]["content"]
