@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import select
 import struct
 import subprocess
@@ -390,6 +391,11 @@ class Terminal:
             for row in self.screen.history.top
         ]
         return _trimmed([*above, *self.shown()])
+
+    def written(self) -> list[str]:
+        """The lines as the program has written them: those that are too wide are not folded."""
+        text = re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|[^\[])", "", self.raw.decode())
+        return text.replace("\r\n", "\n").splitlines()
 
     def shows_cursor(self) -> bool:
         """Whether the cursor can be seen."""

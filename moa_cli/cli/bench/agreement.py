@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moa_cli.cli.bench.cells import narrow_table
+from moa_cli.cli.bench.cells import shortened, split_table
 from moa_cli.cli.options import Data, RunFolder
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.cli.saving import open_store
@@ -88,7 +88,7 @@ def _pair_lines(panel: Panel, width: int) -> Iterator[str]:
     pairs = panel.pairs()
     kappa = "kappa" if panel.against is not None else "weighted kappa"
     yield ""
-    yield from narrow_table(
+    yield from split_table(
         [
             Column("judge", [pair.first for pair in pairs], widest=_WIDEST),
             Column("and", [pair.second for pair in pairs], widest=_WIDEST),
@@ -98,6 +98,7 @@ def _pair_lines(panel: Panel, width: int) -> Iterator[str]:
             Column("judged by both", [f"{pair.units:,}" for pair in pairs], right=True),
         ],
         width,
+        keys=2,
     )
 
 
@@ -113,31 +114,37 @@ def _whole_lines(panel: Panel) -> Iterator[str]:
 def _arm_lines(panel: Panel, width: int) -> Iterator[str]:
     arms = panel.arms()
     yield _sentence(f"{panel.unit}, over what all have judged; the panel is their mean")
-    yield from narrow_table(
+    yield from split_table(
         [
             Column("arm", [arm.arm for arm in arms], widest=_WIDEST),
             Column("panel", [arm.panel.text(2) for arm in arms], right=True),
             *(
-                Column(judge, [arm.by_judge[judge].text(2) for arm in arms], right=True)
-                for judge in panel.values
+                Column(head, [arm.by_judge[judge].text(2) for arm in arms], right=True)
+                for head, judge in _judge_heads(panel)
             ),
         ],
         width,
     )
 
 
+def _judge_heads(panel: Panel) -> Iterator[tuple[str, str]]:
+    """The heads of the judges' columns, each with the judge."""
+    judges = list(panel.values)
+    return zip(shortened(judges, Column.widest), judges, strict=True)
+
+
 def _chosen_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> Iterator[str]:
     yield _sentence(
         "how often the first arm is better than the second, by your choices in `moa compare`"
     )
-    yield from narrow_table(
+    yield from split_table(
         [
             Column("arm", [pair.first for pair in chosen], widest=_WIDEST),
             Column("against", [pair.second for pair in chosen], widest=_WIDEST),
             Column("you", [_share(pair.chosen) for pair in chosen], right=True),
             *(
-                Column(judge, [_share(pair.by_judge[judge]) for pair in chosen], right=True)
-                for judge in panel.values
+                Column(head, [_share(pair.by_judge[judge]) for pair in chosen], right=True)
+                for head, judge in _judge_heads(panel)
             ),
         ],
         width,

@@ -89,7 +89,7 @@ def _differences(found: Differences, width: int) -> Iterator[str]:
 
     yield from noted(found.conclusions, width, "= ")
     for text_table in difference_tables([found]):
-        yield from table(text_table.title, columns_of(text_table), width)
+        yield from table(text_table.title, columns_of(text_table), width, text_table.keys)
         yield from noted(text_table.notes, width, "")
 
 
@@ -171,7 +171,9 @@ def _agreement(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
         *_measures(found, [row[3] for row in rows]),
         Column("proposers", [row[2] for row in rows]),
     ]
-    yield from table("Agreement: similarity of a layer's proposals to each other", columns, width)
+    yield from table(
+        "Agreement: similarity of a layer's proposals to each other", columns, width, 2
+    )
 
 
 def _layers(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
@@ -227,7 +229,7 @@ def _by_model(found: Analysis, arm: ArmAnalysis, width: int) -> Iterator[str]:
         "Right answers by model and layer, %; in a later layer a model answers with all proposals"
         " before it"
     )
-    yield from table(title, columns, width)
+    yield from table(title, columns, width, keys=-1)
 
 
 def _share(share: Mean | None) -> str:
@@ -268,7 +270,7 @@ def _spent(
         Column("an item", [_money(row.cost) for row in rows], widest=32),
         Column(head, [shown(row.name) for row in rows]),
     ]
-    yield from table(title, columns, width)
+    yield from table(title, columns, width, keys=-1)
 
 
 def _money(cost: Mean) -> str:

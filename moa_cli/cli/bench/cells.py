@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.cli.output import say
 from moa_cli.core.sanitize import one_line
-from moa_cli.terminal.table import Column, table_lines
+from moa_cli.terminal.table import Column, cell_len, table_lines
 
 if TYPE_CHECKING:
     from moa_cli.bench.report.sections import TextTable
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 UNKNOWN = "–"
 # From so many on, similarities take a while: a pair of texts a millisecond or two.
 _MANY_ITEMS = 100
+_GAP = 2
+# Cells of a name that gives way, with the gap behind it where it has room.
+_LEAST_NAME, _NAME_ROOM = 12, 17
 
 
 def tell_if_long(items: int) -> None:
@@ -41,16 +45,92 @@ def with_n(mean: Mean | None, decimals: int = 3, *, sign: str = "") -> str:
     return f"{cell(mean, decimals, sign=sign)} (n {mean.n:,})"
 
 
-def table(title: str, columns: Sequence[Column], width: int) -> Iterator[str]:
-    """An empty line, a title, and a table."""
+def table(title: str, columns: Sequence[Column], width: int, keys: int = 1) -> Iterator[str]:
+    """An empty line, a title, and a table; see `split_table`."""
     yield ""
     yield from noted([title], width, "")
-    yield from table_lines(columns, width)
+    yield from fitting_table(columns, width, keys)
 
 
-def narrow_table(columns: Sequence[Column], width: int) -> list[str]:
-    """A table whose last column is no wider than it must be: what is left is an empty one's."""
-    return table_lines([*columns, Column("", [""] * len(columns[0].cells))], width)
+def fitting_table(columns: Sequence[Column], width: int, keys: int = 1) -> Iterator[str]:
+    """A table whose last column takes what is left; see `split_table` where that is too little."""
+    if sum(_wide(column) + _GAP for column in columns) <= width + _GAP:
+        yield from table_lines(columns, width)
+    else:
+        *others, last = columns
+        yield from split_table([*others, replace(last, widest=width)], width, keys)
+
+
+def split_table(columns: Sequence[Column], width: int, keys: int = 1) -> Iterator[str]:
+    """A table, or as many below each other as it takes to show all columns in that width.
+
+    keys: so many first columns, or last ones if it is below 0, name the rows: each table has them.
+    """
+    names, others = columns[:keys], columns[keys:]
+    if keys < 0:
+        names, others = others, names
+    needed = [_wide(column) + _GAP for column in others]
+    if sum(needed) + sum(_wide(name) + _GAP for name in names) > width + _GAP:
+        # Names give way: to a third of the width, and to the widest number.
+        room = max(width // 3, _NAME_ROOM) if len(names) == 1 else width // 2
+        most = min(room, width - max(needed, default=0)) // len(names) - _GAP
+        most = max(most, _LEAST_NAME)
+        names = [Column(name.head, shortened(name.cells, most), widest=most) for name in names]
+    free = width + _GAP - sum(_wide(name) + _GAP for name in names)
+    # Numbers are never cut.
+    others = [
+        column if column.right else replace(column, widest=min(column.widest, free - _GAP))
+        for column in others
+    ]
+    # What is left of the width is an empty column's.
+    rest = Column("", [""] * len(columns[0].cells))
+    for number, group in enumerate(_groups(needed, free)):
+        if number:
+            yield ""
+        yield from table_lines([*names, *(others[place] for place in group), rest], width)
+
+
+def _wide(column: Column) -> int:
+    longest = max(cell_len(one_line(cell)) for cell in (column.head, *column.cells))
+    return min(longest, column.widest)
+
+
+def shortened(names: Sequence[str], most: int) -> Sequence[str]:
+    """Names of at most `most` characters that tell apart what the whole ones do, if they can:
+    `single:Qwen2-72B` or `Qwen2-72B` for `single:together:Qwen/Qwen2-72B`."""
+    if max(map(len, names), default=0) <= most:
+        return names
+    from moa_cli.profile import short_name
+
+    parts = [name.partition(":") for name in names]
+    arms = [f"{kind}:{short_name(model)}" if colon else kind for kind, colon, model in parts]
+    models = [arm.removeprefix("single:") for arm in arms]
+    for short in (arms, models, [_cut(model, most) for model in models]):
+        if len(set(short)) == len(set(names)) and max(map(len, short)) <= most:
+            return short
+    return names
+
+
+def _cut(name: str, most: int) -> str:
+    """Models of one family differ at their ends."""
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
+
+
+def _groups(needed: Sequence[int], room: int) -> Iterator[list[int]]:
+    """The places of columns that fit beside each other; one at least."""
+    group: list[int] = []
+    used = 0
+    for place, taken in enumerate(needed):
+        if group and used + taken > room:
+            yield group
+            group, used = [], 0
+        group.append(place)
+        used += taken
+    if group:
+        yield group
 
 
 def columns_of(told: TextTable, widest: int = Column.widest) -> list[Column]:

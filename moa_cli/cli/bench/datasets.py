@@ -9,7 +9,7 @@ import typer
 
 from moa_cli.cli.exit_codes import INTERRUPTED, TERMINATED
 from moa_cli.cli.options import Data, JsonArray
-from moa_cli.cli.output import print_json, print_lines, print_table, say
+from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
@@ -22,6 +22,7 @@ def list_(data: Data = None, json: JsonArray = False) -> None:
     """List the datasets, and where their files are."""
     from moa_cli.bench.data.datasets import DATASETS
     from moa_cli.bench.data.loading import data_folder
+    from moa_cli.cli.bench.cells import fitting_table
     from moa_cli.terminal.table import Column
 
     folder = data_folder(data)
@@ -54,8 +55,7 @@ def list_(data: Data = None, json: JsonArray = False) -> None:
         Column("licence", [dataset.licence for dataset in datasets], widest=40),
         Column("measures", [dataset.measures for dataset in datasets]),
     ]
-    print_table(columns)
-    print_lines([f"(in {folder})"])
+    print_lines([*fitting_table(columns, output_width()), f"(in {folder})"])
 
 
 def _count(dataset: KnownDataset, file: Path | None) -> int | None:

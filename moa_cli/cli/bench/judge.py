@@ -495,7 +495,8 @@ def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> 
 
 def _score_lines(scores: Scores) -> list[str]:
     """A table of the arms' main figures, who judged, and what is to be said beside them."""
-    from moa_cli.terminal.table import Column, table_lines
+    from moa_cli.cli.bench.cells import fitting_table
+    from moa_cli.terminal.table import Column
 
     rows = [*scores.arms, *scores.anchors]
     named = [name for name in _SHORT if any(arm.metric(name) for arm in rows)]
@@ -504,7 +505,7 @@ def _score_lines(scores: Scores) -> list[str]:
         found = [arm.metric(name) for arm in rows]
         unit = next(metric.unit for metric in found if metric)
         columns.append(Column(f"{name} ({unit})", list(map(_told, found)), widest=44))
-    lines = table_lines(columns, output_width())
+    lines = list(fitting_table(columns, output_width()))
     if scores.judge is not None:
         lines.append(one_line(f"judged by {scores.judge.model}, {scores.judge.date}"))
     return [*lines, *(one_line(note, _LONGEST_NOTE) for note in scores.notes)]

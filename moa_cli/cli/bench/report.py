@@ -18,7 +18,6 @@ from moa_cli.core.sanitize import one_line
 if TYPE_CHECKING:
     from moa_cli.bench.report.scores import Scores
     from moa_cli.bench.report.sections import ReportSection, TextTable
-    from moa_cli.terminal.table import Column
 
 Format = Literal["table", "markdown", "json", "csv", "html"]
 _FORMATS: tuple[Format, ...] = get_args(Format)
@@ -31,8 +30,6 @@ _SUFFIXES: dict[str, Format] = {
 }
 # In a pipe nothing is wrapped.
 _UNBOUND = 10_000
-_GAP = 2
-_LEAST_NAME = 12
 
 
 def report(
@@ -146,72 +143,13 @@ def _lines(sections: Sequence[ReportSection], width: int, *, published: bool) ->
 
 
 def _table(table: TextTable, width: int) -> Iterator[str]:
-    """The table; as many times its first columns as it takes to show all others."""
-    from moa_cli.cli.bench.cells import columns_of, narrow_table
-    from moa_cli.terminal.table import Column
+    from moa_cli.cli.bench.cells import columns_of, split_table
 
     yield from _note(table.title, width)
-    columns = columns_of(table, width)
-    keys, others = columns[: table.keys], columns[table.keys :]
-    needed = [_wide(column) + _GAP for column in others]
-    if sum(needed) + sum(_wide(column) + _GAP for column in keys) > width + _GAP:
-        # Names give way: to a third of the width, and to the widest number.
-        room = max(width // 3, _LEAST_NAME) if len(keys) == 1 else width // 2
-        most = min(room, width - max(needed, default=0)) // len(keys) - _GAP
-        most = max(most, _LEAST_NAME)
-        keys = [Column(key.head, _shortened(key.cells, most), widest=most) for key in keys]
-    free = width + _GAP - sum(_wide(column) + _GAP for column in keys)
-    for number, group in enumerate(_groups(needed, free)):
-        yield "\n" * bool(number)
-        shown = narrow_table([*keys, *(others[place] for place in group)], width)
-        yield from (f"{line}\n" for line in shown)
+    lines = split_table(columns_of(table, width), width, table.keys)
+    yield from (f"{line}\n" for line in lines)
     for note in table.notes:
         yield from _note(note, width)
-
-
-def _wide(column: Column) -> int:
-    from moa_cli.terminal.table import cell_len
-
-    longest = max(cell_len(one_line(cell)) for cell in (column.head, *column.cells))
-    return min(longest, column.widest)
-
-
-def _shortened(names: Sequence[str], most: int) -> Sequence[str]:
-    """Names of at most `most` characters that tell apart what the whole ones do, if they can:
-    `single:Qwen2-72B` or `Qwen2-72B` for `single:together:Qwen/Qwen2-72B`."""
-    if max(map(len, names), default=0) <= most:
-        return names
-    from moa_cli.profile import short_name
-
-    parts = [name.partition(":") for name in names]
-    arms = [f"{kind}:{short_name(model)}" if colon else kind for kind, colon, model in parts]
-    models = [arm.removeprefix("single:") for arm in arms]
-    for short in (arms, models, [_cut(model, most) for model in models]):
-        if len(set(short)) == len(set(names)) and max(map(len, short)) <= most:
-            return short
-    return names
-
-
-def _cut(name: str, most: int) -> str:
-    """Models of one family differ at their ends."""
-    if len(name) <= most:
-        return name
-    end = (most - 1) // 2
-    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
-
-
-def _groups(needed: Sequence[int], room: int) -> Iterator[list[int]]:
-    """The places of columns that fit beside each other; one at least."""
-    group: list[int] = []
-    used = 0
-    for place, taken in enumerate(needed):
-        if group and used + taken > room:
-            yield group
-            group, used = [], 0
-        group.append(place)
-        used += taken
-    if group:
-        yield group
 
 
 def _note(text: str, width: int, mark: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ from moa_cli.cli.output import check_can_confirm, output_width, print_lines, say
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from moa_cli.bench.run.call_cache import CallCache
@@ -335,7 +337,8 @@ def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     if journal.saved.calls:
         lines.append(f"{plural(journal.saved.calls, 'call')} came from the cache")
     if journal.spent.calls:
-        lines += spent_lines({"spent in all": journal.spent})
+        spent = spent_lines({"spent in all": journal.spent})
+        lines += [folded(line, sys.stdout) for line in spent]
     return lines
 
 

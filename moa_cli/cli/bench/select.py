@@ -193,7 +193,7 @@ def _lines(choice: _Selection, width: int) -> Iterator[str]:
         f"As proposers; score = {a:g} z(quality) + {b:g} z(1 - mean pairwise {pool.measure}); ±:"
         f" standard errors; n: quality {first.quality.n:,}, similarity {first.similarity.n:,} each"
     )
-    yield from table(title, columns, width)
+    yield from table(title, columns, width, keys=-1)
     yield from _aggregator_lines(choice, width)
     yield ""
     yield from noted(
@@ -216,7 +216,7 @@ def _aggregator_lines(choice: _Selection, width: int) -> Iterator[str]:
             Column("the mixture's worth", [with_n(row.worth, 2) for row in rows], widest=40),
             Column("aggregator", [short_name(row.model) for row in rows]),
         ]
-        yield from table("As aggregators: the same mixture under each", columns, width)
+        yield from table("As aggregators: the same mixture under each", columns, width, -1)
         return
     yield ""
     yield from noted(

@@ -219,11 +219,12 @@ def _tell(
 
 def _print_table(found: Sequence[SweepRun], notes: Sequence[str]) -> None:
     from moa_cli.bench.report.sweep import sweep_table
-    from moa_cli.cli.bench.cells import columns_of, noted, table
+    from moa_cli.cli.bench.cells import columns_of, noted, split_table
     from moa_cli.cli.output import output_width, print_lines
 
     told, width = sweep_table(found), output_width()
-    print_lines(table(told.title, columns_of(told, widest=40), width))
+    print_lines(["", *noted([told.title], width, "")])
+    print_lines(split_table(columns_of(told, width), width, told.keys))
     print_lines(noted(notes, width))
 
 

@@ -63,6 +63,20 @@ def test_sizes_and_aggregators_share_their_calls(lab: Moa, upstream: Upstream) -
     assert "<script" not in page
 
 
+@pytest.mark.parametrize("columns", [50, 80])
+def test_the_table_of_a_sweep_fits_the_terminal(lab: Moa, columns: int) -> None:
+    start = ["bench", "sweep", "asked.jsonl", "-y", "-o", "swept", "-n", "2"]
+    varied = ["--proposers", "1,2", "--aggregators", "lab:agg,lab:wise"]
+    with lab.terminal(*start, *varied, columns=columns, rows=100) as terminal:
+        assert terminal.wait() == 0
+        lines = terminal.written()
+    table = lines[lines.index("Runs; mean ± standard error") :]
+    assert max(map(len, table)) <= columns
+    heads = " ".join(line for line in table if line.startswith("proposals  "))
+    for head in ("accuracy (%)", "95 %", "answered", "failed", "calls", "cost/item", "s/item"):
+        assert heads.count(head) == 1
+
+
 def test_a_sweep_goes_on_and_grows(lab: Moa, upstream: Upstream) -> None:
     start = ["bench", "sweep", "asked.jsonl", "-y", "-o", "swept"]
     assert lab.run(*start, "-n", "3", "--proposers", "1,2").code == 0
