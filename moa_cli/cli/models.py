@@ -12,7 +12,7 @@ from typer import Argument
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands, Debug, Group
 from moa_cli.cli.options import JsonArray
-from moa_cli.cli.output import print_json, print_lines, say
+from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.core.errors import ClientError, UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import meant
@@ -78,7 +78,7 @@ def list_(
     if json:
         print_json(rows)
     elif rows:
-        print_lines(_lines(rows))
+        print_lines(_lines(rows, output_width()))
     else:
         say("no models")
 
@@ -100,10 +100,16 @@ def suggest(json: JsonArray = False) -> None:
         " fetch one with `moa models pull NAME`:"
     )
     width = max(len(model.name) for model in models)
-    print_lines(
-        f"{model.name:<{width}}  {model.gigabytes:>5.2f} GB  {model.licence:<10}  {model.reference}"
-        for model in models
+    heads = [f"{m.name:<{width}}  {m.gigabytes:>5.2f} GB  {m.licence:<10}" for m in models]
+    columns = output_width()
+    # A name to be copied stays in one piece.
+    fit = all(
+        len(f"{head}  {m.reference}") <= columns for head, m in zip(heads, models, strict=True)
     )
+    for head, model in zip(heads, models, strict=True):
+        print_lines(
+            [f"{head}  {model.reference}"] if fit else [head.rstrip(), f"    {model.reference}"]
+        )
 
 
 @group.command("pull")
@@ -197,14 +203,15 @@ def _row(provider: str, name: str, info: ModelInfo) -> dict[str, Any]:
     return row
 
 
-def _lines(rows: list[dict[str, Any]]) -> list[str]:
+def _lines(rows: list[dict[str, Any]], columns: int) -> list[str]:
+    """A table of models; where it is wider than that, each model's figures below its name."""
     from moa_cli.core.money import price_cell
 
     names = [one_line(row["name"]) for row in rows]
     width = max(map(len, names))
     with_kinds = any("kind" in row for row in rows)
     head = f"{'model':<{width}}  {'context':>8}  {'$/M in':>8}  {'$/M out':>8}"
-    lines = [f"{head}  kind" if with_kinds else head]
+    table, narrow = [f"{head}  kind" if with_kinds else head], []
     for name, row in zip(names, rows, strict=True):
         context = "?" if row["context_length"] is None else f"{row['context_length']}"
         prices = [
@@ -212,5 +219,10 @@ def _lines(rows: list[dict[str, Any]]) -> list[str]:
             for key in ("prompt_usd_per_million", "completion_usd_per_million")
         ]
         line = f"{name:<{width}}  {context:>8}  {prices[0]:>8}  {prices[1]:>8}"
-        lines.append(f"{line}  {row.get('kind', 'chat')}" if with_kinds else line)
-    return lines
+        figures = f"    context {context}, $/M {prices[0]} in, {prices[1]} out"
+        if with_kinds:
+            kind = row.get("kind", "chat")
+            line, figures = f"{line}  {kind}", f"{figures}, {kind}"
+        table.append(line)
+        narrow += [name, figures]
+    return table if max(map(len, table)) <= columns else narrow

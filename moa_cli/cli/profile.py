@@ -18,7 +18,7 @@ from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import with_hint, wrapped
-from moa_cli.terminal.tty import columns_of
+from moa_cli.terminal.tty import columns_of, folded
 
 if TYPE_CHECKING:
     from moa_cli.profile import Profile
@@ -78,7 +78,9 @@ def show(
     from moa_cli.terminal.plain import setting_lines
 
     head = f"profile {profile.name}: {one_line(profile.description)}".rstrip(": ")
-    print_lines([head, *setting_lines(rows(profile), columns=columns_of(sys.stdout))])
+    print_lines(
+        [folded(head, sys.stdout), *setting_lines(rows(profile), columns=columns_of(sys.stdout))]
+    )
     wiring.providers().check(profile)
 
 
@@ -162,9 +164,9 @@ def check(name: Annotated[str | None, Argument(metavar="NAME|PATH")] = None) -> 
             if name:
                 raise
             broken = True
-            typer.echo(f"ERROR  {one_line(error.message)}")
+            typer.echo(folded(f"ERROR  {one_line(error.message)}", sys.stdout))
             continue
-        typer.echo(f"OK     {one_line(wiring.describe(profile))}")
+        typer.echo(folded(f"OK     {one_line(wiring.describe(profile))}", sys.stdout))
     if broken:
         raise typer.Exit(2)
 

@@ -372,7 +372,7 @@ def setting_lines(
     """A line for each setting: name, value and origin, one below the other.
 
     widest: the column of values; one that is longer pushes its origin aside. columns: a row
-    that is wider than this is told in two lines.
+    that is wider than this is told in two lines, or in three.
     """
     found = [
         (one_line(name), setting_text(value), one_line(str(origin))) for name, value, origin in rows
@@ -383,7 +383,8 @@ def setting_lines(
     for name, value, origin in found:
         line = f"{name:<{names}}  {value:<{values}}  {origin}"
         if columns is not None and len(line) > columns:
-            line = f"{name}\n    {value}  {origin}"
+            gap = "  " if 4 + len(value) + 2 + len(origin) <= columns else "\n    "
+            line = f"{name}\n    {value}{gap}{origin}"
         lines.append(line)
     return lines
 

@@ -46,6 +46,17 @@ def test_the_models_of_a_provider_are_a_table(offering: Moa) -> None:
     assert "\x1b" not in ran.text
 
 
+def test_where_the_table_is_too_wide_figures_stand_below_names(offering: Moa) -> None:
+    with offering.terminal("models", "lab", columns=40) as terminal:
+        assert terminal.wait() == 0
+        assert terminal.written()[:4] == [
+            "lab:org/a",
+            "    context 8192, $/M 0.60 in, 1.20 out",
+            "lab:org/b",
+            "    context ?, $/M 0.15 in, 0.60 out",
+        ]
+
+
 def test_the_models_as_json(offering: Moa) -> None:
     ran = offering.run("models", "lab", "--json")
     told = json.loads(ran.out)

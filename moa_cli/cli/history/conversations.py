@@ -19,8 +19,8 @@ from moa_cli.cli.saving import open_store, tell_unreadable
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.text import plural, when_text
-from moa_cli.terminal.tty import can_redraw
+from moa_cli.core.text import plural, when_text, wrapped
+from moa_cli.terminal.tty import can_redraw, columns_of
 
 if TYPE_CHECKING:
     from moa_cli.core.conversation import Turn, Usage
@@ -32,6 +32,8 @@ ConversationId = Annotated[str, Argument(metavar="ID", help="An id, or a unique 
 OfProfile = Annotated[
     str | None, Option("--profile", metavar="NAME", help="Only conversations with this profile.")
 ]
+
+_BOLD = re.compile(r"\x1b\[[01]m")
 
 
 def list_(
@@ -218,7 +220,8 @@ def _hit_values(hit: SearchHit) -> dict[str, object]:
 
 
 def _shown_hit(hit: SearchHit) -> str:
-    """A hit on two lines: its conversation, and the words around it."""
+    """A hit on two lines: its conversation, and the words around it. At a terminal the title is cut
+    at its width, and the words are folded."""
     marks = ("\x1b[1m", "\x1b[0m") if can_redraw(sys.stdout) else ("[", "]")
     # The marks stand in the snippet as control characters, which sanitizing takes out.
     pieces = re.split("([\x02\x03])", " ".join(hit.snippet.split()))
@@ -226,8 +229,14 @@ def _shown_hit(hit: SearchHit) -> str:
         marks[piece == "\x03"] if piece in ("\x02", "\x03") else sanitize(piece) for piece in pieces
     )
     where = f"{hit.where} of {one_line(hit.model)}" if hit.model else hit.where
-    head = f"{hit.conversation}  {when_text(hit.when)}  {one_line(hit.title)}"
-    return f"{head}\n    {where}: {shown}"
+    head, words = f"{hit.conversation}  {when_text(hit.when)}  ", f"{where}: {shown}"
+    columns = columns_of(sys.stdout)
+    if columns is None:
+        return f"{head}{one_line(hit.title)}\n    {words}"
+    from moa_cli.terminal.table import cell_len, fitted
+
+    rows = wrapped(words, columns - 4, lambda word: cell_len(_BOLD.sub("", word)))
+    return "\n    ".join([head + fitted(hit.title, columns - len(head)), *rows])
 
 
 def stats(json: Json = False) -> None:

@@ -18,6 +18,7 @@ from moa_cli.core import paths
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.files.new_file import check_free, check_name
 from moa_cli.core.text import byte_count, plural
+from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,9 +52,8 @@ def check() -> None:
         )
     conversations = plural(found.conversations, "conversation")
     turns = plural(found.turns, "turn")
-    typer.echo(
-        f"sound: {conversations}, {turns}, {byte_count(found.size)} ({byte_count(found.free)} free)"
-    )
+    size = f"{byte_count(found.size)} ({byte_count(found.free)} free)"
+    typer.echo(folded(f"sound: {conversations}, {turns}, {size}", sys.stdout))
     if found.left.words:
         typer.echo("deleted text is not wiped yet; to finish: `moa history clean`")
     if found.left.pack:

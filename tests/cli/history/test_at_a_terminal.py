@@ -55,6 +55,18 @@ def test_the_list_is_a_table_that_fits(moa: Moa, columns: int) -> None:
         assert second[head.index("turns") + 4] == "2"
 
 
+def test_what_is_found_is_folded_below_its_conversation(moa: Moa) -> None:
+    asked = "why is the sky blue in the evening, and not red as one would think?"
+    identity = keep(moa, (asked, "yes"))
+    with moa.terminal("history", "search", "sky", columns=50) as terminal:
+        assert terminal.wait() == 0
+        head, *words = terminal.written()
+    assert (len(head), head[:10], head[-1]) == (50, identity, "…")
+    assert len(words) > 1
+    assert all(line.startswith("    ") and len(line) <= 50 for line in words)
+    assert " ".join(" ".join(words).split()) == f"prompt: {asked}"
+
+
 def test_without_a_terminal_the_list_has_no_head_and_cuts_nothing(moa: Moa) -> None:
     identity = keep(moa, ("a " * 30, "yes"))
     (line,) = moa.run("history", "list", env={"COLUMNS": "20"}).text.splitlines()
