@@ -585,6 +585,8 @@ class Call:
                             watch.set_limit(limit)
                     if race is not None and (delta.text or delta.reasoning or delta.tool_calls):
                         if not race.claim():
+                            # Nothing more is told of it.
+                            attempt.parts = None
                             return
                         self._hear(attempt)
                         race = None

@@ -380,6 +380,15 @@ def test_an_answer_that_is_held_back_survives_the_time_of_the_call() -> None:
     assert finished(events).text == "Rain is water."
 
 
+def test_the_comparison_of_an_answer_that_is_not_heard_does_not_count() -> None:
+    """Both requests of a hedged call answer in the same moment."""
+    profile = replace(ONE_CALL, aggregator=replace(ONE_CALL.aggregator, hedge_after=1.0))
+    compares = after(1.0, "<comparison>x</comparison>Snow.")
+    events, _, _ = play(profile, {"agg": [after(2.0, "Rain."), compares]})
+    assert finished(events).text == "Rain."
+    assert lost(events) == ("the aggregator wrote no comparison: all of its answer is the reply",)
+
+
 def test_an_answer_that_is_stopped_in_its_comparison_is_the_reply() -> None:
     profile = replace(ONE_CALL, aggregator=replace(ONE_CALL.aggregator, max_tokens=1))
     said = [(0.1, " It rains now, and then.")] * 100
