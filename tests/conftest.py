@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.support import bytecode
 from tests.support.command import Moa
 from tests.support.parallel import SlowTests, spread, workers
 from tests.support.upstream import Upstream
@@ -21,6 +23,9 @@ from tests.support.upstream import Upstream
 # No deadline: the machine may be busy. Derandomized: what fails for one fails for all.
 hypothesis.settings.register_profile("moa", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("moa")
+
+# Of a worker. Before it imports the tests.
+_compiling = bytecode.Turn(sys.pycache_prefix if "PYTEST_XDIST_WORKER" in os.environ else None)
 
 _KEPT = ("MOA_TEST_DATA", "MOA_TEST_ENVIRONMENTS")
 _FOREIGN = re.compile(
@@ -55,8 +60,10 @@ def _patience(item: pytest.Item, config: pytest.Config) -> float:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell which tests run for long, where others run them."""
+    """Where others run the tests, let them share bytecode, and tell which tests run for long."""
     if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
+        if (folder := bytecode.shared()) is not None:
+            config.add_cleanup(folder.cleanup)
 
         def say(text: str) -> None:
             reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
@@ -66,6 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
                 reporter.write_line(f"\n{text}")
 
         config.pluginmanager.register(SlowTests(say), "slow tests")
+
+
+def pytest_collection_finish() -> None:
+    """Let the next workers collect, which find all that this one has compiled."""
+    _compiling.end()
 
 
 class NetworkRefused(Exception):
