@@ -29,16 +29,7 @@ from moa_cli.clients.error_mapper import (
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
 from moa_cli.clients.missed_thoughts import Missed, missed_thought
-from moa_cli.clients.refused_fields import (
-    CALL_IDS,
-    IMAGES,
-    NAMES,
-    NO_FIELDS,
-    OTHER_LAST,
-    SYSTEM,
-    is_missed,
-    refused_field,
-)
+from moa_cli.clients.refused_fields import IMAGES, NO_FIELDS, SYSTEM, is_missed, refused_field
 from moa_cli.clients.response_format import format_asked, in_words, is_lasting, refused_format
 from moa_cli.clients.transport import (
     ErrorObject,
@@ -337,9 +328,7 @@ class OpenAICompatible:
                 messages,
                 system=takes_system,
                 images=IMAGES not in refused,
-                names=NAMES not in refused,
-                call_ids=CALL_IDS not in refused,
-                other_last=OTHER_LAST not in refused,
+                refused=refused,
                 missed=missed,
             ),
             "stream": True,

@@ -15,11 +15,13 @@ from moa_cli.clients.error_mapper import takes_no_images, takes_no_system_role, 
 from moa_cli.clients.error_reading import read_refusal
 from moa_cli.clients.transport import Refused
 
-# Not fields of the body: a system message, images in a message, the names of who speaks, the ids of
-# calls of tools that other models have made, and a last message that is not the user's.
-SYSTEM, IMAGES, NAMES = "system message", "images", "names of speakers"
-CALL_IDS, OTHER_LAST = "ids of calls", "last message of another role"
-NO_FIELDS = frozenset((SYSTEM, IMAGES, NAMES, CALL_IDS, OTHER_LAST))
+# Not fields of the body: a system message, and one that is not the first message; images in a
+# message; the names of who speaks; the ids of calls of tools that other models have made; and a
+# last message that is not the user's.
+SYSTEM, LATER_SYSTEM, IMAGES = "system message", "later system message", "images"
+NAMES, CALL_IDS = "names of speakers", "ids of calls"
+OTHER_LAST = "last message of another role"
+NO_FIELDS = frozenset((SYSTEM, LATER_SYSTEM, IMAGES, NAMES, CALL_IDS, OTHER_LAST))
 # Fields that we send ourselves.
 _OWN = ("stream_options", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed")
 _ESSENTIAL = """
@@ -38,6 +40,11 @@ _NO_NAMES = re.compile(
 _NO_SUCH_IDS = re.compile(
     r"tool.?call.?id.{0,80}must be|tool_calls\W{1,3}\d+\W{1,4}id\b|tool_use[._]id\b.{0,60}pattern"
     r"|tool_call_id\b.{0,60}(too long|pattern)"
+)
+# That a system message must be the first message: templates of Qwen and others.
+_SYSTEM_FIRST = re.compile(
+    r"system (message|role|prompt)s? (must|should|can|may)( only)? (be|come|appear|stand)\b.{0,20}"
+    r"(beginning|start|first)"
 )
 # That the last message must be the user's: Anthropic, Mistral, vLLM, Perplexity.
 _USER_LAST = re.compile(
@@ -74,8 +81,12 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
     messages = body.get("messages", ())
     has_system = any(message["role"] == "system" for message in messages)
     # Some servers fail (500) over what a model's template raises.
-    if has_system and refusal.status in (400, 422, 500) and takes_no_system_role(text):
+    by_template = refusal.status in (400, 422, 500)
+    if has_system and by_template and takes_no_system_role(text):
         return SYSTEM
+    has_later = any(message["role"] == "system" for message in messages[1:])
+    if has_later and by_template and _SYSTEM_FIRST.search(text):
+        return LATER_SYSTEM
     words = read_refusal(refusal.status, refusal.body).words
     has_images = any(_holds_image(message.get("content")) for message in messages)
     if has_images and takes_no_images(refusal.status, words):
@@ -84,10 +95,9 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
     if has_names and refusal.status in (400, 422) and _NO_NAMES.search(text):
         return NAMES
     has_calls = any("tool_calls" in message for message in messages)
-    # A template of Mistral's fails (500).
-    if has_calls and refusal.status in (400, 422, 500) and _NO_SUCH_IDS.search(text):
+    if has_calls and by_template and _NO_SUCH_IDS.search(text):
         return CALL_IDS
-    if messages and refusal.status in (400, 422, 500) and _USER_LAST.search(text):
+    if by_template and _USER_LAST.search(text):
         return OTHER_LAST
     if refusal.status not in (400, 422) or not _COMPLAINT.search(text) or takes_no_tools(words):
         return None

@@ -13,9 +13,11 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 from moa_cli.clients.missed_thoughts import Missed, with_thoughts
+from moa_cli.clients.refused_fields import CALL_IDS, LATER_SYSTEM, NAMES, OTHER_LAST
 from moa_cli.core.conversation import Message, Part
 from moa_cli.core.once_each import once_each
 from moa_cli.core.tools import ToolCall
@@ -52,28 +54,26 @@ def wire_messages(
     *,
     system: bool,
     images: bool,
-    names: bool = True,
-    call_ids: bool = True,
-    other_last: bool = True,
+    refused: Collection[str] = (),
     missed: Collection[Missed] = (),
 ) -> WireMessages:
     """The messages as they are sent. system: whether the model takes system messages; one that
     does not is given them at the beginning of the user's next message. images: whether it takes
-    those; one that does not is told that there are some. names: whether it takes those of who
-    speaks; one that does not reads those of users in their texts. call_ids: whether it takes ids
-    of calls as they are; one that does not gets others in their places. other_last:
-    whether the last message need not be the user's. missed: what its endpoint wants to know of the
-    assistant's thoughts."""
-    if not call_ids:
+    those; one that does not is told that there are some. refused: what else it does not take, by
+    the names of `refused_fields`; it is told in another way. missed: what its endpoint wants to
+    know of the assistant's thoughts."""
+    if CALL_IDS in refused:
         messages = [_with_plain_ids(message) for message in messages]
-    if not names:
+    if NAMES in refused:
         messages = [_without_name(message) if message.name else message for message in messages]
     if not images:
         messages = [_without_images(message) if message.parts else message for message in messages]
     messages = _with_images_of_users(messages)
     if not system:
         messages = _without_system(messages)
-    if not other_last:
+    elif LATER_SYSTEM in refused:
+        messages = _with_system_first(messages)
+    if OTHER_LAST in refused:
         messages = _with_user_last(messages)
     return WireMessages(messages, missed)
 
@@ -138,6 +138,19 @@ def _call(call: ToolCall) -> dict[str, Any]:
     name, written = _sendable(call.name), _sendable(call.arguments)
     inner = {"name": name, "input" if call.kind == "custom" else "arguments": written}
     return {"id": call.id, "type": call.kind, call.kind: inner}
+
+
+def _with_system_first(messages: Sequence[Message]) -> list[Message]:
+    """The system messages at the beginning as one, and later ones as the user's."""
+    leading = list(takewhile(lambda message: message.role == "system", messages))
+    rest = [
+        replace(message, role="user") if message.role == "system" else message
+        for message in messages[len(leading) :]
+    ]
+    if not leading:
+        return rest
+    first = replace(leading[0], content="\n\n".join(message.content for message in leading))
+    return [first, *rest]
 
 
 def _with_user_last(messages: Sequence[Message]) -> Sequence[Message]:

@@ -858,3 +858,48 @@ def test_a_model_that_wants_the_user_s_message_last_goes_on_with_what_is_begun(
     # What ends on the user's message is sent as ever.
     assert server.ask().status_code == 200
     assert upstream.chats("agg")[-1].messages[-1]["content"] == QUESTION[0]["content"]
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "System message must be at the beginning.",
+        "Error rendering prompt with jinja template: System message must be at the beginning.",
+        "System messages should only appear at the start of the conversation",
+    ],
+)
+def test_a_model_that_takes_system_messages_first_only_is_told_later_ones_by_the_user(
+    server: Server, upstream: Upstream, said: str, status: int
+) -> None:
+    def answer(request: Request) -> Reply:
+        roles = [message["role"] for message in request.messages]
+        bad = "system" in roles[1:]
+        return Reply(status=status, error={"error": {"message": said}}) if bad else Reply(text="ok")
+
+    upstream.always("*", answer)
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "developer", "content": "Be kind."},
+        *QUESTION,
+        {"role": "assistant", "content": "Because."},
+        {"role": "developer", "content": "It is late."},
+        {"role": "user", "content": "and?"},
+    ]
+    for _ in range(2):
+        told = server.ask(messages=messages)
+        assert told.status_code == 200, told.text
+        assert not told.json()["moa"]["lost"]
+    for name in ("a", "agg"):
+        # It is learned with the first refusal.
+        assert len(upstream.chats(name)) == 3
+        first, *rest = upstream.chats(name)[-1].messages
+        assert first["role"] == "system"
+        assert first["content"].startswith("Be brief.")
+        assert "\n\nBe kind." in first["content"]
+        assert rest == [
+            QUESTION[0],
+            {"role": "assistant", "content": "Because."},
+            {"role": "user", "content": "It is late."},
+            {"role": "user", "content": "and?"},
+        ]
