@@ -16,12 +16,12 @@ from moa_cli.clients.error_reading import read_refusal
 from moa_cli.clients.transport import Refused
 
 # Not fields of the body: a system message, and one that is not the first message; images in a
-# message; the names of who speaks; the ids of calls of tools that other models have made; and a
-# last message that is not the user's.
+# message; a message without text; the names of who speaks; the ids of calls of tools that other
+# models have made; and a last message that is not the user's.
 SYSTEM, LATER_SYSTEM, IMAGES = "system message", "later system message", "images"
 NAMES, CALL_IDS = "names of speakers", "ids of calls"
-OTHER_LAST = "last message of another role"
-NO_FIELDS = frozenset((SYSTEM, LATER_SYSTEM, IMAGES, NAMES, CALL_IDS, OTHER_LAST))
+OTHER_LAST, EMPTY = "last message of another role", "empty message"
+NO_FIELDS = frozenset((SYSTEM, LATER_SYSTEM, IMAGES, EMPTY, NAMES, CALL_IDS, OTHER_LAST))
 # Fields that we send ourselves.
 _OWN = ("stream_options", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed")
 _ESSENTIAL = """
@@ -45,6 +45,12 @@ _NO_SUCH_IDS = re.compile(
 _SYSTEM_FIRST = re.compile(
     r"system (message|role|prompt)s? (must|should|can|may)( only)? (be|come|appear|stand)\b.{0,20}"
     r"(beginning|start|first)"
+)
+# That a message, or a part of one, must have a text: Anthropic, Moonshot, Bedrock.
+_NO_EMPTY = re.compile(
+    r"text content blocks must (be|contain) non-?(empty|whitespace)|must have non-?empty content"
+    r"|\brole .{0,15} must not be empty|contentblock.{0,80}is blank"
+    r"|\bcontent (cannot|can't|can not|must not|should not) be empty"
 )
 # That the last message must be the user's: Anthropic, Mistral, vLLM, Perplexity.
 _USER_LAST = re.compile(
@@ -97,6 +103,9 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
     has_calls = any("tool_calls" in message for message in messages)
     if has_calls and by_template and _NO_SUCH_IDS.search(text):
         return CALL_IDS
+    has_empty = any(_is_empty(message) for message in messages)
+    if has_empty and by_template and _NO_EMPTY.search(text):
+        return EMPTY
     if by_template and _USER_LAST.search(text):
         return OTHER_LAST
     if refusal.status not in (400, 422) or not _COMPLAINT.search(text) or takes_no_tools(words):
@@ -109,6 +118,13 @@ def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[s
     if told:
         return next((name for name in optional if name.lower() in told), None)
     return next((name for name in optional if _names(text, name.lower())), None)
+
+
+def _is_empty(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    if isinstance(content, list):
+        return any(part.get("type") == "text" and not part["text"].strip() for part in content)
+    return isinstance(content, str) and not content.strip()
 
 
 def _holds_image(content: object) -> bool:

@@ -17,7 +17,7 @@ from itertools import takewhile
 from typing import Any
 
 from moa_cli.clients.missed_thoughts import Missed, with_thoughts
-from moa_cli.clients.refused_fields import CALL_IDS, LATER_SYSTEM, NAMES, OTHER_LAST
+from moa_cli.clients.refused_fields import CALL_IDS, EMPTY, LATER_SYSTEM, NAMES, OTHER_LAST
 from moa_cli.core.conversation import Message, Part
 from moa_cli.core.once_each import once_each
 from moa_cli.core.tools import ToolCall
@@ -27,6 +27,8 @@ _GO_ON = (
     "[Your last message is not finished. Go on exactly where it ends, and do not repeat what stands"
     " there.]"
 )
+# What stands where somebody has said nothing.
+_NOTHING = "[empty]"
 _PLAIN_ID = re.compile(r"[A-Za-z0-9]{9}")
 # `json.dumps` would look at its options each time.
 _ENCODE = json.JSONEncoder().encode
@@ -73,6 +75,8 @@ def wire_messages(
         messages = _without_system(messages)
     elif LATER_SYSTEM in refused:
         messages = _with_system_first(messages)
+    if EMPTY in refused:
+        messages = _without_empty(messages)
     if OTHER_LAST in refused:
         messages = _with_user_last(messages)
     return WireMessages(messages, missed)
@@ -151,6 +155,20 @@ def _with_system_first(messages: Sequence[Message]) -> list[Message]:
         return rest
     first = replace(leading[0], content="\n\n".join(message.content for message in leading))
     return [first, *rest]
+
+
+def _without_empty(messages: Sequence[Message]) -> list[Message]:
+    found: list[Message] = []
+    for message in messages:
+        parts = tuple(part for part in message.parts if part.kind != "text" or part.text.strip())
+        if len(parts) < len(message.parts):
+            message = replace(message, parts=parts)
+        if not (message.content.strip() or parts):
+            if message.role == "assistant" and not message.tool_calls:
+                continue
+            message = replace(message, content="" if message.tool_calls else _NOTHING)
+        found.append(message)
+    return found
 
 
 def _with_user_last(messages: Sequence[Message]) -> Sequence[Message]:

@@ -903,3 +903,52 @@ def test_a_model_that_takes_system_messages_first_only_is_told_later_ones_by_the
             {"role": "user", "content": "It is late."},
             {"role": "user", "content": "and?"},
         ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "messages: text content blocks must be non-empty",
+        "messages: text content blocks must contain non-whitespace text",
+        "messages.2: all messages must have non-empty content except for the optional final"
+        " assistant message",
+        "Invalid request: the message at position 2 with role 'assistant' must not be empty",
+        "The text field in the ContentBlock object at messages.2.content.0 is blank.",
+    ],
+)
+def test_a_model_that_takes_no_empty_messages_is_sent_none(
+    server: Server, upstream: Upstream, said: str
+) -> None:
+    def answer(request: Request) -> Reply:
+        texts: list[str] = []
+        for message in request.messages:
+            content = message["content"]
+            if isinstance(content, list):
+                texts += [part.get("text", "-") for part in content]
+            elif content is not None:
+                texts.append(content)
+        if all(text.strip() for text in texts):
+            return Reply(text="ok")
+        return Reply(status=400, error={"error": {"message": said}})
+
+    upstream.always("*", answer)
+    image = {"type": "image_url", "image_url": {"url": PIXEL}}
+    messages = [
+        {"role": "user", "content": "why?"},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": [{"type": "text", "text": " "}, image]},
+        {"role": "assistant", "content": " ", "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": ""},
+    ]
+    for _ in range(2):
+        told = server.ask(messages=messages, tools=[WEATHER])
+        assert told.status_code == 200, told.text
+        assert not told.json()["moa"]["lost"]
+    # It is learned with the first refusal.
+    assert len(upstream.chats("agg")) == 3
+    assert upstream.chats("agg")[-1].messages[1:] == [
+        {"role": "user", "content": "why?"},
+        {"role": "user", "content": [image]},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": "[empty]"},
+    ]
