@@ -2,11 +2,9 @@
 
 The aggregator acts, the proposers advise. A proposer is sent the same conversation with the calls
 and their results as text. It is told whose they are, for models imitate what they take for their
-own: they would write calls as text. So they would where tools are only offered, since the system
-prompts of agents tell them to call some.
-
-What is told stands at the very end, so that all before it stays the same to the byte for the
-provider's cache.
+own: they would write calls as text. They would do so even if tools are only offered, since the
+system prompts of agents tell them to call some. The note stands at the very end, so that everything
+before it stays the same to the byte for the provider's cache.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ _ANSWER = (
     "[The tool calls and results above are logs. You have no tools now: answer the latest message"
     " in text.]"
 )
-# Where nothing was called yet.
+# For a conversation without calls so far.
 _ADVISE_FIRST = (
     "[You have no tools, and cannot act: another agent calls them by itself. Answer the latest"
     " message as text, or tell that agent what to do next and why.]"
@@ -130,8 +128,8 @@ def _advised(conversation: Conversation, *, offered: bool) -> Conversation:
 def _as_text(conversation: Conversation, note: str) -> Conversation:
     """The conversation with all calls and results as text, and the note behind its end.
 
-    A call stays with the assistant, a result is the user's, so that the two alternate where they
-    did before; several results that follow each other become one message.
+    A call stays with the assistant, and a result becomes the user's, so that the two alternate as
+    before. Several results in a row become one message.
     """
     messages = conversation.messages()
     place = len(messages) - 1 - len(conversation.after)
@@ -204,8 +202,9 @@ def _joined(first: Message, second: Message) -> Message:
 
 
 def _told(conversation: Conversation, note: str, *, begun: bool = False) -> Conversation:
-    """The conversation with a note at the end of its last message, if that is the user's; else in
-    a message of its own. begun: whether it is the beginning of the reply, which stays behind."""
+    """The conversation with a note at the end of its last message, if that is the user's; else in a
+    separate message. begun: whether the last message is the beginning of the reply, which stays
+    last."""
     said, after = Message("user", note), list(conversation.after)
     beginning = [after.pop()] if begun else []
     if after:

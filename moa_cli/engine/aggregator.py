@@ -22,12 +22,11 @@ from moa_cli.profile import Profile
 async def run_aggregator(
     state: TurnState, wording: Profile | None = None, opening: Opening | None = None
 ) -> bool:
-    """Have the reply written by the first aggregator that gives one; whether one did.
+    """Have the reply written by the first aggregator that gives one. Returns whether one did.
 
     wording: how it is given the references, if not as the profile says. opening: what parts its
-    answer, if that opens with a comparison.
-    Raises BudgetReached, before the call, where one would go beyond a cap; or behind its
-    events.AggregatorFailed, if the reply did.
+    answer, if that opens with a comparison. Raises BudgetReached before a call that would exceed a
+    cap, or after its events.AggregatorFailed if the reply exceeds one.
     """
     state.depth += 1
     given = state.references
@@ -44,7 +43,7 @@ async def run_aggregator(
         if await _reply(state, planned, call):
             return True
         if (call.text or call.called) and not state.reply_held:
-            # A reply that somebody was shown is not taken back.
+            # A reply that the user has seen is not taken back.
             break
     return False
 

@@ -75,7 +75,7 @@ class Reservation:
     amount: float
 
     def release(self) -> None:
-        """Give the amount back; once is enough, twice does no harm."""
+        """Give the amount back. A second call has no effect."""
         self.budget.release(self.holder)
 
     def __enter__(self) -> Reservation:
@@ -88,15 +88,15 @@ class Reservation:
 class Budget:
     """What may be spent under a cap, kept in memory.
 
-    A turn reserves what its next calls may take, before they are sent, and releases it at its
-    end; what calls took in fact is spent as soon as they have ended. All amounts are in the
+    A turn reserves what its next calls may take before they are sent, and releases it at its end.
+    What a call really took counts as spent as soon as the call has ended. All amounts are in the
     cap's unit.
 
-    scope: "turn", each turn has the whole limit for itself; "turns", turns spend one after
-    another; "shared", turns spend at the same time, and a turn reserves its later layers too,
-    which others could take away otherwise. spent: tells what is spent, where that is known
-    elsewhere; by default it is what `spend` is told. firm: never shorten an answer to what
-    remains, since what is asked must not depend on that.
+    scope: "turn", each turn has the whole limit for itself; "turns", turns spend one after another;
+    "shared", turns spend at the same time, and a turn reserves its later layers too, which others
+    could take away otherwise. spent: tells what is spent, if another part knows that; by default
+    the sum of what `spend` was told. firm: never shorten an answer to what remains, since requests
+    must not depend on that.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Budget:
 class TurnBudgets:
     """The budgets that one turn spends from, and what it holds of each.
 
-    undisclosed: the names of caps of which no error tells what was spent.
+    undisclosed: the names of caps whose errors do not tell what was spent.
     """
 
     def __init__(self, budgets: Sequence[Budget], undisclosed: Collection[str] = ()) -> None:

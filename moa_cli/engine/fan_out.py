@@ -9,8 +9,9 @@ What models have said about the proposals is kept with them: it is about the use
 proposals, and not about results that have come since.
 
 Only turns that may be steps of such work use it: those that offer tools, or have calls or results
-of tools behind the prompt. A prompt that comes again without them is a new turn, unless nobody had
-a reply to it. So is one whose reply the client has begun: evaluations ask the same several times.
+of tools behind the prompt. A prompt that comes again without them is a new turn, unless it had no
+reply. A prompt whose reply the client has begun is also a new turn: evaluations ask the same
+several times.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from moa_cli.engine.agreement.kept_reviews import KeptReviews
 from moa_cli.engine.prompts import EarlierProposal, Reference
 from moa_cli.profile import Profile, to_table
 
-# Of what a proposal, or a review, takes beside its text.
+# Bytes that a proposal or a review takes besides its text.
 _BYTES_BESIDE = 1_000
 
 
@@ -44,10 +45,9 @@ class Accepted:
 class _Kept:
     """A fan-out that has ended.
 
-    seen: how many messages behind the prompt the proposers were shown. used: when it was last
-    asked for. size: in bytes. accepted: the stage of the route that was enough, if one was.
-    unanswered: whether the turn failed that it was made for, or used it last. reviews: of the
-    proposals.
+    seen: how many messages behind the prompt the proposers were shown. used: when it was last asked
+    for. size: in bytes. accepted: the stage of the route that was enough, if one was. unanswered:
+    whether the turn that made it, or used it last, failed. reviews: of the proposals.
     """
 
     proposals: tuple[Proposal, ...]
@@ -69,7 +69,7 @@ class FanOutMemory:
     Args:
         most: How many fan-outs are kept.
         most_bytes: How many bytes their proposals and reviews may have together.
-        seconds: How long one is kept that nobody asks for.
+        seconds: How long an unused one is kept.
         clock: The time in seconds.
     """
 
@@ -85,7 +85,7 @@ class FanOutMemory:
         self._most_bytes = most_bytes
         self._seconds = seconds
         self._clock = clock
-        # The one that was not asked for the longest first.
+        # The least recently used one first.
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._running: dict[bytes, FanOut] = {}
         self._size = 0
@@ -93,14 +93,13 @@ class FanOutMemory:
     async def claim(
         self, profile: Profile, conversation: Conversation, client: str = ""
     ) -> FanOut | None:
-        """The fan-out of a turn, kept or to be made; None if the turn is not one to be remembered.
-
-        It is waited for where another turn makes it now.
+        """The fan-out of a turn, kept or new; None if the turn is not to be remembered. If another
+        turn makes it now, this waits for it.
 
         Args:
             profile: The mixture of the turn.
             conversation: What was said, and the message that is answered.
-            client: Who asks. What was made for one client serves no other.
+            client: Who asks. Other clients do not share it.
 
         Returns:
             The fan-out, or None.
@@ -224,8 +223,8 @@ def _size_of(proposals: Sequence[Proposal]) -> int:
 
 
 def _key(profile: Profile, conversation: Conversation, client: str) -> bytes:
-    """A hash of all that the proposals depend on, but for what came behind the prompt; and of who
-    has paid for them."""
+    """A hash of all that the proposals depend on, except what follows the prompt, and of who has
+    paid for them."""
     settings = profile.kept("fan_out", lambda: _settings_of(profile))
     digest = hashlib.sha256(repr((client, settings)).encode("utf-8", "replace"))
     messages = conversation.messages()

@@ -1,12 +1,12 @@
 """Fitting a prompt to its model's context.
 
-Where an endpoint says that a prompt is too long all the same, references are cut further; and if
-that is not enough, the oldest messages are left out. That is told, and tried once.
+If an endpoint still says that a prompt is too long, references are cut further; if that is not
+enough, the oldest messages are left out. The user reads that, and it is tried once.
 
 The rule: room is the context less the answer (see `engine.history`). If the prompt with its
 references has no room, every reference may have the same number of tokens, and longer ones are cut
-at their end; if that would be too few, the model is not asked. Prompts are never cut. What was said
-before them is, but not here: see `engine.history`.
+at their end. If that would be too few, the model is not asked. Prompts are never cut.
+`engine.history` cuts what was said before them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from moa_cli.profile import ModelSettings, Profile
 # Fewer say nothing.
 _FEWEST_TOKENS = 64
 _CUT = " […]"
-# Of what an endpoint seems to take, as estimates may be too low; and of a prompt, where it tells
-# nothing.
+# The share of what an endpoint seems to take, as estimates may be too low; and the share of a
+# prompt, if the endpoint tells nothing.
 _SAFE, _HALF = 0.85, 0.5
 _NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?![\w.]\d)|(?<![\w.])\d+(?![\w.]\d)")
 
@@ -57,7 +57,7 @@ def fit(
 ) -> Fitted:
     """What the model is sent, cut to `context` (tokens of prompt and answer; None: unknown).
 
-    Raises ContextTooLong where the prompt does not fit, or too little of the references.
+    Raises ContextTooLong if the prompt does not fit, or too little of the references.
     """
     messages = messages_for(profile, settings, conversation, references)
     needed = prompt_tokens(messages) + extra_tokens(settings.extra)
@@ -117,7 +117,7 @@ def _fit_to(
     references: Sequence[Reference],
 ) -> Fitted | None:
     """What the model is sent, with references cut to `room` tokens in all; None if it has none."""
-    # Of the whole references: a model that is given shorter ones is given the same mark.
+    # Made of the whole references: a model that gets shorter ones gets the same mark.
     fence = fence_of(references) if profile.reference_format == "fenced" else None
     messages = messages_for(profile, settings, conversation, references, fence)
     beside = extra_tokens(settings.extra)
@@ -142,7 +142,7 @@ def _shortened(reference: Reference, text: str) -> Reference:
 
 
 def _share(lengths: Sequence[int], room: int) -> int:
-    """The most tokens that each may have so that all together have room; below 1 if none may."""
+    """The most tokens that each may have so that all together fit; below 1 if they cannot."""
     left = room
     for place, length in enumerate(sorted(lengths)):
         share = left // (len(lengths) - place)

@@ -27,8 +27,8 @@ class PlannedStage:
     """A stage of a turn that has not begun.
 
     number: that of its layer. wording: the profile as its calls are told the references.
-    references: those of each call: answers that are not there yet. reviewed: of how many tokens
-    the reviews may be that its prompts are made of.
+    references: those of each call: answers that are not there yet. reviewed: the most tokens of the
+    reviews in its prompts.
     """
 
     number: int
@@ -43,7 +43,7 @@ class PlannedStage:
         return messages_for(self.wording, settings, conversation, self.references[index])
 
     def answers(self, index: int) -> int:
-        """Of how many tokens the answers may be that one of its calls is sent."""
+        """The most tokens of the answers that one of its calls is sent."""
         told = sum(reference.usage.completion_tokens for reference in self.references[index])
         return told + self.reviewed
 
@@ -62,10 +62,9 @@ class LayerForecast:
 
 
 def foretold_stages(profile: Profile) -> list[tuple[int, Stage]]:
-    """What a turn will ask, in order: the number of a layer, and its calls. The calls of the first
-    layer come in parts where a route begins with some of them, each part behind the last check.
-
-    Only what is asked in any case is certain: what a route or an agreement may save is not.
+    """What a turn will ask, in order: the number of a layer, and its calls. If a route begins with
+    some calls of the first layer, they come in parts, each after the last check. Only what is asked
+    in any case is certain, not what a route or an agreement may save.
     """
     stages = list(enumerate(profile.stages(), 1))
     rounds = profile.rounds
@@ -100,7 +99,8 @@ def planned_stages(
 ) -> list[PlannedStage]:
     """What the open turn of `conversation` will ask, in order.
 
-    shown: whether an answer that is not there yet stands as `<answer of …>`, else as nothing.
+    shown: whether `<answer of …>` stands for an answer that does not exist yet; otherwise nothing
+    does.
     """
     prompt = conversation.turns[-1].user
     planned = []
@@ -134,7 +134,7 @@ def planned_stages(
 def answers_of_calls(
     profile: Profile, stage: Stage, number: int, prompt: str, answers: Sequence[_A]
 ) -> list[Sequence[_A]]:
-    """Which answers each call of a stage is given, of those that come before it.
+    """Which of the answers before it each call of a stage gets.
 
     number: that of the stage's layer. prompt: the user's.
     """
@@ -184,7 +184,7 @@ def forecast_turn(
 
 
 def contexts_of(known: Mapping[str, ModelInfo]) -> dict[str, int | None]:
-    """The contexts of models in tokens, as far as they are known."""
+    """The known contexts of models, in tokens."""
     return {model: info.context_length for model, info in known.items()}
 
 

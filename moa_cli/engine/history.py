@@ -23,9 +23,9 @@ from moa_cli.core.once_each import once_each
 from moa_cli.core.tokens import estimate_tokens, extra_tokens, message_tokens, prompt_tokens
 from moa_cli.profile import ModelSettings, Profile
 
-# Of an answer whose length nobody has limited, tokens that it should have room for.
+# Tokens that an answer of unlimited length should have room for.
 USUAL_ANSWER = 1024
-# Estimates of tokens may be that much too low.
+# Estimates of tokens may be too low by this factor.
 MARGIN = 1.1
 
 
@@ -38,7 +38,7 @@ class HistoryUse:
         context: Its context in tokens. None if it is not known and none is assumed: then all
             turns are sent.
         assumed: Whether the context is assumed, since it is not known.
-        tokens: About how many tokens all earlier turns have that are to be sent.
+        tokens: About how many tokens the earlier turns to be sent have.
         room: About how many they may have.
         turns: How many earlier turns are to be sent.
         left_out: How many of these there is no room for.
@@ -72,9 +72,9 @@ def usable_room(settings: ModelSettings, context: int) -> int:
 
 
 def without_oldest(conversation: Conversation) -> tuple[Conversation, int]:
-    """The conversation without its oldest message and what was done and answered upon it, and how
-    many messages that is; 0 if there is but the prompt. A system message stays, and a summary as
-    long as there is something else to leave out."""
+    """The conversation without its oldest message and the calls and replies that followed it, and
+    how many messages that is; 0 if there is only the prompt. A system message stays. A summary
+    stays as long as there is something else to leave out."""
     before = conversation.before
     first = int(bool(before) and before[0].role == "system")
     if not conversation.summary and len(before) > first:
@@ -104,8 +104,7 @@ def without_turns(conversation: Conversation, count: int) -> Conversation:
 def newest(conversation: Conversation, most: int | None) -> Conversation:
     """The conversation with at most so many of its earlier turns; None keeps all of them.
 
-    Messages of another program count as the turns that they tell of: each message of the user
-    begins one.
+    In messages of another program, each message of the user begins a turn.
     """
     if most is None:
         return conversation
@@ -221,8 +220,7 @@ def history_uses(
 def context_of(
     settings: ModelSettings, known: int | None, assumed_context: int | None
 ) -> tuple[int | None, bool]:
-    """The context of a model in tokens, and whether it is assumed; None if there is none to keep
-    to."""
+    """The context of a model in tokens, and whether it is assumed; None if there is no limit."""
     context = settings.context or known
     return (assumed_context, assumed_context is not None) if context is None else (context, False)
 
@@ -233,7 +231,8 @@ def as_sent(
     contexts: Mapping[str, int | None],
     assumed_context: int | None,
 ) -> Callable[[ModelSettings], Conversation]:
-    """What tells the conversation as a model is sent it: without what it has no room for.
+    """A function that returns the conversation as a model is sent it: without what it has no room
+    for.
 
     contexts: what is known, by model name. assumed_context: in place of what is not known.
     """

@@ -1,11 +1,11 @@
-"""One layer of proposers, or of reviewers: who is asked, how long it is waited for, and what is
-left of it.
+"""One layer of proposers, or of reviewers: who is asked, how long the layer waits, and what remains
+of it.
 
-All proposers are asked side by side. The layer ends when all have ended; or, where it has a quorum,
-when the others have had `patience` since so many answers stand; or when `Control.enough` is called;
-or at a cap. Whoever has not ended by then is cut off. What a proposer has written until then may
-serve as a reference, marked as unfinished, where the profile says so (`use_partial`) or enough was
-said: what was paid for, and is on the screen, is used.
+All proposers are asked in parallel. The layer ends when all have ended, when `patience` is over
+after a quorum has answered, when `Control.enough` is called, or at a cap. A proposer that has not
+ended by then is cut off. What it has written may serve as a reference, marked as unfinished, if the
+profile says so (`use_partial`) or `Control.enough` was called: it was paid for, and is on the
+screen.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from moa_cli.engine.subsets import references_of_calls
 from moa_cli.profile import ModelSettings
 
 _ABANDONED = Failure("Abandoned", "not waited for")
-# Seconds: how often it is looked who has patience left, and what is none.
+# Seconds between two checks of who has patience left, and below which there is none.
 _STEP, _NO_TIME = 0.1, 1e-6
 
 
 async def run_reviews(
     state: TurnState, planned: Sequence[Planned], purpose: Purpose
 ) -> list[Proposal]:
-    """Run a layer of reviews to its end; returns those that came, in the order of the calls.
+    """Run a layer of reviews to its end. Returns the reviews that came, in the order of the calls.
 
-    planned: the calls, see `TurnState.plan`. purpose: what they are asked for.
-    Raises BudgetReached, behind the last event of the layer, if an answer went beyond a cap.
+    planned: the calls, see `TurnState.plan`. purpose: what they are asked for. Raises BudgetReached
+    after the last event of the layer, if an answer exceeded a cap.
     """
     layer = LayerRun(state, planned[0].place.layer, planned, overlaps=False, purpose=purpose)
     state.layer = layer if layer.skippable else None
@@ -49,7 +49,7 @@ async def run_reviews(
         await _run_alone(layer)
     finally:
         state.layer = None
-        # What was paid for serves again, also if the turn ends here.
+        # What was paid for can be used again, even if the turn ends here.
         state.keep_reviews([*layer.references, *layer.lost.values()])
     return layer.references
 
@@ -57,11 +57,9 @@ async def run_reviews(
 async def run_first(
     state: TurnState, models: Sequence[ModelSettings], begun: LayerRun | None
 ) -> LayerRun:
-    """Have the first layer answered by the first of its models alone, and return it as far as it
-    has come.
-
-    models: those; begun: the same layer with fewer of them, whose answers are kept.
-    Raises BudgetReached as `run_layers` does.
+    """Ask only the first models of the first layer, and return the layer with their answers.
+    models: those models. begun: the same layer with fewer of them; its answers are kept. Raises
+    BudgetReached as `run_layers` does.
     """
     planned = await _planned(state, 1, models, begun)
     layer = LayerRun(state, 1, planned, overlaps=False, begun=begun)
@@ -71,8 +69,8 @@ async def run_first(
 
 
 async def _run_alone(layer: LayerRun) -> None:
-    """Run a layer to its end, with no other beside it. Raises BudgetReached, behind its last event,
-    if an answer went beyond a cap."""
+    """Run a layer to its end, with no other layer in parallel. Raises BudgetReached after its last
+    event, if an answer exceeded a cap."""
     await layer.run()
     if layer.capped is not None:
         raise layer.capped
@@ -94,17 +92,16 @@ async def _planned(
 
 
 async def run_layers(state: TurnState, begun: LayerRun | None = None) -> None:
-    """Run the layers of proposers, one after another; leaves as the state's references the answers
-    of the last layer that gave a whole one.
+    """Run the layers of proposers, one after another. The answers of the last layer with a whole
+    answer become the state's references.
 
-    With `overlap`, a layer begins once the quorum of the one before stands. The stragglers of that
-    keep their patience, beside the layer that runs, until that has its answers. What they answer
-    comes too late for its prompts, but is kept, and serves if it gives no whole answer.
+    With `overlap`, a layer begins as soon as the layer before has its quorum. The stragglers of the
+    layer before keep their patience until the new layer has its answers. Their answers come too
+    late for its prompts, but are kept, and used if the new layer gives no whole answer. begun: the
+    first layer, if some of its models have answered already.
 
-    begun: the first layer, if some of its models have answered already.
-
-    Raises BudgetReached, before anything of it is sent or told, if a layer would go beyond a cap;
-    or, behind the last event of the layers, if an answer did.
+    Raises BudgetReached before anything of a layer is sent or told, if the layer would exceed a
+    cap; or after the last event of the layers, if an answer exceeded one.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -133,7 +130,7 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup, begun: LayerRu
             layer.start(group, behind)
             await layer.passed.wait()
         else:
-            # Nothing runs beside it, so it needs no task of its own.
+            # Nothing runs in parallel, so it needs no separate task.
             await layer.run()
         if behind is not None:
             await behind.end()
@@ -142,7 +139,7 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup, begun: LayerRu
                 await layer.end()
                 raise run.capped
         if layer.goes_on and await stop_early(state, layer.references) is not None:
-            # If its stragglers do not agree, the next one begins behind them.
+            # If its stragglers do not agree, the next one begins after them.
             await layer.ended()
             if layer.capped is not None:
                 raise layer.capped
@@ -196,14 +193,14 @@ class LayerRun:
         before: list[Call] = [] if begun is None else begun._calls
         self._calls: list[Call] = [*before, *map(state.call, planned[len(before) :])]
         self._asked = [index for index, call in enumerate(planned) if call.error is None]
-        # Of reviews all are waited for, as long as each model may be silent.
+        # A layer of reviews waits for all of them, as long as each model may be silent.
         self._quorum = None if purpose else state.profile.quorum_of(number)
         self._patience = 0.0 if purpose else state.profile.patience_of(number)
         self._begun: set[int] = set() if begun is None else begun._begun
-        # Those that an endpoint has told something, if only that it refuses.
+        # Calls to which an endpoint has reacted, even by a refusal.
         self._heard: set[int] = set() if begun is None else begun._heard
-        # Why a call that has ended gave no answer, None if it gave one. Kept from the end of the
-        # call on: its proposal is told only when its price is known.
+        # Why an ended call gave no answer, None if it gave one. It is kept from the end of the call
+        # on, as its proposal is told only when its price is known.
         self._outcomes: dict[int, Failure | None] = {} if begun is None else begun._outcomes
         # Calls whose model was silent until it was lost.
         self._silent: set[int] = set() if begun is None else begun._silent
@@ -262,7 +259,7 @@ class LayerRun:
         for index, call in enumerate(self.planned):
             if call.error is not None and index not in self._told:
                 self._lose_unasked(index, call.error)
-        # With nothing to wait for, "enough" would be waited for.
+        # Without calls, the wait would be for "enough" alone.
         if self._open:
             await self._ask_all()
         for index in self._open:
@@ -287,7 +284,7 @@ class LayerRun:
         return [self._answers[index] for index in sorted(self._answers)]
 
     def leave_references(self, before: LayerRun | None) -> bool:
-        """Make its answers the references of what follows; whether there are any to be used.
+        """Make its answers the references of what follows. Returns whether there are usable ones.
 
         before: the layer before, if this one began before its end.
         """
@@ -307,12 +304,12 @@ class LayerRun:
 
     @property
     def usable(self) -> bool:
-        """Whether a reply could be written from what there is of this layer by now."""
+        """Whether a reply could be written from what this layer has so far."""
         return bool(self._answers) or any(map(self._speaks, self._begun))
 
     @property
     def _whole(self) -> int:
-        """How many answers there are that are not unfinished."""
+        """The number of finished answers."""
         return sum(not proposal.unfinished for proposal in self._answers.values())
 
     def _speaks(self, index: int) -> bool:
@@ -347,8 +344,8 @@ class LayerRun:
             raise bugs.exceptions[0] from None
 
     def _end_if_enough(self) -> None:
-        """Enough was said: the layer is over if there is something to go on with, or as soon as
-        there is; see `_arrived`."""
+        """ "Enough" was called: the layer ends as soon as there is something to go on with; see
+        `_arrived`."""
         if self.skippable or (not self._purpose and (self.usable or self._state.arrived)):
             self._over.set()
 
@@ -361,8 +358,8 @@ class LayerRun:
     async def _wait_for_quorum(self) -> None:
         """Once the quorum stands, hang up on each call that has used up its patience.
 
-        A call that still waits for a slot loses none: others of ours are before it, and it is not
-        slow. Where one is cut off, the next may begin.
+        A call that still waits for a slot loses none: our other calls are before it, and it is not
+        slow. When one is cut off, the next may begin.
         """
         await self._stands.wait()
         left = dict.fromkeys(self._asked, self._patience)
@@ -370,14 +367,14 @@ class LayerRun:
             await self._hang_up([index for index in self._open if left[index] <= _NO_TIME])
             running = [index for index in self._open if not self._waits_for_us(index)]
             step = min([_STEP, *(left[index] for index in running)])
-            # Time in which a slow consumer holds back the calls is not theirs.
+            # Time in which a slow consumer holds back the calls does not count for them.
             await self._state.unhindered()
             await asyncio.sleep(step)
             for index in running:
                 left[index] -= step
 
     def _waits_for_us(self, index: int) -> bool:
-        """Whether a call has not begun because others of ours are before it, not because its
+        """Whether a call has not begun because our other calls are before it, not because its
         provider is held back."""
         model = self.planned[index].settings.model
         return index not in self._begun and not self._state.held_back(model)
@@ -418,8 +415,8 @@ class LayerRun:
             error = failure(call.no_answer())
         self._outcomes[index] = error
         usage = await self._state.taken(call)
-        # From here on without a pause: a proposal that has arrived is told of, and used, also if
-        # the layer is over in this moment.
+        # No await from here on: a proposal that has arrived is told and used, even if the layer
+        # ends in this moment.
         self._close(index, usage)
         self._check_over()
         if self._quorum is not None and self._whole >= min(self._quorum, len(self._asked)):
@@ -455,7 +452,7 @@ class LayerRun:
             self._lose_unasked(index, self._why(index))
             return
         call = self._calls[index]
-        # Where its end is known, only the price of its model was still waited for.
+        # If its end is known, only the price of its model is missing.
         usage = call.settle(call.price)
         if index in self._outcomes:
             self._close(index, usage)
@@ -487,8 +484,8 @@ class LayerRun:
         return Failure("Straggler", f"{was}: {stood}")
 
     def _would_be_silent(self, index: int) -> bool:
-        """Whether a call still waits to be made, and its model was silent until another call of it
-        was lost: each of them would be waited for in turn."""
+        """Whether a call still waits to be made, and another call of its model was lost by silence:
+        each such call would be waited for in turn."""
         if index in self._begun:
             return False
         model = self.planned[index].settings.model
@@ -498,9 +495,8 @@ class LayerRun:
         return any(models[other] == model for other in self._silent if other in models)
 
     def _note_silence(self) -> None:
-        """Keep from the next layers the models that nothing came of, as often as they were asked.
-
-        A model that another call had an answer of is asked again.
+        """Keep models that never answered in this layer out of the next layers. A model that
+        answered another call is asked again.
         """
         answered = {
             self._calls[index].settings.model
@@ -514,7 +510,7 @@ class LayerRun:
                     self._state.silent.setdefault(settings.model, (self._number, timed_out))
 
     def _tell(self, index: int, step: Step) -> None:
-        # Once a token, so first what comes most.
+        # This runs once a token, so the most frequent case is first.
         if isinstance(step, Delta):
             if step.text or step.reasoning:
                 self._tell_text(index, step)
@@ -542,7 +538,7 @@ class LayerRun:
                 reasoning=delta.reasoning,
             )
         )
-        # Enough was said before there was anything to go on with.
+        # "Enough" was called before there was anything to go on with.
         if state.control.said_enough and self._speaks(index):
             self._arrived()
 

@@ -24,7 +24,7 @@ _CUT_OFF = (
 
 
 def mergeable(layers: Sequence[Sequence[Proposal]]) -> tuple[Proposal, ...]:
-    """The proposals of a turn that a reply can be written from; none if there are none.
+    """The proposals of a turn that a reply can be written from; empty if there are none.
 
     They are those of the last layer in which a proposal is whole: each of them was written from all
     answers of the layer before. If none is whole, they are unfinished ones of the last layer that
@@ -36,7 +36,7 @@ def mergeable(layers: Sequence[Sequence[Proposal]]) -> tuple[Proposal, ...]:
 
 
 def _usable(proposal: Proposal) -> Proposal | None:
-    """A proposal as a reference, marked if it is unfinished; None if it is of no use."""
+    """A proposal as a reference, marked if it is unfinished; None if it is not usable."""
     if proposal.error is None:
         return proposal
     cut_off = proposal.error.kind in _CUT_OFF
@@ -89,8 +89,8 @@ def reported(before: Turn, turn: Turn) -> Turn:
 def last_turn(turns: Sequence[Turn]) -> Turn | None:
     """The last turn of a conversation that can be asked or merged again; None if there is none.
 
-    One that still runs is none. One that left nothing behind, and asked what the turn before it
-    had asked, was an attempt to answer that turn anew.
+    A turn that still runs does not count. Nor does a turn that left nothing and asked the same as
+    the turn before: it was an attempt to answer that turn again.
     """
     ended = [turn for turn in turns if turn.status != "open" or turn.reply is not None]
     while len(ended) > 1:

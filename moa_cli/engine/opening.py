@@ -1,7 +1,7 @@
 """Answers that open with a comparison between tags, which is told as reasoning.
 
 The strategy `fusion` with `one_call` asks for such answers. The tag is looked for at the start of
-the answer, or of a line not far behind it: some models write a sentence before it. An answer that
+the answer, or of a line soon after it: some models write a sentence before it. An answer that
 speaks of the tag later keeps its words.
 """
 
@@ -19,16 +19,16 @@ _FARTHEST: Final = 200
 
 
 class Opening:
-    """Parts the comparison from the reply in all attempts of a call.
+    """Separates the comparison from the reply in all attempts of a call.
 
-    compared: whether the last attempt had a comparison, and a reply behind it.
+    compared: whether the last attempt had a comparison, and a reply after it.
     """
 
     def __init__(self) -> None:
         self.compared = False
 
     def attempt(self) -> PartedAnswer:
-        """What parts the next attempt."""
+        """The separator for the next attempt."""
         self.compared = False
         return PartedAnswer(self)
 
@@ -36,9 +36,8 @@ class Opening:
 class PartedAnswer:
     """The deltas of one attempt, with its comparison as reasoning.
 
-    They are handed over one by one, and not as a stream around that of the endpoint: whoever waits
-    for the endpoint may give up, which ends every stream on the way, and the words that are held
-    back would go with it.
+    It takes the deltas one by one, and does not wrap the endpoint's stream. A caller that stops
+    waiting closes every stream around the endpoint's, and would lose the words that are held back.
     """
 
     def __init__(self, opening: Opening) -> None:
@@ -48,7 +47,7 @@ class PartedAnswer:
 
     @property
     def held(self) -> str:
-        """The words that have come and were told neither as text nor as reasoning."""
+        """The words that have come, but were told neither as text nor as reasoning."""
         return self._splitter.held
 
     def feed(self, delta: Delta) -> Delta:
@@ -94,11 +93,12 @@ class _Splitter:
 
     @property
     def held(self) -> str:
-        """What of it was told in no form; of a comparison that has opened, it is half a tag."""
+        """The words that were not told yet. Inside a comparison this is half a tag, so it is
+        empty."""
         return "" if self.opened else self._held
 
     def whole(self, delta: Delta) -> Delta:
-        """The same of an answer that comes in one piece."""
+        """The same for an answer that comes in one piece."""
         parted = self.feed(replace(delta, reasoning=""))
         return replace(parted, reasoning=delta.reasoning + parted.reasoning)
 
@@ -119,12 +119,12 @@ class _Splitter:
             delta,
             text=text,
             reasoning=delta.reasoning + reasoning,
-            # They would tell of another text.
+            # They belong to another text.
             token_logprobs=delta.token_logprobs if text == delta.text else (),
         )
 
     def _look_for_opening(self) -> str:
-        """Text, once it is known that no comparison opens the answer."""
+        """The text, once it is clear that no comparison opens the answer."""
         before, tag, rest = self._held.partition(OPEN)
         if tag and len(before) <= _FARTHEST and not before.rpartition("\n")[2].strip():
             self.opened, self._held = True, before.lstrip() + rest.lstrip()
@@ -135,7 +135,7 @@ class _Splitter:
         return text
 
     def _look_for_closing(self) -> str:
-        """What is known to be of the comparison."""
+        """The words that certainly belong to the comparison."""
         inside, tag, rest = self._held.partition(CLOSE)
         if tag:
             self.closed, self._held = True, rest

@@ -20,9 +20,9 @@ _FEWEST = 2
 async def follow_with_report(state: TurnState, references: Sequence[Reference]) -> None:
     """Make the report that the profile asks for; there is a whole reply already.
 
-    None is made where the strategy has compared the proposals, or where the reply calls tools:
-    then the turn goes on in the next request. Whatever prevents it is told as lost, and costs
-    nobody the reply. references: the proposals that the strategy was given.
+    None is made where the strategy has compared the proposals, or where the reply calls tools: then
+    the turn goes on in the next request. If something prevents it, it counts as lost, and the reply
+    stays. references: the proposals that the strategy was given.
     """
     if not state.profile.report or state.calls_tools or state.compared:
         return
@@ -39,10 +39,10 @@ async def follow_with_report(state: TurnState, references: Sequence[Reference]) 
 
 
 async def make_report(state: TurnState) -> bool:
-    """Have the state's references reported on; whether there is a report. One that cannot be read
-    is told as lost. Raises BudgetReached at a cap."""
+    """Have a report made on the state's references. Returns whether there is one. A report that
+    cannot be read counts as lost. Raises BudgetReached at a cap."""
     read = partial(read_report, references=state.references)
-    # One model alone is asked: the report is one call more than the turn has without it.
+    # Only one model is asked: the report costs one more call than the turn without it.
     judges = state.profile.judges()[:1]
     answer = await judged(state, "report", comparison_wording(state.profile), read, judges=judges)
     if answer is None:

@@ -15,9 +15,10 @@ from moa_cli.profile import RouteStage
 
 
 async def ask_proposers(state: TurnState) -> Accepted | None:
-    """Have the proposals made by as little of the mixture as the profile's route allows: leaves
-    them as the state's references. Returns the stage that was enough, if only in the request that
-    the proposals were made for; None if none was, or there is none: then all layers have run.
+    """Have the proposals made by as little of the mixture as the profile's route allows. They
+    become the state's references. Returns the stage that was enough, perhaps in the earlier request
+    that the proposals were made for. None: no stage was enough, or there is no route; then all
+    layers have run.
 
     Raises BudgetReached as `run_layers` does.
     """

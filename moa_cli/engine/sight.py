@@ -17,12 +17,12 @@ _S = TypeVar("_S", Turn, Message)
 def seen_by(conversation: Conversation, sees: bool | None) -> Conversation:
     """The conversation as a model is sent it.
 
-    A text says all that a message without images holds, and each endpoint takes a text. So only
+    Every endpoint takes a message as a text, and that says all of a message without images. So only
     messages with images, or with files that are not read, keep their parts.
 
     Args:
         conversation: What was said.
-        sees: Whether the model takes images; None if nobody knows, which is tried.
+        sees: Whether the model takes images. None if that is not known: then they are sent.
 
     Returns:
         A copy; the conversation itself if there is nothing to leave out.

@@ -52,8 +52,8 @@ from moa_cli.engine.sight import check_sight, seen_by
 from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.profile import Aggregator, ModelSettings, Profile
 
-# Seconds, from when a provider's list of prices was asked for: before a layer that a cap depends
-# on, and behind an answer, which as a rule took longer than that anyway.
+# Seconds to wait for a provider's list of prices, from its request on: before a layer that a cap
+# depends on, and after an answer, which usually took longer than that anyway.
 _PATIENCE_BEFORE, _PATIENCE_BEHIND = 15.0, 1.0
 # The same for a list that tells whether a model takes the images of a prompt.
 _PATIENCE_SIGHT = 5.0
@@ -72,8 +72,8 @@ class Control:
         """Stop waiting for proposers, and go on to the reply with what has arrived.
 
         Answers that are still being written are used as they are, marked as unfinished, where at
-        least a sentence of them has come. Layers that have not begun are skipped, and so is what a
-        reply comes about without, such as a report. Has no effect before the first answer, or the
+        least a sentence of them has come. Layers that have not begun are skipped, and so is what
+        the reply does not need, such as a report. Has no effect before the first answer, or the
         first sentence of one, has arrived, until it does.
         """
         self._said = True
@@ -84,8 +84,8 @@ class Control:
     def leads_to_reply(self) -> bool:
         """Whether `enough()` would lead to a reply at once.
 
-        True while proposers are asked, and at least one answer or a sentence of one has come; and
-        while what a reply comes about without is waited for, such as a report. False before that,
+        True while proposers are asked and at least one answer, or a sentence of one, has come; and
+        while the turn waits for what the reply does not need, such as a report. False before that,
         and once the reply is being written.
         """
         return self._leads_to_reply is not None and self._leads_to_reply()
@@ -103,11 +103,11 @@ class Control:
             call: Called soon if `enough()` was called before.
 
         Returns:
-            A context; behind it, `call` is forgotten.
+            A context; after it, `call` is forgotten.
         """
         self._calls.append(call)
         if self._said:
-            # Behind what was begun before.
+            # After what was begun before.
             asyncio.get_running_loop().call_soon(call)
         try:
             yield
@@ -123,7 +123,7 @@ class Control:
         self._leads_to_reply = leads_to_reply
 
     def leave(self, leads_to_reply: Callable[[], bool]) -> None:
-        """Called by the turn that has ended, which is not held any longer.
+        """Called by the turn that has ended; `Control` then releases it.
 
         Args:
             leads_to_reply: What it had passed to `follow`.
@@ -137,26 +137,21 @@ class ReferenceSource(Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether a reply could be written from what there is of it by now."""
+        """Whether a reply could be written from what it has so far."""
 
 
 class TurnState:
-    """One turn as far as it has come.
-
-    rounds: layers of proposers that it has. references: the answers of the layer before.
-    reused: whether those were made for an earlier request. accepted: the stage of the route that
-    was enough then. reviews: those that are there already. aggregators: the one that is tried
-    first, then its fallbacks.
-    usage, lost, causes: see `TurnFinished` and `TurnFailed`.
-    calls_tools: whether the reply, once it is whole, calls tools. compared: whether the strategy
-    has the proposals compared by itself.
-    given: whether the references were brought along by whoever asks.
-    refused: why each stage of a route that was asked was not enough. skipped, saved: see `skip`.
-    arrived: whether there is a proposal. layer: the layer of proposers that runs, or ran last;
-    None where the reply is written.
-    response_format: what the reply has to be, if it is no plain text. may_repair: whether it may be
-    asked for once more where it is something else.
-    silent: the models that nothing came of in time, each with the number of the layer, and
+    """The state of a turn that runs. rounds: how many layers of proposers it has. references: the
+    answers of the layer before. reused: whether those were made for an earlier request. accepted:
+    the stage of the route that was enough then. reviews: those that are there already. aggregators:
+    the one that is tried first, then its fallbacks. usage, lost, causes: see `TurnFinished` and
+    `TurnFailed`. calls_tools: whether the reply, once it is whole, calls tools. compared: whether
+    the strategy has the proposals compared by itself. given: whether the caller brought the
+    references along. refused: why each stage of a route that was asked was not enough. skipped,
+    saved: see `skip`. arrived: whether there is a proposal. layer: the layer of proposers that
+    runs, or ran last; None where the reply is written. response_format: what the reply has to be,
+    if it is no plain text. may_repair: whether it may be asked for once more where it is something
+    else. silent: the models that nothing came of in time, each with the number of the layer, and
     whether its call had run out of time (not only the layer's patience).
     """
 
@@ -174,7 +169,7 @@ class TurnState:
     ) -> None:
         if response_format is not None:
             profile = response_format.over(profile)
-            # Nobody is shown what was not checked.
+            # A reply that was not checked is not shown.
             limits = replace(limits, reply_held=True)
         conversation = newest(conversation, profile.max_history)
         self.response_format = response_format
@@ -192,7 +187,7 @@ class TurnState:
         self.accepted: Accepted | None = None
         self._fan_out: FanOut | None = None
         self.given = references is not None
-        # The conversation as far as the proposals answer it, and as proposers are sent it.
+        # The conversation up to what the proposals answer, and as proposers are sent it.
         self._answered = conversation
         self._advised: dict[int, Conversation] = {}
         # The earlier turns, if some may be left out; what each model is not sent, and how much of
@@ -244,8 +239,8 @@ class TurnState:
         self._queue.emit(event)
 
     async def emit_and_wait(self, event: Event) -> None:
-        """The same, and go on only when the consumer asks for more: what follows costs money,
-        and whoever has seen enough closes the turn here."""
+        """The same, and go on only when the consumer asks for more: what follows costs money, and a
+        consumer that has seen enough closes the turn here."""
         self._queue.emit(event)
         await self._queue.delivered()
 
@@ -390,8 +385,8 @@ class TurnState:
         return use.left_out
 
     def _tell_left_out(self) -> None:
-        """Tell what models are not sent: once for all models of the turn, and again only if it
-        becomes more, as with a list of models that comes late."""
+        """Tell which turns models are not sent: once for all models of the turn, and again only if
+        more are left out, such as after a list of models that comes late."""
         if self._history is None:
             return
         if not self._told_left_out:
@@ -419,7 +414,7 @@ class TurnState:
         if not self.budgets:
             return
         stages = self.profile.stages(self.rounds, references=len(self.references))
-        # The report must cost nobody the reply: where there is no room for it, it is left out.
+        # The report must not cost the reply: without room for it, it is left out.
         stages = [
             stage
             for stage in stages
@@ -442,7 +437,7 @@ class TurnState:
                 prompt = prompt_tokens(messages) + extra_tokens(settings.extra)
                 price = info.price
                 ahead += forecast_call(settings, prompt, price)
-                # Its answer may be short, and the references that come of it.
+                # Its answer, and so the references made of it, may be short.
                 certain += priced(Usage(prompt_tokens=prompt, calls=1), price)
             if stage.certain:
                 self.budgets.foresee(used, ahead)
@@ -598,8 +593,8 @@ class TurnState:
         self._calls = [call for call in self._calls if call not in calls]
 
     def _grow(self, call: Call, tokens: int, wanted: int) -> int:
-        """How long the answer of `call` may become, so that no cap is passed by all calls that
-        run now. tokens: how long it is; 0: it is asked for again, and an attempt was billed.
+        """How long the answer of `call` may become, so that the calls that run now exceed no cap.
+        tokens: how long it is; 0: it is asked for again, and an attempt was billed.
 
         Raises BudgetReached if that is too long.
         """
@@ -687,7 +682,7 @@ def _toolless(models: str) -> ToolsUnsupported:
 
 
 def _overrun(call: Call, tokens: int) -> str:
-    """Why a call that was foreseen is stopped all the same."""
+    """Why a foreseen call is stopped."""
     model, most = call.settings.model, call.settings.max_tokens
     if not tokens:
         return f"{model} failed after it began to answer, and would be paid for again"

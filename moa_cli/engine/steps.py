@@ -1,4 +1,4 @@
-"""The steps that strategies are made of, behind the proposals: review them, write, copy, decide."""
+"""The steps that strategies are made of, after the proposals: review them, write, copy, decide."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ async def review(
 
     wording: a profile whose merge prompt asks for the review. references: those that each model is
     given; None gives each all. A review that is kept from an earlier turn over the same proposals
-    is not asked for again, unless nothing can be made of its text; in a loop of tools, also if it
-    was lost, or is of no use. Turns over the same proposals that run side by side wait for each
-    other's. reads: what a text is tried with, one for each model; without any, each text will do.
-    Where the user said "enough", a step is left out without which a reply comes about too. Raises
-    BudgetReached at a cap.
+    is not asked for again, unless its text cannot be read. In a loop of tools, a lost or unreadable
+    review is not asked for again either. Turns over the same proposals that run side by side wait
+    for each other's. reads: what a text is tried with, one for each model; without any, each text
+    will do. Where the user said "enough", a step is left out without which a reply comes about too.
+    Raises BudgetReached at a cap.
     """
     if references is None:
         references = [state.references] * len(models)
@@ -95,7 +95,7 @@ def _undated(reference: Reference) -> Reference:
 
 
 def _mark_of(wording: Profile, references: Sequence[Reference]) -> str:
-    """What is unlike for any other question about any other texts."""
+    """A key that differs for each question and each set of texts."""
     asked = (wording.merge_prompt or "", wording.reference_format, *map(text_of, references))
     # As JSON: no two lists of texts are written alike.
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:_MARK]
@@ -112,8 +112,8 @@ async def judged(
     """One review by the judge, or by the first of its fallbacks that gives one; and what `read`
     makes of its text. None if there is none.
 
-    judges: who is tried in order; None takes the profile's. A review of which `read` makes nothing
-    is told as lost. Raises BudgetReached at a cap.
+    judges: who is tried in order; None takes the profile's. A review that `read` cannot read counts
+    as lost. Raises BudgetReached at a cap.
     """
     for settings in state.profile.judges() if judges is None else judges:
         for answer in await review(state, purpose, [settings], wording, reads=[read]):
@@ -126,7 +126,8 @@ async def judged(
 
 
 def read_of(state: TurnState, review: Proposal, read: Callable[[str], _R | None]) -> _R | None:
-    """What `read` makes of the text of a review; None, which is told as lost, if nothing."""
+    """What `read` makes of the text of a review. None if it cannot be read, which counts as
+    lost."""
     value = read(text_of(review))
     if value is None:
         about = REVIEW_NAMES[review.purpose]
@@ -135,8 +136,8 @@ def read_of(state: TurnState, review: Proposal, read: Callable[[str], _R | None]
 
 
 def proposals(state: TurnState) -> list[Proposal]:
-    """What there is to choose from, or to rank. A reference that is a text alone, whose proposer
-    nobody knows, is named by its place."""
+    """What there is to choose from, or to rank. A plain text, whose proposer is not known, is named
+    by its place."""
     return [
         Proposal(0, index, f"response {index + 1}", "", reference)
         if isinstance(reference, str)
@@ -157,16 +158,16 @@ async def write(
 
 
 def acts(state: TurnState) -> bool:
-    """Whether the reply has to do more than to say something: then an aggregator writes it."""
+    """Whether the reply has to be more than a text: then an aggregator writes it."""
     return offers_tools(state.aggregators[0]) or state.response_format is not None
 
 
 async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequence[Placing]) -> bool:
     """Give a proposal's own words as the reply, and tell first why it is that one.
 
-    Where the reply has to do more than to say something (tools are offered, or it has to be JSON by
-    a schema, which proposers are never asked for), the aggregator writes it from that proposal
-    alone. placings: how all came out. Raises BudgetReached.
+    If the reply has to be more than a text (tools are offered, or it has to be JSON by a schema,
+    which proposers are never asked for), the aggregator writes it from that proposal alone.
+    placings: how all came out. Raises BudgetReached.
     """
     decide(state, Decision(state.profile.strategy, why, tuple(placings), proposal.index))
     if acts(state):
@@ -202,8 +203,8 @@ async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequenc
 async def copy_winner(
     state: TurnState, found: Sequence[Proposal], votes: Sequence[int], why: str
 ) -> bool:
-    """Give as the reply the proposal with the most votes, of several the first; without any vote,
-    have the reply written from all of them.
+    """Give the proposal with the most votes as the reply (the first, if several have as many).
+    Without any vote, have the reply written from all of them.
 
     votes: those of each proposal. why: how they came about. Raises BudgetReached.
     """

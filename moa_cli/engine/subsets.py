@@ -1,4 +1,4 @@
-"""Which references a model is given, where it is not all of them in their order.
+"""Which references a model gets, if it does not get all of them in their order.
 
 Source of the subsets: "Recursive Self-Aggregation Unlocks Deep Thinking in Large Language Models"
 (arXiv:2509.26626), where each of N samples of a step aggregates K of the N before it, drawn anew
@@ -39,7 +39,7 @@ def shuffled(references: Sequence[_R], prompt: str, layer: int) -> list[_R]:
 
 
 def _drawn(references: Sequence[_R], most: int, seed: str, *, shuffle: bool) -> list[_R]:
-    # Nothing secret hangs on it.
+    # It protects no secret.
     places = Random(seed).sample(  # noqa: S311
         range(len(references)), min(most, len(references))
     )

@@ -1,6 +1,6 @@
 """Sums up the beginning of a conversation by one call, so that what follows has room again.
 
-The aggregator alone is asked, with the turns as messages: whoever wrote the replies knows best what
+Only the aggregator is asked, with the turns as messages: it wrote the replies, knows best what
 mattered in them, and its provider may have them in its cache. A model that has no room for all of
 them is asked for a summary of the first ones, then for one of this summary and the next ones.
 """
@@ -83,7 +83,7 @@ def sum_up(
         all. And the events of the turn whose reply is the summary.
 
     Raises:
-        ProfileError: The name of the aggregator leads nowhere.
+        ProfileError: The name of the aggregator leads to no model.
     """
     # A turn that is left out would be in no summary.
     limits = replace(limits or Limits(), trims_history=False)

@@ -45,7 +45,7 @@ async def _passed(turn: Events) -> Events:
 
 
 def _reason(event: Event, lost: str | None) -> str | None:
-    """Why the turn takes this step, if it is not the next one by itself."""
+    """Why the turn takes this step, if it is not simply the next one."""
     match event:
         case events.Retrying() if event.error.kind == "SchemaMismatch":
             return "repair: the reply is not the JSON that was asked for"
@@ -81,7 +81,7 @@ def _without_texts(values: dict[str, Any]) -> dict[str, Any]:
     return {
         name: _without_texts(value) if isinstance(value, dict) else value
         for name, value in values.items()
-        # The calls have entries of their own. A zero says something of a place, nothing of a count.
+        # The calls have entries of their own. A zero matters for a place, but not for a count.
         if name not in ("at", "kind", "text", "reasoning", "prompt", "parts")
         and (value or name in ("index", "references"))
     }

@@ -81,8 +81,8 @@ async def run_turn(
             delta, once it was checked; and if it is wrong, the aggregator is asked once more.
         reviews: What models have said about those references before (see `Turn.reviews`). What the
             strategy would ask the same model about the same texts is not asked again.
-        reviewed: Whether these reviews are all that there are to be. Then no model is asked for
-            one, also in place of one that was lost or cannot be read.
+        reviewed: Whether no more reviews are to be made. Then no model is asked for one, not even
+            for a review that was lost or cannot be read.
 
     Yields:
         The turn's events, as `moa_cli.core.events` tells them: from `TurnStarted` to
@@ -127,7 +127,7 @@ async def run_report(
     limits: Limits | None = None,
     reviews: Sequence[Proposal] = (),
 ) -> AsyncGenerator[Event, None]:
-    """Report where answers disagree that are there already: by one call, and without a reply.
+    """Report where existing answers disagree, by one call and without a reply.
 
     Args:
         profile: The mixture, whose judge is asked.
@@ -175,7 +175,7 @@ async def _run(state: TurnState) -> None:
             state, _replied, TurnError("the turn ended without a complete reply")
         )
     except asyncio.CancelledError:
-        # Whoever has left is not told that there is no reply.
+        # A consumer that has left is not told that there is no reply.
         finished = True
         raise
     finally:
@@ -227,7 +227,7 @@ async def _run_all(
     state.emit(
         TurnFailed(
             at=state.now(),
-            # A reply that is wrong is what whoever asked for JSON looks for.
+            # For a reply that has to be JSON, the error in the reply is what matters.
             error=mismatch or failure(error),
             causes=tuple(state.causes),
             usage=state.usage,

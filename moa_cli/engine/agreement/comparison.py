@@ -1,9 +1,9 @@
 """A comparison of proposals: how a model is asked for one, and what is read from its answer.
 
-The model groups the answers, and names points with the numbers of the answers that hold them. All
-that can be counted is computed here: who holds a point (the number becomes a proposer's name),
-and how far the answers agree. The same comparison serves the strategy `fusion`, whose aggregator
-writes with it, and the report on where the proposals disagree.
+The model groups the answers, and names points with the numbers of the answers that hold them. This
+module computes what can be counted: who holds a point (the number becomes a proposer's name), and
+how far the answers agree. The same comparison serves the strategy `fusion`, whose aggregator writes
+with it, and the report on where the proposals disagree.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ message: responses with the same answer stand in the same group, whatever their 
 number from 1 to {count} stands in exactly one group."""
 
 _KINDS: Final[tuple[PointKind, ...]] = get_args(PointKind)
-# What models write for a kind, where it does not begin like its name.
+# What models write for a kind, if that does not begin like the kind's name.
 _ALSO: Final[Mapping[str, PointKind]] = {
     "agree": "consensus",
     "blind": "blind_spot",
@@ -60,8 +60,8 @@ _ALSO: Final[Mapping[str, PointKind]] = {
 }
 # The names that models give to a list of numbers.
 _HOLDERS: Final = ("responses", "answers", "proposals", "numbers", "holders", "members")
-# What is read of an answer at most: characters, attempts to find JSON in it, points, groups, and
-# entries of a list of numbers; and characters of a point.
+# The most that is read of an answer: characters, attempts to find JSON in it, points, groups,
+# entries of a list of numbers, and characters of a point.
 _LONGEST, _MOST_ATTEMPTS, _MOST_POINTS, _MOST_NUMBERS, _LONGEST_TEXT = 500_000, 40, 50, 500, 2000
 # Where a JSON object may begin, and a comma that JSON does not allow.
 _OBJECT, _TRAILING = re.compile(r'\{\s*"'), re.compile(r",(\s*[}\]])")
@@ -75,8 +75,8 @@ def comparison_wording(profile: Profile) -> Profile:
 
 
 def holder_names(references: Sequence[Reference]) -> tuple[str, ...]:
-    """The names of those who hold the references, each unlike the others; a text alone has none,
-    and is called by its number."""
+    """The distinct names of those who hold the references. A reference without a name is called by
+    its number."""
     return tuple(
         unique_names(
             [
@@ -92,8 +92,9 @@ def holder_names(references: Sequence[Reference]) -> tuple[str, ...]:
 def read_report(text: str, references: Sequence[Reference]) -> Report | None:
     """The report that a model's answer holds; None if it holds none.
 
-    There may be words, a fence or drafts around the JSON; of several objects the last one counts
-    that says anything. text: untrusted, without reasoning. references: as the model was given them.
+    There may be words, a fence or drafts around the JSON. If there are several objects, the last
+    one that says anything counts. text: untrusted, without reasoning. references: as the model was
+    given them.
     """
     names = holder_names(references)
     text = text[:_LONGEST]
@@ -126,14 +127,14 @@ def _report(table: dict[str, Any], names: Sequence[str]) -> Report | None:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a text; of those that are within another one, the outer."""
+    """The outermost JSON objects in a text."""
     end = 0
     for match in islice(_OBJECT.finditer(text), _MOST_ATTEMPTS):
         if match.start() < end:
             continue
         try:
             value, end = _DECODER.raw_decode(text, match.start())
-        # A number with thousands of digits is a ValueError, too.
+        # A number with thousands of digits raises ValueError, too.
         except (ValueError, RecursionError):
             continue
         yield value

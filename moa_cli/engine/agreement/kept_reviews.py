@@ -1,4 +1,4 @@
-"""Reviews that are there already, of the proposals that a turn is made from."""
+"""Reviews that exist already of the proposals that a turn is made from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KeptReviews:
         reviews: Those that there are.
         settled: Whether a review that was lost, or that cannot be read, is kept as such. Otherwise
             it is asked for again.
-        complete: Whether these are all that there are to be, so that none is asked for.
+        complete: Whether no more reviews are to be made, so that no model is asked for one.
         grown: Called with the reviews that are added.
     """
 
@@ -52,8 +52,8 @@ class KeptReviews:
         """A review by that model about the same (`Proposal.about`), whatever it was for: a
         comparison serves as a report. It is usable, or settled: then it may be one that was lost.
 
-        used: the places of the reviews that have served the turn, to which that of this one is
-        added: as several samples of a model are asked for several, each serves once.
+        used: the places of the reviews that have served the turn; the place of this one is added.
+        Several samples of a model give several reviews, so each serves once.
         """
         places = [
             place

@@ -85,7 +85,7 @@ class Tally:
 def tally(found: Sequence[Proposal], rule: str) -> Tally:
     """The final answers of those proposals, read by that rule of a profile.
 
-    What breaks off before its end does not vote: the number that it ends in may be any.
+    An answer that breaks off does not vote: its last number may be any number.
     """
     # Not where the command begins: its patterns take time.
     from moa_cli.core.answers.final import answer_key, final_answers

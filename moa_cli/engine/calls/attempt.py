@@ -20,7 +20,7 @@ from moa_cli.profile import ModelSettings, Proposer
 _MANY_MORE = 8
 # At or below this the reference implementation sends 0.
 _ZERO_TEMPERATURE = 1e-4
-# What is said of an answer without a word from a model that did answer.
+# Why an answer of a model has no text.
 _STILL_THINKING = "it used all its tokens for thinking"
 _CUT_BEFORE = "it used all its tokens before its answer began"
 _ONLY_THOUGHT = "it gave reasoning, but no answer"
@@ -58,16 +58,17 @@ class Attempt:
     """A request that is sent once.
 
     Attributes:
-        foreseen: As it is written down before it is sent.
+        foreseen: What the ledger records before it is sent.
         model: The model that is asked, as the profile names it.
-        price: Of its model, as far as it is known by now.
-        number: In the ledger; None where there is none.
+        price: The price of its model, None if it is not known yet.
+        number: Its number in the ledger; None without a ledger.
         sent, first_token: When it was sent, and its first token came, by `time.monotonic`.
         begun: Whether the endpoint has taken it.
         speaking: Whether a word of it has come: of the answer, of reasoning, or of a refusal.
         running: Whether more may come of it.
         whole: Whether all of the answer has come.
-        parts: What parts its answer, and holds words of it back until it knows what they are.
+        parts: What separates the comparison in its answer from the reply. It holds words back until
+            it knows which of the two they are.
     """
 
     def __init__(self, foreseen: CallBegun) -> None:
@@ -91,7 +92,8 @@ class Attempt:
         self._told: Usage | None = None
         self._told_at = 0
         self._count = RunningCount()
-        # Whether pieces are noted as they come, and whether one was since the last that was taken.
+        # Whether pieces are noted as they come, and whether one was noted since the last that was
+        # taken.
         self._noted = self._stirred = False
 
     @property
@@ -109,30 +111,30 @@ class Attempt:
 
     @property
     def refused(self) -> bool:
-        """Whether the model refuses to answer, in words of a field of their own."""
+        """Whether the model refuses to answer, in a separate field."""
         return bool(self._refusal)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls of tools that the model makes, as far as they have come."""
+        """The calls of tools that the model has made so far."""
         return self._tool_calls.calls()
 
     @property
     def tokens(self) -> int:
-        """Of the answer so far, by the highest count that there is."""
+        """The tokens of the answer so far, by the highest count."""
         counted, told = self._count.tokens, self._told
         return counted if told is None else max(counted, told.completion_tokens)
 
     @property
     def sure_tokens(self) -> int:
-        """The same by the endpoint's own count, or by the letters: some send a letter at a time,
-        so that the number of pieces says little."""
+        """The same by the endpoint's own count, or by the characters: some endpoints send one
+        character at a time, so the number of pieces says little."""
         told = self._told.completion_tokens if self._told is not None else 0
         return max(self._count.estimate, told)
 
     def parted(self, delta: Delta) -> Delta:
-        """What is told of a delta of an answer that is parted. Its words are counted as they come,
-        and the model is not silent, even where they are held back."""
+        """The part of a delta that is shown, if the answer may open with a comparison. Its words
+        are counted as they come, and the model is not silent, even where they are held back."""
         assert self.parts is not None
         self._noted = True
         said = delta.text + delta.reasoning
@@ -182,17 +184,17 @@ class Attempt:
         return said
 
     def replace(self, delta: Delta) -> Delta:
-        """Take what stands in place of all that came; what of it is still to be told."""
+        """Take a text in place of all that came. Returns what of it is still to be shown."""
         told = any(self._text)
         self._text, self._reasoning = [delta.text], [delta.reasoning]
         return Delta(text="" if told else delta.text)
 
     def cut(self) -> None:
-        """It is stopped here, as the endpoint should have done at its limit of tokens."""
+        """Stop it here, as the endpoint should have done at its limit of tokens."""
         self.finish_reason = "length"
 
     def usage(self) -> Usage:
-        """What it takes: as its endpoint told, else estimated. What is not priced has no cost."""
+        """What it takes: as its endpoint told, else estimated. Without a price there is no cost."""
         told = self._told
         open_end = not self.whole or self._count.tokens - self._told_at >= _MANY_MORE
         if told is not None and open_end and told.completion_tokens < self.tokens:
@@ -213,7 +215,7 @@ class Attempt:
         return priced(estimated_usage(prompt, answer), self.price)
 
     def no_answer(self) -> ClientError:
-        """Why there is no answer in what came, as far as that is known."""
+        """Why what came holds no answer."""
         ending = ending_of(self.finish_reason)
         thought = bool(self._reasoning) or self._hidden_reasoning
         if self._refusal or ending == "refusal":
@@ -254,6 +256,6 @@ def settled(
 
 
 def total(usages: Iterable[Usage]) -> Usage:
-    """The sum of what several calls took; of one call as a rule, which needs no adding."""
+    """The sum of what several calls took. Usually it is one call, which needs no adding."""
     parts = list(usages)
     return parts[0] if len(parts) == 1 else sum(parts, Usage())

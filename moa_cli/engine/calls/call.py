@@ -43,8 +43,8 @@ from moa_cli.profile import ModelSettings, Proposer, short_name
 
 # Tokens that an answer beyond what was foreseen is allowed at a time.
 _FEWEST_MORE = 64
-# Seconds after which it is told that a call waits to be sent, and between two looks at whether its
-# provider takes any; what it waits for, if that is not known.
+# Seconds after which the user reads that a call waits to be sent, and between two checks of whether
+# its provider takes any; and what the call waits for, if that is not known.
 _WAIT_TOLD, _NO_TURN = 0.5, "behind other calls"
 # An answer of more than so many times its max_tokens, and this, is stopped. Endpoints count
 # tokens otherwise than we estimate them, and some do not count reasoning.
@@ -57,9 +57,9 @@ class Limits:
 
     Attributes:
         concurrency: Most calls in flight at once.
-        retries: How many times a failed call is made again, as long as nobody was shown what is
-            thrown away by it. Attempts that a busy provider refused do not count, unless this is
-            0: then no call is made again.
+        retries: How many times a failed call is made again, as long as that discards nothing that
+            the user has seen. Attempts that a busy provider refused do not count, unless this is 0:
+            then no call is made again.
         first_delay: Seconds before the first retry. The delay doubles from retry to retry, and
             is as long as the endpoint asks for, at least.
         longest_wait: Seconds that a call may spend with being refused by a busy provider.
@@ -76,8 +76,8 @@ class Limits:
         undisclosed: The names of budgets from which others spend, too. Errors do not tell how much.
         trims_history: Whether old turns are left out if a model's context has no room for them. If
             not, such a model is not asked.
-        assumed_context: Tokens of context that a model is taken to have whose context is not known,
-            as far as old turns are concerned. None: it is sent all of them.
+        assumed_context: Tokens of context to assume for a model of unknown context when old turns
+            are left out. None: it is sent all of them.
     """
 
     concurrency: int = 32
@@ -143,13 +143,13 @@ Step = Begun | Delta | Retry | Wait | Hedge | Shrunk
 class Planned:
     """A call to be made.
 
-    settings: its limits of length as far as the budgets allow. fitted: what it is sent. info: on
-    its model. foreseen: tokens of the answer that the budgets were asked for. error: why it is not
-    made, if so. shrink: a shorter prompt, for an endpoint that refuses this one as too long, given
-    its error; None if there is none. backed: whether a fallback stands ready. again: whether
-    its model was silent in a layer before, until it was lost.
-    max_tokens: the profile's, which the budgets have not set. opening: what parts the answer, if it
-    may open with a comparison. about: see `Proposal`.
+    settings: its limits of length as far as the budgets allow. fitted: what it is sent. info: facts
+    on its model. foreseen: tokens of the answer that the budgets were asked for. error: why it is
+    not made, if so. shrink: a shorter prompt, for an endpoint that refuses this one as too long,
+    given its error; None if there is none. backed: whether a fallback stands ready. again: whether
+    its model was silent in a layer before, until it was lost. max_tokens: the profile's, which the
+    budgets have not set. opening: what separates the comparison from the reply, if the answer may
+    open with one. about: see `Proposal`.
     """
 
     place: CallPlace
@@ -185,12 +185,12 @@ def failure(error: MoAError) -> Failure:
 
 
 class Call:
-    """A call to be made once; its fields tell how far it has come.
+    """A call, which is made once. Its fields tell how far it has come.
 
-    queue: of the turn's events; while it has no room, the call does not go on. ledger: where it
-    is written down before it is sent. grow: asked when the answer goes beyond what was foreseen:
-    given this call, and the tokens that the answer has and should be allowed; returns how many it
-    may have, or raises BudgetReached. spend: told what the call took, once.
+    queue: of the turn's events; while it has no room, the call waits. ledger: records the call
+    before it is sent. grow: asked when the answer goes beyond what was foreseen. It is given this
+    call, the tokens that the answer has, and those that it should be allowed. It returns how many
+    the answer may have, or raises BudgetReached. spend: told what the call took, once.
 
     settings: those of the model that answers. settled: what the call took, once it has ended and
     its price is known as well as it will be.
@@ -229,10 +229,10 @@ class Call:
         self._queue = queue
         self._began = time.monotonic()
         self._ended: float | None = None
-        # The attempt that is heard; and all that may be billed.
+        # The attempt whose answer counts, and all attempts that may be billed.
         self._heard = Attempt(self._foreseen)
         self._sent: list[Attempt] = []
-        # Tokens of the answer up to which nobody needs to be asked.
+        # Tokens that the answer may have without asking `grow`.
         self._allowed = self._foreseen.completion_tokens
         self._backoff = Backoff(limits.retries, limits.first_delay, limits.longest_wait)
         self._race: Race | None = None
@@ -261,7 +261,7 @@ class Call:
 
     @property
     def price(self) -> Price | None:
-        """The price of its model, as far as it is known."""
+        """The price of its model, None if it is not known yet."""
         return self._heard.price
 
     @property
@@ -293,14 +293,15 @@ class Call:
         return self._heard.tool_calls if self._offers_tools else ()
 
     def no_answer(self) -> ClientError:
-        """Why there is no answer in what came, as far as that is known."""
+        """Why what came holds no answer."""
         return self._heard.no_answer()
 
     def settle(self, price: Price | None) -> Usage:
-        """What it took, each attempt that an endpoint may bill, at that price; from now on this
-        stands, and is written down.
+        """What it took at that price: each attempt that an endpoint may bill. The result is final,
+        and recorded.
 
-        What an endpoint did not count is estimated; what it told of the cost stays.
+        If an endpoint did not count, the tokens are estimated. The cost that an endpoint told
+        stays.
         """
         if self.settled is None:
             own = self.settings.model
@@ -317,9 +318,9 @@ class Call:
         return self.settled
 
     def committed(self, tokens: int = 0) -> Usage:
-        """What it may have taken in the end, as far as it was allowed to.
+        """The most that it may have taken in the end, by what it was allowed.
 
-        tokens: of an answer that it is to be allowed beside.
+        tokens: of a longer answer that it is to be allowed.
         """
         if self.settled is not None:
             return self.settled
@@ -347,14 +348,14 @@ class Call:
                 tell(recalled)
             raise
         except BaseException:
-            # It is cut off: nobody will ask any more.
+            # It is cut off: nothing asks for its usage later.
             self._recall()
             self.settle(self._clients.known(self.settings.model).price)
             raise
         finally:
             self._ended = time.monotonic()
-            # Whoever is told holds this call. So that it goes with the last one who holds it, and
-            # not only when the garbage collector looks for circles.
+            # The listener holds this call. Without this reference the call is freed at once, and
+            # not only when the garbage collector looks for cycles.
             self._tell = _tell_nobody
         if not self._is_answer(self._heard):
             raise self.no_answer()
@@ -389,7 +390,7 @@ class Call:
 
     async def _attempt(self) -> None:
         """The next attempt, and another beside it if it does not speak in time."""
-        # The first one is there already, as what is heard of the call so far.
+        # The first attempt exists already, as what is heard of the call so far.
         attempt = self._heard
         if attempt.sent or attempt.foreseen is not self._foreseen:
             attempt = Attempt(self._foreseen)
@@ -402,23 +403,23 @@ class Call:
         finally:
             self._race = None
         if not self._heard.whole:
-            # None has spoken; then the one that has ended well is heard.
+            # If no attempt has spoken, the one that ended without an error is heard.
             self._hear(next((sent for sent in self._sent if sent.whole), self._heard))
 
     def _second(self) -> Coroutine[Any, Any, None] | None:
-        """The same request again, or to the stand-in, if that may be."""
+        """The same request again, or to the stand-in, if that is allowed."""
         self._hedged = True
         model = self.settings.hedge_with or self.settings.model
         price = self._clients.known(model).price
         unknown = price is None and self._heard.price is not None and self._grow is not None
         if unknown or self._slots.delay(model) > 0:
-            # A cap that depends on prices would not be kept; or there is no room.
+            # A cap that depends on prices could not be kept, or there is no room.
             return None
         attempt = Attempt(replace(self._foreseen, model=model, price=price))
         return self._try(attempt, beside=self._heard)
 
     async def _try(self, attempt: Attempt, *, beside: Attempt | None = None) -> None:
-        """One attempt, once it is let in. beside: the one that it is made beside, if it is."""
+        """One attempt, once it is let in. beside: the attempt that it hedges, or None."""
         slot = self._slots.slot(attempt.model)
         async with _Admission(self, slot, attempt.model, told=beside is None) as place:
             self._begin()
@@ -429,8 +430,8 @@ class Call:
                 endpoint.provider,
                 backed=self.planned.backed,
                 again=self.planned.again and attempt.model == self.planned.settings.model,
-                # Without the aggregator there is no reply, so it has its time where none stands
-                # behind it.
+                # Without the aggregator there is no reply, so it keeps its full time if no fallback
+                # follows it.
                 silences=self._slots.silences(attempt.model) if spared else 0,
                 slowest=self._slots.slowest(attempt.model),
             )
@@ -471,7 +472,7 @@ class Call:
                     self._slots.note(attempt.model, attempt.first_token - attempt.sent)
 
     def _is_complete(self, attempt: Attempt) -> bool:
-        """Whether all of the answer is there, whatever happens to the connection behind it."""
+        """Whether all of the answer has come, even if the connection fails afterwards."""
         said = attempt.refused or self._is_answer(attempt)
         return said and attempt.finish_reason is not None
 
@@ -481,18 +482,18 @@ class Call:
         return not attempt.refused and (called or bool(attempt.text.strip()))
 
     async def let_in(self, slot: Slot, model: str, *, told: bool) -> CallSlot:
-        """Enter the slot of an attempt; told: whether it is told if that takes long.
+        """Enter the slot of an attempt. told: whether the user reads it if that takes long.
 
-        Raises the error of the attempt before, or RateLimited, where the provider is held back
-        for longer than a call may be, or takes no call for so long. While it takes some, there is
-        no end to the waiting.
+        Raises the error of the attempt before, or RateLimited, if the provider is held back for
+        longer than a call may take, or takes no call for so long. While the provider takes some
+        calls, there is no limit on the waiting.
         """
-        # As a rule nothing is to be waited for, and so nothing to be watched.
+        # Usually there is nothing to wait for, and so nothing to watch.
         entered = slot.enter_at_once()
         if entered is not None:
             return entered
         left = self._backoff.left
-        # Seconds that have been waited, without those for which the process was stopped.
+        # Seconds of waiting, without those for which the process was stopped.
         passed, step = 0.0, min(left, _WAIT_TOLD)
         held = self._slots.delay(model)
         is_told = False
@@ -528,7 +529,7 @@ class Call:
                 self._tell(Wait(""))
 
     def _begin(self) -> None:
-        """The first attempt is let in: from now on the call takes time of its own."""
+        """The first attempt is let in: the time of the call begins."""
         if not self._begun:
             self._begun = True
             self._whole.since = time.monotonic()
@@ -540,7 +541,7 @@ class Call:
         again = bool(self._sent)
         self._sent.append(attempt)
         if again and self._grow is not None:
-            # One that failed is billed, too, and only one was foreseen.
+            # A failed attempt is billed, too, and only one attempt was foreseen.
             try:
                 self._grow(self, 0, self._allowed)
             except BudgetReached as reached:
@@ -564,7 +565,7 @@ class Call:
         place: CallSlot,
         silence: Silence,
     ) -> None:
-        """The answer as it comes. Raises TimeoutError where nothing comes for too long."""
+        """The answer as it comes. Raises TimeoutError if nothing comes for too long."""
         queue, tell, race = self._queue, self._tell, self._race
         limit = silence.first_token
         with Watch(limit) as watch:
@@ -591,11 +592,11 @@ class Call:
                         self._hear(attempt)
                         race = None
                     tokens = attempt.tokens
-                    # Ever more rarely, since this runs once a token.
+                    # Less and less often, since this runs once a token.
                     if attempt.price is None and not tokens & (tokens - 1):
                         self._look_for_price(attempt)
                     tell(delta)
-                    # Behind what has come: it was paid for, and is shown.
+                    # After the delta is told: it was paid for, and is shown.
                     beyond = tokens > self._allowed and attempt.finish_reason is None
                     if beyond and not self._may_go_on(attempt, tokens):
                         attempt.cut()
@@ -605,7 +606,7 @@ class Call:
         attempt.whole = True
 
     def _end_parts(self, attempt: Attempt) -> None:
-        """No more comes of an answer that is parted: what was held back is told."""
+        """The answer has ended: tell the words that were held back."""
         last = None if attempt.parts is None else attempt.parts.end()
         if last is None or (self._race is not None and not self._race.claim()):
             return
@@ -626,7 +627,7 @@ class Call:
         whole.since = before + watch.since - began
 
     def _hear(self, attempt: Attempt) -> None:
-        """It is the one that is told of from now on."""
+        """Its answer counts from now on."""
         self._heard = attempt
         if attempt.model != self.settings.model:
             self.settings = replace(self.settings, model=attempt.model, alternatives=())
@@ -635,8 +636,8 @@ class Call:
     def _failed(self, attempt: Attempt, error: ClientError) -> None:
         """Nothing is billed if the endpoint refused the request, or was not reached.
 
-        One that says nothing may be at work, and one whose answer cannot be read (in an encoding
-        that nobody asked for, say) has given one.
+        An endpoint that says nothing may be at work. One whose answer cannot be read (in an
+        encoding that was not asked for, say) has answered.
         """
         if not attempt.begun and not isinstance(error, ClientTimeout | BadResponse):
             self._sent.remove(attempt)
@@ -644,7 +645,7 @@ class Call:
                 self._ledger.void(attempt.number)
 
     def _ask_otherwise(self, error: ClientError) -> bool:
-        """Ask another candidate, or send a shorter prompt; whether that may help."""
+        """Ask another candidate, or send a shorter prompt. Returns whether that may help."""
         if isinstance(error, ModelNotFound):
             gone = self.settings.model
             if not self._move_on():
@@ -664,7 +665,7 @@ class Call:
         return True
 
     def _move_on(self) -> bool:
-        """Ask the next candidate from now on; whether there is one that may be asked.
+        """Ask the next candidate from now on. Returns whether there is one that may be asked.
 
         Nothing was paid for yet: the endpoint does not have the model. Raises BudgetReached if
         the next one is too expensive.
@@ -684,7 +685,7 @@ class Call:
         return True
 
     async def _wait_to_retry(self, error: ClientError) -> None:
-        """Wait until the call may be made again. Raises the error where it is not made again."""
+        """Wait until the call may be made again. Raises the error if it is not made again."""
         shown = bool(self.text or self.called)
         told = shown or bool(self.reasoning)
         consumed = shown and self.planned.index is None
@@ -699,9 +700,9 @@ class Call:
             await asyncio.sleep(delay)
 
     def _recall(self) -> Delta | None:
-        """What is still to be told of a call that gives no answer, as it was paid for and may be of
-        use: the words that were held back; where nothing was told, or what was told is taken back,
-        the longest text of all attempts."""
+        """What is still to be told of a call that gives no answer, as it was paid for and may be
+        useful: the words that were held back; or, if nothing was told or all was taken back, the
+        longest text of all attempts."""
         if self.text or self.reasoning or self.called:
             held = self._heard.release()
             return Delta(text=held) if held else None
@@ -727,7 +728,7 @@ class Call:
         return True
 
     def _look_for_price(self, attempt: Attempt) -> None:
-        """Lists of prices are read beside the calls: one may have come in the meantime."""
+        """Lists of prices are read during the calls: one may have come in the meantime."""
         attempt.price = self._clients.known(attempt.model).price
         if attempt.price is not None and self._ledger is not None and attempt.number is not None:
             self._ledger.priced(attempt.number, attempt.price)
@@ -762,7 +763,7 @@ class Call:
 class _Admission:
     """The time in which an attempt has its slot; see `Call.let_in`.
 
-    In place of an AsyncExitStack, which costs more than all that it would hold.
+    An AsyncExitStack would cost more than everything in it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Hedging: two requests for one answer, of which the first to speak is heard."""
+"""Hedging: two requests for one answer; the first that speaks is heard."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Request = Coroutine[Any, Any, None]
 
 
 class Race:
-    """A request, and a second one beside it where the first does not speak in time.
+    """A request, and a second one if the first does not speak in time.
 
-    The first to speak wins, and the other is cancelled. Where one fails, the other is waited for.
+    The first that speaks wins, and the other is cancelled. If one fails, the other goes on.
 
-    second: called once where the first has not spoken in time; what is sent then, or None.
+    second: called once if the first has not spoken in time. Returns what is sent then, or None.
     """
 
     def __init__(self, second: Callable[[], Request | None]) -> None:
@@ -35,7 +35,8 @@ class Race:
         self._news.set()
 
     def claim(self) -> bool:
-        """Called by a request that has something to say; whether it is the one that is heard."""
+        """Called by a request that has something to say. Returns whether it is the one that is
+        heard."""
         task = asyncio.current_task()
         if self._speaker is None:
             self._speaker = task
@@ -43,9 +44,9 @@ class Race:
         return self._speaker is task
 
     async def run(self, first: Request) -> None:
-        """Run them to the end of the one that is heard; raises what that raises.
+        """Run them to the end of the one that is heard. Raises what that one raises.
 
-        Where none speaks: what the first raises, unless the other has ended well.
+        If none speaks, raises what the first raises, unless the other has ended without an error.
         """
         tasks = [self._task(first)]
         try:
@@ -74,8 +75,8 @@ class Race:
 
 
 def _best(tasks: list[asyncio.Task[None]]) -> asyncio.Task[None]:
-    """Of requests that have all ended without a word, the one whose end counts: a bug, else an
-    empty answer, else the first."""
+    """The request whose end counts if none has spoken: one with a bug, else one with an empty
+    answer, else the first."""
     for task in tasks:
         error = task.exception()
         if error is not None and not isinstance(error, ClientError):

@@ -26,7 +26,7 @@ class Backoff:
         self._longest_wait = longest_wait
         self._failures = 0
         self._waited = 0.0
-        # For which the slots hold the next attempt back; they count when it is sent.
+        # Seconds for which the slots hold the next attempt back. They count when it is sent.
         self._held = 0.0
         self._sent = time.monotonic()
         self.retries = 0
@@ -47,9 +47,9 @@ class Backoff:
         """Seconds until the next attempt, and whether the slots see to that.
 
         error: of the last one. held: seconds for which the slots hold the provider back. left:
-        seconds that the call may take. Where the slots do not wait, the delay is what the
-        endpoint asks for, and exponential with jitter at least.
-        Raises the error where the call is not made again.
+        seconds that the call may take. If the slots do not wait, the delay is what the endpoint
+        asks for, and at least exponential with jitter. Raises the error if the call is not made
+        again.
         """
         if not error.retryable or not self._most:
             raise error

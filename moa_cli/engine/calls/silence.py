@@ -14,25 +14,25 @@ from moa_cli.engine.calls.attempt import Attempt
 from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import ModelSettings
 
-# Seconds, where the profile says nothing: before the first token, of an aggregator with a fallback
-# behind it, of a model that this machine may have to load first; and from one token to the next.
+# Seconds, if the profile sets none: before the first token; the same of an aggregator with a
+# fallback, and of a model that this machine may have to load first; and from one token to the next.
 _FIRST_TOKEN, _FIRST_TOKEN_BACKED, _FIRST_TOKEN_HERE, _STALL = 40.0, 20.0, 300.0, 30.0
-# The same of an aggregator whose model has used up such a time in the same turn, so that one model
-# that hangs delays a turn by little more than once; and the least of a model that was silent in
-# turns before: its time is halved with each, for some minutes, so that a long chat, a server or a
-# batch of a thousand prompts does not wait for it in full again and again. One that has spoken has
-# twice the time that it needed at most: a slow model is not a hung one.
+# Seconds before the first token of an aggregator whose model was already silent in the same turn,
+# so that a hung model delays a turn only once. It is also the least for a model that was silent in
+# earlier turns: its time is halved with each, for some minutes, so that a long chat, a server or a
+# batch does not wait for it in full again and again. A model that has spoken has at least twice the
+# longest time that it took, as a slow model is not hung.
 _FIRST_TOKEN_AGAIN = 5.0
-# Seconds for what may follow a whole answer: its usage. This is for streams that do not end by
-# themselves. The decoder of streams waits 1.5 s and then gives out what it holds back, so it is far
-# more: on a busy machine the two would end at once.
+# Seconds for what may follow a whole answer: its usage. It is for streams that do not end by
+# themselves. It is much longer than the 1.5 s after which the decoder of streams gives out what it
+# holds back: on a busy machine, both could end at once.
 _ENDING = 5.0
-# A timer that fires later than that was held up: something blocked the whole event loop.
+# If a timer fires later than that, something blocked the whole event loop.
 _BLOCKED = 0.25
-# Seconds that what has arrived meanwhile has to be read then, at least.
+# The least time, in seconds, to read what has arrived meanwhile.
 _AFTER_BLOCK = 0.5
-# A timer is set for so many seconds at most, so that it need not be set again for each other limit,
-# as few are shorter than that.
+# The most seconds for which a timer is set. Few limits are shorter, so it need not be set again for
+# another limit.
 _LONGEST_TIMER = 2.0
 
 
@@ -123,21 +123,21 @@ class Alarm:
 class Watch:
     """Cancels the task that runs in its body once `limit` seconds have passed since `since`.
 
-    Leaving the body then raises TimeoutError, as with `asyncio.timeout`. Unlike that, it is put
-    off by setting `since`, which may be done for each token: the timer looks at it only when it
-    fires, and is set again for what is left.
+    Leaving the body then raises TimeoutError, as with `asyncio.timeout`. Unlike that, it is put off
+    by setting `since`, which may be done for each token: the timer reads it only when it fires, and
+    is then set for the rest.
 
-    Time in which the event loop does not run at all (a sink that writes to a pipe that nobody
-    reads, a process that is stopped) does not count: it shows by the timer that fires late.
+    Time in which the event loop does not run (a sink that writes to a full pipe, a stopped process)
+    does not count: the timer then fires late.
 
     Attributes:
-        since: When the time began that is measured, by `time.monotonic`; `math.inf` stops it.
+        since: When the measured time began, by `time.monotonic`; `math.inf` stops it.
         expired: Whether the time was over.
     """
 
     def __init__(self, limit: float | None, spared: Callable[[], bool] | None = None) -> None:
         """limit: in seconds; None is no limit. spared: asked when the time is over whether it
-        begins anew all the same."""
+        begins again."""
         self.since = time.monotonic()
         self._limit = limit
         self._spared = spared
@@ -167,7 +167,7 @@ class Watch:
         if self.expired:
             return
         if self._timer is not None:
-            # It fires in time for the new limit, too, as a rule.
+            # Usually it fires in time for the new limit, too.
             if limit is not None and self.since + limit >= self._due:
                 return
             self._timer.cancel()

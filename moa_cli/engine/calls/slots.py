@@ -24,7 +24,7 @@ class Slot(Protocol):
     """The slot of one attempt, which is made while inside."""
 
     def enter_at_once(self) -> CallSlot | None:
-        """Go in if that takes no waiting; None where it does, or that cannot be told."""
+        """Go in if that takes no waiting. None if it does, or if that is not known."""
 
     async def __aenter__(self) -> CallSlot:
         """Wait for its turn, and as long as the provider of the model is held back."""
@@ -46,17 +46,17 @@ class Slots(Protocol):
         """For one attempt of a call of that model."""
 
     def delay(self, model: str) -> float:
-        """Seconds until the provider of that model may be asked again; 0 as a rule."""
+        """Seconds until the provider of that model may be asked again; usually 0."""
 
     def refused_for(self, model: str) -> float:
-        """Seconds for which the provider of that model has refused all calls; 0 as a rule."""
+        """Seconds for which the provider of that model has refused all calls; usually 0."""
 
     def reason(self, model: str) -> str | None:
         """What a call of that model would wait for now, in words; None if it would not wait."""
 
     def silences(self, model: str) -> int:
-        """How many requests to that model in a row were given up before their first word, of late
-        and in this process."""
+        """How many of the latest requests to that model in this process, in a row, were given up
+        before their first word."""
 
     def slowest(self, model: str) -> float:
         """The most seconds that a request to that model took to its first word in this process; 0
@@ -66,7 +66,7 @@ class Slots(Protocol):
         """A request to that model spoke after so many seconds, or (None) was given up before."""
 
     def next_turn(self) -> Slots:
-        """The slots of a turn that begins now: its calls go behind those of turns that run."""
+        """The slots of a turn that begins now: its calls wait behind those of running turns."""
 
 
 class OwnSlots:

@@ -2,7 +2,7 @@
 
 Each strategy is a coroutine that is given the turn when all proposers have ended, and returns
 whether there is a whole reply. Where there are no proposals at all (`rounds = 0`, or all are lost
-and the profile says `on_all_failed = "solo"`), the aggregator answers alone, whatever the strategy.
+and the profile says `on_all_failed = "solo"`), the aggregator answers alone, with every strategy.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ async def _agreed(state: TurnState) -> bool:
     """Give the first proposal as the reply if all have the same final answer, and the profile says
     that this is enough; whether it was.
 
-    It never is for references of the caller, which are there to be merged, nor for a reply that
+    It never is enough for references of the caller, which are to be merged, nor for a reply that
     calls tools or is JSON by a schema, which has to be written.
     """
     if state.profile.stop_when_agreed is None or state.given or acts(state):

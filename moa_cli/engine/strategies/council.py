@@ -1,6 +1,6 @@
 """The strategy `council`: proposers rank each other's proposals, and a chairman writes the reply.
 
-The members are the proposers of the last layer. Each is given the others' proposals without names,
+The members are the proposers of the last layer. Each gets the others' proposals without names,
 never its own. The chairman is the aggregator: it is given all proposals, and their mean ranks.
 """
 
@@ -144,11 +144,12 @@ def ranking_text(ranks: Sequence[Sequence[int]], counted: int) -> str:
 
 
 def read_ranking(text: str, *, count: int) -> tuple[int, ...] | None:
-    """The places of the responses in the order of a ranking, the best first; None if it is none.
+    """The places of the responses in the order of a ranking, the best first; None if the text is no
+    ranking.
 
-    text: without reasoning. It is read from the last line that says `Ranking:`, or the one behind
-    that; else from the last line. count: how many responses there were, of which each has to be
-    named once.
+    text: without reasoning. It is read from the last line that says `Ranking:`, or the line after
+    that; else from the last line. count: how many responses there were; the ranking has to name
+    each once.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = lines[-1] if lines else ""

@@ -32,9 +32,9 @@ class Peers:
 def peers(state: TurnState, proposals: Sequence[Proposal]) -> Peers:
     """The proposers of the layer that the proposals come from.
 
-    Nobody is asked if each would be shown one proposal at most: there would be nothing to judge.
-    One that was lost is not asked either. Proposals that whoever asks has brought along may be
-    others' than the profile's proposers', who then judge all of them.
+    None is asked if each would see at most one proposal: there would be nothing to judge. A lost
+    proposer is not asked either. Proposals that the caller brought along may not be those of the
+    profile's proposers, who then judge all of them.
     """
     layer = _layer_of(state.profile, proposals)
     if len(proposals) < 3:

@@ -140,7 +140,7 @@ def _listed(texts: Sequence[str]) -> Mapping[str, str]:
 
 
 def ranker(settings: _M, conversation: Conversation) -> _M:
-    """A model, with the ranker's system prompt behind the one that it would have."""
+    """A model, with the ranker's system prompt after its usual one."""
     messages = conversation.messages()
     led = messages[0].content if messages[0].role == "system" else settings.system
     return replace(settings, system=f"{led}\n\n{RANKER_SYSTEM}" if led else RANKER_SYSTEM)
@@ -149,8 +149,8 @@ def ranker(settings: _M, conversation: Conversation) -> _M:
 def read_choice(text: str, *, count: int) -> int | None:
     """The place of the output that an answer names; None if it names none, or several.
 
-    text: without reasoning. Where there is more than the name, as there should not be, its last
-    line counts. count: how many outputs there were.
+    text: without reasoning. If there is more than the name, which should not be, the last line
+    counts. count: how many outputs there were.
     """
     lines = text.strip().splitlines()
     for said in (text.strip(), *lines[-1:]):

@@ -29,7 +29,7 @@ Select the most consistent response based on majority consensus.
 Start your answer with "The most consistent response is Response X" (without quotes)."""
 
 _NUMBER: Final = r"[\s*_\"'“‘`#(\[]*(\d{1,4})(?!\w)"
-# No two neighbouring parts match the same character: that would take time quadratic in an answer.
+# No two neighbouring parts match the same character: that would take quadratic time.
 _CHOSEN = re.compile(
     r"most\s+consistent\s+response\s+is\W[\W_]*"
     rf"(?:response{_NUMBER}|(\d{{1,4}})(?!\w))",

@@ -22,7 +22,7 @@ _UNNAMED = "reply"
 _FENCE = re.compile(r"```[A-Za-z0-9]*[ \t]*\n(?P<inside>.*)\n?```", re.DOTALL)
 # Characters of an answer. Reading more would take the processor for too long.
 _LONGEST = 8 * 1024 * 1024
-# Of an answer that is no JSON, what stands before the place that is wrong.
+# How much of an answer that is no JSON is shown before the wrong place.
 _BEFORE = 30
 
 
@@ -148,7 +148,7 @@ class ResponseFormat:
     def verdict(self, answer: str) -> FormatCheck:
         """Whether an answer is what was asked for.
 
-        It takes seconds of the processor at most, whatever the answer and the schema.
+        For any answer and schema, it takes at most some seconds of processor time.
 
         Args:
             answer: The whole answer of a model.
@@ -196,7 +196,7 @@ def read_json(text: str) -> Any:
 
 
 class _Unreadable(ValueError):
-    """What Python would read, and JSON does not know."""
+    """What Python's reader takes, although it is not JSON."""
 
 
 def _no_constant(constant: str) -> NoReturn:

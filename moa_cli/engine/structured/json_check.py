@@ -1,10 +1,9 @@
 """The check of a value by a JSON Schema, in bounded time.
 
-A schema comes from whoever asks, and a value from a model. Neither can hold the process up: a
-pattern is matched with a time limit, a check has so much time of the processor, and what recurses
-without end is told. `format` is an annotation, as the standard has it, and not checked. Nor is a
-pattern that cannot be read as a regular expression, or `unevaluatedProperties` beside
-`patternProperties`.
+A schema comes from a client, and a value from a model. Neither can hold the process up: patterns
+have a time limit, a check has limited processor time, and endless recursion is an error. `format`
+is an annotation, as the standard has it, and not checked. Nor is a pattern that cannot be read as a
+regular expression, or `unevaluatedProperties` beside `patternProperties`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _SECONDS, _PATTERN_SECONDS = 3.0, 0.5
 _BETWEEN_LOOKS = 64
 # Longer patterns take long to be read.
 _LONGEST_PATTERN = 2000
-# Of all that is wrong with a value, what is looked at to find the most telling.
+# How many errors of a value are looked at to find the most telling one.
 _MOST_ERRORS = 100
 _LONGEST_SENTENCE = 300
 
@@ -45,7 +44,7 @@ def problem_of(value: object, schema: Mapping[str, Any]) -> str | None:
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    # Nothing can be fetched by a registry that is not told how.
+    # A registry without a retriever cannot fetch anything.
     validator = _validator_class(*_traits(json.dumps(schema)))(schema, registry=Registry())
     _clock.start()
     try:
@@ -89,7 +88,7 @@ def _validator_class(draft: str, old: bool, patterns: bool) -> Any:
         "uniqueItems": _unique_items,
     }
     if patterns:
-        # Those of the library would be matched without a time limit.
+        # The library would match them without a time limit.
         own["unevaluatedProperties"] = _unchecked
     keywords = {**base.VALIDATORS, **{name: own[name] for name in own if name in base.VALIDATORS}}
     return validators.extend(base, {name: _timed(check) for name, check in keywords.items()})

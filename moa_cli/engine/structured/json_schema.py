@@ -1,6 +1,6 @@
-"""JSON Schemas of strangers: the check of a schema itself.
+"""Untrusted JSON Schemas: the check of a schema itself.
 
-It needs nothing from elsewhere: what a schema refers to has to be in it, and nothing is fetched.
+A schema must hold everything that it refers to: nothing is fetched.
 """
 
 from __future__ import annotations

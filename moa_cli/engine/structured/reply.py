@@ -110,7 +110,7 @@ class CheckedReply:
         await state.taken(first)
         asked = list(first.messages)
         if begins_reply(asked):
-            # The beginning of a reply that was not gone on with.
+            # The beginning of a reply that was not continued.
             asked.pop()
         told = Message("user", _ASK_AGAIN.format(problem=verdict.problem))
         again = await state.plan_again(
