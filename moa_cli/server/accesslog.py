@@ -24,8 +24,8 @@ class Record:
     """What the log tells of a request.
 
     It came at `began`, on the monotonic clock, and has the status 499 if the client left before the
-    end. `model` is as the client named it, if there is such a model; `code` is of the error that
-    the request ended in. `key` is the name of the key that was sent, if it has one.
+    end. `model` is as the client named it, if there is such a model; `code` is that of the error
+    that ended the request. `key` is the name of the key that was sent, if it has one.
     """
 
     id: str
@@ -53,21 +53,21 @@ class AccessLog:
         self._put((_as_json if self._form == "json" else _as_text)(record, seconds))
 
     def note(self, text: str, request_id: str | None = None) -> None:
-        """Something else that whoever runs the server should know."""
+        """Something else that the operator of the server should know."""
         if self._form == "json":
             self._put(dumps({"time": _now(), "id": request_id, "message": text}))
         else:
             self._put(one_line(f"moa: {text}" + (f" [{request_id}]" if request_id else "")))
 
     def _put(self, line: str) -> None:
-        # Whoever reads the log may have gone; the server has not.
+        # The reader of the log may have gone; the server goes on.
         with contextlib.suppress(OSError, ValueError):
             self._out.write(line + "\n")
             self._out.flush()
 
 
 def place_of(bug: Exception) -> str:
-    """Where a bug is; not its message, which may hold what somebody said."""
+    """Where a bug is. The message is left out, as it may hold a client's words."""
     frames = traceback.extract_tb(bug.__traceback__)[-4:]
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
     return f"{type(bug).__name__} at {places}"

@@ -154,7 +154,7 @@ def _json(status: int, values: object, headers: dict[str, str] | None = None) ->
 
 
 def _is_anthropic(scope: Scope) -> bool:
-    """Whether a request is one of Anthropic's API, whose clients know no other answers."""
+    """Whether a request is for Anthropic's API, whose clients understand only its answers."""
     path: str = scope["path"]
     if path.startswith("/v1/models"):
         return "anthropic-version" in Headers(scope=scope)
@@ -188,7 +188,7 @@ class _Errors:
             self._service.log.note(f"internal error: {place_of(bug)}", record.id)
             error = ApiError(500, "internal error", code="internal_error")
         if record.usage is not None and record.usage.calls:
-            # A client library that begins all over by itself would have the proposals paid twice.
+            # If a client library began all over by itself, the proposals would be paid twice.
             error.headers["x-should-retry"] = "false"
         record.code = error.code
         if error.status == 499:

@@ -13,7 +13,7 @@ from moa_cli.server.keys import ANYBODY, ClientKey, ClientKeys
 from moa_cli.server.loops import is_loopback_host
 from moa_cli.server.service import Service
 
-# What a load balancer asks; it tells nothing but that the server is there.
+# What a load balancer asks. The answer tells only that the server runs.
 OPEN_PATHS = ("/health", "/ready")
 
 
@@ -24,7 +24,7 @@ def key_of(scope: Scope) -> ClientKey:
 
 
 def check_metrics(key: ClientKey) -> None:
-    """Raise ApiError if somebody may not read the figures: they tell of all clients."""
+    """Raise ApiError if a client may not read the figures, which tell of all clients."""
     if key.name is not None and not key.settings.metrics:
         raise ApiError(
             403,
@@ -46,7 +46,7 @@ class Guard:
     """Passes on what is allowed, and raises ApiError for the rest.
 
     The keys that are valid now say what is allowed, or without keys the origins of the options, and
-    whether the server listens on loopback only. Whose key it is, is in the scope as `moa.key`.
+    whether the server listens on loopback only. The scope holds the owner of the key as `moa.key`.
     """
 
     def __init__(self, app: ASGIApp, service: Service, *, loopback: bool) -> None:
@@ -56,7 +56,7 @@ class Guard:
         self._loopback = loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Nothing can be learned or done there.
+        # These paths reveal nothing and change nothing.
         if scope["path"] not in OPEN_PATHS:
             headers = Headers(scope=scope)
             keys = self._service.setup.reading.keys

@@ -16,8 +16,8 @@ from moa_cli.server.wires.sse import compact
 class TokenCount:
     """`POST /v1/messages/count_tokens`, an ASGI application. Raises ApiError.
 
-    The count is the estimate that a prompt is fitted to a model's context by: a mixture's models
-    have a tokenizer each, and no endpoint of theirs is asked.
+    The count is the estimate by which prompts are fitted to a model's context: each model of a
+    mixture has another tokenizer, and no endpoint is asked.
     """
 
     def __init__(self, service: Service) -> None:

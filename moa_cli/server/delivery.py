@@ -17,13 +17,13 @@ from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.sse import comment, compact
 from moa_cli.server.wires.wire import Encoder
 
-# Until then a failure still gets a status of its own; afterwards the head must be on its way,
-# or somebody on it (a proxy, a client's time-out) may give up.
+# Until then, a failure still gets its own status. Afterwards the head must be sent, or a proxy or a
+# client may time out.
 _HEAD_SECONDS = 1.0
 _SILENCE_SECONDS = 5.0
-# Proposals that end within so long are told of by one comment.
+# One comment tells of all proposals that end within so long.
 _COMMENT_SECONDS = 0.1
-# A client that takes nothing for so long is taken to be gone.
+# A client that takes nothing for so long counts as gone.
 _STALL_SECONDS = 60.0
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -34,7 +34,7 @@ _STREAM_HEADERS = [
 
 
 class Reply:
-    """One reply on its way: this one is sent once it is there."""
+    """The delivery of a reply: this one sends it once it is whole."""
 
     def __init__(self, send: Send, encoder: Encoder) -> None:
         self._send = send
@@ -60,11 +60,11 @@ class Reply:
         """The reply cannot be completed, though it was begun."""
 
     def attend(self, leave: Callable[[], None]) -> None:
-        """From now on, do what is due beside the turn. leave: called once the client is taken to be
+        """From now on, do what is due while the turn runs. leave: called once the client counts as
         gone."""
 
     def rest(self) -> None:
-        """The turn has ended: nothing more is due beside it."""
+        """The turn has ended: nothing more is due."""
 
 
 class StreamedReply(Reply):
@@ -92,7 +92,7 @@ class StreamedReply(Reply):
             await self._write(data)
 
     def _tell_soon(self) -> None:
-        """Have the next thing that is sent, or a comment of its own, tell the progress."""
+        """Tell the progress with the next thing that is sent, or in a separate comment."""
         if self._comment_due is None:
             loop = asyncio.get_running_loop()
             self._comment_due = loop.call_later(_COMMENT_SECONDS, self._send_comment)
@@ -129,8 +129,8 @@ class StreamedReply(Reply):
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     def attend(self, leave: Callable[[], None]) -> None:
-        """Send comments: on the progress, and when nothing was sent for long. leave: called where
-        the client takes nothing for long."""
+        """Send comments: on the progress, and when nothing was sent for long. leave: called if the
+        client takes nothing for long."""
         self._leave = leave
         self._look()
 
@@ -141,8 +141,8 @@ class StreamedReply(Reply):
         self._comment()
 
     def _look(self) -> None:
-        """See to it that the client hears something, and still listens. A timer, and no task: most
-        replies are sent before it fires."""
+        """Make sure that the client hears something, and still listens. It is a timer and no task,
+        since most replies are sent before it fires."""
         silent = time.monotonic() - self._wrote
         patience = _SILENCE_SECONDS if self.begun else _HEAD_SECONDS
         if self._lock.locked() and silent > _STALL_SECONDS:
@@ -178,7 +178,7 @@ class _ProgressText:
             case events.LayerStarted():
                 self._layer, self._asked = event.layer, len(event.proposers)
                 self._name = layer_name(event.layer, event.purpose)
-            # A straggler of the layer before has been told of as one that may come.
+            # A straggler of the layer before was told as one that may still come.
             case events.ProposerFinished() if event.layer == self._layer:
                 self._answered[event.layer] += 1
             case events.ProposerFailed() if event.layer == self._layer:

@@ -18,8 +18,8 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-# What a turn failed of, where all its causes are of one kind: status and code. The key that an
-# upstream refused is the server's and not the client's, so that is no 401.
+# Status and code of a failed turn whose causes are all of one kind. The key that an upstream
+# refused is the server's and not the client's, so that is no 401.
 _CAUSES = {
     "AuthenticationFailed": (502, "upstream_authentication"),
     "AnswerRefused": (502, "upstream_refused"),
@@ -92,11 +92,11 @@ def from_turn(turn: Turn) -> ApiError:
     """Why a turn gave no reply.
 
     The messages are the engine's: they hold no key, no credentials and no stack. Hints are left
-    out, since they speak to who runs the server; but for tools the client may do what they say.
+    out, since they are for the operator of the server; only for tools can the client follow them.
     """
     kinds = {cause.kind for cause in turn.causes}
     if turn.error is not None and turn.error.kind == "SchemaMismatch":
-        # Whatever became of the proposers.
+        # It decides, even if proposers failed in another way.
         kinds = {turn.error.kind}
     status, code = _CAUSES.get(kinds.pop(), _OTHER) if len(kinds) == 1 else _OTHER
     reason = turn.error.message if turn.error else "the turn ended without a complete reply"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from moa_cli.core.errors import UsageError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-# More of them are no chain of proxies.
+# A longer list is no chain of proxies.
 _LONGEST_CHAIN = 32
 
 
@@ -29,8 +29,8 @@ def trusted(option: str, given: Iterable[str]) -> tuple[Network, ...]:
 def client_of(peer: str, forwarded: Sequence[str], proxies: Sequence[Network]) -> str:
     """The address of a client.
 
-    Each proxy adds to `X-Forwarded-For` whom it was asked by, so the list is read from its end, as
-    long as a trusted proxy says it; what stands before that, anybody may have made up.
+    Each proxy adds its own client to `X-Forwarded-For`. So the list is read from its end, as long
+    as a trusted proxy wrote it; anybody may have made up what stands before that.
 
     peer: the other end of the connection. forwarded: the values of the header's lines, in order.
     """

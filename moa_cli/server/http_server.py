@@ -118,7 +118,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._waiting.append(call)
         if self.transport.is_closing():
             self.loop.call_soon(call)
-        # It may be paused, and then nobody would notice.
+        # It may be paused, and then the client's leaving would go unnoticed.
         self.flow.resume_reading()
         try:
             yield
@@ -162,8 +162,8 @@ class _BoundedProtocol(HttpToolsProtocol):
 
 class _JoinedWrites:
     """A transport. What is written in one turn of the event loop leaves as one: the head of a
-    response with the start of its body, the last token with the end. A system call each would cost
-    as much as making what it sends.
+    response with the start of its body, the last token with the end. A system call for each would
+    cost as much as making the data.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:

@@ -1,4 +1,4 @@
-"""The keys that clients send: where they stand, and what holds for each that has a name.
+"""The keys that clients send: where they stand, and the limits of those that have a name.
 
 A key stands in an option, a variable or a file, and never in the settings file. Names come from
 `[server.keys.NAME]` in the settings, or from a line `NAME: KEY` of the key file; several keys may
@@ -36,10 +36,10 @@ _Found = tuple[tuple[bytes, str | None], ...]
 
 @dataclass(frozen=True)
 class ClientKey:
-    """What is known of who sends a key. It does not hold the key itself.
+    """What is known of a client by its key. It does not hold the key itself.
 
-    owner: who it belongs to, told from all others: keys of one name belong to one client, and each
-    key without a name to another.
+    owner: a distinct name of the client: keys of one name belong to one client, and each key
+    without a name to a separate one.
     """
 
     name: str | None = None
@@ -52,7 +52,7 @@ class ClientKey:
         return allowed is None or model in allowed or model.removesuffix(SOLO) in allowed
 
 
-# A client of a server that asks for no key, or whose key has no name.
+# The client of a server without keys, or a client whose key has no name.
 ANYBODY = ClientKey()
 
 
@@ -68,7 +68,7 @@ class ClientKeys:
 
     def find(self, token: bytes) -> ClientKey | None:
         """Who sends that key; None if it is not valid."""
-        # All of them are compared, whichever fits: time must not tell.
+        # All of them are compared, even after a match: the time must not reveal which one fits.
         fits = [name for key, name in self._all() if hmac.compare_digest(token, key)]
         if not fits:
             return None

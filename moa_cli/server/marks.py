@@ -1,4 +1,4 @@
-"""Whether files have changed, told by what the system says of them."""
+"""Whether files have changed, by what the system tells of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST_HASHED = 10_000_000
 # What tells one state of a file from another: when it was changed, its size, its number and device,
 # and a hash of what it holds, where the time does not tell.
 Mark = tuple[int, int, int, int, bytes]
-# None where there is no file that can be read.
+# None if there is no readable file.
 Marks = Mapping[Path, Mark | None]
 
 

@@ -27,7 +27,7 @@ from moa_cli.server.limits import TurnLimiter
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
-# In place of what only a request names: each value of a label is kept for good.
+# In place of names that only a request brings: each value of a label is kept forever.
 _OTHER = "other"
 
 
@@ -70,8 +70,8 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry(auto_describe=True)
 
-        # What is counted by labels, by their values: prometheus_client takes longer to find it
-        # than to count.
+        # Counters by the values of their labels: prometheus_client takes longer to find one than to
+        # count.
         def counter(name: str, meaning: str, *labels: str) -> Callable[..., Counter]:
             return cache(Counter(name, meaning, labels, registry=registry).labels)
 
@@ -195,7 +195,7 @@ class TurnMetrics:
 
     def handle(self, event: Event) -> None:
         """Count an event."""
-        # First what comes most.
+        # The most frequent event is first.
         if isinstance(event, events.AggregatorDelta):
             if self._silent and (event.text or event.tool_calls):
                 self._silent = False
@@ -213,7 +213,7 @@ class TurnMetrics:
             case events.AggregatorStarted():
                 self._copied = event.copied
             case events.AggregatorFinished() if not self._copied:
-                # A proposal's own words take no call.
+                # A reply in a proposal's own words takes no call.
                 self._metrics.took("aggregator", event.seconds)
             case _:
                 self._metrics.handle(event)

@@ -22,7 +22,7 @@ from moa_cli.server.keys import ANYBODY, SOLO, ClientKey
 from moa_cli.server.reading import DEFAULT, Mixture, Snapshot, leads_back, models_of
 from moa_cli.server.wires.asked import AS_IT_IS, Asked
 
-# A limit of the reply that is as low as this, as of a title, holds for proposers, too.
+# A limit of the reply that is as low as this, such as for a title, also holds for proposers.
 _TINY_LIMIT = 256
 # The lists of providers are looked at again after so long.
 _FRESH_SECONDS = 1.0
@@ -34,9 +34,9 @@ _MOST_PROPOSALS = 64
 class Mixtures:
     """All mixtures of a server, as they were read at one time.
 
-    reading: what they were read as. note: told what is chosen among candidates. before: those of
-    the reading before. expose_models: whether each model of a profile can be asked alone, by its
-    name.
+    reading: the settings and profiles that they are made of. note: told what is chosen among
+    candidates. before: those of the reading before. expose_models: whether each model of a profile
+    can be asked alone, by its name.
     """
 
     def __init__(
@@ -57,16 +57,17 @@ class Mixtures:
         self._models = frozenset(name for profile in profiles for name in models_of(profile))
         self._exposes_models = expose_models
         self._listed = self._names()
-        # With those of their candidates that are offered: when that was found out, and of what.
+        # The mixtures with those of their candidates that are offered: when that was found out, and
+        # from which mixture.
         self._settled: dict[str, tuple[float, Mixture, Mixture]] = {}
         if before is not None and before._clients is self._clients:
             self._settled = before._settled
         self._solos: dict[str, Mixture] = {}
 
     def names(self, key: ClientKey = ANYBODY) -> list[str]:
-        """The names of those that are offered to whoever sends that key, the default one first,
-        then those that answer without proposers: not those that have an error, that lead back here,
-        or that lack a provider's key."""
+        """The names of those that are offered to clients with that key, the default one first, then
+        those that answer without proposers. Mixtures that have an error, lead back here, or lack a
+        provider's key are left out."""
         return [name for name in self._listed if key.may_ask(name)]
 
     def _names(self) -> list[str]:
@@ -95,11 +96,11 @@ class Mixtures:
         return self._has_keys(DEFAULT)
 
     def knows(self, name: str) -> bool:
-        """Whether there is a profile of that name, be it sound or not."""
+        """Whether there is a profile of that name, valid or not."""
         return name in self._found or name in self._unusable
 
     def find(self, name: str, key: ClientKey = ANYBODY) -> Mixture:
-        """The mixture of that name, never of a path. Raises ApiError if it cannot be asked."""
+        """The mixture of that name; a path is no name. Raises ApiError if it cannot be asked."""
         allowed = key.may_ask(name)
         if allowed and name in self._found:
             return self._found[name]
@@ -111,7 +112,7 @@ class Mixtures:
         if why == "loop":
             raise _loop(name)
         if why == "error":
-            # What is wrong names files of the server's.
+            # The error would name files of the server.
             raise _not_found(f"the profile `{name}` has an error")
         shown = name if len(name) <= 64 else name[:63] + "…"
         raise _not_found(f"the model `{shown}` does not exist; {_advice(name)}")
@@ -131,9 +132,9 @@ class Mixtures:
         return Mixture.of(profile)
 
     def facts(self, name: str) -> ModelInfo:
-        """What clients may know of a mixture: the least context of its models, what a token of the
-        prompt and one of each answer cost with all its calls, whether one of its models sees, and
-        whether its aggregator calls tools. What is not known of a model is None. Raises ApiError.
+        """What clients may know of a mixture: the smallest context of its models, the cost of a
+        token of the prompt and of the answers over all its calls, whether one of its models sees,
+        and whether its aggregator calls tools. None stands for what is not known. Raises ApiError.
         """
         profile = self.find(name).profile
         calls = [call for layer in profile.all_layers() for call in layer]
@@ -165,7 +166,7 @@ class Mixtures:
     async def offered(self, name: str, key: ClientKey = ANYBODY) -> Mixture:
         """The mixture of that name with those of its candidates that are offered. Raises ApiError.
 
-        It is waited for lists of models only the first time, and only where none is kept.
+        It waits for lists of models only the first time, and only if none is kept.
         """
         mixture = self.find(name, key)
         if not has_candidates(mixture.profile):
@@ -222,7 +223,7 @@ class Mixtures:
         try:
             profile = override(mixture.profile, asked, "moa")
         except ProfileError as error:
-            # A layer cannot be given; `rounds` is what may not fit those of the profile.
+            # A request cannot give layers, but its `rounds` may not fit those of the profile.
             blamed = error.path[:1] if error.path[:1] in _BLAMED else ()
             raise _invalid(JSON.path(("moa", *blamed)), error.problem) from None
         self._check_models(asked, key)
@@ -235,8 +236,8 @@ class Mixtures:
         return Mixture.of(profile)
 
     def _check_models(self, asked: Overrides, key: ClientKey) -> None:
-        """A client must not have the server load files or start processes of its choice, nor ask
-        whom it cannot ask."""
+        """A client must not make the server load files or start processes of its choice, or ask
+        models that the client may not ask."""
         allowed = None
         if key.settings.profiles is not None:
             mixtures = (mixture for name, mixture in self._found.items() if key.may_ask(name))
@@ -283,7 +284,7 @@ def _not_found(message: str) -> ApiError:
 def _advice(name: str) -> str:
     """How a client names a model that exists."""
     if name.startswith("claude-"):
-        # What Claude Code asks for where it is not told of a model.
+        # What Claude Code asks for if no model is set.
         return (
             "Claude Code asks for `moa` if ANTHROPIC_MODEL and ANTHROPIC_DEFAULT_HAIKU_MODEL say so"
             " (or --model); GET /v1/models lists all"
@@ -298,8 +299,8 @@ def _loop(name: str) -> ApiError:
 
 
 def _seeded(seed: int, proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
-    """`seed` for all models without their own; each proposal gets one of its own from it, since
-    two answers of one model to one prompt by one seed would be the same answer."""
+    """`seed` for all models without their own; each proposal gets its own seed from it, since one
+    model gives the same answer to the same prompt and seed."""
     found, place = [], 0
     for proposer in proposers:
         own = proposer.seed
@@ -313,7 +314,7 @@ def _with_user(user: str, proposers: Iterable[Proposer]) -> tuple[Proposer, ...]
 
 
 def _with_limit(profile: Profile, most: int) -> Profile:
-    """All proposers with that limit of tokens, but those whose own is as tiny already."""
+    """All proposers with that limit of tokens, except those whose own limit is not larger."""
 
     def limited(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
         limits = [model.max_tokens or profile.max_tokens or math.inf for model in proposers]

@@ -1,8 +1,8 @@
 """What a server is set up by: settings, profiles and keys, read again when their files change.
 
-All of it is done in a thread of its own, so no request waits for a file. What is wrong is told, and
-its last good version stays in force; the rest is taken as it is now, so that a mistake in one file
-does not keep a revoked key in another one valid.
+A separate thread does all of it, so no request waits for a file. Errors are logged, and the last
+good version stays in effect. The rest is taken as it is now, so that a mistake in one file does not
+keep a revoked key in another file valid.
 """
 
 from __future__ import annotations
@@ -47,15 +47,14 @@ class Mixture:
 
 @dataclass(kw_only=True)
 class Snapshot:
-    """What settings, profiles and keys were at one time. Nothing of it changes any more once it was
-    read.
+    """What settings, profiles and keys were at one time. It never changes once it was read.
 
     address: where the server listens. mixtures: by the names that clients use, that of the default
     one first. unusable: profiles that cannot be asked: they have an error, or lead back to this
-    server. stale: mixtures whose profile has an error now. clients: made anew where the settings of
-    endpoints change, or a file that holds their keys. limits: the engine's. marks: the files that
-    all this was read from, as they were right before. faults: what is wrong, in sentences. files:
-    those of each profile.
+    server. stale: mixtures whose profile has an error now. clients: made again if the settings of
+    endpoints change, or a file that holds their keys. limits: the engine's. marks: of the files
+    that all this was read from, as they were right before. faults: what is wrong, in sentences.
+    files: those of each profile.
     """
 
     address: Address
@@ -120,10 +119,8 @@ class SettingsReader:
         return list(dict.fromkeys(found))
 
     def read(self, before: Snapshot, marks: Marks, *, everything: bool = False) -> Snapshot:
-        """What all is now.
-
-        before: what it was. marks: of the files, taken before this call. everything: also read what
-        seems not to have changed.
+        """Read everything as it is now. before: the reading before. marks: of the files, taken
+        before this call. everything: also read what seems not to have changed.
         """
         if everything:
             before = replace(before, marks={})
@@ -142,7 +139,8 @@ class SettingsReader:
         return now
 
     def _read_config_and_default(self, now: Snapshot, before: Snapshot) -> Mixture:
-        """Both together: settings under which `moa` has no models are not taken."""
+        """Read the settings and the default profile together: settings that leave `moa` without
+        models are not taken."""
         config_file, marks = paths.config_file(), now.marks
         if _changed((config_file,), before.marks, marks) or before.faults:
             try:
@@ -152,7 +150,7 @@ class SettingsReader:
                 now.faults.append(_told(error, "the former settings stay in effect"))
         known = before.mixtures[DEFAULT]
         files = _files_of(known.profile)
-        # Where no profile's file says it, it depends on the settings alone.
+        # Without a profile's file, it depends only on the settings.
         profiles = [path for path in before.marks.keys() | marks.keys() if path.suffix == ".toml"]
         inputs = (config_file, *_env_files(), *files, *(profiles if files else ()))
         if DEFAULT not in before.stale and not _changed(inputs, before.marks, marks):
@@ -188,7 +186,7 @@ class SettingsReader:
         return config
 
     def _read_profiles(self, now: Snapshot, before: Snapshot) -> None:
-        """All profiles that have files; one of which nothing has changed is not read again."""
+        """All profiles that have files. An unchanged one is not read again."""
         providers = now.clients.providers
         for file in list_profiles():
             name = file.name
@@ -292,7 +290,7 @@ def _changed(files: Iterable[Path], before: Marks, now: Marks) -> bool:
 
 
 def _told(error: MoAError, stays: str) -> str:
-    """What is wrong, with the line of the file, and what holds now."""
+    """What is wrong, with the line of the file, and what is in effect now."""
     message = error.message
     if isinstance(error, ProfileError) and error.path:
         try:

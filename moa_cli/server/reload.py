@@ -1,4 +1,4 @@
-"""Looks for changed files beside the server, and has what they hold taken over."""
+"""Looks for changed files while the server runs, and has their content taken over."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Callable
 from moa_cli.server.marks import marks_of
 from moa_cli.server.reading import SettingsReader, Snapshot
 
-# Between two looks; and from a change to the look that finds whether it was the last.
+# Seconds between two looks, and from a change to the look that finds whether it was the last.
 _LOOK_SECONDS, _STILL_SECONDS = 0.5, 0.2
-# Files that never stand still are read after so long, all the same.
+# Files that keep changing are still read after so many seconds.
 _RESTLESS_SECONDS = 1.0
-# What has a fault is tried again: what it lacks may be a file that nobody knows of yet.
+# After an error, it is tried again: what is missing may be a file that is not watched yet.
 _AGAIN_SECONDS = 1.0
 
 
 class Reloader:
     """A thread that reads files again once they have changed.
 
-    A change is taken when the files stand still for one look: an editor may empty a file before it
-    writes, and half of a file may be valid. A look is a `stat` of each file.
+    A change is taken when the files are unchanged for one look: an editor may empty a file before
+    it writes, and half a file may be valid. A look is a `stat` of each file.
 
     reader, reading: what was read so far, and how. take: called in the event loop with what is
     read, and with whether it was asked for. bug: called there with an exception that is a bug; the
@@ -62,7 +62,7 @@ class Reloader:
             self._wake.clear()
             if self._ended:
                 return
-            # What asks meanwhile is met by this reading, or asks again.
+            # A request that comes meanwhile is answered by this reading, or comes again.
             if forced := self._forced:
                 self._forced = False
             try:

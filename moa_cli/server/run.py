@@ -35,7 +35,7 @@ from moa_cli.server.reload import Reloader
 from moa_cli.server.service import ServerOptions, Service, Setup
 from moa_cli.store.spending import Spending
 
-# Turns leave no circles behind, so there is little to be found by looking often.
+# Turns leave no reference cycles, so frequent collections would find little.
 _GC_THRESHOLDS = (50_000, 20, 50)
 # For the last bytes of turns that were cut off.
 _FLUSH_SECONDS = 1.0
@@ -125,13 +125,13 @@ async def _serve(service: Service, bound: socket.socket, introduction: Sequence[
 
 @asynccontextmanager
 async def lifetime(service: Service) -> AsyncIterator[None]:
-    """While inside, requests are answered. Then turns that were ended close their connections, and
-    all that they cost is written down."""
-    # Loads the client, and asks nobody.
+    """While inside, requests are answered. Afterwards, ended turns close their connections, and all
+    their costs are recorded."""
+    # It loads the client, and sends no request.
     await service.setup.clients.warm(())
     reloader = Reloader(service.reader, service.setup.reading, service.take, service.tell_bug)
     service.reload = reloader.force
-    # What was imported stays: looking through it again and again costs a tenth of all time.
+    # Imported objects stay: collecting over them again and again costs a tenth of all time.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
@@ -186,7 +186,7 @@ class Server(HttpServer):
 
 
 def introduce(service: Service, where: str, introduction: Sequence[str]) -> None:
-    """Tell where the server is, what `moa` stands for, and what was warned of."""
+    """Tell where the server is, what `moa` stands for, and the warnings."""
     others = len(service.setup.mixtures.names()) - 1
     first, *warnings = introduction
     service.log.note(f"{where}; `{DEFAULT}` is {first}; {others} more models")
@@ -198,7 +198,7 @@ def introduce(service: Service, where: str, introduction: Sequence[str]) -> None
 def listen(options: ServerOptions, *, keyed: bool) -> socket.socket:
     """A socket that is bound to the numeric address of the options' host, and to their port.
 
-    Raises UsageError where others could reach it without a key, MoAError if it cannot be had.
+    Raises UsageError if others could reach it without a key, MoAError if it is not available.
     """
     try:
         known = socket.getaddrinfo(

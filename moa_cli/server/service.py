@@ -27,7 +27,7 @@ from moa_cli.store.accounts import day_budget
 
 # Clients can make up any number of names.
 _MOST_NAMES = 1000
-# A profile that is there is read long before.
+# An existing profile is read long before.
 _LOOK_SECONDS = 2.0
 
 
@@ -77,14 +77,12 @@ class Setup:
         return self.reading.clients
 
     def limits(self, key: ClientKey, *, discreet: bool = False, reply_held: bool = False) -> Limits:
-        """What a turn may do that is made with that key.
-
-        discreet: tell nothing of what other turns have spent. Who has a key with a name is never
-        told of it. reply_held: see `Limits`.
+        """What a turn with that key may do. discreet: tell nothing of what other turns have spent.
+        Clients whose key has a name never learn it. reply_held: see `Limits`.
         """
         if key is not ANYBODY or discreet:
             return replace(self._limits_of(key, discreet=discreet), reply_held=reply_held)
-        # The same for all whose requests need no key.
+        # The same for all requests that need no key.
         if reply_held not in self._anybodys:
             found = replace(self._limits_of(key, discreet=False), reply_held=reply_held)
             self._anybodys[reply_held] = found
@@ -126,7 +124,7 @@ class Service:
     started: int = field(default_factory=lambda: int(time.time()))
     running: set[asyncio.Task[None]] = field(default_factory=set)
     cut: bool = False
-    # Has everything read again at once.
+    # Makes the reader read everything again at once.
     reload: Callable[[], None] = lambda: None
     # The names of fields without effect that the log has told of.
     _ignored: set[str] = field(default_factory=set)
@@ -138,7 +136,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether a turn that came now would be begun."""
+        """Whether a new turn would begin now."""
         return not self.limiter.closed and self.setup.mixtures.ready
 
     def note_ignored(self, names: Sequence[str]) -> None:
@@ -152,7 +150,7 @@ class Service:
 
     @contextmanager
     def request(self) -> Iterator[Setup]:
-        """The set-up that a request keeps to its end, whatever is read meanwhile."""
+        """The set-up that a request keeps to its end, even if files are read meanwhile."""
         setup = self.setup
         pool = setup.clients
         self._users[pool] += 1
@@ -163,9 +161,8 @@ class Service:
             self._close_unused(pool)
 
     async def look_for(self, name: str) -> None:
-        """Wait until a profile of that name is read that was added a moment ago.
-
-        Who asks for what is known does not wait, nor who makes up a name.
+        """Wait until a profile of that name is read that was added a moment ago. Requests for a
+        known name, or for a made-up one, do not wait.
         """
         name = name.removesuffix(SOLO)
         if self.setup.mixtures.knows(name) or not await asyncio.to_thread(is_profile, name):
@@ -176,7 +173,8 @@ class Service:
                     await self._taken.wait()
 
     def take(self, reading: Snapshot, asked: bool) -> None:
-        """Have requests that begin from now on use what was read. asked: somebody waits for it."""
+        """Let requests that begin from now on use what was read. asked: whether somebody waits for
+        it."""
         before = self.setup
         self.setup = Setup(
             reading=reading,
@@ -206,7 +204,7 @@ class Service:
         self._told = frozenset(reading.faults)
 
     def tell_bug(self, bug: Exception) -> None:
-        """Say that something could not be read for a reason that is none of the user's."""
+        """Say that something could not be read because of a bug."""
         self.log.note(f"internal error: {place_of(bug)}")
 
     def _close_unused(self, pool: ClientPool) -> None:
@@ -229,7 +227,7 @@ class Service:
             task.cancel()
 
     async def aclose(self) -> None:
-        """Write what the turns have cost, and close all connections to models."""
+        """Record what the turns have cost, and close all connections to models."""
         await self.setup.ledger.aclose()
         pools = {self.setup.clients, *self._users}
         await asyncio.gather(*self._closing, *(pool.aclose() for pool in pools))

@@ -1,4 +1,4 @@
-"""The endpoints that answer: one turn a request, whatever its wire."""
+"""The endpoints that answer: one turn a request, on every wire."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TurnEndpoint:
         service, key = self._service, key_of(scope)
         headers = Headers(scope=scope)
         check_kind(headers)
-        # Before the body: what will be refused need not be read.
+        # Before the body, so that the body of a refused request is not read.
         service.limiter.check()
         service.key_limiter.check(key)
         loops.travelled(headers.get(loops.HEADER, ""), service.address.id)
@@ -107,9 +107,8 @@ class TurnEndpoint:
             await reply.fail(error)
 
     async def _until_done(self, made: _Made, reply: Reply) -> None:
-        """Run the turn; it is cancelled once its client leaves, or with the server.
-
-        A cancellation from there ends the turn, and not the request, which still has to tell of it.
+        """Run the turn. It is cancelled once its client leaves, or when the server stops. The
+        latter ends the turn, but not the request, which still has to report it.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -146,15 +145,15 @@ class TurnEndpoint:
             await reply.end(turns)
 
     async def _more(self, made: _Made, reply: Reply, first: Turn) -> list[Turn]:
-        """The other choices: written side by side, from the proposals of the first and what was
-        said about them. But a reply that is a proposal's own words costs nothing, and would be the
-        same again: then all are alike."""
+        """The other choices. They are written in parallel, from the proposals and reviews of the
+        first. If the reply is a proposal's own words, all choices are the same, and cost
+        nothing."""
         if first.decision is not None and first.reply and not first.reply_usage.calls:
             alike = replace(first, reviews=(), usage=Usage(), ledger=(), lost=())
             for choice in range(1, made.asked.choices):
                 await reply.take(AggregatorDelta(text=first.reply), choice=choice)
             return [alike] * (made.asked.choices - 1)
-        # The first was written without what proposers that were lost had begun to say.
+        # The first was written without the unfinished answers of lost proposers.
         layers = [
             [proposal for proposal in layer if proposal.error is None] for layer in first.proposals
         ]
@@ -219,9 +218,9 @@ class TurnEndpoint:
 
 
 def check_kind(headers: Headers) -> None:
-    """Raise ApiError if the body is not said to be plain JSON."""
+    """Raise ApiError if the headers do not say that the body is plain JSON."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    # Besides: a web page can send other kinds anywhere without asking first.
+    # Also, a web page can send other kinds to any server without asking first.
     if kind != "application/json":
         raise _unsupported("the body must be JSON; send `Content-Type: application/json`")
     if headers.get("content-encoding", "identity").lower() != "identity":
@@ -229,7 +228,7 @@ def check_kind(headers: Headers) -> None:
 
 
 def check_number(body: bytes, most: int) -> None:
-    """Raise ApiError if there are too many messages, before anything is made of them.
+    """Raise ApiError if there are too many messages, before they are parsed.
 
     Each has a role, or tells of a call of a tool. Text that mentions these keys has its quotes
     escaped, so it is not counted.

@@ -1,7 +1,7 @@
 """What the tools take: their schemas, and the reading of what a client sends.
 
-The SDK hands arguments on as they came, so they are checked here. What is wrong becomes a sentence
-that the calling model can act on.
+The SDK passes arguments on unchecked, so they are checked here. An error is a sentence that the
+calling model can act on.
 """
 
 from __future__ import annotations

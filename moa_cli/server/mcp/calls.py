@@ -39,7 +39,7 @@ from moa_cli.server.service import Service, Setup
 from moa_cli.server.wires.moa_object import ledger
 from moa_cli.version import __version__
 
-# A client that gives a silent tool up after some seconds is told sooner that it works.
+# Some clients give up a silent tool after some seconds: they hear sooner that it works.
 _TICK_SECONDS = 2.0
 _INSTRUCTIONS = (
     "Mixtures of language models. `ask` gives one reply, written from the answers of several"
@@ -158,8 +158,8 @@ class ToolServer:
     async def _run(self, ctx: ServerRequestContext[Any], asked: Sequence[_ProfileCall]) -> None:
         """Run the turns, and report their progress.
 
-        They run in tasks that the SDK does not know: a scope of its own would cancel them again
-        and again while they close their connections.
+        They run in tasks that the SDK does not know: its cancel scope would cancel them again and
+        again while they close their connections.
         """
         service, progress = self._service, CallProgress(sum(map(_calls, asked)))
         tasks = [asyncio.create_task(self._turn(each, progress)) for each in asked]
@@ -203,7 +203,7 @@ class ToolServer:
                     )
                 profile = asked.profile
                 if asked.proposals_only:
-                    # All proposals are wanted, whatever would be enough for a reply.
+                    # All proposals are wanted, even if fewer would be enough for a reply.
                     profile = replace(profile, route=(), stop_when_agreed=None)
                 events = run_turn(profile, asked.conversation, clients, limits=limits)
                 if asked.proposals_only:
@@ -226,8 +226,8 @@ class ToolServer:
 async def _up_to_the_proposals(
     events: AsyncGenerator[Event, None], rounds: int
 ) -> AsyncGenerator[Event, None]:
-    """The events of a turn without its reply, which is not asked for: what costs money begins only
-    when the event before it has been taken."""
+    """The events of a turn without its reply. The reply is never asked for: what costs money begins
+    only when the event before it has been taken."""
     async with aclosing(events):
         async for event in events:
             yield event
@@ -240,8 +240,8 @@ def _key(ctx: ServerRequestContext[Any]) -> ClientKey:
 
 
 def _parent(ctx: ServerRequestContext[Any]) -> Mapping[str, str]:
-    """The trace that a client asks in: among what it tells beside the arguments, as OpenTelemetry's
-    conventions for this protocol have it, or over HTTP in the headers."""
+    """The trace that a client's call belongs to: in the metadata of the call, as OpenTelemetry's
+    conventions for this protocol say, or over HTTP in the headers."""
     told = {name: value for name, value in (ctx.meta or {}).items() if isinstance(value, str)}
     return {**getattr(ctx.request, "headers", {}), **told}
 
@@ -352,7 +352,7 @@ def _side_by_side(
 
 
 def _result(text: str, structured: dict[str, Any], *, is_error: bool = False) -> CallToolResult:
-    """A result. Half of a surrogate pair, which a model may send, cannot be written as it is."""
+    """A result. A lone surrogate, which a model may send, cannot be written as it is."""
     written = json.dumps([text, structured], ensure_ascii=False).encode("utf-8", "replace")
     text, structured = json.loads(written)
     return CallToolResult(

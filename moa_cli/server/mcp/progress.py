@@ -19,7 +19,7 @@ from moa_cli.core.strategy import answer_name
 from moa_cli.core.text import plural
 
 Report = tuple[float, float, str]
-# After so long, half of a step is taken to be done.
+# After so many seconds, half of a step counts as done.
 _HALF_SECONDS = 60.0
 _LONGEST_LINE = 200
 
@@ -27,8 +27,8 @@ _LONGEST_LINE = 200
 class CallProgress:
     """The progress of one call of a tool, over all its turns.
 
-    A call of a model is a step. Between two steps, time alone moves it on, since the protocol wants
-    each report to be larger than the one before.
+    A call of a model is a step. Between two steps, only time moves it on, since the protocol
+    demands that each report is larger than the one before.
 
     steps: how many calls are expected. news: done as soon as there is something to report. written:
     how many characters of replies were written.
@@ -72,7 +72,7 @@ class CallProgress:
             seconds = time.monotonic() - self._since
             part = seconds / (seconds + _HALF_SECONDS)
             value = max(0, min(self._done, self._steps - 1) - left) + part
-            # Larger than the one before, whatever the clock does.
+            # Larger than the one before, even if the clock does not move.
             self._told = max(value, self._told + 1e-4)
             yield round(self._told, 4), float(self._steps), one_line(line, _LONGEST_LINE)
 

@@ -51,7 +51,7 @@ def run(start: Start, *, http: bool) -> int:
     """
     keys = read_keys(start)
     if not http:
-        # Nobody can call it there: it listens nowhere.
+        # It listens nowhere, so it needs no key.
         service = make_service(start, Address("127.0.0.1", 0), keys)
         return asyncio.run(_over_stdio(service, start.introduction))
     with closing(listen(start.options, keyed=bool(keys))) as bound:
@@ -86,7 +86,7 @@ async def _talk(tools: Any) -> None:
     the messages.
     """
     try:
-        # Of its input it takes lines and nothing else.
+        # The SDK only iterates over the lines of its input.
         async with stdio_server(stdin=cast("Any", _InputLines(0))) as (reading, writing):
             await tools.run(reading, writing, tools.create_initialization_options())
     except* OSError:
@@ -95,7 +95,7 @@ async def _talk(tools: Any) -> None:
 
 
 class _InputLines:
-    """The lines of a file descriptor, read in a thread that nothing has to wait for.
+    """The lines of a file descriptor, read in a daemon thread.
 
     The SDK's own reader cannot be cancelled while it waits for a line, so that a signal would not
     end the program before its parent does.
@@ -105,7 +105,7 @@ class _InputLines:
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
-        # Not ahead of the loop, whatever the parent sends.
+        # It never reads far ahead of the loop, however much the parent sends.
         self._taken = threading.Semaphore(64)
         threading.Thread(target=self._read, name="standard input", daemon=True).start()
 
@@ -139,8 +139,9 @@ class _InputLines:
 
 
 def _readable(line: bytes) -> str:
-    """A message as the SDK's parser takes it. It drops one with half a surrogate pair and answers
-    nothing, so that the agent waits for ever; JavaScript writes one where it has cut an emoji."""
+    """A message as the SDK's parser takes it. The parser drops a message with a lone surrogate and
+    answers nothing, so the agent would wait forever. JavaScript writes one when it cuts an emoji in
+    two."""
     text = line.decode("utf-8", "replace")
     if _SURROGATE.search(text):
         with suppress(ValueError, RecursionError):
@@ -150,7 +151,7 @@ def _readable(line: bytes) -> str:
 
 
 async def _over_http(service: Service, bound: socket.socket, introduction: Sequence[str]) -> int:
-    # Who may call, and from where, is decided by the guard of all our servers.
+    # The guard of all our servers decides who may call, and from where.
     sessions = StreamableHTTPSessionManager(
         ToolServer(service).server, max_request_body_size=service.options.max_body
     )

@@ -40,6 +40,6 @@ def file_address(data: str, name: str) -> str:
 
 
 def _with_plain_scheme(url: str) -> str:
-    """A data URI with its scheme in lower case, as whoever reads it later looks for it."""
+    """A data URI with its scheme in lower case, as later readers expect it."""
     scheme = url[: len(_DATA)]
     return _DATA + url[len(_DATA) :] if scheme.lower() == _DATA else url

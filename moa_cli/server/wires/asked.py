@@ -1,4 +1,4 @@
-"""What a request asks for, whatever wire it came by."""
+"""What a request asks for, on every wire."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAST_SECONDS = 1.0
 
 
 def _seconds(name: str) -> Key:
-    """A limit of the profile's, but never so low that no model could keep to it."""
+    """A limit of the profile, but never so low that no model could keep to it."""
     return replace(PROFILE_KEYS[name], low=_LEAST_SECONDS)
 
 
@@ -78,7 +78,7 @@ class MixtureFields:
 
 
 _LAID_OVER = keys_of(MixtureFields).keys() & {field.name for field in fields(Overrides)}
-# The mixture as it is; one for all requests that say nothing of it.
+# The unchanged mixture, for all requests without a `moa` object.
 AS_IT_IS = MixtureFields()
 
 

@@ -13,7 +13,7 @@ from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.server.errors import ApiError
 
 _T = TypeVar("_T")
-# Where a field holds one of several kinds of values: a text, which may be empty, and an object.
+# For a field that holds one of several kinds of values: a text, which may be empty, or an object.
 AnyText = Annotated[str, Key(blank=True)]
 AnyObject = Annotated[Mapping[str, Any], Key()]
 INT_MAX = 2**31 - 1
@@ -28,7 +28,7 @@ _NAMED_LEVELS = 3
 
 
 def only(*values: Any) -> Key:
-    """The key of a field that is not supported; values: those that ask for nothing."""
+    """The key of an unsupported field. values: those that ask for nothing."""
     return Key("Not supported otherwise.", only=values)
 
 
@@ -101,7 +101,7 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def _path_of_infinite(given: Mapping[str, Any]) -> KeyPath:
-    """Where a number is that is infinite."""
+    """The path of an infinite number."""
     waiting: list[tuple[KeyPath, Any]] = [((), given)]
     while waiting:
         path, value = waiting.pop()
@@ -120,7 +120,8 @@ def _check_depth(given: Mapping[str, Any]) -> None:
         return
     path: list[str | int] = []
     inside: Any = given
-    # The first names are those of the wire, such as `tools[0].function`; what follows is anybody's.
+    # The first names are those of the wire, such as `tools[0].function`; the rest comes from the
+    # client.
     while len(path) < _NAMED_LEVELS:
         left = MOST_LEVELS - len(path) - 1
         fields = inside.items() if isinstance(inside, dict) else enumerate(inside)

@@ -26,8 +26,8 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-# Of a reply that a client library sends back. What a model thought is not said again, as with the
-# providers that tell it; the rest says nothing.
+# Fields of a reply that a client library sends back. Reasoning is not sent again, as its providers
+# demand; the rest has no meaning.
 _OF_A_REPLY = ("reasoning", "reasoning_content", "annotations")
 # Parts of a model's thought, which client libraries send back.
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
@@ -126,7 +126,7 @@ class ChatMessage:
     tool_call_id: Annotated[str | None, Key(blank=True)] = None
 
     def message(self) -> Message:
-        """What is said, and by whom. Raises ValueFault if it says nothing."""
+        """Role and content. Raises ValueFault if there is no content."""
         role, content = _ROLES[self.role], self.content
         written = () if content is None or isinstance(content, str) else content
         parts = each("content", written, ContentPart.part)
@@ -154,8 +154,9 @@ class ChatMessage:
 def with_call_ids(messages: Sequence[Message]) -> list[Message]:
     """The messages with an id for each call of a tool, and with each result at its call.
 
-    Functions, the older form of tools, have no ids, and some clients leave them out of tools.
-    Then a result belongs to the first call that waits for one, of its name if it tells one.
+    Functions, the older form of tools, have no ids, and some clients leave them out of tools. Then
+    a result belongs to the first call that waits for one (of the same name, if the result has a
+    name).
     """
     known = {call.id for message in messages for call in message.tool_calls}
     fresh = (name for name in map("call_{}".format, count()) if name not in known)

@@ -27,10 +27,10 @@ def finish_of(reply: Turn | events.AggregatorFinished) -> str:
     """Why a reply ends, in OpenAI's words."""
     ending: str = ending_of(reply.finish_reason)
     if reply.tool_calls and ending in ("stop", "tool_calls"):
-        # Some endpoints end calls as they end texts. A call that was cut is none to be made.
+        # Some endpoints end calls as they end texts. Nobody may make a call that was cut.
         return "tool_calls"
-    # Nothing is left to tell of a refusal: its words came as text. And a tool that the client did
-    # not ask for is none of its business.
+    # A refusal has nothing more to tell: its words came as text. The client does not learn of tools
+    # that it did not offer.
     return {"refusal": "content_filter", "tool_calls": "stop"}.get(ending, ending)
 
 
@@ -58,7 +58,7 @@ class CompletionsEncoder:
         self._include_usage = bool(body.stream_options and body.stream_options.include_usage)
         # The choices to which something was told.
         self._begun: set[int] = set()
-        # Replies that have come to their end although their turns go on; and those told so.
+        # Replies that have ended although their turns go on, and those whose end was told.
         self._finished: dict[int, events.AggregatorFinished] = {}
         self._ended: set[int] = set()
 
@@ -133,8 +133,8 @@ class ChatEncoder(CompletionsEncoder):
 
     @cached_property
     def _before(self) -> list[str]:
-        """How the chunks of each choice begin. Written once: a chunk a token is what a server
-        spends its time on."""
+        """How the chunks of each choice begin. They are made once, as a server spends most of its
+        time on a chunk for each token."""
         start = compact(self._fields("chat.completion.chunk"))[:-1]
         return [
             f'data: {start},"choices":[{{"index":{choice},"delta":{{'

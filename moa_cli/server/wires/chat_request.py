@@ -61,7 +61,7 @@ class ChatBody:
     top_p: Annotated[float | None, Key("of the reply", 0, 1)] = None
     max_tokens: Annotated[int | None, Key("most tokens of the reply", 1, INT_MAX)] = None
     max_completion_tokens: Annotated[int | None, Key("the same as max_tokens", 1, INT_MAX)] = None
-    # Passed on as they are, without a point that the client has not sent.
+    # Passed on as they are: a number without a decimal point stays so.
     presence_penalty: Annotated[int | float | None, Key("of the reply", -2, 2)] = None
     frequency_penalty: Annotated[int | float | None, Key("of the reply", -2, 2)] = None
     reasoning_effort: Annotated[_Effort | None, Key("of the reply")] = None
@@ -244,7 +244,7 @@ def _described(tool: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
     for field, kind, told in (("parameters", Mapping, "an object"), ("description", str, "a text")):
         if not isinstance(tool.get(field), kind | None):
             raise ValueFault(f"must be {told}", path=(*path, field))
-    # Some endpoints do not take null for what is not given.
+    # Some endpoints do not accept null for a missing value.
     return given_values(**tool)
 
 

@@ -30,7 +30,7 @@ OF_A_CHAT = ("messages", "logprobs", "top_logprobs", "tools", "tool_choice", "fu
 class CompletionsBody:
     """What a body has that a chat completion has not; the rest is read as one."""
 
-    # A number of tokens stands for none that a mixture could read.
+    # Token numbers mean nothing to a mixture.
     prompt: Annotated[
         AnyText | Annotated[tuple[AnyText, ...], Key(low=1, high=1)],
         Key("a text, or a list with one", blank=True),
@@ -61,7 +61,7 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, CompletionsReque
     rest = {k: v for k, v in given.items() if k not in names and k not in OF_A_CHAT}
     chat: dict[str, Any] = {**rest, "messages": [{"role": "user", "content": own.text}]}
     if own.logprobs is not None and own.echo:
-        # They would be asked for to learn how likely a text is, which no model is asked here.
+        # Together they ask how likely a text is, which a mixture cannot tell.
         refuse(
             "with `echo` would also cover the prompt: a mixture cannot compute the"
             " likelihood of a given text, so log-likelihood tasks are not supported",

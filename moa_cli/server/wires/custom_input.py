@@ -1,4 +1,4 @@
-"""The text that a custom tool is called with, out of the arguments of its function."""
+"""The text that a custom tool is called with, read from the arguments of its function."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class CustomInput:
 
 
 def _unescaped(raw: str) -> str:
-    """A text of JSON as it reads. What is no escape stays: models forget to double a backslash."""
+    """The value of a JSON text. An invalid escape stays as it is: models forget to double a
+    backslash."""
 
     def sign(found: re.Match[str]) -> str:
         code = found[1]
@@ -102,5 +103,5 @@ def _text_of(arguments: str) -> str:
             return str(given["input"])
         if len(given) == len(said) == 1:
             return said[0]
-    # A model that writes the text itself means it.
+    # A model that writes the bare text means that text.
     return arguments

@@ -3,8 +3,8 @@
 There are three classes. *Hints* and bookkeeping change nothing in a reply: they are taken, and
 named in `moa.ignored`. What describes the reply is *passed on* to the model that writes it, and
 left out where its endpoint refuses it. What changes the meaning of a request and cannot be done is
-*refused*. A field that nobody knows is taken for a hint: bodies of clients change monthly. With
-`--strict` whatever would have no effect is refused, and nothing is passed on.
+*refused*. An unknown field counts as a hint: bodies of clients change monthly. With `--strict`,
+fields without an effect are refused, and nothing is passed on.
 
 Sources: the API references of OpenAI, OpenRouter, Together, Mistral, vLLM, SGLang, llama.cpp and
 Ollama.
@@ -52,7 +52,7 @@ _HINTS = """
     cache_control session_id usage best_of echo suffix
 """
 HINTS: Mapping[str, str] = dict.fromkeys(_HINTS.split(), "no effect")
-# What means the same as if it were not there; not worth a word.
+# Values that mean the same as a missing field; they are not named.
 _NEUTRAL: tuple[Any, ...] = (None, False, [], {}, "", "auto", "default")
 _NEUTRAL_OF: Mapping[str, Any] = {"best_of": 1}
 _MOST_NAMED = 32
@@ -105,7 +105,7 @@ def is_neutral(name: str, value: Any) -> bool:
 
 def named(ignored: Collection[str]) -> tuple[str, ...]:
     """The names of ignored fields as they are told: each once, short, not too many. A type that is
-    no word may be anything that a user has said, which the log must not hold."""
+    no word may be a user's text, which the log must not hold."""
     names = []
     for name in dict.fromkeys(ignored):
         place, _, kind = name.partition("=")

@@ -25,7 +25,7 @@ _Block = Mapping[str, Any]
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+=*\s*")
-# What a model thought is not said again: its signature is for the model that wrote it.
+# Reasoning is not sent again: its signature is for the model that wrote it.
 _THOUGHTS = ("thinking", "redacted_thinking")
 # The fields of each block that have an effect.
 _KNOWN: dict[str, tuple[str, ...]] = {
@@ -38,7 +38,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "compaction": ("type", "content"),
 }
 # Claude Code puts a line with its version, and a number that may change with each request, before
-# the system prompt. It tells a model nothing, and no cache would ever find the prompt again.
+# the system prompt. It tells a model nothing, and with it no cache would find the prompt again.
 _BILLING = "x-anthropic-billing-header:"
 
 
@@ -53,7 +53,7 @@ class ContentReader:
         self._messages: list[Message] = []
         # What came between a call of a tool and its result; no endpoint takes it there.
         self._late: list[tuple[Message, bool]] = []
-        # The place of the last message of the user that is not merely the carrier of results.
+        # The place of the last message of the user that does not merely carry results.
         self._prompt: int | None = None
         # The calls of tools whose results must come next, by id; and where they were made.
         self._open: dict[str, str] = {}
@@ -129,8 +129,8 @@ class ContentReader:
         self._late = []
 
     def conversation(self) -> Conversation:
-        """What was said; what is answered is the user's last message that is not merely the carrier
-        of results."""
+        """The conversation. It answers the user's last message that does not merely carry
+        results."""
         self._check_results()
         if self._prompt is None:
             refuse("contains nothing from the user", "messages")
@@ -242,7 +242,7 @@ class ContentReader:
 
 
 def _blocks(content: str | Sequence[_Block]) -> Sequence[_Block]:
-    """Content as blocks: a text is short for one."""
+    """Content as blocks: a text stands for one block."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 

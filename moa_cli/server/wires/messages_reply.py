@@ -44,7 +44,8 @@ _STOPS = {
     "refusal": "refusal",
     "tool_calls": "tool_use",
 }
-# Clients keep a thought only with a signature, and send both back; here they are left out then.
+# Clients keep a thought only with a signature, and send both back; `messages_content` leaves them
+# out.
 _SIGNATURE = "moa"
 _NO_JSON = "INVALID_JSON"
 _Said = Literal["text", "thinking"]
@@ -91,7 +92,7 @@ class MessagesEncoder:
         self._begun = False
         self._replied = False
         self._blocks = _BlockStream()
-        # A tool that the client did not offer is none of its business.
+        # The client does not learn of calls of tools that it did not offer.
         self._takes_calls = "tools" in asked.extra
 
     def take(self, event: Event, choice: int = 0) -> bytes:
@@ -158,8 +159,8 @@ class MessagesEncoder:
         return {"id": self._id, "type": "message", "role": "assistant", "model": model}
 
     def _after(self, turn: Turn) -> dict[str, Any]:
-        """What the end of a reply holds besides. The usage is as a rule of the call that wrote it:
-        agents measure by that how long their context is."""
+        """What the end of a reply holds besides. The usage is usually that of the call that wrote
+        the reply: agents measure by it how long their context is."""
         cited = {"citations": sources(turn)} if turn.citations else {}
         return {
             "usage": _usage_object(self._asked.usage_of(turn, "reply")),
@@ -188,8 +189,8 @@ def _call_id() -> str:
 
 
 def _input(arguments: str) -> dict[str, Any]:
-    """The arguments of a call as an object, which they are not if the model wrote no JSON: then in
-    the way that Anthropic's documentation of fine-grained tool streaming tells."""
+    """The arguments of a call as an object. If the model wrote no JSON, they are wrapped as
+    Anthropic's documentation of fine-grained tool streaming says."""
     if not arguments.strip():
         return {}
     found = loads_or_none(arguments)
@@ -197,7 +198,7 @@ def _input(arguments: str) -> dict[str, Any]:
 
 
 def _stop(turn: Turn, *, called: bool) -> dict[str, Any]:
-    """Why the reply ends, in Anthropic's words. Which text it ended at, endpoints do not tell."""
+    """Why the reply ends, in Anthropic's words. Endpoints do not tell at which text it ended."""
     ending = ending_of(turn.finish_reason)
     refusal = refusal_of(turn)
     if refusal is not None:
@@ -229,7 +230,7 @@ class _BlockStream:
 
     def __init__(self) -> None:
         self._index = -1
-        # The kind of the block that is open; of a call of a tool, its number in the reply.
+        # The kind of the open block; for a call of a tool, its number in the reply.
         self._open: str | int | None = None
         self._calls: dict[int, _StreamedCall] = {}
         self._late: list[tuple[_Said, str]] = []
@@ -253,7 +254,7 @@ class _BlockStream:
         return self._begin(kind, block) + self._delta(f"{kind}_delta", kind, text)
 
     def calls(self, pieces: Sequence[ToolPiece]) -> bytes:
-        """The next pieces of calls of tools. Pieces of several calls may come by turns, and are
+        """The next pieces of calls of tools. Pieces of several calls may come interleaved, and are
         told call by call."""
         told = b""
         for piece in pieces:
@@ -267,7 +268,7 @@ class _BlockStream:
         call, live = self._calls[number], self._open
         joined = call.joined
         waits = isinstance(live, int) and live != number and not self._calls[live].is_whole
-        # Of a block that has ended, nothing can be told any more.
+        # A block that has ended takes nothing more.
         if not joined.name or call.ended or waits:
             return b""
         call.told = True
@@ -311,7 +312,7 @@ class _BlockStream:
         return told + _event({"type": "content_block_stop", "index": self._index})
 
     def _delta(self, kind: str, name: str, text: str) -> bytes:
-        # One a token, so it is not made by way of a dictionary.
+        # There is one for each token, so it is not made from a dictionary.
         delta = f'{{"type":"{kind}","{name}":{json.dumps(text)}}}'
         return (
             "event: content_block_delta\n"
@@ -331,5 +332,5 @@ class _StreamedCall:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments are whole, as far as can be told before the end."""
+        """Whether the arguments so far are valid JSON: before the end, that is the only sign."""
         return is_json(self.joined.arguments)

@@ -181,7 +181,7 @@ def parse_as(kind: type[CountBody], body: bytes) -> MessagesRequest:
 
 
 def _known(given: dict[str, Any], kind: Any, ignored: list[str]) -> Any:
-    """The body with those fields alone that are known, also of its messages."""
+    """The body with only its known fields, also in its messages."""
     messages = given.get("messages")
     if isinstance(messages, list):
         known = keys_of(MessagesMessage)

@@ -19,7 +19,7 @@ def together(turns: Sequence[Turn]) -> Turn:
         return first
     reviews, charges = [*first.reviews], [*first.ledger]
     for turn in others:
-        # Their layers are counted from 1: those of no two turns are the same.
+        # Each counts its layers from 1, so the layers of the turns get different numbers.
         behind = max([first.depth, *(charge.layer for charge in charges)])
         reviews += [replace(review, layer=behind + review.layer) for review in turn.reviews]
         charges += [replace(charge, layer=behind + charge.layer) for charge in turn.ledger]

@@ -1,4 +1,4 @@
-"""Proposals that come side by side, told one after the other."""
+"""Parallel proposals, told one after the other."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ProposalStream:
             case events.LayerStarted() if not event.purpose:
                 for index, proposer in enumerate(event.proposers):
                     self._names[event.layer, index] = proposer.name
-            # What is said about proposals is none.
+            # A review is no proposal.
             case events.ProposerDelta() if event.text and self._is_proposal(event):
                 return self._say((event.layer, event.index), event.text)
             case events.Retrying() if event.withdrawn and event.index is not None:

@@ -28,7 +28,7 @@ _IMAGES = ("input_image", "image_url", "computer_screenshot")
 _FILES = ("input_file", "file")
 # A summary of a history that only its maker can read. Without it the rest would mislead.
 _SEALED = ("compaction", "compaction_summary", "context_compaction")
-# What a model thought is not said again.
+# Reasoning is not sent again.
 _DROPPED = ("reasoning",)
 # Fields of a call or a result that are not what it says.
 _ENVELOPE = ("type", "id", "call_id", "status", "execution", "caller", "created_by")
@@ -143,8 +143,8 @@ class InputMessages:
         self._answered.add(call_id)
 
     def _other(self, kind: str, item: Mapping[str, Any], path: _Path) -> None:
-        """An item of a tool that OpenAI has built in: a call and its result, as far as a client
-        tells both; what is more is left out."""
+        """An item of one of OpenAI's built-in tools: its call and its result, if the client sends
+        them; the rest is left out."""
         rest = {name: value for name, value in item.items() if name not in _ENVELOPE}
         name = str(item.get("call_id", item.get("id")))
         if kind.endswith("_call") and name in self._results:

@@ -75,7 +75,8 @@ class OutputItem:
         return self._writer.event(kind, output_index=self.index, item=item)
 
     def _before_delta(self, kind: str, **place: Any) -> str:
-        """The beginning of all deltas; a delta a token is what a server spends its time on."""
+        """The beginning of all deltas, made once: a server spends most of its time on a delta for
+        each token."""
         kind = f"response.{kind}.delta"
         start = compact({"type": kind, **self._place, **place})[:-1]
         return f'event: {kind}\ndata: {start},"delta":'
@@ -203,7 +204,7 @@ class CallItem(OutputItem):
 
     def _rest(self) -> str:
         """What is still to be told of the arguments."""
-        # Some endpoints give a call without arguments none at all, and clients expect JSON.
+        # Some endpoints send no arguments for a call without any, and clients expect JSON.
         return "" if "".join(self._text).strip() else self._delta(self._before, "{}")
 
     def _item(self, status: str, text: str) -> dict[str, Any]:

@@ -37,8 +37,8 @@ _INCOMPLETE = {
     "content_filter": "content_filter",
     "refusal": "content_filter",
 }
-# The codes of errors that OpenAI's clients know: what is wrong then, they tell in words of their
-# own, and whether to ask again.
+# The codes of errors that OpenAI's clients know: they explain these in their own words, and know
+# whether to retry.
 _CODES = {
     "rate_limit_exceeded": "rate_limit_exceeded",
     "server_busy": "rate_limit_exceeded",
@@ -131,8 +131,8 @@ class _Output:
         return "" if item is None else item.close(status)
 
     def _close_whole_calls(self) -> str:
-        """End the calls that cannot go on. Nearly always that is each one once the next begins;
-        but pieces of calls may come side by side."""
+        """End the calls that cannot go on. Usually each call ends when the next begins, but pieces
+        of several calls may come interleaved."""
         calls = (call.item for call in self._calls.values() if call.item is not None)
         whole = (item for item in calls if item.whole is None and item.is_whole)
         return "".join(item.close("completed") for item in whole)
@@ -173,7 +173,7 @@ class ResponsesEncoder:
             if isinstance(event, events.AggregatorFinished):
                 self._replied = event
             text = self._proposals.take(event) if self._proposals else ""
-            # A straggler has nothing to tell any more once the reply is being written.
+            # Once the reply is being written, stragglers are no longer told.
             if not text or self._output.has_reply:
                 return b""
             told = [self._begin(), self._output.reason(text)]

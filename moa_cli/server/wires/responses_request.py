@@ -25,7 +25,7 @@ from moa_cli.server.wires.responses_input import InputMessages
 from moa_cli.server.wires.responses_tools import ToolTable
 
 _KEPT = "this server stores nothing between requests: send the whole conversation in input"
-# What asks for nothing, beside what asks for nothing in any field; see `fields.is_neutral`.
+# Values that ask for nothing, besides those that do so in every field; see `fields.is_neutral`.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "truncation": ("disabled",),
     "stream_options": ({"include_obfuscation": False},),
@@ -39,7 +39,7 @@ _BOOKKEEPING = (
     "safety_identifier",
 )
 _LOGPROBS = "message.output_text.logprobs"
-# For reasoning that is sealed. Here it is told openly, so there is nothing to add.
+# For encrypted reasoning. Here reasoning is told openly, so there is nothing to add.
 _SEALED_REASONING = "reasoning.encrypted_content"
 
 
@@ -177,7 +177,7 @@ def _tools(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
         return {}
     return {
         "tools": list(table.functions.values()),
-        # What is the default of the endpoints need not be said: some do not know the fields.
+        # The defaults of endpoints are not sent: some do not know the fields.
         **({} if choice == "auto" else {"tool_choice": choice}),
         **({"parallel_tool_calls": False} if body.parallel_tool_calls is False else {}),
     }

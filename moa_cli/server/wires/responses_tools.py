@@ -95,7 +95,7 @@ class ToolTable:
             self.functions[name] = {"type": "function", "function": {"name": name, **described}}
 
     def called(self, sent_name: str) -> ClientTool:
-        """The tool that a model calls by the name of its function, or by one that it made up."""
+        """The tool that a model calls by the name of its function, or by an invented name."""
         if sent_name in self._tools:
             return self._tools[sent_name]
         # Instructions may speak of a tool without its namespace.
@@ -105,7 +105,7 @@ class ToolTable:
     def choose(self, choice: str | Mapping[str, Any]) -> str | dict[str, Any]:
         """A choice of tools as chat completions make it. Raises ApiError if it cannot be made.
 
-        Where only some tools are allowed, the others are no longer offered.
+        If only some tools are allowed, the others are no longer offered.
         """
         if isinstance(choice, str):
             if choice not in ("auto", "none", "required"):

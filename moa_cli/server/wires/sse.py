@@ -8,8 +8,8 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def compact(values: object) -> str:
-    """JSON without spaces. ASCII only: half of a surrogate pair, which a model may send, cannot
-    be written as it is."""
+    """JSON without spaces. It is ASCII, as a lone surrogate, which a model may send, cannot be
+    written as UTF-8."""
     return _ENCODER.encode(values)
 
 
@@ -18,5 +18,5 @@ def event(values: object) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """A comment of a stream of server-sent events: clients take it for a sign of life."""
+    """A comment in a stream of server-sent events, as a sign of life."""
     return f": {text}\n\n".encode()

@@ -17,7 +17,7 @@ class Encoder(Protocol):
     turn for each, in order, and `choice` is the number of one."""
 
     def take(self, event: Event, choice: int = 0) -> bytes:
-        """What is sent of the next event of a streamed reply; nothing as a rule."""
+        """What is sent of the next event of a streamed reply; usually nothing."""
 
     def end(self, turns: Sequence[Turn]) -> bytes:
         """The end of a streamed reply."""
@@ -36,8 +36,8 @@ class _Reads(Protocol):
     def __call__(self, body: bytes, /, *, strict: bool) -> tuple[Asked, Any]:
         """What the request in a body asks for, and its own form of it, for the encoder.
 
-        strict: refuse fields without an effect. Raises ApiError, as a rule a 400 that names the
-        field which is wrong.
+        strict: refuse fields without an effect. Raises ApiError, usually a 400 that names the wrong
+        field.
         """
 
 
