@@ -1,7 +1,7 @@
 """Attaches files to the prompts of a chat: those that a command names, and those that a prompt
 mentions.
 
-Files that seem to hold secrets, and many tokens at once, are asked about first.
+The chat asks before it attaches files that seem to hold secrets, or very many tokens.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def attach(
 
 
 def with_mentioned(host: Host, text: str) -> Outcome:
-    """Send a prompt with the files that it mentions, after a question if need be. One whose files
-    cannot be read is given back, and why is said."""
+    """Send a prompt with the files that it mentions, after a question if need be. If its files
+    cannot be read, the prompt goes back to the line, with the reason."""
     names, missing = mentioned_files(text)
     for name in missing:
         host.say(f"moa: {one_line(name, 80)}: there is no such file, so the line is sent as text")

@@ -1,4 +1,5 @@
-"""The bar below the line of `moa chat`: what is in use, as much of it as the terminal has room for.
+"""The bar below the line of `moa chat`: what is in use, in as many parts as the terminal has room
+for.
 
 Its parts have an order of importance. Where the terminal is narrow, the least important part goes
 first; the parts that stay keep their places.
@@ -28,8 +29,8 @@ _BETWEEN = " · "
 class _BarPart(NamedTuple):
     """One part of the bar.
 
-    importance: where the room is short, parts of higher numbers are shown before others. text:
-    empty if it has nothing to say. brief: the same where that has no room.
+    importance: without room for all, parts with higher numbers are shown before others. text: empty
+    if it has nothing to say. brief: a shorter text, if there is no room for that.
     """
 
     importance: int
@@ -58,7 +59,7 @@ def _parts(chat: Chat) -> list[_BarPart]:
 
 
 def _context(session: Session) -> list[_BarPart]:
-    """How much of its context the conversation takes of the model with the least room for it."""
+    """How much of the context of the model with the least room the conversation takes."""
     if not session.conversation.turns:
         return []
     use = session.history_uses()[0]

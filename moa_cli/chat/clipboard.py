@@ -59,7 +59,7 @@ def copy(text: str) -> str:
 
 
 def _pipe(text: str, *command: str) -> bool:
-    """Pass the text to a tool; return whether that worked."""
+    """Pass the text to a tool. Returns whether that worked."""
     if not shutil.which(command[0]):
         return False
     data = text.encode("utf-8", "replace")

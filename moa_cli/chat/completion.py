@@ -1,5 +1,5 @@
-"""The menu below the line while the user types: slash commands with what can stand behind them, and
-paths, after `@` in a prompt and for commands that take one (`/file`)."""
+"""The menu below the line while the user types: slash commands with their arguments, and paths,
+after `@` in a prompt and for commands that take one (`/file`)."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ MENU_STYLE = {
     "scrollbar.button": "noinherit bg:ansibrightblack",
 }
 _ROWS, _MOST_ROWS = 8, 16
-# Of the line and the bar below it, which stay when the menu is there.
+# Rows of the line and the bar below it, which stay when the menu is shown.
 _OTHER_ROWS = 3
-# More than anybody looks through; each letter that is typed leaves fewer.
+# More than a user looks through; each typed letter leaves fewer.
 _MOST_SUGGESTED = 200
 # A longer usage would take the place of what the command does.
 _USAGE_CELLS = 12
 _COLUMNS_FOR_USAGE = 60
 _NAME = re.compile(r"/[\w-]*")
-# Entries of a folder that are looked at, and that are offered: more help nobody, and a folder on
-# another machine may be slow.
+# Entries of a folder that are read, and that are offered: more do not help, and a folder on another
+# machine may be slow.
 _MOST_READ, _MOST_OFFERED = 20_000, 200
 _FLAGS = re.compile(r"\A(?:--[\w-]+\s+)*")
 
@@ -74,7 +74,8 @@ class CommandCompleter(Completer):
 def is_command_begun(before: str) -> bool:
     """Whether the line up to the cursor is a slash command.
 
-    A line that begins with two slashes, the path of a file, and a text of several lines are none.
+    A line that begins with two slashes, the path of a file, and a text of several lines are no
+    commands.
     """
     name, _, argument = before.partition(" ")
     return _NAME.fullmatch(name) is not None and "\n" not in argument
@@ -86,10 +87,9 @@ def menu_rows(rows: int) -> int:
 
 
 def complete_now(buffer: Buffer) -> None:
-    """Complete the line as far as that is certain, or choose the next row of the menu.
-
-    Unlike prompt-toolkit's own function, it does not depend on whether the menu is there already:
-    who types fast presses Tab before that.
+    """Complete the certain part of the line, or choose the next row of the menu. Unlike
+    prompt-toolkit's own function, it also works before the menu is shown: a fast typist presses Tab
+    before that.
     """
     state = buffer.complete_state
     if state is not None and len(state.completions) > 1:
@@ -198,8 +198,8 @@ def is_mention_begun(before: str) -> bool:
 
 
 def take_chosen(buffer: Buffer) -> bool:
-    """Keep the path that the user has chosen in the menu, and go on with the line; return whether
-    there is such a path, else the line can be sent."""
+    """Keep the path that the user has chosen in the menu, and go on with the line. Returns whether
+    there is such a path; otherwise the line can be sent."""
     state = buffer.complete_state
     if state is None or state.current_completion is None:
         return False

@@ -27,7 +27,7 @@ async def answered(
     given: list[str] = []
 
     def text() -> StyleAndTextTuples:
-        # The answer stays to be read behind the question.
+        # The answer stays visible after the question.
         columns = max(2, output.get_size().columns - 1)
         rows = wrapped(f"{question} {''.join(given)}", columns, cell_len)
         return [("", "\n".join(rows) + ("" if given else " "))]

@@ -51,5 +51,5 @@ def _folder() -> contextlib.AbstractContextManager[Path]:
 
 
 def wipe_leftovers() -> None:
-    """Wipe what killed processes left of prompts in an editor."""
+    """Wipe the prompts that killed processes left in an editor's files."""
     wipe_scratch_folders(paths.drafts_dir(), "*")

@@ -19,8 +19,8 @@ from moa_cli.core.text import plural
 
 @dataclass(frozen=True)
 class Recalled:
-    """A line that can be brought back. number: that of the message of this conversation which it
-    is, counted from 1; None if it is none."""
+    """A line that can be brought back. number: that of the message of this conversation, counted
+    from 1; None if the line is no message."""
 
     text: str
     number: int | None = None
@@ -55,13 +55,13 @@ def _is_message(typed: str, message: str) -> bool:
 
 
 class SuggestEarlierLine(AutoSuggest):
-    """Suggests the latest earlier line that begins as the line does that is typed.
+    """Suggests the latest earlier line that begins like the typed line.
 
     prompt-toolkit's own `AutoSuggestFromHistory` does the same, and looks at all lines again with
     each key. Here the search goes on where it ended for the key before: what begins like the longer
     line begins like the shorter one, too. So all lines are looked at once for each line typed.
 
-    offered: returns the earlier prompts, the latest first; another list where they have changed.
+    offered: returns the earlier prompts, the latest first; a new list if they have changed.
     """
 
     def __init__(self, offered: Callable[[], Sequence[Recalled]]) -> None:
@@ -92,7 +92,7 @@ def line_of(text: str) -> str:
 
 
 def message_text(turn: Turn) -> str:
-    """What the user typed of a message, with the texts that were attached to it."""
+    """The typed part of a message, with the texts that were attached to it."""
     texts = [part.text for part in turn.parts if part.kind == "text"]
     return "\n\n".join(texts) if turn.parts else turn.user
 
@@ -138,7 +138,7 @@ def edited_message(
 ) -> tuple[str, tuple[Part, ...]]:
     """Another text in place of a message's own, with its images and files. Raises UsageError.
 
-    parts: all parts of the new message, if there are others than text.
+    parts: all parts of the new message, if not all are text.
     """
     held = [*parts] or [Part("text", text)]
     files = [part for part in turn.parts if part.kind != "text" and part not in held]

@@ -58,7 +58,7 @@ from moa_cli.terminal.suspension import lent, suspend
 _PROMPT = "› "
 # A screen reader spells the sign out.
 _SPOKEN_PROMPT = "You: "
-# What stands before the further lines, and before the further rows of one line.
+# What stands before the following lines, and before the following rows of one line.
 _CONTINUED, _FOLDED = "… ", "  "
 _ENTER, _BACK = ("enter", "c-j"), ("escape", "c-c", "c-d")
 # How long a key that may begin a longer binding (Ctrl-X Ctrl-E) waits for the next key. The default
@@ -91,7 +91,7 @@ class _Prompts(History):
         # typed since then.
         self._begun = session.begun
         self._typed = 0
-        # Messages that are not to come back: typed behind a space, or deleted from the file.
+        # Messages that do not come back: typed after a space, or deleted from the file.
         self._hidden: set[str] = set()
         self._file = file
         self._adds = adds
@@ -140,7 +140,7 @@ class _Prompts(History):
         self._entries = list(compress(self._entries, stays))
 
     def get_strings(self) -> list[str]:
-        # Asked at each key, for the suggestion behind the line: all was read before the line.
+        # Asked at each key, for the suggestion after the line: everything was read before the line.
         return [line.text for line in reversed(self.offered)]
 
     def load_history_strings(self) -> list[str]:
@@ -216,7 +216,7 @@ def _keys(options: ChatOptions) -> KeyBindings:
     # Without ~is_searching, Enter could not end an incremental search.
     keys.add("enter", filter=~swapped & ~is_searching)(send)
     keys.add("enter", filter=swapped & ~is_searching)(new_line)
-    # In the menu, it carries out what is chosen either way.
+    # In the menu, it carries out the choice in either case.
     keys.add("enter", filter=swapped & completion_is_selected & _menu_begun)(send)
     # In vi mode Esc must act at once instead of waiting for an Enter.
     keys.add("escape", "enter", filter=~swapped & ~vi_mode)(new_line)
@@ -235,9 +235,9 @@ def _keys(options: ChatOptions) -> KeyBindings:
 
 def _scroll_away(output: Output) -> None:
     """Clear the screen below the cursor, which is in the first column, and move what is above into
-    the scrollback: where terminals erase the screen, a reply would be lost."""
-    # As many line feeds as lead from the first row to the last one: those that the cursor does not
-    # need to get there scroll by the rows above it.
+    the scrollback: the terminal's own erasing would lose a reply."""
+    # As many line feeds as lead from the first row to the last: those that the cursor does not need
+    # to get there scroll the screen by the rows above it.
     output.erase_down()
     output.write_raw("\n" * (output.get_size().rows - 1))
     output.cursor_goto(0, 0)
@@ -329,9 +329,9 @@ class Editor:
         self._prompt.app.timeoutlen = _SEQUENCE_SECONDS
 
     def _fit(self) -> None:
-        """Leave room for the line on a low screen, where prompt-toolkit would draw nothing. Of a
-        line that is sent and does not fit the screen, it would leave the last rows: that is printed
-        whole in place of what was drawn."""
+        """Leave room for the line on a low screen, where prompt-toolkit would draw nothing. If a
+        sent line does not fit the screen, it would leave only the last rows, so the whole line is
+        printed instead."""
         app = self._prompt.app
         size = app.output.get_size()
         self._prompt.reserve_space_for_menu = menu_rows(size.rows)
@@ -345,7 +345,7 @@ class Editor:
         return self._prompt.app.input
 
     def clear_screen(self) -> None:
-        """Clear the screen, unless the terminal cannot."""
+        """Clear the screen, if the terminal can."""
         if is_dumb_terminal():
             return
         _scroll_away(self._prompt.app.output)
@@ -423,7 +423,7 @@ class Editor:
         return _FOLDED if folds else _CONTINUED
 
     def trouble(self) -> str | None:
-        """What was wrong with the file of prompts, if the user does not know it yet."""
+        """What was wrong with the file of prompts, if the user has not been told yet."""
         trouble, self._prompts.trouble = self._prompts.trouble, None
         return trouble
 

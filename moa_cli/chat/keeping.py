@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Past:
-    """A conversation that is gone on with.
+    """A conversation that is continued.
 
     profile, settings: the mixture of its latest turn, by the name of its profile and as TOML.
     """
@@ -38,7 +38,7 @@ class Past:
 
 
 def read_past(store: Store, prefix: str) -> Past:
-    """The conversation whose id begins so. Raises StoreError if there is no such one."""
+    """The conversation whose id begins so. Raises StoreError if there is none."""
     identity = store.find(prefix)
     title, conversation = store.title(identity), store.load(identity)
     return Past(identity, title, conversation, *store.mixture(identity))
@@ -97,7 +97,7 @@ class SavedConversation:
             for turn in turns
             if turn.stored_as is not None
         }
-        # Of own turns whose numbers are not known yet, as while the store is locked.
+        # Own turns whose numbers are not known yet, such as while the store is locked.
         self._own: list[Recorder] = []
 
     def recorders(
@@ -203,12 +203,12 @@ class SavedConversation:
         return past
 
     def way_back(self) -> str | None:
-        """The command that goes on with this conversation later; None if it is not saved."""
+        """The command that continues this conversation later; None if it is not saved."""
         store, identity = self.store, self.id
         if store is None or identity is None:
             return None
         with suppress(StoreError):
-            # What waits in a file of its own is added to the history by the next command.
+            # The next command adds what waits in a separate file to the history.
             if not store.backlog and not store.has(identity):
                 return None
         return f"moa chat --cid {identity}"

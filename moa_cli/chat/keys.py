@@ -30,8 +30,8 @@ _TYPED_BEFORE: dict[Keys | str, KeyPress] = {
     Keys.ControlAt: KeyPress(Keys.ControlD, "\x04"),
 }
 # They act when they are typed, or not at all. At the next prompt, Ctrl-D would leave, Ctrl-L would
-# clear the reply off the screen, and Ctrl-Z would suspend a program that has nothing left to do. An
-# answer of the terminal's is to a question that was asked before the turn.
+# clear the reply off the screen, and Ctrl-Z would suspend an idle program. An answer of the
+# terminal belongs to a question from before the turn.
 _NEVER_LATER = frozenset(
     {Keys.ControlD, Keys.ControlL, Keys.ControlZ, Keys.CPRResponse, Keys.Vt100MouseEvent}
 )
@@ -42,8 +42,8 @@ class TurnKeys:
     """Reads the keys of a terminal in raw mode within a `with` block.
 
     actions: what keys do at once, by their names in prompt-toolkit ("escape", "c-o"). All other
-    keys are passed to the next prompt, but for those that only make sense at the moment.
-    terminal: asked to mark pastes, so that each line of a paste does not become a prompt.
+    keys go to the next prompt, except those that only make sense at the moment. terminal: asked to
+    mark pastes, so that each line of a paste does not become a prompt.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class TurnKeys:
 
 @contextmanager
 def raw_keys(source: Input) -> Iterator[None]:
-    """While inside, keys come one by one and without an echo, but for the time of a suspension."""
+    """While inside, keys come one by one and without an echo, except during a suspension."""
     descriptor = source.fileno()
     outside = modes_of(descriptor)
     with source.raw_mode():
@@ -198,8 +198,8 @@ def typed_before(source: Input) -> list[KeyPress]:
 
 
 def drop_untimely(source: Input) -> None:
-    """Drop what makes no sense at the next prompt of the keys that have come since a turn ended:
-    it was typed for the turn."""
+    """Of the keys that have come since a turn ended, drop those that make no sense at the next
+    prompt: they were typed for the turn."""
     store_typeahead(source, [key for key in source.read_keys() if key.key not in _NEVER_LATER])
 
 

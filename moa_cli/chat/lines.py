@@ -19,8 +19,8 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 async def stdin_lines(tell: Callable[[str], None]) -> AsyncGenerator[str, None]:
     """The lines of standard input, without their ends. Raises UsageError if one is not text.
 
-    tell: is called with a line if the first one does not come within a moment: an open pipe to
-    which nobody writes otherwise looks like a program that hangs.
+    tell: is called with a line if the first one does not come within a moment: otherwise an open
+    pipe without a writer looks like a program that hangs.
     """
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | UsageError | None] = asyncio.Queue()

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 OwnMixture = Callable[[Past], tuple[Profile | None, str]]
 # Wide enough for every name.
 _TABLE_COLUMNS = 120
-# The share of a model's room for earlier turns from which on it is told.
+# From this share of a model's room for earlier turns on, a line warns.
 _NEARLY_FULL = 0.8
 _FAILED, _CAPPED, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
 
@@ -113,10 +113,10 @@ class Chat:
     """A conversation at a terminal or over plain lines.
 
     settle: chooses among the candidates of a profile that the user switches to. trace: begins the
-    trace of a turn. notes: what else the user should know, after a turn. own_mixture: finds
-    the mixture that a conversation was last held with, and names it in words; None leaves the one
-    in force. It raises ProfileError if that mixture cannot be used any more. models: those that
-    there are. editor: None without a terminal.
+    trace of a turn. notes: what else the user should know, after a turn. own_mixture: finds the
+    mixture that a conversation was last held with, and names it in words; None leaves the one in
+    effect. It raises ProfileError if that mixture cannot be used any more. models: all known
+    models. editor: None without a terminal.
     """
 
     session: Session
@@ -218,7 +218,7 @@ class Chat:
         async for line in lines:
             outcome = self.outcome(line)
             if isinstance(outcome, outcomes.Question):
-                # Nobody can be asked.
+                # There is no terminal to ask at.
                 self.complain(outcome.text, f"not sent; {outcome.hint}")
                 continue
             if isinstance(outcome, outcomes.Leave):
@@ -292,7 +292,7 @@ class Chat:
         text = prompt_text(line)
         files, rest = pasted_files(text)
         if files:
-            # They stood on lines of their own; the other lines follow.
+            # They stood on separate lines; the other lines follow.
             then, again = partial(self.outcome, rest), outcomes.TypeAgain(text)
             names = [str(path) for path in files]
             attached = partial(attach, self, names, then=then, otherwise=lambda: again)
@@ -310,7 +310,7 @@ class Chat:
         if not text.strip():
             return None
         text = text[1:] if text.startswith("//") else text
-        # Lines in a pipe may be another's, who must not choose files of this machine.
+        # Lines in a pipe may come from somebody else, who must not choose files of this machine.
         if "@" not in text or self.editor is None:
             return outcomes.Send(text)
         return with_mentioned(self, text)
@@ -369,8 +369,8 @@ class Chat:
         return turn
 
     def _tell_changes(self) -> None:
-        """Tell what other processes did to the conversation. Over plain lines there is no choice
-        of what to do about it: it is told once, and the conversation goes on."""
+        """Tell what other processes did to the conversation. With plain lines the user cannot
+        choose what to do: they are told once, and the conversation goes on."""
         changes = self.kept.changes(accept=self.editor is None)
         if changes:
             self.complain(
@@ -488,8 +488,8 @@ class Chat:
     ) -> Turn:
         """Run and show a turn. Ctrl-C and Esc stop the turn, not the program.
 
-        reporting: the turn that only a report is made on, if that is so. summing_up: whether its
-        reply is a summary, which is not stored as a turn, and no reply for a pipe.
+        reporting: the turn to report on, if only a report is made. summing_up: whether its reply is
+        a summary, which is not stored as a turn, and no reply for a pipe.
         """
         # Without a terminal, nobody watches the progress.
         show = replace(

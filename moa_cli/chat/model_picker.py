@@ -22,7 +22,7 @@ from moa_cli.terminal.table import Column, cell_len, fitted, padded, spoken_rows
 
 _WHERE = "/model"
 _NAME_CELLS = 52
-# What stands behind the name: the context, and two prices.
+# The columns after the name: the context, and two prices.
 _FACTS_CELLS = 32
 _COLUMNS_FOR_FACTS, _COLUMNS_FOR_KEYS = 56, 74
 
@@ -36,7 +36,7 @@ class ModelChoice:
     aggregator: str | None = None
 
     def over(self, profile: Profile) -> Profile:
-        """The profile with these models. Raises ProfileError if it would be none."""
+        """The profile with these models. Raises ProfileError if it would not be valid."""
         # Those that leave go last: a round must not be empty in between.
         for model in self.added:
             profile = add_proposer(profile, model, _WHERE)
@@ -121,7 +121,7 @@ class ModelPicker(PickList[ModelChoice]):
         return [("class:dim", "\n".join(rows))]
 
     def _facts(self, model: str, columns: int) -> str:
-        """What stands in no column; above all what hinders."""
+        """Facts that have no column; first those that prevent the use of the model."""
         if self._reading:
             return f"reading {plural(self._reading, 'list')} of models…"
         unread = self._lists.unread_lists()
@@ -184,7 +184,7 @@ def model_names(profile: Profile, listed: Mapping[str, ModelInfo]) -> list[str]:
 
 
 def fitting(names: Iterable[str], typed: str) -> list[str]:
-    """The names that hold all the words, whatever the case of their letters."""
+    """The names that hold all the words, in any case of letters."""
     words = typed.lower().split()
     return [name for name in names if all(word in name.lower() for word in words)]
 
@@ -203,7 +203,7 @@ def model_cells(info: ModelInfo) -> tuple[str, str, str]:
 def model_table(
     names: Sequence[str], lists: ClientPool, width: int, *, spoken: bool = False
 ) -> list[str]:
-    """The models as a table, for where no list can be shown. spoken: as sentences instead."""
+    """The models as a table, if no list can be shown. spoken: as sentences instead."""
     cells = [model_cells(lists.known(name)) for name in names]
     price = "dollars per million tokens" if spoken else "$/M"
     columns = [

@@ -1,8 +1,8 @@
 """Files that the user names in a line: mentioned, pasted or dragged, or typed after a command.
 
-A mention is `@src/main.py`, or `@"my notes.txt"` where the path has spaces. An `@` begins one only
-where no name can go on, so that addresses of mail, decorators in code (`` `@property` ``) and the
-like stay text.
+A mention is `@src/main.py`, or `@"my notes.txt"` where the path has spaces. An `@` begins a mention
+only if it is not part of a longer name, so that mail addresses, decorators in code (`` `@property`
+``) and the like stay text.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _LONGEST = 4096
 
 
 def begun_mention(before: str) -> tuple[bool, str] | None:
-    """Of the mention that the cursor is in: whether it is in quotation marks, and what of the path
-    is typed; None if it is in none. before: the text before the cursor."""
+    """The mention that the cursor is in: whether it is in quotation marks, and the typed part of
+    its path; None if the cursor is in no mention. before: the text before the cursor."""
     match = _BEGUN.search(before)
     if match is None or (not match[1] and re.search(r"[\s`]", match[2])):
         return None
@@ -43,8 +43,8 @@ def begun_mention(before: str) -> tuple[bool, str] | None:
 
 
 def mentioned_files(text: str) -> tuple[list[str], list[str]]:
-    """The files, folders and patterns of files that a prompt mentions: the paths of those that are
-    there, each once; and those that look like a path, but lead to nothing."""
+    """The files, folders and patterns of files that a prompt mentions: the paths of those that
+    exist, each once; and words that look like a path, but lead to nothing."""
     found: dict[str, None] = {}
     missing: dict[str, None] = {}
     for match in _MENTION.finditer(text):
@@ -73,7 +73,7 @@ def _leads_somewhere(text: str) -> bool:
             return True
         return is_pattern(text) and bool(FileSearch().files_like(text))
     except UsageError:
-        # So many files that attaching them says so.
+        # Too many files: attaching them gives the error.
         return True
     except (OSError, ValueError, RuntimeError):
         # A NUL character, a name that is too long, or an unknown home.
@@ -83,9 +83,8 @@ def _leads_somewhere(text: str) -> bool:
 def pasted_files(text: str) -> tuple[list[Path], str]:
     """The files that lines of a prompt name, and the prompt without these lines.
 
-    A line counts if it is nothing but the path of an image or a PDF file that is there, as
-    terminals paste it: bare, in quotation marks, with backslashes before its spaces, or as a
-    `file:` address.
+    A line counts if it is only the path of an existing image or PDF file, as terminals paste it:
+    bare, in quotation marks, with backslashes before its spaces, or as a `file:` address.
     """
     if not any(suffix in text.lower() for suffix in _SUFFIXES):
         return [], text

@@ -10,7 +10,7 @@ from moa_cli.core.strategy import Strategy
 
 
 class _Asked:
-    """What is left to do once a line is carried out."""
+    """What remains to do after a line is carried out."""
 
 
 Outcome = _Asked | None
@@ -95,8 +95,8 @@ class SumUp(_Asked):
 class Question(_Asked):
     """Ask the user something before going on.
 
-    text: the question. yes, no: what then follows. hint: how to say yes where no
-    question can be asked.
+    text: the question. yes, no: what then follows. hint: how to say yes if no question can be
+    asked.
     """
 
     text: str

@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 _MOST_ROWS = 15
 # Two lines about the marked row, and one about the list.
 _ROWS_BELOW = 3
-# Nobody scrolls through a longer list.
+# Users do not scroll through a longer list.
 MOST_MATCHES = 200
 # Terminals disagree about the width of emoji that are joined from several characters. Without the
 # joiners the width is certain; the letters of flags become plain letters.
@@ -53,7 +53,7 @@ class PickList(Generic[_T]):
     def __init__(self, label: str, source: Input | None, typed: str = "") -> None:
         self._place = 0
         self._top = 0
-        # Of the rows that there were so far: the list does not become lower while it narrows.
+        # The most rows so far: the list keeps its height while it narrows.
         self._most = 0
         self._line = Buffer(multiline=False)
         self._line.insert_text(typed)

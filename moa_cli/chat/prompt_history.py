@@ -1,8 +1,8 @@
 """The file of prompts from `moa chat`, which Up and Ctrl-R offer in later chats.
 
 It has the format of prompt-toolkit: a line `# TIME`, then the lines of the prompt, each after a
-`+`. Whoever changes the file holds a lock on its folder, so that several chats and a deletion at
-the same time do not overwrite each other's changes.
+`+`. A process that changes the file holds a lock on its folder, so that several chats and a
+deletion do not overwrite each other's changes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PromptFile:
         self._nowhere = os.path.realpath(self._path) == os.path.realpath(os.devnull)
 
     def read(self) -> list[Entry]:
-        """All prompts, the oldest first; none if there is no file."""
+        """All prompts, the oldest first; empty without a file."""
         if self._nowhere:
             return []
         with self._errors():
@@ -86,7 +86,7 @@ class PromptFile:
         with _opened(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as handle:
             status = os.fstat(handle)
             if stat.S_IMODE(status.st_mode) & 0o077:
-                # prompt-toolkit creates a file that everybody can read.
+                # prompt-toolkit would create a file that everybody can read.
                 with suppress(OSError):
                     self._path.chmod(0o600)
             data = _end_of(handle)
@@ -97,7 +97,7 @@ class PromptFile:
         self._rewrite([*_entries(data), entry])
 
     def remove(self, unwanted: Callable[[Entry], bool]) -> int:
-        """Remove prompts so that no trace of them is left in the file; return how many."""
+        """Remove prompts without leaving a trace of them in the file. Returns how many."""
         if self._nowhere:
             return 0
         with self._errors():

@@ -28,11 +28,10 @@ class Session:
     """A conversation, and the mixture that answers in it.
 
     conversation: the turns so far that have a reply. last: the latest turn, even if it failed.
-    settled: whether the profile's candidates were chosen among; see `use`.
-    replaced: the turns that do not count any more, since the turn kept last.
-    begun: how many conversations were begun or gone on with here.
-    merging: the turn from whose proposals a new reply is being written. spent: what all turns took,
-    by model name, including turns that were taken back.
+    settled: whether the profile's candidates were chosen among; see `use`. replaced: the turns that
+    do not count any more, since the turn kept last. begun: how many conversations were begun or
+    continued here. merging: the turn from whose proposals a new reply is being written. spent: what
+    all turns took, by model name, including turns that were taken back.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Session:
         # Answered already; `last` is an attempt to answer it anew, without a reply.
         self._answered: Turn | None = None
         self.merging: Turn | None = None
-        # And what they were computed of.
+        # And what they were computed from.
         self._uses: Sequence[HistoryUse] = ()
         self._uses_of: tuple[Profile, Conversation, Mapping[str, int | None]] | None = None
         self._clients = clients
@@ -157,8 +156,8 @@ class Session:
         return prompt, events
 
     def report(self, control: Control | None = None) -> AsyncGenerator[Event, None]:
-        """Begin a report on the last proposals, and return its events. Pass the turn that they tell
-        to `keep_report`. Raises UsageError if there is nothing to compare."""
+        """Begin a report on the last proposals, and return its events. Pass the resulting turn to
+        `keep_report`. Raises UsageError if there is nothing to compare."""
         last = self.last
         references = mergeable(last.proposals) if last else ()
         if last is None or len(references) < 2:
@@ -190,7 +189,7 @@ class Session:
         self, focus: str = "", control: Control | None = None
     ) -> tuple[int, AsyncGenerator[Event, None]]:
         """Begin to sum up the turns before the newest one, and return how many the summary tells
-        of, and its events. Pass the turn that they tell to `keep_summary`.
+        of, and its events. Pass the resulting turn to `keep_summary`.
 
         focus: what the summary is to keep in particular. Raises UsageError if there is nothing to
         sum up.
@@ -250,9 +249,7 @@ class Session:
 
     def use(self, profile: Profile, *, settled: bool = True) -> None:
         """Use this profile from now on. Raises ProfileError, and changes nothing, if one of its
-        model names leads nowhere.
-
-        settled: whether nothing is left to be chosen among its candidates.
+        model names leads to no model. settled: whether the candidates were already chosen among.
         """
         self.profile = self._checked(profile)
         self.settled = settled
@@ -315,7 +312,7 @@ class Session:
         self.last = turn
 
     def go_on(self, conversation: Conversation) -> None:
-        """Continue with this conversation; what the turns so far took still counts.
+        """Continue with this conversation. What the turns so far took still counts.
 
         Its last turn may have no reply: it can be asked again, or its proposals merged.
         """

@@ -14,7 +14,8 @@ from moa_cli.core.strategy import Point
 
 # Letters and digits. A shorter passage is similar to any text.
 _SHORTEST = 12
-# Percent, from which on a passage and a point of a report are taken to say the same.
+# From this similarity on, in percent, a passage and a point of a report count as the same
+# statement.
 _SIMILAR = 60.0
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*")
 _WORD = re.compile(r"\s+|\w+\s*|[^\w\s]\s*")
@@ -82,8 +83,8 @@ def closest(reply: str, texts: Sequence[str]) -> list[PassageMatch]:
 
 
 def nearest_points(found: Sequence[PassageMatch], points: Sequence[Point]) -> list[Point | None]:
-    """For each passage, the point of a report that says most nearly the same; None where none is
-    similar enough, by the words that they share."""
+    """For each passage, the most similar point of a report, by the words that they share; None if
+    none is similar enough."""
     held = [(point, _bare(point.text)) for point in points if point.proposers]
     nearest: list[Point | None] = []
     for match in found:

@@ -33,7 +33,7 @@ from moa_cli.store.store import Store
 from moa_cli.terminal.transcript import Passage
 
 _TWICE_SECONDS = 2.0
-# What ends other programs; to models they would be a prompt that costs as much as any.
+# Words that end other programs; as a prompt they would cost as much as any.
 _WORDS_TO_LEAVE = frozenset({"exit", "quit", "q", ":q", ":q!", ":wq", "exit()", "quit()"})
 # How many turns of a continued conversation are shown.
 _PAST_TURNS = 10
@@ -99,7 +99,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
     # The message that stands in the next line to be edited; None for a new one.
     edits: _Edits | None = None
     while True:
-        # Separates the next turn from the last one.
+        # An empty line separates the next turn from the last one.
         if not chat.options.accessible:
             chat.say("")
         line, given_up = await _line(chat, editor, unsent)
@@ -166,7 +166,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         turn = await chat.carry_out(outcome)
         if turn is not None:
             drop_untimely(editor.source)
-        # Also a prompt that was not sent, as a file of it is gone.
+        # Also for a prompt that was not sent because a file is gone.
         if isinstance(outcome, outcomes.Send) and not (turn.reply if turn else outcome.again):
             unsent = f"{line}\n" if typed_ahead(editor.source) else line
 
@@ -293,7 +293,7 @@ def _show_turns(chat: Chat, turns: Sequence[Turn]) -> None:
 
 
 def _asked_again(turns: Sequence[Turn]) -> list[bool]:
-    """Of each turn, whether the one before or behind it asks the same."""
+    """For each turn, whether the turn before or after it asks the same."""
     prompts = [None, *(turn.user for turn in turns), None]
     return [
         prompt in (prompts[place - 1], prompts[place + 1])

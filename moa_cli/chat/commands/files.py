@@ -158,7 +158,7 @@ def _keep(host: Host) -> None:
 
 
 def _with_last(session: Session) -> Conversation:
-    """The conversation with its last turn, also if that has no reply: it can be asked again."""
+    """The conversation with its last turn, even without a reply: it can be asked again."""
     conversation, last = session.conversation, session.last
     if last is None or last in conversation.turns:
         return conversation

@@ -18,7 +18,7 @@ from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_
 from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS
 from moa_cli.terminal.plain import setting_text
 
-# How the chat is shown. Settings of these names, and `show_reasoning`, say so for good.
+# How the chat is shown. Settings of these names, and `show_reasoning`, set it permanently.
 _SHOWN = ("accessible", "bell", "compact", "live", "plain", "reasoning", "title", "vi", "theme")
 # Keys whose values are models.
 _MODELS = ("judge", "aggregator.model")

@@ -56,7 +56,7 @@ class Host(Protocol):
     session: Session
     options: ChatOptions
     kept: SavedConversation
-    # None where nothing is known but the profile's own models.
+    # None if only the profile's own models are known.
     models: ClientPool | None
 
     def say(self, text: str) -> None:
@@ -94,10 +94,10 @@ class Suggestion:
     about: str = ""
 
 
-# Takes what was typed after the command's name.
+# It takes what was typed after the command's name.
 Run = Callable[[Host, str], Outcome]
-# The possible arguments of a command: all of them, or a function that takes the argument so far.
-# It may suggest what does not fit; that is left out later.
+# The possible arguments of a command: all of them, or a function that takes the argument so far. It
+# may suggest arguments that do not fit; they are left out later.
 Values = tuple[str | Suggestion, ...] | Callable[[Host, str], Iterable[str | Suggestion]]
 
 
@@ -127,11 +127,11 @@ class Command:
         return bool(self.usage) and not self.usage.startswith("[")
 
 
-# Shorter words are in the help of half of the commands.
+# Half of the commands have shorter words in their help.
 _LEAST_SEARCHED = 3
 # Models that are suggested; what is known of each is looked up.
 _MOST_MODELS = 100
-# Characters of an unknown name that are told: a paste may be one long word.
+# Characters of an unknown name that are shown: a paste may be one long word.
 _MOST_NAMED = 60
 COMMANDS: dict[str, Command] = {}
 _ALIASES: dict[str, str] = {}
@@ -163,7 +163,7 @@ def find(name: str) -> Command:
         return COMMANDS[name]
     begun = [known for known in COMMANDS if name and known.startswith(name)]
     shortest = min(begun, key=len, default="")
-    # One that all others go on from, as /files does from /file, is meant.
+    # If all others are longer forms of one, as /files is of /file, that one is meant.
     if begun and all(known.startswith(shortest) for known in begun):
         return COMMANDS[shortest]
     if begun:
@@ -197,13 +197,13 @@ def begins_with_path(line: str) -> bool:
     try:
         find(name)
     except UsageError:
-        # `/tmp` and `/vmlinuz.old` are there, and no commands.
+        # `/tmp` and `/vmlinuz.old` exist, and are no commands.
         return bool(name) and _is_there(f"/{name}")
     return False
 
 
 def _parted(line: str) -> tuple[str, str]:
-    """The name of the command, and what stands behind it."""
+    """The name of the command, and what follows it."""
     name, *rest = re.split(r"\s", line[1:], maxsplit=1)
     return name, "".join(rest).strip()
 
@@ -219,8 +219,9 @@ def complete(line: str, host: Host) -> list[Suggestion]:
     """What can complete the name of a command, or else its argument; each suggestion replaces all
     of that.
 
-    Values that begin with what was typed come before those that hold it elsewhere: the id of a
-    model is rarely known from its start. If there are none, it is searched in what they mean.
+    Values that begin with what was typed come before those that hold it elsewhere: users rarely
+    know how the id of a model begins. If there are none, the search goes on in the meanings of the
+    values.
     """
     name, space, argument = line[1:].partition(" ")
     if not space:
@@ -253,8 +254,8 @@ def _last_word(argument: str) -> int:
 
 
 def _names(typed: str) -> list[Suggestion]:
-    """The commands whose names or aliases begin so; if there are none, those of which the name or
-    the help holds it."""
+    """The commands whose names or aliases begin so; if there are none, those whose name or help
+    holds it."""
     found = {known: known for known in COMMANDS if known.startswith(typed)}
     known_so_far = set(found.values())
     for alias, known in _ALIASES.items():

@@ -28,7 +28,7 @@ from moa_cli.terminal.usage import spent_lines
 
 # Conversations that are suggested: the latest.
 _MOST_CONVERSATIONS = 200
-# Cells that the beginning of a proposal has in a list, whatever stands before it.
+# The least cells for the beginning of a proposal in a list.
 _LEAST_SHOWN = 20
 
 
@@ -67,8 +67,8 @@ def _layer(session: Session, number: int | None) -> tuple[Proposal, ...]:
 
 
 def _proposal(session: Session, text: str) -> Proposal:
-    """The proposal of that number, counted from 1, and of the layer of the number behind it, if
-    there is one. Raises UsageError if there is none."""
+    """The proposal with that number, counted from 1. A second number names the layer. Raises
+    UsageError if there is none."""
     typed, _, layer = text.partition(" ")
     proposals = _layer(session, whole(layer) if layer else None)
     if not proposals:
