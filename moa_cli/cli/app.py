@@ -14,8 +14,8 @@ from moa_cli.cli.streams import prepare_streams
 
 # Options of `moa` itself: what follows one of them names a command.
 _ROOT_OPTIONS = ("-V", "--version", "-h", "--help", "--debug")
-# `moa batch` takes a file there, and `moa compare` a prompt, so that they can be no groups. A file
-# of that name is `./merge`; a prompt of one such word goes after `--`.
+# `moa batch` takes a file there, and `moa compare` a prompt, so they cannot be groups. A file of
+# that name is `./merge`; a prompt of one such word goes after `--`.
 _SECOND_WORDS = {
     "batch": ("merge",),
     "compare": ("list", "show", "export", "delete", "judge"),
@@ -38,12 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except SystemExit as leaving:
-        # Typer makes one of a broken pipe, with a code that says nothing.
+        # Typer raises it for a broken pipe, with a code that means nothing.
         if isinstance(leaving.__context__, BrokenPipeError):
             return _reader_gone()
         raise
     except OSError as error:
-        # A long text fails while it is written, and leaves nothing behind; files have a name.
+        # A long text fails while it is written, and leaves nothing; files have a name.
         is_full = error.errno == errno.ENOSPC
         name = "standard output: " if _drop_unwritten() or is_full else ""
         name = f"{error.filename}: " if error.filename else name
@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> Any:
     """The result of the command, or the exit code."""
     if arguments in (["--version"], ["-V"]):
-        # Answered without Typer, whose import takes several times as long as all the rest.
+        # This is answered without Typer, whose import takes several times as long as everything
+        # else.
         from moa_cli.version import __version__
 
         sys.stdout.write(f"moa {__version__}\n")
@@ -111,7 +112,7 @@ def _dash_hint(arguments: list[str], unknown: str | None = None) -> str | None:
     """What to do about a prompt that begins with a dash, if one seems to be among the arguments of
     a command.
 
-    Such a prompt is read as options: `-mean of 3` names a model. It is told by its spaces. unknown:
+    Such a prompt is read as options: `-mean of 3` names a model. Its spaces give it away. unknown:
     the option that does not exist, if that is the error.
     """
     if arguments[:1] not in (["ask"], ["compare"]):
@@ -170,9 +171,8 @@ def _reader_gone() -> int:
 
 
 def _drop_unwritten() -> bool:
-    """Drop what standard output does not take; whether there was such.
-
-    The interpreter would try again when it ends, and report that in its own words.
+    """Drop what standard output does not take. Returns whether there was such output. The
+    interpreter would try again when it ends, and report the failure in its own words.
     """
     try:
         sys.stdout.flush()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from moa_cli.terminal.sinks import Show
 
 _PATIENCE = 15.0
-# With --quiet, a program that takes its time before it writes is no reason for a line yet.
+# With --quiet, a program that is slow to write is no reason for a line yet.
 _QUIET_SECONDS = 10.0
 _STDIN = Path("-")
 
@@ -184,10 +184,11 @@ def ask(
             return
         added = [] if _STDIN in (file or ()) else piped.splitlines()
         if added and (prompt or file):
-            # A loop of the shell that reads the same pipe ends early, and nobody knows why.
+            # Otherwise a loop of the shell that reads the same pipe would end early without a
+            # reason.
             tell(f"{plural(len(added), 'line')} of standard input added (-n: do not read it)")
         if any(map(holds_bytes, prompt or ())):
-            # A shell in another encoding gives bytes that are no letters; they cannot be sent.
+            # A shell in another encoding gives bytes that are not UTF-8; they cannot be sent.
             tell("the prompt holds bytes that are not UTF-8; each is sent as `?`")
         asked = (past.conversation if past else Conversation()).ask(text, parts)
         for line in (*lines, *(not_sent(past) if past else ())):
@@ -229,7 +230,7 @@ def _piped(
     wanted: bool,
     after: float,
 ) -> bytes:
-    """Standard input, as far as it is for this command. Raises UsageError.
+    """The part of standard input that is for this command. Raises UsageError.
 
     words, files: of the prompt. wanted: whether it is read at all. after: see `standard_input`.
     """

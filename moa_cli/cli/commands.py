@@ -5,9 +5,9 @@ imports a command's module when that command is called. So the help of `moa`, th
 names, and each single command load only what they need.
 
 Every command refuses blank values of its options and arguments. `--api-key "$KEY"` with an unset
-variable gives an empty text. To take that for "not given" would start a server that lets everybody
-in, ask other models than the user meant, or delete without a limit. A few options are exempt,
-those for which an empty text has a meaning.
+variable gives an empty text. Treating that as "not given" would start a server without a key, ask
+other models than the user meant, or delete without a limit. A few options are exempt, for which an
+empty text has a meaning.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typer.core import TyperCommand, TyperGroup
 from moa_cli.core.errors import UsageError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-# By the names of parameters: a system prompt may be taken away, a prompt comes from standard
-# input too, a setting may be an empty text; what is searched for, and the name of a profile to
-# save, are refused where they are used.
+# Exempt parameters: an empty system prompt removes it, a prompt may come from standard input, and a
+# setting may be an empty text. The commands themselves refuse an empty search, and an empty name of
+# a profile to save.
 _MAY_BE_EMPTY = ("system", "prompt", "value", "words", "save_profile")
 
 
@@ -67,10 +67,11 @@ Debug = Annotated[
 class _Unconverted:
     """Leaves values alone that need no conversion, so that Pydantic is not imported for them.
 
-    Typer converts values by Pydantic since 0.29, whose import takes longer than Typer's own, also
-    where nothing was typed, or only words. This stands where Typer would put its converter of a
-    parameter (`_runtime_param`, made when it is first needed) and gives way to it at the first
-    value that needs one. A Typer that does not use that attribute works as before, only slower.
+    Since 0.29 Typer converts values by Pydantic, even if nothing was typed, or only words.
+    Importing Pydantic takes longer than importing Typer. This stands where Typer would put its
+    converter of a parameter (`_runtime_param`, made when it is first needed) and gives way to it at
+    the first value that needs one. A Typer that does not use that attribute works as before, only
+    slower.
     """
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
@@ -79,7 +80,8 @@ class _Unconverted:
         if value is None:
             return () if param.multiple or param.nargs == -1 else None
         if type(value) is annotation or value in get_args(annotation):
-            # A typed word, a choice of a `Literal`, or a default: all else is typed as a `str`.
+            # A typed word, a choice of a `Literal`, or a default. All other typed values are a
+            # `str`.
             return value
         if annotation == list[str] and isinstance(value, list | tuple):
             return list(value)
@@ -122,8 +124,8 @@ def _shown(parameter: Any) -> str:
 
 
 class Commands(typer.Typer):
-    """A `Typer` whose commands refuse blank values. Its help uses no Rich: that is faster, and no
-    `[…]` in a text is taken for markup."""
+    """A `Typer` whose commands refuse blank values. Its help does not use Rich: that is faster, and
+    `[…]` in a text is no markup."""
 
     def __init__(self, **settings: Any) -> None:
         usual: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "cls": Group}

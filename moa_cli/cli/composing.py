@@ -32,16 +32,15 @@ if TYPE_CHECKING:
     from moa_cli.profile import Profile
 
 _STDIN = Path("-")
-# After so many seconds without a byte, a pipe is told of.
+# After so many seconds without a byte, a line tells of the pipe.
 _SILENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class FileQuestions:
-    """What is asked before files are sent to the mixture.
-
-    tell: says what does not keep the prompt from being sent. yes: send files of any size without a
-    question. allow_secrets: the same for files that seem to hold secrets.
+    """The questions before files are sent to the mixture. tell: prints notices that do not keep the
+    prompt from being sent. yes: send files of any size without a question. allow_secrets: the same
+    for files that seem to hold secrets.
     """
 
     profile: Profile
@@ -59,12 +58,10 @@ class FileQuestions:
         return any(info.sees is not False for info in self.known().values())
 
     def ask(self, gathered: Gathered, piped: int) -> None:
-        """Ask what is to be asked of these files.
-
-        What a folder or a pattern holds is left out where no question can be asked, if it seems
-        secret, and refused if it is large: the user may not know that it is there. piped: about how
-        many tokens standard input has. Raises UsageError if an answer is needed and there is no
-        terminal to ask at, typer.Abort after a no.
+        """Ask the questions about these files. If no question can be asked, files of folders and
+        patterns are left out if they seem secret, and refused if they are large: the user may not
+        know of them. piped: about how many tokens standard input has. Raises UsageError if an
+        answer is needed and there is no terminal to ask at, typer.Abort after a no.
         """
         if gathered.secrets and not self.allow_secrets:
             self._ask_about_secrets(gathered)
@@ -126,7 +123,7 @@ def compose_prompt(
     composed = prompt_of(parts)
     if len(files) > 1 or len(attached) > 1:
         asking.tell(f"attached: {told(attached)}")
-    # They are not attached.
+    # Such files are not attached.
     for word in dict.fromkeys(words) if files else ():
         if paths.is_file(Path(word)):
             quoted = shlex.quote(word)
@@ -165,7 +162,7 @@ def _attached(
         with _told_if_silent(path, asking):
             found = gather([str(path)], sees=asking.sees, pipes=True)
         places = {file.place for file in gathered.files}
-        # What is named twice is sent twice; what a folder holds, once.
+        # A file that is named twice is sent twice; a file of a folder, once.
         gathered.files += [file for file in found.files if file.named or file.place not in places]
         gathered.notes += found.notes
     for note in gathered.notes:

@@ -31,7 +31,7 @@ group = Commands(help="List, get, set and unset settings, and edit their file.")
 # The way to the setting, its value (None: not set), its origin.
 Row = tuple[tuple[str, ...], object, str]
 _FILE, _DEFAULT = "config.toml", "default"
-# In an address, a password, or the token that stands in a user's place.
+# A password in an address, or a token in place of the user.
 _PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]*://)?([^:/@]*:)?.*@", re.IGNORECASE | re.DOTALL)
 
 
@@ -79,7 +79,7 @@ def get(key: KeyName) -> None:
         raise typer.Exit(1)
     for path, value, _ in found:
         text = sanitize(str(value).lower() if isinstance(value, bool) else str(value))
-        # Of a table, all that it holds.
+        # For a table, all its values.
         typer.echo(text if path == name.path else f"{dotted(path)} = {text}")
 
 
@@ -103,7 +103,7 @@ def set_(
     meant = value_of(value, name.key)
     if name.path == ("profile",):
         found = find(value)
-        # A path has to hold wherever the next command is given.
+        # A path has to be valid in any folder.
         meant = str(found.path.absolute()) if found.source == "path" else value
     set_setting(paths.config_file(), name, meant, _check)
     say(f"set {name} in {paths.config_file()}")
@@ -161,7 +161,7 @@ def _check(table: Mapping[str, Any], place: str | None = None) -> None:
 
 
 def _tell_of_prices() -> None:
-    """Tell of prices whose model names lead nowhere: they stop no command, but fit no model."""
+    """Tell of prices for unknown model names: they stop no command, but fit no model."""
     from moa_cli.config.schema import load_config
     from moa_cli.models.providers import Providers
 

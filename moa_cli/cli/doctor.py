@@ -43,7 +43,7 @@ class Finding(NamedTuple):
         """As it is printed: at a terminal folded at its width, and a list always at 80 cells."""
         line = f"{self.level:<5}  {one_line(self.what)}"
         if self.listed:
-            # A name stays with what stands behind it.
+            # A name stays with what follows it.
             names = ", ".join(one_line(name).replace(" ", "\xa0") for name in self.listed)
             columns = min(columns_of(sys.stdout) or _LIST_COLUMNS, _LIST_COLUMNS)
             folds = textwrap.wrap(
@@ -195,7 +195,7 @@ def _folders() -> Iterator[Finding]:
 
 
 def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]:
-    """The provider and the id of each model whose name leads somewhere."""
+    """The provider and the id of each model with a valid name."""
     for model in profile.models():
         with suppress(ProfileError):
             yield known.parse(model)
@@ -234,8 +234,8 @@ def _keys(profile: Profile) -> Iterator[Finding]:
 
 
 def _is_likely(provider: Provider) -> bool:
-    """Whether a line by itself says that there is no key: the user names the provider, or a
-    profile that comes with `moa` has its name."""
+    """Whether a separate line says that there is no key: the user names the provider, or a shipped
+    profile has its name."""
     from moa_cli.profile import find
 
     if provider.name in wiring.config().providers:

@@ -37,7 +37,7 @@ def of_error(error: errors.MoAError) -> int:
 
 
 def of_turn(turn: Turn) -> int:
-    """The exit code of a turn: that of the cause, where all causes are of one kind."""
+    """The exit code of a turn: that of the cause, if all causes are of one kind."""
     if turn.status == "finished":
         return 0
     if turn.status == "interrupted":

@@ -50,7 +50,7 @@ def _names_files(word: str) -> bool:
             return not path.is_dir() or "/" in word or "\\" in word
         return is_pattern(word) and not word.split()[1:] and bool(FileSearch().files_like(word))
     except UsageError:
-        # So many files that attaching them says so.
+        # Too many files: attaching them gives the error.
         return True
     except (OSError, RuntimeError, ValueError):
         # A question as long as no name can be, an unknown home, or a NUL character.

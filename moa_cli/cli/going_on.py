@@ -1,4 +1,4 @@
-"""The mixture that goes on with an earlier conversation: its own, unless another one is typed."""
+"""The mixture that continues an earlier conversation: its own, unless another one is typed."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def _row(provider: str, name: str, info: ModelInfo) -> dict[str, Any]:
         "prompt_usd_per_million": price.prompt if price else None,
         "completion_usd_per_million": price.completion if price else None,
     }
-    # What holds of few models is told of those only.
+    # What only few models have is told only for those.
     if info.kind != "chat":
         row["kind"] = info.kind
     if price and price.cached is not None:

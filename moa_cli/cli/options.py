@@ -48,7 +48,7 @@ def _profile_names() -> list[str]:
 
 
 def option_of(setting: str, *names: str, more: str = "", **settings: Any) -> Any:
-    """An option that is explained as the setting that it changes. more: see `sentence`."""
+    """An option with the help of the setting that it changes. more: see `sentence`."""
     return Option(*names, help=sentence(MEANINGS[setting], more), **settings)
 
 
@@ -116,7 +116,7 @@ def _tokens(value: int | None) -> int | None:
 
 
 def max_cost_option(help: str) -> Any:
-    """The option `--max-cost`. help: of what it is the cap."""
+    """The option `--max-cost`. help: what it caps."""
     return Option("--max-cost", metavar="USD", min=0, callback=_amount, help=help)
 
 
@@ -188,7 +188,7 @@ class TurnCaps:
     ] = None
 
     def budgets(self, spending: DaySpending | None, *, one_turn: bool) -> tuple[Budget, ...]:
-        """With those of the settings. one_turn: whether there is but one."""
+        """The budgets, with those of the settings. one_turn: whether there is only one turn."""
         from moa_cli.store import accounts
 
         return accounts.budgets(
@@ -320,7 +320,8 @@ class TypedMixture:
 
     @cached_property
     def settings(self) -> Overrides:
-        """What is laid over the profile. Raises UsageError where two spellings contradict."""
+        """What is laid over the profile. Raises UsageError if two spellings contradict each
+        other."""
         from moa_cli.profile import Overrides
 
         typed = vars(self)
@@ -335,7 +336,7 @@ class TypedMixture:
         return Overrides(**found)
 
     def resolved(self) -> Profile:
-        """The profile that was typed, or the default one, under what was typed over it."""
+        """The typed profile, or the default one, with the typed settings laid over it."""
         return wiring.choose_profile(self.profile, self.settings)
 
 
@@ -358,10 +359,10 @@ def takes_profile(
     checked: whether a model name whose provider is not known ends the command before it begins.
     settles: whether the profile's candidates are chosen among before it begins.
 
-    The command is handed `concurrency` (None if not typed) too, if it has such a parameter, and as
-    `typed` the TypedMixture. One without a parameter `profile` resolves it itself, if it needs one.
-    One that takes the profile's name as an argument calls that `named`; it is not handed on. For
-    bundles, see the module.
+    If the command has such parameters, it also gets `concurrency` (None if not typed), and as
+    `typed` the TypedMixture. A command without a parameter `profile` resolves the profile itself,
+    if it needs one. A command that takes the profile's name as an argument calls it `named`; it is
+    not passed on. For bundles, see the module.
     """
     shared = inspect.signature(TypedMixture, eval_str=True).parameters
     own = signature_of(command).parameters

@@ -23,7 +23,7 @@ MOST_NAMED = 10
 
 
 def say(text: str) -> None:
-    """Tell something on standard error, in a line; at a terminal folded between words."""
+    """Tell something on standard error, on one line; at a terminal folded between words."""
     sys.stderr.write(folded(f"moa: {one_line(text)}", sys.stderr) + "\n")
     sys.stderr.flush()
 
@@ -35,7 +35,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_paged(lines: Sequence[str], *, no_pager: bool) -> None:
-    """Print lines; at a terminal that they do not fit on, through $PAGER."""
+    """Print lines; through $PAGER if they do not fit on the terminal."""
     if no_pager or not sys.stdout.isatty():
         print_lines(lines)
         return
@@ -51,7 +51,7 @@ def print_json(values: object) -> None:
 
 
 def output_width(elsewhere: int = _UNBOUND) -> int:
-    """The cells that a line on standard output may take. elsewhere: where it is no terminal."""
+    """The cells that a line on standard output may take. elsewhere: if it is no terminal."""
     return columns_of(sys.stdout) or elsewhere
 
 

@@ -41,8 +41,8 @@ def open_books(*, save: bool | None) -> Records:
 def saves(save: bool | None) -> bool:
     """Whether words are kept. save: what was typed; None leaves it to the settings.
 
-    Where they are not, no crash of this process or its children writes them to a core file.
-    What a killed chat left in a file for an editor is wiped.
+    If they are not, no crash of this process or its children writes them to a core file. What a
+    killed chat left in a file for an editor is wiped.
     """
     kept = typed_or(save, wiring.config().save)
     if not kept:
@@ -59,10 +59,9 @@ def saves(save: bool | None) -> bool:
 
 
 def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
-    """The store; a damaged file that was put aside is told of. Raises StoreError.
-
-    to_read: it need not be written to, so that a folder may do that cannot be. cleaning: this
-    process itself finishes what is left to wipe.
+    """The store. It tells of a damaged file that was put aside. Raises StoreError. to_read: it is
+    only read, so a read-only folder is enough. cleaning: this process itself finishes what is left
+    to wipe.
     """
     from moa_cli.store.store import Store
 
@@ -117,7 +116,7 @@ def cut_off(store: Store | None, past: Past | None) -> list[str]:
 
 
 def not_sent(past: Past) -> list[str]:
-    """What a new question does not show the models of the conversation that it goes on with: a last
+    """What a new question does not show the models of the conversation that it continues: a last
     turn without a reply."""
     from moa_cli.engine.merging import kept_text, last_turn
 
@@ -173,7 +172,7 @@ def left_turn(identity: str | None) -> LeftTurn:
 def choose(*, accessible: bool) -> str | None:
     """The id of the conversation that the user chooses at the terminal; None if they leave.
 
-    accessible: nothing on the screen may change. Raises UsageError if it cannot be chosen so.
+    accessible: nothing on the screen may change. Raises UsageError if no list can be shown.
     """
     import asyncio
 

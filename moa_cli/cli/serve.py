@@ -45,7 +45,7 @@ Insecure = Annotated[
 ]
 
 
-# A server runs for long: it chooses anew when a provider's list changes.
+# A server runs for long: it chooses again when a provider's list changes.
 @partial(takes_profile, settles=False)
 def serve(
     profile: Profile,
@@ -226,8 +226,8 @@ def mcp(
 
 
 def _check_installed(extra: str, server: str, *modules: str) -> None:
-    """Raise MoAError if an extra is not installed. server: what it holds. modules: of which it
-    consists, beside those of all servers."""
+    """Raise MoAError if an extra is not installed. server: what it holds. modules: those that it
+    needs, besides those of all servers."""
     if any(find_spec(name) is None for name in (*modules, *_MODULES)):
         from moa_cli.core.installation import install_command
 
@@ -244,17 +244,15 @@ def _start(
     unset: int,
     traced: tuple[Tracing | None, list[str]],
 ) -> Start:
-    """What a server begins with.
-
-    typed, caps: what was typed, which holds whatever the files say. concurrency: calls at the same
-    time, None if that was not typed. unset: those where the settings tell of none either. traced:
-    see `_tracing`.
+    """What a server begins with. typed, caps: the typed options, which come before all files.
+    concurrency: calls at the same time, None if that was not typed. unset: the same if the settings
+    set none either. traced: see `_tracing`.
     """
     from moa_cli.clients.limiter import Limiter
     from moa_cli.config.schema import load_config
     from moa_cli.server.run import Start
 
-    # One of each for all settings: what runs and what was spent counts, whatever changes.
+    # One of each for all settings: running calls and past costs still count after a change.
     limiter = Limiter(unset)
     session: Budget | None = None
 
@@ -292,9 +290,8 @@ def _start(
 
 
 def _tracing(endpoint: str | None) -> tuple[Tracing | None, list[str]]:
-    """What traces the turns, if that is wanted; and why it does not, if it cannot.
-
-    endpoint: what was typed. Raises MoAError if it was, and cannot be done.
+    """What traces the turns, if that is wanted, and why tracing is not possible, if so. endpoint:
+    what was typed. Raises MoAError if it was typed, and tracing is not possible.
     """
     from moa_cli.observability.commands import tracing_of
     from moa_cli.observability.tracing import Tracing

@@ -50,7 +50,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Proposal:
-    """A mixture of what a source offers, and what a turn of it costs, in words."""
+    """A mixture of what a source offers, and the cost of a turn, in words."""
 
     profile: Profile
     price: str
@@ -102,7 +102,8 @@ def setup(
 
 
 async def _sources(pool: ClientPool) -> list[_Source]:
-    """What there is: providers with a key in the order of their table, then servers."""
+    """The sources that were found: providers with a key in the order of their table, then
+    servers."""
     import asyncio
 
     from moa_cli.clients.local_servers import find_local_servers
@@ -169,7 +170,8 @@ async def _proposals(sources: Sequence[_Source], pool: ClientPool) -> list[_Prop
 async def _mixture(source: _Source, pool: ClientPool) -> Profile | None:
     """The shipped profile of a provider if its models are listed, else a choice of what is.
 
-    Of a server on this machine, what the user has put there counts, not what a profile names.
+    For a server on this machine, the models that the user has installed count, not those that a
+    profile names.
     """
     from moa_cli.models.candidates import LIST_PATIENCE
     from moa_cli.models.choosing import choose
@@ -223,7 +225,7 @@ def _line(profile: Profile) -> str:
 
 async def _tried(profile: Profile, pool: ClientPool) -> tuple[Profile | None, list[Turn]]:
     """The profile without the models that do not answer, and the turns in which they did not; None
-    in place of the profile if none does."""
+    in place of the profile if no model answers."""
     import asyncio
 
     from moa_cli.profile import short_name
@@ -290,10 +292,8 @@ def _free_name() -> str:
 
 
 def _nothing_answers(sources: Sequence[_Source]) -> None:
-    """Say what to do where no provider and no server can be used.
-
-    Raises typer.Exit if there is one that cannot, UsageError if there is none and no embedded model
-    either.
+    """Say what to do if no provider and no server can be used. Raises typer.Exit if one exists that
+    cannot be used, UsageError if there is none, and no embedded model either.
     """
     for source in sources:
         if source.trouble is not None:

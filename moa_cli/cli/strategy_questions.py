@@ -30,8 +30,8 @@ _FEWEST: Final[Mapping[Strategy, int]] = {"fusion": 2, "vote": 3, "select": 2, "
 def completed(profile: Profile, *, ask: bool) -> Profile:
     """The profile with what its strategy needs, if that was typed.
 
-    ask: whether to ask for it; else, and without a terminal, settings stay as they are, and the
-    samples of the proposers are what the strategy takes at least.
+    ask: whether to ask for it; otherwise, and without a terminal, settings stay as they are, and
+    the proposers get the fewest samples that the strategy takes.
     """
     if not _typed(profile, "strategy") or not profile.rounds:
         return profile

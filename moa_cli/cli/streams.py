@@ -20,7 +20,7 @@ from moa_cli.core.errors import UsageError
 from moa_cli.terminal.suspension import is_drawn_on, print_above
 
 _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
-# After so long it is said that nothing comes from standard input.
+# After so many seconds, a line says that nothing comes from standard input.
 SILENT_SECONDS = 0.7
 # No model reads a longer prompt, and /dev/zero has no end.
 _MOST_BYTES = 1 << 27
@@ -32,7 +32,7 @@ def prepare_streams() -> None:
 
     One that is closed, or opened the wrong way round, becomes the null device. Pipes and files get
     UTF-8 whatever the locale. A terminal that cannot show a character gets a question mark, not a
-    traceback. What standard error does not take is lost, and nothing else is.
+    traceback. Only what standard error does not take is lost.
     """
     # In this order: an opened file takes the lowest free descriptor.
     for descriptor, (name, mode) in enumerate(_MODES.items()):
@@ -115,9 +115,9 @@ def standard_input(
 ) -> BinaryIO:
     """Standard input as bytes; at a terminal, what is typed until Ctrl-D.
 
-    tell: is called once, in another thread, with a line, if nothing comes for `after` seconds: an
-    open pipe to which nobody writes otherwise looks like a program that hangs. instead: what the
-    user can do if nothing will come.
+    tell: is called once, in another thread, with a line, if nothing comes for `after` seconds:
+    otherwise an open pipe without a writer looks like a program that hangs. instead: what the user
+    can do if nothing will come.
     """
     if sys.stdin.isatty():
         instead = "Ctrl-D ends it"

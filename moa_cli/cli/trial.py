@@ -15,7 +15,7 @@ _SECONDS = 120.0
 
 
 async def try_model(model: str, clients: ClientPool) -> Turn:
-    """A small question to one model alone. What it takes is booked as any other call.
+    """A small question to one model alone. Its cost is recorded like that of any other call.
 
     clients: those of `api.open_clients`.
     """
@@ -30,7 +30,8 @@ async def try_model(model: str, clients: ClientPool) -> Turn:
 def trouble_of(turn: Turn) -> Failure | None:
     """Why a model does not answer, or None.
 
-    One that ends without a word does answer: so few tokens are too few for many that think.
+    A model that ends without a word does answer: so few tokens are too few for many models that
+    think.
     """
     from moa_cli.engine.calls.attempt import WORDLESS
 

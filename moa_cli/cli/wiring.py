@@ -73,7 +73,7 @@ def limiter(limit: int, per_provider: int | None = None) -> Limiter:
 def limits(
     concurrency: int | None = None, budgets: tuple[Budget, ...] = (), ledger: Ledger | None = None
 ) -> Limits:
-    """The engine's limits, `concurrency` in place of the configured one if given."""
+    """The engine's limits, with `concurrency` in place of the configured one, if given."""
     from moa_cli.engine import Limits
 
     concurrency = concurrency or config().concurrency
@@ -88,7 +88,7 @@ def limits(
 
 
 def assumed_context() -> int | None:
-    """The context that models are taken to have whose context is not known; see `Limits`."""
+    """The context to assume for models of unknown context; see `Limits`."""
     return config().default_context or None
 
 
@@ -122,7 +122,7 @@ def choose_profile(
     chosen: str | None = name or default_profile()
     models = flags.reference_models or Overrides.from_environment(os.environ).reference_models
     named = name or os.environ.get("MOA_PROFILE") or config().profile
-    # The embedded model's settings fit no other, also where it is the user's default.
+    # The embedded model's settings fit no other model, even if it is the user's default.
     embedded = name is None and chosen == "local" and find(chosen).source == "shipped"
     tables = None
     if models and (not named or embedded):
@@ -143,7 +143,7 @@ def choose_profile(
 def settled(profile: Profile) -> Profile:
     """The profile with those of its candidates that their providers offer.
 
-    The providers' lists are kept for a day; only where there is none, it is waited for.
+    The providers' lists are kept for a day; this waits for a list only if there is none.
     """
     from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 
@@ -202,7 +202,7 @@ def _found_on_this_machine() -> dict[str, Any] | None:
 
 
 def check_model_name(option: str, model: str) -> None:
-    """Raise UsageError, naming the option, if `model` leads nowhere."""
+    """Raise UsageError, naming the option, if `model` is not the name of a model."""
     try:
         providers().parse(model)
     except ProfileError as error:
@@ -245,7 +245,7 @@ def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
 
 
 def greeting(profile: Profile) -> list[str]:
-    """What `moa chat` says at its start; more of it the first time, where nothing is set up."""
+    """What `moa chat` says at its start; more the first time, if nothing is set up."""
     from moa_cli.core import paths
     from moa_cli.models.providers import DEFAULT_PROFILES
 

@@ -25,8 +25,8 @@ def destination(path: Path | None, *, force: bool, error: type[MoAError]) -> Ite
 
 
 def put(text: str, output: Path | None, error: type[MoAError]) -> None:
-    """Print what can be made anew at any time, or write it to a file, over an older one. Raises
-    `error` if the file cannot be written, UsageError for a name as `destination` does."""
+    """Print text that can be made again at any time, or write it to a file, over an older one.
+    Raises `error` if the file cannot be written, UsageError for a name as `destination` does."""
     if output is None:
         sys.stdout.write(text)
         return

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from moa_cli.profile import Profile
 
 _STREAM = "-"
-# So many different losses are named in the end.
+# How many different losses are named at the end.
 _LOSSES = 5
-# By so many prompts at most the rest is estimated.
+# The most prompts from which the rest is estimated.
 _SAMPLE = 500
 
 
@@ -228,7 +228,7 @@ def batch(
 
         work_off = partial(on_ray.work_off, made.arm, on_ray.address_of(on), workers)
     at_terminal = sys.stdin.isatty() and source != _STREAM
-    # Lines of answers and a line that moves would not get along.
+    # A moving line would disturb the lines of answers.
     beside = target == _STREAM and sys.stdout.isatty()
     options = SessionOptions(
         concurrency=concurrency,
@@ -292,7 +292,7 @@ def _path(source: str, target: str) -> Path | None:
 
 
 def _take_lines(path: Path, lines: Path) -> None:
-    """Versions that knew one format only wrote JSON lines whatever OUT was called."""
+    """Versions with only one format wrote JSON lines under any name of OUT."""
     with path.open("rb") as file:
         is_json = file.read(1) == b"{"
     if is_json:
@@ -302,8 +302,8 @@ def _take_lines(path: Path, lines: Path) -> None:
 def _local_name(place: RemotePath) -> str:
     """The file of this folder that holds the answers until they are copied to that place.
 
-    Nothing can be added to what stands at most addresses. Raises UsageError or BenchError if the
-    place is no file, or holds answers of another batch.
+    At most addresses, nothing can be added to a file. Raises UsageError or BenchError if the place
+    is no file, or holds answers of another batch.
     """
     if not place.name or place.address.endswith("/"):
         raise UsageError(f"{place.address}: names no file")
@@ -340,7 +340,7 @@ class _Start:
     work_off: WorkOff | None = None
 
     def run(self, path: Path | None, *, keep: bool) -> int:
-        """Tell what it takes, ask if there is somebody to ask, run; returns the exit code.
+        """Tell what it takes, ask if there is a terminal, and run. Returns the exit code.
 
         path: OUT, None is standard output. keep: whether calls are kept beside it, so that the
         same command goes on.
@@ -386,13 +386,12 @@ class _Start:
             output = OutputFile(lines, state.index, in_order=self.in_order, sampled=sampled)
             stack.enter_context(closing(output))
             if isinstance(state, BatchFolder) and state.settings and not state.has_calls:
-                # All was answered, and the journal went: its sums are in the card.
+                # Everything was answered, and the journal is gone: its sums are in the card.
                 card = read_card(path)
                 state.calls.models = tally_in(card) if card else {}
             code = self._answer(state, output)
             if code == 0 and not lines.exists():
-                # Of a job array, each job has an output, also where there are more jobs than
-                # prompts.
+                # Each job of a job array has an output, even if there are more jobs than prompts.
                 state.note(self.batch.settings(state.intake.digest))
                 lines.touch(0o600)
             # A cap may end it before the first line.
@@ -407,8 +406,8 @@ class _Start:
 
                 forget_jobs(state)
             if code == 0 and isinstance(state, BatchFolder) and not len(state.journal):
-                # The answers tell what is done; the settings stay, to be held against the next
-                # start's. Calls of prompts behind a limit are still needed.
+                # The answers tell what is done. The settings stay, to be compared with those of the
+                # next start. Calls of prompts beyond a limit are still needed.
                 state.forget_calls()
             return code
 

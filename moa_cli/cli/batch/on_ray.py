@@ -1,8 +1,8 @@
 """`moa batch --on ray`: the rows of a batch are answered by the workers of a Ray cluster.
 
 The driver, which is this process, hands rows to workers one by one and writes down what comes back,
-just as it would if it had answered them itself. So what a worker, a node or the driver had in
-flight is all that is asked again when it is lost, and caps are held in one place.
+just as it would if it had answered them itself. So if a worker, a node or the driver is lost, only
+what it had in flight is asked again, and caps are held in one place.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from moa_cli.terminal.tty import cancel_on_termination
 
 # How often a row is handed out again after its worker was lost.
 _MOST_LOST = 20
-# Seconds in which a worker that was lost is given no row: it is begun again meanwhile.
+# Seconds in which a lost worker gets no row: it is started again meanwhile.
 _REST = 3.0
 # Seconds in which a cluster must take a connection.
 _PATIENCE = 10.0
@@ -75,7 +75,7 @@ async def work_off(
     """
     job, view = session.job, session.view
     with _connected(address):
-        # Ray has handlers of its own for signals, which it has set by now.
+        # Ray has set its own signal handlers by now.
         cancel_on_termination()
         nodes = _nodes()
         providers, models = wiring.providers(), job.plan.models()
@@ -103,26 +103,26 @@ async def work_off(
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """The connection to a cluster. Raises BenchError where there is none to be had."""
+    """The connection to a cluster. Raises BenchError if there is none."""
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None:
         _check_listens(address)
-    # A cluster of this machine is for this batch alone: it tells nobody that it is there.
+    # A cluster of this machine is only for this batch: it does not announce itself.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     level = logging.WARNING if on_terminal() else logging.CRITICAL
     if not on_terminal():
-        # Of Ray's code that is not Python, which would write to standard error at any time.
+        # For Ray's native code, which would write to standard error at any time.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     try:
-        # Nobody looks at what this machine's own cluster would show in a browser.
+        # This machine's own cluster needs no dashboard.
         own = {} if address else {"include_dashboard": False}
         with _without_noise():
             ray.init(address=address, log_to_driver=False, logging_level=level, **own)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise _unreachable(address, str(error)) from None
-    # A connection by `ray://` takes no heed of the level that it was given.
+    # A connection by `ray://` ignores the level that it was given.
     logging.getLogger("ray").setLevel(level)
     # Ray prints the loss of workers and nodes to standard output, where answers may go; some of it
     # when the connection ends.
@@ -138,7 +138,7 @@ def _connected(address: str | None) -> Iterator[None]:
 
 
 def _check_listens(address: str) -> None:
-    """Raise BenchError where nobody listens: Ray itself would try for minutes."""
+    """Raise BenchError if nothing listens: Ray itself would try for minutes."""
     place = urlsplit(address if "://" in address else f"//{address}")
     if address in ("auto", "local"):
         return
@@ -161,8 +161,8 @@ def _unreachable(address: str | None, why: str) -> BenchError:
 
 @contextlib.contextmanager
 def _without_noise() -> Iterator[None]:
-    """Nothing is written to standard error, not even by Ray's code that is not Python; unless there
-    is a debug log there."""
+    """While inside, nothing is written to standard error, not even by Ray's native code, unless the
+    debug log goes there."""
     if on_terminal():
         yield
         return
@@ -190,7 +190,7 @@ def _nodes() -> list[str]:
 class _Crew:
     """The workers: processes of a cluster, spread over its nodes.
 
-    room: of each, how many rows it has at once.
+    room: how many rows each of them has at once.
     """
 
     def __init__(self, arm: Arm, setup: WorkerSetup, nodes: Sequence[str], count: int) -> None:
@@ -199,11 +199,11 @@ class _Crew:
 
         self.room = [Share(number, count).part(setup.concurrency) for number in range(count)]
         # It holds keys. An object in Ray's store may be moved to a disk or be lost with a node, and
-        # what a worker begins with is written down so that it can be begun again: so all of it goes
-        # with each row, which costs little as bytes.
+        # Ray records what a worker begins with, to start it again. So all of it goes with each row,
+        # which costs little as bytes.
         self._given = pickle.dumps((arm, setup))
-        # A worker waits for models, and needs next to no processor. It is begun again wherever
-        # there is a node, as often as it is lost. All its rows are in flight at once.
+        # A worker waits for models, and needs almost no processor. It is started again on any node,
+        # as often as it is lost. All its rows are in flight at once.
         self._workers = [
             ray.remote(_Worker)
             .options(
@@ -250,7 +250,7 @@ class _Crew:
         import ray
 
         for worker in self._workers:
-            # Nothing is to be ended where the cluster is gone.
+            # If the cluster is gone, there is nothing to end.
             with contextlib.suppress(Exception):
                 ray.kill(worker)
 
@@ -267,7 +267,7 @@ class _RayRun:
         self._session, self._crew = session, crew
         self._ledger = session.ledger()
         self._watch = FailureWatch(session.job.options.stop_after)
-        # Rows that were lost, or that a cap had no room for; all others are not read yet.
+        # Rows that were lost, or that a cap had no room for. All others are not read yet.
         self._again: deque[Work] = deque()
         self._lost: dict[tuple[str, str], int] = {}
         # Rows that workers have now.
@@ -291,7 +291,7 @@ class _RayRun:
                 for number, worker in enumerate(places):
                     tasks.create_task(self._fill(worker, rest, scouts=number < SCOUTS))
         except BaseExceptionGroup as several:
-            # Of one lost cluster or full disk, many places may tell at once.
+            # Many places may report one lost cluster or full disk at once.
             raise several.exceptions[0] from None
 
     async def _fill(self, worker: int, rest: Iterator[Work], *, scouts: bool) -> None:
@@ -332,7 +332,8 @@ class _RayRun:
     async def _hand_out(self, worker: int, work: Work, held: Sequence[Reservation]) -> None:
         journal = self._session.job.folder.journal
         assert isinstance(journal, IndexedJournal)
-        # Of a row that had ended, but whose line still waited for those before it at a kill.
+        # Calls of a row that had ended, but whose line still waited for earlier ones when `moa` was
+        # killed.
         known = [call for call in journal.calls_of(work.item.id) if call.error is None]
         self._flying += 1
         try:
@@ -351,7 +352,7 @@ class _RayRun:
             await asyncio.sleep(_REST)
 
     def _note_lost(self, work: Work) -> None:
-        """Put a row back whose worker was lost. Raises BenchError if that goes on and on."""
+        """Put a row back whose worker was lost. Raises BenchError if that happens too often."""
         times = self._lost[work.name] = self._lost.get(work.name, 0) + 1
         if times > _MOST_LOST:
             raise BenchError(
@@ -361,7 +362,7 @@ class _RayRun:
         self._again.append(work)
 
     def _reserve(self, work: Work) -> list[Reservation] | Failure:
-        """Keep free what a row may cost; why not, where a cap leaves no room now."""
+        """Reserve what a row may cost. Returns why not, if a cap leaves no room now."""
         budgets = self._session.budgets
         if not budgets:
             return []

@@ -60,12 +60,12 @@ def batch_prices(facts: dict[str, ModelInfo]) -> dict[str, ModelInfo]:
 
 
 def forget_jobs(state: StateFolder[Any]) -> None:
-    """Nothing of the jobs is needed any more. Raises OSError."""
+    """Remove the state of the jobs, which is no longer needed. Raises OSError."""
     JobFolder(jobs_of(state)).forget()
 
 
 async def work_off(session: JobSession, todo: Iterable[Work]) -> Failure | None:
-    """Do it all by jobs; why it ended early, if a cap was reached."""
+    """Do all the work by jobs. Returns why it ended early, if a cap was reached."""
     job, progress, view = session.job, session.progress, session.view
     assert isinstance(job.folder, StateFolder)
     assert isinstance(todo, Todo)

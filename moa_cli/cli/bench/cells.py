@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.report.sections import TextTable
 
 UNKNOWN = "–"
-# From so many on, similarities take a while: a pair of texts a millisecond or two.
+# From so many items on, similarities take a while: a pair of texts takes a millisecond or two.
 _MANY_ITEMS = 100
 _GAP = 2
 # Cells of a name that gives way, with the gap behind it where it has room.
@@ -25,7 +25,7 @@ _LEAST_NAME, _NAME_ROOM = 12, 17
 
 
 def tell_if_long(items: int) -> None:
-    """Say to a waiting user what takes so long."""
+    """Tell a waiting user what takes so long."""
     if items >= _MANY_ITEMS and sys.stderr.isatty():
         say(f"comparing the texts of {items:,} items …")
 

@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from moa_cli.cli.bench.session import SessionOptions
     from moa_cli.core.conversation import Failure
 
-# What an endpoint may say that knows no log-probabilities, or thinks before it answers.
+# Errors of an endpoint that has no log-probabilities, or that thinks before it answers.
 _REFUSALS = ("AnswerRefused", "BadResponse", "ContentFiltered", "RequestRefused")
-# What will be no better with the next item.
+# Errors that the next item will have, too.
 _HOPELESS = ("AuthenticationFailed", "LocalModelUnavailable", "ModelNotFound", "NoCredit")
 _MOST_TRIED = 5
 # How log-probabilities are asked for: as OpenAI takes it, or as Together does, by their number.
 _WAYS: tuple[Asked, ...] = ("logprobs", "count")
-# Room for the reasoning of a judge that reasons; the lesser one for those that take no more.
+# Room for the reasoning of a judge; the smaller one for endpoints that take no more.
 _ROOM = (32_768, 8_192)
 ReasoningTokens = Annotated[
     int | None,
@@ -208,9 +208,8 @@ class _Judging:
     _spent: dict[str, float] = field(default_factory=dict)
 
     def begin(self, models: Sequence[str]) -> None:
-        """Count what these judges took in earlier starts, and see whether one of them was asked
-        in both orders: pairs go on so, and all judges of a panel are asked alike. Raises
-        BenchError."""
+        """Count what these judges took in earlier starts, and find out whether one of them was
+        asked in both orders: then all judges of the panel are. Raises BenchError."""
         from moa_cli.bench.judge.pairwise import BOTH_ORDERS, PAIRWISE
         from moa_cli.bench.run.folder import judge_folder
         from moa_cli.bench.run.journal import CALLS, CallJournal
@@ -224,7 +223,7 @@ class _Judging:
             self._spent[model] = CallJournal(calls).spent.cost if calls.exists() else 0.0
 
     def by(self, model: str) -> list[Judgement]:
-        """Let that model judge what it has not judged yet, and print what came of it: its
+        """Let that model judge what it has not judged yet, and print the result. Returns its
         verdicts."""
         from moa_cli.bench.judge.judging import JudgeFolder, JudgePlan, JudgeResults, texts_of
         from moa_cli.bench.report.scores import scores_of
@@ -282,7 +281,7 @@ class _Judging:
         return told
 
     def _options(self, model: str) -> SessionOptions:
-        """Those of that judge: what the others take is left of the cap."""
+        """The options for that judge: the cap without what the other judges took."""
         cap = self.options.max_cost
         if cap is None:
             return self.options
@@ -315,8 +314,8 @@ def _rubric_text(typed: str | None) -> str | None:
 def _kind(run: RunReader, rubric: str | None, *, compared: bool) -> JudgeKind:
     """The kind of judge that the run's dataset has. Raises UsageError if it needs none.
 
-    rubric: what the user said that replies are rated by. compared: whether they named what to
-    compare with.
+    rubric: the user's rubric for the ratings. compared: whether the user named what to compare
+    with.
     """
     from moa_cli.bench.judge.registry import KINDS, OWN
     from moa_cli.bench.judge.rubric import is_rated, rubric_kind
@@ -380,8 +379,8 @@ class _WayFinder:
         self.todo = self.verdicts.ask(self.todo, asked=way, reasoning_tokens=room)
 
     async def try_ways(self, works: Callable[[], Awaitable[bool]], otherwise: str) -> bool:
-        """Ask for log-probabilities in one way after the other until one works, else for a text;
-        whether one works."""
+        """Ask for log-probabilities in one way after the other until one works, else for a text.
+        Returns whether one works."""
         for way in _WAYS:
             if way != self.verdicts.plan.asked:
                 self._ask(way)
@@ -410,9 +409,8 @@ class _WayFinder:
     async def _tells(
         self, told: Callable[[Result], bool], is_unclear: Callable[[Result], bool], *, unclear: bool
     ) -> bool:
-        """Whether one of the first answers tells it; True also where that cannot be found out.
-
-        unclear: what holds where answers are unclear, and no others come.
+        """Whether one of the first answers tells it; True also if that cannot be found out.
+        unclear: the result if all answers are unclear.
         """
         found = True
         for work in self.todo[:_MOST_TRIED]:
@@ -447,7 +445,7 @@ class _WayFinder:
 
 
 def _check_hope(result: Result | None) -> None:
-    """Raise BenchError if it failed by what will be no better with the next item."""
+    """Raise BenchError if it failed by an error that the next item will have, too."""
     if result is not None and result.error is not None and result.error.kind in _HOPELESS:
         raise BenchError(result.error.message, hint=result.error.hint)
 
@@ -494,7 +492,7 @@ def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> 
 
 
 def _score_lines(scores: Scores) -> list[str]:
-    """A table of the arms' main figures, who judged, and what is to be said beside them."""
+    """A table of the arms' main figures, the judge, and the notes."""
     from moa_cli.cli.bench.cells import fitting_table
     from moa_cli.terminal.table import Column
 

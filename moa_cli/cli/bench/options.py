@@ -30,11 +30,11 @@ StopAfter = Annotated[
 
 
 def judge_option(help: str) -> Any:
-    """The option that names a judge of a run. help: what holds without it, too."""
+    """The option that names a judge of a run. help: also says what applies without it."""
     return typer.Option("--judge", metavar="MODEL", help=help)
 
 
 def capped_exit(capped: Failure) -> typer.Exit:
-    """The way out where a cap has ended a run. capped: which."""
+    """The exit after a cap has ended a run. capped: which cap."""
     say(f"{capped.message} (to resume, run the same command with a higher cap)")
     return typer.Exit(BUDGET)

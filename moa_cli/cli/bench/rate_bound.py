@@ -9,9 +9,9 @@ from pathlib import Path
 
 # Seconds over which the use of the CPU is looked at, at least.
 _LOOK = 1.0
-# The share of its time in which a process runs, or waits for a CPU, that bounds it.
+# A process that runs, or waits for a CPU, for this share of its time is bound by the CPU.
 _BUSY = 0.9
-# Of the latest answers, so many count for the time that they take.
+# How many of the latest answers count for the time of an answer.
 _RECENT = 50
 
 
@@ -42,9 +42,9 @@ class RateBound:
     def text(self) -> str:
         """The bound, in words; "" before the first answer and after the last one.
 
-        A provider that makes calls wait comes first. Where this process computes all the time, more
-        calls at once would not help. Else all calls that may be made are made, or there is not
-        work for more of them, and each takes the endpoint's time.
+        A provider that makes calls wait comes first. If this process computes all the time, more
+        calls at once would not help. Otherwise all allowed calls are in flight, or there is no work
+        for more of them, and each takes the endpoint's time.
         """
         provider, left = self.provider(), self.left()
         if provider or not left or not self._seconds:

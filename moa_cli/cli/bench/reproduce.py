@@ -90,7 +90,7 @@ def reproduce(
 
 @dataclass(frozen=True)
 class _Planned:
-    """A run as it is asked for. command: its words. estimate: None where the dataset is not there;
+    """A run as it is asked for. command: its words. estimate: None if the dataset is missing;
     `missing` says so. items: how many it asks. judged: whether a judge is needed."""
 
     run: ReproductionRun
@@ -282,7 +282,7 @@ def _notes(
     judges = dict.fromkeys(told.judge.model for told in scores if told.judge is not None)
     if judges:
         yield f"yours are judged by {', '.join(judges)}, on a scale of its own"
-    # Why a figure of theirs is not there.
+    # Why one of the paper's figures is missing.
     yield from dict.fromkeys(note for told in scores for note in told.notes if "withheld" in note)
     if any(told.asked < told.whole for told in scores):
         yield "yours are of a part of a dataset: they cannot be compared with the paper's"

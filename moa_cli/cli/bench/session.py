@@ -1,5 +1,4 @@
-"""One start of work on many items: what it takes is told and asked for, then it is done, within
-what it may spend."""
+"""One start of work on many items: tell what it takes, ask, then do it within the budgets."""
 
 from __future__ import annotations
 
@@ -45,11 +44,11 @@ from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
 from moa_cli.terminal.tty import cancel_on_termination, run_loop, without_echo
 
-# Whose ledgers are kept for a further start of the same turn; items are worked off in order. Each
-# of them is one more object that the collector goes through again and again.
+# How many ledgers are kept for another start of the same turn; items are done in order. The garbage
+# collector goes through each kept object again and again.
 _MOST_TURNS = 1000
 _NOBODY = Provider(name="", base_url=None)
-# Seconds that a call may spend with being refused: nobody sits before it.
+# Seconds that a call may spend with being refused: no user waits for it.
 _LONGEST_WAIT = 600.0
 # Seconds that facts on a model may take.
 _PATIENCE = 15.0
@@ -57,7 +56,7 @@ _PATIENCE = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """What was typed; None where nothing was."""
+    """The typed options; None for those that were not typed."""
 
     concurrency: int | None
     provider_concurrency: int | None
@@ -91,8 +90,8 @@ class Amount:
     sample: Sequence[Work]
 
 
-# What has to be known before the work is done: it is given the runner, the work, and what says
-# a line that stays, and gives the work back as it is then.
+# Finds out what has to be known before the work begins. It is given the runner, the work, and a
+# function that prints a line, and returns the work as it is then.
 Prepare = Callable[[Runner, list[Work], Callable[[str], None]], Awaitable[list[Work]]]
 
 
@@ -100,13 +99,12 @@ Prepare = Callable[[Runner, list[Work], Callable[[str], None]], Awaitable[list[W
 class Job:
     """plan: what is to be done, all of it. folder, results: where it is written down.
 
-    prepare: see `Prepare`. given: answers that are there already, by model name and item.
-    partial: see `Runner`. goes_on: whether the same command does, where this one was stopped.
-    called: what a failed result is called by. amount: how much is to be done, and what is left of
-    it by which to estimate the rest, where it is too much to have it all in memory. cache: of the
-    calls of other runs. priced: the facts on models with the prices that hold for this work.
-    work_off: how it is done, where it is not call by call from here. calls_elsewhere: whether
-    other processes make the calls, so that this one needs no connections for them.
+    prepare: see `Prepare`. given: existing answers, by model name and item. partial: see `Runner`.
+    goes_on: whether the same command resumes after a stop. called: what a failed result is called
+    by. amount: how much there is to do, and a sample of the rest for estimates, if it does not fit
+    in memory. cache: of the calls of other runs. priced: the facts on models with the prices that
+    hold for this work. work_off: does the work, if it is not done call by call from here.
+    calls_elsewhere: whether other processes make the calls, so that this one needs no connections.
     """
 
     plan: Plan
@@ -157,16 +155,14 @@ class JobSession:
         self.view.changed()
 
 
-# What does the work that is left; returns why it ended early, if a cap was reached.
+# Does the rest of the work. Returns why it ended early, if a cap was reached.
 WorkOff = Callable[[JobSession, Iterable[Work]], Coroutine[Any, Any, Failure | None]]
 
 
 def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
-    """Do what is left: the exit code if it ends here, and the cap that ended it, if one did.
-
-    todo: a list, or with `amount`, what can be gone through again and again.
-
-    Raises BudgetReached where a cap depends on a price that nobody knows.
+    """Do what is left. Returns the exit code if the command ends here, and the cap that ended it,
+    if one did. todo: a list, or with `amount`, an iterable that can be read again and again. Raises
+    BudgetReached if a cap depends on an unknown price.
     """
     plan, folder, options = job.plan, job.folder, job.options
     facts = folder.facts(job.priced(asyncio.run(known_facts(plan.models()))))
@@ -205,7 +201,7 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     concurrency = options.concurrency or wiring.config().concurrency
     if not job.calls_elsewhere:
         concurrency = _fitting(plan, concurrency)
-    # The question may have stood for long.
+    # The question may have waited for long.
     progress.began = time.monotonic()
     live = typed_or(options.live, wiring.config().moves)
     view = progress_view(sys.stderr, progress, live=live)
@@ -222,7 +218,7 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
 
 
 def _fitting(plan: Plan, concurrency: int) -> int:
-    """As many calls in flight as the process may open connections for; it says where these are
+    """As many calls in flight as the process may open connections for. It says so if these are
     fewer. Each provider keeps its connections for the next calls."""
     providers = wiring.providers()
     count = len({providers.parse(name)[0].name for name in plan.models()}) or 1
@@ -236,9 +232,8 @@ def _fitting(plan: Plan, concurrency: int) -> int:
 
 
 def _budgets(job: Job, spending: Spending | None, progress: Progress) -> tuple[Budget, ...]:
-    """Those of the settings and of `--max-cost`, which counts what earlier starts took, too.
-
-    Answers are never shortened, since what is asked must not depend on what is left.
+    """The budgets of the settings and of `--max-cost`, which also counts earlier starts. Answers
+    are never shortened, since requests must not depend on what is left.
     """
     journal = job.folder.journal
     caps = (
@@ -311,19 +306,19 @@ async def known_facts(models: Iterable[str]) -> dict[str, ModelInfo]:
 
 
 async def _work(session: JobSession, todo: Iterable[Work]) -> Failure | None:
-    """Do it all; why it ended early, if a cap was reached."""
+    """Do all the work. Returns why it ended early, if a cap was reached."""
     job, progress, view = session.job, session.progress, session.view
     cancel_on_termination()
-    # What is there by now stays to the end.
+    # The objects that exist by now stay to the end.
     gc.freeze()
     pool = open_pool()
     limits = wiring.limits(session.concurrency, session.budgets)
-    # What is measured is sent whole, or not at all.
+    # A measurement sends prompts whole, or not at all.
     limits = replace(limits, longest_wait=_LONGEST_WAIT, trims_history=False)
     limiter = wiring.limiter(limits.concurrency, job.options.provider_concurrency)
 
     def provider_of(model: str) -> Provider:
-        # Answers that are there already are no provider's.
+        # Existing answers come from no provider.
         return _NOBODY if model in job.given else pool.providers.provider_of(model)
 
     progress.in_flight = lambda: limiter.in_flight
@@ -356,7 +351,7 @@ async def _work(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     try:
         if job.prepare is not None:
             todo = await job.prepare(runner, list(todo), view.say)
-        # Of what does not fit in memory, the results know themselves whether all has ended.
+        # If the work does not fit in memory, the results know whether all of it has ended.
         whole = [] if job.amount else list(job.plan.work())
         await runner.run(whole, todo)
     finally:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from moa_cli.profile import Profile, Proposer
 
 _answer = inspect.unwrap(run)
-# What a sweep sets for its runs itself.
+# The options that a sweep sets for its runs.
 _SET = ("arms", "best", "cache", "output", "max_cost", "reference_paths")
 
 
@@ -229,7 +229,7 @@ def _print_table(found: Sequence[SweepRun], notes: Sequence[str]) -> None:
 
 
 def _signature() -> inspect.Signature:
-    """The options of `run` that a sweep hands on, and its own."""
+    """The options of `run` that a sweep passes on, and its own."""
     own, shared = signature_of(_sweep).parameters, signature_of(_answer).parameters
     kept = [parameter for name, parameter in shared.items() if name not in own and name not in _SET]
     mine = [parameter for name, parameter in own.items() if name not in ("dataset", "given")]

@@ -180,7 +180,7 @@ def delete(
         if not yes:
             confirm(f"Delete {told} permanently?")
         gone = [comparison.number for comparison in chosen if comparison.number is not None]
-        # First: should a judge be at work, nothing is deleted.
+        # This comes first: while a judge is at work, nothing is deleted.
         forget(gone)
         later = finish_later(store.delete_comparisons(gone, texts_only=texts))
     say(f"deleted {told}")

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from moa_cli.store.accounts import Records
     from moa_cli.store.comparisons import Comparison
 
-# Other keys, behind the letters of answers.
+# Keys besides the letters of answers.
 _MOST_ARMS = ascii_lowercase.index("q")
 _TIE, _NONE_GOOD, _SKIP, _NOTE, _LEAVE = "t", "0", "s", "w", ("q", "\x04")
 _KEYS = f"{_TIE}: tie, {_NONE_GOOD}: none good, {_SKIP}: skip, {_NOTE}: note, {_LEAVE[0]}: quit"
@@ -150,7 +150,7 @@ def compare(
         compared,
         books,
         wiring.limits(concurrency, budgets, ledger),
-        # Not for secrets: the order must only be unforeseen, and repeat with a seed.
+        # It protects no secret: the order must only be unpredictable, and repeat with a seed.
         Random(seed),  # noqa: S311
         keeps_texts=keeps_texts,
         plain=typed_or(plain, settings.plain or settings.accessible),
@@ -194,7 +194,7 @@ def _arms(
 
 
 def _items(prompts: Sequence[str], file: Path | None) -> list[Item] | None:
-    """What is asked; None if it is to be typed."""
+    """The prompts; None if the user types them."""
     from moa_cli.batch.prompts import read_prompts
     from moa_cli.bench.data.items import Item, read_file
 
@@ -252,7 +252,8 @@ class _Comparing:
     code: int = 0
 
     def run(self, items: Iterator[Item] | Sequence[Item]) -> int:
-        """Ask, show, let choose, tell, prompt after prompt; returns the exit code."""
+        """For each prompt, ask, show the answers, let the user choose, and tell the result. Returns
+        the exit code."""
         import asyncio
 
         try:
@@ -269,7 +270,7 @@ class _Comparing:
         return self.code
 
     def _compare(self, item: Item) -> bool:
-        """One prompt; whether there is to be another."""
+        """One prompt. Returns whether another one follows."""
         from moa_cli.terminal.tty import run_loop
 
         print_lines(["", *drawn("", f"› {item.turns[0]}", raw=True)])
@@ -445,8 +446,8 @@ def _pressed(question: str, keys: Sequence[str]) -> str:
 
 
 def _asked_note(before: str) -> str:
-    """What the user writes to their choice; what they wrote before, if the input ends, or is no
-    text. An empty line takes it back. Raises KeyboardInterrupt."""
+    """The user's note on their choice. If the input ends or is no text, the earlier note stays. An
+    empty line removes it. Raises KeyboardInterrupt."""
     sys.stdout.write("note: ")
     sys.stdout.flush()
     line = sys.stdin.readline()
@@ -472,7 +473,7 @@ def _revealed(
     if there:
         chosen = [place for place, answer in enumerate(there) if answer in winners]
         lines = revealed([answer.contender() for answer in there], chosen, output_width(80))
-    # Only now: before the choice, the names of proposers would tell the arms.
+    # Only now: before the choice, the names of proposers would reveal the arms.
     for answer in there:
         cuts = cut_lines(answer.turn)
         lines += [one_line(f"{answer.arm.name}: {cut}") for cut in cuts]

@@ -112,8 +112,8 @@ def _judged(
     reasoning_tokens: int | None,
     options: SessionOptions,
 ) -> tuple[ChoiceAgreement, list[Judgement], Usage]:
-    """Have that model judge what it has not judged yet: its agreement, its verdicts, and what all
-    of them took."""
+    """Have that model judge what it has not judged yet. Returns its agreement, its verdicts, and
+    what all of them took."""
     from moa_cli.bench.judge.judging import JudgeFolder, JudgeResults
     from moa_cli.bench.run.folder import opened
     from moa_cli.bench.run.runner import still_to_do

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def drawn(head: str, text: str, *, raw: bool) -> list[str]:
-    """A head, and the (untrusted) text under it, drawn as Markdown; as it is if `raw`, or where
+    """A head, and the (untrusted) text under it, drawn as Markdown; as it is if `raw`, or if
     nothing can be drawn."""
     safe = sanitize(text).strip()
     if raw or not can_redraw(sys.stdout):
@@ -42,7 +42,8 @@ def drawn(head: str, text: str, *, raw: bool) -> list[str]:
 
 
 def revealed(contenders: Sequence[Contender], winners: Sequence[int], width: int) -> list[str]:
-    """Whose the answers were, by their letters. winners: the places of those that were chosen."""
+    """Which arms gave the answers, by their letters. winners: the places of those that were
+    chosen."""
     from moa_cli.core.money import cost_text
     from moa_cli.terminal.table import Column, table_lines
 
@@ -58,7 +59,7 @@ def revealed(contenders: Sequence[Contender], winners: Sequence[int], width: int
 
 
 def choices_since(since: str | None, *, texts: bool = False) -> list[Comparison]:
-    """The choices that were kept, the oldest first; it says where some cannot be read.
+    """The kept choices, the oldest first. It says so if some cannot be read.
 
     since: a span such as `7d`. texts: whether their prompts and answers are read too.
     """
@@ -109,7 +110,7 @@ def leaderboard_lines(found: Sequence[LeaderboardRow], width: int) -> list[str]:
 
 
 def _seldom(head: str, counts: Sequence[int]) -> Iterator[Column]:
-    """A column that is there only where one of its numbers is not 0."""
+    """A column that is left out if all its numbers are 0."""
     from moa_cli.terminal.table import Column
 
     if any(counts):
@@ -117,7 +118,7 @@ def _seldom(head: str, counts: Sequence[int]) -> Iterator[Column]:
 
 
 def _profile_names(found: Sequence[LeaderboardRow]) -> list[str]:
-    """Only where one name has had several settings must they be told apart."""
+    """The settings are told only if one name has had several."""
     same = Counter((row.arm, row.profile) for row in found)
     return [
         f"{row.profile} #{row.settings}" if same[row.arm, row.profile] > 1 else row.profile

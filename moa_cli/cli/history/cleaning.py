@@ -1,4 +1,4 @@
-"""Has a process of its own finish what is left to do on the file of the history."""
+"""Starts a separate process that finishes the work on the file of the history."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def cleaning_lock() -> Path:
-    """The file that whoever cleans holds locked."""
+    """The file that a cleaning process holds locked."""
     database = paths.database_file()
     return database.with_name(f"{database.name}.clean.lock")
 
 
 def go_on_cleaning(store: Store) -> None:
-    """Start a process that finishes what another one, which was killed, has left."""
+    """Start a process that finishes what a killed one has left."""
     from moa_cli.core.files.lock import locked
 
     left = store.leftover()
@@ -36,7 +36,7 @@ def go_on_cleaning(store: Store) -> None:
 
 
 def finish_later(left: PendingUpkeep) -> str | None:
-    """Have what is left to wipe finished; returns what to tell of it, if anything."""
+    """Have the rest of the wiping done. Returns what to tell of it, if anything."""
     if not left.words:
         return None
     if left.conversations or left.merge:
@@ -56,7 +56,7 @@ def finish_later(left: PendingUpkeep) -> str | None:
 
 
 def _start() -> None:
-    """Start a process that cleans beside this one, and outlives it."""
+    """Start a process that cleans in parallel, and outlives this one."""
     import subprocess
 
     options: dict[str, Any] = {"start_new_session": True}

@@ -137,10 +137,11 @@ def _chosen(store: Store, typed: _Typed) -> _Chosen:
         old = store.older_than(typed.before) if typed.before is not None else None
         found = old or []
         if typed.words:
-            # Not what holds only a form or a part of a word: that would be a surprise.
+            # Texts that hold only a form or a part of a word are not meant: deleting them would be
+            # a surprise.
             hits = store.search(typed.words, limit=sys.maxsize, whole=True)
             found = [hit.conversation for hit in hits if old is None or hit.conversation in old]
-            # A search finds none of those that were taken back; their words are meant, too.
+            # A search does not find turns that were taken back, but they are meant, too.
             turns = _matching(store.undone(words=typed.words), typed)
     found = list(dict.fromkeys(found))
     turns = [turn for turn in turns if turn.conversation not in found]
@@ -221,7 +222,7 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
     if not told:
         if trouble is not None:
             raise StoreError(f"the prompt history cannot be used: {trouble}")
-        # What a newer setting has cut off is still to go from the file.
+        # Prompts beyond a newer, smaller limit are still to be removed from the file.
         file.remove(chosen.unwanted)
         say("nothing to delete")
         if store is not None:
@@ -230,7 +231,8 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
     if not yes:
         _confirm(store, chosen, f"Delete {told} permanently?")
     try:
-        # First: once the conversations are gone, nothing tells which prompts were theirs.
+        # This comes first: once the conversations are gone, nothing tells which prompts were
+        # theirs.
         prompts = file.remove(chosen.unwanted)
     except StoreError as error:
         prompts, trouble = 0, error.message
@@ -260,7 +262,7 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
 
 
 def _confirm(store: Store | None, chosen: _Chosen, question: str) -> None:
-    """Name what goes, as far as that is not too much, and ask. Raises as `confirm` does."""
+    """Name what goes, up to a limit, and ask. Raises as `confirm` does."""
     check_can_confirm()
     rows = store.summaries(chosen.conversations[:MOST_NAMED]) if store is not None else []
     named = [f"{row.id} · {plural(row.turns, 'turn')} · {row.title}" for row in rows]

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.5
 _LONGEST_SECONDS = 3600.0
-# A large file is written anew in the background once nobody has written for so long; if that does
-# not come, a later process tries again.
+# A large file is rewritten in the background once no process has written for so long. If that does
+# not happen, a later process tries again.
 _QUIET_SECONDS, _LONGEST_WAIT_SECONDS = 60.0, 900.0
 
 
@@ -63,8 +63,8 @@ def check() -> None:
 
 
 def _open_whole() -> Store:
-    """The store; raises StoreError if it is damaged: a new, empty one stands in its place then,
-    which is neither sound nor worth a copy over an older one."""
+    """The store. Raises StoreError if it is damaged: a new, empty store takes its place, which must
+    not be called sound, or be copied over an older one."""
     store = open_store(to_read=True)
     if store.damaged is not None:
         store.close()
@@ -142,13 +142,13 @@ def recover(
         say(f"lost: {pages}, {plural(done.unreadable, 'value')} could not be read")
     say(f"{source} stays as it is; delete it when you do not need it any more")
     if others:
-        # They are not read unasked: what was deleted since would come back.
+        # They are not read without being named: what was deleted since would come back.
         older = plural(len(others), "older damaged file")
         say(f"{older} beside it: {others[0]}; `moa history recover FILE` reads one")
 
 
 def _teller() -> Callable[[SalvageProgress], None]:
-    """What tells, at a terminal, how far the reading has come: once a second."""
+    """A function that tells, at a terminal and once a second, how far the reading has come."""
     told = time.monotonic()
 
     def tell(progress: SalvageProgress) -> None:
@@ -196,7 +196,7 @@ def clean(
 
 
 def _is_quiet(store: Store) -> bool:
-    """Whether nobody has written for a while; it is waited for that."""
+    """Wait until no process has written for a while. Returns whether that happened."""
     deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
     last, since = store.changes(), time.monotonic()
     while time.monotonic() < deadline:
