@@ -37,7 +37,7 @@ def open_records(
     """Open what a conversation (unless `save` is off) and its costs are stored in.
 
     If nothing can be stored, `warn` is called with a sentence. But a budget for the day needs the
-    costs: with one, they are stored in any case, and StoreError is raised if they cannot be.
+    costs: then they are always stored, and StoreError is raised if they cannot be.
     """
     needed = budget_of_a_day(config)
     if not save and needed is None:

@@ -36,7 +36,7 @@ from moa_cli.store.stored_values import checked_tag
 FORMAT, VERSION, TAGGED, WITH_PARTS, WITH_SUMMARIES = "moa-conversations", 1, 2, 3, 4
 _ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
 _LAST_PLACE = 10**6
-# Of an image or a file: none, data that the file itself holds, or a page of the web.
+# The address of an image or a file: none, data that the file itself holds, or a page of the web.
 _ADDRESS = re.compile(r"\Z|data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]*\Z|https?://[^\s]+\Z", re.I)
 NO_ADDRESS = "address of an image that is none"
 _KEYS = ("id", "title", "profile", "created", "updated", "turns")

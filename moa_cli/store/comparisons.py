@@ -37,7 +37,7 @@ class Contender:
 
     @property
     def name(self) -> tuple[str, str, str]:
-        """What tells it from all others."""
+        """What identifies it among all contenders."""
         return self.arm, self.profile, self.settings
 
 
@@ -64,8 +64,8 @@ class Comparison:
     when: seconds since 1970. winner: the place of the first contender of the chosen answer, from 0;
     None for a tie. shown: for each contender, the number of its answer as shown; () where all
     answers differ. none_good: whether it is a tie because no answer was good. note: what the user
-    wrote to it. texts: None if they were not kept, or not asked for. number: the store's; it tells
-    no two comparisons apart.
+    wrote to it. texts: None if they were not kept, or not asked for. number: the store's; it does
+    not count when comparisons are compared.
     """
 
     when: float
@@ -165,7 +165,7 @@ class Comparisons(Queries):
             return found
 
     def count_texts(self) -> int:
-        """Of how many comparisons prompts and answers are kept."""
+        """For how many comparisons prompts and answers are kept."""
         return len(self._column("SELECT 1 FROM comparison_words WHERE kind = 'texts'"))
 
     def _comparison(
@@ -233,7 +233,7 @@ class Comparisons(Queries):
         wipes what they held from the file."""
         with store_errors(), immediate(self._connection):
             for number in numbers:
-                # All else that is kept of a comparison goes with it.
+                # Everything else that is kept of a comparison goes with it.
                 query = "DELETE FROM comparisons WHERE id = ?"
                 if texts_only:
                     query = (

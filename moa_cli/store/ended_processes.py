@@ -149,7 +149,7 @@ def _end_turn(connection: Connection, row: sqlite3.Row, calls: Sequence[Journall
         # What is stored was complete; behind it, a report or another reply was made.
         last = max((charge.layer for charge in kept.ledger), default=0)
         calls = list(filter(_cut_off, calls))
-        # Where nothing is charged, they are another turn's, which this one merges.
+        # If nothing is charged, they belong to another turn, which this one merges.
         proposals = [found for found in proposals if 0 < last < found["layer"]]
     places = {(layer, place) for layer, place, _ in proposals}
     ledger = list(kept.ledger)

@@ -1,9 +1,9 @@
 """Leases: they tell which of the processes that write into a store still live.
 
 A process that writes holds a lock on a file of its own in the folder `running`, beside the
-database. The kernel drops that lock when the process ends, however it ends. So whoever can take the
-lock knows that the process has ended. Process ids cannot tell this: in containers many processes
-have the same id, and on Windows asking for a process may end it.
+database. The kernel drops that lock however the process ends. So a process that can take the lock
+knows that the other one has ended. Process ids cannot tell this: in containers many processes have
+the same id, and on Windows asking for a process may end it.
 
 Beside the lock is the journal of the process (see `store.calls`): the calls that it has begun.
 """

@@ -77,8 +77,8 @@ def _run(connection: sqlite3.Connection, script: str) -> None:
 
 # Whether a turn holds a summary. A quotation mark within a text of it is escaped.
 HAS_SUMMARY = "instr(rest, '\"summary_so_far\":') > 0"
-# A script or function for each version; `user_version` counts those that were run. Never change
-# one that was released: add another. What a later one drops in any case, it need not make.
+# A script or function for each version; `user_version` counts those that were run. Never change one
+# that was released: add another. It need not make what a later one drops anyway.
 _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
     CREATE TABLE conversations (

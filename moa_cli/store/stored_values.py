@@ -56,8 +56,8 @@ def checked_title(text: str) -> str:
 def storable(parts: Iterable[Part]) -> list[Part]:
     """The parts of a prompt as the store keeps them.
 
-    A program may ask with more than `moa` itself does. Of data beyond the limit of a turn, only
-    its name stays.
+    A program may ask with more than `moa` itself does. Data beyond the limit of a turn is left out,
+    and only its name stays.
     """
     found, left = [], _MOST_DATA
     for part in parts:
