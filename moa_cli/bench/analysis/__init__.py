@@ -142,7 +142,8 @@ class ArmAnalysis:
 @dataclass(frozen=True)
 class Analysis:
     """Of a run. measures: of similarity, the first decides what is nearest. unit: of what answers
-    are worth, "" if that is not known. judge: None for known answers. asked: items of the run."""
+    are worth, "" if that is not known. judge: None if the right answers are known. asked: items of
+    the run."""
 
     run: str
     dataset: str

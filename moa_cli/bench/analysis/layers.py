@@ -1,5 +1,5 @@
-"""The turns of an arm that mixes: how alike the reply is to each of the proposals that it was made
-from, what each layer added, and how far the proposers agree.
+"""The turns of an arm that mixes: how similar the reply is to each of its proposals, what each
+layer added, and how far the proposers agree.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class ReplyPair:
 class NearestProposer:
     """One proposer of the last layer, known by its place (from 1) and model.
 
-    nearest: how often the reply is nearest to its proposal, 0 to 1, by the first measure; where
-    several are equally near, they share.
+    nearest: how often the reply is nearest to its proposal, 0 to 1, by the first measure; proposals
+    that are equally near share the count.
     """
 
     place: int
@@ -127,7 +127,8 @@ class PairAgreement:
 
 @dataclass(frozen=True)
 class LayerAgreement:
-    """Mean pairwise similarity of a layer's proposals, both ways averaged. layer: from 1."""
+    """Mean pairwise similarity of a layer's proposals, averaged over both directions. layer: from
+    1."""
 
     layer: int
     similarity: tuple[MeanSimilarity, ...]
@@ -139,10 +140,10 @@ class LayerGain:
     """What a layer gave, or the reply.
 
     layer: from 1; rounds + 1 is the reply. characters: length of its answers. similarity: of its
-    answers to each one of the layer before; () for the first. accuracy: share of right answers,
-    0 to 1, None without known ones. gained: over the pairs of an answer and one of the layer
-    before, the share where it is right and that was wrong; lost: the reverse. So accuracy grows
-    by gained - lost.
+    answers to each one of the layer before; () for the first. accuracy: share of right answers, 0
+    to 1, None without known ones. gained: over the pairs of an answer and one of the layer before,
+    the share in which the answer is right and the earlier one was wrong; lost: the reverse. So
+    accuracy grows by gained - lost.
     """
 
     layer: int
@@ -155,7 +156,7 @@ class LayerGain:
 
 
 def agreement(turns: Sequence[MixedTurn], similarity: Similarity) -> tuple[LayerAgreement, ...]:
-    """By layer; a layer of one proposer has nobody to agree with, and is left out."""
+    """By layer. A layer of one proposer has no pairs, and is left out."""
     return tuple(
         found
         for number in range(1, _depth(turns) + 1)
@@ -191,7 +192,7 @@ def layers(
 
 
 def _texts(turn: MixedTurn, number: int) -> tuple[str, ...]:
-    """The answers of that layer; those of the one behind the last are the reply."""
+    """The answers of that layer. The layer after the last one is the reply."""
     if number > len(turn.layers):
         return (turn.reply,)
     return tuple(proposal.text for proposal in turn.layers[number - 1])

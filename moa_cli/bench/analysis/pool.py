@@ -1,5 +1,5 @@
-"""Models measured in their two roles, alone as proposers of a pool and as aggregators; the best
-proposers of a pool, by quality and diversity; and the profile that a choice of them comes to.
+"""Measures models in their two roles: alone, as proposers of a pool, and as aggregators. Chooses
+the best proposers of a pool by quality and diversity, and makes a profile of them.
 
 After Mixture-of-Agents (arXiv:2406.04692, section 2.2), which names the two criteria; the score
 is ours.
@@ -36,8 +36,8 @@ from moa_cli.profile.schema import PROFILE_KEYS
 class Candidate:
     """A model of the pool.
 
-    quality: its mean score as a proposer, in any unit that is one for the pool, more is better.
-    similarity: its mean pairwise BLEU with the rest of the pool, 0 to 1.
+    quality: its mean score as a proposer, in any unit that is the same for the whole pool; more is
+    better. similarity: its mean pairwise BLEU with the rest of the pool, 0 to 1.
     """
 
     model: str
@@ -67,9 +67,9 @@ def best(
 ) -> tuple[Ranked, ...]:
     """The whole pool, best score first, the first k chosen; equal scores in the pool's order.
 
-    Each model is scored by itself, against the pool: score = a z(quality) + b z(1 - similarity),
-    z over the pool with its standard deviation (n in it). Where all are equal z is 0, so that
-    part decides nothing; a pool of one is all 0.
+    Each model is scored by itself, against the pool: score = a z(quality) + b z(1 - similarity), z
+    over the pool with its standard deviation (n in it). If all are equal, z is 0, and that part
+    decides nothing; in a pool of one, all are 0.
 
     Raises BenchError if k is not between 1 and the pool's size, a weight is negative, or a
     candidate was not measured.
@@ -117,7 +117,7 @@ def _error(
     return math.sqrt(math.fsum(squares))
 
 
-# What a chosen mixture has of its own. A route counts proposers, and they are others now.
+# Keys that a chosen mixture sets anew. A route counts proposers, and these have changed.
 _CHOSEN: Final = ("description", "rounds", "proposers", "layers", "aggregator", "route")
 
 
@@ -166,10 +166,9 @@ def check_alike(runs: Sequence[ValuedRun]) -> None:
 
 
 def pool_of(runs: Sequence[ValuedRun]) -> Pool:
-    """The models that answered alone in any of the runs, which are alike (`check_alike`).
-
-    A model that did so in several is taken from the first. Raises BenchError if there is none,
-    or there is no item that all have a judged answer to.
+    """The models that answered alone in any of the runs, which are alike (`check_alike`). A model
+    that did so in several runs is taken from the first. Raises BenchError if there is none, or no
+    item to which all have a judged answer.
     """
     origins: dict[str, ValuedRun] = {}
     for valued in runs:
@@ -236,8 +235,8 @@ def _mean(values: Mapping[Unit, float], units: Iterable[Unit]) -> Mean:
 def aggregators(runs: Sequence[ValuedRun]) -> tuple[AggregatorWorth, ...]:
     """Aggregators by what the same mixture is worth under each, the best first.
 
-    Measured where the mixtures of two runs or more differ in nothing but the aggregator; of
-    several such groups the largest is taken. Empty where there is none.
+    They are measured if the mixtures of two or more runs differ only in the aggregator; of several
+    such groups, the largest counts. Empty if there is none.
     """
     groups: dict[str, dict[str, ValuedRun]] = {}
     for valued in runs:
@@ -277,8 +276,8 @@ def chosen_profile(
 ) -> Profile:
     """A mixture of these models, each with the settings that it had in its run.
 
-    All else, the number of rounds among it, is as in the first proposer's run.
-    Raises BenchError or ProfileError if a run's profile cannot be read.
+    Everything else, such as the number of rounds, is as in the first proposer's run. Raises
+    BenchError or ProfileError if a run's profile cannot be read.
     """
     base = proposers[0][1].run.settings.profile
     table = {key: base[key] for key in PROFILE_KEYS if key in base and key not in _CHOSEN}

@@ -2,8 +2,8 @@
 
 As in Mixture-of-Agents (arXiv:2406.04692, section 3.3): in each turn, Spearman's rank correlation
 of the reply's similarity to each proposal with what the proposal is worth; then the mean over
-turns. Good answers are alike, so any good answer correlates, also one that never saw the
-proposals: the control is such an answer, and what mixing adds is the difference to it.
+turns. Good answers are similar to each other, so any good answer correlates, even one that never
+saw the proposals. The control is such an answer; the difference to it is what mixing adds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from moa_cli.core.text import plural
 
 @dataclass(frozen=True)
 class ControlAnswers:
-    """Answers that never saw the proposals. name: an arm, or whose they are. replies: by turn."""
+    """Answers that never saw the proposals. name: an arm, or the author of the answers. replies: by
+    turn."""
 
     name: str
     replies: Mapping[Unit, str]
@@ -43,7 +44,7 @@ class MeanCorrelation:
 
 @dataclass(frozen=True)
 class Preference:
-    """The correlations, or none of them where nothing is known of the proposals' worth.
+    """The correlations; empty if nothing is known of the proposals' worth.
 
     control: its name, None without one. notes: what they are made of, and what is missing.
     """
@@ -59,7 +60,8 @@ def preference(
     similarity: Similarity,
     control: ControlAnswers | None,
 ) -> Preference:
-    """How the reply's similarity to proposals goes with their worth, beside the control's."""
+    """How the reply's similarity to proposals goes with their worth, and the same for the
+    control."""
     if not values.unit:
         return Preference((), None, ("nothing is known of what the proposals are worth",))
     tally = _Tally(values, similarity, control)
@@ -103,7 +105,7 @@ class _Tally:
     by_difference: _Rows = field(default_factory=list)
 
     def add(self, turn: MixedTurn) -> None:
-        """One turn's correlations, as far as there are any."""
+        """One turn's correlations, if there are any."""
         worth = [self._worth(turn.unit, proposal) for proposal in turn.last]
         valued = [
             (proposal, value)
@@ -124,7 +126,7 @@ class _Tally:
         answer = None if self.control is None else self.control.replies.get(turn.unit)
         if answer is None:
             return
-        # Where the control is itself one of the proposals, the others are compared.
+        # If the control is itself one of the proposals, the others are compared.
         others = [(proposal, value) for proposal, value in valued if proposal.text != answer]
         self.left_out += len(valued) - len(others)
         by_control = self._correlations(answer, others)
@@ -136,7 +138,7 @@ class _Tally:
     def _correlations(
         self, text: str, valued: Sequence[tuple[CallAnswer, float]]
     ) -> dict[str, float]:
-        """By measure, the rank correlation over these proposals, where there is one."""
+        """By measure, the rank correlation over these proposals, if there is one."""
         alike = [self.similarity.of(text, proposal.text) for proposal, _ in valued]
         worth = [value for _, value in valued]
         found = {

@@ -1,4 +1,4 @@
-"""How alike texts are, and how similarity goes with preference.
+"""How similar texts are, and how similarity goes with preference.
 
 The measures and their settings are those of the published analysis of Mixture-of-Agents
 (arXiv:2406.04692, section 3.3): BLEU, Levenshtein and the cosine of TF-IDF vectors, all 0 to 1.
@@ -28,7 +28,7 @@ _TERM = re.compile(r"\b\w\w+\b")
 
 
 def bleu(text: str, reference: str) -> float:
-    """The BLEU of `text` against one reference, as sacrebleu tells it for a sentence, over 100.
+    """The BLEU of `text` against one reference: sacrebleu's for a sentence, divided by 100.
 
     Not symmetric. Raises BenchError if sacrebleu is not installed.
     """
@@ -59,10 +59,10 @@ def pairwise(
     measure: Callable[[str, str], float],
     items: Sequence[str] | None = None,
 ) -> dict[str, Mean]:
-    """How alike each model's texts are to those of the others: both ways, averaged.
+    """How similar each model's texts are to those of the others, averaged over both directions.
 
     texts: by model, one for each item, all in the same order of items. items: which item each text
-    belongs to, where there are several of one. A single model has no others, and its mean is of no
+    belongs to, where there are several of one. A single model has no others, so its mean has no
     values.
     """
     alike: dict[str, list[tuple[float, Hashable]]] = {model: [] for model in texts}
@@ -93,7 +93,7 @@ class TfIdf:
         }
 
     def vector(self, text: str) -> dict[str, float]:
-        """The weight of each term of `text`; terms that the corpus has not are left out."""
+        """The weight of each term of `text`, without terms that are not in the corpus."""
         counts = Counter(term for term in _terms(text) if term in self._idf)
         weights = {term: count * self._idf[term] for term, count in counts.items()}
         length = math.sqrt(math.fsum(weight**2 for weight in weights.values()))
@@ -122,10 +122,8 @@ class MeanSimilarity:
 
 
 class Similarity:
-    """Similarity by all measures that can be had, 0 to 1.
-
-    corpus: the texts that terms are weighed over. names: of the measures; BLEU is among them
-    where sacrebleu is installed.
+    """Similarity by all available measures, 0 to 1. corpus: the texts by which terms are weighted.
+    names: of the measures; BLEU is among them if sacrebleu is installed.
     """
 
     def __init__(self, corpus: Iterable[str]) -> None:
@@ -138,7 +136,7 @@ class Similarity:
         self._known: dict[tuple[str, str], tuple[float, ...]] = {}
 
     def of(self, text: str, reference: str) -> tuple[float, ...]:
-        """How alike they are, in the order of `names`."""
+        """How similar they are, in the order of `names`."""
         pair = (text, reference)
         if pair not in self._known:
             self._known[pair] = tuple(measure(*pair) for measure in self._measures.values())

@@ -1,5 +1,5 @@
-"""The datasets that are known by name. All that depends on one stands in its entry of `DATASETS`:
-where its files come from and how they are read, who judges it, and how a reply is right.
+"""The datasets that are known by name. Its entry in `DATASETS` holds everything that depends on a
+dataset: where its files come from, how they are read, who judges it, and what makes a reply right.
 
 To add a dataset: a function that reads its file, and an entry.
 """
@@ -41,7 +41,8 @@ _GSM8K = f"{_GITHUB}/openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a0
 class PublicFile:
     """An upstream's own file, at one commit. file: its place below the data folder.
 
-    sha256: of its bytes; None where upstream's was never published, then it has so many `lines`.
+    sha256: of its bytes; None if upstream never published it: then the file must have so many
+    `lines`.
     """
 
     file: str
@@ -57,10 +58,9 @@ class KnownDataset:
     measures: in one line. licence: of its data. files: below the data folder, the first that is
     there is taken. read: the items in such a file. fetched: what `moa bench fetch` brings;
     why_unfetched: why that is nothing. judge: the kind of judge (of `judge.registry.KINDS`), None
-    where the right answers are known: then `grade` tells. answer_format: what is added to a
-    question, so that replies end in an answer that can be read. parity: what the settings of the
-    authors' scripts concern, if they know the dataset: the final call, or all calls by the item's
-    category.
+    if the right answers are known: then `grade` tells. answer_format: what is added to a question,
+    so that replies end in an answer that can be read. parity: what the settings of the authors'
+    scripts concern, if they know the dataset: the final call, or all calls by the item's category.
     """
 
     name: str

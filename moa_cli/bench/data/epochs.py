@@ -1,8 +1,8 @@
 """Epochs: a run may ask each of its items several times.
 
-Each asking is an item with an id of its own (`q1`, `q1 epoch 2`, `q1 epoch 3`). So the journal,
-judges and exports keep the epochs apart as they keep items apart. Statistics must not: the askings
-of one item are one observation, known by `origin_of`.
+Each asking is an item with its own id (`q1`, `q1 epoch 2`, `q1 epoch 3`). So the journal, judges
+and exports keep epochs apart as they keep items apart. Statistics must not do so: the askings of
+one item are one observation; `origin_of` names it.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def first_epoch(items: Iterable[Item]) -> tuple[Item, ...]:
 
 
 def own_id(item: Item) -> str:
-    """The id that an item has in the dataset, also where that reads like a later epoch's."""
+    """The id that an item has in the dataset, even if it looks like the id of a later epoch."""
     return item.id if item.epoch == 1 else origin_of(item.id)
 
 
 def in_epochs(items: Sequence[Item], epochs: int) -> tuple[Item, ...]:
-    """The items of all epochs, one epoch after another: a run that is stopped has then asked most
-    items, and a run that grows by an epoch goes on at its end.
+    """The items of all epochs, one epoch after another: a stopped run has then asked most items,
+    and a run that grows by an epoch continues at its end.
 
     Raises UsageError if the id of an item reads like that of a later epoch.
     """
@@ -69,7 +69,7 @@ def in_epochs(items: Sequence[Item], epochs: int) -> tuple[Item, ...]:
 
 
 def for_all_epochs(known: Mapping[str, _Value], epochs: int) -> dict[str, _Value]:
-    """What is known of items by their ids in the dataset, by their ids in all epochs."""
+    """The same values, known by the items' ids in the dataset, under their ids in all epochs."""
     return {
         epoch_id(item, epoch): value
         for epoch in range(1, epochs + 1)

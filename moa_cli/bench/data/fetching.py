@@ -1,4 +1,4 @@
-"""Bringing public datasets into the data folder, each file whole and checked, or not at all."""
+"""Fetches public datasets into the data folder: each file whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ async def fetch(
     download: Callable[[str], AsyncIterator[bytes]],
     say: Callable[[str], None],
 ) -> int:
-    """Fetch what is missing of a dataset's files; how many were fetched. Nothing is written of a
-    file that is not whole.
+    """Fetch the missing files of a dataset. Returns how many were fetched. A partial file is not
+    written.
 
     folder: the data folder. download: the bytes at an address; raises ClientError. say: told of
     each file. Raises BenchError if a file is not the published one, OSError.

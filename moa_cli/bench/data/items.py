@@ -89,7 +89,7 @@ def text_in(path: Path) -> str:
 
 
 def rows_of_lines(path: Path) -> Iterator[DataRow]:
-    """The rows of a JSONL file; empty lines are none.
+    """The rows of a JSONL file, without empty lines.
 
     Raises BenchError naming file and line, UsageError if the file is not text.
     """

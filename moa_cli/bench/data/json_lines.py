@@ -21,9 +21,9 @@ _T = TypeVar("_T")
 
 
 def plain(value: Any, renamed: Mapping[str, str] = MappingProxyType({})) -> Any:
-    """Values of dataclasses as JSON values; `dataclasses.asdict`, which copies all that it
-    meets, takes twice as long. What an answer rarely has is left out where it has none, as in
-    `core.conversation`. renamed: what fields are called there, where they differ."""
+    """Values of dataclasses as JSON values; `dataclasses.asdict`, which copies all that it meets,
+    takes twice as long. Fields that answers rarely have are left out if they are empty, as in
+    `core.conversation`. renamed: the names of fields in JSON, if they differ."""
     if is_dataclass(value):
         fields = vars(value).items()
         return {
@@ -42,8 +42,7 @@ def to_line(value: Any) -> str:
 class Lines:
     """A file, readable by its owner alone, that lines are added to; made with the first one.
 
-    Each line is with the system when `add` returns. What stands behind the last line end, from
-    a kill in the middle of a line, is cut off.
+    The system has each line when `add` returns. A partial last line, left by a kill, is cut off.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,13 +78,12 @@ def _whole(data: bytes) -> int:
 
 
 def read_lines(path: Path, load: Callable[[str], _T]) -> list[_T]:
-    """What `load` makes of each line; nothing if there is no such file. A torn last line is none.
-
-    load: raises ValueError for what is no such line. Raises BenchError, naming file and line,
+    """What `load` makes of each line; nothing if there is no such file. A partial last line does
+    not count. load: raises ValueError for a wrong line. Raises BenchError, naming file and line,
     then, or if the file cannot be read.
     """
     try:
-        # Who takes out a line with an editor on Windows may get a byte order mark.
+        # An editor on Windows may add a byte order mark.
         data = paths.read_bytes(path).removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
         return []

@@ -60,7 +60,7 @@ def load_dataset(name: str, folder: Path) -> Dataset:
             raise BenchError(f"{path}: no such file")
         unfit = why_unfit(path.stem)
         if unfit:
-            # A run's folder and its exports are called by the dataset.
+            # A run's folder and its exports have the name of the dataset.
             raise UsageError(f"{path}: {unfit}", hint="rename the file")
         return _loaded(path.stem, path, map(read_own, rows_of_lines(path)), known=False)
     if name not in DATASETS:
@@ -78,8 +78,8 @@ def load_dataset(name: str, folder: Path) -> Dataset:
 def dataset_of(told: DatasetSettings, source: str | None, given: Path | None = None) -> Dataset:
     """What a run asked, as its run.json tells it.
 
-    source: the file that it was read from. given: the data folder, or the user's own file, where
-    that has been moved since. Lines that were added to the user's own file are left out. Raises
+    source: the file that it was read from. given: the data folder, or the user's own file, if it
+    has been moved since. Lines that were added to the user's own file are left out. Raises
     BenchError if the file is missing, or not what the run read, UsageError if there is no dataset
     of that name, or its file is not text.
     """
@@ -107,7 +107,7 @@ def is_continued(told: DatasetSettings, file: Path) -> bool:
         return False
     digest = hashlib.sha256()
     for line in paths.read_bytes(file).splitlines(keepends=True):
-        # Before its line end, too: the last line may have had none.
+        # The same without the last line end, which may have been missing.
         bare = digest.copy()
         bare.update(line.rstrip(b"\r\n"))
         digest.update(line)

@@ -28,20 +28,20 @@ class Released:
     replies: Mapping[str, tuple[str, ...]]
 
 
-# Of each answer in a file: its author, if that is told; what the format knows the question by; and
-# the replies, one a turn.
+# For each answer in a file: its author, if known; the format's key of the question; and the
+# replies, one a turn.
 AnswerRows = Iterator[tuple[str | None, str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """How an evaluation writes answers down. key: what it knows an item by."""
+    """The format of an evaluation's answers. key: the format's key of an item."""
 
     rows: Callable[[Path], AnswerRows]
     key: Callable[[Item], str] = lambda item: item.id
 
     def read(self, path: Path) -> tuple[str, dict[str, tuple[str, ...]]]:
-        """The author's name, else the file's, and the replies by what the format knows them by."""
+        """The author's name, else the file's, and the replies by the format's keys."""
         name, replies = path.stem, {}
         for author, key, turns in self.rows(path):
             name, replies[key] = author or name, turns
@@ -49,7 +49,7 @@ class AnswerFormat:
 
 
 def read_released(path: Path, form: AnswerFormat, items: Sequence[Item]) -> Released:
-    """The answers in a file to these items; not all of them need be there.
+    """The answers in a file to these items; some may be missing.
 
     Raises BenchError if it cannot be read, or answers none of the items.
     """

@@ -26,8 +26,7 @@ class ItemSample:
 
     items: how many. limit: at most so many; None is all that fit. draw, seed: how those are drawn.
     ids, categories: only these; empty is any. shuffle: whether items are asked in the order in
-    which they are drawn, so that what is there when a run is stopped is a sample, too; else in the
-    dataset's.
+    which they are drawn, so that a stopped run has a sample, too; otherwise in the dataset's order.
     """
 
     items: int
@@ -52,7 +51,7 @@ class ItemSample:
         return tuple(item for item in known if item.id in chosen)
 
     def text(self) -> str:
-        """In words, behind the number of items."""
+        """In words, which follow the number of items."""
         parts = []
         if self.ids:
             parts.append("by their ids")
@@ -113,10 +112,10 @@ def _drawn(items: Sequence[Item], draw: Draw, seed: int) -> list[Item]:
     """The items in the order in which they are drawn, so that a smaller sample is a part of each
     larger one.
 
-    By category, the next item is of the category whose share of the items so far lags furthest
-    behind (Sainte-Laguë's method, by which parliaments share out their seats). An item's place in
-    its category depends on the seed and its id alone: other items, and other versions of Python,
-    do not change it.
+    By category, the next item comes from the category whose share lags furthest behind
+    (Sainte-Laguë's method, by which parliaments distribute seats). An item's place in its category
+    depends on the seed and its id alone: other items, and other versions of Python, do not change
+    it.
     """
     if draw == "first":
         return list(items)

@@ -32,9 +32,8 @@ from moa_cli.core.text import meant
 
 @dataclass(frozen=True)
 class Exported:
-    """What is to be written. files: bytes by name, in a folder of their own if `folder`.
-
-    asked: answers, judgements or the like that there should be; there is `missing` less.
+    """What is to be written. files: bytes by name, in a separate folder if `folder`. asked: how
+    many answers, judgements or the like there should be. missing: how many of these are missing.
     """
 
     files: Mapping[str, bytes]
@@ -45,7 +44,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class ExportChoice:
-    """What is to be exported, as it was typed, None where nothing was.
+    """What is to be exported, as it was typed; None for what was not typed.
 
     arm: see `named_arm`. base: the arm to compare with. judge: its model. name: what the arm is
     to be called. epoch: the one whose answers are exported; None is all of them.
@@ -75,9 +74,8 @@ class ExportChoice:
         return self.name or self.name_of(self.chosen)
 
     def named_arm(self, typed: str | None) -> str:
-        """The arm that is meant: the one typed, else the mixture, else the only one.
-
-        Raises UsageError if there is none, or a choice.
+        """The arm that is meant: the typed one, else the mixture, else the only one. Raises
+        UsageError if there is none, or there are several.
         """
         arms = self.run.settings.arms
         hint = f"there are {', '.join(arms)}"
@@ -90,7 +88,7 @@ class ExportChoice:
         raise UsageError(f"--arm: there is no arm `{typed}`", hint=meant(typed, arms))
 
     def name_of(self, arm: str) -> str:
-        """What other programs are to call an arm: as the profile or the model is called."""
+        """The name of an arm for other programs: that of the profile or the model."""
         if arm.startswith(SINGLE):
             return arm.removeprefix(SINGLE)
         profile = str(self.run.settings.profile["name"])
@@ -102,10 +100,8 @@ class ExportChoice:
         return [(item, found[item.id]) for item in self.items if item.id in found]
 
     def verdicts(self) -> JudgeReader:
-        """Those of the judge that was typed, else of the only one.
-
-        Raises UsageError if there is none of that name, or a choice, BenchError if nobody has
-        judged the run.
+        """The judgements of the typed judge, else of the only one. Raises UsageError if there is
+        none of that name, or there are several, BenchError if no judge has judged the run.
         """
         path, judges = self.run.path, self.run.judges
         if not judges:
@@ -152,7 +148,7 @@ def _json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def _json_bytes(made: str) -> bytes:
     """What `json.dumps` made, and a line end."""
-    # Upstream reads in the encoding of the place: ASCII is right in all. DEL acts on terminals.
+    # Upstream reads in the encoding of the locale: ASCII is valid in all. DEL acts on terminals.
     return made.replace("\x7f", "\\u007f").encode("ascii") + b"\n"
 
 
@@ -209,7 +205,7 @@ def _base(choice: ExportChoice, arm: str) -> str:
 
 
 def _wins(choice: ExportChoice, arm: str, base: str, told: JudgeReader | None) -> dict[str, Any]:
-    """How often which of both won, of the items on which the judge's verdicts tell it.
+    """How often each of the two won, over the items for which the judge's verdicts tell it.
 
     If the judge compared `arm` with `base`, its preference decides; else the higher score.
     """
@@ -244,7 +240,7 @@ def _score(verdicts: Iterable[Judgement]) -> float | None:
         values += verdict.skills.values() if verdict.value is None else [verdict.value]
     if len(values) < 2:
         return values[0] if values else None
-    # Games that contradict each other are a draw, but for what the last digits make of them.
+    # Games that contradict each other are a draw, up to rounding.
     return round(sum(values) / len(values), 9)
 
 
@@ -279,8 +275,8 @@ def _mt(choice: ExportChoice) -> Exported:
 
 
 def _identity(choice: ExportChoice, item: Item, result: Result) -> tuple[str, float]:
-    """What an answer is known by: as long as FastChat's ids, and of what it says. And when its last
-    call ended; 0 if that is not told."""
+    """An id of an answer, made of its text and as long as FastChat's ids; and when its last call
+    ended, 0 if that is not known."""
     said = json.dumps((choice.called, item.id, *result.replies)).encode()
     reply = result.turns[-1].reply if result.turns else None
     record = choice.run.calls.find(reply.key) if reply else None

@@ -31,7 +31,7 @@ class ArenaTask(JudgeTask):
     baseline: Mapping[str, str]
 
     def turns(self, item: Item) -> int:
-        """See `JudgeTask`; nothing is compared with what is not there."""
+        """See `JudgeTask`; an item without a reference is not compared."""
         return int(item.id in self.baseline)
 
     def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
@@ -96,7 +96,7 @@ def _figures(judged: JudgedArm) -> Figures:
 
 
 def _styled(judged: JudgedArm) -> tuple[arena.StyledBattle, ...]:
-    """The battles of all arms and anchors: what style does is the same for all of them."""
+    """The battles of all arms and anchors: the effect of style is the same for all of them."""
     replies, baseline = judged.run.shown(judged.judge), judged.reference
     return tuple(
         arena.StyledBattle(

@@ -1,7 +1,6 @@
-"""What a judge has to do, and its verdicts as they are written down.
-
-Each judgement is a turn of a mixture without proposers, so that the work is done by what does a
-run: its journal, its limiter, its retries, its caps.
+"""What a judge has to do, and its verdicts as they are recorded. Each judgement is a turn of a
+mixture without proposers, so a run's machinery does the work: its journal, its limiter, its
+retries, its caps.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class JudgeFolder(StateFolder[JudgeSettings]):
 
 @dataclass(frozen=True)
 class JudgedTexts:
-    """replies: what is judged, by arm and item, in the order of arms. reference: what pairs are
+    """replies: the judged replies, by arm and item, in the order of arms. reference: what pairs are
     compared with, by item. texts: of the reference and the anchors, which are no results of the
     run. source, against, anchors: where they come from (see `JudgeSettings`).
     """
@@ -211,7 +210,8 @@ class JudgePlan:
         return Work(Arm(question.arm, profile), item, order)
 
     def _room(self, call: JudgeCall) -> int | None:
-        """Most tokens of the answer. Nobody reasons before a first token that is the verdict."""
+        """The most tokens of the answer. If the first token is the verdict, there is no reasoning
+        before it."""
         if call.max_tokens is None or call.max_tokens == 1:
             return call.max_tokens
         return call.max_tokens + (self.reasoning_tokens or 0)
@@ -242,8 +242,7 @@ class JudgePlan:
         )
 
 
-# So many verdicts in a row that cannot be read are no accident: what follows would be paid for in
-# vain.
+# So many unreadable verdicts in a row are no accident: the next ones would cost money for nothing.
 MOST_UNREADABLE = 10
 _SHOWN = 100
 
@@ -310,7 +309,7 @@ class JudgeResults:
         self.folder.lines.replace(map(to_line, list(self.all())))
 
     def all(self) -> Iterator[Judgement]:
-        """The verdicts on what is to be judged, as far as they came."""
+        """The verdicts so far on what is to be judged."""
         found = self.folder.judgements
         names = (question.name for question in self.plan.questions())
         return (found[name] for name in names if name in found)

@@ -1,8 +1,8 @@
 """What a kind of judge is, and two of them: by ratings (MT-Bench, Zheng et al. 2023,
 arXiv:2306.05685), and by skills (FLASK, Ye et al. 2023, arXiv:2307.10928).
 
-To add a kind: a `JudgeTask`, a `JudgeKind`, and its entry in `registry.KINDS`. Nothing else knows
-kinds apart.
+To add a kind: a `JudgeTask`, a `JudgeKind`, and its entry in `registry.KINDS`. Nothing else depends
+on the kind.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class JudgeTask(ABC):
     files: those of the judge's prompt, and of what goes with it.
     """
 
-    # What an item lacks that is not judged, in words that follow "no".
+    # What items that are not judged lack, in words that follow "no".
     needed: ClassVar = "reference"
 
     files: tuple[Path, ...]
 
     @property
     def wording(self) -> str | None:
-        """What the user said that replies are rated by, if they can say so."""
+        """The user's rubric, if the kind takes one."""
         return None
 
     def turns(self, item: Item) -> int:
@@ -68,7 +68,7 @@ class JudgeTask(ABC):
         return 1
 
     def settled(self, question: JudgeQuestion) -> Judgement | None:
-        """The verdict, where no judge need be asked."""
+        """The verdict, if no judge need be asked."""
         del question
         return None
 
@@ -92,7 +92,7 @@ class JudgedArm:
 
     @property
     def asked(self) -> int:
-        """How many answers should be judged; released ones are there once, whatever the epochs."""
+        """How many answers should be judged. Released ones exist once, for all epochs."""
         settings = self.run.settings
         return settings.asked if self.arm.startswith(ANCHOR) else settings.askings
 
@@ -135,14 +135,14 @@ class JudgedArm:
 class JudgeKind:
     """A kind of judge.
 
-    name: in judge.json. how: in words. unit: of what an answer is worth. original: the judge that
-    published figures are by. answers: how released answers are written down. compares: whether
-    answers are compared with a reference. rates: whether a verdict is one rating. logprobs: whether
-    preferences are read in log-probabilities, where the judge tells them. references: files of the
-    data folder with the reference's answers, the first that is there is taken. games: how often
-    each answer is judged; game g of turn t is number games x t + g. even: the value of a draw, None
-    without pairs. prompts: reads the prompt's files; the second argument is the reference, by item.
-    worth: what a verdict says that its answer is worth, more is better. figures: of an arm.
+    name: in judge.json. how: in words. unit: of what an answer is worth. original: the judge of the
+    published figures. answers: the format of released answers. compares: whether answers are
+    compared with a reference. rates: whether a verdict is one rating. logprobs: whether preferences
+    are read in log-probabilities, where the judge tells them. references: files of the data folder
+    with the reference's answers, the first that is there is taken. games: how often each answer is
+    judged; game g of turn t is number games x t + g. even: the value of a draw, None without pairs.
+    prompts: reads the prompt's files; the second argument is the reference, by item. worth: what a
+    verdict says that its answer is worth, more is better. figures: of an arm.
     """
 
     name: str
@@ -200,10 +200,8 @@ class RatingTask(JudgeTask):
 def rating_in(
     question: JudgeQuestion, record: CallRecord, said: float | None, span: tuple[int, int] | None
 ) -> Judgement:
-    """The verdict of a judge that rates: the rating that it expects, where it tells the
-    probabilities of others.
-
-    said, span: the rating in the text, and where it stands.
+    """The verdict of a judge that rates: the expected rating, if the judge tells the probabilities
+    of others. said, span: the rating in the text, and where it stands.
     """
     value = said
     if span is not None and said is not None and record.number_logprobs:
@@ -309,7 +307,7 @@ def _skill_figures(judged: JudgedArm) -> Figures:
 
 
 def _without_review(judged: JudgedArm) -> list[set[str]]:
-    """The skills of each item that no review was read of."""
+    """For each item, the skills without a readable review."""
     read = {
         verdict.item
         for verdict in judged.verdicts

@@ -1,5 +1,5 @@
 """The judge of AlpacaEval 2 (Dubois et al. 2024, arXiv:2404.04475): pairs, each in one order drawn
-by a seed, as upstream has it, or in both; and what it makes of which output it sees first."""
+by a seed, as upstream has it, or in both; and how the position of an output affects it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REFERENCES = (
     "alpaca_eval/slice50/model_outputs/gpt4_1106_preview.json",
 )
 _DIGITS = 12
-# Of what an answer is worth, percent: neither of a pair is better.
+# What an answer is worth, in percent, if neither of a pair is better.
 _EVEN = 50.0
 OWN_FIT = "LC win rate (own fit)"
 DIFFICULTY = ("alpaca_eval/df_gamed.csv", "alpaca_eval/reconstructed/df_gamed.csv")
@@ -98,8 +98,8 @@ def _pairwise_prompts(run: RunReader, reference: Mapping[str, str]) -> PairwiseT
 
 def preferences_of(verdicts: Iterable[Judgement], games: int) -> dict[str, float | None]:
     """The preference for each judged item, 1 to 2; None where it is not known in all games. In both
-    orders it is their mean: where the orders agree a win or a loss, where they do not a draw, as
-    far as the judge is sure of both."""
+    orders it is their mean: a win or a loss if the orders agree, and a draw if they do not and the
+    judge is sure of both."""
     told: dict[str, list[float | None]] = {}
     for verdict in verdicts:
         told.setdefault(verdict.item, []).append(verdict.value)
@@ -108,7 +108,7 @@ def preferences_of(verdicts: Iterable[Judgement], games: int) -> dict[str, float
     found: dict[str, float | None] = {}
     for item, values in told.items():
         known = [value for value in values if value is not None]
-        # 1 + p and 2 - p add up to a draw, but for what the last digits make of them.
+        # 1 + p and 2 - p add up to a draw, up to rounding.
         found[item] = round(sum(known) / games, _DIGITS) if len(known) == games else None
     return found
 
@@ -136,7 +136,7 @@ def _figures(judged: JudgedArm, games: int) -> Figures:
 
 
 def _order_metrics(judged: JudgedArm) -> Iterator[Metric]:
-    """How steady the judge is; over the pairs that it was shown, which equal outputs are not."""
+    """How steady the judge is, over the pairs that it was shown: it does not see equal outputs."""
     pairs = ordered_pairs(BOTH_ORDERS, judged.verdicts)
     shown = {verdict.item for verdict in judged.verdicts if verdict.key or verdict.error}
     yield Metric("both orders agree", agreement_of(pairs), len(shown), "%")
@@ -157,12 +157,12 @@ class OrderedPair:
 
     @property
     def follows_first(self) -> bool:
-        """Whether the judge prefers the output shown first, whichever that is."""
+        """Whether the judge prefers the first output in both orders."""
         return self.first > _EVEN > self.second
 
     @property
     def follows_second(self) -> bool:
-        """Whether it prefers the output shown second, whichever that is."""
+        """Whether it prefers the second output in both orders."""
         return self.first < _EVEN < self.second
 
     @property
@@ -174,7 +174,7 @@ class OrderedPair:
 
 
 def ordered_pairs(kind: JudgeKind, verdicts: Iterable[Judgement]) -> list[OrderedPair]:
-    """The pairs of which the judge told both orders. Equal outputs are shown to nobody."""
+    """The pairs that the judge decided in both orders. No judge sees equal outputs."""
     told: dict[tuple[str, str, int], dict[bool, float]] = {}
     for verdict in verdicts:
         value = kind.worth(verdict) if verdict.key else None

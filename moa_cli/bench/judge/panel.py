@@ -1,8 +1,6 @@
-"""Several judges of one run: how far they agree, and what they say together; with what a person
-chose in `moa compare` as their yardstick.
-
-The person saw other answers than the judges of a run. `compare.judging` has judges decide on the
-same answers, where these were kept.
+"""Several judges of one run: how far they agree, what they say together, and how they compare with
+a person's choices in `moa compare`. The person saw other answers than the judges of a run.
+`compare.judging` has judges decide on the same answers, if these were kept.
 """
 
 from __future__ import annotations
@@ -29,9 +27,9 @@ from moa_cli.store.comparisons import Comparison
 
 # An arm, an item and a turn of it: what a verdict is on.
 VerdictName = tuple[str, str, int]
-# Of a win rate: what the reply and what it is compared with are worth where neither is better.
+# What a reply is worth in a win rate if it and the other output are equally good.
 _EVEN = 50.0
-# Of shares of comparisons, likewise.
+# The same for shares of comparisons.
 _HALF = 0.5
 
 
@@ -39,9 +37,9 @@ _HALF = 0.5
 class JudgePair:
     """How far two judges agree.
 
-    units: what both have judged. same: on how many of them they say the same, 0 to 1; of ratings,
-    the same whole number. kappa: Cohen's, of ratings with quadratic weights; None where it cannot
-    be told. interval: its 95 % interval; see `interval_of`.
+    units: what both have judged. same: the share of them with the same verdict, 0 to 1; for
+    ratings, the same whole number. kappa: Cohen's, for ratings with quadratic weights; None if it
+    is undefined. interval: its 95 % interval; see `interval_of`.
     """
 
     first: str
@@ -104,7 +102,7 @@ class Panel:
         return [name for name in first if all(name in values for values in others)]
 
     def fleiss(self) -> Agreement[VerdictName] | None:
-        """Fleiss' kappa over what all have judged; None of ratings, which are no names."""
+        """Fleiss' kappa over what all have judged; None for ratings, which are no names."""
         if self.scale == "interval":
             return None
         verdicts = list(map(self._verdicts, self.values))
@@ -156,8 +154,8 @@ class Panel:
 
 
 def interval_of(agreement: Agreement[VerdictName]) -> ConfidenceInterval | None:
-    """The 95 % interval of a measure. Items are drawn, with all that was judged of them: answers of
-    several arms, and turns of one, have in common what is hard to judge about the item."""
+    """The 95 % interval of a measure. Whole items are drawn, with all their judged answers: these
+    share what is hard to judge about the item."""
     return agreement.interval(lambda name: origin_of(name[1]))
 
 
@@ -200,8 +198,8 @@ class ChosenPair:
     by_judge: Mapping[str, Mean]
 
     def agrees(self, judge: str) -> bool | None:
-        """Whether that judge prefers the arm that the person prefers; None where one of them
-        prefers none."""
+        """Whether that judge prefers the arm that the person prefers; None if one of them prefers
+        none."""
         chosen, told = self.chosen.value, self.by_judge[judge].value
         if chosen is None or told is None or _HALF in (chosen, told):
             return None
@@ -228,8 +226,8 @@ def chosen_pairs(
 def _points(
     comparisons: Iterable[Comparison], profile: str, first: str, second: str
 ) -> Iterator[float]:
-    """1 where the first was chosen, 0 where the second was, a half where neither is better; a
-    choice of a third tells nothing."""
+    """1 if the first was chosen, 0 if the second was, a half if neither is better. The choice of a
+    third arm tells nothing."""
     for comparison in comparisons:
         places = {
             contender.arm: place

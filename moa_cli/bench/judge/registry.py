@@ -14,7 +14,7 @@ from moa_cli.core.errors import BenchError
 KINDS: Mapping[str, JudgeKind] = {
     kind.name: kind for kind in (PAIRWISE, BOTH_ORDERS, RATING, SKILLS, ARENA, RUBRIC)
 }
-# Two games that contradict each other are a draw, but for what the last digits make of them.
+# Two games that contradict each other are a draw, up to rounding.
 _DIGITS = 9
 # The kind for a user's own prompts.
 OWN = PAIRWISE
@@ -33,7 +33,7 @@ def kind_of(judge: JudgeReader) -> JudgeKind:
 
 def worths_of(judge: JudgeReader) -> dict[tuple[str, str, int], float]:
     """What each answer is worth by that judge, by arm, item and turn: the mean of all its games.
-    Answers of which it lacks one are left out: the others would tell who stood first, too."""
+    Answers with a missing game are left out: the other games would also measure who stood first."""
     kind = kind_of(judge)
     told: dict[tuple[str, str, int], list[float]] = {}
     for verdict in judge.judgements:

@@ -26,7 +26,7 @@ from moa_cli.core.conversation import Message
 
 @dataclass(frozen=True)
 class RubricTask(JudgeTask):
-    """See `JudgeTask`. rubric: what replies to items without a rubric of their own are rated by."""
+    """See `JudgeTask`. rubric: for replies to items that have no rubric."""
 
     needed: ClassVar = "rubric and no answer"
 
@@ -37,7 +37,7 @@ class RubricTask(JudgeTask):
         return self.rubric
 
     def turns(self, item: Item) -> int:
-        """See `JudgeTask`; nothing is rated by nothing."""
+        """See `JudgeTask`; an item without a rubric and an answer is not rated."""
         return len(item.turns) if self._rubric(item) is not None else 0
 
     def _rubric(self, item: Item) -> str | None:
@@ -61,7 +61,7 @@ class RubricTask(JudgeTask):
 
 
 def own_rubric(item: Item) -> str | None:
-    """The rubric that the item brings along, in the field `rubric`."""
+    """The item's own rubric, in the field `rubric`."""
     found = item.fields.get("rubric")
     return found if isinstance(found, str) and found.strip() else None
 
@@ -73,7 +73,7 @@ def _reference(item: Item) -> str | None:
 
 
 def is_rated(run: RunReader) -> bool:
-    """Whether the items of a run say what their replies are rated by."""
+    """Whether items of a run have a rubric or an answer to rate by."""
     return any(own_rubric(item) or _reference(item) for item in run.items)
 
 

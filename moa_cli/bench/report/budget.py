@@ -9,8 +9,8 @@ from typing import Final
 from moa_cli.bench.run.journal import Result
 from moa_cli.profile import short_name
 
-# Billions of parameters that each token of a mixture of experts meets, where the name tells only
-# the size of the experts (the makers' announcements).
+# Billions of active parameters of mixtures of experts whose names tell only the size of the experts
+# (from the makers' announcements).
 _ACTIVE: Final = {"8x7b": 12.9, "8x22b": 39.0, "dbrx": 36.0}
 _NAMED: Final = re.compile(r"(?<![a-z0-9.])(a?)(\d+(?:\.\d+)?)(b|m)(?![a-z0-9])")
 # Two operations for each parameter and token; of billions of parameters, in TFLOPs.
@@ -18,8 +18,8 @@ _PER_TOKEN: Final = 2e-3
 
 
 def active_parameters(model: str) -> float | None:
-    """Billions of parameters that each token meets, read from the model's name; None if it does
-    not tell. `Qwen3-235B-A22B` has 22, `Llama-3-70b` has 70."""
+    """Billions of active parameters, read from the model's name; None if the name does not tell.
+    `Qwen3-235B-A22B` has 22, `Llama-3-70b` has 70."""
     name = short_name(model).lower()
     for part, billions in _ACTIVE.items():
         if part in name:
@@ -56,8 +56,8 @@ def tflops_of(results: Iterable[Result]) -> list[float]:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The places of the points that no other one beats: none has as high a score for less, or a
-    higher one for as much. The cheapest is first. points: what each takes, and its score."""
+    """The places of the points that no other point beats: no other has as high a score for less, or
+    a higher score for as much. The cheapest is first. points: what each takes, and its score."""
     front: list[int] = []
     for place in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
         if not front or points[place][1] > points[front[-1]][1]:

@@ -97,8 +97,8 @@ def scatter(
     digits: tuple[int, int] = (1, 1),
     front: Sequence[int] = (),
 ) -> str:
-    """A point for each name, with what it has across and upright. digits: of both, in words.
-    front: the places of the points on the Pareto front, in order; a line joins them."""
+    """A point for each name, with its values on both axes. digits: of both, in words. front: the
+    places of the points on the Pareto front, in order; a line joins them."""
     parts, top = legend([point for point, _, _ in points])
     left, right, top, bottom = _plot(upright, top, across.tick(across.ticks[-1]))
     parts += grid_and_ticks(upright, bottom, top, left, right, upright=True)

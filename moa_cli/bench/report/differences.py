@@ -1,5 +1,5 @@
-"""How the arms of a report differ, over the items that both of two have answered, and what that
-says in plain words."""
+"""How the arms of a report differ, pair by pair over the items that both have answered, and what
+that means in plain words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from moa_cli.core.text import plural
 _SCALES = {"%": (0.0, 100.0), "of 10": (1.0, 10.0), "of 5": (1.0, 5.0)}
 # With more arms than that, each is compared with the first only.
 _MOST_ALL = 6
-# An output's position has an effect from so many standard errors on.
+# From so many standard errors on, an output's position counts as having an effect.
 _CLEAR = 1.96
 
 
@@ -36,7 +36,7 @@ class ArmWorth:
     """What an arm's answers are worth. name: of the arm in its report. values: by item and turn,
     over all epochs: askings of one item are one observation.
 
-    cost: USD an item; None where it is unknown, or nothing was paid.
+    cost: USD an item; None if it is unknown, or nothing was paid.
     """
 
     name: str
@@ -272,8 +272,8 @@ def position_note(judged: Mapping[str, Sequence[tuple[float, bool]]]) -> str | N
 
 
 def with_reference(values: AnswerValues, against: str | None) -> AnswerValues:
-    """The values, with those of the arm that all others were compared with: against itself, it is
-    as often better as worse."""
+    """The values, and those of the arm that all others were compared with: against itself, it wins
+    half of the time."""
     if against is None or not values.by_arm:
         return values
     judged = dict.fromkeys((unit for known in values.by_arm.values() for unit in known), 50.0)

@@ -146,7 +146,8 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def marker(x: float, y: float, place: int, size: float = 5.0) -> str:
-    """The mark of the series at that place: its colour and, for who sees none, its shape."""
+    """The mark of the series at that place: its colour, and its shape for readers who do not see
+    colours."""
     shape = (place + place // COLOURS) % 4
     kind = f"mark s{place % COLOURS}" + (" hollow" if place % COLOURS >= 4 else "")
     if shape == 0:
@@ -201,7 +202,7 @@ def grid_and_ticks(
 def description(
     name: str, places: Sequence[str], series: Sequence[ChartSeries], digits: int
 ) -> str:
-    """All that a chart shows, in words, for who does not see it."""
+    """All that a chart shows, in words, for readers who do not see it."""
     said = []
     for row in series:
         for place, known in zip(places, row.values, strict=True):

@@ -21,14 +21,14 @@ from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import dumps
 from moa_cli.documents.web_page import CLOSING, opening
 
-# What became of a reply. Judged replies have a value and no right or wrong.
+# The outcome of a reply. Judged replies have a value, and are neither right nor wrong.
 Outcome = Literal["right", "wrong", "unanswered", "judged", "unjudged", "failed"]
 
 
 @dataclass(frozen=True)
 class ItemAnswer:
-    """A proposal or a reply. answer, score: what was read in it, and what it is worth, where the
-    right answer is known. cut: how it was cut, if it was. error: why there is none."""
+    """A proposal or a reply. answer, score: what was read in it, and what it is worth, if the right
+    answer is known. cut: how it was cut, if it was. error: why there is none."""
 
     model: str
     text: str

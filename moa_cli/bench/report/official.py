@@ -1,4 +1,4 @@
-"""Length-controlled win rates by alpaca_eval itself, beside those of our own fit."""
+"""Length-controlled win rates by alpaca_eval itself, next to those of our own fit."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ OFFICIAL = "LC win rate (alpaca_eval)"
 
 
 def with_official(scores: Scores, data: Path | None) -> Scores:
-    """The scores with alpaca_eval's figure behind each that our own fit has.
-
-    It runs in a process of its own: it is large, and changes settings of what it imports.
-    data: see `scores_of`. Raises BenchError if it is not installed, or fails.
+    """The scores, with alpaca_eval's figure after each of our own fit. alpaca_eval runs in a
+    separate process: it is large, and changes settings of what it imports. data: see `scores_of`.
+    Raises BenchError if it is not installed, or fails.
     """
     known = find_spec("alpaca_eval")
     # A folder of that name (of its data) is no package.
@@ -74,7 +73,7 @@ def _rows(run: RunReader, judge: str, name: str, epoch: int) -> list[dict[str, A
     against = reader.settings.against
 
     def reference(item: str) -> tuple[str, str]:
-        # Released answers are there once, whatever the epochs.
+        # Released answers exist once, for all epochs.
         return (REFERENCE, origin_of(item)) if against is None else (against, item)
 
     texts = {name: replies[0] for name, replies in run.shown(reader).items()}

@@ -148,7 +148,7 @@ def _alpaca_run(
 
 
 def _table3(mixed: Mixed) -> Iterator[ReproductionRun]:
-    # The paper samples the aggregator where there is one proposer.
+    # With one proposer, the paper samples the aggregator.
     led = [model for model in mixed.proposers if model == mixed.aggregator]
     models = tuple(dict.fromkeys([*led, *mixed.proposers]))
     for count in dict.fromkeys(min(n, len(models)) for n in (6, 3, 2, 1)):
@@ -176,7 +176,7 @@ def _table4(mixed: Mixed) -> Iterator[ReproductionRun]:
 
 def _table8(mixed: Mixed) -> Iterator[ReproductionRun]:
     models = tuple(dict.fromkeys(mixed.proposers))
-    # Whoever writes the reply, all models answer in both layers before it.
+    # With every aggregator, all models answer in both layers before it.
     before = [
         Figure(_row_of(_MATH, model), f"layer {layer} (%)", MIXTURE, f"layer {layer}", model)
         for model in models

@@ -25,8 +25,8 @@ NO_MEAN = Mean(None, None, 0)
 _TINY = "local:smollm2"
 
 
-# What costs are told for, by metric: a right answer, a won comparison or a point of a rating; and
-# what it is worth in the metric's unit.
+# What a cost is given for, by metric: a right answer, a won comparison or a point of a rating; and
+# its value in the metric's unit.
 _REACHED = {
     "accuracy": ("right", 100.0),
     "win rate": ("win", 100.0),
@@ -50,7 +50,7 @@ class PointCost:
 
 @dataclass(frozen=True)
 class Saved:
-    """What the turns of an arm did without, since less was enough; see `Decision`.
+    """What the turns of an arm skipped, since less was enough; see `Decision`.
 
     turns: how many of them. asked: how many there are. calls, cost: about what was saved, in USD.
     reasons: what was not needed in how many turns.
@@ -312,7 +312,7 @@ def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
 
 
 def _position(judge: JudgeReader) -> str | None:
-    """What the judge makes of which output it sees first; None where it compares nothing."""
+    """How an output's position affects the judge; None if it compares nothing."""
     kind = kind_of(judge)
     if not kind.compares:
         return None
@@ -321,7 +321,7 @@ def _position(judge: JudgeReader) -> str | None:
     judged: dict[str, list[tuple[float, bool]]] = {}
     for verdict in judge.judgements:
         value = kind.worth(verdict)
-        # Equal outputs are shown to nobody.
+        # No judge sees equal outputs.
         if value is not None and verdict.key:
             judged.setdefault(origin_of(verdict.item), []).append((value, verdict.switched))
     return position_note(judged)

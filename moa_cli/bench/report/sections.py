@@ -1,4 +1,4 @@
-"""What a report says, as sections and tables of text; how they look is its writers' business."""
+"""What a report says, as sections and tables of text. The writers decide how they look."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moa_cli.core.text import plural
 
 # By how the name of a unit ends.
 _DIGITS = {"%": 1, "of 10": 2, "of 5": 2, "characters": 0}
-# What stands for an arm's quality, the first that there is.
+# The metrics for an arm's quality; the first that exists counts.
 QUALITY = (OFFICIAL, OWN_FIT, "win rate", SCORE, "average", "mean", "accuracy")
 _BY_NOBODY = "by nobody"
 _PAIR_HEADS = (
@@ -399,7 +399,7 @@ def _p(value: float) -> str:
 
 
 def _saved(name: str, saved: Saved) -> str:
-    """What an arm's turns did without, and what that saved."""
+    """What an arm's turns skipped, and what that saved."""
     reasons = ", ".join(f"{reason} ({times:,})" for reason, times in saved.reasons.items())
     about = f" and about {usd(saved.cost)}" if saved.cost else ""
     return (
@@ -414,7 +414,7 @@ def quality_of(arms: Sequence[ArmScores]) -> str:
 
 
 def _budget(rows: Sequence[ArmRow]) -> TextTable | None:
-    """Scores beside what they take; None where there are not two to compare."""
+    """Scores next to their costs; None if there are not two to compare."""
     quality = quality_of([row.arm for row in rows])
     scored = [
         (row, metric)

@@ -13,7 +13,7 @@ from moa_cli.bench.scoring.means import Mean, share_of
 
 # An item and the number of a turn in it, from 0.
 Unit = tuple[str, int]
-# Whether a text answers an item rightly (the item's id, then the text); None where nobody knows.
+# Whether a text answers an item rightly (the item's id, then the text); None if that is not known.
 IsRight = Callable[[str, str], float | None]
 
 

@@ -1,5 +1,5 @@
-"""What is compared: the mixture, its proposals brought together by each strategy, Self-MoA, each
-model alone; and the settings of the paper's authors."""
+"""What a run compares: the mixture, its proposals under each strategy, Self-MoA, and each model
+alone; and the settings of the paper's authors."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
     otherwise, lose nothing silently, and have no fallback and no alternatives: what another model
     answered would not be a result of this mixture. No report is made: it follows the reply.
 
-    The arm of a strategy has the profile's own proposers and its settings. So what it asks the
-    proposers is what the mixture asks them, and is paid for once. It runs to its end: a route, or
-    `stop_when_agreed`, is the mixture's alone, so that it can be told what they cost and save.
+    The arm of a strategy has the profile's own proposers and its settings. So it asks the proposers
+    the same as the mixture does, which is paid for once. It runs to its end: only the mixture has a
+    route, or `stop_when_agreed`, which shows what they cost and save.
 
     best: the proposer that the arm `self` samples (see `best_of`).
     """
@@ -128,7 +128,7 @@ def _singles(profile: Profile) -> list[Arm]:
 
 
 def with_given(profile: Profile, names: Sequence[str]) -> Profile:
-    """The profile with answers that are there already as its first layer.
+    """The profile with existing answers as its first layer.
 
     names: of the answers' authors; as models they are called `given:NAME`.
     """

@@ -1,6 +1,6 @@
 """A folder of answered calls that several runs share: the same request is paid for once.
 
-Each answer is a file of its own, put in place in one step, so that runs may use the folder at the
+Each answer is a separate file, put in place in one step, so that runs may use the folder at the
 same time.
 """
 
@@ -25,10 +25,10 @@ from moa_cli.core.values import load_value
 class CallCache:
     """The answers in a folder, as one run sees them.
 
-    An answer is known by its whole request and the address that it is sent to. Ids of items play
-    no part, so that datasets share what they have in common. Items of a run that are asked the same
-    have answers of their own all the same, and so have samples and epochs: of the same request,
-    each epoch finds the answer of that epoch.
+    An answer is known by its whole request and the address that it is sent to. Ids of items do not
+    count, so datasets share what they have in common. Equal items of a run still have separate
+    answers, and so have samples and epochs: for the same request, each epoch finds the answer of
+    that epoch.
 
     address: where a model is, by its name.
     """
@@ -57,7 +57,7 @@ class CallCache:
             found = load_value(CallRecord, json.loads(file.read_bytes()))
             check_usage(found.usage)
         except (OSError, ValueError, RecursionError):
-            # What cannot be read is asked again, and written anew.
+            # An unreadable answer is asked for and written again.
             return None
         return replace(
             found,

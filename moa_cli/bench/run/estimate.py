@@ -31,7 +31,7 @@ from moa_cli.profile import ModelSettings, Profile
 
 # Tokenizers differ, and prompts are counted without one.
 MARGIN = 0.25
-# Tokens, at most, of a comparison as the aggregator is given it.
+# The most tokens of a comparison that the aggregator is given.
 _COMPARISON = 4000
 
 
@@ -66,8 +66,7 @@ def _scaled(usage: Usage, factor: float) -> Usage:
 class _Said:
     """An answer: its words, or how long it may be while they are not known.
 
-    identity: of the call, which tells equal calls of several arms also before anything is known of
-    what they are sent.
+    identity: of the call; it tells equal calls of several arms even before their prompts are known.
     """
 
     text: str | None
@@ -99,7 +98,7 @@ class _ForeseenCall:
     reviews: Sequence[_Said]
 
     def unsaid(self) -> int:
-        """Tokens of what it is told whose words are not known."""
+        """Tokens of the parts of its prompt whose words are not known."""
         compared = sum(said.most for said in self.reviews)
         told = min(compared, _COMPARISON)
         return told + sum(said.most for said in self.before if said.text is None)
@@ -111,8 +110,8 @@ class RunEstimator:
 
     model_id: a model's id at its endpoint, by its name. given, cache: see `replay.RunContext`.
 
-    A reply that is written with reviews is not looked for in the journal: what is made of them is
-    the strategy's business. Nor does it need to be: it is the last call of its turn.
+    A reply that is written with reviews is not looked up in the journal: only the strategy knows
+    what it makes of them. It is the last call of its turn, so nothing depends on it.
     """
 
     journal: CallJournal
@@ -142,7 +141,7 @@ class RunEstimator:
         proposals: list[_Said] = []
         reviews: list[_Said] = []
         equal = Counter[str]()
-        # Of a route, the first models alone are asked in any case.
+        # With a route, only the first models are asked in any case.
         first = min((stage.proposers for stage in profile.route), default=0)
         prompt = at.conversation.turns[-1].user
         for number, stage in enumerate(profile.stages(), 1):

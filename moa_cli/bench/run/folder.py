@@ -123,7 +123,7 @@ class RunReader:
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
-        """What was asked, in the dataset's order; epoch by epoch.
+        """The items that were asked, in the dataset's order, epoch by epoch.
 
         Raises BenchError if the dataset's file is missing, damaged, or not what the run read,
         UsageError if it is not text.
@@ -138,7 +138,7 @@ class RunReader:
 
     @cached_property
     def missing(self) -> str:
-        """Why the items cannot be had; "" if they can."""
+        """Why the items cannot be read; "" if they can."""
         try:
             self.items  # noqa: B018
         except (BenchError, UsageError) as error:
@@ -256,7 +256,8 @@ class State(Generic[Settings]):
     def facts(self, now: Mapping[str, ModelInfo]) -> dict[str, ModelInfo]:
         """What was known of the models when the work began, else what is known now.
 
-        It keeps to that: a context that becomes known would change prompts, a price sums.
+        The work keeps to that: a context that becomes known later would change prompts, and a price
+        would change sums.
         """
         kept = (self.settings and self.settings.facts) or {}
         return {
@@ -293,10 +294,9 @@ class State(Generic[Settings]):
 
 
 class StateFolder(State[Settings]):
-    """An open folder; nobody else has it open. See `State`.
-
-    file, kind: of its settings. hint: what helps where they differ. journal: of its calls, if
-    they are not all read at once. noun: what the folder is of.
+    """An open folder; no other process has it open. See `State`. file, kind: of its settings. hint:
+    what to do if they differ. journal: of its calls, if they are not all read at once. noun: what
+    the folder is of.
     """
 
     noun: ClassVar = "run"
@@ -335,7 +335,7 @@ class StateFolder(State[Settings]):
         return BenchError(wrong, hint=self._hint)
 
     def forget_calls(self) -> None:
-        """Nothing will need them any more. Raises OSError."""
+        """Remove the calls, which are no longer needed. Raises OSError."""
         self.journal.close()
         (self.path / CALLS).unlink(missing_ok=True)
 
@@ -378,8 +378,8 @@ class RunFolder(StateFolder[RunSettings]):
         return growth.told
 
     def _write(self, settings: RunSettings, facts: Mapping[str, ModelFacts] | None) -> None:
-        """What no longer holds goes first: a start that is killed here finds calls, and makes
-        results of them again."""
+        """Remove first what no longer holds: after a kill here, the next start makes results from
+        the calls again."""
         if self._stale:
             self._items.replace(map(to_line, self.results.values()))
             for file in sorted((self.path / _JUDGES).glob(f"*/{JUDGE_FILE}")):
@@ -422,8 +422,8 @@ _Folder = TypeVar("_Folder", bound=State[Any])
 
 @contextlib.contextmanager
 def opened(path: Path, read: Callable[[Path], _Folder]) -> Iterator[_Folder]:
-    """What `read` makes of the folder, which is made if need be, and removed again if nothing
-    came into it.
+    """What `read` makes of the folder. The folder is made if need be, and removed again if it stays
+    empty.
 
     Raises BenchError if another process has it open, or a file in it is damaged, UsageError if a
     new folder cannot have that name on every system.

@@ -1,8 +1,8 @@
-"""How a run may go on with other settings: it grows by items, epochs, arms and proposers, and a
+"""How a run may continue with other settings: it grows by items, epochs, arms and proposers, and a
 model that never answered is replaced or left out.
 
-The calls of a run are known by their whole requests. So work that is done again over the journal
-sends only what is new, and a run that has grown is equal to one that was begun so.
+The calls of a run are known by their whole requests. So repeated work sends only requests that are
+not in the journal, and a grown run is equal to one that was begun so.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ _WHICH_ITEMS = ("epochs", "limit", "sample", "seed_step")
 
 @dataclass(frozen=True)
 class Growth:
-    """How a run goes on.
-
-    refused: what differs and cannot be gone on with. stale: the arms whose results no longer hold,
-    since their profile has changed. told: what is new, in words.
+    """How a run continues. refused: differences with which it cannot continue. stale: the arms
+    whose results no longer hold, since their profile has changed. told: what is new, in words.
     """
 
     refused: tuple[str, ...] = ()
@@ -39,14 +37,14 @@ class Growth:
 def growth_of(
     old: RunSettings, plan: RunPlan, results: Collection[Result], answered: Collection[str]
 ) -> Growth:
-    """What it takes to go on with a run as planned.
+    """What it takes to continue a run as planned.
 
     old: the run's settings. results: all that it has. answered: the models that have answered.
     """
     new = plan.settings()
     good = [result for result in results if result.error is None]
     if not good and not answered:
-        # Nothing has come of it yet, so nothing can be of other settings.
+        # There are no results yet, so none can have other settings.
         return Growth()
     asked = {item.id for item in plan.items}
     arms = {result.arm for result in good}
@@ -61,7 +59,7 @@ def growth_of(
     adopted: dict[str, Any] = {
         name: getattr(new, name) for name, fit in fits.items() if fit and hasattr(new, name)
     }
-    # The name of the same profile tells nothing of what was asked.
+    # The name of the profile has no effect on the requests.
     adopted.setdefault("profile", {**old.profile, "name": new.profile["name"]})
     refused = tuple(differences(replace(old, **adopted), new))
     if refused:

@@ -1,5 +1,5 @@
-"""What stands in the files of a run and of its judges, line by line; and the journal of its calls:
-every one that has ended is written down at once, so that none is made twice.
+"""The lines in the files of a run and of its judges; and the journal of its calls, which records
+each call as soon as it has ended, so that none is made twice.
 
 Nothing in a line of items.jsonl or judgements.jsonl depends on the clock or on the order in which
 calls end: what a call took in seconds stands in calls.jsonl, under the key that its answer names.
@@ -60,11 +60,11 @@ class CallAnswer:
 class TurnResult:
     """One user message and what it caused.
 
-    proposals: by layer, in profile order. reply: the aggregator's, None if it was not asked.
-    lost: a sentence for each model that gave no answer. trimmed: whether references were cut
-    to fit a model's context. reviews: what models said about the proposals, by layer. copied:
-    whether the reply is a proposal's own words, for which no call was made. decision: how the
-    strategy came to the reply. These three are left out of the line where there is nothing to tell.
+    proposals: by layer, in profile order. reply: the aggregator's, None if it was not asked. lost:
+    a sentence for each model that gave no answer. trimmed: whether references were cut to fit a
+    model's context. reviews: what models said about the proposals, by layer. copied: whether the
+    reply is a proposal's own words, for which no call was made. decision: how the strategy came to
+    the reply. These three are left out of the line if they are empty.
     """
 
     proposals: tuple[tuple[CallAnswer, ...], ...] = ()
@@ -110,8 +110,8 @@ class Result:
 
 
 def shortened_lines(results: Iterable[Result]) -> list[str]:
-    """How many answers of these results were cut, and how many turns were sent shortened answers
-    of others, in words; [] if none was."""
+    """In words, how many answers of these results were cut, and how many turns had shortened
+    references; [] if none."""
     cuts: dict[str, list[int]] = {"replies": [0, 0], "proposals": [0, 0], "reviews": [0, 0]}
     cut_by_arm: Counter[str] = Counter()
     trimmed_by_arm: Counter[str] = Counter()
@@ -221,12 +221,11 @@ class CallRecord:
 
 
 def call_key(item: str, turn: int, model: str, request: Request) -> str:
-    """What a call of an item's turn is known by, whichever arm makes it: the whole request.
-
-    Layers need not be told apart: what a later one is sent holds the answers of the one before.
+    """The key of a call in an item's turn, for every arm: the whole request. It needs no layer, as
+    the prompt of a later layer holds the answers of the layer before.
     """
     fields = plain(request)
-    # Arms that ask the same share a call, wherever in their turns they ask it.
+    # Arms with the same request share a call, at any place in their turns.
     del fields["place"]
     # A request without a search is known by the same key as ever.
     if not request.web:
@@ -248,8 +247,8 @@ def occurrence_key(key: str, occurrence: int) -> str:
 
 
 def read_record(line: str) -> CallRecord:
-    """Raises ValueError if it is none, or tells of costs that cannot be: sums and caps would
-    mean nothing any more."""
+    """Raises ValueError if it is no valid line, or has impossible costs, which would make sums and
+    caps meaningless."""
     entry = load_value(CallRecord, json.loads(line))
     check_usage(entry.usage)
     return entry
@@ -258,8 +257,8 @@ def read_record(line: str) -> CallRecord:
 class CallJournal:
     """The calls of a run. Raises BenchError if the file is damaged.
 
-    A call is written down before it is made, too, in a file beside that is there only while the
-    work is done: what a start that was killed had begun counts as spent.
+    A call is also recorded before it is made, in a second file that exists only while the work
+    runs: what a killed start had begun counts as spent.
 
     path: None keeps them in memory. spent: what all of them took, those without an answer included.
     saved: what those took that other runs had made.
@@ -295,7 +294,7 @@ class CallJournal:
         return frozenset(entry.model for entry in self._entries.values())
 
     def take_up(self) -> None:
-        """Count what a start that was killed had begun. Only for who works in the folder alone.
+        """Count what a killed start had begun. Only the process that holds the folder may call it.
 
         Raises BenchError if that file is damaged, OSError if it cannot be counted.
         """
@@ -319,7 +318,7 @@ class CallJournal:
         self._in_flight[entry.key] += 1
 
     def ended(self, key: str) -> None:
-        """It has ended, and stands here if it took anything. Raises OSError."""
+        """It has ended, and the journal holds it if it took anything. Raises OSError."""
         self._in_flight[key] -= 1
         if not self._in_flight[key]:
             del self._in_flight[key]

@@ -23,8 +23,8 @@ from moa_cli.core.errors import UsageError
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Aggregator, Profile, Proposer, to_table, waiting_for_all
 
-# Added to seeds from one epoch to the next: more than the samples of a proposer, each of which has
-# a seed of its own.
+# Added to seeds from one epoch to the next. It is more than the number of samples of a proposer, as
+# each sample has its own seed.
 SEED_STEP = 1000
 
 _Model = TypeVar("_Model", Proposer, Aggregator)
@@ -101,7 +101,7 @@ class RunPlan:
 
     @property
     def count(self) -> int:
-        """How many items are asked, whatever the epochs."""
+        """How many items are asked in each epoch."""
         return len(self.items) // self.epochs
 
     @cached_property
@@ -110,7 +110,8 @@ class RunPlan:
 
     @cached_property
     def _is_seeded(self) -> bool:
-        """Whether a model is sent a seed: by the same one, it would answer the same each time."""
+        """Whether a model is sent a seed: with the same seed, it would answer the same each
+        time."""
         asked = [*self.profile.aggregators(), *proposers_of(self.profile)]
         return any(model.seed is not None for model in asked)
 
@@ -172,7 +173,7 @@ def format_of(dataset: Dataset, grader: str | None) -> str | None:
     """What is added to a question with a right answer, so that replies end in one that can be read;
     None where nothing has to be. grader: that of the run, if it is not the dataset's own."""
     if grader not in (None, *GRADERS):
-        # Whoever reads answers by a rule of their own asks for them so.
+        # Users with their own rule for reading answers ask for the format themselves.
         return None
     if dataset.settings.known:
         return DATASETS[dataset.settings.name].answer_format

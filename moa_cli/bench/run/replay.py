@@ -1,4 +1,4 @@
-"""Clients that make no call a second time: what the journal holds is told from there."""
+"""Clients that make no call a second time: they take from the journal what it holds."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class _ReplayClient:
                     call.take(delta)
                     yield delta
         except ClientError as error:
-            # One that was refused before it began is billed by nobody.
+            # A call that was refused before it began is not billed.
             if call.taken or isinstance(error, ClientTimeout):
                 call.end(error.message)
             else:
@@ -193,7 +193,7 @@ class _Call:
         self._citations = delta.citations or self._citations
 
     def void(self) -> None:
-        """It was not made, and nobody bills it."""
+        """It was not made, and is not billed."""
         if self._ledger is not None:
             self._ledger.void(self._number)
         self._shared.journal.ended(self._key)

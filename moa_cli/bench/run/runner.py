@@ -1,4 +1,4 @@
-"""A run: many items at once, each one turn after another, and nothing paid for twice."""
+"""A run: many items at once, the turns of each one after another, and no call paid for twice."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ SCOUTS = 4
 _MOST_FAILURES = 1000
 # Items that a model may fail alike, one after another, before the run stops.
 STOP_AFTER = 3
-# What fails alike for every item.
+# Failures that are the same for every item.
 _PERMANENT = frozenset(
     error.__name__
     for error in (AuthenticationFailed, NoCredit, ModelNotFound, LocalModelUnavailable)
 )
-# What is the prompt's doing or the model's own word.
+# Failures because of the prompt, or by the model's own decision.
 _OF_THE_ITEM = frozenset(
     error.__name__ for error in (AnswerRefused, ContentFiltered, ContextTooLong, SchemaMismatch)
 )
@@ -94,11 +94,10 @@ _OF_THE_ITEM = frozenset(
 
 @dataclass
 class FailureWatch:
-    """Tells when a model is dead: it failed alike for so many items in a row.
-
-    That many, where the kind of failure is one that stays (no such model, no key, no credit). Twice
-    as many for any other, and only if the model has not answered at all: an endpoint that is down
-    for a moment comes back. limit: 0 never tells.
+    """Tells when a model is dead: it failed in the same way for so many items in a row. `limit`
+    items, if the failure is permanent (no such model, no key, no credit). Twice as many for other
+    failures, and only if the model has not answered at all: an endpoint that is down for a moment
+    comes back. limit: 0 never tells.
     """
 
     limit: int
@@ -111,7 +110,7 @@ class FailureWatch:
         self._failed.pop(model, None)
 
     def failed(self, result: Result) -> Failure | None:
-        """The item has failed; why the run is not to go on, if it is not."""
+        """The item has failed. Returns why the run has to stop, if it has to."""
         answers = (answer for turn in result.turns[-1:] for answer in turn.answers())
         told = (
             self.call_failed(answer.model, result.item, answer.error)
@@ -164,7 +163,7 @@ class Runner:
     capped: Failure | None = None
     _failed: set[tuple[str, str]] = field(default_factory=set)
     stopped: Failure | None = None
-    # What failed last: enough to tell why a run has stopped, and no more than memory has room for.
+    # The last failures: enough to tell why a run has stopped, but bounded in memory.
     _failures: deque[Result] = field(default_factory=lambda: deque(maxlen=_MOST_FAILURES))
     _scouted: asyncio.Event = field(default_factory=asyncio.Event)
     # Items that are neither done nor waiting for room below a cap.
@@ -179,12 +178,9 @@ class Runner:
             self._watch.answered(record.model)
 
     async def run(self, whole: Sequence[Work], todo: Iterable[Work]) -> None:
-        """Do what is left of the whole; what fails is tried once more at the end. Raises OSError.
-
-        todo: the arms of an item stand together. It is gone through twice, one item after another,
-        so that it need not be in memory.
-
-        Cancelled, it leaves no call behind, and what has ended is written down.
+        """Do the rest of the work. What fails is tried once more at the end. Raises OSError. todo:
+        the arms of an item stand together. It is read twice, item by item, so that it need not be
+        in memory. If it is cancelled, no call stays open, and what has ended is recorded.
         """
         await self._pass(todo, last=False)
         failed, self._failed = self._failed, set()
@@ -206,7 +202,7 @@ class Runner:
                     scouts = number < SCOUTS
                     tasks.create_task(self._work_off(queue, last=last, scouts=scouts))
         except BaseExceptionGroup as several:
-            # Of one bug or full disk, many workers may tell at once.
+            # Many workers may report one bug or full disk at once.
             raise several.exceptions[0] from None
 
     async def _work_off(self, queue: Iterator[list[Work]], *, last: bool, scouts: bool) -> None:
@@ -221,7 +217,7 @@ class Runner:
             self._scouted.set()
 
     async def _group(self, group: Sequence[Work], *, last: bool) -> bool:
-        """All arms of an item; whether the run goes on."""
+        """All arms of an item. Returns whether the run goes on."""
         self._running += 1
         well = True
         try:
@@ -252,7 +248,7 @@ class Runner:
         self.told(result)
 
     async def result(self, work: Work) -> Result | None:
-        """What comes of it; None if a cap does not let it, or a model is dead."""
+        """Its result; None if a cap does not allow it, or a model is dead."""
         while self.capped is None and self.stopped is None:
             try:
                 return await self._converse(work)
@@ -261,11 +257,11 @@ class Runner:
         return None
 
     async def _wait_for_room(self, failure: Failure) -> None:
-        """Until another item has ended, which may have held more than it took in the end."""
+        """Wait until another item has ended, which may have reserved more than it took."""
         async with self._ended:
             self._running -= 1
             try:
-                # Work that is tried before the run is not among those.
+                # Work that is tried before the run does not count here.
                 if self._running <= 0:
                     self.capped = failure
                     self._ended.notify_all()
@@ -279,7 +275,7 @@ class Runner:
 
         async def take(number: int, conversation: Conversation) -> tuple[Turn, TurnResult]:
             replay = Replay(self.shared, work.item.id, number)
-            # Nobody watches a reply.
+            # No user watches a reply.
             limits = replace(self.limits, slots=self.shared.slots(work.order), reply_held=True)
             played = await play_turn(
                 work.arm.profile, conversation, replay, limits, partial=self.partial
@@ -295,10 +291,9 @@ async def converse(
     *,
     partial: bool,
 ) -> Result:
-    """All turns of an item, up to the first one that is no result.
-
-    take: takes the turn of that number, from 0, with its message, and tells what stands of it in
-    results. partial: see `Runner`.
+    """All turns of an item, up to the first one without a result. take: runs the turn of that
+    number, from 0, with its message, and returns what the results hold of it. partial: see
+    `Runner`.
     """
     item = work.item
     conversation = Conversation(before=item.before)
@@ -384,7 +379,7 @@ def gathered(
         error = _reply_error(turn)
         reply = CallAnswer(turn.model, turn.reply or "", reasoning=turn.reasoning, error=error)
         if played.copied:
-            # No call was made for it: what it took stands with the proposal.
+            # No call was made for it: its cost stands with the proposal.
             reply = replace(
                 reply,
                 answered_by=turn.answered_by,
@@ -392,7 +387,7 @@ def gathered(
                 citations=turn.citations,
             )
         else:
-            # Of the aggregator and its fallbacks, the one that answered is the last that was asked.
+            # The last aggregator or fallback that was asked is the one that answered.
             reviewed = {(review.layer, review.index) for review in turn.reviews}
             ends = [
                 record
@@ -418,8 +413,7 @@ def gathered(
 
 
 def _spoils(error: Failure | None) -> bool:
-    """Whether a loss makes another mixture of a strict one: not where it is the quorum that was
-    asked for."""
+    """Whether a loss makes a strict mixture another one: not if the typed quorum caused it."""
     return error is not None and error.kind not in BY_QUORUM
 
 

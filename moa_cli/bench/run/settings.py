@@ -24,8 +24,8 @@ from moa_cli.core.text import dumps
 from moa_cli.core.values import load_value
 
 FORMAT = 1
-# What later versions have added. Where it says nothing, it is left out, so that files are the same
-# to the byte as those of the versions before.
+# Keys that later versions have added. They are left out if unset, so that files are the same to the
+# byte as those of the versions before.
 _ADDED = (
     *("answer_format", "grader", "provider_batch", "ratings", "reading", "reasoning_tokens"),
     *("rubric", "sample", "seed_step", "shard"),
@@ -110,7 +110,7 @@ class RunSettings(WorkSettings):
 
     @property
     def asked(self) -> int:
-        """How many items are asked, whatever the epochs."""
+        """How many items are asked in each epoch."""
         if self.sample is not None:
             return self.sample.items
         whole = self.dataset.items
@@ -192,13 +192,13 @@ def write_settings(path: Path, settings: WorkSettings) -> None:
 
 
 def differences(old: WorkSettings, new: WorkSettings) -> Iterator[str]:
-    """What differs, without what may: each as `path was old, is new`."""
+    """The differences that matter, each as `path was old, is new`."""
     # As they come back from a file: lists for tuples, and so on.
     before, now = (json.loads(dumps(_table(settings))) for settings in (old, new))
     for table in (before, now):
         for name in _FREE:
             table.pop(name, None)
-        # It tells users of the profile, and no model.
+        # It is for users, and reaches no model.
         table.get("profile", {}).pop("description", None)
         table.setdefault("epochs", 1)
     yield from _differences(before, now, "")

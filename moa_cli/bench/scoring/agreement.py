@@ -1,10 +1,8 @@
 """How far judges agree beyond chance: Cohen's, Fleiss' and Krippendorff's measures.
 
-All are 1 where judges agree wholly, and 0 where they agree as often as chance would. None of them
-can be told where every verdict is the same: chance alone would explain that.
-
-Each measure is made of sums over what was judged. So that of items which are drawn again and again
-(a bootstrap) takes no more than adding up their sums.
+All are 1 if judges always agree, and 0 if they agree as often as by chance. They are undefined if
+every verdict is the same, which chance alone would explain. Each measure is made of sums over what
+was judged, so a bootstrap over items only adds up their sums.
 """
 
 from __future__ import annotations
@@ -20,11 +18,11 @@ from typing import Final, Generic, Literal, TypeVar
 
 from moa_cli.bench.scoring.statistics import ConfidenceInterval
 
-# Verdicts are names (nominal: who is better), or numbers whose distance counts (interval).
+# Verdicts are names (nominal: which is better), or numbers whose distance counts (interval).
 Scale = Literal["nominal", "interval"]
 _Unit = TypeVar("_Unit", bound=Hashable)
 _DRAWS: Final = 1_000
-# An interval is of this share of the draws at least: the others may have nothing to tell.
+# An interval needs at least this share of the draws: the measure may be undefined for the others.
 _LEAST_TOLD: Final = 0.9
 
 
@@ -32,8 +30,8 @@ _LEAST_TOLD: Final = 0.9
 class Agreement(Generic[_Unit]):
     """A measure of agreement.
 
-    sums: of each unit that was judged, what it adds. told: the measure by the sums of all; None
-    where it cannot be told.
+    sums: of each unit that was judged, what it adds. told: the measure by the sums of all; None if
+    it is undefined.
     """
 
     sums: Mapping[_Unit, tuple[float, ...]]
@@ -41,7 +39,7 @@ class Agreement(Generic[_Unit]):
 
     @property
     def value(self) -> float | None:
-        """The measure over all units; None where it cannot be told."""
+        """The measure over all units; None if it is undefined."""
         return self.told(_added(self.sums.values())) if self.sums else None
 
     def interval(
@@ -49,9 +47,8 @@ class Agreement(Generic[_Unit]):
     ) -> ConfidenceInterval | None:
         """The 95 % interval by drawing groups of units with replacement (bootstrap, percentiles).
 
-        None for less than two groups, and where judges differ nowhere or most draws have nothing to
-        tell, which leaves no spread to learn from. group: what units go together, such as the item
-        that several answers are to.
+        None for fewer than two groups, and if judges never differ or most draws are undefined: then
+        there is no spread. group: which units go together, such as the answers to one item.
         """
         by_group: dict[Hashable, list[tuple[float, ...]]] = defaultdict(list)
         for unit, sums in self.sums.items():
@@ -116,9 +113,8 @@ def _kappa(sums: Sequence[float]) -> float | None:
 
 
 def fleiss_kappa(units: Mapping[_Unit, Sequence[float]]) -> Agreement[_Unit]:
-    """Fleiss' kappa (1971) of several judges, of names.
-
-    units: the verdicts on each; without those that are fewer than two, or not as many as others.
+    """Fleiss' kappa (1971) of several judges, of names. units: the verdicts on each. Units with
+    fewer than two verdicts, or fewer than others, are left out.
     """
     most = max(map(len, units.values()), default=0)
     known = {} if most < 2 or any(len(of) != most for of in units.values()) else units

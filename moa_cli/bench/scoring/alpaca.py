@@ -1,8 +1,7 @@
 """AlpacaEval 2: what the pairwise judge is asked, how its answer is read, and win rates.
 
-Source: alpaca_eval, annotator `weighted_alpaca_eval_gpt4_turbo`. Everywhere a preference is
-1 where the reference's output is better, 2 where the model's is, and in between as likely as
-the judge found it.
+Source: alpaca_eval, annotator `weighted_alpaca_eval_gpt4_turbo`. A preference is always 1 if the
+reference's output is better, 2 if the model's is, and in between by the judge's probability.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Verdict:
     """Whether a reply is right.
 
     score: 1 is right, 0 is wrong; a scorer of one's own may tell what lies between. answer: what
-    was read as the reply's answer; None where it has none.
+    was read as the reply's answer; None if it has none.
     """
 
     score: float
@@ -86,8 +86,9 @@ def grade_math(reply: str, key: str) -> Verdict:
 def grade_exact(reply: str, answer: str) -> Verdict:
     r"""answer: the right one, of the user's own data.
 
-    Right are, but for case, white space and punctuation around, and the letter of an option: the
-    whole reply, its last line, its `\boxed{…}`, or what it says "the answer is".
+    A reply is right if one of these is the answer, without regard to case, surrounding white space
+    and punctuation, and the letter of an option: the whole reply, its last line, its `\boxed{…}`,
+    or what it says "the answer is".
     """
     wanted = {plain_words(form) for form in _forms(answer)} - {""}
     last_line = (reply.strip().splitlines() or [""])[-1]

@@ -69,8 +69,8 @@ class Battle:
 
     item: what was answered: its games are told by it. strength: what the judge says of the model,
     from -2 (significantly worse than the baseline) to 2 (significantly better). prompt: the
-    prompt's id, where it was answered several times; else `item`. Standard errors take the battles
-    of a prompt as one observation.
+    prompt's id, if it was answered several times; else `item`. Standard errors take the battles of
+    a prompt as one observation.
     """
 
     item: str
@@ -83,7 +83,7 @@ class Battle:
 
     @property
     def weight(self) -> int:
-        """As how many battles it counts."""
+        """How many battles it counts as."""
         return _STRONG_WEIGHT if abs(self.strength) > 1 else 1
 
     @property
@@ -186,8 +186,8 @@ def verdict_label(text: str) -> str | None:
 def score(battles: Sequence[Battle], *, seed: str) -> ArenaScore:
     """A model's score against the baseline.
 
-    Where all battles are against one opponent, the Bradley-Terry model of most likelihood wins as
-    often as the model did, so the score is a weighted share and needs no fit.
+    If all battles are against one opponent, the most likely Bradley-Terry model wins as often as
+    the model did, so the score is a weighted share and needs no fit.
 
     battles: those games whose verdicts could be read. seed: of the bootstrap, so that the same
     battles always have the same interval.

@@ -141,7 +141,7 @@ def _dictionary(literal: str) -> Mapping[Any, Any]:
         return {}
     try:
         with warnings.catch_warnings():
-            # A backslash in the judge's text is no concern of the user's.
+            # A warning about a backslash in the judge's text would not help the user.
             warnings.simplefilter("ignore")
             value = ast.literal_eval(literal)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

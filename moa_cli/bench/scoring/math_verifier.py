@@ -3,8 +3,8 @@ r"""Whether two answers in mathematics are the same, as math-verify finds it.
 math-verify (Hugging Face, Apache-2.0) reads LaTeX and plain expressions into SymPy and compares
 them there: as numbers, by simplification, as sets, intervals, matrices and relations. A hostile
 expression (`9^{9^{9^9}}`) takes its time and memory, and its own limits need the main thread of a
-process. So it runs in a process of its own, which is given a time for each answer, and is started
-anew where that is not enough: such an answer is wrong, as it is to math-verify itself.
+process. So it runs in a separate process with a time limit for each answer. If the time is not
+enough, the process is started again, and the answer is wrong, as it is for math-verify itself.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class MathVerifier:
         self._lock = Lock()
 
     def compare(self, key: str, reply: str, stated: str | None) -> tuple[bool, str | None]:
-        """Whether a reply ends in the right answer, and the answer that is read in it, as SymPy
-        writes it; None where none was. Raises BenchError if math-verify is not installed.
+        """Whether a reply ends in the right answer, and the answer that was read in it, as SymPy
+        writes it; None if there was none. Raises BenchError if math-verify is not installed.
 
         key: the right answer in LaTeX, without `$`. stated: what the reply says "the answer is",
         where that has to be read apart.
@@ -59,7 +59,7 @@ class MathVerifier:
         return bool(right), None if read is None else str(read)
 
     def _ask(self, line: str) -> bytes | None:
-        """What the process answers; None where it takes too long."""
+        """What the process answers; None if it takes too long."""
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._start()
@@ -112,7 +112,7 @@ class MathVerifier:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                # What could not be sent is of no use to a process that has ended.
+                # Data that could not be sent does not matter to a process that has ended.
                 with suppress(BrokenPipeError):
                     pipe.close()
         atexit.unregister(self.close)

@@ -21,14 +21,14 @@ class Mean:
     n: int
 
     def text(self, digits: int) -> str:
-        """`57.2 ± 1.6`; the value alone where the error is unknown, – where there is none."""
+        """`57.2 ± 1.6`; only the value if the error is unknown, – if there is no value."""
         if self.value is None:
             return "–"
         error = self.standard_error
         return f"{self.value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
     def of_items(self, epochs: int) -> Mean:
-        """The same mean, its n the number of items that were asked so often."""
+        """The same mean, with the number of items as its n, if each was asked so often."""
         return self if epochs == 1 else Mean(self.value, self.standard_error, self.n // epochs)
 
     def in_percent(self) -> Mean:

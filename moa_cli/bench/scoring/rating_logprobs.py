@@ -16,14 +16,14 @@ from typing import Any, Final
 # end of the answer it begins, and the tokens that could have stood there, each with the natural
 # logarithm of its probability.
 NumberToken = tuple[int, tuple[tuple[str, float], ...]]
-# So many alternatives to each token are asked for: all that some endpoints take.
+# How many alternatives to each token are asked for: the most that some endpoints take.
 ALTERNATIVES: Final = 5
 # The highest of all ratings; the lowest is 1.
 _MOST: Final = 10
 _DIGITS: Final = re.compile(r"[\s\[*_\"'(:=]*(\d{1,2})[\]\s*_\"')]*")
 _HOLDS_DIGIT: Final = re.compile(r"\d")
 _LEAST_NATS: Final = -1e4
-# Characters of the end of an answer by which its end is found among its tokens.
+# How many last characters of an answer are used to find its end among its tokens.
 _TAIL: Final = 60
 
 
@@ -31,8 +31,7 @@ def number_tokens(tokens: Iterable[str], answer: str) -> tuple[NumberToken, ...]
     """The tokens of an answer that matter for a number in it.
 
     tokens: for each token the JSON object that the endpoint told, as OpenAI defines it. answer: the
-    text, to whose end they are counted: some endpoints tell tokens behind it, such as the mark of
-    the end.
+    text, to whose end they are counted: some endpoints tell tokens after it, such as the end mark.
     """
     found: list[tuple[int, tuple[tuple[str, float], ...]]] = []
     texts: list[str] = []
@@ -108,5 +107,5 @@ def _part_ten(weights: dict[int, float], said: str, following: Iterable[tuple[st
             weights[10] = weights[1] * min(1.0, zero)
             weights[1] -= weights[10]
     elif int(said) > _MOST // 2:
-        # It may as well have become a 10: what cannot be told is left out.
+        # It may also have become a 10: such a probability is left out.
         del weights[1]

@@ -1,8 +1,7 @@
-"""What a judge says behind its reasoning: only that holds its verdict.
-
-Endpoints part most reasoning from the answer. What is left in the text are the spellings that no
-endpoint knows, and reasoning that only its end marks, since the opening tag stood in the prompt. A
-rating in it is a thought that the judge may have dropped.
+"""What a judge says after its reasoning: only that holds its verdict. Endpoints separate most
+reasoning from the answer. What stays in the text are marks that no endpoint knows, and reasoning
+with only an end mark, since the opening tag stood in the prompt. A rating in it is a thought that
+the judge may have dropped.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ def verdict_text(text: str) -> str:
     """What follows the reasoning in a judge's answer; the whole text where it holds none, "" where
     the answer ends in it.
 
-    The last tag that closes reasoning ends it. A tag in quotes, backticks or a code block is one
-    that the judge speaks of. Where reasoning was opened at the start and never closed, nothing
+    The last tag that closes reasoning ends it. A tag in quotes, backticks or a code block is only
+    mentioned by the judge. Where reasoning was opened at the start and never closed, nothing
     follows it.
     """
     tags = reversed(list(_CLOSING.finditer(text)))

@@ -1,5 +1,5 @@
-"""Ratings by a rubric and a reference answer, for prompts that no benchmark knows: what the judge
-is asked, and how its rating is read. Ratings are 1 to 10."""
+"""Ratings by a rubric and a reference answer, for a user's own prompts: what the judge is asked,
+and how its rating is read. Ratings are 1 to 10."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def judge_call(
 def parse_rating(judgement: str) -> float | None:
     """The last rating of a judgement, 1 to 10, None without one.
 
-    The last, since the judge was asked to end with it; what stands before may be quoted from the
-    response.
+    It is the last one, since the judge was asked to end with it; earlier ones may be quoted from
+    the response.
     """
     span = rating_span(judgement)
     rating = float(judgement[slice(*span)]) if span else 0.0

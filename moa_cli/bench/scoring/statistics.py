@@ -1,8 +1,8 @@
 """Differences between answers to the same items: standard errors, intervals, tests and power.
 
-All of it needs the standard library alone. Answers are paired by item, since what two models have
-in common (an item is easy or hard for both) then drops out of the difference; see Miller 2024,
-"Adding Error Bars to Evals" (arXiv:2411.00640).
+It needs only the standard library. Answers are paired by item, since what two models have in common
+(an item is easy or hard for both) then drops out of the difference; see Miller 2024, "Adding Error
+Bars to Evals" (arXiv:2411.00640).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ POWER: Final = 0.8
 QUANTILE: Final = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 # Times the standard error, this is the difference that is found with that power.
 _DETECTABLE: Final = QUANTILE + NormalDist().inv_cdf(POWER)
-# Up to so many pairs that differ, all ways to swap them are tried; above, so many drawn ones.
+# For up to so many pairs that differ, all ways to swap them are tried; for more, so many random
+# ones.
 _MOST_EXACT, _DRAWS = 12, 10_000
 _CHUNK = 8
 # The share of a sum that rounding may have made.
@@ -126,7 +127,7 @@ def paired_difference(
     low: float,
     high: float,
 ) -> PairedDifference | None:
-    """How the first differs from the second; None where they have nothing in common.
+    """How the first differs from the second; None if they have no item in common.
 
     first, second: values from `low` to `high`, by what was asked. item: which item that belongs
     to; the values of an item (turns, epochs) count as one observation.
@@ -137,7 +138,7 @@ def paired_difference(
     by_item: dict[Hashable, list[float]] = defaultdict(list)
     for name in common:
         found = first[name] - second[name]
-        # What rounding leaves of equal values is no difference.
+        # A rest of rounding between equal values is no difference.
         by_item[item(name)].append(found if abs(found) > _ROUNDING * (high - low) else 0.0)
     difference = grouped_mean(
         (value, group) for group, values in by_item.items() for value in values
@@ -170,8 +171,8 @@ def paired_difference(
 def _binary_interval(differences: Sequence[float], width: float) -> ConfidenceInterval:
     """Bonett and Price's interval (2012): Wald's, after one item more was won and one more lost.
 
-    It holds where no pair differs: ten equal pairs are no proof of equal models. differences: of
-    each item, at most `width`.
+    It also holds if no pair differs: ten equal pairs do not prove that two models are equal.
+    differences: of each item, at most `width`.
     """
     size = len(differences) + 2
     won = (math.fsum(max(0.0, value) for value in differences) / width + 1) / size
@@ -182,8 +183,8 @@ def _binary_interval(differences: Sequence[float], width: float) -> ConfidenceIn
 
 
 def swap_test(differences: Iterable[float], *, seed: int = 0) -> float:
-    """How likely the differences add up to so much, either way, if in each pair the two could as
-    well be swapped.
+    """How likely the differences add up to so much, in either direction, if the two of each pair
+    were swapped at random.
 
     It assumes no distribution. Where all differences are of one size it is McNemar's exact test;
     else all swaps are tried for up to 12 pairs that differ, and 10,000 seeded ones for more (then
@@ -194,7 +195,7 @@ def swap_test(differences: Iterable[float], *, seed: int = 0) -> float:
         return 1.0
     if len({abs(value) for value in sizes}) == 1:
         return _sign_test(sum(value > 0 for value in sizes), len(sizes))
-    # As large as seen, but for what rounding makes of equal sums.
+    # As large as observed, up to rounding.
     observed = abs(math.fsum(sizes)) - _ROUNDING * math.fsum(map(abs, sizes))
     if len(sizes) <= _MOST_EXACT:
         sums = [abs(math.fsum(signed)) for signed in product(*((x, -x) for x in sizes))]
@@ -270,7 +271,7 @@ def bradley_terry(wins: Mapping[tuple[_Player, _Player], float]) -> dict[_Player
     """How likely each beats an average opponent, 0 to 1, by Bradley and Terry's model (1952).
 
     wins: how often the first of a pair has beaten the second; a tie is half a win for each. Each
-    has besides half a win and half a loss against the average, so that who has always won has a
+    also gets half a win and half a loss against the average, so that one that has always won has a
     strength, too.
     """
     places = {player: place for place, player in enumerate(dict.fromkeys(chain(*wins)))}
