@@ -133,7 +133,7 @@ def _quoted(prompt: str) -> str:
 def _broken_as_typed(text: str) -> str:
     """The text with hard breaks, where Markdown would join the lines of a paragraph."""
     lines = text.split("\n")
-    for token in _parser().parse(text):
+    for token in _block_parser().parse(text):
         if token.type == "paragraph_open" and token.map:
             start, end = token.map
             for number in range(start, end - 1):
@@ -148,7 +148,7 @@ def _contained(text: str) -> str:
 
 def _ended(text: str) -> str:
     """The text so that what follows is no part of it: an open fence is closed."""
-    last = _parser().parse(f"{text}\n\nend\n")[-1]
+    last = _block_parser().parse(f"{text}\n\nend\n")[-1]
     if last.type == "fence":
         return f"{text}\n{last.markup}"
     return _fenced(text) if last.type == "html_block" else text
@@ -186,3 +186,9 @@ def escaped(text: str) -> str:
 @cache
 def _parser() -> MarkdownIt:
     return MarkdownIt("commonmark", {"maxNesting": 50})
+
+
+@cache
+def _block_parser() -> MarkdownIt:
+    # What lines of text say takes most of the time, and the square of it with many brackets.
+    return MarkdownIt("commonmark", {"maxNesting": 50}).disable("inline")

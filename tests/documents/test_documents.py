@@ -173,7 +173,8 @@ def test_several_conversations_are_folded_on_one_page() -> None:
 
 def top_level(text: str) -> Iterator[tuple[str, str]]:
     """The kinds of the blocks of a Markdown document, and what they say."""
-    tokens = MarkdownIt("commonmark", {"maxNesting": 250}).parse(text)
+    # The text of a block is not looked into, which would take the square of its brackets.
+    tokens = MarkdownIt("commonmark", {"maxNesting": 250}).disable("inline").parse(text)
     for token, following in zip(tokens, [*tokens[1:], tokens[-1]], strict=True):
         if token.level == 0 and token.nesting >= 0:
             yield token.type, following.content if token.nesting else token.content
