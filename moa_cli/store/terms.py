@@ -166,6 +166,8 @@ def _indexed(text: str | None) -> str:
     """The terms of a text with spaces between them, at which the index cuts."""
     if not text:
         return ""
+    if text.isascii():
+        return " ".join(runs(text))
     terms: list[str] = []
     for run in runs(text):
         if is_single(run):
@@ -179,7 +181,7 @@ def _known(*texts: str | None) -> str:
     """The words of texts in which parts can be found, as a JSON list."""
     words = {word for text in texts if text for word in _indexed(text).split(" ")}
     fitting = (word for word in words if _SHORTEST_KNOWN <= len(word) <= _LONGEST_KNOWN)
-    return json.dumps([word for word in fitting if not is_single(word)])
+    return json.dumps([word for word in fitting if word.isascii() or not is_single(word)])
 
 
 def register(connection: sqlite3.Connection) -> None:
