@@ -475,7 +475,6 @@ NOTES = "data:text/plain;base64,aXRzIG5vdGVz"
 @pytest.mark.parametrize(
     ("part", "sent"),
     [
-        ("hi", {"type": "text", "text": "hi"}),
         ({"type": "input_text", "text": "hi"}, {"type": "text", "text": "hi"}),
         ({"type": "output_text", "text": "hi", "annotations": []}, {"type": "text", "text": "hi"}),
         ({"type": "input_image", "image_url": PIXEL}, url_of(PIXEL)),
@@ -528,6 +527,7 @@ def test_parts_of_other_apis_are_read_as_those_of_this_one(
         ({"type": "input_audio"}, "messages[0].content[0].type"),
         ({"type": "video_url"}, "messages[0].content[0].type"),
         (5, "messages[0].content[0]"),
+        ("hi", "messages[0].content[0]"),
     ],
 )
 def test_parts_of_other_apis_that_cannot_be_read_are_refused_by_name(

@@ -14,8 +14,6 @@ _TEXTS = ("input_text", "output_text")
 
 def chat_part(part: Any) -> Any:
     """A part in the form of a chat completion; what has none stays as it is."""
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
     if not isinstance(part, Mapping):
         return part
     kind = part.get("type")
