@@ -9,7 +9,6 @@ before the deltas: where a model ends reasoning that nothing opened (`…</think
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
@@ -19,7 +18,7 @@ from moa_cli.core.frozen import quickly_made
 from moa_cli.core.money import Price
 from moa_cli.core.strategy import Decision, Purpose, Report
 from moa_cli.core.tools import ToolCall, ToolPiece
-from moa_cli.core.values import load_value
+from moa_cli.core.values import load_value, plain_values
 
 __all__ = [
     "AggregatorDelta",
@@ -550,7 +549,7 @@ def to_dict(event: Event) -> dict[str, Any]:
     Returns:
         A dictionary with `kind` first, then the event's fields.
     """
-    return {"kind": event.kind, **dataclasses.asdict(event, dict_factory=without_empty)}
+    return {"kind": event.kind, **plain_values(event, without_empty)}
 
 
 def from_dict(values: Mapping[str, Any], *, strict: bool = False) -> Event:

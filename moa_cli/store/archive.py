@@ -27,7 +27,7 @@ from moa_cli.core.conversation import KeptConversation, KeptTurn, Part, Turn, wi
 from moa_cli.core.errors import StoreError
 from moa_cli.core.events import from_dict, to_dict
 from moa_cli.core.text import dumps
-from moa_cli.core.values import check_plain, load_value
+from moa_cli.core.values import check_plain, load_value, plain_values
 from moa_cli.store.incoming.conversation import IncomingConversation, bounded, not_later, seconds_of
 from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.store import ID_LETTERS, Store
@@ -116,7 +116,7 @@ def _text(conversation: KeptConversation) -> Iterator[str]:
 
 
 def turn_values(kept: KeptTurn) -> dict[str, Any]:
-    values = dataclasses.asdict(kept.turn, dict_factory=without_empty)
+    values: dict[str, Any] = plain_values(kept.turn, without_empty)
     del values["stored_as"]
     status = values.pop("status")
     first = {

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moa_cli.core import events
-from moa_cli.core.conversation import Failure, Proposal, Usage
+from moa_cli.core.conversation import Failure, Proposal, Usage, without_empty
 from moa_cli.core.events import (
     Caller,
     Event,
@@ -152,6 +152,8 @@ def test_any_event_survives_json(cls: type[Any], data: st.DataObject) -> None:
     back = from_dict(through_json(to_dict(event)))
     assert back == event
     assert hash(back) == hash(event)
+    values = dataclasses.asdict(event, dict_factory=without_empty)
+    assert to_dict(event) == {"kind": event.kind, **values}
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: str(event.kind))

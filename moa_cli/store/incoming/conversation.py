@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moa_cli.core.conversation import KeptConversation, KeptTurn, Turn, TurnStatus, Usage
+from moa_cli.core.values import field_names
 from moa_cli.store.store import ID_LETTERS
 
 # How changes to a file's numbers are named when they are counted.
@@ -88,7 +89,7 @@ def bounded(held: Any, changed: Counter[str]) -> Any:
     This includes numbers in dataclasses and tuples, NaN and infinity. A value without such a
     number is returned itself.
     """
-    kind = type(held)
+    kind: Any = type(held)
     if kind is int or kind is float:
         if 0 <= held <= _MOST_AMOUNT:
             return held
@@ -98,12 +99,13 @@ def bounded(held: Any, changed: Counter[str]) -> Any:
         items = tuple(bounded(item, changed) for item in held)
         same = all(item is before for item, before in zip(items, held, strict=True))
         return held if same else items
-    if not dataclasses.is_dataclass(kind):
+    names = field_names(kind)
+    if names is None:
         return held
     changes = {
-        field.name: kept
-        for field in dataclasses.fields(held)
-        if (kept := bounded(before := getattr(held, field.name), changed)) is not before
+        name: kept
+        for name in names
+        if (kept := bounded(before := getattr(held, name), changed)) is not before
     }
     return dataclasses.replace(held, **changes) if changes else held
 
