@@ -3,12 +3,13 @@ with no network but this machine's loopback."""
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,18 @@ def pytest_configure(config: pytest.Config) -> None:
                 reporter.write_line(f"\n{text}")
 
         config.pluginmanager.register(SlowTests(say), "slow tests")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage in what is collected: modules and tests last as long as the run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
