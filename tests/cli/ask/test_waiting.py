@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -84,7 +85,10 @@ def test_a_request_that_is_made_twice_is_told(moa: Moa, upstream: Upstream) -> N
     upstream.always("a", SILENT)
     ran = moa.run("ask", "hi", "-v")
     assert (ran.code, ran.out) == (0, b"ok\n")
-    assert "lab:a: silent for 0.2 s, lab:other is asked beside it" in ran.err
+    told = re.search(r"lab:a: silent for (\S+) s, lab:other is asked beside it", ran.err)
+    assert told is not None
+    # A busy machine may look later.
+    assert float(told[1]) >= 0.2
     lines = moa.run("ask", "hi", "--output", "jsonl").out.splitlines()
     [hedged] = [e for e in map(from_dict, map(json.loads, lines)) if isinstance(e, Hedged)]
     assert hedged.model == "lab:other"
@@ -109,9 +113,8 @@ def test_what_is_paid_for_more_than_once_is_told_without_verbose(
     told = sorted(line for line in lines if "paid for more than once" in line)
     assert len(told) == 2
     assert told[0].startswith("moa: paid for more than once: lab:a was asked again (lab: ")
-    assert told[1] == (
-        "moa: paid for more than once: lab:b was silent for 0.2 s, lab:other was asked beside it"
-    )
+    twice = r"lab:b was silent for \d\.\d s, lab:other was asked beside it"
+    assert re.fullmatch(f"moa: paid for more than once: {twice}", told[1])
 
 
 @pytest.mark.parametrize("field", ["temperature", "reasoning_effort"])
