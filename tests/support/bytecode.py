@@ -25,7 +25,8 @@ def shared() -> tempfile.TemporaryDirectory[str] | None:
     """
     if not sys.dont_write_bytecode:
         return None
-    folder = tempfile.TemporaryDirectory(prefix="moa-tests-bytecode-")
+    # A process that ends later, such as one of Ray's, may still write to it.
+    folder = tempfile.TemporaryDirectory(prefix="moa-tests-bytecode-", ignore_cleanup_errors=True)
     (Path(folder.name) / _NAME).touch()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = folder.name
