@@ -25,8 +25,7 @@ def shared() -> tempfile.TemporaryDirectory[str] | None:
     """
     if not sys.dont_write_bytecode:
         return None
-    # A process that ends later, such as one of Ray's, may still write to it.
-    folder = tempfile.TemporaryDirectory(prefix="moa-tests-bytecode-", ignore_cleanup_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix="moa-tests-bytecode-")
     (Path(folder.name) / _NAME).touch()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = folder.name
