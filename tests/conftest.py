@@ -8,7 +8,6 @@ import ipaddress
 import os
 import re
 import socket
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.support import bytecode
 from tests.support.command import Moa
 from tests.support.parallel import SlowTests, spread, workers
 from tests.support.upstream import Upstream
@@ -24,9 +22,6 @@ from tests.support.upstream import Upstream
 # No deadline: the machine may be busy. Derandomized: what fails for one fails for all.
 hypothesis.settings.register_profile("moa", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("moa")
-
-# Of a worker. Before it imports the tests.
-_compiling = bytecode.Turn(sys.pycache_prefix if "PYTEST_XDIST_WORKER" in os.environ else None)
 
 _KEPT = ("MOA_TEST_DATA", "MOA_TEST_ENVIRONMENTS")
 _FOREIGN = re.compile(
@@ -61,10 +56,8 @@ def _patience(item: pytest.Item, config: pytest.Config) -> float:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where others run the tests, let them share bytecode, and tell which tests run for long."""
+    """Tell which tests run for long, where others run them."""
     if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
-        if (folder := bytecode.shared()) is not None:
-            config.add_cleanup(folder.cleanup)
 
         def say(text: str) -> None:
             reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
@@ -86,11 +79,6 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.enable()
-
-
-def pytest_collection_finish() -> None:
-    """Let the next workers collect, which find all that this one has compiled."""
-    _compiling.end()
 
 
 class NetworkRefused(Exception):

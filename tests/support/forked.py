@@ -39,8 +39,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.support.bytecode import kept
-
 __all__ = ["Forked", "Forks", "import_all"]
 
 _STARTING = re.compile(r"PYTHON.*|LANG|LANGUAGE|LC_.*|TZ|LD_.*|MALLOC_.*")
@@ -76,7 +74,7 @@ class Forks:
         self.requests, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, *kept(), "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
                 cwd=_ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
