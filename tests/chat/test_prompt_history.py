@@ -137,9 +137,11 @@ def test_a_full_disk_costs_a_line_and_leaves_the_file_whole(moa: Moa, tmp_path: 
     file = moa.state / "prompt-history"
     before = b"\n# 2024-05-01 10:00:00\n+" + b"x" * 1020 + b"\n"
     file.write_bytes(before)
-    # No file of this process may grow beyond 1,024 bytes.
+    # No file of this process may grow beyond 1,050 bytes. Python would leave as much of bytecode in
+    # the environment, and no process could import those modules any more.
     (tmp_path / "sitecustomize.py").write_text(
-        "import resource, signal\n"
+        "import resource, signal, sys\n"
+        "sys.dont_write_bytecode = True\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1050, 1050))\n"
     )
