@@ -3,12 +3,11 @@ with no network but this machine's loopback."""
 
 from __future__ import annotations
 
-import gc
 import ipaddress
 import os
 import re
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +66,6 @@ def pytest_configure(config: pytest.Config) -> None:
                 reporter.write_line(f"\n{text}")
 
         config.pluginmanager.register(SlowTests(say), "slow tests")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
-    """Look for no garbage in what is collected: modules and tests last as long as the run."""
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.collect()
-        gc.freeze()
-        gc.enable()
 
 
 class NetworkRefused(Exception):
