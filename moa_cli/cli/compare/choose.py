@@ -446,7 +446,7 @@ def _pressed(question: str, keys: Sequence[str]) -> str:
 
 
 def _asked_note(before: str) -> str:
-    """The user's note on their choice. If the input ends or is no text, the earlier note stays. An
+    """The user's note on their choice. The earlier note stays if the input ends, or is not text. An
     empty line removes it. Raises KeyboardInterrupt."""
     sys.stdout.write("note: ")
     sys.stdout.flush()
