@@ -784,6 +784,14 @@ _NO_NAMES: list[tuple[int, object]] = [
 ]
 
 
+def ask_twice(server: Server, **fields: Any) -> None:
+    """Ask the same twice: both are answered, and no model is lost."""
+    for _ in range(2):
+        told = server.ask(**fields)
+        assert told.status_code == 200, told.text
+        assert not told.json()["moa"]["lost"]
+
+
 @pytest.mark.parametrize(("status", "said"), _NO_NAMES)
 def test_a_model_that_takes_no_names_reads_who_speaks(
     server: Server, upstream: Upstream, status: int, said: object
@@ -800,10 +808,7 @@ def test_a_model_that_takes_no_names_reads_who_speaks(
         {"role": "assistant", "name": "bot", "content": "Because."},
         {"role": "user", "name": "Bob", "content": [image]},
     ]
-    for _ in range(2):
-        told = server.ask(messages=messages)
-        assert told.status_code == 200, told.text
-        assert not told.json()["moa"]["lost"]
+    ask_twice(server, messages=messages)
     for name in ("a", "agg"):
         # It is learned with the first refusal.
         assert len(upstream.chats(name)) == 3
@@ -886,10 +891,7 @@ def test_a_model_that_takes_system_messages_first_only_is_told_later_ones_by_the
         {"role": "developer", "content": "It is late."},
         {"role": "user", "content": "and?"},
     ]
-    for _ in range(2):
-        told = server.ask(messages=messages)
-        assert told.status_code == 200, told.text
-        assert not told.json()["moa"]["lost"]
+    ask_twice(server, messages=messages)
     for name in ("a", "agg"):
         # It is learned with the first refusal.
         assert len(upstream.chats(name)) == 3
@@ -940,10 +942,7 @@ def test_a_model_that_takes_no_empty_messages_is_sent_none(
         {"role": "assistant", "content": " ", "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "c1", "content": ""},
     ]
-    for _ in range(2):
-        told = server.ask(messages=messages, tools=[WEATHER])
-        assert told.status_code == 200, told.text
-        assert not told.json()["moa"]["lost"]
+    ask_twice(server, messages=messages, tools=[WEATHER])
     # It is learned with the first refusal.
     assert len(upstream.chats("agg")) == 3
     assert upstream.chats("agg")[-1].messages[1:] == [
