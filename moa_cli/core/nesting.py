@@ -7,22 +7,23 @@ an answer. So what comes from outside and is passed on is bounded first, without
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 # Levels of JSON that is passed on. Real bodies have about twenty.
 MOST_LEVELS = 100
 
 
 def is_deeper(value: object, most: int = MOST_LEVELS) -> bool:
-    """Whether a value has more than so many objects and lists inside each other."""
-    level = [value] if isinstance(value, Mapping | list) else []
+    """Whether a value that was read from JSON has more than so many objects and lists inside each
+    other."""
+    level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(most):
         if not level:
             return False
         level = [
             entry
             for outer in level
-            for entry in (outer.values() if isinstance(outer, Mapping) else outer)
-            if isinstance(entry, Mapping | list)
+            for entry in (outer.values() if isinstance(outer, dict) else outer)
+            # Types of Python's own: a request has many values, and for `Mapping` each would be
+            # asked what it is registered as.
+            if isinstance(entry, (dict, list))
         ]
     return bool(level)

@@ -38,6 +38,11 @@ _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "d
 # As clients of llama.cpp and LM Studio write that there is no limit.
 _NO_LIMIT = -1
 _LIMITS = ("max_tokens", "max_completion_tokens")
+# The other fields of a function, what they may be, and the same in words.
+_DESCRIBING = (
+    ("parameters", (dict, type(None)), "an object"),
+    ("description", (str, type(None)), "a text"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,11 +243,11 @@ def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:
 
 def _described(tool: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
     """A function or a custom tool as endpoints take it. Raises ValueFault if it is none."""
-    name = tool.get("name") if isinstance(tool, Mapping) else None
+    name = tool.get("name") if isinstance(tool, dict) else None
     if not isinstance(name, str) or not name:
         raise ValueFault("is missing", path=(*path, "name"), code="missing")
-    for field, kind, told in (("parameters", Mapping, "an object"), ("description", str, "a text")):
-        if not isinstance(tool.get(field), kind | None):
+    for field, kinds, told in _DESCRIBING:
+        if not isinstance(tool.get(field), kinds):
             raise ValueFault(f"must be {told}", path=(*path, field))
     # Some endpoints do not accept null for a missing value.
     return given_values(**tool)
