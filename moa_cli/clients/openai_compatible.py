@@ -15,7 +15,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -98,9 +98,10 @@ class OpenAICompatible:
     context of its caller, for headers to send along. many_calls: whether many are in flight.
     Then what comes in one piece is one delta, as nobody watches the single token.
     sdk_lists: whether Together's list of models comes through its SDK, which takes 0.4 s to load.
-    on_blind: called with the id of a model that has refused images. on_left_out: called with the id
-    of a model and the name of a field that it does not take, and is asked without. web: the fields
-    of a request that have a model search the web; None where none are known.
+    on_blind, on_toolless: called with the id of a model that has refused images, or tools.
+    on_left_out: called with the id of a model and the name of a field that it does not take, and is
+    asked without. web: the fields of a request that have a model search the web; None where none
+    are known.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class OpenAICompatible:
         many_calls: bool = False,
         sdk_lists: bool = False,
         on_blind: Callable[[str], None] = lambda model: None,
+        on_toolless: Callable[[str], None] = lambda model: None,
         on_left_out: Callable[[str, str], None] = lambda model, field: None,
         web: Mapping[str, Any] | None = None,
     ) -> None:
@@ -136,6 +138,7 @@ class OpenAICompatible:
         self._many_calls = many_calls
         self._sdk_lists = sdk_lists
         self._on_blind = on_blind
+        self._on_toolless = on_toolless
         self._on_left_out = on_left_out
         self._web = web
         # On this machine a connection costs nothing, and one of its own for each call means that a
@@ -146,7 +149,6 @@ class OpenAICompatible:
         # What each model has refused, and what it has missed.
         self._refused: dict[str, set[str]] = {}
         self._missed: dict[str, set[Missed]] = {}
-        self._toolless: set[str] = set()
         self._names: list[str] | None = None
 
     async def _transport(self) -> HttpTransport:
@@ -436,12 +438,6 @@ class OpenAICompatible:
             extra["tools"] = [*request.extra["tools"], *self._web["tools"]]
         return extra
 
-    def learned(self, info: ModelInfo) -> ModelInfo:
-        """What is known of a model, with what its refusals have told in this process."""
-        if info.id in self._toolless:
-            info = replace(info, tools=False)
-        return info
-
     async def models(self) -> list[ModelInfo]:
         """What the endpoint offers, models to talk to first. Raises a ClientError."""
         exchange = Exchange(f"{self._base_url}{self._models_path}")
@@ -475,7 +471,7 @@ class OpenAICompatible:
         if isinstance(found, ToolsUnsupported) and model is not None:
             if request is None or not _speaks_of_tools(request):
                 return RequestRefused(found.message)
-            self._toolless.add(model)
+            self._on_toolless(model)
         if model is None or not isinstance(found, ModelNotFound):
             return found
         if self._names is None:

@@ -77,18 +77,11 @@ class ClientPool:
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
         """What is known of a model; see `Catalog.facts`."""
-        info = await self.catalog.facts(model_name, patience=patience)
-        return self._with_learned(model_name, info)
+        return await self.catalog.facts(model_name, patience=patience)
 
     def known(self, model_name: str) -> ModelInfo:
         """What is known of a model without asking anybody; see `Catalog.known`."""
-        return self._with_learned(model_name, self.catalog.known(model_name))
-
-    def _with_learned(self, model_name: str, info: ModelInfo) -> ModelInfo:
-        """The same with what the model's endpoint has refused in this process."""
-        client = self._clients.get(self.providers.parse(model_name)[0].name)
-        learned = getattr(client, "learned", None)
-        return info if learned is None else learned(info)
+        return self.catalog.known(model_name)
 
     async def settled(self, profile: Profile, *, patience: float) -> Profile:
         """The profile with those of its candidates that are offered; see `Catalog.settled`.
@@ -159,6 +152,7 @@ class ClientPool:
             many_calls=self._many_calls,
             sdk_lists=self._sdk_lists,
             on_blind=lambda model: self.catalog.learn_blind(provider, model),
+            on_toolless=lambda model: self.catalog.learn_toolless(provider, model),
             on_left_out=lambda model, field: self._news.append(
                 f"{name_at(provider.name, model)} does not accept `{field}`, so it is not sent"
             ),

@@ -32,6 +32,8 @@ from moa_cli.profile import Profile
 _FRESH_SECONDS = 24 * 3600
 # A list that could not be read is not asked for again before so long.
 _REST_SECONDS = 30
+# For so long it is not looked again whether a list is to be read, if none was to be.
+_QUIET_SECONDS = 1.0
 # A server is asked for any number of names.
 _MOST_REMEMBERED = 256
 
@@ -77,14 +79,22 @@ class Catalog:
         self._trouble: dict[str, str] = {}
         # When it was looked for a list that is kept, where there was none.
         self._looked: dict[str, float] = {}
-        # Models that have refused images, by provider and id.
+        # Until when there is nothing to do for a provider's list, by `time.monotonic`.
+        self._quiet: dict[str, float] = {}
+        # Models that have refused images, and tools, by provider and id.
         self._blind: set[tuple[str, str]] = set()
+        self._toolless: set[tuple[str, str]] = set()
         # Each call asks several times. Forgotten once more is learned.
         self._known = lru_cache(_MOST_REMEMBERED)(self._info)
 
     def learn_blind(self, provider: Provider, model: str) -> None:
         """Note that a model has refused images; that counts for more than what a list tells."""
         self._blind.add((provider.name, model))
+        self._known.cache_clear()
+
+    def learn_toolless(self, provider: Provider, model: str) -> None:
+        """Note that a model has refused tools; that counts for more than what a list tells."""
+        self._toolless.add((provider.name, model))
         self._known.cache_clear()
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
@@ -94,12 +104,15 @@ class Catalog:
         list if there is none of today.
         """
         provider, model = self._providers.parse(model_name)
-        if provider.base_url is not None:
+        if provider.base_url is not None and (
+            # A server asks some ten times a request.
+            time.monotonic() >= self._quiet.get(provider.name, 0.0)
+        ):
             if patience and self._own_price(model_name, provider, model) is not None:
                 # A price of the user's own need not be waited for.
                 patience = 0.0
             await self._refresh(provider, patience)
-        return self.known(model_name)
+        return self._known(model_name)
 
     def known(self, model_name: str) -> ModelInfo:
         """What is known of a model without asking anybody."""
@@ -122,6 +135,8 @@ class Catalog:
         info = completed(provider, info)
         if (provider.name, model) in self._blind:
             info = replace(info, sees=False)
+        if (provider.name, model) in self._toolless:
+            info = replace(info, tools=False)
         if info.price is None and listing is not None:
             similar = listing.find_similar(model)
             if similar is not None and similar.price is not None:
@@ -275,6 +290,9 @@ class Catalog:
             left = self._began[provider.name] + patience - time.monotonic()
             if left > 0:
                 await asyncio.wait({self._reading[provider.name]}, timeout=left)
+        running = self._reading.get(provider.name)
+        if running is None or running.done():
+            self._quiet[provider.name] = time.monotonic() + _QUIET_SECONDS
 
     def _read_beside(self, provider: Provider) -> None:
         name = provider.name
@@ -282,6 +300,7 @@ class Catalog:
         if (running is not None and not running.done()) or not _rested(self._began, name):
             return
         self._began[name] = time.monotonic()
+        self._quiet.pop(name, None)
         self._reading[name] = asyncio.create_task(self._read(provider))
 
     async def read(self, provider: Provider) -> list[ModelInfo]:
