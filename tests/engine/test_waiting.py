@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -204,6 +205,48 @@ def test_a_watch_that_is_over_says_so_and_one_that_is_put_off_does_not() -> None
         assert watch.expired
 
     asyncio.run(over())
+
+
+def test_watches_with_much_time_share_a_timer_and_each_ends_at_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def watched(limit: float, ended: dict[float, float], put_off: float = 0.0) -> None:
+        began = time.monotonic()
+        with contextlib.suppress(TimeoutError), Watch(limit) as watch:
+            if put_off:
+                await asyncio.sleep(put_off)
+                watch.since = time.monotonic()
+            await asyncio.sleep(60)
+        ended[limit] = time.monotonic() - began
+
+    async def several() -> None:
+        ended: dict[float, float] = {}
+        loop = asyncio.get_running_loop()
+        timers: list[float] = []
+        call_later = loop.call_later
+
+        def counted(delay: float, *rest: Any, **named: Any) -> asyncio.TimerHandle:
+            timers.append(delay)
+            return call_later(delay, *rest, **named)
+
+        monkeypatch.setattr(loop, "call_later", counted)
+        many = [asyncio.create_task(watched(3600 + place, {})) for place in range(100)]
+        await asyncio.sleep(0)
+        # One for all of them, beside those of their sleep.
+        assert [delay for delay in timers if delay < 60] == [2.0]
+        await asyncio.gather(
+            watched(2.2, ended), watched(2.6, ended, put_off=0.5), watched(3.1, ended)
+        )
+        for task in many:
+            assert not task.done()
+            task.cancel()
+        # None is over too early; the machine may be busy.
+        assert next(iter(ended)) == 2.2
+        assert ended[2.2] >= 2.2
+        assert ended[2.6] >= 3.1
+        assert ended[3.1] >= 3.1
+
+    asyncio.run(several())
 
 
 def test_a_task_that_is_cancelled_by_others_stays_cancelled() -> None:

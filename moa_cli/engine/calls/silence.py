@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from moa_cli.core.errors import ClientTimeout
 from moa_cli.core.frozen import quickly_made
@@ -32,7 +33,7 @@ _BLOCKED = 0.25
 # The least time, in seconds, to read what has arrived meanwhile.
 _AFTER_BLOCK = 0.5
 # The most seconds for which a timer is set. Few limits are shorter, so it need not be set again for
-# another limit.
+# another limit. All watches with more time than that share one.
 _LONGEST_TIMER = 2.0
 
 
@@ -142,7 +143,9 @@ class Watch:
         self._limit = limit
         self._spared = spared
         self.expired = False
+        # What fires next, at `_due`, if anything does.
         self._timer: asyncio.TimerHandle | None = None
+        self._round: _Round | None = None
         self._due = 0.0
 
     def __enter__(self) -> Watch:
@@ -154,8 +157,7 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
         if self.expired:
             mine = self._task.uncancel() <= self._cancelling
             if mine and kind is not None and issubclass(kind, asyncio.CancelledError):
@@ -166,12 +168,11 @@ class Watch:
         self._limit = limit
         if self.expired:
             return
-        if self._timer is not None:
+        if self._timer is not None or self._round is not None:
             # Usually it fires in time for the new limit, too.
             if limit is not None and self.since + limit >= self._due:
                 return
-            self._timer.cancel()
-            self._timer = None
+            self._disarm()
         if limit is not None:
             self._arm(self.left)
 
@@ -184,11 +185,25 @@ class Watch:
 
     def _arm(self, seconds: float) -> None:
         assert self._limit is not None
-        seconds = max(0.0, min(seconds, self._limit, _LONGEST_TIMER))
+        seconds = max(0.0, min(seconds, self._limit))
+        if seconds >= _LONGEST_TIMER:
+            self._round = _round_of(self._loop)
+            self._due = self._round.join(self)
+            return
         self._due = time.monotonic() + seconds
-        self._timer = self._loop.call_later(seconds, self._fire)
+        self._timer = self._loop.call_later(seconds, self.fire)
 
-    def _fire(self) -> None:
+    def _disarm(self) -> None:
+        if self._round is not None:
+            self._round.leave(self)
+            self._round = None
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def fire(self) -> None:
+        """Its timer, or its round, has fired."""
+        self._timer = self._round = None
         late = time.monotonic() - self._due
         if late > _BLOCKED:
             self.since += late
@@ -199,6 +214,46 @@ class Watch:
             self.since = time.monotonic()
             self._arm(self.left)
         else:
-            self._timer = None
             self.expired = True
             self._task.cancel()
+
+
+class _Round:
+    """The one timer of all watches of an event loop whose time is not over soon.
+
+    Nearly all of them end before it fires, and a server has many: a timer for each would cost
+    more than all that the watch does besides.
+    """
+
+    def __init__(self) -> None:
+        self._watches: set[Watch] = set()
+        # When it fires; infinite while no timer is set.
+        self._due = math.inf
+
+    def join(self, watch: Watch) -> float:
+        """Have `fire` of that watch called with the others'; returns when, by `time.monotonic`."""
+        self._watches.add(watch)
+        if self._due == math.inf:
+            self._due = time.monotonic() + _LONGEST_TIMER
+            asyncio.get_running_loop().call_later(_LONGEST_TIMER, self._fire)
+        return self._due
+
+    def leave(self, watch: Watch) -> None:
+        """It need not be called any more."""
+        self._watches.discard(watch)
+
+    def _fire(self) -> None:
+        watches, self._watches = self._watches, set()
+        self._due = math.inf
+        for watch in watches:
+            watch.fire()
+
+
+_ROUNDS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Round] = WeakKeyDictionary()
+
+
+def _round_of(loop: asyncio.AbstractEventLoop) -> _Round:
+    found = _ROUNDS.get(loop)
+    if found is None:
+        found = _ROUNDS[loop] = _Round()
+    return found
