@@ -105,8 +105,10 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._late: asyncio.TimerHandle | None = None
+        # Whether a head is to come, how much of it has, and what ends the wait for the rest.
+        self._awaits_head = False
         self._head_size = 0
+        self._late: asyncio.TimerHandle | None = None
         self._waiting: list[Callable[[], None]] = []
 
     @contextlib.contextmanager
@@ -128,12 +130,16 @@ class _BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_JoinedWrites(transport))  # type: ignore[arg-type]
         self._expect_head()
+        self._set_limit()
 
     def data_received(self, data: bytes) -> None:
-        if self._late is None and (self.cycle is None or self.cycle.response_complete):
+        if not self._awaits_head and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
         super().data_received(data)
-        if self._late is not None:
+        # Nearly all heads come in one piece, and need no limit.
+        if self._awaits_head:
+            if self._late is None:
+                self._set_limit()
             self._head_size += len(data)
             if self._head_size > _LARGEST_HEAD and not self.transport.is_closing():
                 self.send_400_response("The request's head is too large.")
@@ -151,10 +157,13 @@ class _BoundedProtocol(HttpToolsProtocol):
             call()
 
     def _expect_head(self) -> None:
-        self._head_size = 0
+        self._awaits_head, self._head_size = True, 0
+
+    def _set_limit(self) -> None:
         self._late = self.loop.call_later(_HEAD_SECONDS, self.timeout_keep_alive_handler)
 
     def _head_came(self) -> None:
+        self._awaits_head = False
         if self._late is not None:
             self._late.cancel()
             self._late = None

@@ -17,6 +17,7 @@ from moa_cli.core.events import AggregatorDelta, Event
 from moa_cli.core.outcomes import refusal_of
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
+from moa_cli.engine.calls.silence import Watch
 from moa_cli.engine.merging import mergeable
 from moa_cli.observability.tracing import Tracing, TurnTrace
 from moa_cli.server import loops
@@ -250,7 +251,7 @@ async def read_all(headers: Headers, receive: Receive, limit: int) -> bytes:
         raise _too_large(limit)
     parts, size = [], 0
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        with Watch(_BODY_SECONDS):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
