@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from moa_cli.clients.error_reading import read_refusal
+from moa_cli.clients.refused_fields import SIGNATURE, THOUGHTS
 from moa_cli.clients.transport import Refused
 
-Missed = Literal["reasoning_content", "thought_signature"]
-
-_TEXT: Missed = "reasoning_content"
-_SIGNATURE: Missed = "thought_signature"
 # How endpoints say that one is missing, not that they do not take one.
-_COMPLAINTS: Mapping[Missed, str] = {
-    _TEXT: r"missing\W{1,3}reasoning_content|reasoning_content\W{0,3} (is |field )?"
+_COMPLAINTS: Mapping[str, str] = {
+    THOUGHTS: r"missing\W{1,3}reasoning_content|reasoning_content\W{0,3} (is |field )?"
     r"(missing|required)|reasoning_content\b.{0,60}must be (passed|sent|provided|included)",
-    _SIGNATURE: r"(missing|without|requires?) (an? )?\W?thought_?signature",
+    SIGNATURE: r"(missing|without|requires?) (an? )?\W?thought_?signature",
 }
 # Some take an empty text for none.
 _NO_TEXT = " "
@@ -32,7 +29,7 @@ _NO_TEXT = " "
 _NO_SIGNATURE = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 
 
-def missed_thought(refusal: Refused) -> Missed | None:
+def missed_thought(refusal: Refused) -> str | None:
     """What an endpoint misses in the assistant's messages; None if it says no such thing."""
     if refusal.status not in (400, 422):
         return None
@@ -47,13 +44,13 @@ def missed_thought(refusal: Refused) -> Missed | None:
     )
 
 
-def with_thoughts(message: dict[str, Any], missed: Collection[Missed]) -> dict[str, Any]:
+def with_thoughts(message: dict[str, Any], missed: Collection[str]) -> dict[str, Any]:
     """A message as it is sent, with what stands for the thoughts that the endpoint misses."""
     if message["role"] != "assistant":
         return message
-    if _TEXT in missed:
-        message = {**message, _TEXT: _NO_TEXT}
-    if _SIGNATURE in missed and "tool_calls" in message:
+    if THOUGHTS in missed:
+        message = {**message, THOUGHTS: _NO_TEXT}
+    if SIGNATURE in missed and "tool_calls" in message:
         # The first call of a message carries the thoughts behind all of them.
         first, *others = message["tool_calls"]
         signed = {**first, "extra_content": _NO_SIGNATURE}

@@ -28,7 +28,7 @@ from moa_cli.clients.error_mapper import (
 )
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
-from moa_cli.clients.missed_thoughts import Missed, missed_thought
+from moa_cli.clients.missed_thoughts import missed_thought
 from moa_cli.clients.refused_fields import IMAGES, NO_FIELDS, SYSTEM, is_missed, refused_field
 from moa_cli.clients.response_format import format_asked, in_words, is_lasting, refused_format
 from moa_cli.clients.transport import (
@@ -146,9 +146,9 @@ class OpenAICompatible:
         # streamed answer. Where many calls are in flight, they would take all ports.
         self._connections = Connections(keep=many_calls or not is_loopback(base_url))
         self._opening: asyncio.Task[HttpTransport] | None = None
-        # What each model has refused, and what it has missed.
+        # What each model has refused, or misses; and what none of the endpoint's takes.
         self._refused: dict[str, set[str]] = {}
-        self._missed: dict[str, set[Missed]] = {}
+        self._never = frozenset([SYSTEM] if "no_system_role" in quirks else [])
         self._names: list[str] | None = None
 
     async def _transport(self) -> HttpTransport:
@@ -262,7 +262,7 @@ class OpenAICompatible:
                 if usage is not None:
                     # It has refused what came of the request, and bills that.
                     yield Delta(usage=usage)
-            raise await self._mapped(error, request.model, request) from error
+            raise await self.mapped(error, request) from error
         except BaseException:
             exchange.add("cancelled")
             raise
@@ -279,8 +279,7 @@ class OpenAICompatible:
         while True:
             # Another call may learn while this one is in flight.
             unsent = frozenset(refused)
-            missed = frozenset(self._missed.get(request.model, ()))
-            body = self._body(request, unsent, missed)
+            body = self._body(request, unsent)
             if exchange.wanted:
                 told = {"Authorization": "[key]", **_HEADERS} if self._errors.secret else _HEADERS
                 exchange.add("request", headers={**told, **headers}, body=body)
@@ -295,15 +294,15 @@ class OpenAICompatible:
                     exchange.add("sent again", why="it does not take this format of the reply")
                     refused = refused | {wanted}
                     continue
-                thought = missed_thought(refusal)
-                if thought is not None and thought not in missed:
-                    exchange.add("sent again", why=f"the model misses the {thought}")
-                    self._missed.setdefault(request.model, set()).add(thought)
-                    continue
-                field = wanted or refused_field(refusal, body, request.extra)
+                field, why = missed_thought(refusal), "misses"
+                if field is None or field in unsent:
+                    field, why = (
+                        wanted or refused_field(refusal, body, request.extra),
+                        "does not take",
+                    )
                 if field is None or field in unsent:
                     raise
-                exchange.add("sent again", why=f"the model does not take the {field}")
+                exchange.add("sent again", why=f"the model {why} the {field}")
                 # Kept only then: a server is asked for any number of names.
                 refused = self._refused.setdefault(request.model, set())
                 refused.add(field)
@@ -312,27 +311,18 @@ class OpenAICompatible:
                 elif wanted is None and is_missed(field, refused):
                     self._on_left_out(request.model, field)
 
-    def _body(
-        self, request: Request, refused: frozenset[str], missed: frozenset[Missed]
-    ) -> dict[str, Any]:
+    def _body(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
         quirks = self._quirks
         limits = ["max_tokens", "max_completion_tokens"]
         if "max_completion_tokens" in quirks:
             limits.reverse()
         limit = limits[1] if limits[0] in refused else limits[0]
-        takes_system = SYSTEM not in refused and "no_system_role" not in quirks
         messages, extra = request.messages, self._extra(request)
         if extra and format_asked(extra) in refused:
             messages, extra = in_words(messages, extra)
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": wire_messages(
-                messages,
-                system=takes_system,
-                images=IMAGES not in refused,
-                refused=refused,
-                missed=missed,
-            ),
+            "messages": wire_messages(messages, refused | self._never),
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": request.temperature,
@@ -348,9 +338,7 @@ class OpenAICompatible:
 
     def batch_body(self, request: Request) -> dict[str, Any]:
         """The body of a request that is not sent now, but stands in a file of requests."""
-        refused = frozenset(self._refused.get(request.model, ()))
-        missed = frozenset(self._missed.get(request.model, ()))
-        body = self._body(request, refused, missed)
+        body = self._body(request, frozenset(self._refused.get(request.model, ())))
         return {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
 
     async def read_batched(self, payload: dict[str, Any], request: Request) -> Delta:
@@ -362,10 +350,6 @@ class OpenAICompatible:
         if error is not None:
             raise await self.mapped(error, request) from error
         return delta
-
-    async def mapped(self, error: Exception, request: Request | None = None) -> ClientError:
-        """One of our errors for what a transport raised. request: that was asked, if one was."""
-        return await self._mapped(error, request.model if request else None, request)
 
     async def get_json(self, path: str, seconds: float) -> object:
         """The parsed JSON at a path below the base URL. Raises a ClientError."""
@@ -413,11 +397,11 @@ class OpenAICompatible:
         except (MoAError, OSError) as error:
             exchange.failed(error)
             if isinstance(error, TimeoutError):
-                raise await self._mapped(TimedOut(), None) from error
+                raise await self.mapped(TimedOut()) from error
             raise
         except Exception as error:
             exchange.failed(error)
-            raise await self._mapped(error, None) from error
+            raise await self.mapped(error) from error
         exchange.add("ended")
         return answer
 
@@ -450,29 +434,30 @@ class OpenAICompatible:
             raise
         except Exception as error:
             exchange.failed(error)
-            raise await self._mapped(error, None) from error
+            raise await self.mapped(error) from error
         infos = read_list(listed)
         if infos is None:
             raise BadResponse(f"{self._errors.provider}: the list of models is not a list")
         exchange.add("ended", models=len(infos))
         return infos
 
-    async def _mapped(
-        self, error: Exception, model: str | None, request: Request | None = None
-    ) -> ClientError:
-        """One of our errors for what a transport raised.
+    async def mapped(self, error: Exception, request: Request | None = None) -> ClientError:
+        """One of our errors for what a transport raised. request: that was asked, if one was.
 
         A ModelNotFound gets the names most similar to the one asked for, if they can be had.
         """
         if isinstance(error, ValueError | RecursionError):
             # No JSON, or JSON that is nested too deep to be read.
             error = Unreadable()
+        model = None if request is None else request.model
         found = self._errors.from_exception(error, model)
-        if isinstance(found, ToolsUnsupported) and model is not None:
-            if request is None or not _speaks_of_tools(request):
+        if request is None or model is None:
+            return found
+        if isinstance(found, ToolsUnsupported):
+            if not _speaks_of_tools(request):
                 return RequestRefused(found.message)
             self._on_toolless(model)
-        if model is None or not isinstance(found, ModelNotFound):
+        if not isinstance(found, ModelNotFound):
             return found
         if self._names is None:
             try:

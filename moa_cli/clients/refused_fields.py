@@ -17,11 +17,15 @@ from moa_cli.clients.transport import Refused
 
 # Not fields of the body: a system message, and one that is not the first message; images in a
 # message; a message without text; the names of who speaks; the ids of calls of tools that other
-# models have made; and a last message that is not the user's.
+# models have made; a last message that is not the user's; and calls without the thoughts behind
+# them (see `missed_thoughts`), by the names of what an endpoint wants for these.
 SYSTEM, LATER_SYSTEM, IMAGES = "system message", "later system message", "images"
 NAMES, CALL_IDS = "names of speakers", "ids of calls"
 OTHER_LAST, EMPTY = "last message of another role", "empty message"
-NO_FIELDS = frozenset((SYSTEM, LATER_SYSTEM, IMAGES, EMPTY, NAMES, CALL_IDS, OTHER_LAST))
+THOUGHTS, SIGNATURE = "reasoning_content", "thought_signature"
+NO_FIELDS = frozenset(
+    (SYSTEM, LATER_SYSTEM, IMAGES, EMPTY, NAMES, CALL_IDS, OTHER_LAST, THOUGHTS, SIGNATURE)
+)
 # Fields that we send ourselves.
 _OWN = ("stream_options", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed")
 _ESSENTIAL = """

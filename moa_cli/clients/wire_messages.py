@@ -10,14 +10,25 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import cache
 from itertools import takewhile
 from typing import Any
 
-from moa_cli.clients.missed_thoughts import Missed, with_thoughts
-from moa_cli.clients.refused_fields import CALL_IDS, EMPTY, LATER_SYSTEM, NAMES, OTHER_LAST
+from moa_cli.clients.missed_thoughts import with_thoughts
+from moa_cli.clients.refused_fields import (
+    CALL_IDS,
+    EMPTY,
+    IMAGES,
+    LATER_SYSTEM,
+    NAMES,
+    OTHER_LAST,
+    SIGNATURE,
+    SYSTEM,
+    THOUGHTS,
+)
 from moa_cli.core.conversation import Message, Part
 from moa_cli.core.once_each import once_each
 from moa_cli.core.tools import ToolCall
@@ -27,6 +38,7 @@ _GO_ON = (
     "[Your last message is not finished. Go on exactly where it ends, and do not repeat what stands"
     " there.]"
 )
+_MISSED = frozenset((THOUGHTS, SIGNATURE))
 # What stands where somebody has said nothing.
 _NOTHING = "[empty]"
 _PLAIN_ID = re.compile(r"[A-Za-z0-9]{9}")
@@ -40,7 +52,7 @@ class WireMessages(list[dict[str, Any]]):
     pieces: each of them as JSON.
     """
 
-    def __init__(self, messages: Sequence[Message], missed: Collection[Missed]) -> None:
+    def __init__(self, messages: Sequence[Message], missed: AbstractSet[str]) -> None:
         encoded = [_encoded(message) for message in messages]
         values, self.pieces = [value for value, _ in encoded], [piece for _, piece in encoded]
         if missed:
@@ -52,26 +64,22 @@ class WireMessages(list[dict[str, Any]]):
 
 
 def wire_messages(
-    messages: Sequence[Message],
-    *,
-    system: bool,
-    images: bool,
-    refused: Collection[str] = (),
-    missed: Collection[Missed] = (),
+    messages: Sequence[Message], refused: AbstractSet[str] = frozenset()
 ) -> WireMessages:
-    """The messages as they are sent. system: whether the model takes system messages; one that
-    does not is given them at the beginning of the user's next message. images: whether it takes
-    those; one that does not is told that there are some. refused: what else it does not take, by
-    the names of `refused_fields`; it is told in another way. missed: what its endpoint wants to
-    know of the assistant's thoughts."""
+    """The messages as they are sent.
+
+    refused: what the model does not take, by the names of `refused_fields`. It is told in another
+    way: system messages at the beginning of the user's next message, and of images that there are
+    some.
+    """
     if CALL_IDS in refused:
         messages = [_with_plain_ids(message) for message in messages]
     if NAMES in refused:
         messages = [_without_name(message) if message.name else message for message in messages]
-    if not images:
+    if IMAGES in refused:
         messages = [_without_images(message) if message.parts else message for message in messages]
     messages = _with_images_of_users(messages)
-    if not system:
+    if SYSTEM in refused:
         messages = _without_system(messages)
     elif LATER_SYSTEM in refused:
         messages = _with_system_first(messages)
@@ -79,7 +87,7 @@ def wire_messages(
         messages = _without_empty(messages)
     if OTHER_LAST in refused:
         messages = _with_user_last(messages)
-    return WireMessages(messages, missed)
+    return WireMessages(messages, refused & _MISSED)
 
 
 def body_json(body: Mapping[str, Any]) -> bytes:

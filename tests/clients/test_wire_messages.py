@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from moa_cli.clients.refused_fields import IMAGES, SYSTEM
 from moa_cli.clients.wire_messages import body_json, wire_messages
 from moa_cli.core.conversation import Message, Part
 from moa_cli.core.tools import ToolCall
@@ -19,15 +20,14 @@ TALK = (
 )
 
 
-@pytest.mark.parametrize("system", [True, False])
-@pytest.mark.parametrize("images", [True, False])
-def test_a_body_is_the_same_to_the_byte_each_time(system: bool, images: bool) -> None:
-    sent = wire_messages(TALK, system=system, images=images)
+@pytest.mark.parametrize("refused", [{SYSTEM, IMAGES}, {SYSTEM}, {IMAGES}, set()])
+def test_a_body_is_the_same_to_the_byte_each_time(refused: set[str]) -> None:
+    sent = wire_messages(TALK, refused)
     plain = [dict(message) for message in sent]
     for body in (
         {"model": "größe", "messages": sent, "stream": True, "stop": ["a", None], "seed": 1},
         {"messages": sent},
-        {"model": "m", "messages": wire_messages(TALK, system=system, images=images)},
+        {"model": "m", "messages": wire_messages(TALK, refused)},
     ):
         assert body_json(body) == json.dumps({**body, "messages": plain}).encode()
 
