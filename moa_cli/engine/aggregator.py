@@ -94,12 +94,12 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
                 at=state.now(),
                 model=model,
                 text=text,
-                reasoning=call.reasoning,
-                answered_by=call.answered_by,
+                reasoning=call.heard.reasoning,
+                answered_by=call.heard.answered_by,
                 usage=usage,
                 seconds=sum(made.seconds for made in calls),
                 first_token=calls[0].first_token,
-                finish_reason=call.finish_reason,
+                finish_reason=call.heard.finish_reason,
                 citations=_cited(state, call),
                 tool_calls=call.called,
             )
@@ -124,7 +124,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
 def _cited(state: TurnState, call: Call) -> tuple[Citation, ...]:
     """The sources of a reply: those that its endpoint names, and those of the references whose
     addresses stand in it."""
-    found = {cited.url: cited for cited in call.citations}
+    found = {cited.url: cited for cited in call.heard.citations}
     if state.profile.searches:
         for reference in state.references:
             for cited in () if isinstance(reference, str) else reference.citations:
@@ -150,4 +150,4 @@ def _tell(state: TurnState, planned: Planned, step: Step) -> None:
                 )
             )
     elif not isinstance(step, Begun):
-        state.emit_step(planned, step)
+        state.emit(step)

@@ -24,7 +24,7 @@ from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Purpose
 from moa_cli.core.text import holds_sentence, plural
 from moa_cli.core.values import unchecked
 from moa_cli.engine.agreement.agreed import stop_early
-from moa_cli.engine.calls.call import Begun, Call, Planned, Retry, Step, failure
+from moa_cli.engine.calls.call import Begun, Call, Planned, Step, failure
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.subsets import references_of_calls
@@ -412,7 +412,7 @@ class LayerRun:
         except BudgetReached as reached:
             self.capped, error = reached, failure(reached)
         if error is None and not strip_reasoning(call.text):
-            error = failure(call.no_answer())
+            error = failure(call.heard.no_answer())
         self._outcomes[index] = error
         usage = await self._state.taken(call)
         # No await from here on: a proposal that has arrived is told and used, even if the layer
@@ -453,7 +453,7 @@ class LayerRun:
             return
         call = self._calls[index]
         # If its end is known, only the price of its model is missing.
-        usage = call.settle(call.price)
+        usage = call.settle(call.heard.price)
         if index in self._outcomes:
             self._close(index, usage)
             return
@@ -521,9 +521,9 @@ class LayerRun:
             self._emit_started(index)
             state.emit_trimmed(planned)
             return
-        if isinstance(step, Retry):
+        if isinstance(step, events.Retrying):
             self._heard.add(index)
-        state.emit_step(planned, step)
+        state.emit(step)
 
     def _tell_text(self, index: int, delta: Delta) -> None:
         state = self._state

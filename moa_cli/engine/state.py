@@ -8,19 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from moa_cli.core.conversation import Conversation, Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, ModelInfo
 from moa_cli.core.errors import BudgetReached, ContextTooLong, ToolsUnsupported
 from moa_cli.core.events import (
     Event,
-    Hedged,
     HistoryTrimmed,
     LeftOutTurns,
-    Queued,
-    ReferencesTrimmed,
-    Retrying,
 )
 from moa_cli.core.money import priced, usd
 from moa_cli.core.stream import EventQueue
@@ -35,7 +31,7 @@ from moa_cli.engine import advice
 from moa_cli.engine.agreement.kept_reviews import KeptReviews
 from moa_cli.engine.budget import TurnBudgets, check_prices
 from moa_cli.engine.calls.attempt import request_of
-from moa_cli.engine.calls.call import Call, Hedge, Limits, Planned, Retry, Shrunk, Wait, failure
+from moa_cli.engine.calls.call import Call, Limits, Planned, failure
 from moa_cli.engine.calls.slots import OwnSlots
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
 from moa_cli.engine.fan_out import Accepted, FanOut
@@ -580,6 +576,8 @@ class TurnState:
             self._limits,
             self._slots,
             self._queue,
+            turn_began=self._began,
+            lost=self.lost,
             ledger=self._ledger,
             grow=self._grow if self.budgets else None,
             spend=self.budgets.spend,
@@ -625,46 +623,10 @@ class TurnState:
         """See `Limits.reply_held`."""
         return self._limits.reply_held
 
-    def emit_trimmed(self, planned: Planned, fitted: Fitted | None = None) -> None:
-        """Tell that a prompt is cut, if it is. fitted: in place of what was planned."""
-        fitted = fitted or planned.fitted
-        if fitted.context is not None:
-            self._emit_about(
-                planned,
-                ReferencesTrimmed,
-                kept=fitted.kept or 0,
-                context=fitted.context,
-                left_out=fitted.left_out,
-            )
-
-    def emit_step(self, planned: Planned, step: Retry | Wait | Hedge | Shrunk) -> None:
-        """Tell that a call waits, is made again, or another request beside it."""
-        if isinstance(step, Shrunk):
-            self.emit_trimmed(planned, step.fitted)
-        elif isinstance(step, Wait):
-            self._emit_about(planned, Queued, reason=step.reason)
-        elif isinstance(step, Hedge):
-            self._emit_about(planned, Hedged, model=step.model, seconds=step.seconds)
-        else:
-            if step.moved is not None:
-                self.lost.append(step.moved)
-            self._emit_about(
-                planned,
-                Retrying,
-                attempt=step.attempt,
-                delay=step.delay,
-                error=step.error,
-                withdrawn=step.withdrawn,
-            )
-
-    def _emit_about(
-        self,
-        planned: Planned,
-        kind: type[ReferencesTrimmed | Retrying | Queued | Hedged],
-        **values: Any,
-    ) -> None:
-        told = {"model": planned.settings.model, **values}
-        self.emit(kind(at=self.now(), layer=planned.place.layer, index=planned.index, **told))
+    def emit_trimmed(self, planned: Planned) -> None:
+        """Tell that a prompt is cut, if it is."""
+        if planned.fitted.context is not None:
+            self.emit(planned.trimmed(self.now(), planned.fitted))
 
 
 def _alike(

@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from moa_cli.core.conversation import Citation, Failure, Message, Proposal, Usage
+from moa_cli.core.conversation import Failure, Message, Proposal, Usage
 from moa_cli.core.endpoints import CallPlace, Clients, Delta, ModelInfo
 from moa_cli.core.errors import (
     BadResponse,
@@ -23,6 +23,7 @@ from moa_cli.core.errors import (
     RateLimited,
     RequestRefused,
 )
+from moa_cli.core.events import Hedged, Queued, ReferencesTrimmed, Retrying
 from moa_cli.core.frozen import quickly_made
 from moa_cli.core.ledger import CallBegun, Ledger, TurnLedger
 from moa_cli.core.money import Price
@@ -100,42 +101,9 @@ class Begun:
     """The call is made now; before, it waited for its turn."""
 
 
-@dataclass(frozen=True)
-class Retry:
-    """The call failed and is made again. attempt: from 2. delay: seconds until then. moved: that
-    another candidate is asked, in words. withdrawn: what was told of it so far is taken back."""
-
-    attempt: int
-    delay: float
-    error: Failure
-    moved: str | None = None
-    withdrawn: bool = False
-
-
-@dataclass(frozen=True)
-class Wait:
-    """The call is not sent yet. reason: what it waits for; empty once it is sent."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Hedge:
-    """The request is sent a second time, since no word came for so many seconds. model: the one
-    that is asked."""
-
-    model: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Shrunk:
-    """The endpoint refused the prompt as too long, and is sent a shorter one."""
-
-    fitted: Fitted
-
-
-Step = Begun | Delta | Retry | Wait | Hedge | Shrunk
+# What is told of a call; events as the consumer of the turn gets them.
+Step = Begun | Delta | Retrying | Queued | Hedged | ReferencesTrimmed
+_E = TypeVar("_E", Retrying, Queued, Hedged, ReferencesTrimmed)
 
 
 @quickly_made
@@ -175,6 +143,21 @@ class Planned:
         own = self.settings.name if isinstance(self.settings, Proposer) else None
         return own or short_name(self.settings.model)
 
+    def event(self, kind: type[_E], at: float, **values: Any) -> _E:
+        """An event about the call. at: seconds since the turn began. values: its other fields."""
+        told = {"model": self.settings.model, **values}
+        return kind(at=at, layer=self.place.layer, index=self.index, **told)
+
+    def trimmed(self, at: float, fitted: Fitted) -> ReferencesTrimmed:
+        """That it is sent a prompt that is cut."""
+        return self.event(
+            ReferencesTrimmed,
+            at,
+            kept=fitted.kept or 0,
+            context=fitted.context,
+            left_out=fitted.left_out,
+        )
+
 
 def _tell_nobody(step: Step) -> None:
     del step
@@ -187,13 +170,14 @@ def failure(error: MoAError) -> Failure:
 class Call:
     """A call, which is made once. Its fields tell how far it has come.
 
-    queue: of the turn's events; while it has no room, the call waits. ledger: records the call
-    before it is sent. grow: asked when the answer goes beyond what was foreseen. It is given this
-    call, the tokens that the answer has, and those that it should be allowed. It returns how many
-    the answer may have, or raises BudgetReached. spend: told what the call took, once.
+    queue: of the turn's events; while it has no room, the call waits. turn_began: by
+    `time.monotonic`. lost: what the turn has lost, in sentences. ledger: records the call before it
+    is sent. grow: asked when the answer goes beyond what was foreseen. It is given this call, the
+    tokens that the answer has, and those that it should be allowed. It returns how many the answer
+    may have, or raises BudgetReached. spend: told what the call took, once.
 
-    settings: those of the model that answers. settled: what the call took, once it has ended and
-    its price is known as well as it will be.
+    settings: those of the model that answers. heard: the attempt whose answer counts. settled:
+    what the call took, once it has ended and its price is known as well as it will be.
     """
 
     def __init__(
@@ -204,6 +188,8 @@ class Call:
         slots: Slots,
         queue: EventQueue,
         *,
+        turn_began: float,
+        lost: list[str],
         ledger: TurnLedger | None = None,
         grow: Callable[[Call, int, int], int] | None = None,
         spend: Callable[[Usage], None],
@@ -227,10 +213,12 @@ class Call:
         self._limits = limits
         self._slots = slots
         self._queue = queue
+        self._turn_began = turn_began
+        self._lost = lost
         self._began = time.monotonic()
         self._ended: float | None = None
-        # The attempt whose answer counts, and all attempts that may be billed.
-        self._heard = Attempt(self._foreseen)
+        self.heard = Attempt(self._foreseen)
+        # All attempts that may be billed.
         self._sent: list[Attempt] = []
         # Tokens that the answer may have without asking `grow`.
         self._allowed = self._foreseen.completion_tokens
@@ -241,13 +229,13 @@ class Call:
         self._offers_tools = offers_tools(planned.settings)
         self._tell: Callable[[Step], None] = _tell_nobody
 
-    @property
-    def text(self) -> str:
-        return self._heard.text
+    def _now(self) -> float:
+        """Seconds since the turn began."""
+        return time.monotonic() - self._turn_began
 
     @property
-    def reasoning(self) -> str:
-        return self._heard.reasoning
+    def text(self) -> str:
+        return self.heard.text
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -260,11 +248,6 @@ class Call:
         return 1 + self._backoff.retries
 
     @property
-    def price(self) -> Price | None:
-        """The price of its model, None if it is not known yet."""
-        return self._heard.price
-
-    @property
     def seconds(self) -> float:
         """Since the start, or from start to end."""
         return (self._ended or time.monotonic()) - self._began
@@ -272,29 +255,13 @@ class Call:
     @property
     def first_token(self) -> float | None:
         """Seconds from the start to the first token; None until one came."""
-        came = self._heard.first_token
+        came = self.heard.first_token
         return None if came is None else came - self._began
-
-    @property
-    def finish_reason(self) -> str | None:
-        return self._heard.finish_reason
-
-    @property
-    def answered_by(self) -> str | None:
-        return self._heard.answered_by
-
-    @property
-    def citations(self) -> tuple[Citation, ...]:
-        return self._heard.citations
 
     @property
     def called(self) -> tuple[ToolCall, ...]:
         """The calls of the tools that were offered. A model that calls others has said nothing."""
-        return self._heard.tool_calls if self._offers_tools else ()
-
-    def no_answer(self) -> ClientError:
-        """Why what came holds no answer."""
-        return self._heard.no_answer()
+        return self.heard.tool_calls if self._offers_tools else ()
 
     def settle(self, price: Price | None) -> Usage:
         """What it took at that price: each attempt that an endpoint may bill. The result is final,
@@ -329,7 +296,7 @@ class Call:
         if not any(attempt.running for attempt in sent):
             # It is to be sent, or sent again.
             sent = [*sent, Attempt(self._foreseen)]
-        heard = self._heard if self._heard.running else sent[-1]
+        heard = self.heard if self.heard.running else sent[-1]
         parts = (attempt.committed(allowed if attempt is heard else 0) for attempt in sent)
         return sum(parts, Usage())
 
@@ -357,8 +324,8 @@ class Call:
             # The listener holds this call. Without this reference the call is freed at once, and
             # not only when the garbage collector looks for cycles.
             self._tell = _tell_nobody
-        if not self._is_answer(self._heard):
-            raise self.no_answer()
+        if not self._is_answer(self.heard):
+            raise self.heard.no_answer()
 
     async def _answer(self) -> None:
         """All attempts, within the time that the call may take."""
@@ -370,9 +337,9 @@ class Call:
         except TimeoutError:
             if not self._whole.expired:
                 raise
-            if self._heard.finish_reason is not None:
-                self._end_parts(self._heard)
-            if not self._is_complete(self._heard):
+            if self.heard.finish_reason is not None:
+                self._end_parts(self.heard)
+            if not self._is_complete(self.heard):
                 raise ClientTimeout(
                     f"{self.settings.model}: no complete answer within {self.settings.timeout:g} s"
                     " (`timeout`)",
@@ -391,7 +358,7 @@ class Call:
     async def _attempt(self) -> None:
         """The next attempt, and another beside it if it does not speak in time."""
         # The first attempt exists already, as what is heard of the call so far.
-        attempt = self._heard
+        attempt = self.heard
         if attempt.sent or attempt.foreseen is not self._foreseen:
             attempt = Attempt(self._foreseen)
         if self.settings.hedge_after is None or self._hedged:
@@ -402,21 +369,21 @@ class Call:
             await self._race.run(self._try(attempt))
         finally:
             self._race = None
-        if not self._heard.whole:
+        if not self.heard.whole:
             # If no attempt has spoken, the one that ended without an error is heard.
-            self._hear(next((sent for sent in self._sent if sent.whole), self._heard))
+            self._hear(next((sent for sent in self._sent if sent.whole), self.heard))
 
     def _second(self) -> Coroutine[Any, Any, None] | None:
         """The same request again, or to the stand-in, if that is allowed."""
         self._hedged = True
         model = self.settings.hedge_with or self.settings.model
         price = self._clients.known(model).price
-        unknown = price is None and self._heard.price is not None and self._grow is not None
+        unknown = price is None and self.heard.price is not None and self._grow is not None
         if unknown or self._slots.delay(model) > 0:
             # A cap that depends on prices could not be kept, or there is no room.
             return None
         attempt = Attempt(replace(self._foreseen, model=model, price=price))
-        return self._try(attempt, beside=self._heard)
+        return self._try(attempt, beside=self.heard)
 
     async def _try(self, attempt: Attempt, *, beside: Attempt | None = None) -> None:
         """One attempt, once it is let in. beside: the attempt that it hedges, or None."""
@@ -505,7 +472,7 @@ class Call:
             may = max(waited, self._slots.delay(model)) < left
             if may and told and not is_told:
                 is_told = True
-                self._tell(Wait(self._slots.reason(model) or _NO_TURN))
+                self._wait(self._slots.reason(model) or _NO_TURN)
             return may
 
         try:
@@ -526,7 +493,11 @@ class Call:
             raise error from None
         finally:
             if is_told:
-                self._tell(Wait(""))
+                self._wait("")
+
+    def _wait(self, reason: str) -> None:
+        """Tell that it is not sent yet. reason: what it waits for; empty once it is sent."""
+        self._tell(self.planned.event(Queued, self._now(), reason=reason))
 
     def _begin(self) -> None:
         """The first attempt is let in: the time of the call begins."""
@@ -552,10 +523,12 @@ class Call:
         if self._ledger is not None:
             attempt.number = self._ledger.begin(attempt.foreseen)
         if beside is None:
-            self._heard = attempt
+            self.heard = attempt
             self._backoff.sent()
         else:
-            self._tell(Hedge(attempt.model, time.monotonic() - beside.sent))
+            seconds = time.monotonic() - beside.sent
+            hedged = self.planned.event(Hedged, self._now(), model=attempt.model, seconds=seconds)
+            self._tell(hedged)
         attempt.sent = time.monotonic()
 
     async def _stream(
@@ -628,7 +601,7 @@ class Call:
 
     def _hear(self, attempt: Attempt) -> None:
         """Its answer counts from now on."""
-        self._heard = attempt
+        self.heard = attempt
         if attempt.model != self.settings.model:
             self.settings = replace(self.settings, model=attempt.model, alternatives=())
             self._foreseen = attempt.foreseen
@@ -651,9 +624,10 @@ class Call:
             if not self._move_on():
                 return False
             moved = f"{gone} is not offered, {self.settings.model} was asked instead"
-            self._tell(Retry(1 + self._backoff.retries, 0.0, failure(error), moved))
+            self._lost.append(moved)
+            self._tell(self.retrying(self.attempts, 0.0, error))
             return True
-        if not isinstance(error, ContextTooLong) or self._shrunk or self._heard.speaking:
+        if not isinstance(error, ContextTooLong) or self._shrunk or self.heard.speaking:
             return False
         self._shrunk = True
         fitted = self.planned.shrink(error)
@@ -661,7 +635,7 @@ class Call:
             return False
         self._fitted = fitted
         self._foreseen = replace(self._foreseen, prompt_tokens=fitted.tokens)
-        self._tell(Shrunk(fitted))
+        self._tell(self.planned.trimmed(self._now(), fitted))
         return True
 
     def _move_on(self) -> bool:
@@ -670,16 +644,16 @@ class Call:
         Nothing was paid for yet: the endpoint does not have the model. Raises BudgetReached if
         the next one is too expensive.
         """
-        if self._heard.speaking or not self.settings.alternatives:
+        if self.heard.speaking or not self.settings.alternatives:
             return False
         model, *others = self.settings.alternatives
         price = self._clients.known(model).price
-        if price is None and self._heard.price is not None and self._grow is not None:
+        if price is None and self.heard.price is not None and self._grow is not None:
             # A cap that depends on prices would not be kept.
             return False
         self.settings = replace(self.settings, model=model, alternatives=tuple(others))
         self._foreseen = replace(self._foreseen, model=model, price=price)
-        self._heard = Attempt(self._foreseen)
+        self.heard = Attempt(self._foreseen)
         if self._grow is not None:
             self._grow(self, 0, self._allowed)
         return True
@@ -687,31 +661,44 @@ class Call:
     async def _wait_to_retry(self, error: ClientError) -> None:
         """Wait until the call may be made again. Raises the error if it is not made again."""
         shown = bool(self.text or self.called)
-        told = shown or bool(self.reasoning)
+        told = shown or bool(self.heard.reasoning)
         consumed = shown and self.planned.index is None
         if consumed and not self._limits.reply_held:
             raise error
         model = self.settings.model
         delay, held = self._backoff.next(error, self._slots.delay(model), self._whole.left)
         if told:
-            self._heard = Attempt(self._foreseen)
-        self._tell(Retry(1 + self._backoff.retries, delay, failure(error), withdrawn=told))
+            self.heard = Attempt(self._foreseen)
+        self._tell(self.retrying(self.attempts, delay, error, withdrawn=told))
         if not held:
             await asyncio.sleep(delay)
+
+    def retrying(
+        self, attempt: int, delay: float, error: MoAError, *, withdrawn: bool = False
+    ) -> Retrying:
+        """That it is made again after so many seconds. attempt: the number of that attempt."""
+        return self.planned.event(
+            Retrying,
+            self._now(),
+            attempt=attempt,
+            delay=delay,
+            error=failure(error),
+            withdrawn=withdrawn,
+        )
 
     def _recall(self) -> Delta | None:
         """What is still to be told of a call that gives no answer, as it was paid for and may be
         useful: the words that were held back; or, if nothing was told or all was taken back, the
         longest text of all attempts."""
-        if self.text or self.reasoning or self.called:
-            held = self._heard.release()
+        if self.text or self.heard.reasoning or self.called:
+            held = self.heard.release()
             return Delta(text=held) if held else None
-        best = max(self._sent, key=lambda attempt: len(attempt.received), default=self._heard)
+        best = max(self._sent, key=lambda attempt: len(attempt.received), default=self.heard)
         if not best.received:
             return None
         self._hear(best)
         best.release()
-        return Delta(text=self.text, reasoning=self.reasoning)
+        return Delta(text=self.text, reasoning=self.heard.reasoning)
 
     def _may_go_on(self, attempt: Attempt, tokens: int) -> bool:
         """Whether an answer that is longer than was foreseen may go on: not far beyond its
@@ -747,14 +734,14 @@ class Call:
             proposer=self._named(),
             model=self.settings.model,
             text=self.text,
-            reasoning=self.reasoning,
-            answered_by=self.answered_by,
+            reasoning=self.heard.reasoning,
+            answered_by=self.heard.answered_by,
             usage=usage,
             seconds=self.seconds,
             first_token=self.first_token,
-            finish_reason=self.finish_reason,
+            finish_reason=self.heard.finish_reason,
             error=error,
-            citations=self.citations,
+            citations=self.heard.citations,
             purpose=purpose,
             about=self.planned.about,
         )

@@ -9,9 +9,10 @@ from dataclasses import replace
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import AnswerRefused, SchemaMismatch
+from moa_cli.core.events import Hedged, Retrying
 from moa_cli.core.outcomes import REFUSED, ending_of
 from moa_cli.engine.advice import begins_reply
-from moa_cli.engine.calls.call import Call, Planned, Retry, Step, failure
+from moa_cli.engine.calls.call import Begun, Call, Planned, Step
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.structured.format import FormatCheck, ResponseFormat
 
@@ -66,7 +67,10 @@ class CheckedReply:
         if isinstance(step, Delta):
             self._token_logprobs += step.token_logprobs
             step = Delta(reasoning=step.reasoning, tool_calls=step.tool_calls)
-        elif isinstance(step, Retry):
+        elif not isinstance(step, Begun | Hedged):
+            # The second call may be of another candidate; told is the model of the first.
+            step = replace(step, model=self._planned.settings.model)
+        if isinstance(step, Retrying):
             if step.withdrawn:
                 self._token_logprobs.clear()
             before = sum(call.attempts for call in self.calls[:-1])
@@ -83,11 +87,11 @@ class CheckedReply:
         verdict = await asyncio.to_thread(format.verdict, call.text)
         if verdict.problem is None:
             return verdict
-        ending = ending_of(call.finish_reason)
+        ending = ending_of(call.heard.finish_reason)
         if ending == "refusal":
             raise AnswerRefused(f"{REFUSED}: {' '.join(call.text.split())}")
         if ending == "content_filter":
-            raise call.no_answer()
+            raise call.heard.no_answer()
         if ending == "length":
             raise SchemaMismatch(
                 "its tokens ran out (max_tokens) before the JSON was whole", hint=_TOO_SHORT
@@ -118,7 +122,7 @@ class CheckedReply:
         )
         if again is None:
             raise error
-        self._hold(Retry(1 + first.attempts, 0.0, failure(error), withdrawn=True))
+        self._hold(first.retrying(1 + first.attempts, 0.0, error, withdrawn=True))
         second = state.call(again)
         self.calls.append(second)
         await second.run(self._hold)
