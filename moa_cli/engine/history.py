@@ -61,14 +61,10 @@ class HistoryUse:
         return self.tokens / self.room if self.room > 0 else float(bool(self.tokens))
 
 
-def answer_room(settings: ModelSettings, context: int) -> int:
-    """Tokens of a model's context that are kept for its answer."""
-    return settings.max_tokens or min(USUAL_ANSWER, context // 4)
-
-
 def usable_room(settings: ModelSettings, context: int) -> int:
     """About how many tokens a prompt may have beside the answer, by our estimates."""
-    return int((context - answer_room(settings, context)) / MARGIN)
+    answer = settings.max_tokens or min(USUAL_ANSWER, context // 4)
+    return int((context - answer) / MARGIN)
 
 
 def without_oldest(conversation: Conversation) -> tuple[Conversation, int]:

@@ -7,9 +7,9 @@ from functools import partial
 
 from moa_cli.core import events
 from moa_cli.core.errors import BudgetReached
-from moa_cli.engine.agreement.comparison import comparison_wording, read_report
+from moa_cli.engine.agreement.comparison import COMPARE, read_report
 from moa_cli.engine.calls.call import failure
-from moa_cli.engine.prompts import Reference
+from moa_cli.engine.prompts import Reference, review_wording
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import judged
 
@@ -44,7 +44,8 @@ async def make_report(state: TurnState) -> bool:
     read = partial(read_report, references=state.references)
     # Only one model is asked: the report costs one more call than the turn without it.
     judges = state.profile.judges()[:1]
-    answer = await judged(state, "report", comparison_wording(state.profile), read, judges=judges)
+    wording = review_wording(state.profile, COMPARE)
+    answer = await judged(state, "report", wording, read, judges=judges)
     if answer is None:
         return False
     _, report = answer

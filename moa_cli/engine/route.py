@@ -5,9 +5,10 @@ from __future__ import annotations
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.strategy import Placing
 from moa_cli.engine.agreement.agreed import agreement
-from moa_cli.engine.agreement.verdict import check_wording, read_verdict
+from moa_cli.engine.agreement.verdict import VERIFY, read_verdict
 from moa_cli.engine.fan_out import Accepted
 from moa_cli.engine.layer import LayerRun, run_first, run_layers
+from moa_cli.engine.prompts import review_wording
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import acts, copy, judged, proposals
 from moa_cli.engine.strategies import run_strategy
@@ -65,7 +66,8 @@ async def _judged(state: TurnState, stage: RouteStage) -> tuple[bool, str]:
         reasons.append(agreed)
     if stage.verify:
         answers = "the answer" if len(found) == 1 else "the answers"
-        verdict = await judged(state, "verify", check_wording(state.profile), read_verdict)
+        wording = review_wording(state.profile, VERIFY)
+        verdict = await judged(state, "verify", wording, read_verdict)
         if verdict is None:
             return False, f"no judge has checked {answers}"
         review, right = verdict

@@ -15,7 +15,6 @@ from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Decision, Placing, Pu
 from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.layer import run_reviews
-from moa_cli.engine.opening import Opening
 from moa_cli.engine.prompts import EarlierProposal, Reference, text_of
 from moa_cli.engine.state import TurnState
 from moa_cli.profile import ModelSettings, Profile, short_name
@@ -46,46 +45,37 @@ async def review(
     """
     if references is None:
         references = [state.references] * len(models)
-    async with state.reviews.lock:
-        return await _reviewed(state, purpose, models, wording, references, reads)
-
-
-async def _reviewed(
-    state: TurnState,
-    purpose: Purpose,
-    models: Sequence[ModelSettings],
-    wording: Profile,
-    references: Sequence[Sequence[Reference]],
-    reads: Sequence[Callable[[str], object]],
-) -> list[Proposal]:
     about = [_mark_of(wording, given) for given in references]
 
     def usable(index: int, kept: Proposal) -> bool:
         return not reads or reads[index](text_of(kept)) is not None
 
-    kept = {
-        index: replace(review, index=index)
-        for index, settings in enumerate(models)
-        if (review := state.kept_review(settings, about[index], partial(usable, index))) is not None
-    }
-    reviews = {index: review for index, review in kept.items() if review.error is None}
-    asked = () if state.reviews.complete else range(len(models))
-    missing = [index for index in asked if index not in kept]
-    if missing and purpose in SKIPPABLE and state.control.said_enough:
-        state.lost.append(f"the {REVIEW_NAMES[purpose]} was skipped")
-    elif missing:
-        state.depth += 1
-        planned = await state.plan(
-            state.depth,
-            [models[index] for index in missing],
-            wording=wording,
-            references=[[*map(_undated, references[index])] for index in missing],
-        )
-        marked = [
-            replace(call, about=about[index]) for call, index in zip(planned, missing, strict=True)
-        ]
-        found = await run_reviews(state, marked, purpose)
-        reviews |= {missing[made.index]: replace(made, index=missing[made.index]) for made in found}
+    async with state.reviews.lock:
+        kept = {
+            index: replace(review, index=index)
+            for index, settings in enumerate(models)
+            if (review := state.kept_review(settings, about[index], partial(usable, index)))
+        }
+        reviews = {index: review for index, review in kept.items() if review.error is None}
+        asked = () if state.reviews.complete else range(len(models))
+        missing = [index for index in asked if index not in kept]
+        if missing and purpose in SKIPPABLE and state.control.said_enough:
+            state.lost.append(f"the {REVIEW_NAMES[purpose]} was skipped")
+        elif missing:
+            state.depth += 1
+            planned = await state.plan(
+                state.depth,
+                [models[index] for index in missing],
+                wording=wording,
+                references=[[*map(_undated, references[index])] for index in missing],
+            )
+            marked = [
+                replace(call, about=about[index])
+                for call, index in zip(planned, missing, strict=True)
+            ]
+            for made in await run_reviews(state, marked, purpose):
+                index = missing[made.index]
+                reviews[index] = replace(made, index=index)
     return [reviews[index] for index in sorted(reviews)]
 
 
@@ -146,17 +136,6 @@ def proposals(state: TurnState) -> list[Proposal]:
     ]
 
 
-async def write(
-    state: TurnState, wording: Profile | None = None, opening: Opening | None = None
-) -> bool:
-    """Have the reply written by the aggregator; whether there is a whole one.
-
-    wording: how it is given the references, if not as the profile says. opening: what parts its
-    answer, if that opens with a comparison. Raises BudgetReached.
-    """
-    return await run_aggregator(state, wording, opening)
-
-
 def acts(state: TurnState) -> bool:
     """Whether the reply has to be more than a text: then an aggregator writes it."""
     return offers_tools(state.aggregators[0]) or state.response_format is not None
@@ -172,7 +151,7 @@ async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequenc
     decide(state, Decision(state.profile.strategy, why, tuple(placings), proposal.index))
     if acts(state):
         state.references = [proposal]
-        return await write(state)
+        return await run_aggregator(state)
     state.depth += 1
     text = text_of(proposal)
     model = proposal.model
@@ -211,7 +190,7 @@ async def copy_winner(
     if not any(votes):
         state.lost.append("the choice cannot be read: the reply is written from all proposals")
         decide(state, Decision(state.profile.strategy, why))
-        return await write(state)
+        return await run_aggregator(state)
     placings = [
         Placing(proposal.proposer, proposal.index, votes=count)
         for proposal, count in zip(found, votes, strict=True)

@@ -9,8 +9,8 @@ import pytest
 
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.strategy import Point, Report, report_markdown
-from moa_cli.engine.agreement.comparison import comparison_text, comparison_wording, read_report
-from moa_cli.engine.prompts import merge_text
+from moa_cli.engine.agreement.comparison import COMPARE, comparison_text, read_report
+from moa_cli.engine.prompts import merge_text, review_wording
 from moa_cli.profile import Aggregator, Profile
 
 NAMES = ("alpha", "beta", "gamma")
@@ -182,7 +182,7 @@ def test_a_report_in_words_names_the_proposers_or_the_numbers_that_a_model_knows
 
 def test_a_model_is_asked_to_compare_anonymous_answers_between_borders() -> None:
     profile = Profile(name="p", aggregator=Aggregator(model="lab:judge"), reference_names=True)
-    text = merge_text(comparison_wording(profile), PROPOSALS, "Where is Paris?")
+    text = merge_text(review_wording(profile, COMPARE), PROPOSALS, "Where is Paris?")
     assert "Their 3 responses follow" in text
     assert "[response 2 begins: " in text
     assert '{"points": [{"kind": "…"' in text

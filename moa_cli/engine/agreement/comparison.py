@@ -17,8 +17,7 @@ from typing import Any, Final, NamedTuple, get_args
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import Point, PointKind, Report, report_markdown
 from moa_cli.core.text import plural
-from moa_cli.engine.prompts import Reference, review_wording
-from moa_cli.profile import Profile
+from moa_cli.engine.prompts import Reference
 from moa_cli.profile.schema import unique_names
 
 COMPARE: Final = """\
@@ -67,11 +66,6 @@ _LONGEST, _MOST_ATTEMPTS, _MOST_POINTS, _MOST_NUMBERS, _LONGEST_TEXT = 500_000, 
 _OBJECT, _TRAILING = re.compile(r'\{\s*"'), re.compile(r",(\s*[}\]])")
 _NUMBER = re.compile(r"(?<!\d)\d{1,4}(?!\d)")
 _DECODER = json.JSONDecoder(strict=False)
-
-
-def comparison_wording(profile: Profile) -> Profile:
-    """The profile with the prompt that asks for a comparison of the references."""
-    return review_wording(profile, COMPARE)
 
 
 def holder_names(references: Sequence[Reference]) -> tuple[str, ...]:

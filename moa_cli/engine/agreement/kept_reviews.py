@@ -60,14 +60,15 @@ class KeptReviews:
             for place, kept in enumerate(self._reviews)
             if place not in used and kept.about == about and _is_by(kept, settings)
         ]
-        best = [place for place in places if self._of_use(place, usable)]
+        best = [
+            place
+            for place in places
+            if self._reviews[place].error is None and usable(self._reviews[place])
+        ]
         for place in best or (places if self.settled else ()):
             used.add(place)
             return self._reviews[place]
         return None
-
-    def _of_use(self, place: int, usable: Callable[[Proposal], bool]) -> bool:
-        return self._reviews[place].error is None and usable(self._reviews[place])
 
     def covers(self, purpose: Purpose, models: Iterable[ModelSettings]) -> bool:
         """Whether each of those models has given a review of that purpose, or was lost with it."""

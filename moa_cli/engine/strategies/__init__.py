@@ -8,12 +8,14 @@ and the profile says `on_all_failed = "solo"`), the aggregator answers alone, wi
 from __future__ import annotations
 
 from moa_cli.core.conversation import Conversation
-from moa_cli.engine.agreement.comparison import comparison_wording
+from moa_cli.engine.aggregator import run_aggregator
+from moa_cli.engine.agreement.comparison import COMPARE
 from moa_cli.engine.agreement.tally import tally
-from moa_cli.engine.agreement.verdict import check_wording
+from moa_cli.engine.agreement.verdict import VERIFY
+from moa_cli.engine.prompts import review_wording
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import acts, copy, proposals, write
-from moa_cli.engine.strategies.council import chair_wording, council, rank_wording
+from moa_cli.engine.steps import acts, copy, proposals
+from moa_cli.engine.strategies.council import RANK, chair_wording, council
 from moa_cli.engine.strategies.fusion import fuse_wording, fusion, one_call_wording
 from moa_cli.engine.strategies.select import choice_wording, ranker, select
 from moa_cli.engine.strategies.synthesize import synthesize
@@ -27,7 +29,7 @@ async def run_strategy(state: TurnState) -> bool:
     Raises BudgetReached at a cap.
     """
     if not state.references:
-        return await write(state)
+        return await run_aggregator(state)
     match state.profile.strategy:
         case "synthesize":
             return await _agreed(state) or await synthesize(state)
@@ -73,15 +75,15 @@ def wording_of(profile: Profile, stage: Stage) -> Profile:
     turn. What a review will say stands in angle brackets."""
     match stage.purpose:
         case "rank":
-            return rank_wording(profile)
+            return review_wording(profile, RANK)
         case "choose" if profile.strategy == "vote":
             return consistency_wording(profile)
         case "choose":
             return choice_wording(profile)
         case "compare" | "report":
-            return comparison_wording(profile)
+            return review_wording(profile, COMPARE)
         case "verify":
-            return check_wording(profile)
+            return review_wording(profile, VERIFY)
         case "" if stage.writes and profile.strategy == "fusion":
             apart = profile.compares_apart
             return fuse_wording(profile, "<comparison>") if apart else one_call_wording(profile)

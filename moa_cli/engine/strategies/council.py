@@ -15,9 +15,10 @@ from typing import Final
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.strategy import Decision, Placing
 from moa_cli.core.text import plural
+from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.prompts import numbered_wording, review_wording
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import decide, proposals, read_of, review, write
+from moa_cli.engine.steps import decide, proposals, read_of, review
 from moa_cli.engine.strategies.peers import Peers, peers
 from moa_cli.profile import Profile
 from moa_cli.profile.merge_prompt import behind_references
@@ -65,7 +66,7 @@ async def council(state: TurnState) -> bool:
         decide(state, Decision("council", f"{few}: too few to rank each other"))
         if group.members > 2:
             state.lost.append(f"0 of {group.members} rankings count: there are too few proposals")
-        return await write(state)
+        return await run_aggregator(state)
     ranks, counted = await _ranks(state, found, group)
     placings = _placings(found, ranks)
     told = ", ".join(
@@ -77,9 +78,9 @@ async def council(state: TurnState) -> bool:
         state.lost.append(f"{counted} of {group.members} rankings count{without}")
     if not counted:
         decide(state, Decision("council", summary))
-        return await write(state)
+        return await run_aggregator(state)
     decide(state, Decision("council", summary, placings))
-    return await write(state, chair_wording(state.profile, ranking_text(ranks, counted)))
+    return await run_aggregator(state, chair_wording(state.profile, ranking_text(ranks, counted)))
 
 
 async def _ranks(
@@ -88,7 +89,7 @@ async def _ranks(
     """The ranks that each proposal was given, and how many rankings count."""
     ranks: list[list[int]] = [[] for _ in found]
     counted = 0
-    wording = rank_wording(state.profile)
+    wording = review_wording(state.profile, RANK)
     shown = [[found[place] for place in peer.others] for peer in group.asked]
     models = [peer.settings for peer in group.asked]
     reads = [partial(read_ranking, count=len(peer.others)) for peer in group.asked]
@@ -118,11 +119,6 @@ def _mean(ranks: Sequence[int]) -> float | None:
 
 def _place(rank: float | None) -> float:
     return float("inf") if rank is None else rank
-
-
-def rank_wording(profile: Profile) -> Profile:
-    """The profile with the prompt that asks for a ranking."""
-    return review_wording(profile, RANK)
 
 
 def chair_wording(profile: Profile, ranking: str) -> Profile:

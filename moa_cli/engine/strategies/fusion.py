@@ -11,11 +11,12 @@ from typing import Final
 
 from moa_cli.core import events
 from moa_cli.core.strategy import Decision, Report, agreement_text
-from moa_cli.engine.agreement.comparison import comparison_text, comparison_wording, read_report
+from moa_cli.engine.aggregator import run_aggregator
+from moa_cli.engine.agreement.comparison import COMPARE, comparison_text, read_report
 from moa_cli.engine.opening import CLOSE, OPEN, Opening
-from moa_cli.engine.prompts import numbered_wording
+from moa_cli.engine.prompts import numbered_wording, review_wording
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import decide, judged, write
+from moa_cli.engine.steps import decide, judged
 from moa_cli.profile import Profile
 from moa_cli.profile.merge_prompt import as_text, behind_references
 
@@ -59,12 +60,12 @@ async def fusion(state: TurnState) -> bool:
     count = len(state.references)
     if count < 2:
         decide(state, Decision("fusion", "there is one proposal, and nothing to compare"))
-        return await write(state)
+        return await run_aggregator(state)
     if state.profile.compares_apart:
         return await _in_two_calls(state)
     decide(state, Decision("fusion", f"{count} proposals are compared and merged in one call"))
     opening = Opening()
-    written = await write(state, one_call_wording(state.profile), opening)
+    written = await run_aggregator(state, one_call_wording(state.profile), opening)
     if written and not opening.compared:
         state.lost.append("the aggregator wrote no comparison: all of its answer is the reply")
     return written
@@ -77,11 +78,11 @@ async def _in_two_calls(state: TurnState) -> bool:
     def read(text: str) -> tuple[str, Report | None]:
         return text, read_report(text, references)
 
-    answer = await judged(state, "compare", comparison_wording(state.profile), read)
+    answer = await judged(state, "compare", review_wording(state.profile, COMPARE), read)
     if answer is None:
         state.lost.append("the reply is written without a comparison")
         decide(state, Decision("fusion", "there is no comparison"))
-        return await write(state)
+        return await run_aggregator(state)
     review, (text, report) = answer
     if report is None:
         state.lost.append(
@@ -96,7 +97,7 @@ async def _in_two_calls(state: TurnState) -> bool:
     decide(state, Decision("fusion", summary))
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST].rstrip()} […]"
-    return await write(state, fuse_wording(state.profile, text))
+    return await run_aggregator(state, fuse_wording(state.profile, text))
 
 
 def fuse_wording(profile: Profile, comparison: str) -> Profile:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.strategy import Decision
 from moa_cli.core.text import plural
+from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.prompts import EarlierProposal, Reference
 from moa_cli.engine.state import TurnState
-from moa_cli.engine.steps import decide, review, write
+from moa_cli.engine.steps import decide, review
 
 
 async def synthesize(state: TurnState) -> bool:
@@ -29,7 +30,7 @@ async def synthesize(state: TurnState) -> bool:
             state.lost.append("the reply is written from all answers at once")
             break
         state.references = [merged, *state.references[window:]]
-    return await write(state)
+    return await run_aggregator(state)
 
 
 async def _merged(state: TurnState, references: Sequence[Reference]) -> Proposal | None:
