@@ -405,16 +405,14 @@ class Editor:
     def _set_up(self) -> None:
         """Show only what is typed, or help that changes while it is typed, too."""
         prompt, accessible = self._prompt, self._options.accessible
-        prompt.bottom_toolbar = None if accessible else self._bar_text
+        size = prompt.app.output.get_size
+        prompt.bottom_toolbar = None if accessible else lambda: self._bar(size().columns)
         prompt.complete_while_typing = False if accessible else _menu_begun
         if accessible:
             # It would move to the last row of the screen and back, to make room for a menu.
             prompt.app.renderer.cpr_support = CPR_Support.NOT_SUPPORTED
         prompt.auto_suggest = None if accessible else self._suggest
         prompt.complete_style = CompleteStyle.READLINE_LIKE if accessible else CompleteStyle.COLUMN
-
-    def _bar_text(self) -> str:
-        return self._bar(self._prompt.app.output.get_size().columns)
 
     def _continuation(self, width: int, line: int, folds: int) -> str:
         if self._options.accessible:
