@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,7 +32,6 @@ class IndexedJournal(CallJournal):
         self.models: ModelTally = {}
         self._recent: OrderedDict[str, CallRecord] = OrderedDict()
         self._file = None if path is None else GrowingFile(path, index, _CALLS)
-        self._flying: defaultdict[str, list[CallRecord]] = defaultdict(list)
         self._begun_size = 0
         if path is not None:
             self._begun = Lines(path.with_name(BEGUN))
@@ -94,24 +93,15 @@ class IndexedJournal(CallJournal):
         """All calls of a prompt without a line, those without an answer included."""
         return [self._read(*call) for call in self._index.calls_of(item)]
 
-    def begin(self, entry: CallRecord) -> None:
-        """See `CallJournal`."""
-        super().begin(entry)
-        self._flying[entry.key].append(entry)
-
     def ended(self, key: str) -> None:
         """See `CallJournal`. Of ended calls, the file of calls in flight keeps no more than
         _MOST_BEGUN bytes."""
         super().ended(key)
-        flying = self._flying[key]
-        flying.pop()
-        if not flying:
-            del self._flying[key]
         if self._begun is None:
             return
         self._begun_size += 1
         if self._begun_size >= _MOST_BEGUN // 512:
-            entries = [entry for group in self._flying.values() for entry in group]
+            entries = [entry for group in self._in_flight.values() for entry in group]
             self._begun.replace(map(to_line, entries))
             self._begun_size = 0
 

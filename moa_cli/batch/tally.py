@@ -18,15 +18,9 @@ ModelTally = dict[str, dict[str, Any]]
 
 def count_call(tally: ModelTally, entry: CallRecord) -> None:
     """Count a call that has ended."""
-    empty = {**dict.fromkeys(_KEPT, 0), "answered_by": {}}
-    told, took = tally.setdefault(entry.model, empty), usage_to_dict(entry.usage)
-    for key in _SUMS:
-        told[key] += took[key]
-    if entry.error is not None:
-        told["failed"] += 1
-    else:
-        model = entry.answered_by or "unknown"
-        told["answered_by"][model] = told["answered_by"].get(model, 0) + 1
+    took, failed = usage_to_dict(entry.usage), entry.error is not None
+    answered = {} if failed else {entry.answered_by or "unknown": 1}
+    add_tally(tally, {entry.model: {**took, "failed": failed, "answered_by": answered}})
 
 
 def add_tally(tally: ModelTally, other: ModelTally) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -267,7 +267,7 @@ class CallJournal:
     def __init__(self, path: Path | None) -> None:
         self._lines = None if path is None else Lines(path)
         self._begun = None if path is None else Lines(path.with_name(BEGUN))
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight: defaultdict[str, list[CallRecord]] = defaultdict(list)
         self._entries: dict[str, CallRecord] = {}
         self.spent = self.saved = Usage()
         if path is None:
@@ -315,11 +315,11 @@ class CallJournal:
         """A call is about to be made. entry: with what it may take. Raises OSError."""
         if self._begun is not None:
             self._begun.add(to_line(entry))
-        self._in_flight[entry.key] += 1
+        self._in_flight[entry.key].append(entry)
 
     def ended(self, key: str) -> None:
         """It has ended, and the journal holds it if it took anything. Raises OSError."""
-        self._in_flight[key] -= 1
+        self._in_flight[key].pop()
         if not self._in_flight[key]:
             del self._in_flight[key]
         if self._begun is not None:
