@@ -24,11 +24,10 @@ from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.journal import CallJournal, CallRecord, Result
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import RunContext
-from moa_cli.bench.run.runner import Runner
+from moa_cli.bench.run.runner import answer_item
 from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import load_config
-from moa_cli.core.conversation import Failure
 from moa_cli.core.errors import UsageError
 from moa_cli.core.files.descriptors import room_for
 from moa_cli.core.text import dumps
@@ -102,32 +101,16 @@ class RowAnswerer:
         for record in known:
             journal.add(record)
         shared = RunContext(pool, journal, slots, self._facts, {}, made.append)
-        runner = Runner(_NoResults(), shared, self._limits, lambda _: None, self._partial)
         work = Work(self._arm, item, order)
-        result = await runner.result(work)
-        if result is not None and result.error is not None:
-            result = await runner.result(work)
-        # There is no cap that would not let it.
-        assert result is not None
+        result = await answer_item(work, shared, self._limits, partial=self._partial)
+        if result.error is not None:
+            result = await answer_item(work, shared, self._limits, partial=self._partial)
         return AnsweredRow(result, tuple(made), self._limiter.bound_by)
 
     async def aclose(self) -> None:
         """Close all connections."""
         if self._pool is not None:
             await self._pool.aclose()
-
-
-class _NoResults:
-    """Results are given back, and written nowhere."""
-
-    def error(self, name: tuple[str, str]) -> Failure | None:
-        raise KeyError(name)
-
-    def add(self, result: Result) -> None:
-        pass
-
-    def finish(self, order: Sequence[tuple[str, str]]) -> None:
-        pass
 
 
 def answer_rows(

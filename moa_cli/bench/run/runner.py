@@ -251,7 +251,7 @@ class Runner:
         """Its result; None if a cap does not allow it, or a model is dead."""
         while self.capped is None and self.stopped is None:
             try:
-                return await self._converse(work)
+                return await answer_item(work, self.shared, self.limits, partial=self.partial)
             except Capped as reached:
                 await self._wait_for_room(reached.failure)
         return None
@@ -270,19 +270,18 @@ class Runner:
             finally:
                 self._running += 1
 
-    async def _converse(self, work: Work) -> Result:
-        """All turns of an item. Raises Capped."""
 
-        async def take(number: int, conversation: Conversation) -> tuple[Turn, TurnResult]:
-            replay = Replay(self.shared, work.item.id, number)
-            # No user watches a reply.
-            limits = replace(self.limits, slots=self.shared.slots(work.order), reply_held=True)
-            played = await play_turn(
-                work.arm.profile, conversation, replay, limits, partial=self.partial
-            )
-            return played.turn, gathered(work.arm.profile, played, replay.answered)
+async def answer_item(work: Work, shared: RunContext, limits: Limits, *, partial: bool) -> Result:
+    """What comes of all turns of an item. partial: see `Runner`. Raises Capped."""
+    # No user watches a reply.
+    limits = replace(limits, slots=shared.slots(work.order), reply_held=True)
 
-        return await converse(work, take, partial=self.partial)
+    async def take(number: int, conversation: Conversation) -> tuple[Turn, TurnResult]:
+        replay = Replay(shared, work.item.id, number)
+        played = await play_turn(work.arm.profile, conversation, replay, limits, partial=partial)
+        return played.turn, gathered(work.arm.profile, played, replay.answered)
+
+    return await converse(work, take, partial=partial)
 
 
 async def converse(
