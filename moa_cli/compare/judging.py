@@ -117,14 +117,7 @@ def _asked_text(item: Item) -> str:
     return f"{said}\n\n[user]\n{item.turns[0]}"
 
 
-def plan_of(
-    pairs: Sequence[DecidedPair],
-    *,
-    model: str,
-    date: str,
-    asked: Asked,
-    reasoning_tokens: int | None,
-) -> JudgePlan:
+def plan_of(pairs: Sequence[DecidedPair], model: str, reasoning_tokens: int | None) -> JudgePlan:
     """What the judge of that name is asked. See `JudgePlan`."""
     items = {
         pair.item: Item(
@@ -145,8 +138,6 @@ def plan_of(
         prompts=ChoiceTask((PROMPT,), arena.arena_prompt(text_in(PROMPT)), {}),
         items=tuple(items.values()),
         judged=JudgedTexts(replies, {}, (), None, None, ()),
-        date=date,
-        asked=asked,
         reasoning_tokens=reasoning_tokens,
     )
 

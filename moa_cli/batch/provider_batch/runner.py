@@ -23,7 +23,7 @@ from moa_cli.batch.provider_batch.job_folder import (
 )
 from moa_cli.bench.run.journal import CallRecord, Result, TurnResult
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.runner import STOP_AFTER, Capped, FailureWatch, Results, converse
+from moa_cli.bench.run.runner import STOP_AFTER, Capped, FailureWatch, converse
 from moa_cli.core.conversation import Conversation, Failure, Turn, Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import (
@@ -33,7 +33,6 @@ from moa_cli.core.errors import (
     RequestRefused,
     ServerFailed,
 )
-from moa_cli.core.ledger import TurnLedger
 from moa_cli.core.money import priced
 from moa_cli.core.remote_jobs import RemoteJob
 from moa_cli.core.text import plural
@@ -101,24 +100,21 @@ class _Held:
 class JobRunner:
     """Does the work of a batch by jobs, and writes it down.
 
-    results: where what came of items goes. calls: what turns ask. folder: of the jobs. limits: the
-    engine's. say: tells a line that stays. told: called with each result once it is written down.
-    paid: called with each call that was answered. partial: see `runner.Runner`. ledger: where each
-    call is written down as spent; None keeps none.
+    calls: what turns ask. folder: of the jobs. limits: the engine's. say: tells a line that stays.
+    keep: writes down what came of an item. paid: called with each call that was answered. partial,
+    stop_after: see `runner.Runner`.
 
     capped: why the batch ended early, if a cap was reached. stopped: why, if a model fails alike
     for item after item.
     """
 
-    results: Results
     calls: DeferredCalls
     folder: JobFolder
     limits: Limits
     say: Callable[[str], None]
-    told: Callable[[Result], None]
+    keep: Callable[[Result], None]
     paid: Callable[[CallRecord], None]
     partial: bool
-    ledger: Callable[[], TurnLedger] | None = None
     stop_after: int = STOP_AFTER
     capped: Failure | None = None
     stopped: Failure | None = None
@@ -169,8 +165,7 @@ class JobRunner:
     def _end(self, work: Work, result: Result) -> None:
         self._ended[work.order] = 1
         self.calls.failed.pop(work.item.id, None)
-        self.results.add(result)
-        self.told(result)
+        self.keep(result)
 
     async def _take_up(self) -> None:
         """Go on with the jobs of an earlier start."""
@@ -403,9 +398,6 @@ class JobRunner:
             citations=delta.citations,
         )
         self.calls.journal.add(record)
-        if self.ledger is not None:
-            ledger = self.ledger()
-            ledger.end([ledger.begin(call.begun(price))], call.model, record.usage)
         self.paid(record)
         if empty:
             raise ServerFailed("it gave no answer")

@@ -6,7 +6,8 @@ retries, its caps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,22 @@ class JudgeFolder(StateFolder[JudgeSettings]):
         if self.settings is not None and kinds == (PAIRWISE.name, BOTH_ORDERS.name):
             self.settings = replace(self.settings, kind=settings.kind)
         super().check(settings)
+
+    def go_on(self, plan: JudgePlan) -> JudgePlan:
+        """The plan for the judge as it was begun: in the same way, and with the room for reasoning
+        that it had, if the plan names none. Raises BenchError if it was begun with other
+        settings."""
+        begun = self.settings
+        if begun is not None:
+            room = plan.reasoning_tokens
+            plan = replace(
+                plan,
+                date=begun.date or plan.date,
+                asked=begun.asked,
+                reasoning_tokens=begun.reasoning_tokens if room is None else room,
+            )
+        self.check(plan.settings())
+        return plan
 
     def close(self) -> None:
         super().close()
@@ -159,9 +176,9 @@ _ALL_LOGPROBS: Mapping[Asked, Mapping[str, Any]] = {
 class JudgePlan:
     """The judgements that are asked for.
 
-    model: the judge's name. items: of the run. asked: how log-probabilities are asked for. date: of
-    the first judgement, YYYY-MM-DD. reasoning_tokens: see `JudgeSettings`. expected: whether
-    ratings are read in log-probabilities.
+    model: the judge's name. items: of the run. date: of the first judgement, YYYY-MM-DD; today, for
+    a new judge. asked: how log-probabilities are asked for. reasoning_tokens: see `JudgeSettings`.
+    expected: whether ratings are read in log-probabilities.
     """
 
     model: str
@@ -169,7 +186,7 @@ class JudgePlan:
     prompts: JudgeTask
     items: tuple[Item, ...]
     judged: JudgedTexts
-    date: str
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
     asked: Asked = "logprobs"
     reasoning_tokens: int | None = None
     expected: bool = False

@@ -147,9 +147,9 @@ class Runner:
     """Does the work of a run, and writes it down.
 
     limits: the engine's, for each turn; its slots are those of the item, and as many items as calls
-    are in progress. told: called with each result, as soon as it is written down. partial: whether
-    a turn that lost a proposer, or was answered by a fallback, is a result. stop_after: items in a
-    row that a model may fail alike before the run stops; 0 is any number.
+    are in progress. keep: writes a result down. partial: whether a turn that lost a proposer, or
+    was answered by a fallback, is a result. stop_after: items in a row that a model may fail alike
+    before the run stops; 0 is any number.
 
     capped: why the run ended early, if a cap was reached. stopped: why, if a model is dead.
     """
@@ -157,7 +157,7 @@ class Runner:
     results: Results
     shared: RunContext
     limits: Limits
-    told: Callable[[Result], None]
+    keep: Callable[[Result], None]
     partial: bool
     stop_after: int = STOP_AFTER
     capped: Failure | None = None
@@ -186,7 +186,7 @@ class Runner:
         failed, self._failed = self._failed, set()
         if self.stopped is not None:
             for result in self._failures:
-                self._keep(result)
+                self.keep(result)
         elif failed:
             await self._pass((work for work in todo if work.name in failed), last=True)
         if all(_has_ended(self.results, work, well=False) for work in whole):
@@ -226,12 +226,12 @@ class Runner:
                 if result is None:
                     return False
                 if result.error is None:
-                    self._keep(result)
+                    self.keep(result)
                     continue
                 well = False
                 self.stopped = self.stopped or self._watch.failed(result)
                 if last:
-                    self._keep(result)
+                    self.keep(result)
                 else:
                     self._failed.add(work.name)
                     self._failures.append(result)
@@ -242,10 +242,6 @@ class Runner:
         if well:
             self._scouted.set()
         return True
-
-    def _keep(self, result: Result) -> None:
-        self.results.add(result)
-        self.told(result)
 
     async def result(self, work: Work) -> Result | None:
         """Its result; None if a cap does not allow it, or a model is dead."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -27,10 +26,9 @@ from moa_cli.core.text import plural
 if TYPE_CHECKING:
     from moa_cli.batch.addresses import RemotePath
     from moa_cli.batch.output import OutputFile, OutputStream, Written
-    from moa_cli.batch.prompts import Batch, BatchSettings, InputDigest, Intake, Todo
+    from moa_cli.batch.prompts import Batch, Intake
     from moa_cli.batch.sources import Source
     from moa_cli.batch.state import BatchFolder, MemoryState
-    from moa_cli.bench.run.plan import Work
     from moa_cli.cli.bench.session import SessionOptions, WorkOff
     from moa_cli.profile import Profile
 
@@ -454,7 +452,8 @@ class _Start:
 
             more["priced"] = batch_prices
         job = Job(
-            _BatchPlan(self.batch, state.intake.digest, todo),
+            self.batch.models(),
+            self.batch.settings(state.intake.digest),
             state,
             answers,
             self.options,
@@ -500,21 +499,3 @@ class _Start:
         if intake.unused:
             names = ", ".join(f"`{name}`" for name in intake.unused)
             say(f"the profile is used in place of what `body` sets for {names}")
-
-
-@dataclass(frozen=True)
-class _BatchPlan:
-    """A batch as a session sees it."""
-
-    batch: Batch
-    input: InputDigest
-    todo: Todo
-
-    def work(self) -> Iterable[Work]:
-        return self.todo
-
-    def models(self) -> tuple[str, ...]:
-        return self.batch.models()
-
-    def settings(self) -> BatchSettings:
-        return self.batch.settings(self.input)

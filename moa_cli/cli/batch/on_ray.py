@@ -34,7 +34,6 @@ from moa_cli.core.conversation import Failure
 from moa_cli.core.debug_log import on_terminal
 from moa_cli.core.errors import BenchError, BudgetReached, MoAError, UsageError
 from moa_cli.core.installation import install_command
-from moa_cli.core.ledger import CallBegun
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.engine.budget import Reservation
@@ -78,7 +77,7 @@ async def work_off(
         # Ray has set its own signal handlers by now.
         cancel_on_termination()
         nodes = _nodes()
-        providers, models = wiring.providers(), job.plan.models()
+        providers, models = wiring.providers(), job.models
         used = {providers.provider_of(model).name for model in models}
         concurrency, each = session.concurrency, job.options.provider_concurrency
         most, limit = most_workers(wiring.config(), used, concurrency, each)
@@ -265,7 +264,6 @@ class _RayRun:
         self.capped: Failure | None = None
         self.stopped: Failure | None = None
         self._session, self._crew = session, crew
-        self._ledger = session.ledger()
         self._watch = FailureWatch(session.job.options.stop_after)
         # Rows that were lost, or that a cap had no room for. All others are not read yet.
         self._again: deque[Work] = deque()
@@ -387,21 +385,14 @@ class _RayRun:
         self._bound_by = answered.bound_by
         for record in answered.calls:
             session.job.folder.journal.add(record)
-            session.progress.spent += record.usage
+            session.paid(record)
             if record.error is None:
                 self._watch.answered(record.model)
-            if self._ledger is not None:
-                calls = self._ledger()
-                price = session.facts[record.model].price
-                usage = record.usage
-                begun = CallBegun(record.model, usage.prompt_tokens, usage.completion_tokens, price)
-                calls.end([calls.begin(begun)], record.model, usage)
-        session.job.results.add(result)
+        session.keep(result)
         if result.error is None:
             self._scouted.set()
         else:
             self.stopped = self.stopped or self._watch.failed(result)
-        session.count(result)
 
 
 class _Worker:

@@ -12,7 +12,6 @@ from moa_cli.batch.provider_batch.deferred import DeferredCalls
 from moa_cli.batch.provider_batch.job_folder import JobFolder
 from moa_cli.batch.provider_batch.runner import JobRunner
 from moa_cli.bench.run.folder import StateFolder
-from moa_cli.bench.run.journal import CallRecord
 from moa_cli.bench.run.plan import Work
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.session import JobSession
@@ -86,19 +85,14 @@ async def work_off(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     folder = JobFolder(jobs_of(job.folder))
     progress.in_flight = lambda: len(calls.in_jobs)
 
-    def paid(record: CallRecord) -> None:
-        progress.spent += record.usage
-
     runner = JobRunner(
-        job.results,
         calls,
         folder,
         limits,
         view.say,
-        session.count,
-        paid,
+        session.keep,
+        session.paid,
         job.partial,
-        session.ledger(),
         job.options.stop_after,
     )
     view.start()

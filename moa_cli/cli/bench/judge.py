@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -229,7 +228,6 @@ class _Judging:
         from moa_cli.bench.report.scores import scores_of
         from moa_cli.bench.run.folder import judge_folder, opened
         from moa_cli.bench.run.runner import still_to_do
-        from moa_cli.cli.bench.session import Job, session
 
         reader, run = self.reader, self.reader.path
         with opened(judge_folder(run, model), JudgeFolder) as folder:
@@ -241,33 +239,24 @@ class _Judging:
                 against=self.against,
                 anchors=self.anchors,
             )
-            before, room = folder.settings, self.reasoning_tokens
             plan = JudgePlan(
                 model=model,
                 kind=self.kind,
                 prompts=self.kind.prompts(reader, judged.reference),
                 items=reader.items,
                 judged=judged,
-                date=(before and before.date) or datetime.now(UTC).date().isoformat(),
-                asked=before.asked if before else "logprobs",
-                reasoning_tokens=before.reasoning_tokens if before and room is None else room,
+                reasoning_tokens=self.reasoning_tokens,
                 expected=self.expected,
             )
-            folder.check(plan.settings())
+            plan = folder.go_on(plan)
             if not any(plan.judged.replies.values()):
                 raise BenchError(f"{run}: there is nothing to judge yet")
             for line in _plan_lines(plan, folder, reader.settings):
                 say(line)
             verdicts = JudgeResults(folder, plan)
-            capped: Failure | None = None
             todo = still_to_do(plan.work(), verdicts)
-            if todo:
-                prepare = partial(find_out_way, verdicts)
-                options = self._options(model)
-                code, capped = session(Job(plan, folder, verdicts, options, prepare), todo)
-                if code:
-                    raise typer.Exit(code)
-            else:
+            capped = ask_judge(verdicts, todo, self._options(model))
+            if not todo:
                 folder.note(plan.settings())
                 verdicts.settle()
                 verdicts.finish(())
@@ -340,7 +329,26 @@ def _kind(run: RunReader, rubric: str | None, *, compared: bool) -> JudgeKind:
     return KINDS[judge]
 
 
-async def find_out_way(
+def ask_judge(
+    verdicts: JudgeResults, todo: Sequence[Work], options: SessionOptions, **more: Any
+) -> Failure | None:
+    """Have a judge give the verdicts that are missing. Returns the cap that ended it, if one did.
+    more: see `Job`."""
+    from moa_cli.cli.bench.session import Job, session
+
+    if not todo:
+        return None
+    plan, folder = verdicts.plan, verdicts.folder
+    prepare = partial(_find_out_way, verdicts)
+    whole = list(plan.work())
+    job = Job(plan.models(), plan.settings(), folder, verdicts, options, whole, prepare, **more)
+    code, capped = session(job, todo)
+    if code:
+        raise typer.Exit(code)
+    return capped
+
+
+async def _find_out_way(
     verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
 ) -> list[Work]:
     """See `session.Prepare`. How a judge tells preferences, and whether it reasons, is found out

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from moa_cli.bench.run.call_cache import CallCache
     from moa_cli.bench.run.folder import RunFolder
     from moa_cli.bench.run.journal import CallJournal, Result
-    from moa_cli.bench.run.plan import RunPlan
+    from moa_cli.bench.run.plan import RunPlan, Work
     from moa_cli.bench.run.settings import RunSettings
     from moa_cli.core.conversation import Failure
     from moa_cli.profile import Profile
@@ -216,16 +216,26 @@ def run(
         for line in [*wiring.introduction(profile), *_plan_lines(plan, folder), *grown]:
             say(line)
         capped: Failure | None = None
-        todo = still_to_do(plan.work(), folder)
+        settings, whole = plan.settings(), list(plan.work())
+        todo = still_to_do(whole, folder)
         if todo:
-            shared = _call_cache(cache, plan) if cache else None
-            job = Job(plan, folder, folder, options, given=plan.given, cache=shared)
+            shared = _call_cache(cache, whole) if cache else None
+            job = Job(
+                plan.models(),
+                settings,
+                folder,
+                folder,
+                options,
+                whole,
+                given=plan.given,
+                cache=shared,
+            )
             code, capped = session(job, todo)
             if code:
                 raise typer.Exit(code)
-        elif folder.settings is not None and any(differences(folder.settings, plan.settings())):
-            folder.note(plan.settings())
-            folder.finish([work.name for work in plan.work()])
+        elif folder.settings is not None and any(differences(folder.settings, settings)):
+            folder.note(settings)
+            folder.finish([work.name for work in whole])
         print_lines(_summary_lines(plan, folder))
         failed = sum(result.error is not None for result in folder.results.values())
     if capped is not None:
@@ -235,11 +245,11 @@ def run(
         raise typer.Exit(FAILED)
 
 
-def _call_cache(folder: Path, plan: RunPlan) -> CallCache:
+def _call_cache(folder: Path, whole: Sequence[Work]) -> CallCache:
     from moa_cli.bench.run.call_cache import CallCache
 
     providers = wiring.providers()
-    items = (work.item for work in plan.work())
+    items = (work.item for work in whole)
     return CallCache(folder, lambda model: providers.provider_of(model).base_url or "", items)
 
 

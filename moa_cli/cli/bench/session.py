@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from typing import Any, Protocol
+from functools import cached_property, lru_cache, partial
+from typing import Any
 
 import typer
 
@@ -32,6 +32,7 @@ from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.files.descriptors import room_for
+from moa_cli.core.ledger import CallBegun
 from moa_cli.core.money import cost_text, usd
 from moa_cli.core.text import plural
 from moa_cli.engine import Budget, Cap
@@ -39,7 +40,6 @@ from moa_cli.engine.budget import check_prices
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 from moa_cli.models.table import Provider
 from moa_cli.store import accounts
-from moa_cli.store.calls import TurnCalls
 from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
 from moa_cli.terminal.tty import cancel_on_termination, run_loop, without_echo
@@ -67,19 +67,6 @@ class SessionOptions:
     stop_after: int = STOP_AFTER
 
 
-class Plan(Protocol):
-    """See `bench.run.plan.RunPlan`."""
-
-    def work(self) -> Iterable[Work]:
-        """All that has to be done, item by item."""
-
-    def models(self) -> tuple[str, ...]:
-        """The models that are asked."""
-
-    def settings(self) -> WorkSettings:
-        """All that the results depend on."""
-
-
 @dataclass(frozen=True)
 class Amount:
     """whole: how many pieces of work there are. left: how many are to be done. sample: some of
@@ -97,20 +84,24 @@ Prepare = Callable[[Runner, list[Work], Callable[[str], None]], Awaitable[list[W
 
 @dataclass(frozen=True)
 class Job:
-    """plan: what is to be done, all of it. folder, results: where it is written down.
+    """models: that are asked. settings: all that the results depend on. folder, results: where it
+    is written down.
 
-    prepare: see `Prepare`. given: existing answers, by model name and item. partial: see `Runner`.
-    goes_on: whether the same command resumes after a stop. called: what a failed result is called
-    by. amount: how much there is to do, and a sample of the rest for estimates, if it does not fit
-    in memory. cache: of the calls of other runs. priced: the facts on models with the prices that
-    hold for this work. work_off: does the work, if it is not done call by call from here.
-    calls_elsewhere: whether other processes make the calls, so that this one needs no connections.
+    whole: all of the work, item by item. prepare: see `Prepare`. given: existing answers, by model
+    name and item. partial: see `Runner`. goes_on: whether the same command resumes after a stop.
+    called: what a failed result is called by. amount: how much there is to do, and a sample of the
+    rest for estimates, if it does not fit in memory: then `whole` is empty. cache: of the calls of
+    other runs. priced: the facts on models with the prices that hold for this work. work_off: does
+    the work, if it is not done call by call from here. calls_elsewhere: whether other processes
+    make the calls, so that this one needs no connections.
     """
 
-    plan: Plan
+    models: tuple[str, ...]
+    settings: WorkSettings
     folder: State[Any]
     results: Results
     options: SessionOptions
+    whole: Sequence[Work] = ()
     prepare: Prepare | None = None
     given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     partial: bool = False
@@ -139,14 +130,23 @@ class JobSession:
     progress: Progress
     view: ProgressView
 
-    def ledger(self) -> Callable[[], TurnCalls] | None:
-        """What begins the ledger of a turn, if calls are written down as spent."""
-        if self.spending is None:
-            return None
-        return CallRecorder(self.spending, self.view.say).begin_turn
+    @cached_property
+    def recorder(self) -> CallRecorder | None:
+        """Writes calls down as spent, if they are."""
+        return CallRecorder(self.spending, self.view.say) if self.spending else None
 
-    def count(self, result: Result) -> None:
-        """Show what came of a piece of work."""
+    def paid(self, record: CallRecord) -> None:
+        """Show what a call took that was not made from here, and write it down as spent."""
+        usage = record.usage
+        self.progress.spent += usage
+        if self.recorder is not None:
+            ledger, price = self.recorder.begin_turn(), self.facts[record.model].price
+            begun = CallBegun(record.model, usage.prompt_tokens, usage.completion_tokens, price)
+            ledger.end([ledger.begin(begun)], record.model, usage)
+
+    def keep(self, result: Result) -> None:
+        """Write down what came of a piece of work, and show it. Raises OSError."""
+        self.job.results.add(result)
         if result.error is None:
             self.progress.done += 1
         else:
@@ -164,12 +164,12 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     if one did. todo: a list, or with `amount`, an iterable that can be read again and again. Raises
     BudgetReached if a cap depends on an unknown price.
     """
-    plan, folder, options = job.plan, job.folder, job.options
-    facts = folder.facts(job.priced(asyncio.run(known_facts(plan.models()))))
+    folder, options = job.folder, job.options
+    facts = folder.facts(job.priced(asyncio.run(known_facts(job.models))))
     amount = job.amount
     if amount is None:
         work = list(todo)
-        amount = Amount(len(list(plan.work())), len(work), work)
+        amount = Amount(len(job.whole), len(work), work)
     ended = amount.whole - amount.left
     progress = Progress(total=amount.whole, done=ended, before=ended)
     spending = open_books(save=options.save).spending
@@ -197,10 +197,10 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     if not options.yes and not typer.confirm("Go on?", default=False, err=True):
         say("nothing was sent")
         return FAILED, None
-    folder.begin(plan.settings(), facts)
+    folder.begin(job.settings, facts)
     concurrency = options.concurrency or wiring.config().concurrency
     if not job.calls_elsewhere:
-        concurrency = _fitting(plan, concurrency)
+        concurrency = _fitting(job.models, concurrency)
     # The question may have waited for long.
     progress.began = time.monotonic()
     live = typed_or(options.live, wiring.config().moves)
@@ -217,11 +217,11 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
         return TERMINATED, None
 
 
-def _fitting(plan: Plan, concurrency: int) -> int:
+def _fitting(models: Iterable[str], concurrency: int) -> int:
     """As many calls in flight as the process may open connections for. It says so if these are
     fewer. Each provider keeps its connections for the next calls."""
     providers = wiring.providers()
-    count = len({providers.parse(name)[0].name for name in plan.models()}) or 1
+    count = len({providers.parse(name)[0].name for name in models}) or 1
     room = max(1, room_for(concurrency * count) // count)
     if room < concurrency:
         say(
@@ -339,21 +339,19 @@ async def _work(session: JobSession, todo: Iterable[Work]) -> Failure | None:
             bound.answered(record.seconds)
         runner.ended(record)
 
-    begun, ledger = session.ledger(), None
-    if begun is not None:
-        ledger = lru_cache(_MOST_TURNS)(lambda _item, _turn: begun())
+    recorder, ledger = session.recorder, None
+    if recorder is not None:
+        ledger = lru_cache(_MOST_TURNS)(lambda _item, _turn: recorder.begin_turn())
     slots = partial(limiter.slots, provider_of)
     shared = RunContext(
         pool, job.folder.journal, slots, session.facts, job.given, ended, ledger, job.cache
     )
-    runner = Runner(job.results, shared, limits, session.count, job.partial, job.options.stop_after)
+    runner = Runner(job.results, shared, limits, session.keep, job.partial, job.options.stop_after)
     view.start()
     try:
         if job.prepare is not None:
             todo = await job.prepare(runner, list(todo), view.say)
-        # If the work does not fit in memory, the results know whether all of it has ended.
-        whole = [] if job.amount else list(job.plan.work())
-        await runner.run(whole, todo)
+        await runner.run(job.whole, todo)
     finally:
         view.close()
         await pool.aclose()

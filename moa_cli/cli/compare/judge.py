@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Exit, Option
 
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.judge import ReasoningTokens, find_out_way, unreadable_lines
+from moa_cli.cli.bench.judge import ReasoningTokens, ask_judge, unreadable_lines
 from moa_cli.cli.bench.options import MaxCost, capped_exit
 from moa_cli.cli.commands import Debug
 from moa_cli.cli.exit_codes import FAILED
@@ -117,19 +116,11 @@ def _judged(
     from moa_cli.bench.judge.judging import JudgeFolder, JudgeResults
     from moa_cli.bench.run.folder import opened
     from moa_cli.bench.run.runner import still_to_do
-    from moa_cli.cli.bench.session import Job, session, where
+    from moa_cli.cli.bench.session import where
     from moa_cli.compare.judging import agreement_of, folder_of, plan_of
 
     with opened(folder_of(model), JudgeFolder) as folder:
-        before, room = folder.settings, reasoning_tokens
-        plan = plan_of(
-            pairs,
-            model=model,
-            date=(before and before.date) or datetime.now(UTC).date().isoformat(),
-            asked=before.asked if before else "logprobs",
-            reasoning_tokens=before.reasoning_tokens if before and room is None else room,
-        )
-        folder.check(plan.settings())
+        plan = folder.go_on(plan_of(pairs, model, reasoning_tokens))
         choices = len({pair.number for pair in pairs})
         say(
             f"{model} judges {plural(len(pairs), 'pair')} of {plural(choices, 'choice')}, in both"
@@ -138,13 +129,7 @@ def _judged(
         say(where(folder, folder.judgements.values(), "judgements"))
         verdicts = JudgeResults(folder, plan)
         todo = still_to_do(plan.work(), verdicts)
-        capped = None
-        if todo:
-            prepare = partial(find_out_way, verdicts)
-            job = Job(plan, folder, verdicts, options, prepare, called=partial(_called, pairs))
-            code, capped = session(job, todo)
-            if code:
-                raise Exit(code)
+        capped = ask_judge(verdicts, todo, options, called=partial(_called, pairs))
         told = list(verdicts.all())
         agreement = agreement_of(model, pairs, told)
         usage = folder.journal.spent
