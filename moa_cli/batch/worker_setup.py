@@ -82,8 +82,8 @@ class WorkerSetup:
     """What the process that has the user's settings gives to those that answer rows.
 
     config: of the user. environment: variables that addresses, keys and headers come from. facts:
-    on the models. partial_answers: see `partial` of `Runner`. concurrency, per_provider: most calls
-    in flight at once, and the same at each provider, of all processes together.
+    on the models. partial_answers: see `answer_item`. concurrency, per_provider: most calls in
+    flight at once, and the same at each provider, of all processes together.
     """
 
     config: Config

@@ -155,7 +155,7 @@ async def run_deferred(
         work: The item, and what answers it.
         number: Of the turn, from 0.
         conversation: With the turn's message.
-        partial: See `Runner`.
+        partial: See `answer_item`.
 
     Returns:
         The turn, and what stands of it in results.

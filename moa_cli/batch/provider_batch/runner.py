@@ -101,8 +101,8 @@ class JobRunner:
     """Does the work of a batch by jobs, and writes it down.
 
     calls: what turns ask. folder: of the jobs. limits: the engine's. say: tells a line that stays.
-    keep: writes down what came of an item. paid: called with each call that was answered. partial,
-    stop_after: see `runner.Runner`.
+    keep: writes down what came of an item. paid: called with each call that was answered. partial:
+    see `answer_item`. stop_after: see `runner.Runner`.
 
     capped: why the batch ended early, if a cap was reached. stopped: why, if a model fails alike
     for item after item.

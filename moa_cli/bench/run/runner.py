@@ -146,20 +146,20 @@ class Capped(Exception):
 class Runner:
     """Does the work of a run, and writes it down.
 
-    limits: the engine's, for each turn; its slots are those of the item, and as many items as calls
-    are in progress. keep: writes a result down. partial: whether a turn that lost a proposer, or
-    was answered by a fallback, is a result. stop_after: items in a row that a model may fail alike
-    before the run stops; 0 is any number.
+    answer: gives what comes of an item with an arm; raises Capped if a cap does not allow it now.
+    concurrency: how many items are in progress. keep: writes a result down. stop_after: items in a
+    row that a model may fail alike before the run stops; 0 is any number. tries_again: whether what
+    fails is tried once more at the end.
 
     capped: why the run ended early, if a cap was reached. stopped: why, if a model is dead.
     """
 
     results: Results
-    shared: RunContext
-    limits: Limits
+    answer: Callable[[Work], Awaitable[Result]]
+    concurrency: int
     keep: Callable[[Result], None]
-    partial: bool
     stop_after: int = STOP_AFTER
+    tries_again: bool = True
     capped: Failure | None = None
     _failed: set[tuple[str, str]] = field(default_factory=set)
     stopped: Failure | None = None
@@ -178,11 +178,11 @@ class Runner:
             self._watch.answered(record.model)
 
     async def run(self, whole: Sequence[Work], todo: Iterable[Work]) -> None:
-        """Do the rest of the work. What fails is tried once more at the end. Raises OSError. todo:
-        the arms of an item stand together. It is read twice, item by item, so that it need not be
-        in memory. If it is cancelled, no call stays open, and what has ended is recorded.
+        """Do the rest of the work. Raises OSError. todo: the arms of an item stand together. It is
+        read twice, item by item, so that it need not be in memory. If it is cancelled, no call
+        stays open, and what has ended is recorded.
         """
-        await self._pass(todo, last=False)
+        await self._pass(todo, last=not self.tries_again)
         failed, self._failed = self._failed, set()
         if self.stopped is not None:
             for result in self._failures:
@@ -198,7 +198,7 @@ class Runner:
         queue = (list(group) for _, group in groups)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for number in range(self.limits.concurrency):
+                for number in range(self.concurrency):
                     scouts = number < SCOUTS
                     tasks.create_task(self._work_off(queue, last=last, scouts=scouts))
         except BaseExceptionGroup as several:
@@ -247,7 +247,7 @@ class Runner:
         """Its result; None if a cap does not allow it, or a model is dead."""
         while self.capped is None and self.stopped is None:
             try:
-                return await answer_item(work, self.shared, self.limits, partial=self.partial)
+                return await self.answer(work)
             except Capped as reached:
                 await self._wait_for_room(reached.failure)
         return None
@@ -268,7 +268,8 @@ class Runner:
 
 
 async def answer_item(work: Work, shared: RunContext, limits: Limits, *, partial: bool) -> Result:
-    """What comes of all turns of an item. partial: see `Runner`. Raises Capped."""
+    """What comes of all turns of an item. partial: whether a turn that lost a proposer, or was
+    answered by a fallback, is a result. Raises Capped."""
     # No user watches a reply.
     limits = replace(limits, slots=shared.slots(work.order), reply_held=True)
 
@@ -288,7 +289,7 @@ async def converse(
 ) -> Result:
     """All turns of an item, up to the first one without a result. take: runs the turn of that
     number, from 0, with its message, and returns what the results hold of it. partial: see
-    `Runner`.
+    `answer_item`.
     """
     item = work.item
     conversation = Conversation(before=item.before)
@@ -328,7 +329,7 @@ async def play_turn(
 ) -> PlayedTurn:
     """One turn, up to the end of the layer that spoiled it, if one did.
 
-    partial: see `Runner`. seen: called with each event.
+    partial: see `answer_item`. seen: called with each event.
     """
     trimmed = copied = False
 

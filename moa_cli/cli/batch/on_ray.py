@@ -14,7 +14,6 @@ import os
 import pickle
 import socket
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from moa_cli.batch.row_answerer import AnsweredRow, RowAnswerer
 from moa_cli.batch.worker_setup import Share, WorkerSetup, most_workers, travelling_settings
 from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.estimate import RunEstimator
-from moa_cli.bench.run.journal import CallJournal
+from moa_cli.bench.run.journal import CallJournal, CallRecord, Result
 from moa_cli.bench.run.plan import Work
-from moa_cli.bench.run.runner import SCOUTS, FailureWatch
+from moa_cli.bench.run.runner import Capped, Runner
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.session import JobSession, say_stopped
 from moa_cli.core.conversation import Failure
@@ -89,15 +88,15 @@ async def work_off(
         config, environment = travelling_settings(wiring.config(), models, os.environ)
         setup = WorkerSetup(config, environment, session.facts, job.partial, concurrency, each)
         crew = _Crew(arm, setup, nodes, count)
-        run = _RayRun(session, crew)
+        runner = _RayRun(session, crew).runner
         view.start()
         try:
-            await run.work_off(todo)
+            await runner.run((), todo)
         finally:
             view.close()
             crew.dismiss()
-    say_stopped(job, run.stopped)
-    return run.capped
+    say_stopped(job, runner.stopped)
+    return runner.capped
 
 
 @contextlib.contextmanager
@@ -255,112 +254,71 @@ class _Crew:
 
 
 class _RayRun:
-    """Rows on their way to workers and back.
-
-    capped: why no more rows are handed out, if a cap was reached. stopped: why, if a model is dead.
-    """
+    """Rows on their way to workers and back."""
 
     def __init__(self, session: JobSession, crew: _Crew) -> None:
-        self.capped: Failure | None = None
-        self.stopped: Failure | None = None
         self._session, self._crew = session, crew
-        self._watch = FailureWatch(session.job.options.stop_after)
-        # Rows that were lost, or that a cap had no room for. All others are not read yet.
-        self._again: deque[Work] = deque()
-        self._lost: dict[tuple[str, str], int] = {}
-        # Rows that workers have now.
-        self._flying = 0
-        self._scouted = asyncio.Event()
-        self._ended = asyncio.Condition()
-        self._bound_by = ""
-        session.progress.in_flight = lambda: self._flying
-        session.progress.bound_by = lambda: self._bound_by
-
-    async def work_off(self, todo: Iterable[Work]) -> None:
-        """Hand out all rows, and write down what comes back. Raises OSError, BenchError."""
-        rest = iter(todo)
-        room = self._crew.room
+        room = crew.room
         # The first places of all workers before the second ones, so that few rows are spread, too.
         places = [
             worker for place in range(max(room)) for worker, size in enumerate(room) if place < size
         ]
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for number, worker in enumerate(places):
-                    tasks.create_task(self._fill(worker, rest, scouts=number < SCOUTS))
-        except BaseExceptionGroup as several:
-            # Many places may report one lost cluster or full disk at once.
-            raise several.exceptions[0] from None
+        # The places of workers that have no row now.
+        self._free: asyncio.Queue[int] = asyncio.Queue()
+        for worker in places:
+            self._free.put_nowait(worker)
+        self.runner = Runner(
+            session.job.results,
+            self._answer,
+            len(places),
+            session.keep,
+            session.job.options.stop_after,
+            # A worker does so itself.
+            tries_again=False,
+        )
+        self._flying = 0
+        self._bound_by = ""
+        session.progress.in_flight = lambda: self._flying
+        session.progress.bound_by = lambda: self._bound_by
 
-    async def _fill(self, worker: int, rest: Iterator[Work], *, scouts: bool) -> None:
-        """Keep one place of a worker filled with rows until there are no more.
-
-        scouts: whether it begins at once, or when a row has shown that all models answer.
-        """
-        if not scouts:
-            await self._scouted.wait()
-        try:
-            while self.capped is None and self.stopped is None:
-                work = self._again.popleft() if self._again else next(rest, None)
-                if work is None:
-                    # A row of another place may come back, as its worker was lost.
-                    if not self._flying:
-                        break
-                    await self._wait_for_end()
-                    continue
-                held = self._reserve(work)
-                if isinstance(held, Failure):
-                    self._again.appendleft(work)
-                    if not self._flying:
-                        self.capped = held
-                        break
-                    # Another row may have held more than it takes in the end.
-                    await self._wait_for_end()
-                    continue
-                await self._hand_out(worker, work, held)
-        finally:
-            self._scouted.set()
-            async with self._ended:
-                self._ended.notify_all()
-
-    async def _wait_for_end(self) -> None:
-        async with self._ended:
-            await self._ended.wait()
-
-    async def _hand_out(self, worker: int, work: Work, held: Sequence[Reservation]) -> None:
+    async def _answer(self, work: Work) -> Result:
+        """What comes of a row, also if workers that have it are lost. Raises OSError, Capped, and
+        BenchError if that happens too often."""
         journal = self._session.job.folder.journal
         assert isinstance(journal, IndexedJournal)
-        # Calls of a row that had ended, but whose line still waited for earlier ones when `moa` was
-        # killed.
-        known = [call for call in journal.calls_of(work.item.id) if call.error is None]
+        for _ in range(_MOST_LOST + 1):
+            held = self._reserve(work)
+            # Calls of a row that had ended, but whose line still waited for earlier ones when `moa`
+            # was killed.
+            known = [call for call in journal.calls_of(work.item.id) if call.error is None]
+            try:
+                answered = await self._hand_out(work, known)
+            finally:
+                for reservation in held:
+                    reservation.release()
+            if answered is not None:
+                return self._written_down(answered)
+        raise BenchError(
+            f"--on ray: the workers of {_MOST_LOST + 1} attempts at {work.item.id} were lost",
+            hint="see Ray's logs; perhaps no node is left, or has too little memory",
+        )
+
+    async def _hand_out(self, work: Work, known: Sequence[CallRecord]) -> AnsweredRow | None:
+        """What a worker makes of a row; None if it was lost."""
+        worker = await self._free.get()
         self._flying += 1
         try:
             answered = await self._crew.answer(worker, work, known)
         finally:
             self._flying -= 1
-            for reservation in held:
-                reservation.release()
         if answered is None:
-            self._note_lost(work)
+            asyncio.get_running_loop().call_later(_REST, self._free.put_nowait, worker)
         else:
-            self._write_down(answered)
-        async with self._ended:
-            self._ended.notify_all()
-        if answered is None:
-            await asyncio.sleep(_REST)
+            self._free.put_nowait(worker)
+        return answered
 
-    def _note_lost(self, work: Work) -> None:
-        """Put a row back whose worker was lost. Raises BenchError if that happens too often."""
-        times = self._lost[work.name] = self._lost.get(work.name, 0) + 1
-        if times > _MOST_LOST:
-            raise BenchError(
-                f"--on ray: the workers of {times} attempts at {work.item.id} were lost",
-                hint="see Ray's logs; perhaps no node is left, or has too little memory",
-            )
-        self._again.append(work)
-
-    def _reserve(self, work: Work) -> list[Reservation] | Failure:
-        """Reserve what a row may cost. Returns why not, if a cap leaves no room now."""
+    def _reserve(self, work: Work) -> list[Reservation]:
+        """Reserve what a row may cost. Raises Capped if a cap leaves no room now."""
         budgets = self._session.budgets
         if not budgets:
             return []
@@ -376,23 +334,18 @@ class _RayRun:
         except BudgetReached as reached:
             for reservation in held:
                 reservation.release()
-            return Failure(type(reached).__name__, reached.message, reached.hint)
+            failure = Failure(type(reached).__name__, reached.message, reached.hint)
+            raise Capped(failure) from None
         return held
 
-    def _write_down(self, answered: AnsweredRow) -> None:
-        """Write down what came of a row, and what it took."""
-        session, result = self._session, answered.result
+    def _written_down(self, answered: AnsweredRow) -> Result:
+        """The result of a row, once its calls are written down."""
         self._bound_by = answered.bound_by
         for record in answered.calls:
-            session.job.folder.journal.add(record)
-            session.paid(record)
-            if record.error is None:
-                self._watch.answered(record.model)
-        session.keep(result)
-        if result.error is None:
-            self._scouted.set()
-        else:
-            self.stopped = self.stopped or self._watch.failed(result)
+            self._session.job.folder.journal.add(record)
+            self._session.paid(record)
+            self.runner.ended(record)
+        return answered.result
 
 
 class _Worker:

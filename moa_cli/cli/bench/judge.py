@@ -442,7 +442,8 @@ class _WayFinder:
         if result is None or not self.verdicts.reasoned(result):
             _check_hope(result)
             return
-        context = self.runner.shared.facts[plan.model].context_length
+        begun = self.verdicts.folder.settings
+        context = begun.facts[plan.model].context_length if begun and begun.facts else None
         for most in _ROOM:
             room = most if context is None else min(most, context // 2)
             self.todo = self.verdicts.ask(self.todo, asked=plan.asked, reasoning_tokens=room)

@@ -19,7 +19,7 @@ from moa_cli.bench.run.folder import State, StateFolder
 from moa_cli.bench.run.journal import CallRecord, Judgement, Result
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import RunContext
-from moa_cli.bench.run.runner import STOP_AFTER, Results, Runner
+from moa_cli.bench.run.runner import STOP_AFTER, Results, Runner, answer_item
 from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.rate_bound import RateBound
@@ -88,12 +88,12 @@ class Job:
     is written down.
 
     whole: all of the work, item by item. prepare: see `Prepare`. given: existing answers, by model
-    name and item. partial: see `Runner`. goes_on: whether the same command resumes after a stop.
-    called: what a failed result is called by. amount: how much there is to do, and a sample of the
-    rest for estimates, if it does not fit in memory: then `whole` is empty. cache: of the calls of
-    other runs. priced: the facts on models with the prices that hold for this work. work_off: does
-    the work, if it is not done call by call from here. calls_elsewhere: whether other processes
-    make the calls, so that this one needs no connections.
+    name and item. partial: see `answer_item`. goes_on: whether the same command resumes after a
+    stop. called: what a failed result is called by. amount: how much there is to do, and a sample
+    of the rest for estimates, if it does not fit in memory: then `whole` is empty. cache: of the
+    calls of other runs. priced: the facts on models with the prices that hold for this work.
+    work_off: does the work, if it is not done call by call from here. calls_elsewhere: whether
+    other processes make the calls, so that this one needs no connections.
     """
 
     models: tuple[str, ...]
@@ -346,7 +346,9 @@ async def _work(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     shared = RunContext(
         pool, job.folder.journal, slots, session.facts, job.given, ended, ledger, job.cache
     )
-    runner = Runner(job.results, shared, limits, session.keep, job.partial, job.options.stop_after)
+    answer = partial(answer_item, shared=shared, limits=limits, partial=job.partial)
+    stop_after = job.options.stop_after
+    runner = Runner(job.results, answer, session.concurrency, session.keep, stop_after)
     view.start()
     try:
         if job.prepare is not None:
