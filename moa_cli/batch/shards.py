@@ -94,23 +94,13 @@ class _Shard:
 
 
 def merge_parts(parts: Sequence[Path], target: Path) -> Merged:
-    """Put the answers of shards together into a new file.
+    """Put the answers of shards together into a new file, which is there when all is written.
 
     Lines are taken in turn, those of one prompt of each shard. That is the order of the input where
-    parts are whole and in order.
+    parts are whole and in order. Parts are read line by line, never as a whole.
 
-    Args:
-        parts: The files of answers. They are read line by line, never as a whole.
-        target: The new file. It is there when all is written, and not before.
-
-    Returns:
-        What came together, and what is missing.
-
-    Raises:
-        BenchError: A part cannot be read or is damaged, parts are not of one batch, or two lines
-            have the same id.
-        UsageError: The target exists.
-        OSError: It cannot be written.
+    Raises BenchError if a part cannot be read or is damaged, parts are not of one batch, or two
+    lines have the same id, UsageError if the target exists, OSError if it cannot be written.
     """
     if target.exists():
         raise UsageError(f"{target}: already exists", hint="name a new file as the last argument")

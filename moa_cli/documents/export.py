@@ -22,13 +22,8 @@ def format_of(path: Path | None) -> Format:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the turns of conversations hold beside texts, which the head of their file tells.
-
-    Attributes:
-        tags: Whether a conversation has a tag.
-        parts: Whether a turn has images, files, a speaker or calls of tools.
-        summaries: Whether a turn holds a summary of those before it.
-    """
+    """What the turns of conversations hold beside texts, which the head of their file tells. parts:
+    images, files, a speaker or calls of tools. summaries: of the turns before."""
 
     tags: bool = False
     parts: bool = False
@@ -61,17 +56,8 @@ def written(
     *,
     proposals: bool = False,
 ) -> Iterator[str]:
-    """The text of a file, in pieces.
-
-    Args:
-        conversations: They are read once, one after the other.
-        format_: The format of the file.
-        contents: What the conversations hold.
-        proposals: Whether Markdown has each answer of each layer; a web page and JSON always have.
-
-    Returns:
-        The pieces, in order.
-    """
+    """The text of a file, in pieces. conversations: they are read once, one after the other.
+    proposals: whether Markdown has each answer of each layer; a web page and JSON always have."""
     if format_ == "json":
         from moa_cli.store.archive import text_of
 

@@ -35,10 +35,6 @@ def settled(profile: Profile, offered: Offered) -> Profile:
     """The profile with the candidates that are offered; its notes tell what was chosen.
 
     A model that is taken already is avoided, so that a mixture stays one of different models.
-
-    Args:
-        profile: The profile.
-        offered: Tells of a model name what its provider offers.
     """
     chooser = _Chooser(offered)
     chosen = profile.with_proposers(lambda proposers: [*map(chooser.proposer, proposers)])

@@ -61,10 +61,8 @@ class _Listing:
 class Catalog:
     """Facts on models by name. A catalog belongs to one event loop.
 
-    Args:
-        config: The settings, whose prices come before those of the lists.
-        providers: The known providers.
-        client: Makes the client of a provider, which reads its list.
+    config: its prices come before those of the lists. client: makes the client of a provider, which
+    reads its list.
     """
 
     def __init__(

@@ -104,16 +104,10 @@ def _version(model: str) -> tuple[float, ...]:
 
 
 def choose(provider: str, offered: Sequence[ModelInfo], *, most: int = 4) -> ChosenMixture | None:
-    """A mixture of the models that `provider` offers.
+    """A mixture of the models that `provider` offers: one of each of the best families, of which
+    the best writes the reply; of a single model, several samples. None if no model chats.
 
-    Args:
-        provider: Its name, which comes before each model's.
-        offered: What it lists.
-        most: The largest number of proposers.
-
-    Returns:
-        One model of each of the best families; the best one writes the reply. Of a single model,
-        several samples. None if it offers no model that chats.
+    offered: what it lists. most: the largest number of proposers.
     """
     chats = [info for info in offered if can_chat(info)]
     affordable = [info for info in chats if _usd(info) <= _MOST_USD] or chats

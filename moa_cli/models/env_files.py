@@ -22,14 +22,8 @@ _NAME = ".env"
 
 @dataclass(frozen=True)
 class FoundKey:
-    """A key that was found.
-
-    Args:
-        value: The key.
-        file: The file that holds it.
-        foreign: Whether that is the working directory's file.
-        differs: Whether the working directory's file holds another key, which is not used.
-    """
+    """A key that was found, and its file. foreign: whether that is the working directory's.
+    differs: whether the working directory's file holds another key, which is not used."""
 
     value: str = field(repr=False)
     file: Path
@@ -39,13 +33,8 @@ class FoundKey:
 
 @dataclass(frozen=True)
 class _EnvFile:
-    """What a file holds.
-
-    Args:
-        values: Its values, by name.
-        broken: Lines that hold no value, by number.
-        trouble: Why the file cannot be read, or None.
-    """
+    """What a file holds. values: by name. broken: lines that hold no value, by number. trouble: why
+    the file cannot be read, or None."""
 
     path: Path
     values: Mapping[str, str] = field(default_factory=dict, repr=False)

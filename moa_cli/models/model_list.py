@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moa_cli.core.endpoints import ModelInfo, check_info
 from moa_cli.core.money import Price, PriceTier
 from moa_cli.models.names import says_free
-from moa_cli.models.rows import tables_in
-from moa_cli.models.sight import told_sight
 
 _Row = Mapping[str, Any]
 
@@ -88,6 +86,31 @@ _TOOL_WORDS = frozenset(
     }
 )
 
+# Fields of an entry, or of a table in it, that say yes or no.
+_FLAGS = (
+    "vision",
+    "supports_vision",
+    "supportsVision",
+    "supports_image_input",
+    "supports_image_in",
+    "supports_images",
+    "image_input",
+    "image",
+)
+# Lists of what goes in, and those of what a model can do, in which it is one word.
+_INPUTS = ("input_modalities", "supported_input_modalities", "inputModalities", "input")
+_ABILITIES = ("capabilities", "features", "tags", "supported_features")
+_VISION = frozenset({"vision", "image", "images", "image_input", "multimodal", "vlm"})
+_SIGHT_INSIDE = (
+    "architecture",
+    "capabilities",
+    "modalities",
+    "supports",
+    "metadata",
+    "meta",
+    "model_spec",
+)
+
 # What an id says of what the model makes, where the list does not.
 _KINDS = (
     ("embedding", r"embed|(?:^|[-/_])(?:bge|gte|e5|minilm|voyage)(?:[-_]|$)"),
@@ -139,14 +162,8 @@ _BY_TYPE = {
 
 
 def read_list(payload: object) -> list[ModelInfo] | None:
-    """The models of a list, in its order; those that answer to messages come first.
-
-    Args:
-        payload: The parsed JSON that the endpoint gave.
-
-    Returns:
-        What is known of each model; None if the payload is no list of models.
-    """
+    """The models of a list, in its order; those that answer to messages come first. None if the
+    payload, parsed JSON, is no list of models."""
     rows = _rows(payload)
     if rows is None:
         return None
@@ -199,7 +216,7 @@ def _info(row: object, names: tuple[str, ...]) -> ModelInfo | None:
         price=price,
         kind=_kind(row, model),
         tools=_tools(row, hosts),
-        sees=told_sight(row),
+        sees=_sight(row),
     )
 
 
@@ -208,12 +225,27 @@ def _list(value: object) -> list[object]:
 
 
 def _context(row: _Row) -> int | None:
-    for part in tables_in(row, _INSIDE, ("limits",)):
+    for part in _tables_in(row):
         for name in _CONTEXTS:
             number = _number(part.get(name))
             if number is not None and number >= 1 and number == int(number):
                 return int(number)
     return None
+
+
+def _tables_in(
+    row: _Row, names: Sequence[str] = _INSIDE, deeper: Sequence[str] = ("limits",)
+) -> Iterator[_Row]:
+    """The entry, and the tables in it that may tell more.
+
+    names: of tables in the entry. deeper: of tables in those.
+    """
+    yield row
+    for name in names:
+        table = row.get(name)
+        if isinstance(table, Mapping):
+            yield table
+            yield from (inner for key in deeper if isinstance(inner := table.get(key), Mapping))
 
 
 def _number(value: object) -> float | None:
@@ -241,7 +273,7 @@ def _highest(hosts: list[_Row], model: str) -> Price | None:
 
 
 def _price_of(row: _Row, model: str) -> Price | None:
-    for part in tables_in(row, _INSIDE, ("limits",)):
+    for part in _tables_in(row):
         for name in ("pricing", "prices", "price"):
             pricing = part.get(name)
             if isinstance(pricing, Mapping):
@@ -361,7 +393,7 @@ def _tools(row: _Row, hosts: list[_Row]) -> bool | None:
 
 
 def _own_tools(row: _Row) -> bool | None:
-    for part in tables_in(row, _INSIDE, ("limits",)):
+    for part in _tables_in(row):
         for holder in (part, part.get("capabilities"), part.get("supports")):
             for name, value in holder.items() if isinstance(holder, Mapping) else ():
                 if name not in _TOOL_KEYS:
@@ -379,6 +411,41 @@ def _own_tools(row: _Row) -> bool | None:
                 if name in _WHOLE_LISTS or "completion" in words:
                     return False
     return None
+
+
+# --- whether it sees images
+
+
+def _sight(row: _Row) -> bool | None:
+    """Whether it takes images; None if the entry does not say."""
+    for part in _tables_in(row, _SIGHT_INSIDE, _SIGHT_INSIDE):
+        for name in _FLAGS:
+            value = part.get(name)
+            # Anthropic's is a table of its own.
+            value = value.get("supported") if isinstance(value, Mapping) else value
+            if isinstance(value, bool):
+                return value
+        for name in _INPUTS:
+            inputs = _words(part.get(name))
+            if inputs:
+                return "image" in inputs or "images" in inputs
+        ways_in, arrow, _ = str(part.get("modality", "")).partition("->")
+        if arrow:
+            return "image" in ways_in
+    for name in _ABILITIES:
+        abilities = _words(row.get(name))
+        if abilities & _VISION:
+            return True
+        if name == "capabilities" and "completion" in abilities:
+            # Ollama and llama.cpp list all that a model can do.
+            return False
+    # LM Studio's words.
+    return {"vlm": True, "llm": False}.get(str(row.get("type", "")).lower())
+
+
+def _words(value: object) -> set[str]:
+    """The words of a list, in lower case; empty for a value of another kind."""
+    return {str(word).lower() for word in value} if isinstance(value, list) else set()
 
 
 # --- what it makes

@@ -42,15 +42,8 @@ def says_free(model: str) -> bool:
 
 
 def find_model(model: str, known: Mapping[str, _T]) -> _T | None:
-    """What is known of a model, where its id may be listed in another form.
-
-    Args:
-        model: The id that somebody asks for.
-        known: By the ids of a list.
-
-    Returns:
-        The value of the id that means the same; None if none does, or several do.
-    """
+    """What is known of a model, where its id may be listed in another form; None if no id of the
+    list means the same, or several do. known: by the ids of the list."""
     if model in known:
         return known[model]
     asked = plain(model)

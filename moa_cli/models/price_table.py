@@ -34,15 +34,10 @@ _Row = list[Any]
 
 
 def from_table(provider: str, model: str) -> ModelInfo | None:
-    """What the table tells of a model.
+    """The context length of a model and its price of today; None if the table does not have it. Of
+    a router that does not say who will answer: the highest price.
 
-    Args:
-        provider: The provider's name in the table.
-        model: Its id there.
-
-    Returns:
-        Its context length and its price of today; None if the table does not have it. Of a router
-        that does not say who will answer: the highest price.
+    provider: its name in the table. model: its id there.
     """
     found = [known for tables in _tables(provider, model) if (known := _first(tables, model))]
     if not found:

@@ -58,12 +58,8 @@ def is_loopback(url: str) -> bool:
 class Providers:
     """The known providers: the built-in ones, changed and joined by the user's.
 
-    Args:
-        config: The settings, which hold the user's providers.
-        environment: Where keys and the `…_BASE_URL` variables are looked up.
-
-    Raises:
-        ProfileError: A provider of the settings is wrong.
+    environment: where keys and the `…_BASE_URL` variables are looked up. Raises ProfileError if a
+    provider of the settings is wrong.
     """
 
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
@@ -373,10 +369,8 @@ class Providers:
     def resolved(self, provider: Provider, part: Literal["headers", "query"]) -> dict[str, str]:
         """The headers or parameters of the user's own, with the values of variables in them.
 
-        A header of a variable's value is a secret from then on.
-
-        Raises:
-            AuthenticationFailed: A variable is not set, or its value cannot be sent.
+        A header of a variable's value is a secret from then on. Raises AuthenticationFailed if a
+        variable is not set, or its value cannot be sent.
         """
         pairs: Pairs = getattr(provider, part)
         found = {}

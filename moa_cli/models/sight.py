@@ -1,44 +1,14 @@
-"""Which models see images: what lists tell, and the names of models that are known to, or not to.
+"""The names of models that are known to see images, or not to.
 
-Source of the names: the vendors' own pages of their models. A name that is not here is unknown:
-such a model is sent images, and its endpoint tells whether it takes them.
+Source: the vendors' own pages of their models. A name that is not here is unknown: such a model is
+sent images, and its endpoint tells whether it takes them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
-from moa_cli.models.rows import tables_in
-
-_Row = Mapping[str, Any]
-
-# Fields of an entry, or of a table in it, that say yes or no.
-_FLAGS = (
-    "vision",
-    "supports_vision",
-    "supportsVision",
-    "supports_image_input",
-    "supports_image_in",
-    "supports_images",
-    "image_input",
-    "image",
-)
-# Lists of what goes in, and those of what a model can do, in which it is one word.
-_INPUTS = ("input_modalities", "supported_input_modalities", "inputModalities", "input")
-_ABILITIES = ("capabilities", "features", "tags", "supported_features")
-_VISION = frozenset({"vision", "image", "images", "image_input", "multimodal", "vlm"})
-_INSIDE = (
-    "architecture",
-    "capabilities",
-    "modalities",
-    "supports",
-    "metadata",
-    "meta",
-    "model_spec",
-)
 # The names of families, in lower case. What is not seen by the first may be seen by the second:
 # `o1-mini` is blind, `o1` sees.
 _BLIND = re.compile(
@@ -75,57 +45,11 @@ _SEEING = re.compile(
 )
 
 
-def told_sight(row: _Row) -> bool | None:
-    """Whether a model takes images, as an entry of a provider's list tells.
-
-    Args:
-        row: The entry.
-
-    Returns:
-        True or False where it tells; None if it does not.
-    """
-    for part in tables_in(row, _INSIDE, _INSIDE):
-        for name in _FLAGS:
-            value = part.get(name)
-            # Anthropic's is a table of its own.
-            value = value.get("supported") if isinstance(value, Mapping) else value
-            if isinstance(value, bool):
-                return value
-        for name in _INPUTS:
-            inputs = _words(part.get(name))
-            if inputs:
-                return "image" in inputs or "images" in inputs
-        ways_in, arrow, _ = str(part.get("modality", "")).partition("->")
-        if arrow:
-            return "image" in ways_in
-    for name in _ABILITIES:
-        abilities = _words(row.get(name))
-        if abilities & _VISION:
-            return True
-        if name == "capabilities" and "completion" in abilities:
-            # Ollama and llama.cpp list all that a model can do.
-            return False
-    # LM Studio's words.
-    return {"vlm": True, "llm": False}.get(str(row.get("type", "")).lower())
-
-
 # Asked before each call.
 @lru_cache(maxsize=256)
 def known_sight(model: str) -> bool | None:
-    """Whether a model takes images, as its name tells.
-
-    Args:
-        model: Its id at any provider.
-
-    Returns:
-        True or False for a model that is known; None for any other.
-    """
+    """Whether a model takes images, as its id at any provider tells; None if it is not known."""
     name = model.lower().removeprefix("models/")
     if _BLIND.search(name):
         return False
     return True if _SEEING.search(name) else None
-
-
-def _words(value: object) -> set[str]:
-    """The words of a list, in lower case; empty for a value of another kind."""
-    return {str(word).lower() for word in value} if isinstance(value, list) else set()

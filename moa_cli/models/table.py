@@ -28,30 +28,19 @@ Pairs = tuple[tuple[str, str], ...]
 class Provider:
     """An OpenAI-compatible endpoint.
 
-    Attributes:
-        name: What stands before the colon of a model name.
-        base_url: Its address; None for the embedded model, "" where only the user knows it.
-        key_variable: The environment variable that holds its key, or None.
-        other_key_variables: Further variables that are in use for the same key.
-        key_command: The command that prints its key, or None.
-        key_optional: Whether it also answers without a key.
-        auth: How the key is sent.
-        headers: Headers of the user's own for every request. `${NAME}` stands for a variable.
-        query: Parameters of the user's own for every request, written in the same way.
-        quirks: In what it differs from OpenAI's API.
-        models_path: Where its list of models is, below the base URL.
-        address_variable: The environment variable of its address, besides `NAME_BASE_URL`.
-        default_path: What is added to an address without a path.
-        price_table: Its name in the table of prices that comes with `moa`, or None.
-        start_hint: How to start it, where it is a server on this machine.
-        concurrency: Calls that it takes at once, as the user says; None if that is not known.
-        rpm: Requests that it takes in a minute, as the user says; None for no limit.
-        web: The fields of a request that have a model search the web, as JSON values; empty where
-            its models do so by themselves; None where no such fields are known.
-        batch_price: What its batch interface charges, as a share of the price of a call; None
-            where it has none.
-        vendor: Whether the id of a model of the default provider may begin with its name and a
-            slash.
+    name: what stands before the colon of a model name. base_url: None for the embedded model, ""
+    where only the user knows it. key_variable, other_key_variables: those of the environment that
+    may hold its key. key_command: prints its key. key_optional: whether it also answers without
+    one. auth: how the key is sent. headers, query: the user's own for every request; `${NAME}`
+    stands for a variable. quirks: in what it differs from OpenAI's API. models_path: where its list
+    of models is, below the base URL. address_variable: the environment variable of its address,
+    besides `NAME_BASE_URL`. default_path: is added to an address without a path. price_table: its
+    name in the table of prices that comes with `moa`. start_hint: how to start it, where it is a
+    server on this machine. concurrency, rpm: calls that it takes at once, and requests in a minute,
+    as the user says. web: the fields of a request that have a model search the web, as JSON values;
+    empty where its models do so by themselves; None where no such fields are known. batch_price:
+    what its batch interface charges, as a share of the price of a call; None where it has none.
+    vendor: whether the id of a model of the default provider may begin with its name and a slash.
     """
 
     name: str

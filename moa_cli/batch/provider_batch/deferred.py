@@ -147,22 +147,10 @@ async def run_deferred(
     *,
     partial: bool,
 ) -> tuple[Turn, TurnResult]:
-    """One turn of an item, as far as what is known lets it come.
+    """One turn of an item, as far as what is known lets it come, and what stands of it in results.
 
-    Args:
-        calls: What was answered, and where what is asked is noted.
-        limits: The engine's.
-        work: The item, and what answers it.
-        number: Of the turn, from 0.
-        conversation: With the turn's message.
-        partial: See `answer_item`.
-
-    Returns:
-        The turn, and what stands of it in results.
-
-    Raises:
-        TurnWaits: It waits for answers of jobs.
-        Capped: A cap was reached before a layer.
+    number: of the turn, from 0. conversation: with its message. partial: see `answer_item`. Raises
+    TurnWaits if it waits for answers of jobs, Capped if a cap was reached before a layer.
     """
     clients = _TurnClients(calls, work.item.id, number)
     limits = replace(limits, slots=OwnSlots(_MANY), reply_held=True, retries=0)
