@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,17 +103,7 @@ class RemotePath:
             mark = next((str(info[mark]) for mark in _MARKS if info.get(mark)), None)
             return None if mark is None else [path, info.get("size"), mark]
 
-        return _StampedSource(name, read, stamped=stamp)
-
-
-@dataclass(frozen=True)
-class _StampedSource(Source):
-    """stamped: see `stamp`."""
-
-    stamped: Callable[[], list[Any] | None] = lambda: None
-
-    def stamp(self) -> list[Any] | None:
-        return self.stamped()
+        return Source(name, read, stamp)
 
 
 def place_at(address: str) -> RemotePath:

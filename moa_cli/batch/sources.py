@@ -18,10 +18,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from moa_cli.batch.tables import check_parquet
 from moa_cli.bench.data.items import DataRow
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
@@ -80,26 +82,14 @@ def _ignored(position: Position) -> None:
 class Source:
     """Bytes that can be read from their beginning any number of times.
 
-    name: what messages call it. open: raises OSError. path: of the file, if it is one. Content that
-    is compressed by gzip is read unpacked, whatever it is called.
+    name: what messages call it. open: raises OSError. stamp: tells what changes with the content;
+    None where nothing vouches for that. Content that is compressed by gzip is read unpacked,
+    whatever it is called.
     """
 
     name: str
     open: Callable[[], BinaryIO]
-    path: Path | None = None
-
-    def stamp(self) -> list[Any] | None:
-        """What changes with the file's content; None where nothing vouches for that.
-
-        A file that was just written may change again without another time of change.
-        """
-        try:
-            found = self.path.stat() if self.path is not None else None
-        except OSError:
-            return None
-        if found is None or time.time() - max(found.st_mtime, found.st_ctime) < _SETTLED:
-            return None
-        return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    stamp: Callable[[], list[Any] | None] = lambda: None
 
     @contextmanager
     def unpacked(self) -> Iterator[BinaryIO]:
@@ -205,17 +195,18 @@ class JoinedSource(Source):
     @classmethod
     def of(cls, name: str, parts: tuple[Source, ...]) -> JoinedSource:
         """These files under one name."""
-        return cls(name, parts[0].open, parts=parts)
+
+        def stamp() -> list[Any] | None:
+            stamps = [part.stamp() for part in parts]
+            return None if None in stamps else stamps
+
+        return cls(name, parts[0].open, stamp, parts)
 
     def sha256(self) -> str:
         found = hashlib.sha256()
         for part in self.parts:
             found.update(part.sha256().encode())
         return found.hexdigest()
-
-    def stamp(self) -> list[Any] | None:
-        stamps = [part.stamp() for part in self.parts]
-        return None if None in stamps else stamps
 
 
 def _whole_lines(open_bytes: Callable[[], Any], end: bytes, start: int) -> Iterator[bytes]:
@@ -246,7 +237,19 @@ def file_source(path: Path) -> Source:
         path.open("rb").close()
     except OSError as error:
         raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
-    return Source(str(path), lambda: path.open("rb"), path)
+    return Source(str(path), lambda: path.open("rb"), partial(_stamp_of, path))
+
+
+def _stamp_of(path: Path) -> list[Any] | None:
+    """See `Source`. A file that was just written may change again without another time of
+    change."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if time.time() - max(found.st_mtime, found.st_ctime) < _SETTLED:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def piped_source(stream: BinaryIO, name: str) -> Source:
@@ -362,7 +365,8 @@ class TableRows:
                 # A piece may begin within a cell.
                 if met.lines == number - 1:
                     passed(met)
-                yield from _ended_lines(piece)
+                # With their ends, but not parted at form feeds and their like.
+                yield from io.StringIO(piece, newline="")
 
         rows = csv.reader(lines(), delimiter=self._delimiter, strict=True)
         while True:
@@ -390,11 +394,6 @@ class TableRows:
         return DataRow(place, number, dict(zip(self.names, cells, strict=True)))
 
 
-def _ended_lines(piece: str) -> Iterator[str]:
-    """The lines of a text with their ends, but not parted at form feeds and their like."""
-    return iter(io.StringIO(piece, newline=""))
-
-
 class ParquetRows:
     """Rows of a Parquet file, one group after another.
 
@@ -402,13 +401,7 @@ class ParquetRows:
     """
 
     def __init__(self, source: Source) -> None:
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise UsageError(
-                f"{source.name}: Parquet files need an extra",
-                hint='install it: uv tool install "moa-chat[parquet]"',
-            ) from None
+        check_parquet(source.name)
         self._source = source
 
     def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:

@@ -10,8 +10,9 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
@@ -54,14 +55,19 @@ def output_format(name: str) -> OutputFormat:
     if kind == "parquet":
         if packed:
             raise UsageError(f"{name}: Parquet is packed by itself", hint="leave out `.gz`")
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise UsageError(
-                f"{name}: Parquet files need an extra",
-                hint='install it: uv tool install "moa-chat[parquet]"',
-            ) from None
+        check_parquet(name)
     return OutputFormat(kind, packed)
+
+
+def check_parquet(name: str) -> None:
+    """Raise UsageError, naming a file, if the package for Parquet is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            f"{name}: Parquet files need an extra",
+            hint='install it: uv tool install "moa-chat[parquet]"',
+        ) from None
 
 
 def make_output(lines: Path, target: Path, form: OutputFormat) -> None:
@@ -81,8 +87,7 @@ def make_output(lines: Path, target: Path, form: OutputFormat) -> None:
 def _write(lines: Path, file: IO[bytes], kind: str) -> None:
     if kind == "jsonl":
         with lines.open("rb") as source:
-            while block := source.read(_BLOCK):
-                file.write(block)
+            shutil.copyfileobj(source, file, _BLOCK)
     elif kind == "parquet":
         _write_parquet(lines, file)
     else:
@@ -95,33 +100,24 @@ def _rows(lines: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-@dataclass
-class _FileColumns:
-    """The columns that hold all rows, in the order in which rows have them. types: of the values in
-    each; a table or list, and what is of several types, is text."""
-
-    types: dict[str, set[type]] = field(default_factory=dict)
-
-    def learn(self, row: Mapping[str, Any]) -> None:
+def _columns_of(lines: Path) -> dict[str, type]:
+    """The columns that hold all rows, in the order in which rows have them, each with the type of
+    its values: a table or list, and what is of several types, is text."""
+    types: dict[str, set[type]] = {}
+    for row in _rows(lines):
         for name, value in row.items():
-            found = self.types.setdefault(name, set())
+            found = types.setdefault(name, set())
             if value is not None:
                 too_large = type(value) is int and not -_INTEGERS <= value < _INTEGERS
                 found.add(str if too_large else type(value))
-
-    def type_of(self, name: str) -> type:
-        found = self.types[name]
-        if found == {int, float}:
-            return float
-        only = next(iter(found)) if len(found) == 1 else str
-        return only if only in (bool, int, float) else str
+    return {name: _common_type(found) for name, found in types.items()}
 
 
-def _columns_of(lines: Path) -> _FileColumns:
-    columns = _FileColumns()
-    for row in _rows(lines):
-        columns.learn(row)
-    return columns
+def _common_type(types: set[type]) -> type:
+    if types == {int, float}:
+        return float
+    only = next(iter(types)) if len(types) == 1 else str
+    return only if only in (bool, int, float) else str
 
 
 def _text(value: object) -> str:
@@ -132,7 +128,7 @@ def _text(value: object) -> str:
 
 
 def _write_cells(lines: Path, file: IO[bytes], delimiter: str) -> None:
-    names = list(_columns_of(lines).types)
+    names = list(_columns_of(lines))
     text = io.TextIOWrapper(file, "utf-8", newline="")
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     writer.writerow(names)
@@ -146,9 +142,8 @@ def _write_parquet(lines: Path, file: IO[bytes]) -> None:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    columns = _columns_of(lines)
+    types = _columns_of(lines)
     kinds = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-    types = {name: columns.type_of(name) for name in columns.types}
     schema = pa.schema([(name, kinds[kind]) for name, kind in types.items()])
     rows = _rows(lines)
     with ParquetWriter(file, schema) as writer:
