@@ -46,11 +46,6 @@ group = Commands(
 )
 
 
-def _provider_names() -> list[str]:
-    """For the shell's completion."""
-    return list(wiring.providers().known)
-
-
 def _weights_names() -> list[str]:
     """For the shell's completion."""
     from moa_cli.clients.local.weights import SMOLLM2
@@ -62,7 +57,11 @@ def _weights_names() -> list[str]:
 def list_(
     provider: Annotated[
         str | None,
-        Argument(metavar="PROVIDER", help="A provider's name.", autocompletion=_provider_names),
+        Argument(
+            metavar="PROVIDER",
+            help="A provider's name.",
+            autocompletion=lambda: list(wiring.providers().known),
+        ),
     ] = None,
     json: JsonArray = False,
     debug: Debug = False,

@@ -76,11 +76,11 @@ def _turn(turn: Turn) -> str:
     if turn.decision is not None:
         parts.append(f'<p class="facts">{_plain(decision_line(turn.decision))}</p>')
     folded = (
-        _reasoning(turn.reasoning),
+        _folded_prose("reasoning", "Reasoning", turn.reasoning),
         _proposals(turn),
         _reviews(turn),
         _report(turn.report),
-        _summary(turn.summary_so_far),
+        _folded_prose("summary", SUMMARY.capitalize(), turn.summary_so_far),
     )
     return "\n".join([*parts, *folded, "</section>\n"])
 
@@ -105,12 +105,8 @@ def _source(citation: Citation) -> str:
     return f"{text}: {_plain(citation.url)}" if citation.title else text
 
 
-def _reasoning(text: str) -> str:
-    return _folded("reasoning", "Reasoning", _prose(text)) if text.strip() else ""
-
-
-def _summary(text: str) -> str:
-    return _folded("summary", SUMMARY.capitalize(), _prose(text)) if text.strip() else ""
+def _folded_prose(kind: str, title: str, text: str) -> str:
+    return _folded(kind, title, _prose(text)) if text.strip() else ""
 
 
 def _prose(text: str) -> str:
@@ -171,7 +167,7 @@ def _proposal(proposal: Proposal) -> str:
     facts = " · ".join(filter(None, [model if model != name else "", proposal_facts(proposal)]))
     summary = f'<b>{escape(name)}</b> <span class="facts">{escape(facts)}</span>'
     inside = _prose(proposal.text) + "".join(_sources(proposal.citations))
-    inside += _reasoning(proposal.reasoning)
+    inside += _folded_prose("reasoning", "Reasoning", proposal.reasoning)
     if not inside:
         return f'<p class="proposal">{summary}</p>\n'
     return _folded("proposal", summary, inside)

@@ -169,12 +169,6 @@ def read_tables(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Origin]]:
     return table, origins
 
 
-def read(file: ProfileFile) -> Profile:
-    """The profile in `file`. Raises ProfileError naming file and key."""
-    table, origins = read_tables(file.path)
-    return build(file.name, table, origins)
-
-
 def load(name_or_path: str) -> Profile:
     """Load a profile as its file says, without regard to the environment.
 
@@ -187,7 +181,8 @@ def load(name_or_path: str) -> Profile:
     Raises:
         ProfileError: There is no such profile, or it is wrong.
     """
-    return read(find(name_or_path))
+    file = find(name_or_path)
+    return build(file.name, *read_tables(file.path))
 
 
 def save(profile: Profile, name: str, *, overwrite: bool = False) -> Path:

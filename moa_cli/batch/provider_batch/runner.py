@@ -21,10 +21,10 @@ from moa_cli.batch.provider_batch.job_folder import (
     JobFolder,
     JobRecord,
 )
-from moa_cli.bench.run.journal import CallRecord, Result, TurnResult
+from moa_cli.bench.run.journal import CallRecord, Result
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.runner import STOP_AFTER, Capped, FailureWatch, converse
-from moa_cli.core.conversation import Conversation, Failure, Turn, Usage
+from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import (
     BudgetReached,
@@ -215,8 +215,9 @@ class JobRunner:
     async def _advance(self, work: Work) -> tuple[BatchedCall, ...] | None:
         """Let an item come as far as it can: the calls that it needs then, none if it has ended or
         waits already; None if a cap has no room for them."""
+        take = partial(run_deferred, self.calls, self.limits, work, partial=self.partial)
         try:
-            result = await self._converse(work)
+            result = await converse(work, take, partial=self.partial)
         except TurnWaits as waits:
             try:
                 self._check_room(waits.calls)
@@ -251,16 +252,6 @@ class JobRunner:
         record = self._drafts.pop(model).finish()
         await self._hand_in(record)
         self.say(f"{plural(record.calls, 'request')} to {short_name(model)} handed in as a job")
-
-    async def _converse(self, work: Work) -> Result:
-        """What came of all turns of an item. Raises TurnWaits, Capped."""
-
-        def take(number: int, conversation: Conversation) -> Awaitable[tuple[Turn, TurnResult]]:
-            return run_deferred(
-                self.calls, self.limits, work, number, conversation, partial=self.partial
-            )
-
-        return await converse(work, take, partial=self.partial)
 
     def _usage_of(self, calls: Iterable[BatchedCall]) -> Usage:
         facts = self.calls.facts

@@ -55,8 +55,9 @@ class UsageShare:
     cost: Mean
 
 
-def seconds_of(told: Sequence[tuple[float, str]]) -> SecondsPerItem:
-    """told: the seconds of each answer, and its item."""
+def seconds_of(results: Sequence[Result], measure: Callable[[Result], float]) -> SecondsPerItem:
+    """measure: the seconds of a result."""
+    told = [(measure(result), origin_of(result.item)) for result in results]
     values = [seconds for seconds, _ in told]
     if not values:
         return SecondsPerItem(None, None, grouped_mean(()))
@@ -222,12 +223,8 @@ def _arm(
         preference=preference(turns, valued.values, similarity, control),
         agreement=agreement(turns, similarity),
         layers=layers(turns, similarity, valued.is_right),
-        seconds_path=seconds_of(
-            [(path_seconds(result, journal), origin_of(result.item)) for result in results]
-        ),
-        seconds_sum=seconds_of(
-            [(sum_seconds(result, journal), origin_of(result.item)) for result in results]
-        ),
+        seconds_path=seconds_of(results, lambda result: path_seconds(result, journal)),
+        seconds_sum=seconds_of(results, lambda result: sum_seconds(result, journal)),
         by_model=by_model(results),
         by_layer=by_layer(results),
         accuracy=tuple(

@@ -89,24 +89,17 @@ def text_in(path: Path) -> str:
 
 
 def rows_of_lines(path: Path) -> Iterator[DataRow]:
-    """The rows of a JSONL file, without empty lines.
+    """The rows of a JSONL file, without empty lines, or of one list of objects.
 
     Raises BenchError naming file and line, UsageError if the file is not text.
     """
-    return rows_of_text(text_in(path), str(path))
-
-
-def rows_of_text(text: str, name: str) -> Iterator[DataRow]:
-    """The rows of a JSONL text, as `rows_of_lines`, or of one list of objects.
-
-    name: of the text, for messages.
-    """
+    text = text_in(path)
     if text.lstrip().startswith("["):
-        yield from _rows_of_list(text, name)
+        yield from _rows_of_list(text, str(path))
         return
     for number, line in enumerate(lines_of(text), 1):
         if line.strip():
-            place = f"{name}:{number}"
+            place = f"{path}:{number}"
             try:
                 values = json.loads(line)
             except (ValueError, RecursionError) as error:

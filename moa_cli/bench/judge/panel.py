@@ -117,13 +117,17 @@ class Panel:
 
     def arms(self) -> list[PanelArm]:
         """What each arm is worth, over what all have judged."""
+        judges = len(self.values)
         by_arm: dict[str, list[VerdictName]] = {}
         for name in self.common():
             by_arm.setdefault(name[0], []).append(name)
         return [
             PanelArm(
                 arm,
-                grouped_mean((self._average(name), origin_of(name[1])) for name in names),
+                grouped_mean(
+                    (sum(of[name] for of in self.values.values()) / judges, origin_of(name[1]))
+                    for name in names
+                ),
                 {
                     judge: grouped_mean((values[name], origin_of(name[1])) for name in names)
                     for judge, values in self.values.items()
@@ -131,9 +135,6 @@ class Panel:
             )
             for arm, names in by_arm.items()
         ]
-
-    def _average(self, name: VerdictName) -> float:
-        return sum(values[name] for values in self.values.values()) / len(self.values)
 
     def share_better(self, judge: str, first: str, second: str) -> Mean:
         """How often that judge finds the first arm better than the second, 0 to 1; draws are half.

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from moa_cli.bench.data.json_lines import Lines, plain, read_lines, to_line
 from moa_cli.bench.scoring.rating_logprobs import NumberToken
@@ -231,14 +230,13 @@ def call_key(item: str, turn: int, model: str, request: Request) -> str:
     if not request.web:
         del fields["web"]
     # A message of nothing but text is known by the same key as ever.
-    fields["messages"] = [_without_unset(message) for message in fields["messages"]]
+    fields["messages"] = [
+        {name: value for name, value in message.items() if value or name in ("role", "content")}
+        for message in fields["messages"]
+    ]
     table = [item, turn, model, fields]
     text = json.dumps(table, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _without_unset(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in message.items() if v or k in ("role", "content")}
 
 
 def occurrence_key(key: str, occurrence: int) -> str:

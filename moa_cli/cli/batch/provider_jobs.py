@@ -14,7 +14,8 @@ from moa_cli.batch.provider_batch.runner import JobRunner
 from moa_cli.bench.run.folder import StateFolder
 from moa_cli.bench.run.plan import Work
 from moa_cli.cli import wiring
-from moa_cli.cli.bench.session import JobSession
+from moa_cli.cli.bench.session import JobSession, say_stopped
+from moa_cli.clients.batch_jobs import OpenAIJobs
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.clients.pool import ClientPool
 from moa_cli.core.conversation import Failure
@@ -23,7 +24,7 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.money import scaled
 from moa_cli.core.remote_jobs import JobClient
 from moa_cli.core.text import plural
-from moa_cli.models.table import DEFAULT_PROVIDER, Provider
+from moa_cli.models.table import DEFAULT_PROVIDER
 from moa_cli.terminal.tty import cancel_on_termination
 
 _JOBS = "jobs"
@@ -78,7 +79,10 @@ async def work_off(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     def job_client(model: str) -> JobClient:
         provider = pool.providers.provider_of(model)
         if provider.name not in clients:
-            clients[provider.name] = _client(pool, provider)
+            client = pool.client(provider)
+            assert isinstance(client, OpenAICompatible)
+            names_jobs = provider.name != DEFAULT_PROVIDER
+            clients[provider.name] = OpenAIJobs(client, names_jobs=names_jobs)
         return clients[provider.name]
 
     calls = DeferredCalls(pool, job.folder.journal, session.facts, job_client)
@@ -98,12 +102,7 @@ async def work_off(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     view.start()
     try:
         await runner.run(todo)
-        if runner.stopped is not None:
-            hint = f" ({runner.stopped.hint})" if runner.stopped.hint else ""
-            view.say(f"stopped: {runner.stopped.message}{hint}")
-            view.say(
-                "fix this, then run the same command again to resume; no answer is paid for twice"
-            )
+        say_stopped(job, runner.stopped, view.say, "answer")
     finally:
         running = len(folder.open_jobs())
         if running:
@@ -115,11 +114,3 @@ async def work_off(session: JobSession, todo: Iterable[Work]) -> Failure | None:
         folder.close()
         await pool.aclose()
     return runner.capped
-
-
-def _client(pool: ClientPool, provider: Provider) -> JobClient:
-    from moa_cli.clients.batch_jobs import OpenAIJobs
-
-    client = pool.client(provider)
-    assert isinstance(client, OpenAICompatible)
-    return OpenAIJobs(client, names_jobs=provider.name != DEFAULT_PROVIDER)

@@ -361,14 +361,16 @@ async def _work(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     return runner.capped
 
 
-def say_stopped(job: Job, stopped: Failure | None) -> None:
+def say_stopped(
+    job: Job, stopped: Failure | None, tell: Callable[[str], None] = say, paid: str = "call"
+) -> None:
     """Say why the work has stopped, if a model is dead."""
     if stopped is None:
         return
     hint = f" ({stopped.hint})" if stopped.hint else ""
-    say(f"stopped: {stopped.message}{hint}")
+    tell(f"stopped: {stopped.message}{hint}")
     if job.goes_on:
-        say("fix this, then run the same command again to resume; no call is paid for twice")
+        tell(f"fix this, then run the same command again to resume; no {paid} is paid for twice")
 
 
 def open_pool() -> ClientPool:
