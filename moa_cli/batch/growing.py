@@ -113,7 +113,6 @@ class GrowingFile:
         self.close()
 
     def close(self) -> None:
-        """Nothing more is added or read."""
         if self._file is not None:
             self._file.close()
             self._file = None

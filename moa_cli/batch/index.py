@@ -122,7 +122,6 @@ class Index:
         self._database.close()
 
     def remove(self) -> None:
-        """Close it and delete it."""
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self._database.close()
         if self._path is not None:
@@ -135,7 +134,6 @@ class Index:
         return None if row is None else json.loads(row[0])
 
     def set_meta(self, name: str, value: Any) -> None:
-        """Set it. value: of JSON."""
         self._database.execute("REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
     # What is done.
@@ -161,7 +159,6 @@ class Index:
                 self.done[place] = 1
 
     def set_done(self, place: int) -> None:
-        """A prompt is answered."""
         if place < len(self.done):
             self.done[place] = 1
 
@@ -179,7 +176,6 @@ class Index:
         return compress(range(end), self.done[:end].translate(_TURNED))
 
     def is_done(self, place: int) -> bool:
-        """Whether a prompt is answered."""
         return place < len(self.done) and bool(self.done[place])
 
     # The prompts of the input.

@@ -118,7 +118,6 @@ class IndexedJournal(CallJournal):
             self._index.commit()
 
     def close(self) -> None:
-        """See `CallJournal`."""
         super().close()
         if self._file is not None:
             self._file.close()

@@ -96,7 +96,6 @@ class OutputFile:
             self._rewrite("place")
 
     def close(self) -> None:
-        """Nothing more is added."""
         self._file.close()
 
 

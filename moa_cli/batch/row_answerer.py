@@ -108,7 +108,6 @@ class RowAnswerer:
         return AnsweredRow(result, tuple(made), self._limiter.bound_by)
 
     async def aclose(self) -> None:
-        """Close all connections."""
         if self._pool is not None:
             await self._pool.aclose()
 

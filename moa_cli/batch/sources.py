@@ -276,7 +276,6 @@ class _Joined(io.RawIOBase):
         self._begin, self._stream = begin, stream
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
         if self._begin:
             if size < 0:
                 size = len(self._begin)

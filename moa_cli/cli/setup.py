@@ -181,7 +181,7 @@ async def _mixture(source: _Source, pool: ClientPool) -> Profile | None:
     try:
         shipped = find(source.provider)
         profile = await pool.settled(load(source.provider), patience=LIST_PATIENCE)
-        ids = {pool.providers.parse(model)[1] for model in profile.models()}
+        ids = {pool.providers.model_id(model) for model in profile.models()}
         if shipped.source == "shipped" and ids <= listed and not source.here:
             return profile
     except ProfileError:

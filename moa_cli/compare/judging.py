@@ -172,7 +172,6 @@ class ChoiceAgreement:
     first_better: Mean
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
         return asdict(self)
 
 

@@ -42,7 +42,6 @@ class PairResult:
         return swap_test([1.0] * self.wins + [-1.0] * self.losses)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
         arm, profile, settings = self.other
         other = {"arm": arm, "profile": profile, "settings": settings}
         counts = {"wins": self.wins, "losses": self.losses, "ties": self.ties}
@@ -115,7 +114,6 @@ class LeaderboardRow:
         return self.usage.cost / self.wins if self.wins and not self.usage.unpriced_calls else None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
         rate = self.win_rate
         usage = usage_to_dict(self.usage)
         interval, strength = self.interval, self.strength

@@ -168,6 +168,10 @@ class Providers:
         """The provider of `model_name`. Raises ProfileError if the name leads nowhere."""
         return self.parse(model_name)[0]
 
+    def model_id(self, model_name: str) -> str:
+        """The model's id at its provider. Raises ProfileError as `parse` does."""
+        return self.parse(model_name)[1]
+
     def parse(self, model_name: str) -> tuple[Provider, str]:
         """The provider of `model_name`, and the model's id there.
 

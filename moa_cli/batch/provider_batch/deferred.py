@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from moa_cli.batch.provider_batch.job_folder import BatchedCall, CallsInJobs
-from moa_cli.bench.run.journal import CallJournal, CallRecord, TurnResult, call_key, occurrence_key
+from moa_cli.bench.run.journal import CallJournal, CallRecord, TurnResult, call_key
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import replayed
 from moa_cli.bench.run.runner import PlayedTurn, gathered, play_turn
@@ -94,8 +94,6 @@ class _TurnClients:
 
 @dataclass(frozen=True)
 class _TurnClient:
-    """The client of one model for one turn."""
-
     clients: _TurnClients
     model: str
 
@@ -104,8 +102,7 @@ class _TurnClient:
         assert request.place is not None
         clients, shared, place = self.clients, self.clients.shared, request.place
         clients.moves += 1
-        key = call_key(clients.item, clients.turn, self.model, request)
-        key = occurrence_key(key, place.sample)
+        key = call_key(clients.item, clients.turn, self.model, request, place.sample)
         record = shared.journal.find(key)
         if record is not None:
             clients.answered[place.layer, place.index] = record

@@ -76,7 +76,6 @@ def read_file(path: Path) -> bytes:
 
 
 def sha256_of(file: Path) -> str:
-    """The SHA-256 of the file's bytes, in hexadecimal."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -259,8 +259,6 @@ RATING = JudgeKind(
 
 @dataclass(frozen=True)
 class SkillTask(JudgeTask):
-    """See `JudgeTask`."""
-
     rubric: flask.Rubric
 
     def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:

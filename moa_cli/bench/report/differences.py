@@ -61,7 +61,6 @@ class ArmPair:
     cost_ratio: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
         found = self.found
         return {
             "first": self.first.name,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from moa_cli.bench.data.items import Item
 from moa_cli.bench.data.json_lines import to_line
-from moa_cli.bench.run.journal import CallRecord, call_key, occurrence_key
+from moa_cli.bench.run.journal import CallRecord, call_key
 from moa_cli.core import paths
 from moa_cli.core.conversation import check_usage
 from moa_cli.core.endpoints import Request
@@ -79,5 +79,5 @@ class CallCache:
         epoch, rank = self._ranks.get(record.item, (1, 0))
         # The first epoch finds what runs without epochs have asked.
         asking = f"epoch {epoch}" if epoch > 1 else ""
-        key = call_key(asking, rank, self.address(record.model), request)
-        return self.folder / key[:2] / f"{occurrence_key(key, sample)}.json"
+        key = call_key(asking, rank, self.address(record.model), request, sample)
+        return self.folder / key[:2] / f"{key}.json"

@@ -114,10 +114,10 @@ class RunEstimator:
     what it makes of them. It is the last call of its turn, so nothing depends on it.
     """
 
-    journal: CallJournal
     facts: Mapping[str, ModelInfo]
-    given: Mapping[str, Mapping[str, str]]
     model_id: Callable[[str], str]
+    journal: CallJournal = field(default_factory=lambda: CallJournal(None))
+    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     cache: CallCache | None = None
     total: RunEstimate = field(default_factory=RunEstimate)
     # Calls that another arm will have made by then, and whether it makes them in any case.

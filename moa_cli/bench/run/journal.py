@@ -219,9 +219,9 @@ class CallRecord:
     from_cache: bool = False
 
 
-def call_key(item: str, turn: int, model: str, request: Request) -> str:
+def call_key(item: str, turn: int, model: str, request: Request, sample: int = 0) -> str:
     """The key of a call in an item's turn, for every arm: the whole request. It needs no layer, as
-    the prompt of a later layer holds the answers of the layer before.
+    the prompt of a later layer holds the answers of the layer before. sample: see `occurrence_key`.
     """
     fields = plain(request)
     # Arms with the same request share a call, at any place in their turns.
@@ -236,7 +236,7 @@ def call_key(item: str, turn: int, model: str, request: Request) -> str:
     ]
     table = [item, turn, model, fields]
     text = json.dumps(table, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return occurrence_key(hashlib.sha256(text.encode()).hexdigest()[:32], sample)
 
 
 def occurrence_key(key: str, occurrence: int) -> str:

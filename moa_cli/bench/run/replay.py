@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from moa_cli.bench.run.call_cache import CallCache
-from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key, occurrence_key
+from moa_cli.bench.run.journal import CallJournal, CallRecord, call_key
 from moa_cli.bench.scoring.rating_logprobs import number_tokens
 from moa_cli.core.conversation import Citation, Usage
 from moa_cli.core.debug_log import RoomLog
@@ -88,8 +88,7 @@ class _ReplayClient:
         # All calls of a run are a turn's.
         assert request.place is not None
         replay, shared, place = self.replay, self.replay.shared, request.place
-        key = call_key(replay.item, replay.turn, self.model, request)
-        key = occurrence_key(key, place.sample)
+        key = call_key(replay.item, replay.turn, self.model, request, place.sample)
         record = shared.journal.find(key)
         why = "replay: the journal of the run holds its answer"
         asked = CallRecord(key, replay.item, replay.turn, self.model)

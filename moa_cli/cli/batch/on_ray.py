@@ -24,7 +24,7 @@ from moa_cli.batch.row_answerer import AnsweredRow, RowAnswerer
 from moa_cli.batch.worker_setup import Share, WorkerSetup, most_workers, travelling_settings
 from moa_cli.bench.run.arms import Arm
 from moa_cli.bench.run.estimate import RunEstimator
-from moa_cli.bench.run.journal import CallJournal, CallRecord, Result
+from moa_cli.bench.run.journal import CallRecord, Result
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.runner import Capped, Runner
 from moa_cli.cli import wiring
@@ -322,10 +322,7 @@ class _RayRun:
         budgets = self._session.budgets
         if not budgets:
             return []
-        names = wiring.providers()
-        estimator = RunEstimator(
-            CallJournal(None), self._session.facts, {}, lambda name: names.parse(name)[1]
-        )
+        estimator = RunEstimator(self._session.facts, wiring.providers().model_id)
         estimator.add(work.arm, work.item)
         held: list[Reservation] = []
         try:

@@ -166,10 +166,8 @@ def _profile_of(run: ReproductionRun, profile_name: str) -> Profile:
 
 def _estimate(plan: Any, facts: Mapping[str, ModelInfo]) -> RunEstimate:
     from moa_cli.bench.run.estimate import RunEstimator
-    from moa_cli.bench.run.journal import CallJournal
 
-    providers = wiring.providers()
-    estimator = RunEstimator(CallJournal(None), facts, {}, lambda name: providers.parse(name)[1])
+    estimator = RunEstimator(facts, wiring.providers().model_id)
     for task in plan.work():
         estimator.add(task.arm, task.item)
     return estimator.total

@@ -219,7 +219,6 @@ def run(
         settings, whole = plan.settings(), list(plan.work())
         todo = still_to_do(whole, folder)
         if todo:
-            shared = _call_cache(cache, whole) if cache else None
             job = Job(
                 plan.models(),
                 settings,
@@ -228,7 +227,7 @@ def run(
                 options,
                 whole,
                 given=plan.given,
-                cache=shared,
+                cache=_call_cache(cache, whole) if cache else None,
             )
             code, capped = session(job, todo)
             if code:

@@ -180,9 +180,8 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
         # Runs, judges and batches have no cap in tokens.
         hint = "set it under [prices] in the config file, or run without the cap"
         raise BudgetReached(error.message, hint=hint) from None
-    providers = wiring.providers()
     estimator = RunEstimator(
-        folder.journal, facts, job.given, lambda name: providers.parse(name)[1], job.cache
+        facts, wiring.providers().model_id, folder.journal, job.given, job.cache
     )
     for task in amount.sample:
         estimator.add(task.arm, task.item)
@@ -220,8 +219,8 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
 def _fitting(models: Iterable[str], concurrency: int) -> int:
     """As many calls in flight as the process may open connections for. It says so if these are
     fewer. Each provider keeps its connections for the next calls."""
-    providers = wiring.providers()
-    count = len({providers.parse(name)[0].name for name in models}) or 1
+    provider_of = wiring.providers().provider_of
+    count = len({provider_of(name).name for name in models}) or 1
     room = max(1, room_for(concurrency * count) // count)
     if room < concurrency:
         say(
