@@ -463,10 +463,11 @@ class _Start:
             amount=Amount(total, left, todo.sample(_SAMPLE)),
             **more,
         )
-        code, capped = session(job, todo)
-        if code:
+        try:
+            capped = session(job, todo)
+        except Exit as ended:
             index.commit()
-            return code
+            return ended.exit_code
         answers.finish(())
         index.commit()
         spent, done = state.journal.spent, total - left + answers.answered

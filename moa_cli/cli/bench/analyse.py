@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moa_cli.cli.bench.cells import UNKNOWN, cell, columns_of, noted, table, tell_if_long, with_n
-from moa_cli.cli.bench.options import judge_option
+from moa_cli.cli.bench.options import CountedJudge
 from moa_cli.cli.options import Data, Json, OutputFile, RunFolder
 from moa_cli.cli.output import output_width
 from moa_cli.cli.writing import put
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
 def analyse(
     run: RunFolder,
-    judge: Annotated[
-        str | None,
-        judge_option(
-            "The judge whose judgements count; by default known answers, or the run's only judge."
-        ),
-    ] = None,
+    judge: CountedJudge = None,
     control: Annotated[
         str | None,
         typer.Option(

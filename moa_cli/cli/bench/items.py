@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from moa_cli.cli.bench.options import judge_option
+from moa_cli.cli.bench.options import CountedJudge
 from moa_cli.cli.options import Data, OutputFile
 from moa_cli.cli.output import say
 from moa_cli.cli.writing import put
@@ -19,12 +19,7 @@ _PAGES = (".html", ".htm")
 
 def items(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
-    judge: Annotated[
-        str | None,
-        judge_option(
-            "The judge whose judgements count; by default known answers, or the runs' only judge."
-        ),
-    ] = None,
+    judge: CountedJudge = None,
     arm: Annotated[
         list[str] | None,
         typer.Option("--arm", metavar="NAME", help="Only items of this arm; repeatable."),

@@ -342,10 +342,7 @@ def ask_judge(
     prepare = partial(_find_out_way, verdicts)
     whole = list(plan.work())
     job = Job(plan.models(), plan.settings(), folder, verdicts, options, whole, prepare, **more)
-    code, capped = session(job, todo)
-    if code:
-        raise typer.Exit(code)
-    return capped
+    return session(job, todo)
 
 
 async def _find_out_way(

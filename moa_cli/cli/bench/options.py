@@ -34,6 +34,12 @@ def judge_option(help: str) -> Any:
     return typer.Option("--judge", metavar="MODEL", help=help)
 
 
+CountedJudge = Annotated[
+    str | None,
+    judge_option("The judge whose judgements count; by default known answers, or the only judge."),
+]
+
+
 def capped_exit(capped: Failure) -> typer.Exit:
     """The exit after a cap has ended a run. capped: which cap."""
     say(f"{capped.message} (to resume, run the same command with a higher cap)")

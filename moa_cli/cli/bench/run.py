@@ -229,9 +229,7 @@ def run(
                 given=plan.given,
                 cache=_call_cache(cache, whole) if cache else None,
             )
-            code, capped = session(job, todo)
-            if code:
-                raise typer.Exit(code)
+            capped = session(job, todo)
         elif folder.settings is not None and any(differences(folder.settings, settings)):
             folder.note(settings)
             folder.finish([work.name for work in whole])

@@ -12,7 +12,7 @@ import typer
 
 from moa_cli.cli import wiring
 from moa_cli.cli.bench.cells import cell, noted, table, tell_if_long, with_n
-from moa_cli.cli.bench.options import judge_option
+from moa_cli.cli.bench.options import CountedJudge
 from moa_cli.cli.options import Data, ForceProfile, Json
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.core import paths
@@ -44,12 +44,7 @@ def select(
         str,
         typer.Option("--weights", metavar="A:B", help="The weights of quality and of diversity."),
     ] = "2:1",
-    judge: Annotated[
-        str | None,
-        judge_option(
-            "The judge whose judgements count; by default known answers, or the runs' only judge."
-        ),
-    ] = None,
+    judge: CountedJudge = None,
     write: Annotated[
         str | None,
         typer.Option("--write", metavar="NAME|FILE", help="Write the mixture as a profile."),

@@ -159,10 +159,10 @@ class JobSession:
 WorkOff = Callable[[JobSession, Iterable[Work]], Coroutine[Any, Any, Failure | None]]
 
 
-def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
-    """Do what is left. Returns the exit code if the command ends here, and the cap that ended it,
-    if one did. todo: a list, or with `amount`, an iterable that can be read again and again. Raises
-    BudgetReached if a cap depends on an unknown price.
+def session(job: Job, todo: Iterable[Work]) -> Failure | None:
+    """Do what is left. Returns the cap that ended it, if one did. todo: a list, or with `amount`,
+    an iterable that can be read again and again. Raises BudgetReached if a cap depends on an
+    unknown price, Exit if the command ends here.
     """
     folder, options = job.folder, job.options
     facts = folder.facts(job.priced(asyncio.run(known_facts(job.models))))
@@ -195,7 +195,7 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
         say(f"(estimated from {len(amount.sample):,} of them)")
     if not options.yes and not typer.confirm("Go on?", default=False, err=True):
         say("nothing was sent")
-        return FAILED, None
+        raise typer.Exit(FAILED)
     folder.begin(job.settings, facts)
     concurrency = options.concurrency or wiring.config().concurrency
     if not job.calls_elsewhere:
@@ -207,13 +207,13 @@ def session(job: Job, todo: Iterable[Work]) -> tuple[int, Failure | None]:
     try:
         with without_echo(sys.stderr):
             started = JobSession(job, concurrency, facts, budgets, spending, progress, view)
-            return 0, run_loop((job.work_off or _work)(started, todo))
+            return run_loop((job.work_off or _work)(started, todo))
     except KeyboardInterrupt:
         further = "; run the same command again to resume" if job.goes_on else ""
         say(f"interrupted at {progress.text()}{further}")
-        return INTERRUPTED, None
+        raise typer.Exit(INTERRUPTED) from None
     except asyncio.CancelledError:
-        return TERMINATED, None
+        raise typer.Exit(TERMINATED) from None
 
 
 def _fitting(models: Iterable[str], concurrency: int) -> int:
