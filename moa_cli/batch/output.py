@@ -11,7 +11,7 @@ from typing import IO, Any
 from moa_cli.batch.growing import GrowingFile
 from moa_cli.batch.index import Index, OutputLine
 from moa_cli.batch.journal import IndexedJournal
-from moa_cli.batch.lines import LineWriter, identity_of
+from moa_cli.batch.lines import identity_of
 from moa_cli.batch.prompts import Todo
 from moa_cli.bench.run.journal import Result
 from moa_cli.core.conversation import Failure
@@ -182,21 +182,18 @@ class Answers:
     lack a model, by the sentence that says so.
     """
 
-    def __init__(
-        self, writer: LineWriter, todo: Todo, journal: IndexedJournal, index: Index, output: Written
-    ) -> None:
-        self._writer = writer
+    def __init__(self, todo: Todo, journal: IndexedJournal, output: Written) -> None:
         self._todo = todo
+        self._writer = todo.batch.writer
         self._journal = journal
-        self._index = index
         self._output = output
         self.answered = self.lost = self.cut = self.failed = 0
         self.losses: Counter[str] = Counter()
 
     def error(self, name: tuple[str, str]) -> Failure | None:
         """Why that item failed. Raises KeyError if it is not answered."""
-        place = self._index.place(name[1])
-        if place is None or not self._index.is_done(place):
+        place = self._todo.index.place(name[1])
+        if place is None or not self._todo.index.is_done(place):
             raise KeyError(name)
         return None
 
@@ -209,7 +206,7 @@ class Answers:
         if not good:
             self.failed += 1
             return
-        self._index.set_done(work.order)
+        self._todo.index.set_done(work.order)
         self.answered += 1
         last = result.turns[-1]
         self.lost += bool(last.lost)

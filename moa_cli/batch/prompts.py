@@ -7,7 +7,7 @@ import io
 import json
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import groupby, islice
 from typing import Any, Literal
@@ -96,27 +96,44 @@ class Intake:
     unused: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """What is asked, and how it is written down.
 
-    source: of the prompts. rows: how it is read. reading: how rows become prompts. arm: what
-    answers. limit: how many rows, from the first; None is all. strict: whether a turn that lost a
-    proposer has failed. proposals: whether lines hold them. shard: the share that is answered; None
-    is all. by_jobs: whether it is answered through the batch interfaces of providers, at their
-    prices.
+    source: of the prompts. kind: its format, one of FORMATS. reading: how rows become prompts.
+    limit: how many rows, from the first; None is all. strict: whether a turn that lost a proposer
+    has failed. proposals: whether lines hold them. shard: the share that is answered; None is all.
+    by_jobs: whether it is answered through the batch interfaces of providers, at their prices.
+
+    rows: how the source is read. arm: what answers.
+
+    Raises UsageError or BenchError if the source cannot be read so.
     """
 
     profile: Profile
     source: Source
-    rows: Rows
-    reading: InputFormat
-    arm: Arm
-    limit: int | None
-    strict: bool
-    proposals: bool
+    kind: str
+    reading: InputFormat = PLAIN
+    limit: int | None = None
+    strict: bool = False
+    proposals: bool = False
     shard: Shard | None = None
     by_jobs: bool = False
+    rows: Rows = field(init=False)
+    arm: Arm = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = rows_of(self.source, self.kind)
+        for table in self.rows.parts if isinstance(self.rows, JoinedRows) else (self.rows,):
+            if isinstance(table, TableRows):
+                self.reading.check_columns(self.source.name, table.names)
+        if self.by_jobs:
+            # A quorum would throw away what is paid anyway.
+            self.profile = waiting_for_all(self.profile)
+        if self.strict:
+            [self.arm] = make_arms(self.profile, ("mixture",), "")
+        else:
+            self.arm = Arm("mixture", replace(self.profile, multi_turn=True))
 
     @property
     def share(self) -> slice:
@@ -229,13 +246,13 @@ class Todo:
     """
 
     def __init__(self, batch: Batch, index: Index, count: int) -> None:
-        self._batch = batch
-        self._index = index
+        self.batch = batch
+        self.index = index
         self.count = count
         self.running: weakref.WeakValueDictionary[str, Work] = weakref.WeakValueDictionary()
 
     def __len__(self) -> int:
-        return self._index.done.count(0, 0, self.count)
+        return self.index.done.count(0, 0, self.count)
 
     def __iter__(self) -> Iterator[Work]:
         return self.at(self._places())
@@ -248,27 +265,27 @@ class Todo:
 
     def place(self, item: str) -> int | None:
         """The place of an item that has no answer; None if it has one, or is none of the input."""
-        place = self._index.place(item)
-        return None if place is None or self._index.is_done(place) else place
+        place = self.index.place(item)
+        return None if place is None or self.index.is_done(place) else place
 
     def sample(self, most: int) -> list[Work]:
         """So many of them at most, spread evenly."""
         step = max(1, -(-len(self) // most))
-        return list(self._works(islice(self._index.open_places(self.count), 0, None, step)))
+        return list(self._works(islice(self.index.open_places(self.count), 0, None, step)))
 
     def _places(self) -> Iterator[int]:
         place = -1
-        while (place := self._index.next_open(place + 1, self.count)) >= 0:
+        while (place := self.index.next_open(place + 1, self.count)) >= 0:
             yield place
 
     def _works(self, places: Iterator[int]) -> Iterator[Work]:
         """The work at these places, which rise."""
-        read, reading = self._batch.reader(), self._batch.reading
-        rows = _RisingRows(self._batch, self._index)
+        read, reading = self.batch.reader(), self.batch.reading
+        rows = _RisingRows(self.batch, self.index)
         for row, wanted in groupby(places, lambda place: place // reading.samples):
             samples = list(reading.sampled(read(rows.record(row))))
             for place in wanted:
-                yield Work(self._batch.arm, samples[place % reading.samples], place)
+                yield Work(self.batch.arm, samples[place % reading.samples], place)
 
 
 class _RisingRows:
@@ -292,37 +309,6 @@ class _RisingRows:
             if self._next > row:
                 return record
         raise BenchError(f"{self._batch.source.name}: has fewer rows than when it was checked")
-
-
-def make_batch(
-    profile: Profile,
-    source: Source,
-    kind: str,
-    *,
-    reading: InputFormat = PLAIN,
-    limit: int | None = None,
-    strict: bool = False,
-    proposals: bool = False,
-    shard: Shard | None = None,
-    by_jobs: bool = False,
-) -> Batch:
-    """The batch that is asked for.
-
-    source: of the prompts. kind: its format, one of FORMATS. The others: see `Batch`. Raises
-    UsageError or BenchError if the source cannot be read so.
-    """
-    rows = rows_of(source, kind)
-    for table in rows.parts if isinstance(rows, JoinedRows) else (rows,):
-        if isinstance(table, TableRows):
-            reading.check_columns(source.name, table.names)
-    if by_jobs:
-        # A quorum would throw away what is paid anyway.
-        profile = waiting_for_all(profile)
-    if strict:
-        [arm] = make_arms(profile, ("mixture",), "")
-    else:
-        arm = Arm("mixture", replace(profile, multi_turn=True))
-    return Batch(profile, source, rows, reading, arm, limit, strict, proposals, shard, by_jobs)
 
 
 def read_prompts(data: bytes, name: str) -> tuple[Item, ...]:

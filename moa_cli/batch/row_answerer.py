@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from moa_cli.batch.prompts import Batch, Todo, make_batch
+from moa_cli.batch.prompts import Batch, Todo
 from moa_cli.batch.sources import Source
 from moa_cli.batch.state import MemoryState
 from moa_cli.batch.worker_setup import Share, WorkerSetup, check_processes
@@ -166,7 +166,7 @@ def answer_rows(
         return {}
     data = "".join(dumps(row) + "\n" for row in rows).encode()
     source = Source("rows", lambda: io.BytesIO(data))
-    made = make_batch(profile, source, "jsonl", strict=strict, proposals=proposals)
+    made = Batch(profile, source, "jsonl", strict=strict, proposals=proposals)
     setup = WorkerSetup(config, os.environ, {}, not strict, concurrency, None)
     # The last of them has the smallest part, which each may have: none knows its number.
     work = _answer_all(made, setup, Share(processes - 1, processes))

@@ -185,7 +185,7 @@ def batch(
 ) -> None:
     """Answer many prompts; the same command resumes where it stopped."""
     from moa_cli.batch.addresses import is_address, place_at
-    from moa_cli.batch.prompts import make_batch
+    from moa_cli.batch.prompts import Batch
     from moa_cli.batch.reading import InputFormat
     from moa_cli.batch.shards import read_shard
     from moa_cli.cli.bench.session import SessionOptions
@@ -195,7 +195,7 @@ def batch(
         if file_format is not None:
             raise UsageError("--format and --lines or --jsonl cannot be used together")
         file_format = "lines" if lines else "jsonl"
-    made = make_batch(
+    made = Batch(
         profile,
         *_open(source, file_format),
         reading=InputFormat(column, id_field, template, per_prompt, skip_bad),
@@ -443,7 +443,7 @@ class _Start:
         for line in [*wiring.introduction(self.batch.profile), plural(left, "prompt")]:
             say(line)
         self._tell(state.intake)
-        answers = Answers(self.batch.writer, todo, state.calls, index, written)
+        answers = Answers(todo, state.calls, written)
         goes_on = isinstance(state, BatchFolder)
         elsewhere = self.work_off is not None and not self.batch.by_jobs
         more: dict[str, Any] = {"work_off": self.work_off, "calls_elsewhere": elsewhere}
