@@ -175,8 +175,10 @@ class Index:
         """All prompts before the end that need an answer now."""
         return compress(range(end), self.done[:end].translate(_TURNED))
 
-    def is_done(self, place: int) -> bool:
-        return place < len(self.done) and bool(self.done[place])
+    def is_done(self, identity: str) -> bool:
+        """Whether the prompt of that id is answered."""
+        place = self.place(identity)
+        return place is not None and place < len(self.done) and bool(self.done[place])
 
     # The prompts of the input.
 

@@ -62,8 +62,7 @@ class IndexedJournal(CallJournal):
     def _note(self, entry: CallRecord, start: int, line: str | None = None) -> None:
         self.spent += entry.usage
         count_call(self.models, entry)
-        place = self._index.place(entry.item)
-        if place is None or not self._index.is_done(place):
+        if not self._index.is_done(entry.item):
             answered = entry.error is None
             self._index.add_call(entry.item, entry.key, start, answered=answered, line=line)
 

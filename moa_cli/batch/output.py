@@ -192,8 +192,7 @@ class Answers:
 
     def error(self, name: tuple[str, str]) -> Failure | None:
         """Why that item failed. Raises KeyError if it is not answered."""
-        place = self._todo.index.place(name[1])
-        if place is None or not self._todo.index.is_done(place):
+        if not self._todo.index.is_done(name[1]):
             raise KeyError(name)
         return None
 

@@ -265,8 +265,7 @@ class Todo:
 
     def place(self, item: str) -> int | None:
         """The place of an item that has no answer; None if it has one, or is none of the input."""
-        place = self.index.place(item)
-        return None if place is None or self.index.is_done(place) else place
+        return None if self.index.is_done(item) else self.index.place(item)
 
     def sample(self, most: int) -> list[Work]:
         """So many of them at most, spread evenly."""
