@@ -227,7 +227,6 @@ class _Judging:
         from moa_cli.bench.judge.judging import JudgeFolder, JudgePlan, JudgeResults, texts_of
         from moa_cli.bench.report.scores import scores_of
         from moa_cli.bench.run.folder import judge_folder, opened
-        from moa_cli.bench.run.runner import still_to_do
 
         reader, run = self.reader, self.reader.path
         with opened(judge_folder(run, model), JudgeFolder) as folder:
@@ -254,12 +253,7 @@ class _Judging:
             for line in _plan_lines(plan, folder, reader.settings):
                 say(line)
             verdicts = JudgeResults(folder, plan)
-            todo = still_to_do(plan.work(), verdicts)
-            capped = ask_judge(verdicts, todo, self._options(model))
-            if not todo:
-                folder.note(plan.settings())
-                verdicts.settle()
-                verdicts.finish(())
+            capped = ask_judge(verdicts, self._options(model))
             told = list(verdicts.all())
             self._spent[model] = folder.journal.spent.cost
         print_lines(_score_lines(scores_of(run, model, reader.data)))
@@ -329,18 +323,21 @@ def _kind(run: RunReader, rubric: str | None, *, compared: bool) -> JudgeKind:
     return KINDS[judge]
 
 
-def ask_judge(
-    verdicts: JudgeResults, todo: Sequence[Work], options: SessionOptions, **more: Any
-) -> Failure | None:
+def ask_judge(verdicts: JudgeResults, options: SessionOptions, **more: Any) -> Failure | None:
     """Have a judge give the verdicts that are missing. Returns the cap that ended it, if one did.
     more: see `Job`."""
+    from moa_cli.bench.run.runner import still_to_do
     from moa_cli.cli.bench.session import Job, session
 
-    if not todo:
-        return None
     plan, folder = verdicts.plan, verdicts.folder
-    prepare = partial(_find_out_way, verdicts)
     whole = list(plan.work())
+    todo = still_to_do(whole, verdicts)
+    if not todo:
+        folder.note(plan.settings())
+        verdicts.settle()
+        verdicts.finish(())
+        return None
+    prepare = partial(_find_out_way, verdicts)
     job = Job(plan.models(), plan.settings(), folder, verdicts, options, whole, prepare, **more)
     return session(job, todo)
 

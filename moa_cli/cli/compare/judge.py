@@ -115,7 +115,6 @@ def _judged(
     what all of them took."""
     from moa_cli.bench.judge.judging import JudgeFolder, JudgeResults
     from moa_cli.bench.run.folder import opened
-    from moa_cli.bench.run.runner import still_to_do
     from moa_cli.cli.bench.session import where
     from moa_cli.compare.judging import agreement_of, folder_of, plan_of
 
@@ -128,8 +127,7 @@ def _judged(
         )
         say(where(folder, folder.judgements.values(), "judgements"))
         verdicts = JudgeResults(folder, plan)
-        todo = still_to_do(plan.work(), verdicts)
-        capped = ask_judge(verdicts, todo, options, called=partial(_called, pairs))
+        capped = ask_judge(verdicts, options, called=partial(_called, pairs))
         told = list(verdicts.all())
         agreement = agreement_of(model, pairs, told)
         usage = folder.journal.spent
