@@ -68,22 +68,25 @@ def usage_from(payload: dict[str, Any], bounds: Bounds | None = None) -> Usage |
     completion = _count(told, *_COMPLETION)
     if completion is not None and not bounds.is_answer(completion):
         completion = None
-    for count, names in ((prompt, _PROMPT), (completion, _COMPLETION)):
-        if count is None and any(told.get(name) is not None for name in names):
-            bounds.doubted = told
-    prompt_details = told.get("prompt_tokens_details") or told.get("input_tokens_details")
-    details = told.get("completion_tokens_details") or told.get("output_tokens_details")
+    if prompt is None or completion is None:
+        for count, names in ((prompt, _PROMPT), (completion, _COMPLETION)):
+            if count is None and any(told.get(name) is not None for name in names):
+                bounds.doubted = told
+    prompt_details: object = None
+    cached = reasoning = 0
+    # A table of nothing but counts needs no more looking.
+    if not told.keys() <= _PLAIN:
+        prompt_details = told.get("prompt_tokens_details") or told.get("input_tokens_details")
+        details = told.get("completion_tokens_details") or told.get("output_tokens_details")
+        # Mistral tells more of them than the prompt has.
+        cached = _count(prompt_details, "cached_tokens") or _count(told, *_CACHED) or 0
+        reasoning = _count(details, "reasoning_tokens") or _count(told, "reasoning_tokens") or 0
     hidden = _hidden_output(told, prompt, completion, prompt_details)
     if hidden and bounds.is_answer((completion or 0) + hidden):
         completion = (completion or 0) + hidden
     if prompt is None and completion is None:
         return None
     cost = _believed(_told_cost(payload, told), (prompt or 0) + (completion or 0))
-    # Mistral tells more of them than the prompt has.
-    cached = reasoning = 0
-    if not told.keys() <= _PLAIN:
-        cached = _count(prompt_details, "cached_tokens") or _count(told, *_CACHED) or 0
-        reasoning = _count(details, "reasoning_tokens") or _count(told, "reasoning_tokens") or 0
     return Usage(
         prompt_tokens=prompt or 0,
         completion_tokens=completion or 0,
@@ -131,8 +134,7 @@ def _hidden_output(
     if total is None or prompt is None:
         return 0
     rest = total - prompt - (completion or 0)
-    audio = _count(prompt_details, "audio_tokens")
-    return rest if rest > 0 and rest != audio else 0
+    return rest if rest > 0 and rest != _count(prompt_details, "audio_tokens") else 0
 
 
 def _count(table: object, *names: str) -> int | None:

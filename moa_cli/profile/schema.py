@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from moa_cli.config.meanings import MEANINGS
 from moa_cli.config.toml import names_key, refused
 from moa_cli.core.errors import ProfileError
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.strategy import Purpose, Strategy
 from moa_cli.core.values import TOML, Key, KeyPath, ValueFault, keys_of, read_fields
 from moa_cli.profile.final_answer import check as check_final_answer
@@ -155,6 +156,7 @@ class ModelSettings:
         return (self.model, *self.alternatives)
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Proposer(ModelSettings):
     """A model that answers in a proposer layer.
@@ -174,6 +176,7 @@ class Proposer(ModelSettings):
     ] = None
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Aggregator(ModelSettings):
     """The model that writes the reply.
