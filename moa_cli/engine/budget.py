@@ -67,7 +67,7 @@ class Cap:
 class Reservation:
     """An amount that is kept free in a budget, in its cap's unit, until it is released.
 
-    As a context manager it releases the amount at the end. holder: unlike any other's.
+    holder: unlike any other's.
     """
 
     budget: Budget
@@ -77,12 +77,6 @@ class Reservation:
     def release(self) -> None:
         """Give the amount back. A second call has no effect."""
         self.budget.release(self.holder)
-
-    def __enter__(self) -> Reservation:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.release()
 
 
 class Budget:

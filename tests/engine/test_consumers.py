@@ -269,13 +269,14 @@ def test_turns_that_share_a_budget_pass_it_by_no_more_than_a_token_each() -> Non
     asyncio.run(once())
 
 
-def test_a_reservation_is_given_back_at_the_end_of_its_block() -> None:
+def test_a_reservation_is_given_back_when_it_is_released() -> None:
     budget = Budget(Cap("budget.session", "usd", 1.0), "shared")
-    with budget.reserve(0.75) as reservation:
-        assert (reservation.amount, budget.remaining()) == (0.75, 0.25)
-        assert budget.try_reserve(0.5) is None
-        assert budget.remaining() == 0.25
-        # In place of the first, in one step.
-        assert budget.try_reserve(0.9, instead_of=reservation) is not None
-        assert budget.remaining() == pytest.approx(0.1)
+    reservation = budget.reserve(0.75)
+    assert (reservation.amount, budget.remaining()) == (0.75, 0.25)
+    assert budget.try_reserve(0.5) is None
+    assert budget.remaining() == 0.25
+    # In place of the first, in one step.
+    assert budget.try_reserve(0.9, instead_of=reservation) is not None
+    assert budget.remaining() == pytest.approx(0.1)
+    reservation.release()
     assert budget.remaining() == 1.0
