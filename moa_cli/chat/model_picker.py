@@ -67,7 +67,7 @@ class ModelPicker(PickList[ModelChoice]):
 
     async def follow(self) -> None:
         """Show what providers list now, each as soon as it has answered."""
-        waiting = set(self._lists.read_stale_lists())
+        waiting = set(self._lists.catalog.read_stale())
         while waiting:
             self._reading = len(waiting)
             self.shown_anew(from_top=False)
@@ -124,7 +124,7 @@ class ModelPicker(PickList[ModelChoice]):
         """Facts that have no column; first those that prevent the use of the model."""
         if self._reading:
             return f"reading {plural(self._reading, 'list')} of models…"
-        unread = self._lists.unread_lists()
+        unread = self._lists.catalog.unread()
         if unread:
             return "not read: " + "; ".join(unread.values())
         info = self._lists.known(model)

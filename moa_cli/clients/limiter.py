@@ -277,40 +277,30 @@ class TurnSlots:
     order: int | None = None
 
     def next_turn(self) -> TurnSlots:
-        """The way in for the calls of a turn that begins now."""
         if self.order is not None:
             return self
         return replace(self, order=self.limiter.next_order())
 
     def slot(self, model: str) -> LanePlace:
-        """A request to that model is made while inside; entering waits for its turn."""
         return LanePlace(self.limiter, self._lane(model), self.order or 0)
 
     def delay(self, model: str) -> float:
-        """Seconds until the model's provider may be asked again; 0 as a rule."""
         return max(0.0, self._lane(model).window.held_until - time.monotonic())
 
     def refused_for(self, model: str) -> float:
-        """Seconds for which the model's provider has refused all calls; 0 as a rule."""
         with self.limiter._lock:
             return self._lane(model).window.refused_for(time.monotonic())
 
     def reason(self, model: str) -> str | None:
-        """What a call of that model would wait for now, in words; None if it would not wait."""
         return self.limiter.reason(self._lane(model))
 
     def silences(self, model: str) -> int:
-        """How many requests to that model in a row were given up before their first word, of late
-        and in this process."""
         return self.limiter.silences(model)
 
     def slowest(self, model: str) -> float:
-        """The most seconds that a request to that model took to its first word in this process; 0
-        if none spoke."""
         return self.limiter.slowest(model)
 
     def note(self, model: str, seconds: float | None) -> None:
-        """A request to that model spoke after so many seconds, or (None) was given up before."""
         self.limiter.note(model, seconds)
 
     def _lane(self, model: str) -> Lane:
@@ -335,7 +325,7 @@ class Lane:
 
 
 class LanePlace:
-    """The place of one request; inside it, the request is in flight."""
+    """The place of one request; inside it, the request is in flight. See `engine.CallSlot`."""
 
     def __init__(self, limiter: Limiter, lane: Lane, order: int) -> None:
         self._limiter = limiter
@@ -366,15 +356,9 @@ class LanePlace:
         self._limiter._leave(self, answered=kind is None)
 
     def accepted(self) -> None:
-        """The provider has taken the request."""
         self._tell(lambda window, number, now: window.take(number, now))
 
     def refused(self, retry_after: float | None) -> None:
-        """The provider refuses the request, for too many or for overload.
-
-        Args:
-            retry_after: Seconds that it asks to wait, if it does.
-        """
         self._tell(lambda window, number, now: window.refuse(number, retry_after, now))
 
     def _tell(self, what: Callable[[Window, int, float], None]) -> None:

@@ -104,14 +104,6 @@ class ClientPool:
                 self._local_models = {name_at("local", info.id): info for info in infos}
         return self.catalog.listed() | self._local_models
 
-    def read_stale_lists(self) -> list[asyncio.Task[None]]:
-        """Begin to read the lists that are not of today; see `Catalog.read_stale`."""
-        return self.catalog.read_stale()
-
-    def unread_lists(self) -> dict[str, str]:
-        """Why lists could not be read; see `Catalog.unread`."""
-        return self.catalog.unread()
-
     def client(self, provider: Provider) -> Client:
         """The client of a provider with an address of its own."""
         return self.endpoint(f"{provider.name}:-").client
