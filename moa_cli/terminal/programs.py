@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import sanitize
-from moa_cli.terminal.suspension import lent
+from moa_cli.terminal.suspension import handling, lent
 from moa_cli.terminal.table import cell_len
 from moa_cli.terminal.tty import can_redraw
 
@@ -53,7 +52,8 @@ def _through(command: str, text: str, stream: TextIO) -> str | None:
     environment = {"LESS": "FRX", **os.environ}
     data = text.encode(stream.encoding, "replace")
     try:
-        with _interrupts_go_to_pager(), lent():
+        # Ctrl-C is a key of the pager's. Not SIG_IGN, which the pager would inherit.
+        with handling({signal.SIGINT: lambda number, frame: None}), lent():
             done = subprocess.run(
                 shlex.split(command), input=data, stdout=stream, env=environment, check=False
             )
@@ -61,17 +61,6 @@ def _through(command: str, text: str, stream: TextIO) -> str | None:
         why = getattr(error, "strerror", None) or error
         return f"the pager `{command}` could not be started: {why}"
     return f"the pager `{command}` ended with status {done.returncode}" if done.returncode else None
-
-
-@contextmanager
-def _interrupts_go_to_pager() -> Iterator[None]:
-    """While inside, Ctrl-C is a key of the pager's, and does not end this process."""
-    # Not SIG_IGN, which the pager would inherit.
-    before = signal.signal(signal.SIGINT, lambda number, frame: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def open_editor(path: Path) -> None:

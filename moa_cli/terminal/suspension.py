@@ -18,14 +18,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import NamedTuple
 
 # How often it is looked whether the program has come to the foreground: a shell that brings it
 # there need not send a signal.
 _LOOK_SECONDS = 0.2
 _SIGNALS = ("SIGTSTP", "SIGCONT")
+SignalHandler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 class Hold(NamedTuple):
@@ -189,10 +191,15 @@ def lent() -> Iterator[None]:
     together: it puts the terminal back itself."""
     main = threading.current_thread() is threading.main_thread()
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name) and main]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    with handling(dict.fromkeys(heeded, signal.SIG_DFL)):
+        yield
+
+
+@contextmanager
+def handling(handlers: Mapping[int, SignalHandler]) -> Iterator[None]:
+    """While inside, signals are handled so, by their numbers."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

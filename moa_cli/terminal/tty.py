@@ -15,7 +15,14 @@ from functools import partial
 from typing import Any, TextIO, TypeVar
 
 from moa_cli.core.text import wrapped
-from moa_cli.terminal.suspension import Hold, holding, in_foreground, is_away, suspendable
+from moa_cli.terminal.suspension import (
+    Hold,
+    handling,
+    holding,
+    in_foreground,
+    is_away,
+    suspendable,
+)
 
 _T = TypeVar("_T")
 _END_OF_INPUT = "\x04"
@@ -328,9 +335,5 @@ def _ended_by_exception() -> Iterator[None]:
 
     # Windows has no SIGHUP.
     numbers = [getattr(signal, name) for name in _ENDS if hasattr(signal, name)]
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
+    with handling(dict.fromkeys(numbers, leave)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
