@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 
+from moa_cli.clients.transport import causes_of
 from moa_cli.core import debug_log
 
 _LOG = debug_log.RoomLog("moa.clients")
@@ -47,9 +48,5 @@ class Exchange:
     def failed(self, error: BaseException) -> None:
         """The request failed."""
         if self.wanted:
-            causes: list[BaseException] = []
-            cause: BaseException | None = error
-            while cause is not None and cause not in causes:
-                causes.append(cause)
-                cause = cause.__cause__ or cause.__context__
-            self.add("failed", why=[f"{type(cause).__name__}: {cause}" for cause in causes])
+            why = [f"{type(cause).__name__}: {cause}" for cause in causes_of(error)]
+            self.add("failed", why=why)

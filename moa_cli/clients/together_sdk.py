@@ -155,19 +155,11 @@ def explain(error: Exception, proxy: Proxy | None = None) -> TransportError | No
             (httpx.HTTPError, httpx.StreamError, together.APIConnectionError, OSError),
         ),
     )
-    causes = _causes(error)
+    causes = transport.causes_of(error)
     for ours, theirs in table:
         if any(isinstance(cause, theirs) for cause in causes):
             return _no_connection(causes, proxy) if ours is NoConnection else ours()
     return None
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
 
 
 def _no_connection(causes: list[BaseException], proxy: Proxy | None) -> TransportError:

@@ -86,3 +86,12 @@ class TooLong(TransportError):
     def __init__(self, most: int) -> None:
         super().__init__(f"over {most} bytes")
         self.most = most
+
+
+def causes_of(error: BaseException | None) -> list[BaseException]:
+    """An error, and what led to it."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
