@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from moa_cli.core.conversation import Conversation, KeptTurn, Turn
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.text import plural
-from moa_cli.store.stored_values import checked_tag, checked_title
 
 if TYPE_CHECKING:
     from moa_cli.core.ledger import Ledger
@@ -261,7 +260,7 @@ class SavedConversation:
         store.rename(identity, title)
 
     def tag(self, tags: Sequence[str], *, remove: bool = False) -> tuple[str, ...]:
-        """Add or remove tags (see `tag_named`), and return the tags that there are then. Raises
+        """Add or remove tags (see `checked_tag`), and return the tags that there are then. Raises
         UsageError if nothing is saved yet."""
         store, identity = self._place()
         if remove:
@@ -274,20 +273,3 @@ class SavedConversation:
         if self.store is None or self.id is None:
             raise UsageError("this conversation is not saved, or has no turn yet")
         return self.store, self.id
-
-
-def title_named(text: str) -> str:
-    """A typed title as the store keeps it. Raises UsageError if it cannot be one."""
-    return _checked(checked_title, text)
-
-
-def tag_named(text: str) -> str:
-    """A typed tag as the store keeps it. Raises UsageError if it cannot be one."""
-    return _checked(checked_tag, text)
-
-
-def _checked(check: Callable[[str], str], text: str) -> str:
-    try:
-        return check(text)
-    except ValueError as error:
-        raise UsageError(str(error)) from None

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from moa_cli.core.conversation import KeptConversation, KeptTurn, Part, Turn, without_empty
-from moa_cli.core.errors import StoreError
+from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.events import from_dict, to_dict
 from moa_cli.core.text import dumps
 from moa_cli.core.values import check_plain, load_value, plain_values
@@ -265,7 +265,10 @@ class _IdFault(ValueError):
 
 def _tag(value: Any) -> str:
     check_plain(str, value, "a tag")
-    return checked_tag(value)
+    try:
+        return checked_tag(value)
+    except UsageError as error:
+        raise ValueError(error.message) from None
 
 
 def _turn(values: Any, told: Counter[str]) -> KeptTurn:

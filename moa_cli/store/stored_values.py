@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any
 
 from moa_cli.core.conversation import Part
+from moa_cli.core.errors import UsageError
 
 # Characters of a tag and of a title.
 _LONGEST_TAG, _LONGEST_TITLE = 50, 200
@@ -33,23 +34,23 @@ _MOST_DATA = 64_000_000
 
 def checked_tag(text: str) -> str:
     """A tag as the store keeps it: in lower case, so that `Work` and `work` are the same tag.
-    Raises ValueError if the text cannot be one."""
+    Raises UsageError if the text cannot be one."""
     tag = unicodedata.normalize("NFC", text.strip().removeprefix("#")).lower()
     visible = any(unicodedata.category(letter)[0] in "LNSP" for letter in tag)
     if not visible or len(tag) > _LONGEST_TAG or tag.startswith("-") or _NOT_IN_TAGS.search(tag):
-        raise ValueError(
+        raise UsageError(
             f"{text[:80]!r} is not a tag (up to {_LONGEST_TAG} letters, without spaces and commas)"
         )
     return tag
 
 
 def checked_title(text: str) -> str:
-    """A title as the store keeps it, on one line. Raises ValueError if it is empty or too long."""
+    """A title as the store keeps it, on one line. Raises UsageError if it is empty or too long."""
     title = " ".join(text.split())
     if not title:
-        raise ValueError("a title cannot be empty")
+        raise UsageError("a title cannot be empty")
     if len(title) > _LONGEST_TITLE:
-        raise ValueError(f"a title has at most {_LONGEST_TITLE} characters, not {len(title)}")
+        raise UsageError(f"a title has at most {_LONGEST_TITLE} characters, not {len(title)}")
     return title
 
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing
 
 from moa_cli.chat.clipboard import copy
 from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, model_words, whole
-from moa_cli.chat.keeping import tag_named, title_named
 from moa_cli.chat.outcomes import MakeReport, Outcome, Remerge, Resume, Send
 from moa_cli.chat.session import Session
 from moa_cli.core import paths
@@ -20,6 +19,7 @@ from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import STRATEGIES, layer_name
 from moa_cli.core.text import dumps, plural
 from moa_cli.engine.merging import mergeable
+from moa_cli.store.stored_values import checked_tag, checked_title
 from moa_cli.terminal.after_reply import report_text, source_lines
 from moa_cli.terminal.decision import decision_line, placing_lines
 from moa_cli.terminal.table import cell_len, fitted
@@ -294,7 +294,7 @@ def _resume(host: Host, argument: str) -> Outcome:
 @command("rename", "TITLE", section=Section.CONVERSATION)
 def _rename(host: Host, argument: str) -> None:
     """Give the conversation another title."""
-    title = title_named(argument)
+    title = checked_title(argument)
     host.kept.rename(title)
     host.say(f"renamed: {title}")
 
@@ -304,7 +304,7 @@ def _tag(host: Host, argument: str) -> None:
     """Tag the conversation, remove tags, or show its tags."""
     words = argument.split()
     remove = "--remove" in words
-    tags = [tag_named(word) for word in words if word != "--remove"]
+    tags = [checked_tag(word) for word in words if word != "--remove"]
     if remove and not tags:
         raise UsageError("/tag --remove needs tags")
     now = host.kept.tag(tags, remove=remove)

@@ -65,11 +65,11 @@ def export(
         )
     if search is not None and not search.split():
         raise UsageError("--search needs words")
-    from moa_cli.chat.keeping import tag_named
     from moa_cli.store.archive import read
+    from moa_cli.store.stored_values import checked_tag
 
     after = time_ago(since)
-    tag = tag and tag_named(tag)
+    tag = tag and checked_tag(tag)
     path = None if output in (None, "-") else paths.expand(output or "")
     format_ = format_ or format_of(path)
     with closing(open_store(to_read=True)) as store:
@@ -114,8 +114,8 @@ def import_(
 
     Conversations that exist already are skipped, so you can import a file again when it has grown.
     """
-    from moa_cli.chat.keeping import tag_named
     from moa_cli.store.incoming.take import take
+    from moa_cli.store.stored_values import checked_tag
 
     with closing(open_store()) as store:
         done = take(
@@ -123,7 +123,7 @@ def import_(
             files,
             standard_input(say),
             source=source,
-            tags=list(dict.fromkeys(map(tag_named, tags or []))),
+            tags=list(dict.fromkeys(map(checked_tag, tags or []))),
             dry_run=dry_run,
             waiting=lambda: say("waiting for another import to finish"),
         )

@@ -47,9 +47,9 @@ def list_(
 ) -> None:
     """List conversations, the latest first."""
     if tag is not None:
-        from moa_cli.chat.keeping import tag_named
+        from moa_cli.store.stored_values import checked_tag
 
-        tag = tag_named(tag)
+        tag = checked_tag(tag)
     store = open_store(to_read=True)
     rows = store.conversations(limit=limit, since=time_ago(since), profile=profile, tag=tag)
     usages = [store.usage(row.id) for row in rows]
@@ -298,9 +298,10 @@ def tag(
     remove: Annotated[bool, Option("--remove", help="Remove the tags.")] = False,
 ) -> None:
     """Tag a conversation, to find it by `list --tag`; print its tags."""
-    from moa_cli.chat.keeping import SavedConversation, tag_named
+    from moa_cli.chat.keeping import SavedConversation
+    from moa_cli.store.stored_values import checked_tag
 
-    chosen = list(dict.fromkeys(map(tag_named, tags or [])))
+    chosen = list(dict.fromkeys(map(checked_tag, tags or [])))
     if remove and not chosen:
         raise UsageError("--remove needs tags", hint="name them after the id")
     with closing(open_store()) as store:
@@ -316,9 +317,9 @@ def rename(
     conversation: ConversationId, title: Annotated[list[str], Argument(metavar="TITLE")]
 ) -> None:
     """Give a conversation another title."""
-    from moa_cli.chat.keeping import title_named
+    from moa_cli.store.stored_values import checked_title
 
-    chosen = title_named(" ".join(title))
+    chosen = checked_title(" ".join(title))
     with closing(open_store()) as store:
         identity = store.find(conversation)
         store.rename(identity, chosen)
