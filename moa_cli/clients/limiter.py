@@ -36,16 +36,11 @@ class Limiter:
     """Admits the calls of a process.
 
     Times are those of the monotonic clock. Everything but `LanePlace.__aenter__` is done under a
-    lock, without waiting.
+    lock, without waiting. limit: most calls in flight at once. per_provider: the same for each
+    provider, as far as its settings say nothing.
     """
 
     def __init__(self, limit: int, *, per_provider: int | None = None) -> None:
-        """Begin without calls.
-
-        Args:
-            limit: Most calls in flight at once.
-            per_provider: The same for each provider, as far as its settings say nothing.
-        """
         self._limit = limit
         self._per_provider = per_provider
         # By what would change a provider's limits.
@@ -98,13 +93,8 @@ class Limiter:
         return f"provider {lane.provider.name} ({why})"
 
     def resize(self, limit: int) -> None:
-        """Bound the calls in flight anew.
-
-        Calls that are in flight go on. What was found out of providers begins with what is kept.
-
-        Args:
-            limit: Most calls in flight at once, from now on.
-        """
+        """Let so many calls be in flight at once from now on. Those that are in flight go on. What
+        was found out of providers begins with what is kept."""
         with self._lock:
             self._limit = limit
             self._admit()
@@ -112,10 +102,9 @@ class Limiter:
     def slots(self, provider_of: Callable[[str], Provider], order: int | None = None) -> TurnSlots:
         """The way in for turns.
 
-        Args:
-            provider_of: The provider of a model's name. One without an address takes any number.
-            order: The place among all turns, the lowest first; None puts each turn behind those
-                that began before it.
+        provider_of: the provider of a model's name. One without an address takes any number. order:
+        the place among all turns, the lowest first; None puts each turn behind those that began
+        before it.
         """
         return TurnSlots(self, provider_of, order)
 

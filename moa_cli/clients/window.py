@@ -56,12 +56,8 @@ _MINUTE = 60.5
 
 @dataclass(frozen=True)
 class Learned:
-    """What is known of a provider.
-
-    Attributes:
-        taken: Calls that it had in flight at once.
-        ceiling: The smallest number of calls of which it refused one, None if it refused none.
-    """
+    """What is known of a provider. taken: calls that it had in flight at once. ceiling: the least
+    number of calls of which it refused one, None if it refused none."""
 
     taken: int
     ceiling: int | None = None
@@ -78,9 +74,10 @@ class _Sent:
 class Window:
     """The window of one provider. Times are seconds of one monotonic clock.
 
-    Attributes:
-        told: Whether its size was told, and need not be found out.
-        held_until: When the provider may be asked again.
+    most: calls in flight at once that are never exceeded. told: whether that is the provider's own
+    limit, so that nothing has to be found out. rpm: most requests in any minute, None for no limit.
+    learned: what was learned before. taken_after: seconds after which a call that was not refused
+    counts as taken. held_until: when the provider may be asked again.
     """
 
     def __init__(
@@ -92,15 +89,6 @@ class Window:
         learned: Learned | None = None,
         taken_after: float = _TAKEN_AFTER,
     ) -> None:
-        """Begin with what is known.
-
-        Args:
-            most: Calls in flight at once that are never exceeded.
-            told: Whether `most` is the provider's own limit, so that nothing has to be found out.
-            rpm: Most requests in any minute, None for no limit.
-            learned: What was learned before.
-            taken_after: Seconds after which a call that was not refused counts as taken.
-        """
         self.told = told
         self.held_until = -math.inf
         self._most = most

@@ -19,12 +19,8 @@ def once_each(compute: Callable[[_T], _V]) -> Callable[[_T], _V]:
     holds takes as long as to compute the value. The value stands beside the object and not in it:
     what writes, sends or copies the fields of an object finds nothing more there.
 
-    Args:
-        compute: The function. Its argument can be referred to weakly and is never changed. Its
-            value does not hold the argument, which would never go.
-
-    Returns:
-        The same function, with a memory.
+    compute: its argument can be referred to weakly and is never changed. Its value does not hold
+    the argument, which would never go.
     """
     known: dict[int, tuple[ref[_T], _V]] = {}
 

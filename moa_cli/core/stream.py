@@ -295,9 +295,7 @@ class TurnFold:
     """The one fold of a turn's events into a `Turn`; a sink that holds it as far as it has come.
 
     What calls took that were cut off with the turn is estimated: their endpoints may bill it.
-
-    Attributes:
-        ledger: What each call took that has ended, in the order of their ends.
+    ledger: what each call took that has ended, in the order of their ends.
     """
 
     def __init__(self) -> None:

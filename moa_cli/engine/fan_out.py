@@ -173,13 +173,8 @@ class FanOutMemory:
 
 
 class FanOut:
-    """The fan-out of one turn.
-
-    Attributes:
-        key: What it is known by.
-        kept: What there is of it; None until the turn that has to make it has done so.
-        ended: Set once no more will come of it.
-    """
+    """The fan-out of one turn. kept: what there is of it; None until the turn that has to make it
+    has done so. ended: set once no more will come of it."""
 
     def __init__(
         self,

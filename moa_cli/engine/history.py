@@ -33,15 +33,10 @@ MARGIN = 1.1
 class HistoryUse:
     """How much of the room that a model has for earlier turns these take.
 
-    Attributes:
-        model: The model's name in the profile.
-        context: Its context in tokens. None if it is not known and none is assumed: then all
-            turns are sent.
-        assumed: Whether the context is assumed, since it is not known.
-        tokens: About how many tokens the earlier turns to be sent have.
-        room: About how many they may have.
-        turns: How many earlier turns are to be sent.
-        left_out: How many of these there is no room for.
+    context: in tokens; None if it is not known and none is assumed: then all turns are sent.
+    assumed: whether it is assumed, since it is not known. tokens: about how many the earlier turns
+    to be sent have. room: about how many they may have. turns: how many are to be sent. left_out:
+    how many of these there is no room for.
     """
 
     model: str

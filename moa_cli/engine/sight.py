@@ -20,12 +20,7 @@ def seen_by(conversation: Conversation, sees: bool | None) -> Conversation:
     Every endpoint takes a message as a text, and that says all of a message without images. So only
     messages with images, or with files that are not read, keep their parts.
 
-    Args:
-        conversation: What was said.
-        sees: Whether the model takes images. None if that is not known: then they are sent.
-
-    Returns:
-        A copy; the conversation itself if there is nothing to leave out.
+    sees: whether the model takes images. None if that is not known: then they are sent.
     """
     said: tuple[Turn | Message, ...]
     said = (*conversation.turns, *conversation.before, *conversation.after)
@@ -42,9 +37,7 @@ def seen_by(conversation: Conversation, sees: bool | None) -> Conversation:
 def check_sight(parts: Iterable[Part], models: Mapping[str, ModelInfo]) -> None:
     """Raise ImagesNotSeen if a prompt holds images, and none of the models that answer sees any.
 
-    Args:
-        parts: Those of the prompt.
-        models: What is known of each model of the mixture, by its name in the profile.
+    models: those of the mixture, by their names in the profile.
     """
     count = sum(part.kind == "image" for part in parts)
     if count and all(info.sees is False for info in models.values()):

@@ -67,23 +67,12 @@ def sum_up(
     control: Control | None = None,
     limits: Limits | None = None,
 ) -> tuple[int, AsyncGenerator[Event, None]]:
-    """Begin to sum up the oldest turns that models are sent.
+    """Begin to sum up the oldest turns of a conversation without an open turn. Returns how many
+    turns the summary tells of, fewer than there are where the aggregator has no room for all, and
+    the events of the turn whose reply is the summary.
 
-    Args:
-        profile: The mixture, whose aggregator is asked.
-        conversation: What was said. It has no open turn.
-        clients: The way from model names to endpoints.
-        keep: How many of the newest turns are left as they are; there are more.
-        focus: What the summary is to keep in particular.
-        control: See `run_turn`.
-        limits: See `run_turn`.
-
-    Returns:
-        How many turns the summary tells of: fewer than there are where the model has no room for
-        all. And the events of the turn whose reply is the summary.
-
-    Raises:
-        ProfileError: The name of the aggregator leads to no model.
+    keep: how many of the newest turns are left as they are; there are more. focus: what the summary
+    is to keep in particular. Raises ProfileError if the name of the aggregator leads to no model.
     """
     # A turn that is left out would be in no summary.
     limits = replace(limits or Limits(), trims_history=False)

@@ -39,10 +39,8 @@ def tracing_of(
 class CommandTraces:
     """The traces of one command, which does nothing without a collector.
 
-    Args:
-        command: Its name, as the traces tell it.
-        environment: Of the process.
-        tell: What tells the user, at the end, what was not told yet.
+    command: its name, as the traces tell it. tell: tells the user, at the end, what was not told
+    yet.
     """
 
     def __init__(

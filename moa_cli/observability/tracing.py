@@ -57,17 +57,11 @@ def trace_headers() -> Mapping[str, str]:
 
 
 class Tracing:
-    """Traces the turns of this process.
+    """Traces the turns of this process. Raises MoAError if OpenTelemetry is not installed.
 
-    Args:
-        endpoint: Where a collector takes traces, such as http://localhost:4318/v1/traces; None
-            leaves it to the OTEL_… variables.
-        patience: Seconds that a collector has to take what it is sent; None leaves it to those
-            variables, too.
-        exporter: What takes the spans, in place of a collector.
-
-    Raises:
-        MoAError: OpenTelemetry is not installed.
+    endpoint: where a collector takes traces, such as http://localhost:4318/v1/traces. patience:
+    seconds that it has to take what it is sent. None leaves either to the OTEL_… variables.
+    exporter: takes the spans, in place of a collector.
     """
 
     def __init__(
@@ -111,14 +105,9 @@ class Tracing:
     ) -> TurnTrace:
         """Begin the span of a turn, whose calls are made by the running task or its children.
 
-        Args:
-            providers: Those of the models that are asked.
-            headers: Of the request that the turn is made for; its `traceparent` is continued.
-            served: Whether another program sent that request.
-            **attributes: Facts on the turn, each named `moa.…`.
-
-        Returns:
-            A sink for the events of the turn.
+        headers: of the request that the turn is made for; its `traceparent` is continued. served:
+        whether another program sent that request. attributes: facts on the turn, each named
+        `moa.…`.
         """
         given = {f"moa.{name}": value for name, value in attributes.items() if value is not None}
         return TurnTrace(self._tracer, providers, headers, given, served=served)

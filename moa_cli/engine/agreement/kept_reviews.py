@@ -20,12 +20,9 @@ class KeptReviews:
     Turns that share a value ask under its lock, so that each review is asked for once. It belongs
     to one event loop.
 
-    Args:
-        reviews: Those that there are.
-        settled: Whether a review that was lost, or that cannot be read, is kept as such. Otherwise
-            it is asked for again.
-        complete: Whether no more reviews are to be made, so that no model is asked for one.
-        grown: Called with the reviews that are added.
+    reviews: those that there are. settled: whether a review that was lost, or that cannot be read,
+    is kept as such; otherwise it is asked for again. complete: whether no more reviews are to be
+    made, so that no model is asked for one. grown: called with the reviews that are added.
     """
 
     def __init__(

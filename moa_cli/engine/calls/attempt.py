@@ -57,18 +57,12 @@ def request_of(
 class Attempt:
     """A request that is sent once.
 
-    Attributes:
-        foreseen: What the ledger records before it is sent.
-        model: The model that is asked, as the profile names it.
-        price: The price of its model, None if it is not known yet.
-        number: Its number in the ledger; None without a ledger.
-        sent, first_token: When it was sent, and its first token came, by `time.monotonic`.
-        begun: Whether the endpoint has taken it.
-        speaking: Whether a word of it has come: of the answer, of reasoning, or of a refusal.
-        running: Whether more may come of it.
-        whole: Whether all of the answer has come.
-        parts: What separates the comparison in its answer from the reply. It holds words back until
-            it knows which of the two they are.
+    foreseen: what the ledger records before it is sent. price: of its model, None if it is not
+    known yet. number: in the ledger; None without one. sent, first_token: by `time.monotonic`.
+    begun: whether the endpoint has taken it. speaking: whether a word of it has come: of the
+    answer, of reasoning, or of a refusal. running: whether more may come of it. whole: whether all
+    of the answer has come. parts: separates the comparison in its answer from the reply; it holds
+    words back until it knows which of the two they are.
     """
 
     def __init__(self, foreseen: CallBegun) -> None:

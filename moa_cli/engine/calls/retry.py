@@ -13,14 +13,12 @@ _LONGEST_DELAY = 60.0
 class Backoff:
     """The retries of one call.
 
-    Attributes:
-        retries: How many there were.
-        refusal: The last one by a busy provider, or None.
+    most: failed attempts that are made again. first_delay: before the first retry, in seconds.
+    longest_wait: seconds that the call may be refused for by a busy provider. retries: how many
+    there were. refusal: the last one by a busy provider, or None.
     """
 
     def __init__(self, most: int, first_delay: float, longest_wait: float) -> None:
-        """most: failed attempts that are made again. first_delay: before the first retry, in
-        seconds. longest_wait: seconds that the call may be refused for by a busy provider."""
         self._most = most
         self._first_delay = first_delay
         self._longest_wait = longest_wait

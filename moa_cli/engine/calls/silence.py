@@ -131,14 +131,12 @@ class Watch:
     Time in which the event loop does not run (a sink that writes to a full pipe, a stopped process)
     does not count: the timer then fires late.
 
-    Attributes:
-        since: When the measured time began, by `time.monotonic`; `math.inf` stops it.
-        expired: Whether the time was over.
+    limit: in seconds; None is no limit. spared: asked when the time is over whether it begins
+    again. since: when the measured time began, by `time.monotonic`; `math.inf` stops it. expired:
+    whether the time was over.
     """
 
     def __init__(self, limit: float | None, spared: Callable[[], bool] | None = None) -> None:
-        """limit: in seconds; None is no limit. spared: asked when the time is over whether it
-        begins again."""
         self.since = time.monotonic()
         self._limit = limit
         self._spared = spared

@@ -56,10 +56,8 @@ _TEXTS = ("$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$ref", "$schema", 
 def check_schema(schema: object) -> None:
     """Check that a value is a JSON Schema that needs nothing from elsewhere.
 
-    It takes about a millisecond for each 10,000 characters.
-
-    Raises:
-        ValueFault: It is none, is too large, or refers to what is not in it.
+    It takes about a millisecond for each 10,000 characters. Raises ValueFault if it is none, is too
+    large, or refers to what is not in it.
     """
     if not isinstance(schema, Mapping):
         raise ValueFault("is not a JSON object")
