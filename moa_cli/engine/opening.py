@@ -42,79 +42,40 @@ class PartedAnswer:
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
-        self._splitter = _Splitter()
         self._acts = False
+        self._begin()
+
+    def _begin(self) -> None:
+        # Whether a comparison has begun, and has come to its end; and whether a word of the reply
+        # was told: then all that comes is text.
+        self._opened = self._closed = self._replied = False
+        self._inside = self._held = ""
 
     @property
     def held(self) -> str:
-        """The words that have come, but were told neither as text nor as reasoning."""
-        return self._splitter.held
+        """The words that have come, but were told neither as text nor as reasoning. Inside a
+        comparison this is half a tag, so it is empty."""
+        return "" if self._opened else self._held
 
     def feed(self, delta: Delta) -> Delta:
         """What is told of the next delta."""
         self._acts = self._acts or bool(delta.tool_calls)
         if delta.replaces:
             # What came was not what it seemed; this is the whole answer.
-            self._splitter = _Splitter()
-            return self._splitter.whole(delta)
-        if self._splitter.replied or not delta.text:
+            self._begin()
+        if self._replied or not delta.text:
             return delta
-        return self._splitter.feed(delta)
-
-    def end(self) -> Delta | None:
-        """What is told at the end of the answer, if anything.
-
-        An answer in which nothing follows the comparison, or no tag closes it, is the reply:
-        nothing of it is lost.
-        """
-        splitter = self._splitter
-        if splitter.replied or (splitter.closed and self._acts):
-            self._opening.compared = splitter.closed
-        elif splitter.said:
-            return Delta(text=splitter.said, replaces=splitter.opened)
-        return None
-
-
-class _Splitter:
-    """Parts one answer.
-
-    opened, closed: whether a comparison has begun, and has come to its end. replied: whether a word
-    of the reply was told; then all that comes is text.
-    """
-
-    def __init__(self) -> None:
-        self.opened = self.closed = self.replied = False
-        self._inside = self._held = ""
-
-    @property
-    def said(self) -> str:
-        """What has come of the answer without the tags, as long as no word of a reply was told."""
-        return f"{self._inside}{self._held}".strip()
-
-    @property
-    def held(self) -> str:
-        """The words that were not told yet. Inside a comparison this is half a tag, so it is
-        empty."""
-        return "" if self.opened else self._held
-
-    def whole(self, delta: Delta) -> Delta:
-        """The same for an answer that comes in one piece."""
-        parted = self.feed(replace(delta, reasoning=""))
-        return replace(parted, reasoning=delta.reasoning + parted.reasoning)
-
-    def feed(self, delta: Delta) -> Delta:
-        """What is told of the next piece."""
         self._held += delta.text
         text = reasoning = ""
-        if not self.opened:
+        if not self._opened:
             text = self._look_for_opening()
-        if self.opened and not self.closed:
+        if self._opened and not self._closed:
             reasoning = self._look_for_closing()
-        if self.closed:
+        if self._closed:
             # The white space between the two belongs to neither.
             text = self._held.lstrip()
             self._held = "" if text else self._held
-        self.replied = bool(text)
+        self._replied = bool(text)
         return replace(
             delta,
             text=text,
@@ -123,11 +84,25 @@ class _Splitter:
             token_logprobs=delta.token_logprobs if text == delta.text else (),
         )
 
+    def end(self) -> Delta | None:
+        """What is told at the end of the answer, if anything.
+
+        An answer in which nothing follows the comparison, or no tag closes it, is the reply:
+        nothing of it is lost.
+        """
+        # All of it, without the tags.
+        said = f"{self._inside}{self._held}".strip()
+        if self._replied or (self._closed and self._acts):
+            self._opening.compared = self._closed
+        elif said:
+            return Delta(text=said, replaces=self._opened)
+        return None
+
     def _look_for_opening(self) -> str:
         """The text, once it is clear that no comparison opens the answer."""
         before, tag, rest = self._held.partition(OPEN)
         if tag and len(before) <= _FARTHEST and not before.rpartition("\n")[2].strip():
-            self.opened, self._held = True, before.lstrip() + rest.lstrip()
+            self._opened, self._held = True, before.lstrip() + rest.lstrip()
             return ""
         if len(self._held) <= _FARTHEST and not tag:
             return ""
@@ -138,7 +113,7 @@ class _Splitter:
         """The words that certainly belong to the comparison."""
         inside, tag, rest = self._held.partition(CLOSE)
         if tag:
-            self.closed, self._held = True, rest
+            self._closed, self._held = True, rest
         else:
             kept = next((n for n in range(len(CLOSE) - 1, 0, -1) if inside.endswith(CLOSE[:n])), 0)
             cut = len(inside) - kept
