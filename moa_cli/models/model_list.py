@@ -129,19 +129,8 @@ _KINDS = (
         r"(?:^|[-/_])ocr(?:[-_]|$)|computer-use|robotics",
     ),
 )
-_BY_OUTPUT = {
-    "text": "chat",
-    "embedding": "embedding",
-    "embeddings": "embedding",
-    "image": "image",
-    "audio": "audio",
-    "speech": "audio",
-    "transcription": "audio",
-    "video": "video",
-    "rerank": "rerank",
-    "score": "rerank",
-}
-_BY_TYPE = {
+# By what lists call a type, or an output.
+_TOLD_KINDS = {
     "chat": "chat",
     "llm": "chat",
     "vlm": "chat",
@@ -152,11 +141,14 @@ _BY_TYPE = {
     "embeddings": "embedding",
     "image": "image",
     "audio": "audio",
+    "speech": "audio",
     "transcribe": "audio",
+    "transcription": "audio",
     "tts": "audio",
     "asr": "audio",
     "video": "video",
     "rerank": "rerank",
+    "score": "rerank",
     "moderation": "moderation",
 }
 
@@ -466,10 +458,10 @@ def _told_kind(row: _Row) -> str | None:
     for part in (row, architecture if isinstance(architecture, Mapping) else {}):
         outputs = [str(output).lower() for output in _list(part.get("output_modalities"))]
         if outputs:
-            return "chat" if "text" in outputs else _BY_OUTPUT.get(outputs[0], "other")
+            return "chat" if "text" in outputs else _TOLD_KINDS.get(outputs[0], "other")
     type_ = row.get("type")
-    if isinstance(type_, str) and type_.lower() in _BY_TYPE:
-        return _BY_TYPE[type_.lower()]
+    if isinstance(type_, str) and type_.lower() in _TOLD_KINDS:
+        return _TOLD_KINDS[type_.lower()]
     capabilities = row.get("capabilities")
     if isinstance(capabilities, Mapping) and capabilities.get("completion_chat") is False:
         return "other"
