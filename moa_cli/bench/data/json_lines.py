@@ -42,22 +42,40 @@ def to_line(value: Any) -> str:
 class Lines:
     """A file, readable by its owner alone, that lines are added to; made with the first one.
 
-    The system has each line when `add` returns. A partial last line, left by a kill, is cut off.
+    The system has each line when `add` returns. A partial last line, left by a kill or a full disk,
+    is cut off.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO | None = None
+        # The bytes of whole lines.
+        self._size = 0
 
-    def add(self, line: str) -> None:
-        """Write one line. Raises OSError."""
+    def _open(self) -> BinaryIO:
         if self._file is None:
             paths.refuse_database(self.path)
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             self._file = os.fdopen(handle, "r+b", buffering=0)
-            self._file.truncate(_whole(self._file.read()))
-            self._file.seek(0, os.SEEK_END)
-        self._file.write(line.encode() + b"\n")
+        return self._file
+
+    def add(self, line: str) -> int:
+        """Write one line; the byte that it begins at. Raises OSError."""
+        if self._file is None:
+            self._size = _whole(self._open().read())
+        return self._append(line)
+
+    def _append(self, line: str) -> int:
+        file, start, data = self._open(), self._size, line.encode() + b"\n"
+        if file.seek(0, os.SEEK_END) != start:
+            file.truncate(start)
+            file.seek(start)
+        view = memoryview(data)
+        while view:
+            # A raw file may take a part only.
+            view = view[file.write(view) :]
+        self._size += len(data)
+        return start
 
     def replace(self, lines: Iterable[str]) -> None:
         """Make these the whole content, in one step. Raises OSError."""
