@@ -62,6 +62,7 @@ def _run(arguments: list[str]) -> Any:
         return 0
     import typer
 
+    from moa_cli.cli.commands import built
     from moa_cli.cli.table import app
     from moa_cli.core.errors import MoAError
 
@@ -71,7 +72,7 @@ def _run(arguments: list[str]) -> Any:
             from moa_cli.core import debug_log
 
             debug_log.to_file(os.environ["MOA_LOG"].strip(), arguments)
-        return app(arguments, prog_name="moa", standalone_mode=False)
+        return built(app)(arguments, prog_name="moa", standalone_mode=False)
     except MoAError as error:
         code = of_error(error)
         hint = (_dash_hint(arguments) if code == USAGE else None) or error.hint

@@ -16,6 +16,7 @@ import importlib
 import sys
 from collections import UserDict
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args
 
 import typer
@@ -187,6 +188,13 @@ class _Deferred(TyperCommand):
         return loaded.make_context(info_name, args, *rest, **extra)
 
 
+@cache
+def built(app: Commands) -> Any:
+    """`moa` itself, as Typer runs it."""
+    return typer.main.get_command(app)
+
+
+@cache
 def _loaded(name: str, place: str) -> Any:
     """The command at that place (see `deferred`), imported now."""
     module, _, attribute = place.partition(":")

@@ -1,9 +1,9 @@
 """`moa` by a fork of a process that has imported its modules already.
 
-Of a short command's time, most goes into imports, and the tests run thousands of commands. One
-process imports all that commands import, once, and forks for each of them. The child has streams,
-a folder, an environment and a session as the command should have them, runs `moa_cli` as
-`python -m moa_cli` does, and ends as a Python process ends.
+Of a short command's time, most goes into imports and its parser, and the tests run thousands of
+commands. One process imports all that commands import and builds each command, once, and forks for
+each of them. The child has streams, a folder, an environment and a session as the command should
+have them, runs `moa_cli` as `python -m moa_cli` does, and ends as a Python process ends.
 
 What was read from the environment by then (by Python itself: `_STARTING`; by imported modules:
 they are watched) cannot be given to a fork. `Forks.suits` says which commands must be started
@@ -180,7 +180,8 @@ class _Watched(type(os.environ)):  # type: ignore[misc]
 
 
 def import_all() -> list[str]:
-    """Import what commands import; the names of what was read from the environment."""
+    """Import what commands import, and build each command; the names of what was read from the
+    environment."""
     plain = type(os.environ)
     _Watched.read = set()
     os.environ.__class__ = _Watched
@@ -192,13 +193,24 @@ def import_all() -> list[str]:
         if module.name not in _PROGRAMS:
             with suppress(ImportError):
                 importlib.import_module(module.name)
+    app = importlib.import_module("moa_cli.cli.table").app
+    _build(importlib.import_module("moa_cli.cli.commands").built(app))
     os.environ.__class__ = plain
     return sorted(_Watched.read)
+
+
+def _build(group: Any) -> None:
+    """Build each command of a group, and of the groups in it."""
+    for command in group.commands.values():
+        if hasattr(command, "commands"):
+            _build(command)
 
 
 def _serve(requests: socket.socket) -> None:
     """Fork for each request. It returns in the child, as the command, and when tests have ended."""
     requests.sendall(json.dumps(import_all()).encode() + b"\n")
+    # Once here, so that the children neither look at what there is by then nor free it.
+    gc.collect()
     gc.freeze()
     # Ctrl-C ends the tests, and with them this process; its children are as it finds them.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
