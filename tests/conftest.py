@@ -43,7 +43,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Spread the slow tests over the run of several workers."""
     if hasattr(config, "workerinput"):
-        items[:] = spread(items, lambda item: _patience(item, config))
+        items[:] = spread(items, lambda item: _patience(item, config), lambda item: item.path)
 
 
 def _patience(item: pytest.Item, config: pytest.Config) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TypeVar
 
 __all__ = ["SlowTests", "spread", "workers"]
@@ -35,23 +36,38 @@ def workers(arguments: Sequence[str], narrowed: bool, cores: int) -> int:
     return 0 if narrowed or few else min(cores * _PER_CORE, _MOST_WORKERS)
 
 
-def spread(tests: Sequence[Test], patience: Callable[[Test], float]) -> list[Test]:
+def spread(
+    tests: Sequence[Test], patience: Callable[[Test], float], module: Callable[[Test], object]
+) -> list[Test]:
     """The same tests with the slow ones at equal distances, in the first three quarters.
 
-    Workers take the next test of the list. Slow tests load the machine, so they should not meet,
-    and none should begin last: those that may take longest come first.
+    Each worker begins with a part of the list, and takes half of what another has left when its own
+    part is done. So what a module sets up is made once, if its tests follow each other: the slow
+    tests of a module stay together, and so do its quick ones. Slow tests load the machine, so they
+    should not meet, and none should begin last: those that may take longest come first.
 
     Args:
         tests: In the order in which they were collected.
         patience: How long a test may take, in seconds; 0 is a quick one.
+        module: What a test is part of.
     """
-    slow = sorted((test for test in tests if patience(test)), key=patience, reverse=True)
+    slow: dict[object, list[Test]] = {}
+    for test in tests:
+        if patience(test):
+            slow.setdefault(module(test), []).append(test)
+    waiting = sorted(slow.values(), key=lambda group: max(map(patience, group)), reverse=True)
     quick = [test for test in tests if not patience(test)]
-    distance = max(1, len(quick) * 3 // (4 * len(slow))) if slow else 0
+    distance = max(1, len(quick) * 3 // (4 * len(waiting))) if waiting else 0
     ordered: list[Test] = []
-    for place, test in enumerate(slow):
-        ordered += [test, *quick[place * distance : (place + 1) * distance]]
-    return ordered + quick[len(slow) * distance :]
+    done = due = 0
+    for _, group in groupby(quick, module):
+        while waiting and done >= due:
+            ordered += waiting.pop(0)
+            due += distance
+        together = list(group)
+        ordered += together
+        done += len(together)
+    return ordered + [test for group in waiting for test in group]
 
 
 class SlowTests:
