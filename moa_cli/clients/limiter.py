@@ -37,7 +37,7 @@ class Limiter:
 
     Times are those of the monotonic clock. Everything but `LanePlace.__aenter__` is done under a
     lock, without waiting. limit: most calls in flight at once. per_provider: the same for each
-    provider, as far as its settings say nothing.
+    provider, as far as its settings say nothing. in_flight: calls that are made now.
     """
 
     def __init__(self, limit: int, *, per_provider: int | None = None) -> None:
@@ -45,7 +45,7 @@ class Limiter:
         self._per_provider = per_provider
         # By what would change a provider's limits.
         self._lanes: dict[tuple[object, ...], Lane] = {}
-        self._in_flight = 0
+        self.in_flight = 0
         # By model: requests in a row that were given up before their first word, and when the first
         # one was.
         self._silences: dict[str, tuple[int, float]] = {}
@@ -53,11 +53,6 @@ class Limiter:
         self._slowest: dict[str, float] = {}
         self._calls, self._turns = count(), count()
         self._lock = threading.RLock()
-
-    @property
-    def in_flight(self) -> int:
-        """Calls that are made now."""
-        return self._in_flight
 
     @property
     def waiting(self) -> int:
@@ -68,7 +63,7 @@ class Limiter:
     @property
     def waiting_for_providers(self) -> int:
         """Calls that could be made if their providers took more."""
-        return self.waiting if self._in_flight < self._limit else 0
+        return self.waiting if self.in_flight < self._limit else 0
 
     @property
     def held(self) -> float:
@@ -84,7 +79,7 @@ class Limiter:
         now = time.monotonic()
         with self._lock:
             lanes = [lane for lane in self._lanes.values() if lane.waiting]
-            if not lanes or self._in_flight >= self._limit:
+            if not lanes or self.in_flight >= self._limit:
                 return ""
             lane = max(lanes, key=lambda lane: len(lane.waiting))
             window = lane.window
@@ -162,7 +157,7 @@ class Limiter:
             name, window, now = lane.provider.name, lane.window, time.monotonic()
             if window.held_until > now:
                 return f"{name} is paused for {window.held_until - now:.0f} s"
-            if self._in_flight >= self._limit:
+            if self.in_flight >= self._limit:
                 return f"waiting for the limit of {self._limit} calls in flight"
             opens = window.opens_at(now)
             if opens <= now and not lane.waiting:
@@ -175,10 +170,10 @@ class Limiter:
         """Let a call in if nothing holds it up; whether that is so."""
         with self._lock:
             lane, now = place.lane, time.monotonic()
-            if self._in_flight >= self._limit or lane.waiting or lane.window.opens_at(now) > now:
+            if self.in_flight >= self._limit or lane.waiting or lane.window.opens_at(now) > now:
                 return False
             place.number = lane.window.send(now)
-            self._in_flight += 1
+            self.in_flight += 1
             return True
 
     def _queue(self, place: LanePlace) -> None:
@@ -193,7 +188,7 @@ class Limiter:
             lane = place.lane
             if place.number is not None:
                 lane.window.end(place.number, time.monotonic(), answered=answered)
-                self._in_flight -= 1
+                self.in_flight -= 1
                 self._keep(lane)
             elif place in lane.waiting:
                 lane.waiting.remove(place)
@@ -208,7 +203,7 @@ class Limiter:
             return
         open_lanes = [lane for lane in self._lanes.values() if lane.waiting]
         now = time.monotonic()
-        while self._in_flight < self._limit:
+        while self.in_flight < self._limit:
             open_lanes = [lane for lane in open_lanes if lane.opens_at(now) <= now]
             if not open_lanes:
                 break
@@ -216,7 +211,7 @@ class Limiter:
             place = lane.waiting.pop(0)
             if place.wake():
                 place.number = lane.window.send(now)
-                self._in_flight += 1
+                self.in_flight += 1
         else:
             # The next call that ends looks again.
             return

@@ -382,8 +382,6 @@ class TurnFold:
                 self._open.pop((event.layer, event.index), None)
                 self._add(event.proposal)
             case AggregatorStarted():
-                self._text, self._reasoning = [], []
-                self._tool_calls, self._logprobs = ToolCallBuilder(), []
                 self._begin_reply()
                 self._model = event.model
                 self._reused = event.reused

@@ -193,11 +193,12 @@ def usage_of(told: Usage | None, prompt: int, answer: str, at_least: int = 0) ->
 
 
 class RunningCount:
-    """Estimates the tokens of a text while it is streamed."""
+    """Estimates the tokens of a text while it is streamed. estimate: made now and then, and without
+    what has come since."""
 
     def __init__(self) -> None:
         self._pieces = 0
-        self._estimate = 0
+        self.estimate = 0
         self._rest: list[str] = []
         self._letters = 0
 
@@ -209,15 +210,10 @@ class RunningCount:
         self._letters += len(piece)
         # Counts only now and then, because this runs for each token.
         if self._letters >= _AT_ONCE:
-            self._estimate += _count("".join(self._rest))
+            self.estimate += _count("".join(self._rest))
             self._rest, self._letters = [], 0
-
-    @property
-    def estimate(self) -> int:
-        """The estimate alone; what has come since it was last made is missing in it."""
-        return self._estimate
 
     @property
     def tokens(self) -> int:
         """The number of tokens so far: the higher of the estimate and the number of pieces."""
-        return max(self._pieces, self._estimate)
+        return max(self._pieces, self.estimate)

@@ -50,7 +50,7 @@ async def run_reviews(
     finally:
         state.layer = None
         # What was paid for can be used again, even if the turn ends here.
-        state.keep_reviews([*layer.references, *layer.lost.values()])
+        state.reviews.keep([*layer.references, *layer.lost.values()], state.used_reviews)
     return layer.references
 
 
@@ -377,7 +377,7 @@ class LayerRun:
         """Whether a call has not begun because our other calls are before it, not because its
         provider is held back."""
         model = self.planned[index].settings.model
-        return index not in self._begun and not self._state.held_back(model)
+        return index not in self._begun and self._state.slots.delay(model) <= 0
 
     @property
     def _open(self) -> list[int]:

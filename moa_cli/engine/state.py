@@ -139,16 +139,17 @@ class ReferenceSource(Protocol):
 class TurnState:
     """The state of a turn that runs. rounds: how many layers of proposers it has. references: the
     answers of the layer before. reused: whether those were made for an earlier request. accepted:
-    the stage of the route that was enough then. reviews: those that are there already. aggregators:
-    the one that is tried first, then its fallbacks. usage, lost, causes: see `TurnFinished` and
-    `TurnFailed`. calls_tools: whether the reply, once it is whole, calls tools. compared: whether
-    the strategy has the proposals compared by itself. given: whether the caller brought the
-    references along. refused: why each stage of a route that was asked was not enough. skipped,
-    saved: see `skip`. arrived: whether there is a proposal. layer: the layer of proposers that
-    runs, or ran last; None where the reply is written. response_format: what the reply has to be,
-    if it is no plain text. may_repair: whether it may be asked for once more where it is something
-    else. silent: the models that nothing came of in time, each with the number of the layer, and
-    whether its call had run out of time (not only the layer's patience).
+    the stage of the route that was enough then. reviews: those that are there already.
+    used_reviews: the places of those that have served the turn. aggregators: the one that is tried
+    first, then its fallbacks. usage, lost, causes: see `TurnFinished` and `TurnFailed`.
+    calls_tools: whether the reply, once it is whole, calls tools. compared: whether the strategy
+    has the proposals compared by itself. given: whether the caller brought the references along.
+    refused: why each stage of a route that was asked was not enough. skipped, saved: see `skip`.
+    arrived: whether there is a proposal. layer: the layer of proposers that runs, or ran last; None
+    where the reply is written. response_format: what the reply has to be, if it is no plain text.
+    may_repair: whether it may be asked for once more where it is something else. silent: the models
+    that nothing came of in time, each with the number of the layer, and whether its call had run
+    out of time (not only the layer's patience).
     """
 
     def __init__(
@@ -197,7 +198,7 @@ class TurnState:
         # The number of the last layer that was planned.
         self.depth = self.rounds
         self.reviews = reviews or KeptReviews()
-        self._used_reviews: set[int] = set()
+        self.used_reviews: set[int] = set()
         self.calls_tools = self.compared = False
         self.refused: list[str] = []
         self.skipped: list[str] = []
@@ -207,7 +208,8 @@ class TurnState:
         self._queue = queue
         self._clients = clients
         self._limits = limits
-        self._slots = (limits.slots or OwnSlots(limits.concurrency)).next_turn()
+        self.reply_held = limits.reply_held
+        self.slots = (limits.slots or OwnSlots(limits.concurrency)).next_turn()
         self._ledger = limits.ledger.begin_turn() if limits.ledger is not None else None
         # What each layer will take for certain, in their order; nothing without budgets.
         self._foreseen: list[Usage] = []
@@ -244,10 +246,6 @@ class TurnState:
         """Return at once, unless a slow consumer holds back the calls; then once it does not."""
         if not self._queue.has_room:
             await self._queue.room()
-
-    def held_back(self, model: str) -> bool:
-        """Whether the provider of a model may not be asked now."""
-        return self._slots.delay(model) > 0
 
     def lose(self, name: str, error: Failure) -> None:
         """A model gave no answer."""
@@ -315,19 +313,9 @@ class TurnState:
         kept = fan_out.kept
         assert kept is not None
         self.reviews, self.accepted = kept.reviews, kept.accepted
-        self._used_reviews = set()
+        self.used_reviews = set()
         after = self.conversation.after[: kept.seen]
         self._answered = replace(self.conversation, after=after)
-
-    def kept_review(
-        self, settings: ModelSettings, about: str, usable: Callable[[Proposal], bool]
-    ) -> Proposal | None:
-        """A review that is there already, see `KeptReviews.find`."""
-        return self.reviews.find(settings, about, usable, self._used_reviews)
-
-    def keep_reviews(self, reviews: Iterable[Proposal]) -> None:
-        """Keep what models have said about the proposals, and that some said nothing."""
-        self.reviews.keep(reviews, self._used_reviews)
 
     def keep_fan_out(self, accepted: Accepted | None) -> None:
         """All layers of proposers have ended. accepted: the stage of the route that was enough."""
@@ -574,7 +562,7 @@ class TurnState:
             planned,
             self._clients,
             self._limits,
-            self._slots,
+            self.slots,
             self._queue,
             turn_began=self._began,
             lost=self.lost,
@@ -617,11 +605,6 @@ class TurnState:
             call.settle(self._clients.known(call.settings.model).price)
             raise
         return call.settle(info.price)
-
-    @property
-    def reply_held(self) -> bool:
-        """See `Limits.reply_held`."""
-        return self._limits.reply_held
 
     def emit_trimmed(self, planned: Planned) -> None:
         """Tell that a prompt is cut, if it is."""

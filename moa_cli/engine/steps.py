@@ -50,11 +50,12 @@ async def review(
     def usable(index: int, kept: Proposal) -> bool:
         return not reads or reads[index](text_of(kept)) is not None
 
+    find, used = state.reviews.find, state.used_reviews
     async with state.reviews.lock:
         kept = {
             index: replace(review, index=index)
             for index, settings in enumerate(models)
-            if (review := state.kept_review(settings, about[index], partial(usable, index)))
+            if (review := find(settings, about[index], partial(usable, index), used))
         }
         reviews = {index: review for index, review in kept.items() if review.error is None}
         asked = () if state.reviews.complete else range(len(models))
