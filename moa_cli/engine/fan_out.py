@@ -33,20 +33,12 @@ from moa_cli.profile import Profile, to_table
 _BYTES_BESIDE = 1_000
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """A stage of a route whose proposals are enough. number: from 1. why: in words."""
-
-    number: int
-    why: str
-
-
 @dataclass
 class _Kept:
     """A fan-out that has ended.
 
     seen: how many messages behind the prompt the proposers were shown. used: when it was last asked
-    for. size: in bytes. accepted: the stage of the route that was enough, if one was. unanswered:
+    for. size: in bytes. accepted: why a stage of the route was enough, if one was. unanswered:
     whether the turn that made it, or used it last, failed. reviews: of the proposals.
     """
 
@@ -54,7 +46,7 @@ class _Kept:
     seen: int
     used: float
     size: int
-    accepted: Accepted | None = None
+    accepted: str | None = None
     unanswered: bool = False
     reviews: KeptReviews = field(default_factory=KeptReviews)
 
@@ -137,7 +129,7 @@ class FanOutMemory:
         return kept_now
 
     def _keep(
-        self, key: bytes, proposals: Sequence[Proposal], seen: int, accepted: Accepted | None
+        self, key: bytes, proposals: Sequence[Proposal], seen: int, accepted: str | None
     ) -> _Kept:
         small = tuple(replace(proposal, reasoning="", citations=()) for proposal in proposals)
         self._drop(key)
@@ -198,8 +190,8 @@ class FanOut:
             return tuple(EarlierProposal(**vars(proposal)) for proposal in self.kept.proposals)
         return self.kept.proposals
 
-    def keep(self, references: Sequence[Reference], accepted: Accepted | None) -> None:
-        """The proposers have answered. accepted: the stage of the route that was enough."""
+    def keep(self, references: Sequence[Reference], accepted: str | None) -> None:
+        """The proposers have answered. accepted: why a stage of the route was enough."""
         proposals = [reference for reference in references if isinstance(reference, Proposal)]
         self.kept = self._memory._keep(self.key, proposals, len(self._after), accepted)
         self._memory._end(self)

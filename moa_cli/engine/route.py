@@ -6,7 +6,6 @@ from moa_cli.core.outcomes import cut_of
 from moa_cli.core.strategy import Placing
 from moa_cli.engine.agreement.agreed import agreement
 from moa_cli.engine.agreement.verdict import VERIFY, read_verdict
-from moa_cli.engine.fan_out import Accepted
 from moa_cli.engine.layer import LayerRun, run_first, run_layers
 from moa_cli.engine.prompts import review_wording
 from moa_cli.engine.state import TurnState
@@ -15,9 +14,9 @@ from moa_cli.engine.strategies import run_strategy
 from moa_cli.profile import RouteStage
 
 
-async def ask_proposers(state: TurnState) -> Accepted | None:
+async def ask_proposers(state: TurnState) -> str | None:
     """Have the proposals made by as little of the mixture as the profile's route allows. They
-    become the state's references. Returns the stage that was enough, perhaps in the earlier request
+    become the state's references. Returns why a stage was enough, perhaps in the earlier request
     that the proposals were made for. None: no stage was enough, or there is no route; then all
     layers have run.
 
@@ -44,7 +43,7 @@ async def ask_proposers(state: TurnState) -> Accepted | None:
             accepted, why = await _judged(state, stage)
             if accepted:
                 await _skip_the_rest(state, number, why)
-                return Accepted(number, why)
+                return why
             state.refused.append(f"stage {number} of the route was not enough: {why}")
             state.references = ()
     await run_layers(state, begun)
@@ -89,7 +88,7 @@ async def _skip_the_rest(state: TurnState, number: int, why: str) -> None:
     state.skip(f"stage {number} of the route was enough", why, saved)
 
 
-async def reply(state: TurnState, accepted: Accepted | None) -> bool:
+async def reply(state: TurnState, accepted: str | None) -> bool:
     """Give the reply: a single proposal that was accepted is one; else the strategy makes it.
 
     Returns whether there is a whole reply. Raises BudgetReached at a cap.
@@ -97,5 +96,5 @@ async def reply(state: TurnState, accepted: Accepted | None) -> bool:
     if accepted is None or len(state.references) > 1:
         return await run_strategy(state)
     [only] = proposals(state)
-    summary = f"{only.proposer} alone was asked: {accepted.why}"
+    summary = f"{only.proposer} alone was asked: {accepted}"
     return await copy(state, only, summary, [Placing(only.proposer, only.index)])

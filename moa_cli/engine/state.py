@@ -34,7 +34,7 @@ from moa_cli.engine.calls.attempt import request_of
 from moa_cli.engine.calls.call import Call, Limits, Planned, failure
 from moa_cli.engine.calls.slots import OwnSlots
 from moa_cli.engine.estimate import ASSUMED_TOKENS, forecast_call
-from moa_cli.engine.fan_out import Accepted, FanOut
+from moa_cli.engine.fan_out import FanOut
 from moa_cli.engine.fit import Fitted, fit, shrink
 from moa_cli.engine.history import (
     History,
@@ -139,7 +139,7 @@ class ReferenceSource(Protocol):
 class TurnState:
     """The state of a turn that runs. rounds: how many layers of proposers it has. references: the
     answers of the layer before. reused: whether those were made for an earlier request. accepted:
-    the stage of the route that was enough then. reviews: those that are there already.
+    why a stage of the route was enough then. reviews: those that are there already.
     used_reviews: the places of those that have served the turn. aggregators: the one that is tried
     first, then its fallbacks. usage, lost, causes: see `TurnFinished` and `TurnFailed`.
     calls_tools: whether the reply, once it is whole, calls tools. compared: whether the strategy
@@ -181,7 +181,7 @@ class TurnState:
         self.rounds = profile.rounds if references is None else 0
         self.references: Sequence[Reference] = tuple(references or ())
         self.reused = False
-        self.accepted: Accepted | None = None
+        self.accepted: str | None = None
         self._fan_out: FanOut | None = None
         self.given = references is not None
         # The conversation up to what the proposals answer, and as proposers are sent it.
@@ -317,8 +317,8 @@ class TurnState:
         after = self.conversation.after[: kept.seen]
         self._answered = replace(self.conversation, after=after)
 
-    def keep_fan_out(self, accepted: Accepted | None) -> None:
-        """All layers of proposers have ended. accepted: the stage of the route that was enough."""
+    def keep_fan_out(self, accepted: str | None) -> None:
+        """All layers of proposers have ended. accepted: why a stage of the route was enough."""
         if self._fan_out is not None and not self.reused:
             self._fan_out.keep(self.references, accepted)
             self._share(self._fan_out)
