@@ -216,23 +216,21 @@ class Chat:
         """Take each line as a prompt or a command; return the exit code."""
         code = 0
         async for line in lines:
-            outcome = self.outcome(line)
-            if isinstance(outcome, outcomes.Question):
-                # There is no terminal to ask at.
-                self.complain(outcome.text, f"not sent; {outcome.hint}")
-                continue
-            if isinstance(outcome, outcomes.Leave):
-                break
-            if isinstance(outcome, outcomes.Resume):
-                self.resume(outcome.prefix)
-                continue
-            if isinstance(outcome, outcomes.ChooseModels):
-                self.list_models(outcome.typed)
-                continue
-            if isinstance(outcome, outcomes.EditMessage):
-                self.complain("to edit a message, the chat needs a terminal")
-                continue
-            turn = await self.carry_out(outcome)
+            turn = None
+            match self.outcome(line):
+                case outcomes.Leave():
+                    break
+                case outcomes.Question() as question:
+                    # There is no terminal to ask at.
+                    self.complain(question.text, f"not sent; {question.hint}")
+                case outcomes.Resume(prefix):
+                    self.resume(prefix)
+                case outcomes.ChooseModels(typed):
+                    self.list_models(typed)
+                case outcomes.EditMessage():
+                    self.complain("to edit a message, the chat needs a terminal")
+                case outcome:
+                    turn = await self.carry_out(outcome)
             if turn is None:
                 continue
             if turn.status == "interrupted":
