@@ -61,16 +61,9 @@ class Tracing:
 
     endpoint: where a collector takes traces, such as http://localhost:4318/v1/traces. patience:
     seconds that it has to take what it is sent. None leaves either to the OTEL_… variables.
-    exporter: takes the spans, in place of a collector.
     """
 
-    def __init__(
-        self,
-        endpoint: str | None = None,
-        *,
-        patience: float | None = None,
-        exporter: SpanExporter | None = None,
-    ) -> None:
+    def __init__(self, endpoint: str | None = None, *, patience: float | None = None) -> None:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -87,7 +80,7 @@ class Tracing:
         # What the environment says of this program comes last, so that it beats ours.
         resource = Resource.create(own).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._sender = _Sender(exporter or OTLPSpanExporter(endpoint=endpoint, timeout=patience))
+        self._sender = _Sender(OTLPSpanExporter(endpoint=endpoint, timeout=patience))
         self._provider.add_span_processor(BatchSpanProcessor(self._sender))  # type: ignore[arg-type]
         self._tracer: Tracer = self._provider.get_tracer("moa", __version__)
 
