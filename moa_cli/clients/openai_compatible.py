@@ -10,7 +10,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Collection,
     Iterator,
     Mapping,
 )
@@ -55,7 +54,7 @@ from moa_cli.core.paths import replacing
 from moa_cli.core.quirks import Quirk
 from moa_cli.models.model_list import read_list
 from moa_cli.models.providers import is_loopback
-from moa_cli.models.table import DEFAULT_PROVIDER, AuthStyle
+from moa_cli.models.table import DEFAULT_PROVIDER, Provider
 from moa_cli.version import __version__
 
 _HEADERS = {"User-Agent": f"moa/{__version__}"}
@@ -92,55 +91,45 @@ class Extras:
 class OpenAICompatible:
     """The client of one endpoint; of one event loop.
 
-    provider: its name in messages. base_url: ends in /v1 as a rule. key: called once, at the
-    first request, off the event loop; may raise a ClientError. completion_tokens: whether
-    the limit is sent as `max_completion_tokens`. headers: asked before each completion, in the
-    context of its caller, for headers to send along. many_calls: whether many are in flight.
+    provider: one with an address, which ends in /v1 as a rule. key: called once, at the first
+    request, off the event loop; may raise a ClientError. headers: asked before each completion, in
+    the context of its caller, for headers to send along. many_calls: whether many are in flight.
     Then what comes in one piece is one delta, as nobody watches the single token.
     sdk_lists: whether Together's list of models comes through its SDK, which takes 0.4 s to load.
     on_blind, on_toolless: called with the id of a model that has refused images, or tools.
     on_left_out: called with the id of a model and the name of a field that it does not take, and is
-    asked without. web: the fields of a request that have a model search the web; None where none
-    are known.
+    asked without.
     """
 
     def __init__(
         self,
-        provider: str,
-        base_url: str,
+        provider: Provider,
         key: Callable[[], str],
         *,
-        auth: AuthStyle = "bearer",
-        quirks: Collection[Quirk] = (),
-        models_path: str = "/models",
         extras: Callable[[], Extras] | None = None,
-        start_hint: str | None = None,
         headers: Callable[[], Mapping[str, str]] | None = None,
         many_calls: bool = False,
         sdk_lists: bool = False,
         on_blind: Callable[[str], None] = lambda model: None,
         on_toolless: Callable[[str], None] = lambda model: None,
         on_left_out: Callable[[str, str], None] = lambda model, field: None,
-        web: Mapping[str, Any] | None = None,
     ) -> None:
-        self._base_url = base_url
+        self._provider = provider
+        self._base_url = base_url = provider.base_url or ""
         self._completions = f"{base_url}/chat/completions"
         self._key = key
         self._headers = headers or dict
-        self._auth = auth
-        self._quirks = quirks
+        self._quirks = quirks = provider.quirks
         self._unsent = frozenset(_UNSENT[quirk] for quirk in quirks if quirk in _UNSENT)
-        self._models_path = models_path
         self._own_extras = extras or Extras
         self._list_headers: Mapping[str, str | None] = {}
         self._query = ""
-        self._errors = ErrorMapper(provider, base_url, start_hint)
+        self._errors = ErrorMapper(provider.name, base_url, provider.start_hint)
         self._many_calls = many_calls
         self._sdk_lists = sdk_lists
         self._on_blind = on_blind
         self._on_toolless = on_toolless
         self._on_left_out = on_left_out
-        self._web = web
         # On this machine a connection costs nothing, and one of its own for each call means that a
         # call that is dropped was dropped: some servers (llama.cpp's) close one right after a
         # streamed answer. Where many calls are in flight, they would take all ports.
@@ -175,13 +164,13 @@ class OpenAICompatible:
         extras = self._own_extras()
         self._errors.more_secrets = tuple(extras.headers.values())
         self._query = f"?{urlencode(extras.query)}" if extras.query else ""
-        if self._auth == "anthropic":
+        if self._provider.auth == "anthropic":
             self._list_headers = {
                 "Authorization": None,
                 "x-api-key": key,
                 "anthropic-version": _ANTHROPIC_VERSION,
             }
-        sent = {"api-key": key} if self._auth == "api-key" and key != NO_KEY else {}
+        sent = {"api-key": key} if self._provider.auth == "api-key" and key != NO_KEY else {}
         own_names = {name.lower() for name in extras.headers}
         ours = {
             name: value
@@ -189,7 +178,7 @@ class OpenAICompatible:
             if name.lower() not in own_names
         }
         # A key that is sent in another way, or replaced by the user, is not sent as usual too.
-        bearer = "" if self._auth == "api-key" or "authorization" in own_names else key
+        bearer = "" if self._provider.auth == "api-key" or "authorization" in own_names else key
         headers = {**ours, **extras.headers}
         if self._errors.provider != DEFAULT_PROVIDER:
             return HttpTransport(self._base_url, bearer, headers, self._connections)
@@ -410,25 +399,27 @@ class OpenAICompatible:
         the provider is asked for one is not known."""
         if not request.web:
             return request.extra
-        if self._web is None:
-            provider = self._errors.provider
+        web = self._provider.web
+        if web is None:
+            provider = self._provider.name
             raise RequestRefused(
                 f"{provider}: moa does not know how its models search the web",
                 hint=f"set `web` under [providers.{provider}] in the settings, or leave `web` out"
                 " of the profile",
             )
-        extra = {**self._web, **request.extra}
-        if "tools" in self._web and "tools" in request.extra:
-            extra["tools"] = [*request.extra["tools"], *self._web["tools"]]
+        extra = {**web, **request.extra}
+        if "tools" in web and "tools" in request.extra:
+            extra["tools"] = [*request.extra["tools"], *web["tools"]]
         return extra
 
     async def models(self) -> list[ModelInfo]:
         """What the endpoint offers, models to talk to first. Raises a ClientError."""
-        exchange = Exchange(f"{self._base_url}{self._models_path}")
+        models_path = self._provider.models_path
+        exchange = Exchange(f"{self._base_url}{models_path}")
         exchange.add("request")
         try:
             transport = await self._transport()
-            path = self._models_path + self._query
+            path = models_path + self._query
             listed = await transport.get(path, _MODELS_TIMEOUT, self._list_headers)
         except MoAError:
             raise

@@ -132,14 +132,9 @@ class ClientPool:
 
         key: Callable[[], str] = lambda: self.providers.key(provider)  # noqa: E731
         return _client_class()(
-            provider.name,
-            provider.base_url,
+            provider,
             key,
-            auth=provider.auth,
-            quirks=provider.quirks,
-            models_path=provider.models_path,
             extras=extras,
-            start_hint=provider.start_hint,
             headers=self._headers,
             many_calls=self._many_calls,
             sdk_lists=self._sdk_lists,
@@ -148,7 +143,6 @@ class ClientPool:
             on_left_out=lambda model, field: self._news.append(
                 f"{name_at(provider.name, model)} does not accept `{field}`, so it is not sent"
             ),
-            web=provider.web,
         )
 
     def news(self) -> list[str]:

@@ -23,6 +23,7 @@ from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Delta, Request
 from moa_cli.core.errors import BadResponse, ClientError, ConnectionLost, RateLimited, ServerFailed
+from moa_cli.models.table import Provider
 from tests.support.command import Moa
 from tests.support.deltas import deltas_of, joined
 from tests.support.upstream import Reply, Upstream
@@ -89,7 +90,9 @@ def answered(
     async def call(url: str) -> tuple[Delta, ClientError | None]:
         found: list[Delta] = []
         error = None
-        async with aclosing(OpenAICompatible("lab", url, lambda: "k")) as client:
+        async with aclosing(
+            OpenAICompatible(Provider(name="lab", base_url=url), lambda: "k")
+        ) as client:
             try:
                 async with aclosing(client.stream(REQUEST)) as deltas:
                     async for delta in deltas:
@@ -375,7 +378,7 @@ def test_an_end_that_is_none_is_waited_behind(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_finish_reason_is_told_before_the_connection_ends() -> None:
     async def call(url: str) -> str | None:
-        client = OpenAICompatible("lab", url, lambda: "k")
+        client = OpenAICompatible(Provider(name="lab", base_url=url), lambda: "k")
         async with aclosing(client), aclosing(client.stream(REQUEST)) as deltas:
             # The server waits for the end of this block.
             return await anext(delta.finish_reason async for delta in deltas if delta.finish_reason)
@@ -444,7 +447,9 @@ def test_a_call_that_is_given_up_at_any_moment_leaves_no_connection(
         server = await asyncio.start_server(answer, "localhost", 0, ssl=tls, limit=1 << 26)
         port = server.sockets[0].getsockname()[1]
         url = f"{'https' if secure else 'http'}://localhost:{port}/v1"
-        async with aclosing(OpenAICompatible("lab", url, lambda: "k", many_calls=keep)) as client:
+        async with aclosing(
+            OpenAICompatible(Provider(name="lab", base_url=url), lambda: "k", many_calls=keep)
+        ) as client:
             await give_up(client, REQUEST, 300)
             before = await settled(0, 2)
             for turns in [*range(120), *range(0, 60, 3)]:

@@ -10,6 +10,7 @@ from moa_cli.clients import openai_compatible
 from moa_cli.clients.openai_compatible import OpenAICompatible
 from moa_cli.core.conversation import Message
 from moa_cli.core.endpoints import Request
+from moa_cli.models.table import Provider
 from tests.support.upstream import Reply, Upstream
 
 REQUEST = Request(model="m", messages=(Message("user", "hi"),))
@@ -17,7 +18,7 @@ REQUEST = Request(model="m", messages=(Message("user", "hi"),))
 
 def _open_after_three_calls(upstream: Upstream) -> int:
     async def call() -> int:
-        client = OpenAICompatible("lab", upstream.url, lambda: "k")
+        client = OpenAICompatible(Provider(name="lab", base_url=upstream.url), lambda: "k")
         try:
             for _ in range(3):
                 assert "".join([delta.text async for delta in client.stream(REQUEST)]) == "ok"
@@ -47,7 +48,9 @@ async def _streamed(client: OpenAICompatible) -> str:
 
 def test_many_calls_share_connections_and_leave_none() -> None:
     async def calls(upstream: Upstream) -> None:
-        client = OpenAICompatible("lab", upstream.url, lambda: "k", many_calls=True)
+        client = OpenAICompatible(
+            Provider(name="lab", base_url=upstream.url), lambda: "k", many_calls=True
+        )
         try:
             for _ in range(3):
                 texts = await asyncio.gather(*(_streamed(client) for _ in range(8)))
@@ -64,7 +67,9 @@ def test_many_calls_share_connections_and_leave_none() -> None:
 
 def test_a_kept_connection_that_the_server_closed_is_no_failure() -> None:
     async def calls(upstream: Upstream) -> None:
-        client = OpenAICompatible("lab", upstream.url, lambda: "k", many_calls=True)
+        client = OpenAICompatible(
+            Provider(name="lab", base_url=upstream.url), lambda: "k", many_calls=True
+        )
         try:
             assert await _streamed(client) == "ok"
             # Taken, and closed without a word: as by a server that has just given up waiting.
@@ -80,7 +85,9 @@ def test_a_kept_connection_that_the_server_closed_is_no_failure() -> None:
 
 def test_a_call_s_own_headers_and_a_url_s_credentials_are_sent() -> None:
     async def call(url: str) -> None:
-        client = OpenAICompatible("lab", url, lambda: "k", headers=lambda: {"x-way": "here"})
+        client = OpenAICompatible(
+            Provider(name="lab", base_url=url), lambda: "k", headers=lambda: {"x-way": "here"}
+        )
         try:
             assert await _streamed(client) == "ok"
         finally:

@@ -34,6 +34,7 @@ from moa_cli.core.errors import (
 )
 from moa_cli.core.money import Price
 from moa_cli.models.providers import is_loopback
+from moa_cli.models.table import Provider
 from moa_cli.version import __version__
 from tests.support.deltas import joined
 from tests.support.upstream import Reply, Upstream
@@ -42,6 +43,8 @@ KEY = "sk-a-secret-key-0123456789"
 # With a delta for each token, and with one for all that came at once: the same of every endpoint.
 MERGED = {"single": False, "merged": True}
 carried: dict[str, Any] = {}
+# All other options are those of a provider.
+OF_CLIENTS = ("extras", "headers", "sdk_lists", "on_blind", "on_left_out")
 
 
 @pytest.fixture(autouse=True, params=MERGED)
@@ -57,7 +60,10 @@ HELLO = Request(model="m", messages=(Message("user", "hello"),))
 async def client_of(
     url: str, *, key: str = KEY, provider: str = "acme", **options: Any
 ) -> AsyncIterator[OpenAICompatible]:
-    client = OpenAICompatible(provider, url, lambda: key, **carried, **options)
+    own = {name: options.pop(name) for name in OF_CLIENTS if name in options}
+    client = OpenAICompatible(
+        Provider(name=provider, base_url=url, **options), lambda: key, **carried, **own
+    )
     try:
         yield client
     finally:
@@ -229,7 +235,7 @@ def test_the_key_is_asked_for_once_and_not_before_the_first_call(upstream: Upstr
         return KEY
 
     async def run() -> None:
-        client = OpenAICompatible("acme", upstream.url, key, **carried)
+        client = OpenAICompatible(Provider(name="acme", base_url=upstream.url), key, **carried)
         assert asked == []
         await asyncio.gather(*(answer(client, HELLO) for _ in range(3)))
         await client.aclose()
@@ -249,7 +255,7 @@ def test_a_key_that_could_not_be_had_is_asked_for_again(upstream: Upstream) -> N
         return found
 
     async def run() -> str:
-        client = OpenAICompatible("acme", upstream.url, key, **carried)
+        client = OpenAICompatible(Provider(name="acme", base_url=upstream.url), key, **carried)
         with pytest.raises(AuthenticationFailed, match="there is no API key"):
             await answer(client, HELLO)
         text = (await answer(client, HELLO)).text
@@ -941,9 +947,13 @@ def test_an_endpoint_that_lingers_after_the_end_does_not_hold_up_the_answer(
 
 def test_closing_a_client_that_was_never_used_or_never_opened_is_quiet() -> None:
     async def run() -> None:
-        unused = OpenAICompatible("acme", "http://127.0.0.1:9/v1", lambda: KEY, **carried)
+        unused = OpenAICompatible(
+            Provider(name="acme", base_url="http://127.0.0.1:9/v1"), lambda: KEY, **carried
+        )
         await unused.aclose()
-        wrong = OpenAICompatible("acme", "http://[::1", lambda: KEY, **carried)
+        wrong = OpenAICompatible(
+            Provider(name="acme", base_url="http://[::1"), lambda: KEY, **carried
+        )
         with pytest.raises(RequestRefused):
             await wrong.models()
         await wrong.aclose()

@@ -26,6 +26,7 @@ from moa_cli.core.endpoints import Client, Delta, Endpoint, ModelInfo, Request
 from moa_cli.core.errors import ClientError
 from moa_cli.core.stream import deliver
 from moa_cli.engine import Limits, run_turn
+from moa_cli.models.table import Provider
 from moa_cli.profile import Aggregator, Profile
 from moa_cli.terminal.plain import failure_line
 from tests.support.deltas import joined
@@ -206,7 +207,11 @@ async def observe(
 ) -> Observed:
     """Ask the recording, as the only model of a turn."""
     async with replaying(recording, pieces) as url:
-        client = _Watched(OpenAICompatible("acme", url, lambda: KEY, many_calls=many_calls))
+        client = _Watched(
+            OpenAICompatible(
+                Provider(name="acme", base_url=url), lambda: KEY, many_calls=many_calls
+            )
+        )
         profile = Profile(name="p", aggregator=Aggregator(model="m"), rounds=0, proposers=())
         asked = Conversation().ask("hello")
         try:

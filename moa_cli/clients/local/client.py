@@ -24,6 +24,7 @@ from moa_cli.config.schema import Config
 from moa_cli.core.endpoints import Delta, ModelInfo, Request
 from moa_cli.core.errors import ClientError, ConnectionLost, LocalModelUnavailable
 from moa_cli.core.installation import install_command
+from moa_cli.models.table import Provider
 
 _STOP_SECONDS = 2.0
 
@@ -96,7 +97,8 @@ class LocalClient:
             self._memory.release(path)
             _end(child)
             raise _cannot_start(answer, child, path)
-        return _Running(child, OpenAICompatible("local", f"{answer['address']}/v1", lambda: key))
+        provider = Provider(name="local", base_url=f"{answer['address']}/v1")
+        return _Running(child, OpenAICompatible(provider, lambda: key))
 
     def _tell(self, child: subprocess.Popen[str], path: Path, key: str) -> dict[str, str]:
         """Tell the child what to serve; its answer, nothing if it ended without one.
