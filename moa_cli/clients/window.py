@@ -63,14 +63,6 @@ class Learned:
     ceiling: int | None = None
 
 
-@dataclass
-class _Sent:
-    """A call in flight. decided: whether it counts as taken."""
-
-    at: float
-    decided: bool = False
-
-
 class Window:
     """The window of one provider. Times are seconds of one monotonic clock.
 
@@ -100,13 +92,13 @@ class Window:
         self._taken, self._needed = 0, _FEWEST_TAKEN
         self._most_taken = 0
         self._taken_after = taken_after
-        # Calls in flight by number, in the order in which they were sent.
-        self._calls: dict[int, _Sent] = {}
-        # Those that are not certainly taken.
-        self._unsure: dict[int, _Sent] = {}
+        # When each call in flight was sent, by its number; in that order.
+        self._calls: dict[int, float] = {}
+        # The numbers of those that are not certainly taken.
+        self._unsure: dict[int, None] = {}
         self._number = 0
-        # Those of which it is not known whether they are taken, and how many there may be.
-        self._undecided: dict[int, _Sent] = {}
+        # Of those that do not count as taken, and how many there may be.
+        self._undecided: dict[int, None] = {}
         self._allowance = math.inf
         # The call that filled the window; None as long as it is not full.
         self._filled_by: int | None = None
@@ -161,13 +153,13 @@ class Window:
         full = self.in_flight >= self.size or len(self._undecided) >= self._allowance
         if opens == now and full:
             # The oldest undecided call is decided in time; that may open the window.
-            oldest = next(iter(self._undecided.values()), None)
+            oldest = next(iter(self._undecided), None)
             if oldest is not None:
-                return oldest.at + self._taken_after
+                return self._calls[oldest] + self._taken_after
             if self.told or self.size >= self._most:
                 return math.inf
             newest = next(reversed(self._calls.values()))
-            stuck_at = max(self._moved_at, newest.at) + self._stuck_after
+            stuck_at = max(self._moved_at, newest) + self._stuck_after
             if now < stuck_at:
                 return stuck_at
             self._try_one_more()
@@ -181,15 +173,14 @@ class Window:
 
     def refused_for(self, now: float) -> float:
         """Seconds for which all calls were refused; 0 if it takes or serves some."""
-        serving = any(call.decided for call in self._calls.values())
+        serving = len(self._calls) > len(self._undecided)
         return 0.0 if self._refusing_since is None or serving else now - self._refusing_since
 
     def send(self, now: float) -> int:
         """A call is sent; returns its number."""
         self._number += 1
-        call = _Sent(now)
-        self._calls[self._number] = self._unsure[self._number] = call
-        self._undecided[self._number] = call
+        self._calls[self._number] = now
+        self._unsure[self._number] = self._undecided[self._number] = None
         if self._rpm is not None:
             self._starts.append(now)
         if self._filled_by is None and self.in_flight >= self.size:
@@ -199,28 +190,28 @@ class Window:
     def late(self, seconds: float, now: float) -> None:
         """It is looked at by so much too late: nothing was read meanwhile, a refusal neither."""
         if seconds > self._taken_after / 2:
-            for call in self._undecided.values():
-                call.at = now
+            for number in self._undecided:
+                self._calls[number] = now
 
     def take(self, number: int, now: float) -> None:
         """The provider has taken that call."""
-        call = self._unsure.pop(number, None)
-        if call is None:
+        if number not in self._unsure:
             return
+        del self._unsure[number]
         self._refusing_since = None
         if number > self._wave_from:
             self._waves //= 2
         if self.in_flight > min(self._most_taken, self._ceiling - 1, self._size):
             # Else it serves no more than is known.
             self._count_served(now)
-        self._decide(number, call)
+        self._decide(number)
 
     def _count_served(self, now: float) -> None:
         surely = now - _SURELY * self._taken_after
         served = len(self._calls) - len(self._unsure)
         # They stand in the order of their times.
-        for call in self._unsure.values():
-            if call.at > surely:
+        for number in self._unsure:
+            if self._calls[number] > surely:
                 break
             served += 1
         self._most_taken = max(self._most_taken, served)
@@ -247,15 +238,15 @@ class Window:
 
     def refuse(self, number: int, retry_after: float | None, now: float) -> None:
         """That call was refused, for too many requests or overload. It is in flight no more."""
-        call = self._calls.get(number)
-        if call is None:
+        sent = self._calls.get(number)
+        if sent is None:
             return
         reached = self.in_flight
         self._moved_at = now
         self._remove(number)
         if self._refusing_since is None:
             self._refusing_since = now
-        took = 2 * (now - call.at)
+        took = 2 * (now - sent)
         self._taken_after = max(self._taken_after, min(took, _LONGEST_TAKEN_AFTER))
         if number > self._wave_from:
             self._begin_wave(reached)
@@ -282,7 +273,7 @@ class Window:
             self._needed = min(_MOST_TAKEN, _MORE_TAKEN * self._needed)
             self._size = self._ceiling - 1
             return
-        serving = sum(call.decided for call in self._calls.values())
+        serving = len(self._calls) - len(self._undecided)
         self._size = max(1, min(self.size, reached) // 2, min(serving, self.size))
         self._too_many_at_once = reached > self._most_taken
         if not self._too_many_at_once:
@@ -299,15 +290,14 @@ class Window:
 
     def _assume_taken(self, now: float) -> None:
         while self._undecided:
-            number, call = next(iter(self._undecided.items()))
-            if call.at + self._taken_after > now:
+            number = next(iter(self._undecided))
+            if self._calls[number] + self._taken_after > now:
                 return
-            self._decide(number, call)
+            self._decide(number)
 
-    def _decide(self, number: int, call: _Sent) -> None:
-        if call.decided:
+    def _decide(self, number: int) -> None:
+        if number not in self._undecided:
             return
-        call.decided = True
         del self._undecided[number]
         if number > self._wave_from:
             self._allowance += 1
