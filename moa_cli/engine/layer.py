@@ -196,7 +196,6 @@ class LayerRun:
         # A layer of reviews waits for all of them, as long as each model may be silent.
         self._quorum = None if purpose else state.profile.quorum_of(number)
         self._patience = 0.0 if purpose else state.profile.patience_of(number)
-        self._begun: set[int] = set() if begun is None else begun._begun
         # Calls to which an endpoint has reacted, even by a refusal.
         self._heard: set[int] = set() if begun is None else begun._heard
         # Why an ended call gave no answer, None if it gave one. It is kept from the end of the call
@@ -305,7 +304,8 @@ class LayerRun:
     @property
     def usable(self) -> bool:
         """Whether a reply could be written from what this layer has so far."""
-        return bool(self._answers) or any(map(self._speaks, self._begun))
+        begun = (index for index, call in enumerate(self._calls) if call.begun)
+        return bool(self._answers) or any(map(self._speaks, begun))
 
     @property
     def _whole(self) -> int:
@@ -377,7 +377,7 @@ class LayerRun:
         """Whether a call has not begun because our other calls are before it, not because its
         provider is held back."""
         model = self.planned[index].settings.model
-        return index not in self._begun and self._state.slots.delay(model) <= 0
+        return not self._calls[index].begun and self._state.slots.delay(model) <= 0
 
     @property
     def _open(self) -> list[int]:
@@ -448,10 +448,10 @@ class LayerRun:
 
     def _cut_off(self, index: int) -> None:
         """The layer is over, and a proposer has not been told of."""
-        if index not in self._begun:
+        call = self._calls[index]
+        if not call.begun:
             self._lose_unasked(index, self._why(index))
             return
-        call = self._calls[index]
         # If its end is known, only the price of its model is missing.
         usage = call.settle(call.heard.price)
         if index in self._outcomes:
@@ -480,13 +480,13 @@ class LayerRun:
             stood += "and the next round has its answers"
         else:
             stood += f"{self._patience:g} s of patience had passed"
-        was = "too slow" if index in self._begun else "not asked in time"
+        was = "too slow" if self._calls[index].begun else "not asked in time"
         return Failure("Straggler", f"{was}: {stood}")
 
     def _would_be_silent(self, index: int) -> bool:
         """Whether a call still waits to be made, and another call of its model was lost by silence:
         each such call would be waited for in turn."""
-        if index in self._begun:
+        if self._calls[index].begun:
             return False
         model = self.planned[index].settings.model
         models = {other: self._calls[other].settings.model for other in self._outcomes}
@@ -517,7 +517,6 @@ class LayerRun:
             return
         state, planned = self._state, self.planned[index]
         if isinstance(step, Begun):
-            self._begun.add(index)
             self._emit_started(index)
             state.emit_trimmed(planned)
             return
@@ -549,7 +548,7 @@ class LayerRun:
                 at=self._state.now(),
                 layer=self._number,
                 index=index,
-                prompt_tokens=planned.fitted.tokens if index in self._begun else 0,
+                prompt_tokens=planned.fitted.tokens if self._calls[index].begun else 0,
                 price=planned.info.price,
             )
         )

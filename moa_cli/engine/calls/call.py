@@ -176,8 +176,9 @@ class Call:
     tokens that the answer has, and those that it should be allowed. It returns how many the answer
     may have, or raises BudgetReached. spend: told what the call took, once.
 
-    settings: those of the model that answers. heard: the attempt whose answer counts. settled:
-    what the call took, once it has ended and its price is known as well as it will be.
+    settings: those of the model that answers. heard: the attempt whose answer counts. begun:
+    whether it is made, and waits for its turn no more. settled: what the call took, once it has
+    ended and its price is known as well as it will be.
     """
 
     def __init__(
@@ -224,7 +225,7 @@ class Call:
         self._allowed = self._foreseen.completion_tokens
         self._backoff = Backoff(limits.retries, limits.first_delay, limits.longest_wait)
         self._race: Race | None = None
-        self._begun = self._hedged = self._shrunk = False
+        self.begun = self._hedged = self._shrunk = False
         self._whole = Watch(None)
         self._offers_tools = offers_tools(planned.settings)
         self._tell: Callable[[Step], None] = _tell_nobody
@@ -501,8 +502,8 @@ class Call:
 
     def _begin(self) -> None:
         """The first attempt is let in: the time of the call begins."""
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             self._whole.since = time.monotonic()
             self._whole.set_limit(self.settings.timeout)
             self._tell(Begun())
