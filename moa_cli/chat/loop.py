@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -86,10 +86,7 @@ def run(
             async with aclosing(clients()) as pool:
                 told = replace(limits, ledger=kept.ledger(lambda text: chat.complain(text)))
                 session = Session(profile, pool, told, kept.conversation)
-                settle = partial(pool.settled, patience=LIST_PATIENCE)
-                trace = partial(traces.sinks, pool.providers)
-                notes = lambda: [*pool.news(), *traces.notes()]  # noqa: E731
-                chat = Chat(session, options, kept, settle, trace, notes, own_mixture, pool)
+                chat = Chat(session, options, kept, own_mixture, pool, traces)
                 for line in greeting:
                     chat.say(f"moa: {one_line(in_words(line) if options.accessible else line)}")
                 if interactive:
@@ -112,21 +109,17 @@ def run(
 class Chat:
     """A conversation at a terminal or over plain lines.
 
-    settle: chooses among the candidates of a profile that the user switches to. trace: begins the
-    trace of a turn. notes: what else the user should know, after a turn. own_mixture: finds the
-    mixture that a conversation was last held with, and names it in words; None leaves the one in
-    effect. It raises ProfileError if that mixture cannot be used any more. models: all known
-    models. editor: None without a terminal.
+    own_mixture: finds the mixture that a conversation was last held with, and names it in words;
+    None leaves the one in effect. It raises ProfileError if that mixture cannot be used any more.
+    models: all known models. traces: those of the turns. editor: None without a terminal.
     """
 
     session: Session
     options: ChatOptions = field(default_factory=ChatOptions)
     kept: SavedConversation = field(default_factory=SavedConversation)
-    settle: Callable[[Profile], Awaitable[Profile]] | None = None
-    trace: Callable[[], Sequence[Sink]] = tuple
-    notes: Callable[[], Sequence[str]] = tuple
     own_mixture: OwnMixture = lambda past: (None, "")
     models: ClientPool | None = None
+    traces: CommandTraces | None = None
     editor: Editor | None = None
     _told_of_context: bool = False
 
@@ -469,9 +462,9 @@ class Chat:
         """Choose among the candidates of a profile that a command has switched to, and say which
         are asked. Raises MoAError."""
         profile = self.session.profile
-        if self.session.settled or self.settle is None or not has_candidates(profile):
+        if self.session.settled or self.models is None or not has_candidates(profile):
             return
-        self.session.use(await self.settle(profile))
+        self.session.use(await self.models.settled(profile, patience=LIST_PATIENCE))
         for note in self.session.profile.notes:
             self.say(one_line(note))
         self.say(self.session.models_text())
@@ -516,7 +509,9 @@ class Chat:
         keys = TurnKeys(self.editor.source, actions, sys.stderr) if self.editor else None
         with keys or nullcontext():
             # A proposal is written down before it is shown.
-            sinks = [*recorders, *shown, *self.trace()]
+            sinks = [*recorders, *shown]
+            if self.traces is not None and self.models is not None:
+                sinks += self.traces.sinks(self.models.providers)
             turn = await stopper.run(events, *sinks, fold=TurnFold())
             if keys is not None and stopper.cancelled:
                 keys.drop_sends()
@@ -564,5 +559,6 @@ class Chat:
     def _tell_usage(self, turn: Turn) -> None:
         if turn.usage.calls:
             self.remark(f"({usage_line(turn.usage, turn.seconds, turn.ledger)})")
-        for note in self.notes():
+        news = [] if self.models is None else self.models.news()
+        for note in [*news, *(self.traces.notes() if self.traces is not None else ())]:
             self.complain(note)
