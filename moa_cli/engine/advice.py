@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moa_cli.core.conversation import Conversation, Message, Part
+from moa_cli.core.conversation import Conversation, Message, Part, Turn
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.tools import ToolCall
 from moa_cli.profile import Aggregator, ModelSettings, Profile
@@ -149,9 +149,7 @@ def _as_text(conversation: Conversation, note: str) -> Conversation:
         if number == place:
             prompt = len(found) - 1
     asked = found[prompt]
-    turn = replace(
-        conversation.turns[-1], user=asked.content, parts=asked.parts, speaker=asked.name
-    )
+    turn = Turn(asked.content, parts=asked.parts, speaker=asked.name)
     view = Conversation((turn,), tuple(found[:prompt]), tuple(found[prompt + 1 :]))
     return _told(view, note, begun=begins_reply(conversation.after))
 
@@ -213,5 +211,5 @@ def _told(conversation: Conversation, note: str, *, begun: bool = False) -> Conv
         return replace(conversation, after=(*before, *ending, *beginning))
     *earlier, turn = conversation.turns
     asked = _joined(Message("user", turn.user, turn.parts, name=turn.speaker), said)
-    turn = replace(turn, user=asked.content, parts=asked.parts)
+    turn = Turn(asked.content, parts=asked.parts, speaker=turn.speaker)
     return replace(conversation, turns=(*earlier, turn), after=tuple(beginning))
