@@ -30,16 +30,21 @@ class Asked:
     over: bool = False
 
 
+def _without_role(model: str) -> str:
+    return model.partition("-sound")[0]
+
+
 class Endpoint:
     """`with Endpoint(script_of) as endpoint:` serves `endpoint.url`.
 
     script_of: what is done with a request, given the model and how many there were before for it.
-    open: connections. asked: so far.
+    open: connections. The name of a sound model beside another is the other's, `-sound` and its
+    role.
     """
 
     def __init__(self, script_of: Callable[[str, int], Script]) -> None:
         self.script_of = script_of
-        self.asked: list[Asked] = []
+        self._asked: dict[str, list[Asked]] = {}
         self.open = 0
         self.bugs: list[Exception] = []
 
@@ -61,7 +66,11 @@ class Endpoint:
 
     def of(self, model: str) -> list[Asked]:
         """The requests for that model."""
-        return [asked for asked in list(self.asked) if asked.model == model]
+        return [asked for asked in self.around(model) if asked.model == model]
+
+    def around(self, model: str) -> list[Asked]:
+        """The requests for that model and for the sound models beside it."""
+        return list(self._asked.get(_without_role(model), ()))
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -129,7 +138,7 @@ class Endpoint:
             model = str(body.get("model", path))
             asked = Asked(model, body.get("messages", []), headers, body)
             before = len(self.of(model))
-            self.asked.append(asked)
+            self._asked.setdefault(_without_role(model), []).append(asked)
             steps = self.script_of(model, before)
         script = asyncio.create_task(self._play(steps, asked, writer))
         gone = asyncio.create_task(reader.read(1))

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -73,7 +74,7 @@ class Case:
         it is asked about the others."""
         return self.position == "review" and self.way is not None and self.way.by_members
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What its models are called by."""
         position = (*POSITIONS, "review").index(self.position)
@@ -301,7 +302,7 @@ async def clients(
 async def over(endpoint: Endpoint, key: str) -> None:
     """Until the endpoint has ended all its answers to the models of a case."""
     for _ in range(20_000):
-        if all(asked.over for asked in list(endpoint.asked) if asked.model.startswith(key)):
+        if all(asked.over for asked in endpoint.around(key)):
             return
         await asyncio.sleep(0.005)
     raise AssertionError("a call was left open")
