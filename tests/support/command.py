@@ -24,6 +24,7 @@ import tomli_w
 from wcwidth import wcwidth
 
 from tests.support.forked import Forked, Forks
+from tests.support.scrolling import Scrolling
 
 __all__ = ["KEY", "PATIENCE", "Moa", "Ran", "Terminal", "forks", "started"]
 
@@ -219,7 +220,7 @@ def _model(model: str | Mapping[str, Any]) -> dict[str, Any]:
     return {"model": f"lab:{model}"} if isinstance(model, str) else dict(model)
 
 
-class _Screen(pyte.HistoryScreen):
+class _Screen(Scrolling):
     """Answers questions (where the cursor is), as terminals do.
 
     Tests look at it many times a second, so a row is put together only after it has changed.

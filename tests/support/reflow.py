@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pyte
 from pyte.screens import Char
 from wcwidth import wcwidth
+
+from tests.support.scrolling import Scrolling
 
 __all__ = ["Reflowing", "Rules"]
 
@@ -27,7 +28,7 @@ class _Line:
     cursor: int | None = None
 
 
-class Reflowing(pyte.HistoryScreen):
+class Reflowing(Scrolling):
     """A screen that knows which rows it has folded itself."""
 
     def __init__(self, columns: int, lines: int, history: int = 10_000) -> None:

@@ -14,6 +14,7 @@ from pyte import modes
 
 from moa_cli.terminal.board.screen import Screen, terminal_size
 from tests.support.reflow import Reflowing, Rules
+from tests.support.scrolling import Scrolling
 
 SYNC_ON, SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
@@ -25,7 +26,7 @@ class Emulator(io.StringIO):
     def __init__(self, columns: int = 20, rows: int = 8) -> None:
         super().__init__()
         self.columns, self.rows = columns, rows
-        self.screen = pyte.HistoryScreen(columns, rows, history=10_000)
+        self.screen = Scrolling(columns, rows, history=10_000)
         self.frames: list[str] = []
         self._stream = pyte.Stream(self.screen)
 
