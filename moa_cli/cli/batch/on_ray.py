@@ -14,6 +14,7 @@ import os
 import pickle
 import socket
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -263,10 +264,10 @@ class _RayRun:
         places = [
             worker for place in range(max(room)) for worker, size in enumerate(room) if place < size
         ]
-        # The places of workers that have no row now.
-        self._free: asyncio.Queue[int] = asyncio.Queue()
-        for worker in places:
-            self._free.put_nowait(worker)
+        # The places of workers that have no row now. Who waits longest gets the next one, so that a
+        # row whose worker was lost is not overtaken: all later lines would wait for its own.
+        self._free = deque(places)
+        self._turn = asyncio.Semaphore(len(places))
         self.runner = Runner(
             session.job.results,
             self._answer,
@@ -305,17 +306,22 @@ class _RayRun:
 
     async def _hand_out(self, work: Work, known: Sequence[CallRecord]) -> AnsweredRow | None:
         """What a worker makes of a row; None if it was lost."""
-        worker = await self._free.get()
+        await self._turn.acquire()
+        worker = self._free.popleft()
         self._flying += 1
         try:
             answered = await self._crew.answer(worker, work, known)
         finally:
             self._flying -= 1
         if answered is None:
-            asyncio.get_running_loop().call_later(_REST, self._free.put_nowait, worker)
+            asyncio.get_running_loop().call_later(_REST, self._give_back, worker)
         else:
-            self._free.put_nowait(worker)
+            self._give_back(worker)
         return answered
+
+    def _give_back(self, worker: int) -> None:
+        self._free.append(worker)
+        self._turn.release()
 
     def _reserve(self, work: Work) -> list[Reservation]:
         """Reserve what a row may cost. Raises Capped if a cap leaves no room now."""
