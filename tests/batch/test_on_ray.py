@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,37 @@ def free_port() -> int:
 class Nodes:
     """A cluster of three nodes on this machine, none of which knows anything of the user.
 
-    environment: that leads `moa` to it. client: its `ray://` address. config: the folder of
-    settings on the nodes.
+    home: the folder of their user. environment: that leads `moa` to the cluster. client: its
+    `ray://` address. config: the folder of settings on the nodes.
     """
 
-    def __init__(self, config: Path) -> None:
-        self.config = config
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self.config = home / "CONFIG"
         utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra `ray`")
         port = free_port()
         head = {"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": port}
-        self.cluster = utils.Cluster(initialize_head=True, head_node_args=head)
+        with self._own_environment():
+            self.cluster = utils.Cluster(initialize_head=True, head_node_args=head)
         self.client = f"ray://127.0.0.1:{port}"
         self.environment = {"RAY_ADDRESS": self.cluster.address}
         for _ in range(NODES - 1):
+            self.add()
+
+    def add(self) -> None:
+        """One more node."""
+        with self._own_environment():
             self.cluster.add_node(num_cpus=1)
+
+    @contextmanager
+    def _own_environment(self) -> Iterator[None]:
+        """A node inherits the environment of this process, which is that of the test that runs."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HOME", str(self._home))
+            patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+            for kind in ("CONFIG", "DATA", "STATE", "CACHE"):
+                patch.setenv(f"MOA_{kind}_DIR", str(self._home / kind))
+            yield
 
     @property
     def logs(self) -> Path:
@@ -88,21 +106,15 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("node")
-        patch.setenv("HOME", str(home))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        for kind in ("CONFIG", "DATA", "STATE", "CACHE"):
-            patch.setenv(f"MOA_{kind}_DIR", str(home / kind))
-        with warnings.catch_warnings():
-            # Ray leaves the log files of its processes open.
-            warnings.simplefilter("ignore", ResourceWarning)
-            made = Nodes(home / "CONFIG")
-            gc.collect()
-        try:
-            yield made
-        finally:
-            made.cluster.shutdown()
+    with warnings.catch_warnings():
+        # Ray leaves the log files of its processes open.
+        warnings.simplefilter("ignore", ResourceWarning)
+        made = Nodes(tmp_path_factory.mktemp("node"))
+        gc.collect()
+    try:
+        yield made
+    finally:
+        made.cluster.shutdown()
 
 
 @pytest.fixture
@@ -163,10 +175,14 @@ def test_workers_a_node_and_the_driver_are_killed(
     with moa.start(*command, env=nodes.environment) as process:
         wait_for_rows(chance.randrange(20, 60))
         node = next(node for node in nodes.cluster.worker_nodes if nodes.workers_of(node))
+        # Until Ray has noticed it, all lines wait for the row that the worker had. Few others are
+        # to be answered before that.
+        upstream.always("*", Reply(text=ANSWER.text, delay=0.5))
         os.kill(nodes.workers_of(node)[0], signal.SIGKILL)
         wait_for_rows(chance.randrange(80, 140))
         process.send_signal(signal.SIGKILL)
         process.wait()
+    upstream.always("*", Reply(text=ANSWER.text, delay=0.02))
     there = len(lines_of(out))
     assert there < ROWS
     with moa.start(*command, env=nodes.environment) as process:
@@ -176,7 +192,7 @@ def test_workers_a_node_and_the_driver_are_killed(
         printed, errors = process.communicate()
         told = errors.decode()
         assert process.returncode == 0, told
-    nodes.cluster.add_node(num_cpus=1)
+    nodes.add()
     assert without_seconds(out) == without_seconds(moa.folder / "whole.jsonl")
     # Ray's own words on the loss stand in its log files alone.
     assert printed == b""
