@@ -213,8 +213,8 @@ def test_settings_are_suggested_with_what_they_mean_and_then_their_values(moa: M
     with moa.terminal("chat", columns=120) as terminal:
         at_empty_prompt(terminal)
         terminal.send("/set strat")
-        terminal.wait_for("strategy")
-        assert rows_below(terminal)[0].split()[1:]
+        terminal.wait_for(lambda: any(row.split()[1:] for row in rows_below(terminal)[:1]))
+        assert "strategy" in rows_below(terminal)[0]
         terminal.send("\t")
         terminal.wait_for(
             lambda: (
