@@ -95,6 +95,8 @@ class Journal:
     _size: int = 0
     _kept_turn: int = 0
     _forgotten: list[int] = field(default_factory=list)
+    # Ends that are written with the next line, or when the event loop comes round.
+    _held: list[str] = field(default_factory=list)
 
     def begin(
         self, day: str, group: int | None, turn: int | None, begun: CallBegun, key: str = ""
@@ -139,7 +141,7 @@ class Journal:
                 self._entries[number].void = True
             last = self._entries[numbers[-1]]
             last.usage = usage
-            self._write(_end_line(numbers, usage))
+            self._write_soon(_end_line(numbers, usage))
             return last.day
 
     def booked(self, numbers: Iterable[int]) -> None:
@@ -173,6 +175,7 @@ class Journal:
             lease.rewrite(lines)
         except OSError:
             return  # The longer journal is still correct.
+        self._held.clear()
         self._size = sum(map(len, lines))
         for number in old:
             del self._entries[number]
@@ -184,19 +187,44 @@ class Journal:
             forgotten, self._forgotten = self._forgotten, []
             return forgotten
 
-    def _write(self, line: str) -> None:
+    def _write(self, *lines: str) -> None:
         if self.lease is None:
             return
-        self._size += len(line)
+        lines, self._held = (*self._held, *lines), []
+        if not lines:
+            return
+        self._size += sum(map(len, lines))
         try:
-            self.lease.write(line)
+            self.lease.write("\n".join(lines))
             self.trouble = None
         except OSError as error:
             self.trouble = error
 
+    def _write_soon(self, line: str) -> None:
+        """Write a line that may be missing after a kill, as if that had come a moment earlier. A
+        server ends several calls in one turn of its event loop, and each write takes longer than
+        all that is done to make the line."""
+        import asyncio
+
+        if self.lease is None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write(line)
+            return
+        if not self._held:
+            loop.call_soon(self._write_held)
+        self._held.append(line)
+
+    def _write_held(self) -> None:
+        with self._mutex:
+            self._write()
+
     def close(self) -> None:
         """End the journal in good order; a forked process leaves that of its parent alone."""
         if self.lease is not None and self.lease.is_mine:
+            self._write()
             self.lease.close(settled=all(call.booked for call in self._entries.values()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -163,6 +164,49 @@ def test_a_long_journal_is_shortened_and_loses_no_call(file: Path) -> None:
     marks = store._connection.execute("SELECT count(*) FROM booked").fetchone()[0]
     assert marks < 6000
     assert warnings == []
+
+
+def test_calls_that_end_together_in_an_event_loop_are_one_write_and_none_is_lost(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(file)
+    trouble: list[OSError] = []
+    journal = store.spending.journal(trouble.append)
+    turn = TurnCalls(journal, lambda: "2026-11-20", lambda entry: None, trouble.append)
+    written: list[bytes] = []
+    write = os.write
+
+    def noted(handle: int, data: bytes) -> int:
+        written.append(data)
+        return write(handle, data)
+
+    monkeypatch.setattr(os, "write", noted)
+
+    def kept() -> list[float | None]:
+        (path,) = (file.parent / "running").glob("*.jsonl")
+        calls = read_calls(path.read_text().splitlines())
+        return [None if call.usage is None else call.usage.cost for call in calls]
+
+    async def served() -> None:
+        numbers = [turn.begin(CALL) for _ in range(4)]
+        # A call is there before it is sent.
+        assert kept() == [None] * 4
+        for number in numbers[:3]:
+            turn.end([number], "lab:a", Usage(calls=1, cost=number * 1.0))
+        await asyncio.sleep(0)
+        assert kept() == [1.0, 2.0, 3.0, None]
+        assert len(written) == 5
+        # What begins behind an end does not overtake it.
+        turn.end(numbers[3:], "lab:a", Usage(calls=1, cost=4.0))
+        turn.begin(CALL)
+        assert kept() == [1.0, 2.0, 3.0, 4.0, None]
+        assert len(written) == 6
+
+    asyncio.run(served())
+    # Without an event loop, nothing waits.
+    turn.end([5], "lab:a", Usage(calls=1, cost=5.0))
+    assert kept() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert trouble == []
 
 
 def test_a_call_counts_for_the_day_on_which_it_began(file: Path) -> None:
