@@ -31,9 +31,9 @@ from moa_cli.clients.refused_fields import (
 )
 from moa_cli.core.conversation import Message, Part
 from moa_cli.core.once_each import once_each
-from moa_cli.core.tools import ToolCall
+from moa_cli.core.tools import OfferedTools, ToolCall
 
-_FIELD = "messages"
+_FIELD, _TOOLS = "messages", "tools"
 _GO_ON = (
     "[Your last message is not finished. Go on exactly where it ends, and do not repeat what stands"
     " there.]"
@@ -95,16 +95,23 @@ def body_json(body: Mapping[str, Any]) -> bytes:
     messages = body.get(_FIELD)
     if not isinstance(messages, WireMessages):
         return json.dumps(body).encode()
-    place, place_json = _place()
-    before, behind = _ENCODE({**body, _FIELD: place}).split(place_json)
+    (place, place_json), (tools_place, tools_json) = _place(_FIELD), _place(_TOOLS)
+    tools = body.get(_TOOLS)
+    if isinstance(tools, OfferedTools):
+        written = _ENCODE({**body, _FIELD: place, _TOOLS: tools_place})
+        written = written.replace(tools_json, tools.json)
+    else:
+        written = _ENCODE({**body, _FIELD: place})
+    before, behind = written.split(place_json)
     # The body of a long conversation has hundreds of kilobytes: the fewer copies, the better.
     return b"".join([before.encode(), b"[", b", ".join(messages.pieces), b"]", behind.encode()])
 
 
 @cache
-def _place() -> tuple[str, str]:
-    """What stands for the messages while the rest is written, and its JSON. Nobody can guess it,
-    so no body holds it, too."""
+def _place(field: str) -> tuple[str, str]:
+    """What stands for the messages, or the tools, while the rest is written, and its JSON. Nobody
+    can guess it, so no body holds it, too."""
+    del field
     place = secrets.token_hex(16)
     return place, f'"{place}"'
 

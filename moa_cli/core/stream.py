@@ -352,6 +352,12 @@ class TurnFold:
                 if open_call is not None:
                     open_call.text.append(event.text)
                     open_call.reasoning.append(event.reasoning)
+            case ProposerStarted() if (event.layer, event.index) in self._callers:
+                place = event.layer, event.index
+                self._open[place] = _Open(self._callers[place], event)
+            case ProposerFinished() | ProposerFailed():
+                self._open.pop((event.layer, event.index), None)
+                self._add(event.proposal)
             case TurnStarted():
                 self._began, self._last = event, event.rounds
             case LayerStarted():
@@ -361,9 +367,6 @@ class TurnFold:
                 self._purposes[event.layer] = event.purpose
                 if not event.purpose and event.layer > len(self._proposals):
                     self._proposals.append([])
-            case ProposerStarted() if (event.layer, event.index) in self._callers:
-                place = event.layer, event.index
-                self._open[place] = _Open(self._callers[place], event)
             case Retrying():
                 call = self._call_of(event)
                 if call is not None:
@@ -378,9 +381,6 @@ class TurnFold:
                 call = self._call_of(event)
                 if call is not None:
                     call.spent += call.taken()
-            case ProposerFinished() | ProposerFailed():
-                self._open.pop((event.layer, event.index), None)
-                self._add(event.proposal)
             case AggregatorStarted():
                 self._begin_reply()
                 self._model = event.model

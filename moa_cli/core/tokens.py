@@ -20,6 +20,7 @@ from functools import cache, lru_cache
 
 from moa_cli.core.conversation import Message, Usage
 from moa_cli.core.once_each import once_each
+from moa_cli.core.tools import OfferedTools
 
 _PIECE = re.compile(r"([A-Za-z]+)|(\d{1,3})|(\n+)|([^\x00-\x7f]+)|[^\s\w]+|_+")
 # A common word of up to so many letters is usually one token.
@@ -137,7 +138,10 @@ def extra_tokens(extra: Mapping[str, object]) -> int:
     """About how many tokens those fields of a request have that are put before the model as JSON:
     the tools that it is offered, and the schema of its answer."""
     told = [extra[name] for name in _PROMPT_FIELDS if extra.get(name)] if extra else []
-    return sum(len(json.dumps(value)) // _LETTERS_OF_JSON for value in told)
+    written = [
+        value.json if isinstance(value, OfferedTools) else json.dumps(value) for value in told
+    ]
+    return sum(len(value) // _LETTERS_OF_JSON for value in written)
 
 
 def rounded_tokens(tokens: int) -> str:

@@ -5,11 +5,23 @@ Source: OpenAI's API reference, "Create chat completion", `tools` and `tool_call
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 ToolKind = Literal["function", "custom"]
+
+
+class OfferedTools(list[dict[str, Any]]):
+    """The tools that a request offers. They are never changed, as their size is estimated and they
+    are sent, by the same JSON: agents offer dozens."""
+
+    @cached_property
+    def json(self) -> str:
+        """The tools as JSON."""
+        return json.dumps(self)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from moa_cli.core.conversation import Conversation
 from moa_cli.core.frozen import quickly_made
+from moa_cli.core.tools import OfferedTools
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
@@ -236,7 +237,7 @@ def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:
         if choice in (None, "auto", "none") or ignored:
             return {}
         raise ValueFault("needs `tools`", path=("tool_choice",))
-    return {"tools": tools} | given_values(
+    return {"tools": OfferedTools(tools)} | given_values(
         tool_choice=choice, parallel_tool_calls=body.parallel_tool_calls
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from moa_cli.core.tokens import extra_tokens, prompt_tokens
+from moa_cli.core.tools import OfferedTools
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
@@ -200,7 +201,7 @@ def _tools(request: CountBody, ignored: list[str]) -> dict[str, Any]:
             tools.append(_function(tool, kind, place, ignored))
     choice = _tool_choice(request, tools, ignored)
     # Some endpoints refuse a list that is empty, and a choice without tools.
-    return {"tools": tools, **choice} if tools else {}
+    return {"tools": OfferedTools(tools), **choice} if tools else {}
 
 
 def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from moa_cli.core.conversation import Conversation, Message
+from moa_cli.core.tools import OfferedTools
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.server.wires import fields
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
@@ -176,7 +177,7 @@ def _tools(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
             )
         return {}
     return {
-        "tools": list(table.functions.values()),
+        "tools": OfferedTools(table.functions.values()),
         # The defaults of endpoints are not sent: some do not know the fields.
         **({} if choice == "auto" else {"tool_choice": choice}),
         **({"parallel_tool_calls": False} if body.parallel_tool_calls is False else {}),
