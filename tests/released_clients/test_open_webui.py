@@ -116,8 +116,9 @@ def _wait_for(url: str, server: subprocess.Popen[str], log: Path) -> None:
 
 
 def asked(request: Request) -> str:
-    """What the user said last."""
-    return [text_of(m) for m in request.messages if m["role"] == "user"][-1]
+    """What the user said last, without the note for those who get no tools."""
+    said = [text_of(m) for m in request.messages if m["role"] == "user"][-1]
+    return said.partition("\n\n[You have no tools")[0]
 
 
 def is_aside(request: Request) -> bool:
