@@ -16,7 +16,7 @@ from collections.abc import (
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 from moa_cli.clients import sse_decoder
@@ -96,7 +96,7 @@ class OpenAICompatible:
     the context of its caller, for headers to send along. many_calls: whether many are in flight.
     Then what comes in one piece is one delta, as nobody watches the single token.
     sdk_lists: whether Together's list of models comes through its SDK, which takes 0.4 s to load.
-    on_blind, on_toolless: called with the id of a model that has refused images, or tools.
+    on_unable: called with the id of a model that has refused images ("sees") or tools.
     on_left_out: called with the id of a model and the name of a field that it does not take, and is
     asked without.
     """
@@ -110,8 +110,7 @@ class OpenAICompatible:
         headers: Callable[[], Mapping[str, str]] | None = None,
         many_calls: bool = False,
         sdk_lists: bool = False,
-        on_blind: Callable[[str], None] = lambda model: None,
-        on_toolless: Callable[[str], None] = lambda model: None,
+        on_unable: Callable[[str, Literal["sees", "tools"]], None] = lambda model, what: None,
         on_left_out: Callable[[str, str], None] = lambda model, field: None,
     ) -> None:
         self._provider = provider
@@ -127,8 +126,7 @@ class OpenAICompatible:
         self._errors = ErrorMapper(provider.name, base_url, provider.start_hint)
         self._many_calls = many_calls
         self._sdk_lists = sdk_lists
-        self._on_blind = on_blind
-        self._on_toolless = on_toolless
+        self._on_unable = on_unable
         self._on_left_out = on_left_out
         # On this machine a connection costs nothing, and one of its own for each call means that a
         # call that is dropped was dropped: some servers (llama.cpp's) close one right after a
@@ -296,7 +294,7 @@ class OpenAICompatible:
                 refused = self._refused.setdefault(request.model, set())
                 refused.add(field)
                 if field == IMAGES:
-                    self._on_blind(request.model)
+                    self._on_unable(request.model, "sees")
                 elif wanted is None and is_missed(field, refused):
                     self._on_left_out(request.model, field)
 
@@ -447,7 +445,7 @@ class OpenAICompatible:
         if isinstance(found, ToolsUnsupported):
             if not _speaks_of_tools(request):
                 return RequestRefused(found.message)
-            self._on_toolless(model)
+            self._on_unable(model, "tools")
         if not isinstance(found, ModelNotFound):
             return found
         if self._names is None:

@@ -138,8 +138,7 @@ class ClientPool:
             headers=self._headers,
             many_calls=self._many_calls,
             sdk_lists=self._sdk_lists,
-            on_blind=lambda model: self.catalog.learn_blind(provider, model),
-            on_toolless=lambda model: self.catalog.learn_toolless(provider, model),
+            on_unable=lambda model, what: self.catalog.learn_unable(provider, model, what),
             on_left_out=lambda model, field: self._news.append(
                 f"{name_at(provider.name, model)} does not accept `{field}`, so it is not sent"
             ),

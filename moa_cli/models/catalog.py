@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, Literal
 
 from moa_cli.config.schema import Config
 from moa_cli.core import paths
@@ -79,20 +80,15 @@ class Catalog:
         self._looked: dict[str, float] = {}
         # Until when there is nothing to do for a provider's list, by `time.monotonic`.
         self._quiet: dict[str, float] = {}
-        # Models that have refused images, and tools, by provider and id.
-        self._blind: set[tuple[str, str]] = set()
-        self._toolless: set[tuple[str, str]] = set()
+        # What models have refused, by provider and id: fields of their facts that are false.
+        self._unable: dict[tuple[str, str], dict[str, Any]] = {}
         # Each call asks several times. Forgotten once more is learned.
         self._known = lru_cache(_MOST_REMEMBERED)(self._info)
 
-    def learn_blind(self, provider: Provider, model: str) -> None:
-        """Note that a model has refused images; that counts for more than what a list tells."""
-        self._blind.add((provider.name, model))
-        self._known.cache_clear()
-
-    def learn_toolless(self, provider: Provider, model: str) -> None:
-        """Note that a model has refused tools; that counts for more than what a list tells."""
-        self._toolless.add((provider.name, model))
+    def learn_unable(self, provider: Provider, model: str, what: Literal["sees", "tools"]) -> None:
+        """Note that a model has refused images, or tools; that counts for more than what a list
+        tells."""
+        self._unable.setdefault((provider.name, model), {})[what] = False
         self._known.cache_clear()
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
@@ -131,10 +127,9 @@ class Catalog:
         # Without a price of the user's own, only the table is left to look at.
         completed = self._with_table if own is None else self.completed
         info = completed(provider, info)
-        if (provider.name, model) in self._blind:
-            info = replace(info, sees=False)
-        if (provider.name, model) in self._toolless:
-            info = replace(info, tools=False)
+        unable = self._unable.get((provider.name, model))
+        if unable:
+            info = replace(info, **unable)
         if info.price is None and listing is not None:
             similar = listing.find_similar(model)
             if similar is not None and similar.price is not None:
