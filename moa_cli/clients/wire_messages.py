@@ -95,25 +95,23 @@ def body_json(body: Mapping[str, Any]) -> bytes:
     messages = body.get(_FIELD)
     if not isinstance(messages, WireMessages):
         return json.dumps(body).encode()
-    (place, place_json), (tools_place, tools_json) = _place(_FIELD), _place(_TOOLS)
+    place, tools_place = _places()
     tools = body.get(_TOOLS)
     if isinstance(tools, OfferedTools):
         written = _ENCODE({**body, _FIELD: place, _TOOLS: tools_place})
-        written = written.replace(tools_json, tools.json)
+        written = written.replace(f'"{tools_place}"', tools.json)
     else:
         written = _ENCODE({**body, _FIELD: place})
-    before, behind = written.split(place_json)
+    before, behind = written.split(f'"{place}"')
     # The body of a long conversation has hundreds of kilobytes: the fewer copies, the better.
     return b"".join([before.encode(), b"[", b", ".join(messages.pieces), b"]", behind.encode()])
 
 
 @cache
-def _place(field: str) -> tuple[str, str]:
-    """What stands for the messages, or the tools, while the rest is written, and its JSON. Nobody
-    can guess it, so no body holds it, too."""
-    del field
-    place = secrets.token_hex(16)
-    return place, f'"{place}"'
+def _places() -> tuple[str, str]:
+    """What stands for the messages and for the tools while the rest is written. Nobody can guess
+    them, so no body holds them, too."""
+    return secrets.token_hex(16), secrets.token_hex(16)
 
 
 @once_each
