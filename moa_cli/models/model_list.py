@@ -154,8 +154,8 @@ _TOLD_KINDS = {
 
 
 def read_list(payload: object) -> list[ModelInfo] | None:
-    """The models of a list, in its order; those that answer to messages come first. None if the
-    payload, parsed JSON, is no list of models."""
+    """The models of a list, in its order; those that answer to messages come first. None if it is
+    not a list of models. payload: the list as parsed JSON."""
     rows = _rows(payload)
     if rows is None:
         return None
