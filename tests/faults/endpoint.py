@@ -6,13 +6,12 @@ import asyncio
 import json
 import socket
 import struct
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 from tests.faults.script import HANG, RESET, Script, Step, Wait, whole
+from tests.support.loopback import LoopbackServer
 
 # A reset in place of a close in good order.
 _LINGER = struct.pack("ii", 1, 0)
@@ -34,33 +33,27 @@ def _without_role(model: str) -> str:
     return model.partition("-sound")[0]
 
 
-class Endpoint:
+class Endpoint(LoopbackServer):
     """`with Endpoint(script_of) as endpoint:` serves `endpoint.url`.
 
     script_of: what is done with a request, given the model and how many there were before for it.
-    open: connections. The name of a sound model beside another is the other's, `-sound` and its
+    The name of a sound model beside another is the other's, `-sound` and its
     role.
     """
 
     def __init__(self, script_of: Callable[[str, int], Script]) -> None:
+        super().__init__()
         self.script_of = script_of
         self._asked: dict[str, list[Asked]] = {}
-        self.open = 0
         self.bugs: list[Exception] = []
 
     def __enter__(self) -> Self:
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port = int(self._socket.getsockname()[1])
+        super().__enter__()
         self.url = f"http://127.0.0.1:{self.port}/v1"
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="faults")
-        self._thread.start()
-        self._ready.wait()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        super().__exit__(kind, *rest)
         if self.bugs and kind is None:
             raise AssertionError("the endpoint itself failed") from self.bugs[0]
 
@@ -72,34 +65,8 @@ class Endpoint:
         """The requests for that model and for the sound models beside it."""
         return list(self._asked.get(_without_role(model), ()))
 
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.create_task(self._connection(reader, writer))
-            connections[task] = writer
-            task.add_done_callback(connections.pop)
-
-        server = await asyncio.start_server(accept, sock=self._socket)
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        # Connections that are accepted in this moment are there after the next steps of the loop,
-        # and are ended after one more.
-        for _ in range(3):
-            await asyncio.sleep(0)
-        for task, writer in connections.items():
-            # One that has not begun yet closes nothing by itself when it is cancelled.
-            writer.transport.abort()
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-        await asyncio.sleep(0)
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.open += 1
-        # asyncio does this only for sockets that it made itself.
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer its requests."""
         try:
             while await self._answer(reader, writer):
                 pass
@@ -107,11 +74,6 @@ class Endpoint:
             pass
         except Exception as bug:
             self.bugs.append(bug)
-        finally:
-            self.open -= 1
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer the next request; whether the connection is kept."""

@@ -170,7 +170,7 @@ PROXIES: list[Fault] = [
 class _Page(Relay):
     """A proxy that answers with a web page, whatever it is asked for."""
 
-    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"".join(step for step in page("Sign in", 200) if isinstance(step, bytes)))
         await writer.drain()
@@ -179,14 +179,14 @@ class _Page(Relay):
 class _Closes(Relay):
     """One that closes each connection."""
 
-    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
 
 
 class _Refuses(Relay):
     """One of HTTP, to a client that does not speak that."""
 
-    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
@@ -195,7 +195,7 @@ class _Refuses(Relay):
 class _Mumbles(Relay):
     """One that answers with what is no HTTP."""
 
-    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"hello\r\n\r\n")
         await writer.drain()

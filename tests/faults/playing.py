@@ -263,7 +263,7 @@ async def play_all(
                         group.create_task(meet(case, place))
     await no_task_left()
     for _ in range(20_000):
-        if not endpoint.open:
+        if not endpoint.open_connections:
             break
         await asyncio.sleep(0.005)
     else:

@@ -124,7 +124,7 @@ async def _play_all(endpoint: Endpoint, chosen: list[Plan]) -> None:
             raise AssertionError(f"{plan}: {named}, {last}") from raised
     await no_task_left()
     for _ in range(20_000):
-        if not endpoint.open:
+        if not endpoint.open_connections:
             return
         await asyncio.sleep(0.005)
     raise AssertionError("a connection was left open")

@@ -11,14 +11,14 @@ import datetime
 import re
 import socket
 import ssl
-import threading
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
 from urllib.parse import urlsplit
 
 import trustme
+
+from tests.support.loopback import LoopbackServer
 
 AUTHORITY = trustme.CA()
 
@@ -37,60 +37,24 @@ def nobody() -> int:
         return int(server.getsockname()[1])
 
 
-class Relay:
+class Relay(LoopbackServer):
     """`with Relay(upstream.url) as relay:` passes on what comes to `relay.port`.
 
     asked: what clients asked of it, in words of their protocol. tls: how it is spoken to.
     """
 
     def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
         address = urlsplit(url)
         self.host, self.upstream_port = str(address.hostname), address.port
-        self.port = 0
         self.asked: list[str] = []
-        self._tls = tls
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._calls: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        # Connections that are accepted in this moment are there after the next steps of the loop.
-        for _ in range(3):
-            await asyncio.sleep(0)
-        writers = list(self._calls.values())
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
-        for writer in writers:
-            writer.transport.abort()
-            with suppress(OSError):
-                await writer.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Not a coroutine: one that is cancelled before it has begun would leave its connection.
-        self._calls[asyncio.ensure_future(self._call(reader, writer))] = writer
-
-    async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, EOFError, asyncio.CancelledError):
-            await self.meet(reader, writer)
-        writer.close()
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Treat a client as its kind does, until one of the two leaves."""
+        with suppress(OSError, EOFError):
+            await self.lead(reader, writer)
+
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """What it does with a connection."""
         await self.join(reader, writer, b"")
 
@@ -142,7 +106,7 @@ class HttpProxy(Relay):
         self._login = b64encode(login.encode()) if login else b""
         self._refuses = refuses
 
-    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Lead a tunnel, or plain requests, to the upstream."""
         head = await reader.readuntil(b"\r\n\r\n")
         line = head.partition(b"\r\n")[0]
@@ -178,7 +142,7 @@ class SocksProxy(Relay):
         self._login = login
         self._refuses = refuses
 
-    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Greet (RFC 1928, 1929), and lead to the upstream."""
         _, count = await reader.readexactly(2)
         methods = await reader.readexactly(count)

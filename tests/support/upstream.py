@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import re
-import socket
 import threading
 import time
 from collections import defaultdict, deque
@@ -15,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import responses
 from typing import Any, Literal, Self
+
+from tests.support.loopback import LoopbackServer
 
 _POLL = 0.005  # seconds between two looks at what another thread sets
 
@@ -106,7 +107,7 @@ class Reply:
     no_final_blank_line: bool = False  # the last event has its line end, but no blank line
 
 
-class Upstream:
+class Upstream(LoopbackServer):
     """`with Upstream(api_key="k") as up:` serves `up.url`, 'http://127.0.0.1:PORT/v1'.
 
     With `models`, those are listed, and others are unknown unless scripted by name. With `at_once`,
@@ -123,6 +124,7 @@ class Upstream:
         models_bare: bool = False,
         port: int = 0,
     ) -> None:
+        super().__init__(port=port)
         self.url = ""
         self.requests: list[Request] = []
         self.peak = 0
@@ -134,13 +136,10 @@ class Upstream:
         self._api_key = api_key
         self._models = [{"id": m} if isinstance(m, str) else dict(m) for m in models]
         self._listing = self._models if models_bare else {"object": "list", "data": self._models}
-        self._port = port
         self._queues: defaultdict[str, deque[Reply]] = defaultdict(deque)
         self._always: dict[str, Reply | Callable[[Request], Reply]] = {}
         self._active: set[Request] = set()
-        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._looking: dict[Awaited, asyncio.Task[None]] = {}
-        self._ready = threading.Event()
 
     def enqueue(self, model: str, *replies: Reply) -> None:
         """Script the next replies to `model` ("*": any), used once each, in order."""
@@ -163,11 +162,6 @@ class Upstream:
         return len(self._active)
 
     @property
-    def open_connections(self) -> int:
-        """TCP connections open now."""
-        return len(self._connections)
-
-    @property
     def usage_total(self) -> tuple[int, int]:
         """Prompt and completion tokens of all that was sent, told to the client or not."""
         told = [r.usage for r in list(self.requests)]
@@ -184,42 +178,18 @@ class Upstream:
             time.sleep(_POLL)
 
     def __enter__(self) -> Self:
-        self._socket = socket.create_server(("127.0.0.1", self._port))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="upstream")
-        self._thread.start()
-        self._ready.wait()
+        super().__enter__()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        super().__exit__(kind, *rest)
         if self.failures and kind is None:
             raise AssertionError("the upstream itself failed") from self.failures[0]
 
-    async def _main(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connected, sock=self._socket)
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        # Connections that are accepted in this moment are there after the next steps of the loop,
-        # and are ended after one more.
-        for _ in range(3):
-            await asyncio.sleep(0)
-        for task, writer in self._connections.items():
-            writer.transport.abort()
-            task.cancel()
-        for looking in self._looking.values():
-            looking.cancel()
-        ended = (*self._connections, *self._looking.values())
-        await asyncio.gather(*ended, return_exceptions=True)
-        await asyncio.sleep(0)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(_Connection(self, reader, writer).serve())
-        self._connections[task] = writer
-        task.add_done_callback(self._connections.pop)
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer its requests."""
+        await _Connection(self, reader, writer).serve()
 
     def _arrived(self, request: Request) -> Reply:
         """Note the request and choose the reply to it."""
@@ -278,8 +248,6 @@ class _Connection:
         self.ahead = bytearray()  # read, but not yet taken as (part of) a request
         # Without a write buffer, `drain` means handed to the kernel: a hang-up loses nothing sent.
         writer.transport.set_write_buffer_limits(high=0)
-        # asyncio does this only for sockets it made itself; without it small writes wait 40 ms.
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def serve(self) -> None:
         try:
