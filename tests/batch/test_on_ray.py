@@ -208,8 +208,14 @@ def test_workers_a_node_and_the_driver_are_killed(
 
 @pytest.mark.parametrize("by_client", [False, True])
 def test_all_that_workers_need_comes_with_the_rows_and_no_key_shows(
-    moa: Moa, upstream: Upstream, nodes: Nodes, by_client: bool
+    moa: Moa,
+    upstream: Upstream,
+    nodes: Nodes,
+    by_client: bool,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    # Processes of other tests have keys in their environment, and names of Ray in their commands.
+    here = os.fsencode(tmp_path_factory.getbasetemp())
     del moa.environment["LAB_KEY"]
     (moa.config / ".env").write_text(f"LAB_KEY={KEY}\nTEAM=some-secret-team\n")
     lab = {**moa.settings()["providers"]["lab"], "headers": {"X-Team": "${TEAM}"}}
@@ -225,9 +231,9 @@ def test_all_that_workers_need_comes_with_the_rows_and_no_key_shows(
     def look(request: Request) -> Reply:
         for process in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                if b"ray" in (told := process.read_bytes()):
-                    seen.add(told)
-                    seen.add(process.with_name("environ").read_bytes())
+                told, around = process.read_bytes(), process.with_name("environ").read_bytes()
+                if b"ray" in told and here in around:
+                    seen.update((told, around))
             except OSError:
                 continue
         return ANSWER

@@ -309,7 +309,9 @@ def test_a_dry_run_prints_the_calls_with_their_exact_prompts_and_sends_nothing(
 
 def test_a_reader_who_leaves_early_sees_no_traceback(moa: Moa, upstream: Upstream) -> None:
     gone = threading.Event()
-    upstream.always("agg", Reply(chunks=["a line\n"] * 2000, stall_after=1000, go_on=gone))
+    # More than the kernel holds for a client that is not reading.
+    lines = ["a line\n"] * 1000 + ["a line\n" * 3000] * 1000
+    upstream.always("agg", Reply(chunks=lines, stall_after=1000, go_on=gone))
     with moa.start("ask", "hi") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"a line\n"
