@@ -113,7 +113,7 @@ def serve(
     ] = "text",
     max_body: Annotated[
         int, Option(metavar="BYTES", min=1, help="Maximum size of a request body.")
-    ] = 10_000_000,
+    ] = 50_000_000,
     max_messages: Annotated[
         int, Option(metavar="N", min=1, help="Maximum number of messages in a request.")
     ] = 10_000,

@@ -103,7 +103,9 @@ def from_turn(turn: Turn) -> ApiError:
     param = None
     if code == "tools_unsupported":
         param, reason = "tools", with_hint(turn.causes[0].message, turn.causes[0].hint)
-    message = "; ".join(dict.fromkeys([reason, *turn.lost]))
+    # Of the sentences about models, one may say it, too, and by which model.
+    said = next((sentence for sentence in turn.lost if sentence.endswith(f": {reason}")), reason)
+    message = "; ".join(dict.fromkeys([said, *turn.lost]))
     # The upstream calls were repeated already: a client library that begins all over by itself
     # would multiply them. A provider that is busy may be asked later, if nothing was paid for.
     again = {} if status == 429 and not turn.usage.calls else {"x-should-retry": "false"}

@@ -57,7 +57,7 @@ class ServerOptions:
     usage: UsageKind | None = None
     expose_models: bool = False
     log_format: LogFormat = "text"
-    max_body: int = 10_000_000
+    max_body: int = 50_000_000
     max_messages: int = 10_000
     trusted_proxies: tuple[Network, ...] = ()
 

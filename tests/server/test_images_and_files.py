@@ -42,6 +42,16 @@ def test_the_text_of_a_file_goes_to_all_models_each_time(
             ]
 
 
+def test_the_photos_of_a_phone_go_through_as_they_are(server: Server, upstream: Upstream) -> None:
+    # Apps send photos of some megabytes, and all earlier ones with each message.
+    photo = data_uri(PNG + bytes(4_000_000))
+    parts = [{"type": "image_url", "image_url": {"url": photo}}] * 3
+    answer = server.ask(messages=asking(*parts))
+    assert answer.status_code == 200, answer.text
+    for request in upstream.chats():
+        assert images(request.messages[-1]) == [photo] * 3
+
+
 @pytest.mark.parametrize(
     ("part", "said"),
     [

@@ -75,7 +75,8 @@ def test_a_reply_that_stays_wrong_is_a_named_error(
         assert response.headers["x-should-retry"] == "false"
         error = response.json()["error"]
     assert error["code"] == "invalid_structured_output"
-    assert "it is not JSON" in error["message"]
+    assert error["message"].startswith("lab:agg: its answer is not the JSON that was asked for")
+    assert error["message"].count("it is not JSON") == 1
     assert "Graz is" not in response.text
     assert len(upstream.chats("agg")) == 2
 
