@@ -12,7 +12,7 @@ from typing import Any
 from moa_cli.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE, USAGE, of_error
 from moa_cli.cli.streams import prepare_streams
 
-# Options of `moa` itself: what follows one of them names a command.
+# Options of `moa` itself: the word after one of them is the name of a command.
 _ROOT_OPTIONS = ("-V", "--version", "-h", "--help", "--debug")
 # `moa batch` takes a file there, and `moa compare` a prompt, so they cannot be groups. A file of
 # that name is `./merge`; a prompt of one such word goes after `--`.
@@ -20,7 +20,8 @@ _SECOND_WORDS = {
     "batch": ("merge",),
     "compare": ("list", "show", "export", "delete", "judge"),
 }
-# Characters of a prompt in an error, and of what Typer says, which may hold a prompt.
+# Errors show at most this many characters of a prompt, and of a message of Typer, which may contain
+# a prompt.
 _SHOWN, _LONGEST_MESSAGE = 60, 300
 
 
@@ -38,12 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except SystemExit as leaving:
-        # Typer raises it for a broken pipe, with a code that means nothing.
+        # For a broken pipe, Typer raises SystemExit with an exit code of its own.
         if isinstance(leaving.__context__, BrokenPipeError):
             return _reader_gone()
         raise
     except OSError as error:
-        # A long text fails while it is written, and leaves nothing; files have a name.
+        # After a long text has failed, no buffered output is left: then a full disk without a file
+        # name tells that it was standard output.
         is_full = error.errno == errno.ENOSPC
         name = "standard output: " if _drop_unwritten() or is_full else ""
         name = f"{error.filename}: " if error.filename else name
@@ -153,7 +155,8 @@ def _usage(error: Any, arguments: list[str]) -> int:
     from moa_cli.core.sanitize import one_line
 
     message = error.format_message().rstrip()
-    # Its class is not public. Other errors have the name of an option, too.
+    # Typer does not export this class. Testing for `option_name` is no way out: other errors have
+    # it, too.
     is_unknown = type(error).__name__ == "NoSuchOption"
     if "\n" in message and not is_unknown:
         # `moa` or `moa profile` alone: the help is the message.

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from moa_cli.terminal.sinks import Show
 
 _PATIENCE = 15.0
-# With --quiet, a program that is slow to write is no reason for a line yet.
+# With --quiet, only a longer silence of standard input is told: many programs are slow to write.
 _QUIET_SECONDS = 10.0
 _STDIN = Path("-")
 
@@ -188,7 +188,8 @@ def ask(
             # reason.
             tell(f"{plural(len(added), 'line')} of standard input added (-n: do not read it)")
         if any(map(holds_bytes, prompt or ())):
-            # A shell in another encoding gives bytes that are not UTF-8; they cannot be sent.
+            # In a locale with another encoding, arguments may hold bytes that are not UTF-8. JSON
+            # cannot carry them.
             tell("the prompt holds bytes that are not UTF-8; each is sent as `?`")
         asked = (past.conversation if past else Conversation()).ask(text, parts)
         for line in (*lines, *(not_sent(past) if past else ())):
@@ -304,7 +305,7 @@ def _run(
     async def answer() -> Turn:
         cancel_on_termination()
         stopper = Stopper()
-        # A proposal is written down before it is shown.
+        # The recorders come first: a proposal is stored before it is shown.
         recorders = kept.recorders(profile, say, merging=merging)
         async with aclosing(wiring.client_pool(headers=traces.headers)) as pool:
             sinks = [*recorders, *sinks_for(show, stopper.hint), *traces.sinks(pool.providers)]
@@ -350,7 +351,7 @@ def _run(
         turn = turn.with_proposals(merging.proposals)
         number = kept.stored_as()
         if number is not None and number != merging.stored_as:
-            # One of the two turns counts: the old one, if the new one has no reply.
+            # Only one of the two turns stays: the new one if it has a reply, else the old one.
             kept.withdraw(merging if turn.reply else replace(turn, stored_as=number))
     finished = turn.status == "finished"
     if show.output == "json":

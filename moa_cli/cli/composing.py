@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from moa_cli.profile import Profile
 
 _STDIN = Path("-")
-# After so many seconds without a byte, a line tells of the pipe.
+# If a pipe gives no byte for this many seconds, a line says that it is waited for.
 _SILENT_SECONDS = 1.0
 
 
@@ -140,7 +140,7 @@ def _stdin_part(data: bytes, *, attached: bool) -> Part:
     if attached and not is_text(data):
         return part_of(data, STANDARD_INPUT)
     try:
-        # A notebook's pictures are no text.
+        # The pictures in a notebook are left out, because they are not text.
         return Part("text", without_pictures(text_of(data, STANDARD_INPUT))[0])
     except UsageError as error:
         hint = error.hint or "to ask without it, add `< /dev/null`"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 group = Commands(help="List, get, set and unset settings, and edit their file.")
 
-# The way to the setting, its value (None: not set), its origin.
+# The path of keys to a setting, its value (None if it is not set) and its origin.
 Row = tuple[tuple[str, ...], object, str]
 _FILE, _DEFAULT = "config.toml", "default"
 # A password in an address, or a token in place of the user.
@@ -103,7 +103,7 @@ def set_(
     meant = value_of(value, name.key)
     if name.path == ("profile",):
         found = find(value)
-        # A path has to be valid in any folder.
+        # Stored as an absolute path, because `moa` may run in another folder next time.
         meant = str(found.path.absolute()) if found.source == "path" else value
     set_setting(paths.config_file(), name, meant, _check)
     say(f"set {name} in {paths.config_file()}")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from moa_cli.profile import Profile
 
 _INDENT = " " * 7
-# A list is no wider, also in a pipe.
+# A list is at most this many cells wide, also in a pipe.
 _LIST_COLUMNS = 80
 
 
@@ -173,7 +173,7 @@ def _folders() -> Iterator[Finding]:
 
     file = paths.config_file()
     if file.exists():
-        # An unreadable one would have ended the command before this.
+        # The file is readable, or the command would have ended before this line.
         yield Finding("OK", f"config: {file}")
     else:
         yield Finding("SKIP", f"config: no {file}, defaults apply")

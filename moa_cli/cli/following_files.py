@@ -53,5 +53,5 @@ def _names_files(word: str) -> bool:
         # Too many files: attaching them gives the error.
         return True
     except (OSError, RuntimeError, ValueError):
-        # A question as long as no name can be, an unknown home, or a NUL character.
+        # The word cannot be a path: it is too long, has a NUL character, or names an unknown home.
         return False

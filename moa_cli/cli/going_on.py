@@ -31,7 +31,7 @@ def own_mixture(typed: TypedMixture, past: Past) -> tuple[Profile | None, str]:
     profile = stored(past.settings, past.profile, place, typed.settings)
     if profile is not None:
         check(profile)
-        # Mixtures without a profile's file.
+        # How mixtures that have no profile file are named in messages.
         nameless = {TYPED: "typed models", FOUND: "models of this machine"}
         return profile, f"{nameless.get(profile.name, f'profile {profile.name}')} as it was"
     try:

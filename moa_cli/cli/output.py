@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # In a pipe nothing is cut.
 _UNBOUND = 1000
-# More would push the question off a small screen.
+# A longer list would push the question off a small screen.
 MOST_NAMED = 10
 
 

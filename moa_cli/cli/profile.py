@@ -111,7 +111,7 @@ def copy_(source: NameOrPath, target: Name, force: ForceProfile = False) -> None
     try:
         _load_checked(str(path))
     except ProfileError as error:
-        # It may have been copied for a repair.
+        # Only told: a broken profile may be copied in order to repair it.
         say(with_hint(error.message, error.hint))
 
 

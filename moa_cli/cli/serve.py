@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from moa_cli.server.service import ServerOptions
 
 _KEYS = "MOA_SERVE_API_KEY"
-# Calls at the same time, if nothing else is set: those of many turns, not of one.
+# Default limits of calls at the same time. They are higher than for a single turn.
 _CALLS, _MCP_CALLS = 256, 64
 _MCP_HOST, _MCP_PORT = "127.0.0.1", 8001
-# What every server is made of.
+# The packages that both servers need.
 _MODULES = ("starlette", "uvicorn", "prometheus_client")
 ApiKeyFile = Annotated[
     Path | None,
@@ -252,7 +252,8 @@ def _start(
     from moa_cli.config.schema import load_config
     from moa_cli.server.run import Start
 
-    # One of each for all settings: running calls and past costs still count after a change.
+    # Shared by all versions of the settings: after a reload, running calls and past costs still
+    # count.
     limiter = Limiter(unset)
     session: Budget | None = None
 
@@ -265,7 +266,7 @@ def _start(
         wiring.use(config)
         calls = concurrency or (config.concurrency if "concurrency" in config.given else unset)
         limiter.resize(calls)
-        # The day's budget asks the server's ledger.
+        # The budget of the day reads what is spent from the ledger of the server.
         budgets = caps.budgets(ledger, one_turn=False)
         for found in wiring.session_budget("shared"):
             session = session or found

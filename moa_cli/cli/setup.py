@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _LIST_SECONDS = 15.0
 _SERVER_SECONDS = 2.0
 _NAME = "mine"
-# A turn of this many characters is what the shown price is for: a question of a few sentences.
+# The prompt for which the price is shown: as long as a question of a few sentences.
 _EXAMPLE_PROMPT = "word " * 100
 
 
@@ -158,7 +158,8 @@ async def _proposals(sources: Sequence[_Source], pool: ClientPool) -> list[_Prop
         if profile is not None:
             listed = {f"{source.provider}:{info.id}": info for info in source.models}
             facts = {model: await pool.facts(model) for model in profile.models()}
-            # The user's own price, and none for this machine's models, before the listed one.
+            # A price in the settings comes before the listed one; models on this machine cost
+            # nothing.
             known = {
                 model: listed.get(model, info) if info.price is None else info
                 for model, info in facts.items()
@@ -297,7 +298,7 @@ def _nothing_answers(sources: Sequence[_Source]) -> None:
     """
     for source in sources:
         if source.trouble is not None:
-            # It has been said.
+            # The message has been printed already.
             raise typer.Exit(of_error(source.trouble))
     from moa_cli.clients.local.weights import SMOLLM2, find_weights
 

@@ -20,7 +20,7 @@ from moa_cli.core.errors import UsageError
 from moa_cli.terminal.suspension import is_drawn_on, print_above
 
 _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
-# After so many seconds, a line says that nothing comes from standard input.
+# After this many seconds without input, a line says that standard input is waited for.
 SILENT_SECONDS = 0.7
 # No model reads a longer prompt, and /dev/zero has no end.
 _MOST_BYTES = 1 << 27
@@ -81,12 +81,13 @@ class _Diagnostics(io.TextIOWrapper):
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         super().__init__(stream.buffer, stream.encoding, stream.errors, line_buffering=True)
-        # It would close what they share.
+        # Its finalizer would close the descriptor that both share.
         self._before = stream
 
     def write(self, text: str) -> int:
         try:
-            # To ask for a terminal takes a call of the system, which a server's log need not make.
+            # isatty() comes last because it is a system call, which the log of a server does not
+            # need.
             drawn = is_drawn_on() and text.endswith("\n") and self.isatty()
             if drawn and print_above(text):
                 return len(text)
@@ -102,7 +103,7 @@ class _Diagnostics(io.TextIOWrapper):
             self._drop()
 
     def _drop(self) -> None:
-        # What is buffered would be written again at the interpreter's end, and fail once more.
+        # The interpreter would write the buffered text again at exit, and fail again.
         with suppress(OSError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())

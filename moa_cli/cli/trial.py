@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 _QUESTION = "Reply with the word OK."
 _TOKENS = 16
-# A server on this machine may have to load the model first.
+# Seconds. A server on this machine may have to load the model first.
 _SECONDS = 120.0
 
 

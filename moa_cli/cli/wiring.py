@@ -252,7 +252,7 @@ def greeting(profile: Profile) -> list[str]:
     lines = introduction(profile, switching=True)
     marker = paths.state_dir() / "greeted"
     known = providers()
-    # Tokens of Hugging Face and the like are set for other purposes, too.
+    # A token such as Hugging Face's does not count: it may be set for other programs.
     set_up = paths.config_file().exists() or any(
         known.key_source(provider)
         for provider in known.known.values()

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from moa_cli.profile import Profile
 
 _STREAM = "-"
-# How many different losses are named at the end.
+# The summary names at most this many different losses.
 _LOSSES = 5
-# The most prompts from which the rest is estimated.
+# An estimate for a large input is made from at most this many prompts.
 _SAMPLE = 500
 
 
@@ -226,7 +226,7 @@ def batch(
 
         work_off = partial(on_ray.work_off, made.arm, on_ray.address_of(on), workers)
     at_terminal = sys.stdin.isatty() and source != _STREAM
-    # A moving line would disturb the lines of answers.
+    # A progress line that is redrawn would mix with answers on the same terminal.
     beside = target == _STREAM and sys.stdout.isatty()
     options = SessionOptions(
         concurrency=concurrency,
@@ -281,7 +281,7 @@ def _path(source: str, target: str) -> Path | None:
     path = paths.expand(target)
     if path.exists() and not paths.is_file(path):
         raise UsageError(f"{path}: is not a file", hint="- is standard output")
-    # What a link points to is replaced, not the link.
+    # Resolved, so that the target of a symbolic link is replaced and not the link.
     path = path.resolve()
     check_name(path)
     if source != _STREAM and path == paths.expand(source).resolve():
@@ -384,7 +384,8 @@ class _Start:
             output = OutputFile(lines, state.index, in_order=self.in_order, sampled=sampled)
             stack.enter_context(closing(output))
             if isinstance(state, BatchFolder) and state.settings and not state.has_calls:
-                # Everything was answered, and the journal is gone: its sums are in the card.
+                # When all prompts were answered, the journal was deleted. The data card has its
+                # sums.
                 card = read_card(path)
                 state.calls.models = tally_in(card) if card else {}
             code = self._answer(state, output)
@@ -392,7 +393,7 @@ class _Start:
                 # Each job of a job array has an output, even if there are more jobs than prompts.
                 state.note(self.batch.settings(state.intake.digest))
                 lines.touch(0o600)
-            # A cap may end it before the first line.
+            # A cap may end the batch before its first line is written.
             has_lines = lines.exists()
             if has_lines and not form.is_lines:
                 make_output(lines, path, form)

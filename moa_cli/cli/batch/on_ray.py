@@ -41,11 +41,11 @@ from moa_cli.terminal.tty import cancel_on_termination
 
 # How often a row is handed out again after its worker was lost.
 _MOST_LOST = 20
-# Seconds in which a lost worker gets no row: it is started again meanwhile.
+# A lost worker gets no row for this many seconds, in which Ray starts it again.
 _REST = 3.0
-# Seconds in which a cluster must take a connection.
+# A cluster must accept a connection within this many seconds.
 _PATIENCE = 10.0
-# Where `ray://` leads without a port.
+# The port of a `ray://` address without one, as in Ray's documentation.
 _CLIENT_PORT = 10001
 
 
@@ -197,9 +197,9 @@ class _Crew:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.room = [Share(number, count).part(setup.concurrency) for number in range(count)]
-        # It holds keys. An object in Ray's store may be moved to a disk or be lost with a node, and
-        # Ray records what a worker begins with, to start it again. So all of it goes with each row,
-        # which costs little as bytes.
+        # This holds keys. Ray may spill an object of its store to disk or lose it with a node, and
+        # it records the arguments with which it starts a worker. So this goes along with each row,
+        # which costs little because it is pickled once.
         self._given = pickle.dumps((arm, setup))
         # A worker waits for models, and needs almost no processor. It is started again on any node,
         # as often as it is lost. All its rows are in flight at once.
@@ -260,12 +260,14 @@ class _RayRun:
     def __init__(self, session: JobSession, crew: _Crew) -> None:
         self._session, self._crew = session, crew
         room = crew.room
-        # The first places of all workers before the second ones, so that few rows are spread, too.
+        # The first slot of each worker comes before all second slots, so that even a few rows are
+        # spread over the workers.
         places = [
             worker for place in range(max(room)) for worker, size in enumerate(room) if place < size
         ]
-        # The places of workers that have no row now. Who waits longest gets the next one, so that a
-        # row whose worker was lost is not overtaken: all later lines would wait for its own.
+        # Slots of workers that have no row now. The row that has waited longest gets the next one,
+        # so that a row whose worker was lost is not overtaken: the lines of all later rows wait for
+        # its line.
         self._free = deque(places)
         self._turn = asyncio.Semaphore(len(places))
         self.runner = Runner(
@@ -274,7 +276,7 @@ class _RayRun:
             len(places),
             session.keep,
             session.job.options.stop_after,
-            # A worker does so itself.
+            # Workers repeat failed calls themselves.
             tries_again=False,
         )
         self._flying = 0

@@ -70,7 +70,7 @@ async def work_off(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     assert isinstance(job.folder, StateFolder)
     assert isinstance(todo, Todo)
     cancel_on_termination()
-    # Together's files go through its SDK.
+    # Files of Together's batches are sent through its SDK.
     pool = ClientPool(wiring.config(), many_calls=True, sdk_lists=True)
     limits = wiring.limits(session.concurrency, session.budgets)
     limits = replace(limits, trims_history=False)

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from moa_cli.bench.report.sections import TextTable
 
 UNKNOWN = "–"
-# From so many items on, similarities take a while: a pair of texts takes a millisecond or two.
+# From this number of items, computing similarities takes a noticeable time: one or two milliseconds
+# a pair of texts.
 _MANY_ITEMS = 100
 _GAP = 2
-# Cells of a name that gives way, with the gap behind it where it has room.
+# Widths in cells: to which a name is shortened at least, and which a name has, with the gap after
+# it, where there is room.
 _LEAST_NAME, _NAME_ROOM = 12, 17
 
 
@@ -71,7 +73,7 @@ def split_table(columns: Sequence[Column], width: int, keys: int = 1) -> Iterato
         names, others = others, names
     needed = [_wide(column) + _GAP for column in others]
     if sum(needed) + sum(_wide(name) + _GAP for name in names) > width + _GAP:
-        # Names give way: to a third of the width, and to the widest number.
+        # Names are shortened to a third of the width, or to what the widest number leaves.
         room = max(width // 3, _NAME_ROOM) if len(names) == 1 else width // 2
         most = min(room, width - max(needed, default=0)) // len(names) - _GAP
         most = max(most, _LEAST_NAME)
@@ -82,7 +84,7 @@ def split_table(columns: Sequence[Column], width: int, keys: int = 1) -> Iterato
         column if column.right else replace(column, widest=min(column.widest, free - _GAP))
         for column in others
     ]
-    # What is left of the width is an empty column's.
+    # An empty column fills the rest of the width.
     rest = Column("", [""] * len(columns[0].cells))
     for number, group in enumerate(_groups(needed, free)):
         if number:

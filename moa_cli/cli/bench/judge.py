@@ -40,14 +40,15 @@ if TYPE_CHECKING:
     from moa_cli.cli.bench.session import SessionOptions
     from moa_cli.core.conversation import Failure
 
-# Errors of an endpoint that has no log-probabilities, or that thinks before it answers.
+# Errors by which an endpoint shows that it has no log-probabilities, or that its model reasons
+# first.
 _REFUSALS = ("AnswerRefused", "BadResponse", "ContentFiltered", "RequestRefused")
-# Errors that the next item will have, too.
+# Errors that every further item would meet, too.
 _HOPELESS = ("AuthenticationFailed", "LocalModelUnavailable", "ModelNotFound", "NoCredit")
 _MOST_TRIED = 5
 # How log-probabilities are asked for: as OpenAI takes it, or as Together does, by their number.
 _WAYS: tuple[Asked, ...] = ("logprobs", "count")
-# Room for the reasoning of a judge; the smaller one for endpoints that take no more.
+# Token limits for a judge that reasons; the second is for endpoints that accept no more.
 _ROOM = (32_768, 8_192)
 ReasoningTokens = Annotated[
     int | None,
@@ -61,7 +62,7 @@ ReasoningTokens = Annotated[
 ]
 _MOST_SHOWN = 5
 _LONGEST_NOTE: Final = 2000
-# There are a dozen skills, and figures of layers: a report has room for them.
+# Left out here: a dozen skills and the figures of layers, which only a report has room for.
 _SHORT: Final = (
     "score",
     "score, style control",
@@ -361,7 +362,7 @@ async def _find_out_way(
     if plan.expected and not found_out:
         otherwise = " of ratings: they are read from its text"
         if await finder.try_ways(finder.tells_ratings, otherwise):
-            # It has its room already.
+            # `tells_ratings` has made room for reasoning already.
             return finder.todo
     await finder.make_room()
     return finder.todo

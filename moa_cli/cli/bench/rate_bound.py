@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Seconds over which the use of the CPU is looked at, at least.
+# CPU use is measured over at least this many seconds.
 _LOOK = 1.0
 # A process that runs, or waits for a CPU, for this share of its time is bound by the CPU.
 _BUSY = 0.9
-# How many of the latest answers count for the time of an answer.
+# The time of an answer is a moving average over about this many latest answers.
 _RECENT = 50
 
 

@@ -44,13 +44,13 @@ from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.terminal.progress import Progress, ProgressView, progress_view
 from moa_cli.terminal.tty import cancel_on_termination, run_loop, without_echo
 
-# How many ledgers are kept for another start of the same turn; items are done in order. The garbage
-# collector goes through each kept object again and again.
+# At most this many ledgers are kept for another start of the same turn; items are worked off in
+# order. More would cost time: the garbage collector visits each kept object again and again.
 _MOST_TURNS = 1000
 _NOBODY = Provider(name="", base_url=None)
-# Seconds that a call may spend with being refused: no user waits for it.
+# A call may be refused and repeated for this many seconds, because no user waits for it.
 _LONGEST_WAIT = 600.0
-# Seconds that facts on a model may take.
+# Facts on a model (price, context) are waited for at most this many seconds.
 _PATIENCE = 15.0
 
 
@@ -200,7 +200,7 @@ def session(job: Job, todo: Iterable[Work]) -> Failure | None:
     concurrency = options.concurrency or wiring.config().concurrency
     if not job.calls_elsewhere:
         concurrency = _fitting(job.models, concurrency)
-    # The question may have waited for long.
+    # The confirmation may have taken long, so the time starts only now.
     progress.began = time.monotonic()
     live = typed_or(options.live, wiring.config().moves)
     view = progress_view(sys.stderr, progress, live=live)
@@ -308,7 +308,7 @@ async def _work(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     """Do all the work. Returns why it ended early, if a cap was reached."""
     job, progress, view = session.job, session.progress, session.view
     cancel_on_termination()
-    # The objects that exist by now stay to the end.
+    # All objects that exist now live to the end, so the collector need not look at them.
     gc.freeze()
     pool = open_pool()
     limits = wiring.limits(session.concurrency, session.budgets)

@@ -150,7 +150,7 @@ def compare(
         compared,
         books,
         wiring.limits(concurrency, budgets, ledger),
-        # It protects no secret: the order must only be unpredictable, and repeat with a seed.
+        # Not for security: the order must be unpredictable to the user, and repeatable with a seed.
         Random(seed),  # noqa: S311
         keeps_texts=keeps_texts,
         plain=typed_or(plain, settings.plain or settings.accessible),
@@ -202,7 +202,7 @@ def _items(prompts: Sequence[str], file: Path | None) -> list[Item] | None:
     if file is not None:
         name = str(file)
         if name.lower().endswith((".csv", ".tsv")):
-            # Its head would be sent as a prompt.
+            # The header row of such a file would be sent as a prompt.
             raise UsageError(
                 f"{name}: is a table, whose lines are not prompts",
                 hint='write it as lines of {"prompt": …} (.jsonl), or one prompt a line',
@@ -324,7 +324,7 @@ class _Comparing:
         from moa_cli.compare.leaderboard import leaderboard
 
         shown = merged(there)
-        # As they stand on the screen: arms that gave the same answer are next to each other.
+        # In the order of the screen, where arms with the same answer stand next to each other.
         there = [answer for group in shown for answer in group.given]
         if failed:
             say(f"{plural(len(failed), 'arm')} failed; their names follow after your choice")
@@ -473,7 +473,7 @@ def _revealed(
     if there:
         chosen = [place for place, answer in enumerate(there) if answer in winners]
         lines = revealed([answer.contender() for answer in there], chosen, output_width(80))
-    # Only now: before the choice, the names of proposers would reveal the arms.
+    # This is shown only after the choice, because the names of proposers would reveal the arms.
     for answer in there:
         cuts = cut_lines(answer.turn)
         lines += [one_line(f"{answer.arm.name}: {cut}") for cut in cuts]
