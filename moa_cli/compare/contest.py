@@ -23,7 +23,7 @@ from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import to_table
 from moa_cli.store.comparisons import Contender
 
-# Characters of a final answer that is told beside the answers.
+# A final answer that is shown beside the answers has at most this many characters.
 _LONGEST_FINAL = 60
 _MARKUP = " \t*_`\"'“”"
 
@@ -47,7 +47,7 @@ class ArmAnswer:
             return f"{REFUSED}: {words}"
         if self.turn.error is not None:
             return self.turn.error.message
-        # A quorum is there only where an option asked for it.
+        # A quorum lets a turn go on without some proposers, but only where an option asked for one.
         if lost := losses(self.turn):
             return lost[0]
         return None if self.reply else "it gave no answer"
@@ -55,7 +55,8 @@ class ArmAnswer:
     def contender(self) -> Contender:
         """As the store keeps it."""
         arm = self.arm
-        # Tells the same arm of a profile apart before and after a change of its settings.
+        # The hash of the settings distinguishes an arm before a change of its profile from the same
+        # arm after it.
         settings = json.dumps(to_table(arm.profile), sort_keys=True)
         return Contender(
             arm=arm.name,

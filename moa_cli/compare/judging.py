@@ -175,7 +175,7 @@ class ChoiceAgreement:
         return asdict(self)
 
 
-# What the user and the judge say of a pair, by choice.
+# By choice: the verdicts of the user and of the judge on each pair.
 _Verdicts = Mapping[int, Sequence[tuple[int, int]]]
 
 
@@ -195,7 +195,8 @@ def agreement_of(
     orders: list[tuple[float, str]] = []
     first_better: list[tuple[float, str]] = []
     for pair in pairs:
-        # Of the second answer, as it stood second and as it stood first.
+        # The verdicts on the second answer: from the game in which it stood second, and from the
+        # one in which it stood first.
         games = [told.get((*pair.name, game)) for game in range(arena.GAMES)]
         known = [(game > 0) - (game < 0) for game in games if game is not None]
         if len(known) < arena.GAMES:

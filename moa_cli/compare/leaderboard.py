@@ -21,7 +21,7 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.jsonl import usage_to_dict
 from moa_cli.store.comparisons import Comparison
 
-# How often choices are drawn again for the interval of a strength.
+# The number of bootstrap samples for the interval of a strength.
 _DRAWS = 200
 # Arm, profile and settings.
 ArmName = tuple[str, str, str]
@@ -145,7 +145,7 @@ def leaderboard(comparisons: Iterable[Comparison]) -> list[LeaderboardRow]:
     found: dict[ArmName, LeaderboardRow] = {}
     for comparison in comparisons:
         tied, winners = comparison.winner is None, comparison.winners
-        # Where there was nothing to choose, none is better, as in a tie of two.
+        # If all answers were the same, no arm is better, as in a tie of two.
         chance = 1 / max(2, len(set(comparison.answers)))
         for place, contender in enumerate(comparison.contenders):
             standing = found.setdefault(contender.name, LeaderboardRow(*contender.name))

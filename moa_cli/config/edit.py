@@ -29,7 +29,7 @@ def set_setting(file: Path, name: Name, value: object, check: Callable[[Table], 
     Raises ProfileError if the value is not what the setting takes, or the file cannot be
     read, changed or written.
     """
-    # By itself first, so that the message does not blame the file for it.
+    # The value is checked alone first, so that the message does not blame the file for it.
     try:
         read_value(name.key, value, TOML)
     except ValueFault as fault:
@@ -58,7 +58,7 @@ def unset_setting(file: Path, name: Name, check: Callable[[Table], object]) -> b
         path = name.path
         if _at(then, path) is None:
             return text
-        # A provider of which nothing is said any more is not named either.
+        # The table of a provider is removed with its last setting.
         if len(path) > 2 and len(_at(then, path[:-1])) == 1:
             path = path[:-1]
         _drop(then, path)
@@ -105,13 +105,14 @@ def _change(
 def _writing(file: Path) -> Iterator[Path]:
     """The place to write to, with nobody else at it. Raises ProfileError in place of OSError."""
     try:
-        # A link stays a link: settings are often kept in a repository of their own.
+        # A symbolic link stays, because settings are often kept in a repository and linked from
+        # here.
         real = Path(os.path.realpath(file))
         paths.make_private(real.parent)
         with paths.alone(real.parent):
             yield real
     except UnicodeEncodeError:
-        # Half of a surrogate pair, as an argument may hold it.
+        # An argument may hold half of a surrogate pair, which UTF-8 cannot encode.
         raise ProfileError("cannot be written: the value is not Unicode", place=str(file)) from None
     except OSError as error:
         raise ProfileError(f"cannot be written: {error.strerror}", place=str(file)) from None
@@ -153,7 +154,7 @@ def _first_that_means(tables: Table, *texts: Callable[[], str | None]) -> str | 
 
 
 def _said(tables: Table) -> Table:
-    # An empty section says no more than none.
+    # An empty section means the same as no section.
     return {name: value for name, value in tables.items() if value != {}}
 
 
@@ -195,7 +196,7 @@ def _lay(table: Any, key: str, value: object) -> None:
     if not isinstance(old, dict) or not isinstance(value, dict):
         table[key] = _item(value)
         return
-    # Key by key, since the comments of a table go with it.
+    # Keys are removed one by one, because removing the table would remove its comments, too.
     for gone in old.keys() - value.keys():
         del old[gone]
     for name, inner in value.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 MEANINGS: Final[dict[str, str]] = {
-    # The settings file's.
+    # Settings of the settings file.
     "profile": "the profile to use (see `moa profile list`)",
     "concurrency": "maximum number of calls at the same time (`moa serve`: 256, if not set)",
     "save": "keep conversations (see `moa history`)",
@@ -39,7 +39,7 @@ MEANINGS: Final[dict[str, str]] = {
     ),
     "usage": "print calls, tokens, cost and seconds after each `moa ask`",
     "vi": "edit with vi keys",
-    # A profile's.
+    # Settings of a profile.
     "rounds": "layers of proposers; 0 asks the aggregator alone",
     "multi_turn": "whether earlier turns are sent along",
     "max_history": "maximum number of earlier turns that are sent along; if unset, as many as fit",
@@ -82,7 +82,7 @@ MEANINGS: Final[dict[str, str]] = {
     "report": "whether to add a report on where the proposals disagree",
     "proposers": "the models that answer in every layer",
     "aggregator": "the model that writes the reply",
-    # A proposer's.
+    # Settings of a proposer.
     "samples": "how many times each proposer answers, independently",
 }
 

@@ -11,11 +11,11 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.text import nearest, quoted
 from moa_cli.core.values import Key, keys_of
 
-# The tables that hold tables by a name that the user gives, and what stands for that name. That of
-# `server` are in its table `keys`.
+# The tables in which the user names tables, and the placeholder for such a name. Those of `server`
+# are in its table `keys`.
 NAMED = {"prices": "MODEL", "providers": "NAME", "server": "NAME"}
 SERVER_KEYS = ("server", "keys")
-# What the tables hold.
+# The keys of these tables.
 KEYS_OF = {
     name: keys_of(key.item.type if name in NAMED else key.type)
     for name, key in CONFIG_KEYS.items()

@@ -19,7 +19,7 @@ _HEX = re.compile(r"#[0-9a-fA-F]{6}")
 
 def _check_style(style: str) -> None:
     words = style.split()
-    # `on` stands before the colour of the background.
+    # The word `on` is followed by the colour of the background.
     for place, word in enumerate(words):
         follows = words[place + 1] if place + 1 < len(words) else ""
         known = word in _COLORS or _HEX.fullmatch(word)
@@ -67,8 +67,8 @@ class Palette:
 
 
 UNCHANGED: Final = Palette()
-# Of `auto`, `dark` and `light`. The first has colours of the terminal's own, which the usual ones
-# keep readable on dark and light alike.
+# The styles of the themes `auto`, `dark` and `light`. `auto` uses the terminal's own 16 colours,
+# which usual terminals keep readable on a dark and on a light background.
 _STYLES: Final = {
     "heading": ("bold", "bold #8ec6ff", "bold #00457c"),
     "code": ("cyan", "#7fd7c4", "#00615a"),

@@ -19,7 +19,7 @@ from moa_cli.core.quirks import Quirk
 from moa_cli.core.text import meant
 from moa_cli.core.values import TOML, Key, ValueFault, keys_of, read_fields, read_value
 
-# The variables that come before the file.
+# Environment variables that override the file.
 VARIABLES = {
     "profile": "MOA_PROFILE",
     "concurrency": "MOA_CONCURRENCY",
@@ -37,16 +37,17 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def _check_variable(name: str) -> None:
     if not _VARIABLE.fullmatch(name):
-        # What stands there instead may be the key itself, so it is not repeated.
+        # The message does not repeat the value, because it may be the key itself.
         raise ValueFault(
             "is not the name of a variable",
             hint="put the key itself into that variable, or into a .env file",
         )
 
 
-# What HTTP allows in the name of a header; its value may be any visible ASCII, and spaces.
+# The characters that HTTP allows in the name of a header. A value may be any visible ASCII and
+# spaces.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# They belong to the connection, or to the body.
+# Headers that a user cannot set, because they describe the connection or the body.
 _HEADERS_OF_OURS = (
     "connection",
     "content-length",
@@ -64,7 +65,7 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             raise ValueFault("is not the name of a header", path=(name,))
         if name.lower() in _HEADERS_OF_OURS:
             raise ValueFault("cannot be set: moa sets this header itself", path=(name,))
-        # What stands there may be a secret, so it is not repeated.
+        # The message does not repeat the value, because it may be a secret.
         if not value.strip() or not value.isascii() or not value.isprintable():
             raise ValueFault(
                 "must be visible ASCII characters on one line",
@@ -93,14 +94,14 @@ def _usd(help: str, example: float) -> Key:
 def _zone(name: str) -> tzinfo:
     """The time zone of that name. Raises ValueFault if this machine has none."""
     if name == "UTC":
-        # Also where the system knows no zones.
+        # UTC works even if the system has no database of time zones.
         return UTC
     from zoneinfo import ZoneInfo, available_timezones
 
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError):
-        # Besides an unknown one: no name, a folder's name, a path.
+        # The name is unknown, empty, the name of a folder of the database, or a path.
         known = available_timezones()
     hint = meant(name, known, "a name such as Europe/Berlin, or UTC")
     if not known:
@@ -192,7 +193,7 @@ class ProviderSettings:
 class BudgetSettings:
     """Caps in USD, None for no cap, and the time zone of the days."""
 
-    # Kept as they are written, without a point that nobody typed.
+    # Stored as typed: an int stays an int, so that `5` is not shown as `5.0`.
     session: Annotated[
         int | float | None,
         _usd("maximum cost in USD of one run of `moa ask`, `chat`, `serve` or `bench`", 1.0),
@@ -236,7 +237,7 @@ class LocalSettings:
     ] = None
 
 
-# The name stands in logs, figures and errors.
+# The name of a key is shown in logs, metrics and errors, so it is short and plain.
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -438,13 +439,14 @@ def to_config(table: Mapping[str, Any], place: str) -> Config:
         raise refused(fault, place) from None
     if config.local.model is None:
         return config
-    # It was read as the text that it is in the file.
+    # The path was read as a text; `~` in it is expanded here.
     return replace(config, local=replace(config.local, model=paths.expand(str(config.local.model))))
 
 
 def _from_environment() -> dict[str, Any]:
     found: dict[str, Any] = {}
-    # MOA_PROFILE is read where a profile is chosen, which may need none of this.
+    # MOA_PROFILE is read where a profile is chosen, because that may happen without the other
+    # settings.
     for name in VARIABLES.keys() - {"profile"}:
         variable, key = VARIABLES[name], CONFIG_KEYS[name]
         if text := os.environ.get(variable):

@@ -37,7 +37,7 @@ def _section(table: str) -> str:
         return "\n".join([f"[{table}]\n{help_}", *entries])
     name = _EXAMPLE_NAMES[table]
     keys = KEYS_OF[table]
-    # All of one model's prices, or one provider's keys, belong together.
+    # The settings of one model or one provider stay together in a section.
     about = "".join(
         _prose(f"{last}: {explanation((*path_of(table), name, last), key)}")
         for last, key in keys.items()

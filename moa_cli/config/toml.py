@@ -88,7 +88,7 @@ def read_settings_file(path: Path) -> SourceText | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        # A home of another user is left behind by `sudo -u` and by containers.
+        # With `sudo -u` and in containers, HOME may still be the folder of another user.
         hint = None if os.access(path.parent, os.X_OK) else "set HOME, or MOA_CONFIG_DIR"
         raise ProfileError(
             f"cannot be read: {error.strerror}", place=str(path), hint=hint
@@ -140,5 +140,6 @@ def parse_toml(text: str, place: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        # Besides TOMLDecodeError: numbers too long for Python, lists nested too deep.
+        # TOMLDecodeError is a ValueError; so is that of a number too long for Python. Lists nested
+        # too deep raise RecursionError.
         raise ProfileError(f"is not valid TOML: {error}", place=place) from None

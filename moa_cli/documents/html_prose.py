@@ -15,10 +15,10 @@ from markdown_it.token import Token
 from moa_cli.core.sanitize import sanitize
 
 _ADDRESS = re.compile(r"(?:https?://|mailto:)[^\s]", re.IGNORECASE)
-# Some lexers are slow on what is no code at all.
+# Longer code is not highlighted, because some lexers are slow on text that is not code.
 _LONGEST_COLORED = 50_000
 _LONGEST_COLORED_LINE = 2000
-# A page has headings of its own above those of a reply.
+# Headings of a reply sink by this many levels, below those of the page.
 _DEEPER = 2
 
 
@@ -54,7 +54,8 @@ class _HtmlParser(MarkdownIt):
         return bool(_ADDRESS.match(url))
 
     def normalizeLinkText(self, link: str) -> str:
-        # The inherited one decodes percent escapes: what is shown would not be what is there.
+        # The inherited method decodes percent escapes, so the text shown would differ from the
+        # address.
         return link
 
 
@@ -90,7 +91,7 @@ def _link(address: str) -> str:
 def _code(code: str, language: str) -> str:
     label = f"<figcaption>{escape(language)}</figcaption>" if language else ""
     shown = _colored(code, language) or escape(code)
-    # A line end right after the tag would be lost.
+    # HTML drops a line end right after <pre>, so the code follows the tag directly.
     return f'<figure class="code">{label}<pre><code>{shown}</code></pre></figure>\n'
 
 

@@ -19,7 +19,7 @@ from moa_cli.documents.text import answered, link_of, outcome, proposal_facts, t
 from moa_cli.terminal.decision import decision_line, placing_lines
 
 _MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
-# What begins a list at the beginning of a text.
+# A marker that starts a list at the beginning of a text.
 _LISTS = re.compile(r"^(\d*)([-+=.)])")
 _BACKTICKS = re.compile("`+")
 
@@ -103,7 +103,7 @@ def _listed(line: str) -> str:
 def _proposal(proposal: Proposal) -> str:
     name = layer_name(proposal.layer, proposal.purpose)
     head = f"{one_line(proposal.proposer)} ({name}): {proposal_facts(proposal)}"
-    # A line of HTML, in which Markdown has no meaning, ends at the blank line.
+    # A block of HTML ends at a blank line. Before it, Markdown has no meaning.
     parts = [f"<details><summary>{escape(head, quote=False)}</summary>"]
     if text := sanitize(proposal.text).strip("\n"):
         parts.append(_contained(text))
@@ -120,7 +120,7 @@ def _sources(citations: Iterable[Citation]) -> str:
 def _source(citation: Citation) -> str:
     link, title = link_of(citation), escaped(citation.title or citation.url)
     if link is not None:
-        # In angle brackets, where only these and a backslash have a meaning.
+        # Inside angle brackets, only `<`, `>` and a backslash have a meaning.
         return f"[{title}](<{link}>)"
     return title if not citation.title else f"{title}: {escaped(citation.url)}"
 
@@ -190,5 +190,6 @@ def _parser() -> MarkdownIt:
 
 @cache
 def _block_parser() -> MarkdownIt:
-    # What lines of text say takes most of the time, and the square of it with many brackets.
+    # Only blocks are of interest. Inline parsing would take most of the time, and quadratic time
+    # with many brackets.
     return MarkdownIt("commonmark", {"maxNesting": 50}).disable("inline")

@@ -30,8 +30,8 @@ _COLOR_SYSTEMS: dict[Color, ColorSystem | None] = {
     "256": ColorSystem.EIGHT_BIT,
     "truecolor": ColorSystem.TRUECOLOR,
 }
-# What a terminal may be asked to open. All else in a target is only shown: other schemes start
-# programs, and terminals ignore longer ones.
+# Link targets that a terminal may open. Others are only shown: other schemes start programs, and
+# terminals ignore longer targets.
 _OPENED = re.compile(r"(?:https?|mailto):[!-~]{1,2000}", re.IGNORECASE)
 _LABEL = re.compile(r"\[((?:\\.|[^\[\]\\])+)\]:", re.DOTALL)
 _AUTO = Palette().over("auto")
@@ -79,7 +79,7 @@ class BlockRenderer:
         self._document = Document(plain=self._color_system is None, palette=palette)
         self._hyperlinks = hyperlinks
         self._env: dict[str, Any] = {}
-        # The link definitions as they are written, by their labels as they are compared.
+        # The labels of link definitions as they are written, by their normalized form.
         self._labels: dict[str, str] = {}
         # The targets that have been shown.
         self._shown: set[str] = set()
@@ -177,12 +177,12 @@ class BlockRenderer:
         target = style.link
         if target is None:
             return style.render(text, color_system=self._color_system)
-        # Not the way Rich does it, which neither looks at the target nor gives it an id that stays.
+        # Written here, because Rich neither checks the target nor gives it a stable id.
         styled = style.update_link(None).render(text, color_system=self._color_system)
         opened = self._hyperlinks and self._color_system is not None and _OPENED.fullmatch(target)
         if not opened:
             return styled
-        # By the id, a terminal knows the pieces of one link on several lines.
+        # With the same id, a terminal treats pieces on several lines as one link.
         identity = f"{zlib.crc32(target.encode()):x}"
         return f"\x1b]8;id={identity};{target}\x1b\\{styled}\x1b]8;;\x1b\\"
 

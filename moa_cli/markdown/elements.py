@@ -43,10 +43,12 @@ _LONGEST_COLORED_LINE = 2000
 _WORD = re.compile(r"[!-~]+")
 _SCHEMES = ("http://", "https://")
 _BREAK = re.compile(r"<br[ \t]*/?>", re.IGNORECASE)
-# Outside of tables the tag is one where it joins two words or ends a line; else it is talked about.
+# Outside of tables, `<br>` is a line break if it joins two words or ends a line; otherwise the text
+# is about the tag.
 _BREAK_OF_WORDS = re.compile(rf"(?<=\S){_BREAK.pattern}(?=\w)", re.IGNORECASE)
 _BREAK_OF_LINE = re.compile(rf"{_BREAK.pattern}[ \t]*\Z", re.IGNORECASE)
-# Characters of one cell, of white space only the space, and not at the start.
+# Text of characters that are one cell wide, with no white space but the space, and that not at the
+# start.
 _NARROW = re.compile("(?! )[ -~\u00a1-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e]*")
 
 _Line = list[Segment]
@@ -179,7 +181,8 @@ class _Table(rich_markdown.TableElement):
             show_header=not carry.going_on,
         )
         for cell in header:
-            # Rich's own cuts long words off; and it crops a table that cannot be narrow enough.
+            # Rich's own class cuts off long words, and crops a table that cannot be made narrow
+            # enough.
             table.add_column(cell.content, overflow="fold", header_style="markdown.table.header")
         for row in self.body.rows if self.body else []:
             table.add_row(*(cell.content for cell in row.cells))
@@ -259,7 +262,8 @@ class _List(MarkdownElement):
         style = console.get_style(f"markdown.item.{kind}")
         loose = any(item.loose for item in self.items)
         for index, item in enumerate(self.items):
-            # The same gutter for 1 and 99: an item is drawn before the last number is known.
+            # The gutter is the same for 1 and 99, because an item is drawn before the last number
+            # is known.
             mark = " • " if self.first is None else f"{self.first + index}.".rjust(3) + " "
             if loose and index:
                 yield Segment.line()
@@ -283,7 +287,7 @@ class _Code(rich_markdown.CodeBlock):
         return made
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # Not as Text, which would be wrapped or cropped: the terminal wraps it better.
+        # Not as rich.text.Text, which Rich would wrap or crop: the terminal wraps code better.
         for line in self.lines:
             yield from line.render(console, end="\n")
 
@@ -308,7 +312,8 @@ class Document(rich_markdown.Markdown):
     inlines = rich_markdown.Markdown.inlines | {"link", "target"}
 
     def __init__(self, *, plain: bool, palette: Palette) -> None:
-        # A style that holds the target is how one that can be clicked leaves Rich.
+        # With hyperlinks=True, Rich puts the target into the style; the drawing reads it from
+        # there.
         super().__init__("", hyperlinks=True)
         self.plain = plain
         self.palette = palette
@@ -416,7 +421,8 @@ def _highlighted(
         piece = lines[start : start + PIECE_LINES]
         colored = _colored(before + piece, syntax)[len(before) :]
         made += colored
-        # A piece which looks the same on its own stands in no comment or string begun earlier.
+        # If a piece is coloured alike without the lines before it, it is not inside a comment or
+        # string that began earlier.
         alone = not before or (any(map(str.strip, piece)) and _colored(piece, syntax) == colored)
         before = piece if alone else (before + piece)[-_CONTEXT_LINES:]
     return made, before
@@ -464,7 +470,8 @@ def _is_address(text: str, target: str) -> bool:
     """Tell whether `text` shows where a link to `target` leads."""
     if text == target or f"mailto:{text}" == target:
         return True
-    # The target has all but ASCII encoded; a host of other characters may be a look-alike.
+    # The parser has percent-encoded all but ASCII in the target. A host with other characters may
+    # imitate another host.
     path = text.partition("://")[2].lstrip("/")
     host = re.split(r"[/?#]", path, maxsplit=1)[0]
     return host.isascii() and unquote(target) == unquote(text)

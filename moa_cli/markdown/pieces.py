@@ -12,7 +12,8 @@ from moa_cli.markdown.syntax import parser, without_math
 
 PIECE_ROWS = 32
 
-# Of an open block that is longer than twice this, only the end is pending: more than a screen.
+# In characters. Of an open block longer than twice this, only the end, still more than a screen,
+# counts as pending.
 _PENDING = 4000
 _MARK = re.compile(r"\*+|~~|`+|(?<!\w)_+|_+(?!\w)|[\[\]]")
 _OPENING = re.compile(r" *(?:> ?|(?:[-+*]|\d{1,9}[.)]) +)*")
@@ -106,7 +107,8 @@ def is_closed(piece: Piece, lines: list[str]) -> bool:
 def place_to_cut(text: str) -> int:
     """Return where the last word begins, if nothing like emphasis is open there; else 0."""
     before, space, after = text.rpartition(" ")
-    # What follows must not be taken for the start of a list or the like, nor lose a hard break.
+    # The rest must not look like the start of a list or another block, and a hard break must not be
+    # lost.
     if not space or not after[:1].isalpha() or before[-1:] in ("", " ", "\\"):
         return 0
     outside = without_math(before)
@@ -132,7 +134,7 @@ def end_of(lines: list[str]) -> list[str]:
         start += 1
     first = lines[start]
     if len(first) > _PENDING:
-        # The dots keep what follows from being read as the start of another block.
+        # The ellipsis keeps the rest from being parsed as the start of another block.
         first = f"{_opening(first)}…{first[excess:]}"
     return [*_around(lines[:start], first), first, *lines[start + 1 :]]
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from markdown_it.rules_block import StateBlock
     from markdown_it.rules_inline import StateInline
 
-# Longer math than this within a paragraph is none: a lone `$` is not looked for without end.
+# In characters. Inline math is at most this long, so that the search for the partner of a lone `$`
+# ends.
 LONGEST_MATH = 1000
 
 _CHARACTERS = rf"(?:\\[^\n]|[^`$\\\n]){{1,{LONGEST_MATH}}}"
@@ -29,9 +30,9 @@ _PARENTHESES = re.compile(rf"\\\([^`]{{1,{LONGEST_MATH}}}?\\\)")
 _BRACKETS = re.compile(rf"\\\[([^`]{{1,{LONGEST_MATH}}}?)\\\]")
 _MATH = re.compile(f"{_DOLLARS.pattern}|{_PARENTHESES.pattern}|{_BRACKETS.pattern}")
 _OPENING_MATH = re.compile(r"\\[(\[]|\$(?!\s)")
-# In `\[1\]` the brackets are escaped, no more.
+# Text in `\[…\]` is math only if it contains one of these; `\[1\]` is just escaped brackets.
 _MATHEMATICAL = re.compile(r"[\\=^_{}&+*/<>|]|^\s")
-# Of a line that opens math and does not close it.
+# A line that opens math without closing it must contain one of these.
 _FORMULA = re.compile(r"[\\=^_{}&]")
 _DISPLAY = re.compile(r"(\$\$|\\\[)(.*)", re.DOTALL)
 _CLOSING = {"$$": "$$", "\\[": "\\]"}
@@ -49,7 +50,7 @@ _CLOSED_BY = {")": "(", "]": "[", "}": "{"}
 
 class _Parser(MarkdownIt):
     def normalizeLinkText(self, link: str) -> str:
-        # The inherited one decodes percent escapes, and with them escape sequences.
+        # The inherited method decodes percent escapes, and could so produce control sequences.
         return link
 
 
@@ -138,7 +139,7 @@ def _math(state: StateInline, silent: bool) -> bool:
 def _address(state: StateInline, silent: bool) -> bool:
     """An address in the text, which becomes a link as if it stood in angle brackets."""
     position = state.pos
-    # Where a link's text is looked for its end, an address in it is text.
+    # While the parser searches the end of a link's text, an address in it is plain text.
     if silent or state.src[position] != ":" or state.linkLevel > 0:
         return False
     scheme = _SCHEME.search(state.src, max(0, position - 6), position)

@@ -16,7 +16,8 @@ from moa_cli.profile import ModelSettings, Profile
 # Seconds to wait for a provider's list of models, where none is kept.
 LIST_PATIENCE = 5.0
 _M = TypeVar("_M", bound=ModelSettings)
-# The name to ask for, "" if the provider does not offer the model, None if nobody knows.
+# Given a model name: the name to request, "" if the provider does not offer the model, None if that
+# is unknown.
 Offered = Callable[[str], str | None]
 
 

@@ -31,11 +31,11 @@ from moa_cli.models.table import DEFAULT_PROVIDER, Provider, name_at
 from moa_cli.profile import Profile
 
 _FRESH_SECONDS = 24 * 3600
-# A list that could not be read is not asked for again before so long.
+# Seconds before a list that could not be read is requested again.
 _REST_SECONDS = 30
-# For so long it is not looked again whether a list is to be read, if none was to be.
+# Seconds for which a list is not checked again, after a check found nothing to do.
 _QUIET_SECONDS = 1.0
-# A server is asked for any number of names.
+# A bound, because the clients of a server may ask for any number of names.
 _MOST_REMEMBERED = 256
 
 
@@ -49,7 +49,7 @@ class _Listing:
     whole: bool = True
 
     def __post_init__(self) -> None:
-        # A call looks several times for its model, and a list may hold thousands of them.
+        # Each call looks up its model several times, and a list may have thousands of models.
         remembered = lru_cache(_MOST_REMEMBERED)
         self.find = remembered(partial(find_model, known=self.models))
         self.find_similar = remembered(partial(find_similar, known=self.models))
@@ -76,13 +76,14 @@ class Catalog:
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._began: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
-        # When it was looked for a list that is kept, where there was none.
+        # When a list was last looked for in the cache folder and not found.
         self._looked: dict[str, float] = {}
-        # Until when there is nothing to do for a provider's list, by `time.monotonic`.
+        # By provider: until when (`time.monotonic`) its list need not be checked; see
+        # _QUIET_SECONDS.
         self._quiet: dict[str, float] = {}
-        # What models have refused, by provider and id: fields of their facts that are false.
+        # By provider and id: what a model has refused, as fields of its facts that are False.
         self._unable: dict[tuple[str, str], dict[str, Any]] = {}
-        # Each call asks several times. Forgotten once more is learned.
+        # Each call asks several times. The cache is cleared when more is learned.
         self._known = lru_cache(_MOST_REMEMBERED)(self._info)
 
     def learn_unable(self, provider: Provider, model: str, what: Literal["sees", "tools"]) -> None:
@@ -99,11 +100,11 @@ class Catalog:
         """
         provider, model = self._providers.parse(model_name)
         if provider.base_url is not None and (
-            # A server asks some ten times a request.
+            # Cheap on purpose: a server asks about ten times a request.
             time.monotonic() >= self._quiet.get(provider.name, 0.0)
         ):
             if patience and self._own_price(model_name, provider, model) is not None:
-                # A price of the user's own need not be waited for.
+                # If the user has set a price, the list need not be waited for.
                 patience = 0.0
             await self._refresh(provider, patience)
         return self._known(model_name)
@@ -124,7 +125,7 @@ class Catalog:
         info = ModelInfo(id=model) if found is None or listing is None else replace(found, id=model)
         if found is not None and listing is not None and info.price is not None:
             info = replace(info, as_of=listing.as_of)
-        # Without a price of the user's own, only the table is left to look at.
+        # Without a price in the settings, only the price table can add something.
         completed = self._with_table if own is None else self.completed
         info = completed(provider, info)
         unable = self._unable.get((provider.name, model))
@@ -310,7 +311,8 @@ class Catalog:
         try:
             await self.read(provider)
         except MoAError as error:
-            # Told where something depends on it; else the calls themselves will say.
+            # Only code that depends on the list reports this; otherwise the calls themselves will
+            # fail and say why.
             self._trouble[provider.name] = error.message
             self._known.cache_clear()
 
@@ -350,7 +352,7 @@ def _load(file: Path) -> _Listing | None:
         whole = table.get("whole") is True
         return _Listing(known, as_of, whole) if 0 < as_of <= time.time() else None
     except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
-        # Not written by this program, or not to its end.
+        # The file was not written by this program, or only in part.
         return None
 
 

@@ -14,14 +14,14 @@ from typing import Any
 
 from moa_cli.core.endpoints import ModelInfo
 
-# The families, the ones that answer best in their size first. A family of a longer name comes
-# before one whose name it holds.
+# Families of models; those that answer best for their size come first. A longer name comes before a
+# shorter one that it contains.
 _FAMILIES = (
     *("claude", "gpt-oss", "gpt", "gemini", "deepseek", "qwen", "kimi", "glm", "grok", "minimax"),
     *("mistral", "llama", "gemma", "phi", "command", "nova", "nemotron", "hermes", "granite"),
     *("hunyuan", "ernie", "exaone", "jamba", "sonar", "olmo", "falcon", "yi", "smollm"),
 )
-# Names of models that are of a family by another name.
+# Names of models whose family has another name.
 _OTHER_NAMES = {
     "mixtral": "mistral",
     "ministral": "mistral",
@@ -34,9 +34,9 @@ _OTHER_NAMES = {
     "o4": "gpt",
     "chatgpt": "gpt",
 }
-# Of text models, those that complete a text and answer no question.
+# Base models, which complete a text and do not answer questions.
 _BASE = re.compile(r"(?:^|[-/_:])(?:base|pt)(?:[-_:]|$)", re.IGNORECASE)
-# Made for one purpose, or not made to stay.
+# Models that do not stand for their family: special purposes, previews, small and large variants.
 _SPECIAL = re.compile(
     r"code|math|vision|\bvl\b|-vl|preview|thinking|reason|\br1\b|search|research|-exp|free|distill"
     r"|uncensored|abliterat|mini|nano|lite|tiny|flash|\bpro\b",
@@ -44,7 +44,7 @@ _SPECIAL = re.compile(
 )
 _SIZE = re.compile(r"(?<![\d.a-z])(?:(\d+)x)?(\d+(?:\.\d+)?)(b|m)(?![a-z])", re.IGNORECASE)
 _DATE = re.compile(r"(?<!\d)(?:20\d{2}[-.]?\d{2}[-.]?\d{2}|\d{4,})(?!\d)")
-# Of a model that the user pays for, the most that its answers may cost, in USD per million tokens.
+# USD per million completion tokens: a mixture is not made of paid models that cost more.
 _MOST_USD = 16.0
 # A mixture of a single model asks it several times.
 _SAMPLES = 3
@@ -115,7 +115,7 @@ def choose(provider: str, offered: Sequence[ModelInfo], *, most: int = 4) -> Cho
     for info in affordable:
         members.setdefault(family(info.id), []).append(info)
     by_family = {name: max(infos, key=_rank) for name, infos in members.items()}
-    # A name of no known family may be anything; it counts where there is nothing else.
+    # Models of unknown families may be anything, so they are used only if there are no others.
     known_families = {name: info for name, info in by_family.items() if name in _FAMILIES}
     best = _by_quality(known_families or by_family)[:most]
     names = tuple(f"{provider}:{info.id}" for info in best)
@@ -143,7 +143,7 @@ def _rank(info: ModelInfo) -> tuple[bool, tuple[float, ...], float, float, int]:
     """How well a model stands for its family: the greater, the better."""
     model = info.id
     is_general = _SPECIAL.search(model.rpartition("/")[2]) is None
-    # Of names that differ by a date, the shortest is the one that is kept up to date.
+    # Among names that differ by a date, the shortest is an alias that is kept up to date.
     return is_general, _version(model), size(model), _usd(info), -len(model)
 
 

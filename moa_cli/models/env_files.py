@@ -52,7 +52,8 @@ class EnvFiles:
     @cached_property
     def _here(self) -> _EnvFile:
         here = _read(Path(_NAME).absolute())
-        # In the config folder itself there is one file, and it is the user's own.
+        # If the working directory is the config folder, there is only one file, and it is the
+        # user's own.
         return _EnvFile(here.path) if _is_same(here.path, self._own.path) else here
 
     def find(self, variable: str) -> FoundKey | None:
@@ -86,13 +87,14 @@ def _read(path: Path) -> _EnvFile:
     except UsageError as error:
         if b"\0" in data:
             return _EnvFile(path, trouble=error.message)
-        # Only keys are taken from the file, and those are ASCII: a comment in Latin-1 does no harm.
+        # Only keys are read from the file, and keys are ASCII. So a comment in Latin-1 does no
+        # harm.
         text = data.decode("utf-8", "replace")
     return _parsed(path, text)
 
 
 def _parsed(path: Path, text: str) -> _EnvFile:
-    # `dotenv_values` writes of lines that it cannot read to the log, which nobody has set up.
+    # `dotenv_values` would report broken lines by a logger that is not configured here.
     from dotenv.parser import parse_stream
 
     values: dict[str, str] = {}

@@ -37,7 +37,7 @@ _CONTEXTS = (
     "n_ctx",
     "n_ctx_train",
 )
-# Where an entry keeps more of what it tells.
+# Tables in an entry that may hold further facts.
 _INSIDE = ("meta", "metadata", "model_spec", "capabilities", "limits", "limit", "top_provider")
 _PROMPT = ("input", "prompt", "input_tokens", "input_price", "prompt_price")
 _COMPLETION = ("output", "completion", "output_tokens", "output_price", "completion_price")
@@ -54,7 +54,7 @@ _IN_TEN_THOUSANDTHS = (
     ("prompt_text_token_price", "completion_text_token_price", "cached_prompt_text_token_price"),
     ("input_token_price_per_m", "output_token_price_per_m", ""),
 )
-# USD for a token. A price of a million tokens is higher than that, one of a token lower.
+# USD a token. Prices per million tokens are above this value, prices per token are below it.
 _MOST_PER_TOKEN = 0.001
 
 # Where an entry says whether the model calls tools: as a truth value, or in a list.
@@ -111,7 +111,7 @@ _SIGHT_INSIDE = (
     "model_spec",
 )
 
-# What an id says of what the model makes, where the list does not.
+# Words in an id that tell the kind of model where the list does not.
 _KINDS = (
     ("embedding", r"embed|(?:^|[-/_])(?:bge|gte|e5|minilm|voyage)(?:[-_]|$)"),
     ("rerank", r"rerank"),
@@ -129,7 +129,7 @@ _KINDS = (
         r"(?:^|[-/_])ocr(?:[-_]|$)|computer-use|robotics",
     ),
 )
-# By what lists call a type, or an output.
+# The kinds of models by the words that lists use for types and outputs.
 _TOLD_KINDS = {
     "chat": "chat",
     "llm": "chat",
@@ -179,7 +179,7 @@ def _rows(payload: object) -> list[object] | None:
         if isinstance(inner, Mapping):
             if (rows := _rows(inner)) is not None:
                 return rows
-            # By id, each with what is told of it.
+            # A table of entries by id becomes a list of entries.
             return [{"id": key, **row} for key, row in inner.items() if isinstance(row, Mapping)]
     return None
 
@@ -290,7 +290,7 @@ def _price(pricing: _Row, *, free: bool) -> Price | None:
         return None
     fee = _number(pricing.get("request"))
     if fee is None and pricing.get("request") not in (None, ""):
-        # It takes one, but does not say how much.
+        # The model has a fee per request, but the list does not tell how much it is.
         return None
     cached = _rate(pricing, _CACHED, unit)
     tiers = tuple(_tiers(pricing, Price(prompt, completion, cached), unit))

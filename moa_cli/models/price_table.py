@@ -19,8 +19,8 @@ from moa_cli.core.money import FREE, Price, PriceTier
 from moa_cli.models.names import forms, says_free
 
 _FILE = Path(__file__).with_name("prices.json")
-# Where else to look. A deployment at Azure has as a rule the name of its model, of whatever vendor;
-# Hugging Face's router tells the prices of the hosts behind it.
+# Other providers whose prices apply. A deployment at Azure usually has the name of its model, of
+# any vendor. Hugging Face's router charges the prices of the hosts behind it.
 _ALSO = {
     "azure": ("openai", "anthropic", "deepseek", "x-ai", "moonshotai"),
     "cerebras": ("huggingface_cerebras",),
@@ -74,7 +74,7 @@ def _price(phases: list[_Row]) -> Price:
     today = time.strftime("%Y-%m-%d", time.gmtime())
     reached = [phase for phase in phases if phase[0] <= today]
     phase = reached[-1] if reached else phases[0]
-    # What is not written, at the end, is as in `Price`.
+    # Missing values at the end of a row have the defaults of `Price`.
     rest: _Row = [None, 0, []]
     _, prompt, completion, cached, request, tiers = phase + rest[len(phase) - 3 :]
     return Price(

@@ -31,16 +31,17 @@ from moa_cli.profile import Profile, model_faults
 _LOG = RoomLog("moa.models")
 _KEY_COMMAND_SECONDS = 60
 _MOST_PARSED = 256
-# Of a model's id that is named without a provider: what no such id holds, or begins with. Signs
-# that look like a colon, or stand beside it on the keyboard, are among it.
+# Characters that an id without a provider cannot contain or begin with. Among them are those that
+# look like a colon, or are next to it on the keyboard: they show a mistyped provider.
 _ODD = re.compile(r"^[^A-Za-z0-9]|[^A-Za-z0-9._/@+-]")
-# Profiles of providers' names, tried in this order where none is named: the first with a key.
+# If no profile is chosen, the first of these providers that has a key decides; its profile has the
+# same name.
 DEFAULT_PROFILES = (DEFAULT_PROVIDER, "openrouter", "openai", "groq")
-# Whoever gave one of these another address has always sent it the key of its name.
+# For these providers, a changed address has always received the key of the provider.
 _LONG_KNOWN = (DEFAULT_PROVIDER, "openai", "openrouter", "groq")
-# The value of a variable in a header or a parameter of the user's own.
+# A reference to an environment variable in a header or parameter that the user has set.
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-# Azure's older interface takes the date of its version with each call.
+# Azure's older interface requires the date of its version in each request.
 _AZURE_VERSIONS = ("AZURE_OPENAI_API_VERSION", "OPENAI_API_VERSION")
 
 
@@ -67,7 +68,8 @@ class Providers:
         self._environment = environment
         self._env_files = EnvFiles()
         self.known = dict(BUILT_IN)
-        # Each call reads its own name several times; a server is asked for any number of them.
+        # A cache, because each call parses its model name several times. It is bounded, because
+        # clients of a server may send any number of names.
         self._parsed = lru_cache(_MOST_PARSED)(self._parse)
         for name, settings in config.providers.items():
             self.known[name] = self._from_settings(name, settings, config.place)
@@ -98,7 +100,7 @@ class Providers:
             if "deployment_path" in provider.quirks:
                 default_path = "/openai"
         address, query = _base_url(url, default_path)
-        # What the address says is replaced by what is said of the query by itself.
+        # The setting `query` overrides parameters in the address.
         names = [name for name, _ in provider.query]
         return replace(
             provider,
@@ -125,7 +127,7 @@ class Providers:
         base = self.known.get(name) or Provider(name=name, base_url=None)
         path: KeyPath = ("providers", name)
         is_odd = name == "local" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)
-        # What is known of its models is kept in a file of its name.
+        # The name becomes a file name in the cache folder.
         unfit = None if is_odd else why_unfit(name)
         if is_odd or unfit:
             what = "invalid name of a provider"
@@ -159,7 +161,7 @@ class Providers:
         if settings.base_url is None:
             return changed
         if not variable and not changed.key_command and _is_elsewhere(base, settings.base_url):
-            # It may be a server of the user's own that takes no key, named before `moa` knew a
+            # It may be the user's own server without a key, named before `moa` had a built-in
             # provider of that name.
             changed = replace(changed, key_optional=True)
         return self._at(changed, settings.base_url)
@@ -199,7 +201,8 @@ class Providers:
             raise ProfileError(f"`{model}` does not name a model", hint="write `provider:model-id`")
         plain = unicodedata.normalize("NFKC", model)
         if ":" in plain:
-            # Some keyboards type it; the id would go to the default provider whole.
+            # Some keyboards type this character instead of a colon. The whole name would go to the
+            # default provider as an id.
             raise ProfileError(
                 f"`{model}` holds a full-width colon", hint=f"did you mean `{plain}`?"
             )
@@ -236,7 +239,7 @@ class Providers:
     def _unknown(self, model_name: str) -> ProfileError:
         name, _, model = model_name.partition(":")
         if model.startswith("//"):
-            # Not repeated: an address may hold a password.
+            # The message does not repeat the address, because it may hold a password.
             return ProfileError(
                 "an address is not a model name",
                 hint="name the endpoint in config.toml (`[providers.NAME]`, base_url), and write"
@@ -420,14 +423,14 @@ def _without_password(text: str) -> str:
 def _run_key_command(provider: Provider) -> str:
     failed = f"{provider.name}: api_key_cmd"
     try:
-        # The user's own command line, from the user's own config file.
+        # A shell command is intended here: the user wrote it in their own settings file.
         done = subprocess.run(  # noqa: S602
             provider.key_command or "",
             shell=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            # What is no text can be no key either, which is said when it is looked at.
+            # Bytes that are not text cannot be a key; the check of the key reports them.
             errors="replace",
             timeout=_KEY_COMMAND_SECONDS,
             check=False,

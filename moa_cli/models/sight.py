@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-# The names of families, in lower case. What is not seen by the first may be seen by the second:
-# `o1-mini` is blind, `o1` sees.
+# Names of families, in lower case. _BLIND is tested first, because a name may match both: `o1-mini`
+# is blind, `o1` sees.
 _BLIND = re.compile(
     r"""(?<![a-z0-9])(?:
     gpt-(?:3|oss|4(?:-(?:0[36]\d\d|32k|\d{4}-preview))?(?=$|[:@]))
@@ -45,7 +45,7 @@ _SEEING = re.compile(
 )
 
 
-# Asked before each call.
+# Cached, because it is asked before each call.
 @lru_cache(maxsize=256)
 def known_sight(model: str) -> bool | None:
     """Whether a model takes images, as its id at any provider tells; None if it is not known."""

@@ -110,7 +110,7 @@ _ALL = (
         quirks=frozenset({"max_completion_tokens"}),
         price_table="openai",
         batch_price=0.5,
-        # For its models that search, such as gpt-5-search-api; the others refuse it.
+        # Only models that search accept this field, such as gpt-5-search-api; the others refuse it.
         web={"web_search_options": {}},
         vendor=True,
     ),
@@ -148,7 +148,7 @@ _ALL = (
         name="mistral",
         base_url="https://api.mistral.ai/v1",
         key_variable="MISTRAL_API_KEY",
-        # Its streams end with the usage in any case.
+        # Its streams always end with the usage.
         quirks=frozenset({"no_stream_options", "random_seed"}),
         price_table="mistral",
         vendor=True,
@@ -230,7 +230,7 @@ _ALL = (
         key_variable="AZURE_OPENAI_API_KEY",
         other_key_variables=("AZURE_API_KEY",),
         auth="api-key",
-        # A deployment has a name of the user's own; the list holds the models of the region.
+        # The user chooses the name of a deployment, while the list has the models of the region.
         quirks=frozenset({"max_completion_tokens", "unlisted_names"}),
         address_variable="AZURE_OPENAI_ENDPOINT",
         default_path="/openai/v1",

@@ -32,7 +32,7 @@ def tracing_of(
     try:
         return Tracing(patience=patience), []
     except MoAError as error:
-        # The variable may be set for all programs of a machine.
+        # Not an error, because the variable may be set for all programs of a machine.
         return None, [f"{variable} is set, but {with_hint(error.message, error.hint)}"]
 
 
@@ -51,7 +51,7 @@ class CommandTraces:
         self._parent = {
             name: environment[name.upper()] for name in _PARENTS if name.upper() in environment
         }
-        # What the user should know, and was not told yet; another thread may add to it.
+        # Notices for the user that were not printed yet; another thread may add to them.
         self._notes: list[str] = []
         is_set = any(environment.get(name, "").strip() for name in _PATIENCES)
         patience = None if is_set else _PATIENCE

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
     from moa_cli.models.providers import Providers
 
-# They say where a collector is; OpenTelemetry reads them, and many others, itself.
+# Variables with the address of a collector. OpenTelemetry itself reads these and many others.
 VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PARENTS = ("traceparent", "tracestate")
 _NANOSECONDS = 1e9
-# Milliseconds to send what is left at the end.
+# Milliseconds to send the remaining spans at the end.
 _FLUSH = 5000
-# What the calls of the running task send along.
+# The trace headers for the calls of the running task.
 _carried: ContextVar[Mapping[str, str]] = ContextVar("carried", default={})  # noqa: B039
 
 
@@ -74,10 +74,11 @@ class Tracing:
             raise MoAError(
                 "OpenTelemetry is not installed", hint=f"install it with: {command}"
             ) from None
-        # It would tell of a collector that is away with each batch, between the lines of our log.
+        # Otherwise OpenTelemetry would log an unreachable collector with each batch, between the
+        # lines of our own log.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         own = {"service.name": "moa", "service.version": __version__}
-        # What the environment says of this program comes last, so that it beats ours.
+        # The attributes from the environment come last, so that they override ours.
         resource = Resource.create(own).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._sender = _Sender(OTLPSpanExporter(endpoint=endpoint, timeout=patience))
@@ -170,7 +171,7 @@ class TurnTrace:
         carried: dict[str, str] = {}
         propagator.inject(carried, self._inside)
         _carried.set(carried)
-        # By layer and index; the aggregator's has none.
+        # By layer and index; the aggregator has neither.
         self._callers: dict[tuple[int, int], events.Caller] = {}
         self._purposes: dict[int, Purpose] = {}
         self._calls: dict[tuple[int, int] | None, Span] = {}
@@ -184,7 +185,7 @@ class TurnTrace:
     def handle(self, event: Event) -> None:
         """Take the next event."""
         match event:
-            # First what comes most.
+            # The most frequent events come first.
             case events.AggregatorDelta() | events.ProposerDelta():
                 return
             case events.TurnStarted():
@@ -325,7 +326,7 @@ class TurnTrace:
             return
         from opentelemetry.trace import Status, StatusCode
 
-        # Not its message, which may repeat what an endpoint says of a prompt.
+        # Only the kind: the message may quote an endpoint, and so the prompt.
         span.set_attribute("error.type", error.kind)
         span.set_status(Status(StatusCode.ERROR))
 
