@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from moa_cli.terminal.sinks import Show
 
-# What a screen reader spells out or leaves out, and how it is said instead.
+# Symbols that a screen reader spells out or leaves out, and the words that replace them.
 _SYMBOLS = ((" → ", ", then "), (" ×", " times "), ("× ", "times "), (" · ", ", "), ("› ", ""))
 
 
@@ -63,7 +63,7 @@ def accessible_sinks(show: Show, hint: Hint) -> list[Sink]:
     at_terminal = sys.stdout.isatty()
     sinks: list[Sink] = []
     if not show.quiet:
-        # Before the reply: it says who writes it. Its notices come after.
+        # Printed before the reply, because it says which model writes it. Notices follow.
         interval = float(show.progress_interval)
         announced = not show.verbose
         sinks.append(Announcements(sys.stderr, hint, interval, layers=announced))
@@ -137,7 +137,8 @@ class Announcements:
         self._hinted = ""
         self._layer = 0
         self._names: dict[int, str] = {}
-        # Of the layer that runs: who was announced, and who has not ended.
+        # By layer: how many proposers were announced. Below, of the running layer: which have not
+        # ended.
         self._announced: dict[int, int] = {}
         self._waited_for: dict[int, str] = {}
         self._asked = 0
@@ -185,7 +186,7 @@ class Announcements:
 
     def _aggregator_started(self, event: events.AggregatorStarted) -> None:
         self._waited_for, self._writer, self._wrote = {}, event.name, False
-        # That another model takes over is a notice; see `Notices`.
+        # If another model takes over, `Notices` says so.
         if self._layers and not self._replaced:
             self._say(
                 f"the reply is the answer of {event.name}"
@@ -217,7 +218,7 @@ class Announcements:
             self._say(f"{after}: waiting for the first words of {self._writer}{self._new_hint()}")
         elif self._writer and now - self._last >= self._interval:
             silent = spoken_seconds(now - self._last)
-            # The sentence before it is on a line that has not ended.
+            # At a terminal, the line of the sentence before has not ended yet.
             self._err.write("\n" * sys.stdout.isatty())
             self._say(f"{self._writer} has written nothing for {silent}{self._new_hint()}")
         self._wait()

@@ -47,7 +47,7 @@ class AfterReply:
         self._out = sys.stdout if seen else sys.stderr
         self._apart = apart and seen
         self._show = show
-        # Fusion has it before the reply.
+        # With the strategy `fusion`, the report comes before the reply.
         self._report: Report | None = None
 
     def handle(self, event: Event) -> None:

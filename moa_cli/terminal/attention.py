@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from moa_cli.terminal.board.status import TurnStatus
 
 _PUSH, _POP = "\x1b[22;2t", "\x1b[23;2t"
-# Where a title is no title: their terminals would show it as text, or have none.
+# Values of TERM without a window title: these terminals ignore the sequence, or show it as text.
 _WITHOUT_TITLE = ("linux", "cons25", "vt100", "vt102", "vt220", "ansi")
 _LONGEST = 60
 
@@ -38,7 +38,8 @@ class Attention:
         if self._titled is not None:
             self._titled.take(event)
         match event:
-            # First what comes most. No piece of an answer changes the title but the first.
+            # The most frequent events come first. Only the first piece of an answer changes the
+            # title.
             case events.ProposerDelta():
                 return
             case events.AggregatorDelta():

@@ -14,7 +14,7 @@ def decision_line(decision: Decision) -> str:
     """The decision, what was skipped and what that saved, on one line."""
     told = "; ".join([decision.summary, *decision.skipped])
     line = f"{decision.strategy}: {told}" if told else decision.strategy
-    # Each step that was skipped tells what it saved; of several, the sum is told, too.
+    # Each skipped step says what it saved; for several, their sum follows.
     if len(decision.skipped) > 1:
         cost = f" and about {usd(decision.saved_cost)}" if decision.saved_cost else ""
         line += f" (in all {plural(decision.saved_calls, 'call')}{cost} saved)"

@@ -192,7 +192,7 @@ def _fallbacks(profile: Profile, stage: Stage) -> Sequence[ModelSettings]:
     if stage.writes:
         return profile.aggregators()[1:]
     judges = profile.mergers() if stage.purpose == "merge" else profile.judges()
-    # A report is one call at most.
+    # A report takes at most one call.
     tried = stage.purpose not in ("", "report") and list(stage.models) == [judges[0]]
     return judges[1:] if tried else ()
 

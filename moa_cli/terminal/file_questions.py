@@ -14,7 +14,7 @@ from moa_cli.profile import Profile
 
 _MOST_NAMED = 5
 _MILLION = 1_000_000
-# Costs that differ by less are told as one.
+# If the highest and the lowest cost differ by less than this factor, one of them is shown.
 _ALIKE = 1.2
 
 

@@ -22,7 +22,7 @@ _UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f1e6-\U0001
 
 def to_lines(console: Console, renderable: RenderableType, width: int) -> list[str]:
     """What `console` makes of the renderable, as ANSI lines of at most `width` cells."""
-    # Else Rich takes no more than what it believes to be the width: COLUMNS, even if stale.
+    # Set explicitly, because Rich would limit the width to COLUMNS, even if that is stale.
     console.width = width
     with console.capture() as captured:
         console.print(renderable, width=width, end="", soft_wrap=False)

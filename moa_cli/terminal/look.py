@@ -8,7 +8,7 @@ from typing import Final
 
 from moa_cli.config.palette import UNCHANGED, Palette, Theme
 
-# They show the sequence of a link instead of ignoring it.
+# Values of TERM whose terminals show the escape sequence of a link instead of ignoring it.
 _WITHOUT_LINKS = ("cons25", "dumb", "eterm", "eterm-color", "linux", "unknown", "vt52")
 
 

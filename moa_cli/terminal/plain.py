@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from moa_cli.core.stream import TurnFold
 
-# What a key does at this moment, such as `Esc: write the reply now`; "" if there is no such key.
+# Returns what a key does at this moment, such as `Esc: write the reply now`; "" if no key does
+# anything.
 Hint = Callable[[], str]
-# A mark is followed by a space: `3.5` and `moa.toml` hold no end of a sentence.
+# The end of a sentence: a mark followed by a space, so `3.5` and `moa.toml` do not match.
 _SENTENCE_END = re.compile(r"\n+|[.!?:;…][\"'”’)\]*_]*[ \t]+|[。！？；]")
-# A layer that takes longer is a long wait.
+# Seconds. From this time on, the wait for a layer counts as long.
 LONG_SECONDS = 10.0
 
 
@@ -57,13 +58,15 @@ class PlainReply:
             self._write(self._sanitizer.feed(event.text))
         elif isinstance(event, events.AggregatorFinished | events.AggregatorFailed):
             if not self._stream:
-                # What of it is reasoning may have shown only at its end.
+                # This may be known only at the end: until then, a part may turn out to be
+                # reasoning.
                 self._held = self._sanitizer.feed(event.text) if event.text else ""
             if self._stream or isinstance(event, events.AggregatorFinished):
-                # Here, not in `close`: others are yet to say how the turn ended.
+                # Closed here and not in `close`, because other sinks print after this how the turn
+                # ended.
                 self.close()
         elif isinstance(event, events.AggregatorStarted) and not self._stream:
-            # What one before it wrote that failed is no part of the reply.
+            # Text of an aggregator that failed is not part of the reply.
             self._held, self._sanitizer = "", Sanitizer()
         elif isinstance(event, events.TurnFailed):
             self.close()
@@ -111,17 +114,19 @@ class Notices:
         self._say = partial(tell, err)
         self._steps = steps and not board
         self._board = board
-        # Of those who are asked, by layer; and what they are asked for.
+        # By layer: the names of the models that are asked, and what they are asked for.
         self._names: dict[int, list[str]] = {}
         self._purposes: dict[int, Purpose] = {}
-        # The proposals that were cut, by how; and what there is to say of reviews that were.
+        # The proposals that were cut, by the kind of the cut; and sentences about reviews that were
+        # cut.
         self._cut: dict[str, list[str]] = {}
         self._cut_reviews: list[str] = []
         self._decision: Decision | None = None
         self._reply_cut: str | None = None
         self._failed_aggregator: str | None = None
         self._left = False
-        # What was paid for and thrown away, or asked for twice, in the order in which it happened.
+        # Calls that were paid for and discarded, or made twice, in the order in which that
+        # happened.
         self._twice: list[str] = []
 
     def handle(self, event: Event) -> None:
@@ -248,7 +253,7 @@ class Waiting:
         self._hint = hint
         self._patience = patience
         self._layer = 0
-        # How many calls of each layer have begun.
+        # By layer: how many calls have begun.
         self._begun: dict[int, int] = {}
         self._waited_for: dict[int, str] = {}
         self._asked = 0
@@ -333,7 +338,7 @@ class Proposals:
         for proposal in proposals:
             place = proposal.layer, proposal.index
             if place in self._told:
-                # Its layer has begun again, with more proposers.
+                # The layer has begun again with more proposers, so this proposal was shown.
                 continue
             self._told.add(place)
             error = proposal.error
@@ -430,14 +435,15 @@ def failure_line(turn: Turn) -> str:
     if turn.error is None:
         return ""
     if turn.capped:
-        # The call that was stopped at the cap is what the error tells of.
+        # The error reports the call that was stopped at the cap already.
         before = [told for told in turn.lost if not told.endswith(turn.error.message)]
         lost = f"; lost before: {'; '.join(before)}" if before else ""
         return one_line(f"{turn.error.message} ({turn.error.hint}){lost}")
     messages = list(dict.fromkeys(cause.message for cause in turn.causes))
     hints = list(dict.fromkeys(cause.hint for cause in turn.causes if cause.hint))
     if len(messages) == 1:
-        # What no model was asked for names none.
+        # An error before any call names no model, so the sentence about the loss is used if there
+        # is one.
         line = turn.lost[-1] if len(turn.causes) == 1 and turn.lost else messages[0]
     elif messages:
         line = f"{turn.error.message}: {'; '.join(turn.lost)}"

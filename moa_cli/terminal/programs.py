@@ -41,18 +41,20 @@ def page(lines: Sequence[str], stream: TextIO | None = None) -> str | None:
 def _is_long(lines: Sequence[str], stream: TextIO) -> bool:
     columns, rows = os.get_terminal_size(stream.fileno())
     wrapped = (-(-cell_len(sanitize(line)) // max(1, columns)) for line in lines)
-    # The last row is the shell's.
+    # The last row stays free for the prompt of the shell.
     return sum(max(1, height) for height in wrapped) >= rows
 
 
 def _through(command: str, text: str, stream: TextIO) -> str | None:
     """Show text in the pager; what went wrong if it could not be shown."""
     stream.flush()
-    # As git does it: leave if all fits, show colours, keep the text on the screen.
+    # The options that git sets for less: exit if all fits, show colours, keep the text on the
+    # screen.
     environment = {"LESS": "FRX", **os.environ}
     data = text.encode(stream.encoding, "replace")
     try:
-        # Ctrl-C is a key of the pager's. Not SIG_IGN, which the pager would inherit.
+        # The pager handles Ctrl-C itself. The handler here does nothing; SIG_IGN would be inherited
+        # by the pager.
         with handling({signal.SIGINT: lambda number, frame: None}), lent():
             done = subprocess.run(
                 shlex.split(command), input=data, stdout=stream, env=environment, check=False

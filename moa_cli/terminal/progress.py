@@ -14,7 +14,7 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.tty import can_redraw
 
 _BAR_CELLS = 24
-# Lines that stay, where nothing moves.
+# Without a live display, at most about this many progress lines are printed.
 _STEPS = 20
 
 

@@ -65,7 +65,7 @@ class _Drawn:
             palette=self._look.palette,
         )
         for line in lines:
-            # Lines of code are wider: they go on below.
+            # Lines of code may be wider than the column, and continue below.
             yield Text.from_ansi(line, overflow="fold")
 
 
@@ -88,7 +88,7 @@ def _columns(names: Sequence[str]) -> Table:
 def _marked(pieces: Sequence[tuple[str, bool]], style: str) -> Text:
     text = Text()
     for piece, differs in pieces:
-        # Underlined too: colour alone says nothing to some eyes and some terminals.
+        # Underlined as well, because colour alone is invisible to some users and on some terminals.
         text.append(sanitize(piece), f"{style} underline" if differs and piece.strip() else "")
     text.rstrip()
     return text

@@ -68,7 +68,7 @@ def sinks_for(
         from moa_cli.terminal.accessible import accessible_sinks
 
         return accessible_sinks(show, hint)
-    # Lines of the debug log would tear what moves.
+    # Lines of the debug log would break into a live display.
     show = replace(show, live=show.live and not debug_log.on_terminal())
     moving = show.live and not show.quiet and show.output != "jsonl"
     board = moving and can_redraw(sys.stderr)
@@ -100,7 +100,7 @@ def sinks_for(
         sinks.append(PlainThoughts(sys.stderr))
     if show.show_proposals:
         sinks.append(Proposals(sys.stderr))
-    # Whoever sits at a terminal where nothing moves should still see that it goes on.
+    # A user at a terminal without a live display should still see that work goes on.
     watched = show.output != "jsonl" and not show.quiet and sys.stderr.isatty()
     sinks += _reply_sinks(show, status, apart=watched, alone=moving and not board)
     if show.output == "text":

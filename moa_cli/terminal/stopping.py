@@ -14,8 +14,8 @@ from moa_cli.core.events import Event
 from moa_cli.core.stream import Sink, TurnFold, deliver
 from moa_cli.engine import Control
 
-# What a stop leads to: a reply from what has arrived, a turn without a reply, a reply that ends
-# where it is, or a whole reply without what was to follow it.
+# The effect of a stop: `reply` writes a reply from the proposals so far, `cancel` ends the turn
+# without a reply, `cut` ends the reply where it is, `skip` leaves out what would follow the reply.
 Effect = Literal["reply", "cancel", "cut", "skip"]
 
 _HINTS: dict[Effect, str] = {
@@ -116,6 +116,6 @@ def _interrupting(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         with suppress(NotImplementedError):
             loop.remove_signal_handler(signal.SIGINT)
-        # Removing it leaves Python's own handler, whose KeyboardInterrupt may be lost in a
-        # finalizer. The handler of asyncio cancels the main task.
+        # Removing the handler would leave Python's default handler, whose KeyboardInterrupt may be
+        # lost in a finalizer. So asyncio's handler is restored, which cancels the main task.
         signal.signal(signal.SIGINT, before)

@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NamedTuple
 
-# How often it is looked whether the program has come to the foreground: a shell that brings it
-# there need not send a signal.
+# Seconds between checks whether the program is in the foreground again, because a shell need not
+# send a signal for that.
 _LOOK_SECONDS = 0.2
 _SIGNALS = ("SIGTSTP", "SIGCONT")
 SignalHandler = Callable[[int, FrameType | None], object] | signal.Handlers
@@ -130,7 +130,7 @@ def suspendable() -> Iterator[None]:
     look: asyncio.TimerHandle | None = None
 
     def handle() -> None:
-        # A parent that cannot go on with suspended programs tells them to ignore Ctrl-Z.
+        # A parent that cannot resume a suspended program starts it with SIGTSTP ignored.
         if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGTSTP, stop)
         loop.add_signal_handler(signal.SIGCONT, go_on)
@@ -144,9 +144,10 @@ def suspendable() -> Iterator[None]:
             for what in reversed(list(_TERMINAL.holds)):
                 what.leave()
             _TERMINAL.away = True
-        # The SIGCONT that ends the suspension acts by itself.
+        # The SIGCONT that resumes the program needs no handler here.
         unhandle()
-        # To this thread: another one might let it go on for a moment before it stops.
+        # Sent to this thread: if another thread took the signal, this one would run on for a
+        # moment.
         signal.pthread_kill(threading.get_ident(), signal.SIGTSTP)
         handle()
         come_back()

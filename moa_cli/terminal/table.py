@@ -14,14 +14,15 @@ from rich.cells import set_cell_size as set_cell_size
 
 from moa_cli.core.sanitize import one_line
 
-# The last column is not to be narrower, while there is another to leave out.
+# The last column gets at least this many cells while another column can be left out.
 _LEAST = 24
 _GAP = "  "
 
 
 def fitted(text: str, cells: int) -> str:
     """Untrusted text on one line that takes at most `cells`, with an ellipsis if it was cut."""
-    # What is beyond can not be seen, and a character takes a cell at least; but for marks.
+    # Text beyond the width is invisible. A character takes at least one cell, except combining
+    # marks, so some more characters are kept.
     line = one_line(text, 8 * max(0, cells) + 1)
     if cell_len(line) <= cells:
         return line

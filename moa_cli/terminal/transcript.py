@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moa_cli.markdown.drawing import Color
 
 Kind = Literal["prompt", "head", "text", "note"]
-# What stands on a page: a text is Markdown of a model, all else is raw.
+# A part of a page: text of a model is drawn as Markdown, everything else as it is.
 Passage = tuple[Kind, str]
 _STYLES: dict[Kind, str] = {"prompt": "\x1b[1m", "head": "\x1b[2m", "note": "\x1b[2m"}
 
@@ -43,7 +43,7 @@ def drawn_passages(
         if kind == "text":
             lines += render_markdown(text, width=width, color=color, palette=look.palette)
             continue
-        # Line by line: a pager ends a style where the line ends.
+        # Styled line by line, because a pager resets styles at the end of a line.
         styled = color != "none" and text
         lines += [f"{_STYLES[kind]}{line}\x1b[0m" if styled else line for line in text.split("\n")]
     return lines

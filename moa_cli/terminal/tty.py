@@ -30,12 +30,13 @@ _END_OF_INPUT = "\x04"
 _KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|.", re.DOTALL)
 # Bytes of keys that are not put back for the shell: Ctrl-D, Ctrl-L.
 _NEVER_LATER = b"\x04\x0c"
-# Within so long, a signal that comes again is the same one.
+# Seconds. A signal that is repeated within this time counts as one.
 _SAME_WISH_SECONDS = 2.0
 _ENDS = ("SIGTERM", "SIGHUP")
-# An Esc that nothing follows for this long is the key, not the start of a sequence.
+# Seconds. If nothing follows an Esc for this long, it is the key Esc and not the start of a
+# sequence.
 _ESCAPE_SECONDS = 0.05
-# How often it is looked whether a signal came while a key is waited for.
+# Seconds between checks for a signal while waiting for a key.
 _LOOK_SECONDS = 0.2
 
 
@@ -61,11 +62,11 @@ def folded(text: str, stream: TextIO) -> str:
         return text
     measure: Callable[[str], int] = len
     if not text.isascii():
-        # A letter may take two cells, or none.
+        # Characters may take two cells or none, so their cells are measured.
         from moa_cli.terminal.table import cell_len
 
         measure = cell_len
-    # A model's name stays in one piece, to be copied.
+    # Names of models are not broken, so that they can be copied.
     return "\n".join(wrapped(text, columns, measure))
 
 
@@ -161,7 +162,7 @@ def turn_keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[None]:
         found = _KEY.findall(held.decode(errors="replace"))
         held.clear()
         for name in map(_name_of, found):
-            # Two of Esc together are a sequence for terminals, and two keys for those who type.
+            # Two Esc in a row are parsed as one sequence, but the user has pressed the key twice.
             for _ in range(max(1, name.count("escape"))):
                 if action := actions.get("escape" if name.startswith("escape") else name):
                     action()
@@ -244,8 +245,9 @@ def run_loop(main: Coroutine[Any, Any, _T]) -> _T:
             with suspendable():
                 return await main
         finally:
-            # A loop closes its pipe for signals before it gives up their handlers: one that came
-            # in between would be told as an error. All is in order now, so they end the process.
+            # An event loop closes its wake-up pipe before it removes its signal handlers: a signal
+            # in between would be reported as an error. All is cleaned up by now, so these signals
+            # may end the process.
             for name in _ENDS:
                 asyncio.get_running_loop().remove_signal_handler(getattr(signal, name))
 
@@ -264,8 +266,8 @@ def cancel_on_termination() -> None:
     if task is None:
         return
     loop = asyncio.get_running_loop()
-    # One wish may come several times: from `timeout`, and from the program between it and this one.
-    # A second cancellation would cut short what the first one has begun to put in order.
+    # The same signal may come several times: from `timeout`, and from a program between it and this
+    # one. A second cancellation would interrupt the clean-up that the first one has begun.
     again_from = 0.0
 
     def end() -> None:
@@ -307,14 +309,15 @@ def single_keys() -> Iterator[Callable[[], str]]:
 
 def _keys(descriptor: int) -> Iterator[str]:
     while True:
-        # Python acts on a signal between two steps of its own. One that comes right before the
-        # reading begins would wait for the next key, so that a Ctrl-C would do nothing.
+        # Python runs signal handlers between two bytecodes. A signal right before a blocking read
+        # would wait for the next key, so that Ctrl-C would seem to do nothing. So the read is
+        # polled.
         while not select.select([descriptor], [], [], _LOOK_SECONDS)[0]:
             pass
         data = os.read(descriptor, 1024)
         if not data:
             break
-        # One reading may hold several keys, typed while this program was busy.
+        # One read may return several keys that were typed while this program was busy.
         for key in _KEY.findall(data.decode(errors="replace")):
             yield "" if key.startswith("\x1b") else key
     yield from itertools.repeat(_END_OF_INPUT)

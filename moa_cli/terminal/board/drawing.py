@@ -12,11 +12,11 @@ from moa_cli.terminal.board.view import MARKS, CallView, TurnView
 from moa_cli.terminal.line import LONGEST_NAME, Line, Styles, plain, sure, wrap
 from moa_cli.terminal.table import cell_len
 
-# States of which the note is shown, not the figures or the text.
+# In these states, a call shows its note in place of figures and text.
 _NOTED = ("queued", "failed", "retrying", "dropped")
 _NARROWEST_PANEL, _FEWEST_ROWS = 36, 4
-# From this size on, and for so many proposers at most, each has a panel; else a row; below
-# this width there is one line for all.
+# From this width and height on, and for at most this many proposers, each proposer has a panel;
+# otherwise a row. Below _NARROWEST_ROWS columns, one line is for all.
 _PANELS_WIDTH, _PANELS_HEIGHT, _MOST_PANELS = 80, 30, 6
 _NARROWEST_ROWS = 60
 _SHORTEST_TAIL = 24
@@ -57,7 +57,7 @@ def call_summary(call: CallView, now: float, name_width: int = 0, width: int | N
         return line.append(plain(call.note), style)
     told = figures(call, now)
     if call.state not in ("done", "streaming"):
-        # What a call that waits has a note of: that it was sent a second time.
+        # A waiting call has a note if it was sent a second time.
         told = [plain(call.note) if call.state == "waiting" and call.note else call.state, *told]
     if call.state == "done" and call.note:
         line.append(f"{plain(call.note)} · ", "yellow")
@@ -92,7 +92,7 @@ def board_lines(
 def _proposers(view: TurnView, now: float, size: tuple[int, int]) -> list[Line]:
     """What the proposers at work do, in at most `most_rows` without a row."""
     width, height = size
-    # Asked for once: it is made anew each time.
+    # Read once, because the property builds a new list each time.
     calls = [] if view.phase == "replying" else view.proposers
     count, room = len(calls), most_rows(size) - 1
     zoomed = view.zoomed
@@ -101,7 +101,7 @@ def _proposers(view: TurnView, now: float, size: tuple[int, int]) -> list[Line]:
     if not calls or width < _NARROWEST_ROWS or room < min(2, count):
         return []
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
-    # Four stand two by two.
+    # Columns of equal height: four panels stand two by two.
     columns = -(-count // -(-count // columns))
     panel_height = min(8, room // -(-count // columns))
     roomy = width >= _PANELS_WIDTH and height >= _PANELS_HEIGHT and count <= _MOST_PANELS
@@ -113,7 +113,7 @@ def _proposers(view: TurnView, now: float, size: tuple[int, int]) -> list[Line]:
 def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> list[Line]:
     shown = list(calls)
     rest: list[Line] = []
-    # Those at work come first where not all have a row.
+    # If there is no row for each call, running calls come first.
     if len(shown) > room:
         shown.sort(key=lambda call: call.ended is not None)
         rest = [Line((f"… and {len(shown) - room + 1} more", "dim"))]
@@ -169,9 +169,9 @@ def _panel(call: CallView, now: float, width: int, height: int, place: str = "")
     name = Line((plain(call.name, free), "bold")).cut(free).append(place, "dim" if place else "")
     parts = figures(call, now)
     if call.state == "done" and call.note:
-        # Why is told below, once the layer has ended.
+        # The reason is printed below once the layer has ended.
         parts = ["cut", *parts]
-    # Of these two states the mark before the name says enough.
+    # For these two states, the mark before the name says enough.
     if call.state not in ("streaming", "done") or cell_len(" · ".join(parts)) + 18 <= width:
         parts = [call.state, *parts]
     told = Line((_joined(parts, width - 6), "dim")).cut(width - 6)
@@ -192,11 +192,11 @@ def _tail(call: CallView, width: int, rows: int) -> tuple[list[str], str]:
     if call.state in _NOTED or (call.state == "waiting" and call.note):
         style = "red" if call.state == "failed" else "yellow"
         return wrap(plain(call.note), width)[:rows], style
-    # The last rows + 1 source lines, wrapped from their own start, so that a frame costs
-    # the same however long the answer has become.
+    # Only the last rows + 1 source lines are wrapped, each from its start, so that the cost of a
+    # frame does not grow with the answer.
     recent = sure(sanitize(call.tail)).expandtabs(4).split("\n")[-rows - 1 :]
-    # Where the end of a line begins moves in steps: else all rows would be wrapped anew at each
-    # token.
+    # The start of the shown end of a line moves in steps. Otherwise all rows would be wrapped
+    # differently at each token.
     least = width * (rows + 1)
     ends = (line[max(0, len(line) // least - 1) * least :] for line in recent)
     return [piece for end in ends for piece in wrap(end, width)][-rows:], ""

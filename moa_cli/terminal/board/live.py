@@ -29,7 +29,8 @@ from moa_cli.terminal.plain import enough_line, left_out_line, trimmed_line
 from moa_cli.terminal.table import cell_len, set_cell_size
 
 _FRAME_SECONDS = 0.1
-# Drawing may take a tenth of the time; the rest belongs to the tokens.
+# After a frame, the board rests nine times as long as drawing took, so that drawing takes at most a
+# tenth of the time.
 _REST_FACTOR = 9
 
 
@@ -43,7 +44,7 @@ def console_for(stream: TextIO, *, terminal: bool = True, look: Look = USUAL) ->
         markup=False,
         emoji=False,
         highlight=False,
-        # Else NO_COLOR says.
+        # With other themes, Rich decides by NO_COLOR.
         no_color=True if look.theme == "none" else None,
         soft_wrap=terminal,
     )
@@ -121,7 +122,7 @@ class Board:
         self._thoughts = ThoughtRows(self._styles)
         self._ticker = Ticker(self._draw)
         self._decision: Decision | None = None
-        # Why the last aggregator that was asked failed, if that is not told yet.
+        # Why the last aggregator failed, if that was not printed yet.
         self._failed = ""
         self._fell_back = False
 
@@ -130,7 +131,7 @@ class Board:
         if self._failed and not isinstance(event, events.TurnFailed):
             self._note_failed()
         match event:
-            # First what comes most.
+            # The most frequent events come first.
             case events.ProposerDelta():
                 pass
             case events.AggregatorDelta():
@@ -139,7 +140,7 @@ class Board:
                 if event.text and not self.through_reply:
                     self.close()
             case events.TurnStarted() | events.LayerStarted():
-                # A layer behind the reply begins when the board has ended.
+                # A layer after the reply (a report) begins when the board has ended already.
                 self._ticker.start()
             case events.LayerFinished():
                 self._fold(event)
@@ -158,7 +159,8 @@ class Board:
             case events.AggregatorStarted():
                 self._thoughts.begin(event.name)
             case events.AggregatorFailed() if not event.text:
-                # One that broke off in its reply is told of below what it wrote, by the caller.
+                # If an aggregator broke off within its reply, the caller says so below what it
+                # wrote.
                 self._failed = f"✗ {event.model}: {event.error.message}"
                 self._screen.paint([])
             case events.Decided():
@@ -167,7 +169,8 @@ class Board:
                 self.close()
             case events.TurnFailed():
                 if not self._fell_back:
-                    # The only one: the caller tells why the turn failed, which is why this did.
+                    # It is the only aggregator, so its error is that of the turn, which the caller
+                    # prints.
                     self._failed = ""
                 self.close()
             case events.TurnFinished():
@@ -200,12 +203,12 @@ class Board:
         if any(call.state == "dropped" for call in calls):
             lines.append(Line((enough_line(event, purpose), "yellow")))
         if self.compact:
-            # What went well is told by its number.
+            # Calls that went well are only counted.
             calls = [call for call in calls if call.state != "done" or call.note]
         longest = name_cells(calls)
         for call in calls:
             summary = call_summary(call, event.at, longest, width)
-            # Why a call failed, or how it was cut, is told whole.
+            # The reason why a call failed or was cut is not shortened.
             lines.append(summary if call.note else summary.cut(width))
         rows = [row for line in lines for row in line.wrapped(self._console, width)]
         self._screen.commit(rows, [])
@@ -265,9 +268,10 @@ class LiveReply:
         self.console = console_for(self.stream, look=self.look)
         self._styles = Styles(self.console)
         self._ticker = Ticker(self._draw)
-        # What has come since the last frame.
+        # Text that has come since the last frame.
         self._pieces: list[str] = []
-        # What the region showed last, without the status line, and how wide the terminal was.
+        # The lines that the region showed last, without the status line, and the width of the
+        # terminal then.
         self._open: list[str] = []
         self._width = 0
         self._began = False
@@ -292,12 +296,12 @@ class LiveReply:
         if self.status is not None:
             self.status.take(event)
         match event:
-            # First what comes most. Pieces are drawn together, once a frame.
+            # The most frequent events come first. Pieces are collected and drawn once a frame.
             case events.AggregatorDelta():
                 if event.text:
                     self._pieces.append(event.text)
                     if not self._began:
-                        # At once: the status line of the board has gone in this moment.
+                        # Drawn at once, because the status line of the board has just been removed.
                         self._draw()
             case events.AggregatorStarted():
                 self._ticker.start()
@@ -306,7 +310,8 @@ class LiveReply:
             case events.AggregatorFinished() | events.AggregatorFailed():
                 self._take()
                 if self._began:
-                    # Here, not in `close`: others are yet to say how the turn ended.
+                    # Closed here and not in `close`, because other sinks print after this how the
+                    # turn ended.
                     self.close()
             case events.TurnFinished() | events.TurnFailed():
                 self.close()
@@ -315,7 +320,7 @@ class LiveReply:
         text = "".join(self._pieces)
         self._pieces.clear()
         if not self._began:
-            # A leading blank line would part the reply from what it answers.
+            # A leading blank line would separate the reply from its question.
             text = text.lstrip("\n")
             self._began = bool(text)
             if self._began and self.apart:
@@ -331,7 +336,8 @@ class LiveReply:
             self._width = columns
             lines = self.finished(columns)
             self._open = self.open(columns) if self.live else []
-        # In one frame: what has become final must not be seen twice, nor not at all.
+        # In one frame, so that lines which have become final are neither seen twice nor missing for
+        # a moment.
         self.screen.commit(lines, [*self._open, *self._status_lines(columns)])
 
     def _status_lines(self, columns: int) -> list[str]:
@@ -393,7 +399,7 @@ class TextReply(LiveReply):
         return lines
 
     def open(self, width: int) -> list[str]:
-        # As the terminal will fold it, once it is whole; the screen shows the last rows.
+        # Folded as the terminal will fold the complete line; the screen shows its last rows.
         line, rows = self._rest.expandtabs(8), self.screen.size()[1]
         if line.isascii():
             start = max(0, len(line) // width - rows) * width

@@ -28,12 +28,13 @@ _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 _WRAP_ON, _WRAP_OFF = "\x1b[?7h", "\x1b[?7l"
 _CURSOR_OFF, _CURSOR_ON = "\x1b[?25l", "\x1b[?25h"
 _CLEAR_ROW = "\x1b[2K"
-# From the first character of the screen, tmux would move what it clears into the scrollback.
+# Cleared from the second column on: if the first cell of the screen is included, tmux moves the
+# cleared lines into the scrollback.
 _CLEAR_BELOW = f"\r{_CLEAR_ROW}\x1b[1C\x1b[J\r"
 _SAVE, _RESTORE, _DOWN, _TO_THE_END = "\x1b7", "\x1b8", "\x1b[1B", "\x1b[999B"
-# Linux hands a longer write over to the terminal in parts of so many bytes.
+# In bytes. Linux passes a longer write to the terminal in parts of this size.
 _PART = 2048
-# A window that is split in two leaves each half so many columns at least, if it was 80 wide.
+# The width of half a window of 80 columns that is split in two.
 _HALF_A_WINDOW = 39
 
 
@@ -77,7 +78,7 @@ class Screen:
         self._low = low and _scrolls_when_folding()
         self._shown: list[str] = []
         self._drawn_at = (0, 0)
-        # What the region is to show once the terminal is this program's again.
+        # The lines that the region will show when this program has the terminal again.
         self._unseen: list[str] = []
         self._hold = Hold(self._leave, self._take, self._lose, self._above)
 
@@ -175,10 +176,10 @@ class Screen:
             return ""
         rows, self._shown = len(self._shown), []
         if self._low or self._drawn_at != self.size():
-            # Where the region ends is unknown, but nothing else is below.
+            # The end of the region is unknown, but there is nothing else below it.
             return _CLEAR_BELOW
-        # The window may have become lower since its size was read. Then the way down ends early,
-        # and a way up by as many rows would lead into the lines above.
+        # The window may have become lower since its size was read. Then moving down stops early at
+        # the last row, and moving up by as many rows would reach the lines above the region.
         clear = _DOWN.join([_CLEAR_ROW] * rows)
         return f"\r{_SAVE}{clear}{_RESTORE}" if rows > 1 else f"\r{clear}"
 
@@ -189,9 +190,10 @@ class Screen:
         cursor = _CURSOR_OFF if self._shown else _CURSOR_ON
         begin, end = f"{_SYNC_ON}{_CURSOR_OFF}{frame}", f"{region}{cursor}{_SYNC_OFF}"
         if region and len(begin) + len(end) > _PART // 2:
-            # A terminal may take a new size between two parts of a long write. While the region is
-            # drawn, the cursor would be lost. Between lines, it stands where the region begins.
-            # A line feed at the end would make it a line of others (`print_above`).
+            # A terminal may be resized between two parts of a long write. Within a frame, the
+            # position of the cursor would be lost; between lines, the cursor is at the start of the
+            # region. The write does not end in a line feed, because `print_above` would take it for
+            # a line of another writer.
             self._stream.write(f"{begin}{_CURSOR_OFF}")
             self._stream.flush()
             begin = ""

@@ -19,12 +19,12 @@ from moa_cli.terminal.plain import Hint
 from moa_cli.terminal.progress import duration
 from moa_cli.terminal.table import cell_len
 
-# Models pause for a while between two tokens; what is silent for longer is worth a word.
+# Models pause between tokens. A longer silence than this is shown.
 _SILENCE_SECONDS = 5.0
 _NOTHING_COMES = "no token for"
-# What keys do, in the words of a `Stopper` and in fewer.
+# What a key does: in the words of a `Stopper`, and shorter.
 _FEWER_WORDS = {"write the reply now": "enough", "skip the report": "skip"}
-# How long parts are kept where there is not room for all: the higher, the longer.
+# Priorities of the parts where there is not room for all: the highest stay longest.
 _ZOOM = -1
 _TOKENS, _RATE, _COST, _LONG_HEAD, _READING, _LONG_HINT = range(6)
 _SECONDS, _HEAD, _LONG_TROUBLE, _HINT, _TROUBLE, _ALWAYS = range(6, 12)
@@ -145,7 +145,7 @@ def _activity(view: TurnView, now: float) -> _Activity:
         return _replying(view.aggregator, view.references, now)
     calls = view.proposers
     if not calls:
-        # Before the first layer, between two, and behind the last.
+        # No layer is running: before the first, between two, or after the last.
         return _Activity("waiting", (f"{view.name}: done" if view.layer else "preparing",))
     running = [call for call in calls if call.ended is None]
     ended = len(calls) - len(running)

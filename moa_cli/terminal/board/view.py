@@ -17,7 +17,7 @@ State = Literal[
 ]
 Phase = Literal["proposing", "replying", "ended"]
 
-# What stands before a call in that state, and its style.
+# The mark before a call in each state, and the style of the mark.
 MARKS: dict[State, tuple[str, str]] = {
     "waiting": ("·", "dim"),
     "queued": ("·", "yellow"),
@@ -29,9 +29,10 @@ MARKS: dict[State, tuple[str, str]] = {
     "dropped": ("–", "yellow"),
 }
 
-# More than any panel shows; keeping whole answers would make each frame dearer than the last.
+# In characters: more than any panel shows. With whole answers, each frame would cost more than the
+# last.
 _TAIL = 4000
-# They are joined then, also where no frame is drawn.
+# At this number, pieces are joined even if no frame is drawn.
 _MOST_PIECES = 1000
 
 
@@ -61,10 +62,10 @@ class CallView:
     price: Price | None = None
     resumes: float = 0.0
     why: str = ""
-    # USD of what came of it and was taken back.
+    # USD of its text that was withdrawn when it was asked again.
     _wasted: float = 0.0
-    # The last part of its text, in pieces: they are joined only for a frame, which many of them
-    # share.
+    # The end of its text, in pieces. They are joined only for a frame, and many of them come
+    # between two frames.
     _tail: list[str] = field(default_factory=list)
 
     def take(self, at: float, text: str, thought: str) -> None:
@@ -73,7 +74,7 @@ class CallView:
             self.first_token = at
         self.latest = at
         if text and self._tail and self.state == "thinking":
-            # Its thoughts end here.
+            # The reasoning ends here, so a blank line separates it from the answer.
             self._tail.append("\n\n")
         self.state = "streaming" if text else "thinking"
         self.tokens += 1
@@ -95,7 +96,7 @@ class CallView:
                 self.state = "retrying"
                 self.resumes, self.why = event.at + event.delay, event.error.message
                 if event.withdrawn:
-                    # What came so far is taken back, and may be billed all the same.
+                    # The text so far is withdrawn, but may be billed.
                     self._wasted = self.running_cost()
                     self.first_token, self.tokens, self._tail = None, 0, []
                 self.note = f"again in {event.delay:.0f} s: {event.error.message}"
@@ -161,7 +162,7 @@ class TurnView:
     rounds: int = 0
     purposes: dict[int, Purpose] = field(default_factory=dict)
     layers: dict[int, list[CallView]] = field(default_factory=dict)
-    # How many calls of a layer were taken out, by its number.
+    # By the number of a layer: how many of its calls were removed.
     _taken: dict[int, int] = field(default_factory=dict)
     aggregator: CallView | None = None
     references: int = 0
@@ -210,7 +211,7 @@ class TurnView:
 
     def apply(self, event: Event) -> None:
         match event:
-            # First what comes most.
+            # The most frequent events come first.
             case events.ProposerDelta():
                 call = self.layers[event.layer][event.index - self._taken.get(event.layer, 0)]
                 call.take(event.at, event.text, event.reasoning if self.reasoning else "")
