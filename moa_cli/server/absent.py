@@ -1,11 +1,13 @@
-"""What other servers of the same APIs have, and this one has not."""
+"""Paths at which there is nothing, and what to tell a client that asks for one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _TEXT_ONLY = "a mixture answers with text; this server offers no {}"
 _STORES_NONE = "this server stores nothing between requests, so it has no {}"
+_OLLAMA = "Ollama's API is not here: use that of OpenAI, whose base URL ends in /v1"
+_VERSION = "/v1"
 # By the beginning of the path.
 ABSENT: Mapping[str, str] = {
     "/v1/embeddings": _TEXT_ONLY.format("embeddings"),
@@ -23,9 +25,23 @@ ABSENT: Mapping[str, str] = {
     "/v1/vector_stores": _STORES_NONE.format("vector stores"),
     "/v1/batches": _STORES_NONE.format("batches; `moa batch` answers many prompts"),
     "/v1/messages/batches": _STORES_NONE.format("batches; `moa batch` answers many prompts"),
+    "/api/chat": _OLLAMA,
+    "/api/embed": _OLLAMA,
+    "/api/generate": _OLLAMA,
+    "/api/show": _OLLAMA,
+    "/api/tags": _OLLAMA,
+    "/api/version": _OLLAMA,
 }
 
 
 def why_absent(path: str) -> str | None:
     """Why nothing is at a path; None if that needs no reason."""
     return next((why for start, why in ABSENT.items() if path.startswith(start)), None)
+
+
+def meant_path(path: str, known: Iterable[str]) -> str | None:
+    """The path among `known` that a client means whose base URL is wrong: without `/v1`, with it
+    twice, or that of another server; None if there is none."""
+    asked = path.rstrip("/")
+    ends = {own: own.removeprefix(_VERSION) for own in known if "{" not in own}
+    return max((own for own, end in ends.items() if asked.endswith(end)), key=len, default=None)

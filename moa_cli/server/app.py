@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moa_cli.core.debug_log import RoomLog
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.unique import unique_name
-from moa_cli.server.absent import why_absent
+from moa_cli.server.absent import meant_path, why_absent
 from moa_cli.server.accesslog import Record, place_of
 from moa_cli.server.auth import Guard, check_metrics, key_of
 from moa_cli.server.counting import TokenCount
@@ -47,8 +47,9 @@ _ROUTER_CODES = {404: "unknown_url", 405: "method_not_allowed"}
 def make_app(service: Service, router: Router | None = None) -> ASGIApp:
     """The ASGI application of a server. router: its paths, by default those of `moa serve`."""
     loopback = ipaddress.ip_address(service.address.host).is_loopback
-    guarded = Guard(router or _router(service), service, loopback=loopback)
-    app: ASGIApp = _Errors(guarded, service)
+    router = router or _router(service)
+    paths = [route.path for route in router.routes if isinstance(route, Route)]
+    app: ASGIApp = _Errors(Guard(router, service, loopback=loopback), service, paths)
     if service.options.origins:
         app = CORSMiddleware(
             app,
@@ -162,11 +163,12 @@ def _is_anthropic(scope: Scope) -> bool:
 
 
 class _Errors:
-    """Turns what a request ends in into a response."""
+    """Turns what a request ends in into a response. paths: at which there is something."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service, paths: Sequence[str]) -> None:
         self._app = app
         self._service = service
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = scope["moa.record"]
@@ -178,9 +180,8 @@ class _Errors:
         except ApiError as raised:
             error = raised
         except HTTPException as raised:
-            path = one_line(scope["path"], 100)
-            message = f"{raised.detail}: {scope['method']} {path}"
-            if raised.status_code == 404 and (why := why_absent(scope["path"])):
+            message = f"{raised.detail}: {scope['method']} {one_line(scope['path'], 100)}"
+            if raised.status_code == 404 and (why := self._why_not_found(scope["path"])):
                 message += f" ({why})"
             code = _ROUTER_CODES.get(raised.status_code)
             error = ApiError(raised.status_code, message, code=code, headers=raised.headers)
@@ -197,6 +198,12 @@ class _Errors:
             # No response was begun.
             body = error_body(error, record.id) if _is_anthropic(scope) else error.body()
             await _json(error.status, body, error.headers)(scope, receive, send)
+
+    def _why_not_found(self, path: str) -> str | None:
+        if why := why_absent(path):
+            return why
+        meant = meant_path(path, self._paths)
+        return meant and f"did you mean {meant}? Check the base URL of the client"
 
 
 def _route_of(scope: Scope) -> str:

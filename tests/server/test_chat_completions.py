@@ -306,6 +306,8 @@ def test_each_profile_is_a_model(moa: Moa, upstream: Upstream) -> None:
         ("/v1/audio/transcriptions", "offers no audio"),
         ("/v1/responses/resp_1", "stores nothing"),
         ("/v1/messages/batches", "stores nothing"),
+        ("/v1/threads/t/messages", "stores nothing"),
+        ("/api/chat", "Ollama"),
     ],
 )
 def test_what_a_mixture_does_not_offer_is_not_found_for_a_reason(
@@ -314,6 +316,29 @@ def test_what_a_mixture_does_not_offer_is_not_found_for_a_reason(
     response = server.http.post(server.root + path, json={"model": "moa", "input": "x"})
     assert response.status_code == 404
     assert why in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("/openai/deployments/moa/chat/completions?api-version=2024-10-21", "/v1/chat/completions"),
+        ("/v1/engines/moa/completions", "/v1/completions"),
+        ("/v1/v1/messages?beta=true", "/v1/messages"),
+        ("/messages/count_tokens", "/v1/messages/count_tokens"),
+        ("/responses", "/v1/responses"),
+        ("/models", "/v1/models"),
+        ("/v1/health", "/health"),
+    ],
+)
+def test_a_client_with_a_wrong_base_url_is_told_the_path_that_it_means(
+    server: Server, path: str, meant: str
+) -> None:
+    response = server.http.post(server.root + path, json={})
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "unknown_url"
+    assert f"(did you mean {meant}? " in response.json()["error"]["message"]
 
 
 def test_a_path_that_nobody_offers_is_merely_not_found(server: Server) -> None:

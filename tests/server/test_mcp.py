@@ -428,6 +428,18 @@ def test_web_pages_and_other_names_are_kept_out(moa: Moa) -> None:
             server.close()
 
 
+def test_a_wrong_path_is_told_the_right_one(moa: Moa) -> None:
+    with moa.start("mcp", "--http", "--port", "0") as process:
+        server = Server(process, None, r"listening on (http://\S+)/mcp")
+        try:
+            missed = server.http.post(f"{server.root}/mcp/", json={})
+            assert missed.status_code == 404
+            assert "did you mean /mcp?" in missed.text
+        finally:
+            process.kill()
+            server.close()
+
+
 def test_other_machines_need_a_key(moa: Moa) -> None:
     ran = moa.run("mcp", "--http", "--host", "0.0.0.0", "--port", "0")
     assert ran.code == 2
