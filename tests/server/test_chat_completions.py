@@ -185,6 +185,25 @@ def test_proposals_stream_as_reasoning_one_after_the_other(
     assert sorted(whole["reasoning_content"].split("###")) == sorted(reasoning.split("###"))
 
 
+def test_with_the_proposals_comes_what_the_aggregator_thinks(
+    server: Server, upstream: Upstream
+) -> None:
+    chunk: dict[str, Any] = {"index": 0, "delta": {"reasoning_content": "hm", "content": "merged"}}
+    ending: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    both = Reply(events=[{"choices": [chunk]}, {"choices": [ending]}, "[DONE]"])
+    upstream.always("agg", both)
+    asked = {"proposers": ["lab:a"], "show_proposals": True}
+    with server.streaming(moa=asked) as response:
+        told = chunks(response.read().decode())
+    deltas = [chunk["choices"][0]["delta"] for chunk in told]
+    whole = server.ask(moa=asked).json()["choices"][0]["message"]
+    thoughts = "### lab:a (round 1)\n\nok\n\nhm"
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == thoughts
+    assert deltas[-2] == {"content": "merged"}
+    assert whole["reasoning_content"] == thoughts
+    assert whole["content"] == "merged"
+
+
 def test_the_conversation_reaches_every_model(server: Server, upstream: Upstream) -> None:
     said = [
         {"role": "developer", "content": "be brief"},

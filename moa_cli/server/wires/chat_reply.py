@@ -142,24 +142,22 @@ class ChatEncoder(CompletionsEncoder):
         ]
 
     def take(self, event: Event, choice: int = 0) -> bytes:
+        thought = ""
+        if self._proposals is not None and not choice:
+            thought = self._proposals.take(event)
+        told = self._delta(f'"reasoning_content":{json.dumps(thought)}') if thought else b""
         if isinstance(event, events.AggregatorDelta):
             fields = f'"content":{json.dumps(event.text)}' if event.text else ""
-            told = b""
             if fields or event.token_logprobs:
-                told = self._delta(fields, choice, event.token_logprobs)
+                told += self._delta(fields, choice, event.token_logprobs)
             # A chunk for each call, as OpenAI sends them: clients look at the first one of a chunk.
             for piece in joined_pieces(event.tool_calls):
                 # The older form has one call, which clients put together without an index.
                 if not (self._legacy and piece.index):
                     told += self._delta(self._call(piece), choice)
-            if told:
-                return told
-        if (finished := self._end_before_report(event, choice)) is not None:
-            return sse.event(self._ending(choice, self._finish(finished)))
-        if self._proposals is None or choice:
-            return b""
-        thought = self._proposals.take(event)
-        return self._delta(f'"reasoning_content":{json.dumps(thought)}') if thought else b""
+        elif (finished := self._end_before_report(event, choice)) is not None:
+            told += sse.event(self._ending(choice, self._finish(finished)))
+        return told
 
     def _call(self, piece: ToolPiece) -> str:
         if not self._legacy:
@@ -218,7 +216,7 @@ class ChatEncoder(CompletionsEncoder):
         elif turn.tool_calls:
             message["tool_calls"] = [_call(call) for call in turn.tool_calls]
         if self._proposals is not None and not number:
-            message["reasoning_content"] = proposals_of(turn)
+            message["reasoning_content"] = proposals_of(turn) + turn.reasoning
         logprobs = None
         if turn.token_logprobs:
             logprobs = {"content": [*map(json.loads, turn.token_logprobs)], "refusal": None}
