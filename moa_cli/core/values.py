@@ -284,7 +284,7 @@ def read_value(key: Key, value: Any, style: Style) -> Any:
         made = _with_parts(key, value, style)
         _check_bounds(key, value)
     else:
-        told = "" if key.secret else f", not {shown(value)}"
+        told = "" if key.secret else f", not {shown(value, style)}"
         raise ValueFault(f"must be {style.kinds[key.kind]}{told}")
     if key.check is not None:
         key.check(made)
@@ -335,7 +335,7 @@ def _of_either(key: Key, value: Any, style: Style) -> Any:
         if _is_kind(value, choice.kind, style):
             return read_value(choice, value, style)
     names = " or ".join(style.kinds[choice.kind] for choice in key.either)
-    raise ValueFault(f"must be {names}, not {shown(value)}")
+    raise ValueFault(f"must be {names}, not {shown(value, style)}")
 
 
 def _is_kind(value: Any, kind: Kind, style: Style) -> bool:
@@ -378,10 +378,12 @@ def choices_text(key: Key) -> str:
     return f"one of {', '.join(key.choices)}" if len(key.choices) > 1 else f'"{key.choices[0]}"'
 
 
-def shown(value: object) -> str:
+def shown(value: object, style: Style = TOML) -> str:
     """A value in a message: short, and no more of a table or a list than what it is."""
     if isinstance(value, dict | list):
-        return "a table" if isinstance(value, dict) else "a list"
+        return style.kinds["table"] if isinstance(value, dict) else "a list"
+    if value is None:
+        return "null"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 

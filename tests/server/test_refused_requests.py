@@ -149,6 +149,20 @@ def test_a_wrong_field_is_named(
     assert error["code"]
 
 
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (user({"text": "hi"}), "`messages[0].content` must be a text or a list of objects, not an"),
+        ([None], "`messages[0]` must be an object, not null"),
+        ({"role": "user"}, "`messages` must be a list of objects, not an object"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_json(
+    served: tuple[Server, Upstream], messages: object, message: str
+) -> None:
+    assert message in served[0].ask(messages=messages).json()["error"]["message"]
+
+
 @pytest.mark.parametrize("missing", ["model", "messages"])
 def test_a_missing_field_is_named(served: tuple[Server, Upstream], missing: str) -> None:
     response = served[0].ask(**{missing: None})
@@ -206,6 +220,13 @@ def test_what_is_no_json_object_is_a_400(served: tuple[Server, Upstream], body: 
     response = server.http.post(url, content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "invalid_json"
+
+
+def test_the_mark_that_windows_puts_before_a_text_is_no_fault(server: Server) -> None:
+    body = json.dumps({"model": "moa", "messages": QUESTION}).encode("utf-8-sig")
+    headers = {"content-type": "application/json"}
+    response = server.http.post(f"{server.url}/chat/completions", content=body, headers=headers)
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises ApiError if it is none, or is nested too deeply."""
     infinite = False
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")
         try:
             given = _DECODER.decode(text)
         except _Infinite:
