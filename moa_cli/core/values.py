@@ -14,7 +14,7 @@ import dataclasses
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -284,7 +284,7 @@ def read_value(key: Key, value: Any, style: Style) -> Any:
         made = _with_parts(key, value, style)
         _check_bounds(key, value)
     else:
-        told = "" if key.secret else f", not {shown(value, style)}"
+        told = "" if key.secret else f", not {_misfit(value, [key.kind], style)}"
         raise ValueFault(f"must be {style.kinds[key.kind]}{told}")
     if key.check is not None:
         key.check(made)
@@ -334,8 +334,18 @@ def _of_either(key: Key, value: Any, style: Style) -> Any:
     for choice in key.either:
         if _is_kind(value, choice.kind, style):
             return read_value(choice, value, style)
-    names = " or ".join(style.kinds[choice.kind] for choice in key.either)
-    raise ValueFault(f"must be {names}, not {shown(value, style)}")
+    kinds = [choice.kind for choice in key.either]
+    names = " or ".join(map(style.kinds.__getitem__, kinds))
+    raise ValueFault(f"must be {names}, not {_misfit(value, kinds, style)}")
+
+
+def _misfit(value: Any, kinds: Sequence[Kind], style: Style) -> str:
+    """What is of none of the kinds, in a message: a list by its first item that is no text, where a
+    list of texts would do."""
+    if "texts" in kinds and isinstance(value, list):
+        wrong = next(item for item in value if not isinstance(item, str))
+        return f"a list with {shown(wrong, style)}"
+    return shown(value, style)
 
 
 def _is_kind(value: Any, kind: Kind, style: Style) -> bool:

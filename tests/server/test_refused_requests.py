@@ -150,17 +150,25 @@ def test_a_wrong_field_is_named(
 
 
 @pytest.mark.parametrize(
-    ("messages", "message"),
+    ("fields", "message"),
     [
-        (user({"text": "hi"}), "`messages[0].content` must be a text or a list of objects, not an"),
-        ([None], "`messages[0]` must be an object, not null"),
-        ({"role": "user"}, "`messages` must be a list of objects, not an object"),
+        (
+            {"messages": user({"text": "hi"})},
+            "`messages[0].content` must be a text or a list of objects, not an object",
+        ),
+        ({"messages": [None]}, "`messages[0]` must be an object, not null"),
+        ({"messages": {}}, "`messages` must be a list of objects, not an object"),
+        ({"stop": ["a", 1]}, "`stop` must be a text or a list of texts, not a list with 1"),
+        (
+            {"moa": {"proposers": [{}]}},
+            "`moa.proposers` must be a list of texts, not a list with an object",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_the_words_of_json(
-    served: tuple[Server, Upstream], messages: object, message: str
+    served: tuple[Server, Upstream], fields: dict[str, Any], message: str
 ) -> None:
-    assert message in served[0].ask(messages=messages).json()["error"]["message"]
+    assert served[0].ask(**fields).json()["error"]["message"] == message
 
 
 @pytest.mark.parametrize("missing", ["model", "messages"])
