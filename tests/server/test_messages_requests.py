@@ -185,6 +185,15 @@ def test_messages_of_the_assistant_that_follow_each_other_are_one_reply(
     assert [message["tool_call_id"] for message in told[2:]] == names
 
 
+def test_the_result_of_a_search_for_tools_names_them(server: Server, upstream: Upstream) -> None:
+    found = [{"type": "tool_reference", "tool_name": name} for name in ("look", "read")]
+    messages = [ASKED[0], CALLED, user(result(found))]
+    body = post(server, messages=messages, tools=[TOOL]).json()
+    (call,) = upstream.chats("agg")
+    assert call.messages[-1]["content"] == "Found the tool look.\nFound the tool read."
+    assert "ignored" not in body["moa"]
+
+
 def test_results_may_come_in_several_messages(server: Server, upstream: Upstream) -> None:
     calls = {"role": "assistant", "content": [USE, {**USE, "id": "c2"}]}
     messages = [ASKED[0], calls, user(result("x", "c2")), user(result("y"))]

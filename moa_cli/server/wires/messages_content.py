@@ -35,6 +35,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "search_result": ("type", "source", "title", "content"),
     "tool_use": ("type", "id", "name", "input"),
     "tool_result": ("type", "tool_use_id", "content", "is_error"),
+    "tool_reference": ("type", "tool_name"),
     "compaction": ("type", "content"),
 }
 # Claude Code puts a line with its version, and a number that may change with each request, before
@@ -177,6 +178,9 @@ class ContentReader:
             case "search_result":
                 found = [block.get("title"), block.get("source")]
                 return [Part("text", "\n".join([*_texts(found), *_texts_of(block.get("content"))]))]
+            case "tool_reference":
+                # What a search for tools has found. All tools of the request are offered anyway.
+                return [Part("text", f"Found the tool {_text(block, 'tool_name', path)}.")]
             case "compaction":
                 # The summary in place of all that was said before.
                 return [Part("text", text) for text in _texts([block.get("content")])]
