@@ -160,7 +160,12 @@ class Server(HttpServer):
         self.code = 0
 
     def on_start(self) -> None:
-        introduce(self._service, f"listening on {self._url}", self._introduction)
+        introduce(self._service, f"listening on {self._url}", self._introduction, self.others)
+
+    @property
+    def others(self) -> str:
+        """What can be asked besides the default profile, in words."""
+        return plural(len(self._service.setup.mixtures.names()) - 1, "more model")
 
     def on_signal(self, number: int) -> None:
         """End in good order at the first signal, at once at the second; SIGHUP has files read
@@ -185,11 +190,10 @@ class Server(HttpServer):
         loop.call_later(grace + _FLUSH_SECONDS, self.abort_connections)
 
 
-def introduce(service: Service, where: str, introduction: Sequence[str]) -> None:
-    """Tell where the server is, what `moa` stands for, and the warnings."""
-    others = len(service.setup.mixtures.names()) - 1
+def introduce(service: Service, where: str, introduction: Sequence[str], others: str) -> None:
+    """Tell where the server is, what `moa` stands for, what else can be asked, and the warnings."""
     first, *warnings = introduction
-    service.log.note(f"{where}; `{DEFAULT}` is {first}; {others} more models")
+    service.log.note(f"{where}; `{DEFAULT}` is {first}; {others}")
     for warning in warnings:
         service.log.note(warning)
     service.tell_faults(service.setup.reading)

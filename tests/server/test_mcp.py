@@ -103,6 +103,19 @@ def test_the_tools_name_the_profiles_that_can_be_asked(connect: Any, moa: Moa) -
     asyncio.run(use())
 
 
+@pytest.mark.parametrize("http", [False, True])
+def test_the_start_counts_the_profiles_that_can_be_asked(moa: Moa, http: bool) -> None:
+    arguments = ["--http", "--port", "0"] if http else []
+    with moa.start("mcp", *arguments, stdin=subprocess.PIPE) as process:
+        server = Server(process, None, r"(?:listening on (http://\S+)/mcp|waiting for requests)")
+        process.kill()
+        server.close()
+    # `lab`, and the two of the package that need no key.
+    assert server.log[0].endswith(
+        "`moa` is profile lab: lab:a, lab:b, lab:c → lab:agg; 3 more profiles"
+    )
+
+
 def test_ask_gives_the_reply_and_the_ledger(connect: Any, moa: Moa, upstream: Upstream) -> None:
     upstream.always("agg", Reply(text="By scattering."))
     upstream.always("b", Reply(status=500))

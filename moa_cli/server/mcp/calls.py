@@ -31,7 +31,7 @@ from moa_cli.profile import Profile, closing_text, short_name
 from moa_cli.server.accesslog import Record
 from moa_cli.server.auth import key_of
 from moa_cli.server.errors import ApiError, from_turn, stopping
-from moa_cli.server.keys import SOLO, ClientKey
+from moa_cli.server.keys import ANYBODY, SOLO, ClientKey
 from moa_cli.server.mcp.arguments import read_arguments, tools
 from moa_cli.server.mcp.progress import CallProgress, TurnProgress
 from moa_cli.server.mixtures import Mixtures
@@ -88,7 +88,7 @@ class ToolServer:
         self, ctx: ServerRequestContext[Any], params: PaginatedRequestParams | None
     ) -> ListToolsResult:
         mixtures, key = self._service.setup.mixtures, _key(ctx)
-        known = {name: _about(mixtures.find(name).profile) for name in _names(mixtures, key)}
+        known = {name: _about(mixtures.find(name).profile) for name in offered(mixtures, key)}
         return ListToolsResult(tools=tools(known))
 
     async def _call(
@@ -122,7 +122,7 @@ class ToolServer:
         key: ClientKey,
     ) -> CallToolResult:
         mixtures = setup.mixtures
-        request = read_arguments(params.name, params.arguments or {}, _names(mixtures, key))
+        request = read_arguments(params.name, params.arguments or {}, offered(mixtures, key))
         record.model = ",".join(request.profiles)
         said = [Message("system", request.system)] if request.system.strip() else []
         conversation = Conversation.of([*said, Message("user", request.prompt)])
@@ -246,7 +246,7 @@ def _parent(ctx: ServerRequestContext[Any]) -> Mapping[str, str]:
     return {**getattr(ctx.request, "headers", {}), **told}
 
 
-def _names(mixtures: Mixtures, key: ClientKey) -> list[str]:
+def offered(mixtures: Mixtures, key: ClientKey = ANYBODY) -> list[str]:
     """The profiles that can be asked: an agent that wants a single model is one itself."""
     return [name for name in mixtures.names(key) if not name.endswith(SOLO)]
 

@@ -22,10 +22,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 
+from moa_cli.core.text import plural
 from moa_cli.server.app import make_app
 from moa_cli.server.http_server import handle_signals
 from moa_cli.server.loops import Address
-from moa_cli.server.mcp.calls import ToolServer
+from moa_cli.server.mcp.calls import ToolServer, offered
 from moa_cli.server.run import (
     Server,
     Start,
@@ -72,7 +73,8 @@ async def _over_stdio(service: Service, introduction: Sequence[str]) -> int:
             talking.cancel()
 
         handle_signals((signal.SIGINT, signal.SIGTERM), end)
-        introduce(service, "waiting for requests on standard input", introduction)
+        where = "waiting for requests on standard input"
+        introduce(service, where, introduction, _others(service))
         await asyncio.wait([talking])
     if not talking.cancelled():
         talking.result()
@@ -173,6 +175,11 @@ async def _over_http(service: Service, bound: socket.socket, introduction: Seque
 class _HttpServer(Server):
     """Does not wait for streams on which clients only listen."""
 
+    @property
+    def others(self) -> str:
+        """What can be asked besides the default profile, in words."""
+        return _others(self._service)
+
     def on_signal(self, number: int) -> None:
         first = not self.should_exit
         super().on_signal(number)
@@ -184,3 +191,7 @@ class _HttpServer(Server):
             await asyncio.wait(running)
         await asyncio.sleep(_FLUSH_SECONDS)
         self.abort_connections()
+
+
+def _others(service: Service) -> str:
+    return plural(len(offered(service.setup.mixtures)) - 1, "more profile")
