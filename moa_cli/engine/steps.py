@@ -154,8 +154,8 @@ async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequenc
         state.references = [proposal]
         return await run_aggregator(state)
     state.depth += 1
-    text = text_of(proposal)
-    model = proposal.model
+    whole, model = text_of(proposal), proposal.model
+    text = _up_to_stop(whole, state.aggregators[0].extra.get("stop"))
     await state.emit_and_wait(
         events.AggregatorStarted(
             at=state.now(),
@@ -173,11 +173,20 @@ async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequenc
             model=model,
             text=text,
             answered_by=proposal.answered_by,
-            finish_reason=proposal.finish_reason,
+            finish_reason=proposal.finish_reason if text == whole else "stop",
             citations=proposal.citations,
         )
     )
     return True
+
+
+def _up_to_stop(text: str, stop: object) -> str:
+    """A text up to where a model that is given `stop`, a text or several, would have ended it. All
+    of it, if nothing else would be left."""
+    ends = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
+    found = [place for place in map(text.find, filter(None, ends)) if place >= 0]
+    cut = text[: min(found, default=len(text))]
+    return cut if cut.strip() else text
 
 
 async def copy_winner(

@@ -132,6 +132,26 @@ def test_several_choices_of_a_copied_reply_are_made_once(moa: Moa, upstream: Ups
     assert said == ["words of b"] * 2
 
 
+@pytest.mark.parametrize(
+    ("stop", "reply", "finish"),
+    [
+        ("\nQuestion:", "It is 42.", "stop"),
+        (["Answer", " 42"], "It is", "stop"),
+        (["never", "It"], "It is 42.\nQuestion: what", "length"),
+    ],
+)
+def test_a_copied_reply_ends_where_a_written_one_would(
+    moa: Moa, upstream: Upstream, stop: object, reply: str, finish: str
+) -> None:
+    moa.profile("lab", "a", "b", strategy="select", judge="lab:judge")
+    upstream.always("a", Reply(text="It is 42.\nQuestion: what", finish_reason="length"))
+    upstream.always("judge", Reply(text="model_1"))
+    with serving(moa) as server:
+        (choice,) = server.ask(stop=stop).json()["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (reply, finish)
+    assert not upstream.chats("agg")
+
+
 def test_a_request_chooses_a_strategy_of_its_own(moa: Moa, upstream: Upstream) -> None:
     upstream.always("agg", Reply(text="model_1"))
     upstream.always("a", Reply(text="words of a"))
