@@ -272,6 +272,5 @@ def _unsupported(message: str, param: str | None = None) -> ApiError:
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError(
-        413, f"the body is larger than {limit:,} bytes", code="request_too_large", headers=_CLOSE
-    )
+    why = f"the body is larger than {limit:,} bytes (--max-body)"
+    return ApiError(413, why, code="request_too_large", headers=_CLOSE)

@@ -308,6 +308,7 @@ def test_a_large_body_is_refused(served: tuple[Server, Upstream]) -> None:
     response = server.http.post(url, content=pieces(), headers=headers)
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "request_too_large"
+    assert response.json()["error"]["message"].endswith(" bytes (--max-body)")
 
 
 @pytest.mark.parametrize(
