@@ -119,6 +119,28 @@ def test_a_file_is_read_in_whatever_form_it_comes(
     assert said == "what is it?\nnotes.txt:\n```\nits notes\n```"
 
 
+def test_a_picture_that_comes_as_a_file_is_an_image(server: Server, upstream: Upstream) -> None:
+    url = data_uri(PNG)
+    whole, bare = (
+        {"filename": "photo.PNG", "file_data": data} for data in (url, url.partition(",")[2])
+    )
+    answers = [
+        server.ask(messages=asking({"type": "file", "file": sent})) for sent in (whole, bare)
+    ]
+    body = {"model": "moa", "input": [_user({"type": "input_file", **whole})]}
+    answers.append(server.http.post(f"{server.url}/responses", json=body))
+    assert [answer.status_code for answer in answers] == [200] * 3
+    for request in upstream.chats("agg"):
+        assert images(request.messages[-1])
+    drawn = file(b"<svg/>", "image/svg+xml", "drawn.svg")
+    assert server.ask(messages=asking(drawn)).status_code == 200
+    assert "<svg/>" in upstream.chats("agg")[-1].messages[-1]["content"]
+    broken = server.ask(
+        messages=asking({"type": "file", "file": {"file_data": "data:image/png,x"}})
+    )
+    assert broken.json()["error"]["param"] == "messages[0].content[1].file.file_data"
+
+
 def test_a_file_at_an_address_is_refused_on_each_wire(server: Server, upstream: Upstream) -> None:
     url = "https://a.test/paper.pdf"
     chat = {"type": "file", "file": {"filename": "paper.pdf", "file_data": url}}

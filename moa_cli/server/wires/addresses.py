@@ -1,4 +1,4 @@
-"""Where images and files of requests are: addresses of the web, and data URIs.
+"""Images and files of requests: addresses of the web, and data URIs.
 
 An address that no endpoint takes is refused before proposals are paid for.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 import mimetypes
 import re
 
+from moa_cli.core.conversation import Part
 from moa_cli.core.values import ValueFault
 
 _WEB = ("http://", "https://")
 _DATA = "data:"
+# What models see; an SVG is read as text.
+_PICTURES = tuple(f"data:image/{kind}" for kind in ("png", "jpeg", "jpg", "gif", "webp"))
 _IMAGE = re.compile(r"data:image/[\w.+-]+(?:;[\w.=+-]+)*;base64,[\w+/=-]+")
 
 
@@ -29,14 +32,19 @@ def image_address(url: str, *path: str | int) -> str:
     return url
 
 
-def file_address(data: str, name: str) -> str:
-    """The data URI of a file, which clients also send as its base64 alone; an address of the web
-    stays one. name: of the file."""
+def file_part(data: str, name: str, *path: str | int) -> Part:
+    """A file: a data URI, or its base64 alone, which clients also send; an address of the web stays
+    one. Some clients send pictures so. name: of the file.
+
+    Raises ValueFault, which blames the value at `path`.
+    """
     data = _with_plain_scheme(data)
-    if data.startswith(_DATA) or ":" in data:
-        return data
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return f"{_DATA}{kind};base64,{data}"
+    if not data.startswith(_DATA) and ":" not in data:
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        data = f"{_DATA}{kind};base64,{data}"
+    if data.lower().startswith(_PICTURES):
+        return Part("image", url=image_address(data, *path), name=name)
+    return Part("file", url=data, name=name)
 
 
 def _with_plain_scheme(url: str) -> str:

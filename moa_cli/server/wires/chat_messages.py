@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from moa_cli.core.conversation import Message, Part, Role, text_of_parts
 from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import JSON, Key, ValueFault, keys_of, read_fields
-from moa_cli.server.wires.addresses import file_address, image_address
+from moa_cli.server.wires.addresses import file_part, image_address
 from moa_cli.server.wires.bodies import AnyObject, AnyText
 from moa_cli.server.wires.fields import only_known
 from moa_cli.server.wires.foreign_parts import chat_part
@@ -70,8 +70,7 @@ class ContentPart:
         if self.type == "file":
             if self.file is None or self.file.file_data is None:
                 raise ValueFault("is missing", path=("file", "file_data"), code="missing")
-            name = self.file.filename or ""
-            return Part("file", url=file_address(self.file.file_data, name), name=name)
+            return file_part(self.file.file_data, self.file.filename or "", "file", "file_data")
         text = self.text if self.type == "text" else self.refusal
         if text is None:
             raise ValueFault("is missing", path=(self.type,), code="missing")

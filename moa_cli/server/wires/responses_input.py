@@ -10,7 +10,7 @@ from typing import Any
 from moa_cli.core.conversation import Message, Part, Role, text_of_parts
 from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import ValueFault
-from moa_cli.server.wires.addresses import file_address, image_address
+from moa_cli.server.wires.addresses import file_part, image_address
 from moa_cli.server.wires.bodies import refusal, refuse, text_or_none
 from moa_cli.server.wires.custom_input import input_arguments
 from moa_cli.server.wires.responses_tools import ClientTool, ToolTable
@@ -243,4 +243,7 @@ def _file(part: Mapping[str, Any], path: _Path) -> Part:
     given = data or url
     if not isinstance(given, str) or not given:
         refuse("must be a `data:` URI", *path, "file_url" if data is None else "file_data")
-    return Part("file", url=file_address(given, name), name=name)
+    try:
+        return file_part(given, name, *path, "file_data")
+    except ValueFault as fault:
+        raise refusal(fault) from None
