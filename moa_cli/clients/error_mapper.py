@@ -183,7 +183,8 @@ class ErrorMapper:
     """Maps the failures of one endpoint to our errors.
 
     secret: the key in use; it is removed from everything that the endpoint says, as are
-    more_secrets: the values of headers that the user set.
+    more_secrets: the user name and password of the address, the values of headers that the user
+    set, and secret parameters.
     """
 
     def __init__(self, provider: str, base_url: str, start_hint: str | None = None) -> None:

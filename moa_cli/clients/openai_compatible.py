@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 from moa_cli.clients import sse_decoder
 from moa_cli.clients.completion import whole
@@ -160,7 +160,11 @@ class OpenAICompatible:
         debug_log.add_secret(self._errors.secret)
         debug_log.add_url(self._base_url)
         extras = self._own_extras()
-        self._errors.more_secrets = tuple(extras.headers.values())
+        self._errors.more_secrets = (
+            *debug_log.url_secrets(self._base_url),
+            *extras.headers.values(),
+            *self._secret_parameters(extras.query),
+        )
         self._query = f"?{urlencode(extras.query)}" if extras.query else ""
         if self._provider.auth == "anthropic":
             self._list_headers = {
@@ -183,7 +187,17 @@ class OpenAICompatible:
         from moa_cli.clients.together_sdk import TogetherTransport, custom_headers
 
         kind = TogetherTransport if self._sdk_lists else HttpTransport
-        return kind(self._base_url, bearer, {**custom_headers(), **headers}, self._connections)
+        custom = custom_headers()
+        self._errors.more_secrets += tuple(custom.values())
+        return kind(self._base_url, bearer, {**custom, **headers}, self._connections)
+
+    def _secret_parameters(self, query: Mapping[str, str]) -> Iterator[str]:
+        """The values that are named like secrets or came from variables, in the forms that an
+        endpoint may send back."""
+        settings = dict(self._provider.query)
+        for name, value in query.items():
+            if debug_log.names_secret(name) or settings.get(name) != value:
+                yield from {value, quote_plus(value)}
 
     def _path(self, model: str) -> str:
         """Where completions of the model are asked for, below the base URL."""

@@ -69,11 +69,19 @@ def add_secret(text: str) -> None:
 
 def add_url(url: str) -> None:
     """Replace the user name and password of `url` in the log from now on."""
-    with contextlib.suppress(ValueError):
+    for secret in url_secrets(url):
+        add_secret(secret)
+
+
+def url_secrets(url: str) -> list[str]:
+    """The user name and password of `url`, as an endpoint that got them may send them back."""
+    try:
         pair = unquote(urlsplit(url).netloc.rpartition("@")[0])
-        if pair:
-            for secret in (pair, pair.partition(":")[2], b64encode(pair.encode()).decode()):
-                add_secret(secret)
+    except ValueError:
+        return []
+    user, _, password = pair.partition(":")
+    basic = b64encode(f"{user}:{password}".encode()).decode()
+    return [basic, pair, password or user] if pair else []
 
 
 def mask(text: str) -> str:

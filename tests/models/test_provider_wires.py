@@ -303,3 +303,25 @@ def test_headers_are_shown_nowhere(moa: Moa, upstream: Upstream, tmp_path: Path)
         assert "r3f3rr3d" not in text
         assert "s1gn4tur3" not in text
     assert upstream.chats()[0].headers["x-gate"] == secret
+
+
+@pytest.mark.parametrize("user", ["me:hidden-w0rd", "hidden-w0rd"], ids=["password", "token"])
+def test_what_the_address_holds_is_not_shown_where_an_endpoint_sends_it_back(
+    moa: Moa, upstream: Upstream, user: str
+) -> None:
+    address = upstream.url.replace("://", f"://{user}@")
+    address += "?token=t0ken-of%2Fmine&api-version=2024-10-21"
+    moa.configure(providers={"lab": {"base_url": address, "api_key_env": "LAB_KEY"}})
+
+    def echo(request: Sent) -> Reply:
+        basic = request.headers["authorization"].removeprefix("Basic ")
+        said = f"<{basic}> for <{user}>, <hidden-w0rd> at {request.path}, t0ken-of/mine"
+        return Reply(status=401, error={"error": {"message": said}})
+
+    upstream.always("a", echo)
+    ran = moa.run("ask", "-m", "lab:a", "--rounds", "0", "--aggregator", "lab:a", "hi")
+    basic = upstream.chats()[0].headers["authorization"].removeprefix("Basic ")
+    shown = ran.err + moa.run("history", "show", "--json").text
+    for secret in (basic, "hidden-w0rd", "t0ken-of"):
+        assert secret not in shown
+    assert "api-version=2024-10-21" in shown
