@@ -134,9 +134,10 @@ def _create(path: Path) -> None:
     """Create an empty file if there is none: SQLite would create one that everybody can read."""
     paths.make_private(path.parent)
     # This opens only a file that this call creates. No connection can hold a lock on it yet, so
-    # closing it drops none.
+    # closing it drops none. What a link leads to is made there: SQLite follows it, too.
+    file = os.path.realpath(path)
     with _creating, contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def connect(target: str | Path, *, uri: bool = False) -> Connection:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,6 +215,16 @@ def test_only_the_owner_can_read_the_file(store: Store, tmp_path: Path) -> None:
     record(store, events())
     for path in (tmp_path / "kept").rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_only_the_owner_can_read_a_file_that_a_link_leads_to(tmp_path: Path) -> None:
+    link, target = tmp_path / "conversations.db", tmp_path / "target.db"
+    link.symlink_to(target)
+    with closing(Store.open(link)) as store:
+        record(store, events())
+        files = list(tmp_path.glob("target.db*"))
+        assert target in files
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
 def test_a_damaged_file_is_put_aside_not_deleted(tmp_path: Path) -> None:
