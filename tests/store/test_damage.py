@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,26 @@ def test_what_stood_only_in_the_log_comes_back_through_a_link(file: Path, tmp_pa
     store = Store.open(file)
     assert recover(store, aside, quiet).added.turns == 15
     store.close()
+
+
+def test_damage_to_the_list_of_what_is_to_be_wiped_keeps_nobody_from_the_history(
+    moa: Moa, store: Store, file: Path
+) -> None:
+    before = said(store)
+    store.close()
+    with closing(sqlite3.connect(file)) as connection:
+        [[page]] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'doomed'")
+    with file.open("r+b") as opened:
+        opened.seek((page - 1) * 8192)
+        opened.write(bytes(8192))
+    assert len(moa.run("history", "list", "-n", "100").text.splitlines()) == 40
+    assert moa.run("ask", "-c", "hi").code == 0
+    assert moa.run("history", "check").code == 1
+    ran = moa.run("history", "recover")
+    assert (ran.code, "recovered 40 conversations" in ran.err) == (0, True)
+    with closing(Store.open(file)) as new:
+        assert said(new) > before
+        assert check(new).sound
 
 
 def test_older_damaged_files_are_told_of(moa: Moa, store: Store, file: Path) -> None:

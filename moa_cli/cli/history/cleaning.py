@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moa_cli.core import paths
+from moa_cli.core.errors import StoreError
 
 if TYPE_CHECKING:
     from moa_cli.store.store import Store
@@ -23,7 +24,11 @@ def go_on_cleaning(store: Store) -> None:
     """Start a process that finishes what a killed one has left."""
     from moa_cli.core.files.lock import locked
 
-    left = store.leftover()
+    try:
+        left = store.leftover()
+    except StoreError:
+        # Damage there concerns no command, least of all the one that recovers what can be read.
+        return
     if not (left.conversations or left.merge or left.pack or left.traces):
         return
     try:
