@@ -148,6 +148,7 @@ class SavedConversation:
         if self.store is not None and turn.stored_as is not None:
             self.store.withdraw(turn.stored_as, self.id)
             self._states.pop(turn.stored_as, None)
+            self._own = [known for known in self._own if known.turn != turn.stored_as]
 
     def changes(self, *, accept: bool = False) -> Changes:
         """What other processes did to this conversation.

@@ -234,6 +234,17 @@ def test_a_chat_alone_asks_nothing(begun: Moa, upstream: Upstream) -> None:
         assert "another moa" not in "\n".join(terminal.lines())
 
 
+def test_a_new_try_that_fails_is_no_change_by_another_moa(begun: Moa, upstream: Upstream) -> None:
+    refused = Reply(status=400, error="no")
+    upstream.enqueue("agg", refused)
+    upstream.enqueue("a", refused)
+    upstream.enqueue("b", refused)
+    ran = begun.run("chat", "-c", stdin=b"/remerge\n/retry\nmore\n")
+    assert ran.err.count("refused the request (400): no") == 2
+    assert "another moa" not in ran.err
+    assert sent(upstream)[-1] == ["first", "ok", "more"]
+
+
 def test_on_a_dumb_terminal_one_chooses_too(begun: Moa, upstream: Upstream) -> None:
     with begun.terminal("chat", "-c", env={"TERM": "dumb"}) as terminal:
         terminal.wait_for("ok\n\n›")
