@@ -330,10 +330,23 @@ class Session:
         return turns if last is None or known else (*turns, last)
 
     def undo(self) -> Turn:
-        """Forget the last turn and return it. Raises UsageError if there is none."""
-        turns = self.conversation.turns
+        """Forget the last message, and return its turn, which may have no reply. `replaced` then
+        holds all turns that do not count any more. Raises UsageError if there is no message."""
+        turns, last = self.conversation.turns, self.last
+        if last is not None and turns[-1:] != (last,) and self._answered is None:
+            self.last = turns[-1] if turns else None
+            self.replaced = (last,)
+            return last
         if not turns:
             raise UsageError("there is no turn to undo")
+        attempt = last if self._answered is not None else None
+        self.replaced = _those(turns[-1], attempt)
+        self._answered = None
+        return self._forget()
+
+    def _forget(self) -> Turn:
+        """Take the last turn out of the conversation, which must have one, and return it."""
+        turns = self.conversation.turns
         self.conversation = replace(self.conversation, turns=turns[:-1])
         self.last = turns[-2] if len(turns) > 1 else None
         return turns[-1]
@@ -347,7 +360,7 @@ class Session:
         self._tried = None if self.last.reply else self.last
         latest = self.conversation.turns[-1] if self.conversation.turns else None
         if latest is not None and (latest is self.last or latest is self._answered):
-            self._taken_back = self.undo()
+            self._taken_back = self._forget()
         return prompt
 
 

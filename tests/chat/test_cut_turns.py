@@ -215,3 +215,21 @@ def test_a_retry_that_gives_nothing_leaves_the_turn_that_was_answered(
     moa.run("chat", stdin=b"hi\n/retry\nnext\n")
     turns = json.loads(moa.run("history", "show", "--json").text)["turns"]
     assert [(turn["prompt"], turn["reply"]) for turn in turns] == [("hi", "first"), ("next", "ok")]
+
+
+def test_undo_after_a_failure_takes_back_what_failed(moa: Moa, upstream: Upstream) -> None:
+    upstream.enqueue("agg", Reply(text="first"), REFUSED)
+    ran = moa.run("chat", stdin=b"hi\nfails\n/undo\nnext\n")
+    assert "forgot: fails" in ran.err
+    turns = json.loads(moa.run("history", "show", "--json").text)["turns"]
+    assert [(turn["prompt"], turn["reply"]) for turn in turns] == [("hi", "first"), ("next", "ok")]
+    assert sent(upstream)[-1] == ["hi", "first", "next"]
+
+
+def test_undo_after_a_new_try_that_failed_takes_back_the_answered_turn_with_it(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.enqueue("agg", Reply(text="first"), REFUSED)
+    moa.run("chat", stdin=b"hi\n/retry\n/undo\nnext\n")
+    turns = json.loads(moa.run("history", "show", "--json").text)["turns"]
+    assert [(turn["prompt"], turn["reply"]) for turn in turns] == [("next", "ok")]

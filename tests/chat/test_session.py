@@ -147,6 +147,30 @@ def test_undo_forgets_the_last_turn_then_the_one_before() -> None:
         session.undo()
 
 
+def test_undo_after_a_message_without_a_reply_forgets_that_message_alone() -> None:
+    session = empty()
+    first, failed = Turn(user="1", reply="one"), Turn(user="2", status="failed")
+    session.keep(first)
+    session.keep(failed)
+    assert [session.undo(), session.last, session.replaced] == [failed, first, (failed,)]
+    assert said(session) == [("1", "one")]
+    assert [session.undo(), session.last, session.replaced] == [first, None, (first,)]
+
+
+def test_undo_after_a_new_try_without_a_reply_forgets_both() -> None:
+    session = empty()
+    first = Turn(user="1", reply="one")
+    proposal = Proposal(layer=1, index=0, proposer="a", model="lab:a", text="from a")
+    attempt = Turn(user="1", status="failed", proposals=((proposal,),))
+    session.keep(first)
+    session.take_back()
+    session.keep(attempt)
+    assert session.last == attempt
+    assert [session.undo(), session.last, session.replaced] == [first, None, (first, attempt)]
+    session.keep(Turn(user="2", reply="two"))
+    assert said(session) == [("2", "two")]
+
+
 def test_clear_forgets_all() -> None:
     session = empty()
     session.keep(Turn(user="1", reply="one"))

@@ -252,7 +252,8 @@ def _remerge(host: Host, argument: str) -> Outcome:
 def _undo(host: Host, argument: str) -> None:
     """Forget the last turn."""
     turn = host.session.undo()
-    host.kept.withdraw(turn)
+    for replaced in host.session.replaced:
+        host.kept.withdraw(replaced)
     host.say(f"forgot: {one_line(turn.user, 60)}")
     if turn.stored_as is not None and host.kept.store is not None:
         host.say(
