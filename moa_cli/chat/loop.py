@@ -327,8 +327,9 @@ class Chat:
             return await self._report(Stopper(key, replied=True))
         if isinstance(outcome, outcomes.SumUp):
             return await self._sum_up(outcome.focus, key)
-        if isinstance(outcome, outcomes.Edit) and outcome.summary:
-            self.complain("/compact edit needs a terminal")
+        if isinstance(outcome, outcomes.Edit):
+            if self.editor is None:
+                self.complain(f"{'/compact edit' if outcome.summary else '/edit'} needs a terminal")
             return None
         stopper = Stopper(key)
         try:

@@ -75,8 +75,9 @@ def open_editor(path: Path) -> None:
         with lent():
             done = subprocess.run([*shlex.split(command), str(path)], check=False)
     except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"the editor `{command}` could not be started: {error}", hint="set $EDITOR"
+            f"the editor `{command}` could not be started: {why}", hint="set $EDITOR"
         ) from None
     if done.returncode != 0:
         raise UsageError(f"the editor `{command}` ended with status {done.returncode}")

@@ -295,6 +295,7 @@ def test_a_number_without_a_message_is_refused(talk: Talk) -> None:
     talk.do("hello")
     assert talk.do("/edit 2") == "moa: there is no message 2 (there is 1 message)"
     assert talk.do("/edit 1") == "moa: to edit a message, the chat needs a terminal"
+    assert talk.do("/edit hello, but longer") == "moa: /edit needs a terminal"
 
 
 def test_lines_are_matched_to_messages() -> None:

@@ -42,6 +42,18 @@ def test_a_folder_of_the_root_is_a_path_and_a_command_stays_one(moa: Moa) -> Non
         terminal.wait_for("system be brief")
 
 
+def test_pasted_code_waits_to_be_sent_too(moa: Moa, upstream: Upstream) -> None:
+    pasted = "/* adds */\nint add(int a, int b);"
+    with moa.terminal("chat", columns=120) as terminal:
+        at_empty_prompt(terminal)
+        terminal.send(f"\x1b[200~{pasted}\x1b[201~\r")
+        terminal.wait_for("there is no command /* (begin the line with two slashes")
+        terminal.wait_for("› //* adds */")
+        terminal.send("\r")
+        terminal.wait_for("calls, ")
+    assert upstream.chats("a")[0].messages[-1]["content"] == pasted
+
+
 def test_a_pasted_error_of_several_lines_is_not_lost(moa: Moa, upstream: Upstream) -> None:
     pasted = "/usr/bin/cc: error: no input\n  at line 3"
     with moa.terminal("chat", columns=120) as terminal:

@@ -4,6 +4,7 @@ that is short, ambiguous or unknown is taken. What cannot be done changes nothin
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -345,6 +346,27 @@ def test_undo_forgets_the_last_turn_and_tells_which(desk: Desk) -> None:
     held(desk)
     assert desk.do("/undo").startswith("forgot: why")
     assert desk.session.conversation.turns == ()
+
+
+@pytest.mark.parametrize(
+    "line", ["/undo 3", "/new What is rain?", "/clear x", "/fork mine", "/exit x"]
+)
+def test_a_command_that_takes_no_argument_does_nothing_with_one(desk: Desk, line: str) -> None:
+    turn = held(desk)
+    name, _, argument = line.partition(" ")
+    said = f"^{re.escape(name)} takes no argument, and nothing was done: {re.escape(argument)}$"
+    with pytest.raises(UsageError, match=said):
+        desk.outcome(line)
+    assert desk.session.conversation.turns == (turn,)
+
+
+@pytest.mark.parametrize("name", ["plain", "multiline"])
+def test_what_is_switched_takes_on_and_off(desk: Desk, name: str) -> None:
+    for typed, expected in (("off", False), ("on", True), ("on", True), ("", False)):
+        desk.do(f"/{name} {typed}")
+        assert getattr(desk.options, name) is expected
+    with pytest.raises(UsageError, match=f"^{name} must be on or off, not 'maybe'$"):
+        desk.outcome(f"/{name} maybe")
 
 
 def test_clear_and_new_forget_the_conversation_and_keep_the_settings(desk: Desk) -> None:

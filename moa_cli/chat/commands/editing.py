@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moa_cli.chat.commands.registry import Host, Section, Suggestion, command
+from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, switched
 from moa_cli.chat.earlier_messages import message, message_text
 from moa_cli.chat.outcomes import Edit, EditMessage, Leave, Outcome
 from moa_cli.core.conversation import Conversation
@@ -44,16 +44,16 @@ def _edit(host: Host, argument: str) -> Outcome:
     return Edit(argument)
 
 
-@command("multiline")
+@command("multiline", "[on | off]", ("on", "off"))
 def _multiline(host: Host, argument: str) -> None:
     """Swap Enter and Alt-Enter: one sends, the other begins a new line."""
-    host.options.multiline = not host.options.multiline
+    host.options.multiline = switched("multiline", host.options.multiline, argument)
     keys = ("Alt-Enter", "Enter") if host.options.multiline else ("Enter", "Alt-Enter")
     host.say(f"{keys[0]} sends, {keys[1]} begins a new line")
 
 
-@command("plain")
+@command("plain", "[on | off]", ("on", "off"))
 def _plain(host: Host, argument: str) -> None:
     """Show replies as raw text, or as drawn Markdown again."""
-    host.options.plain = not host.options.plain
+    host.options.plain = switched("plain", host.options.plain, argument)
     host.say("replies are shown as " + ("raw text" if host.options.plain else "Markdown"))

@@ -133,6 +133,7 @@ _LEAST_SEARCHED = 3
 _MOST_MODELS = 100
 # Characters of an unknown name that are shown: a paste may be one long word.
 _MOST_NAMED = 60
+YES, NO = ("on", "true", "yes"), ("off", "false", "no")
 COMMANDS: dict[str, Command] = {}
 _ALIASES: dict[str, str] = {}
 
@@ -185,14 +186,18 @@ def perform(host: Host, line: str) -> Outcome:
     found = find(name)
     if found.usage.isalpha() and not argument:
         raise UsageError(f"/{found.name} needs a {found.usage.lower()}")
+    if argument and not found.usage:
+        told = one_line(argument, _MOST_NAMED)
+        raise UsageError(f"/{found.name} takes no argument, and nothing was done: {told}")
     return found.run(host, argument)
 
 
 def begins_with_path(line: str) -> bool:
-    """Whether a line that begins with a slash begins with the path of a file, as a pasted one
-    does, and not with a command."""
+    """Whether a line that begins with a slash begins with the path of a file or with code, as a
+    pasted one does, and not with a command."""
     name, _ = _parted(line)
-    if "/" in name:
+    # Nor is a name with such characters one of a command: the first line of code (`/* … */`).
+    if not re.fullmatch(r"[\w?-]*", name):
         return True
     try:
         find(name)
@@ -285,6 +290,18 @@ def model_words(host: Host, typed: str) -> list[Suggestion]:
             about = f"context {context}, ${sent} in, ${written} out"
         found.append(Suggestion(typed[:start] + name, about))
     return found
+
+
+def switched(name: str, now: bool, argument: str) -> bool:
+    """What `name` is set to by on or off; without either it changes. Raises UsageError."""
+    return switch(name, argument) if argument else not now
+
+
+def switch(name: str, text: str) -> bool:
+    """Whether `text` is on or off. Raises UsageError if it is neither."""
+    if text.lower() not in (*YES, *NO):
+        raise UsageError(f"{name} must be on or off, not {text!r}")
+    return text.lower() in YES
 
 
 def whole(text: str) -> int:
