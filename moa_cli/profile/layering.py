@@ -20,6 +20,7 @@ from moa_cli.profile.schema import (
     OF_A_LAYER,
     PROFILE_KEYS,
     PROPOSER_KEYS,
+    Aggregator,
     ChosenBy,
     FanOut,
     Origin,
@@ -197,12 +198,17 @@ def override(profile: Profile, overrides: Overrides, where: str = "") -> Profile
 
 
 def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
-    """`profile` with one of the SETTABLE paths set. text: as in a profile's file, or a bare word.
+    """`profile` with one of the SETTABLE paths set. text: as in a profile's file, or a bare word;
+    `none` for a key that may be unset unsets it.
 
     Raises ProfileError where the value is not one that the key takes.
     """
     table = copy.deepcopy(to_table(profile))
     *above, key = path.split(".")
+    holder = table[above[0]] if above else table
+    if text == "none" and _may_be_unset(path):
+        holder.pop(key, None)
+        return _built(profile, table, (*above, key), where)
     try:
         value: object = tomllib.loads(f"value = {text}")["value"]
     except ValueError:
@@ -210,8 +216,24 @@ def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
         value = text
     if path == "merge_prompt":
         value = _merge_text(value, where)
-    (table[above[0]] if above else table)[key] = value
+    holder[key] = value
     return _built(profile, table, (*above, key), where)
+
+
+def _may_be_unset(path: str) -> bool:
+    """Whether a SETTABLE path has no value by default, and `none` is none of its values."""
+    *above, key = path.split(".")
+    known, of = (AGGREGATOR_KEYS, Aggregator) if above else (PROFILE_KEYS, Profile)
+    default = next(field.default for field in fields(of) if field.name == key)
+    return default in (None, "") and "none" not in known[key].choices
+
+
+def without(profile: Profile, setting: str, where: str) -> Profile:
+    """`profile` without a setting that each model may have of its own, on any model."""
+    table = copy.deepcopy(to_table(profile))
+    for holder in (table, *(model for _, model in _model_tables(table))):
+        holder.pop(setting, None)
+    return _built(profile, table, (setting,), where)
 
 
 def _merge_text(value: object, place: str) -> object:

@@ -150,3 +150,46 @@ def test_multiline_and_plain_are_switched_and_back(
     for said, value in ((first, True), (second, False)):
         assert talk.do(f"/{command}") == said
         assert getattr(talk.chat.options, command) is value
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/temperature none", "temperature not set"),
+        ("/max-tokens none", "max-tokens not set"),
+        ("/set temperature none", "temperature = none"),
+        ("/set max_tokens none", "max_tokens = none"),
+        ("/set system none", "system = none"),
+        ("/set judge none", "judge = none"),
+    ],
+)
+def test_none_takes_a_setting_away(talk: Talk, line: str, said: str) -> None:
+    before = talk.session.profile
+    talk.do("/temperature 0.5", "/max-tokens 9", "/system be brief", "/set judge lab:a")
+    assert talk.do(line) == said
+    changed = "max_tokens" if "max" in line else line.removeprefix("/set").split()[0].strip("/")
+    assert getattr(talk.session.profile, changed) == getattr(before, changed)
+
+
+def test_none_takes_the_temperature_of_each_model_away(talk: Talk) -> None:
+    talk.do("/set aggregator.temperature 0.1", "/temperature none", "hi")
+    assert "temperature" not in talk.upstream.chats("agg")[0].body
+    talk.do("/set aggregator.temperature 0.1", "/set aggregator.temperature none", "hi")
+    assert "temperature" not in talk.upstream.chats("agg")[1].body
+
+
+def test_none_that_is_a_value_stays_one(talk: Talk) -> None:
+    talk.do("/set reasoning_effort none")
+    assert talk.session.profile.reasoning_effort == "none"
+
+
+@pytest.mark.parametrize("word", ["on", "yes", "TRUE"])
+def test_a_setting_is_switched_by_each_word_for_it(talk: Talk, word: str) -> None:
+    talk.do(f"/set use_partial {word}")
+    assert talk.session.profile.use_partial
+    assert talk.do("/set use_partial 3") == "moa: use_partial must be on or off, not '3'"
+
+
+@pytest.mark.parametrize("line", ["/profile show other", "/profile list other"])
+def test_what_would_show_another_profile_is_refused(talk: Talk, line: str) -> None:
+    assert " takes no argument" in talk.do(line)

@@ -6,7 +6,16 @@ import os
 from dataclasses import replace
 from operator import attrgetter
 
-from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, model_words, whole
+from moa_cli.chat.commands.registry import (
+    NO,
+    Host,
+    Section,
+    Suggestion,
+    command,
+    model_words,
+    switch,
+    whole,
+)
 from moa_cli.chat.outcomes import ChooseModels, Outcome
 from moa_cli.config.palette import THEMES
 from moa_cli.config.schema import CONFIG_KEYS
@@ -14,7 +23,7 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.text import meant
 from moa_cli.core.values import Key
 from moa_cli.profile import Overrides, description_of, list_profiles, resolve, rows, save
-from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_value
+from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_value, without
 from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS
 from moa_cli.terminal.plain import setting_text
 
@@ -23,7 +32,6 @@ _SHOWN = ("accessible", "bell", "compact", "live", "plain", "reasoning", "title"
 # Keys whose values are models.
 _MODELS = ("judge", "aggregator.model")
 _UNSET = setting_text(None)
-_YES, _NO = ("on", "true", "yes"), ("off", "false", "no")
 
 
 def _profile_words(host: Host, typed: str) -> list[Suggestion]:
@@ -44,6 +52,11 @@ def _profile(host: Host, argument: str) -> None:
     """Switch to a profile, list them, show or save the settings in effect."""
     word, _, rest = argument.partition(" ")
     session = host.session
+    if word in ("list", "show") and rest:
+        raise UsageError(
+            f"/profile {word} takes no argument",
+            hint=f"`moa profile {word} {rest}` shows a profile" if word == "show" else None,
+        )
     if word == "list":
         host.say("\n".join(f"{profile.name}  ({profile.source})" for profile in list_profiles()))
     elif word == "show" or not word:
@@ -111,10 +124,12 @@ def _rounds(host: Host, argument: str) -> None:
     host.say(f"rounds {host.session.profile.rounds}")
 
 
-@command("temperature", "[T]", ("0", "0.3", "0.7", "1"), section=Section.MIXTURE)
+@command("temperature", "[T | none]", ("0", "0.3", "0.7", "1", "none"), section=Section.MIXTURE)
 def _temperature(host: Host, argument: str) -> None:
-    """Show or set the temperature of all models."""
-    if argument:
+    """Show or set the temperature of all models; none: each model's own default."""
+    if argument == "none":
+        host.session.use(without(host.session.profile, "temperature", "/temperature"))
+    elif argument:
         try:
             value = float(argument)
         except ValueError:
@@ -123,10 +138,17 @@ def _temperature(host: Host, argument: str) -> None:
     host.say(f"temperature {setting_text(host.session.profile.temperature)}")
 
 
-@command("max-tokens", "[N]", ("256", "512", "1024", "2048", "4096"), section=Section.MIXTURE)
+@command(
+    "max-tokens",
+    "[N | none]",
+    ("256", "512", "1024", "2048", "4096", "none"),
+    section=Section.MIXTURE,
+)
 def _max_tokens(host: Host, argument: str) -> None:
-    """Show or set the most tokens of each answer."""
-    if argument:
+    """Show or set the most tokens of each answer; none: no limit."""
+    if argument == "none":
+        host.session.use(without(host.session.profile, "max_tokens", "/max-tokens"))
+    elif argument:
         host.session.change(Overrides(max_tokens=whole(argument)), "/max-tokens")
     host.say(f"max-tokens {setting_text(host.session.profile.max_tokens)}")
 
@@ -135,7 +157,7 @@ def _max_tokens(host: Host, argument: str) -> None:
 def _multi_turn(host: Host, argument: str) -> None:
     """Show or set whether earlier turns are sent along."""
     if argument:
-        host.session.change(Overrides(multi_turn=_switch("multi-turn", argument)), "/multi-turn")
+        host.session.change(Overrides(multi_turn=switch("multi-turn", argument)), "/multi-turn")
     host.say(f"multi-turn {'on' if host.session.profile.multi_turn else 'off'}")
 
 
@@ -180,7 +202,7 @@ def _key_of(name: str) -> Key:
 
 @command("set", "KEY VALUE", _settings_words, section=Section.MIXTURE)
 def _set(host: Host, argument: str) -> None:
-    """Set any key of the profile, or how the chat is shown (accessible, bell, live, title, …)."""
+    """Set any key of the profile (none: unset it), or how the chat is shown (bell, live, …)."""
     key, _, value = argument.partition(" ")
     value = value.strip()
     if not key or not value:
@@ -193,10 +215,10 @@ def _set(host: Host, argument: str) -> None:
             raise UsageError(f"there is no theme {value!r}", hint=", ".join(THEMES))
         host.options.look = replace(host.options.look, theme=theme)
     elif key in _SHOWN:
-        setattr(host.options, key, _switch(key, value))
-    elif key == "multi_turn":
-        host.session.change(Overrides(multi_turn=_switch(key, value)), "/set")
+        setattr(host.options, key, switch(key, value))
     elif key in SETTABLE:
+        if _key_of(key).kind == "flag":
+            value = "true" if switch(key, value) else "false"
         host.session.use(set_value(host.session.profile, key, value, "/set"))
     else:
         known = (*SETTABLE, *_SHOWN)
@@ -206,14 +228,8 @@ def _set(host: Host, argument: str) -> None:
 
 
 def _seconds(text: str) -> int:
-    if text.lower() in _NO:
+    if text.lower() in NO:
         return 0
     if not text.isdecimal() or not text.isascii() or len(text) > 5:
         raise UsageError(f"bell must be a number of seconds or off, not {text!r}")
     return int(text)
-
-
-def _switch(name: str, text: str) -> bool:
-    if text.lower() not in (*_YES, *_NO):
-        raise UsageError(f"{name} must be on or off, not {text!r}")
-    return text.lower() in _YES
