@@ -13,6 +13,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from moa_cli.core.sanitize import sanitize
+from moa_cli.markdown.syntax import keep_surplus_cells
 
 _ADDRESS = re.compile(r"(?:https?://|mailto:)[^\s]", re.IGNORECASE)
 # Longer code is not highlighted, because some lexers are slow on text that is not code.
@@ -117,4 +118,5 @@ def _colored(code: str, language: str) -> str:
 def _parser() -> MarkdownIt:
     options = {"html": False, "linkify": False, "maxNesting": 50}
     made = _HtmlParser("commonmark", options, renderer_cls=_Renderer)
+    keep_surplus_cells(made)
     return made.enable(["table", "strikethrough"])

@@ -16,7 +16,9 @@ from markdown_it import MarkdownIt
 if TYPE_CHECKING:
     from markdown_it.ruler import RuleOptionsType
     from markdown_it.rules_block import StateBlock
+    from markdown_it.rules_core import StateCore
     from markdown_it.rules_inline import StateInline
+    from markdown_it.token import Token
 
 # In characters. Inline math is at most this long, so that the search for the partner of a lone `$`
 # ends.
@@ -46,6 +48,7 @@ _ADDRESS = re.compile(
     r"(?:[/?#][^\s<>`\\\u2018-\u201f\u3000-\u3020\uff01-\uff0f\uff1a-\uff20]*)?"
 )
 _CLOSED_BY = {")": "(", "]": "[", "}": "{"}
+_CELL_END = re.compile(r"(?<!\\)\|")
 
 
 class _Parser(MarkdownIt):
@@ -64,7 +67,49 @@ def parser(*, inline: bool) -> MarkdownIt:
     made.block.ruler.before("fence", "math_block", _math_block, interrupts)
     made.inline.ruler.before("escape", "math", _math)
     made.inline.ruler.before("escape", "address", _address)
+    keep_surplus_cells(made)
     return made if inline else made.disable("inline")
+
+
+def keep_surplus_cells(parser: MarkdownIt) -> None:
+    """Let the rows of tables keep all of their text.
+
+    A row with more cells than the header would lose those at its end. Models write such rows: they
+    leave the bars in code (`a | b`) as they are, which end cells there, too.
+    """
+    parser.core.ruler.after("block", "surplus_cells", _keep_surplus_cells)
+
+
+def _keep_surplus_cells(state: StateCore) -> None:
+    lines: list[str] = []
+    cells: list[Token] = []
+    for token in state.tokens:
+        if token.type == "tr_open":
+            cells = []
+        elif token.type == "inline":
+            cells.append(token)
+        elif token.type == "tr_close" and cells and cells[0].map:
+            lines = lines or state.src.split("\n")
+            texts = _cells(lines[cells[0].map[0]], len(cells))
+            for cell, text in zip(cells, texts, strict=False):
+                cell.content = text
+
+
+def _cells(line: str, count: int) -> list[str]:
+    """The cells of a row that has more than `count` of them, as so many; else none."""
+    # A row in a quote has its marks before it.
+    cells = [text.replace("\\|", "|") for text in _CELL_END.split(line.lstrip(" \t>").rstrip())]
+    cells = cells[not cells[0] : len(cells) - (not cells[-1])]
+    if len(cells) <= count:
+        return []
+    whole: list[str] = []
+    for cell in cells:
+        if whole and whole[-1].count("`") % 2:
+            whole[-1] += f"|{cell}"
+        else:
+            whole.append(cell)
+    cells = whole if len(whole) >= count else cells
+    return [text.strip() for text in (*cells[: count - 1], "|".join(cells[count - 1 :]))]
 
 
 def code_blocks(text: str) -> list[str]:

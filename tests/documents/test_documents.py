@@ -22,6 +22,7 @@ from moa_cli.core.conversation import (
     Usage,
 )
 from moa_cli.documents.html import page
+from moa_cli.documents.html_prose import prose
 from moa_cli.documents.markdown import document
 from tests.support.corpus import CORPUS, LINES
 from tests.support.hostile import HOSTILE
@@ -226,3 +227,8 @@ def test_a_document_of_any_text_begins_with_a_title_and_holds_nothing_that_acts(
 def test_a_fence_is_longer_than_any_run_of_backticks_in_it() -> None:
     made = markdown(conversation(Turn(user="<b>\n`````\nx\n`````")))
     assert "> ``````markdown\n> <b>\n> `````\n> x\n> `````\n> ``````\n" in made
+
+
+def test_a_row_with_more_cells_than_its_table_has_columns_loses_nothing() -> None:
+    made = prose("|op|is|\n|-|-|\n| `a | b` | either |\n| x | y | or |\n")
+    assert re.findall(r"<td>(.*)</td>", made) == ["<code>a | b</code>", "either", "x", "y | or"]

@@ -109,6 +109,25 @@ def test_a_table_loses_nothing_where_room_is_short() -> None:
         assert all(shown.count(character) == 2 * content.count(character) for character in content)
 
 
+@pytest.mark.parametrize("mark", ["", "> ", "> > "])
+def test_a_row_with_more_cells_than_its_table_has_columns_loses_nothing(mark: str) -> None:
+    rows = [
+        "|op|is|",
+        "|-|-|",
+        "| `a | b` | either |",
+        "| x || y | or |",
+        "1 | 2 | 3",
+        "| `q | 4 |",
+    ]
+    lines = render_markdown("\n".join(mark + row for row in rows), width=60)
+    assert [line.replace("▌", "").split(maxsplit=1) for line in lines[2:]] == [
+        ["`a", "| b`  either"],
+        ["x", "| y | or"],
+        ["1", "2 | 3"],
+        ["`q", "4"],
+    ]
+
+
 @pytest.mark.parametrize(
     "name", ["headings", "nested lists", "quotes", "wide", "300 lines", "table"]
 )
