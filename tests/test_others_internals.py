@@ -443,6 +443,16 @@ def test_typer_makes_commands_as_commands_py_relies_on() -> None:
     # An older Typer has no such converter to be spared.
     older = importlib.metadata.version("typer").startswith("0.28.")
     holds(older or "word" in calls, "`_runtime_param` converts the value of a parameter")
+    [argument] = [
+        parameter
+        for parameter in typer.main.get_command(alone).params
+        if parameter.param_type_name == "argument"
+    ]
+    vars(argument)["display_type_rich"] = lambda ctx: None
+    record = argument.get_help_record(typer.Context(typer.main.get_command(alone)))
+    holds(
+        record is not None and "<" not in record[0], "`display_type_rich` names an argument's type"
+    )
 
 
 # --- prompt-toolkit, python-dotenv, markdown-it-py

@@ -101,6 +101,14 @@ def _spare_conversions(command: Any, ctx: Any) -> None:
 class _NotEmpty(TyperCommand):
     """A command that refuses blank values before it looks at any of them."""
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help. Arguments stand in it by their names alone: since 0.29 Typer adds the
+        types of Python, such as `<list[str]>`."""
+        for parameter in self.get_params(ctx):
+            if parameter.param_type_name == "argument":
+                vars(parameter)["display_type_rich"] = lambda ctx: None
+        super().format_help(ctx, formatter)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _spare_conversions(self, ctx)
         if not ctx.resilient_parsing:

@@ -164,6 +164,13 @@ def test_help_has_no_markup_and_fits_eighty_columns(moa: Moa) -> None:
         assert max(map(len, text.splitlines())) <= 80
 
 
+def test_help_names_no_types_of_python(moa: Moa) -> None:
+    for name in COMMANDS:
+        text = moa.run(*name.split(), "--help").text
+        # The choices of an option may stand in such brackets.
+        assert not re.findall(r"<(?:list|str|int|float|bool|path)\b[^>]*>", text), name
+
+
 @pytest.mark.parametrize(
     ("typed", "place", "key", "known"),
     [

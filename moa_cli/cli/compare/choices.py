@@ -41,7 +41,7 @@ Number = Annotated[int, Argument(metavar="ID", min=1, help="The number of a choi
 
 
 def list_(
-    limit: Annotated[int, Option("-n", "--limit", min=1, help="How many.")] = 20,
+    limit: Annotated[int, Option("-n", "--limit", metavar="N", min=1, help="How many.")] = 20,
     since: Since = None,
     json: JsonArray = False,
 ) -> None:

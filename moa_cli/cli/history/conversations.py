@@ -37,7 +37,7 @@ _BOLD = re.compile(r"\x1b\[[01]m")
 
 
 def list_(
-    limit: Annotated[int, Option("-n", "--limit", min=1, help="How many.")] = 20,
+    limit: Annotated[int, Option("-n", "--limit", metavar="N", min=1, help="How many.")] = 20,
     since: Since = None,
     profile: OfProfile = None,
     tag: Annotated[
@@ -172,7 +172,7 @@ def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
 
 def search(
     words: Annotated[list[str], Argument(metavar="WORDS")],
-    limit: Annotated[int, Option("-n", "--limit", min=1, help="How many.")] = 20,
+    limit: Annotated[int, Option("-n", "--limit", metavar="N", min=1, help="How many.")] = 20,
     since: Since = None,
     profile: OfProfile = None,
     proposals: Annotated[
