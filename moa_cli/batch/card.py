@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moa_cli.batch.lines import identity_of
+from moa_cli.batch.lines import identity_of, is_openai_answer
 from moa_cli.batch.prompts import BatchSettings, Intake
 from moa_cli.batch.tally import ModelTally, add_tally, tally_in
 from moa_cli.bench.run.settings import ModelFacts
@@ -181,7 +181,7 @@ def _counts(lines: Path) -> dict[str, Any]:
 
 def _parts(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None, object]:
     """Of a line: our fields, the finish reason and the model."""
-    if "response" not in values or "custom_id" not in values:
+    if not is_openai_answer(values):
         return values, values.get("finish_reason"), values.get("model")
     body = (values["response"] or {}).get("body", {})
     choices = body.get("choices") or [{}]

@@ -96,7 +96,7 @@ def identity_of(values: Mapping[str, Any], *, sampled: bool = True) -> tuple[str
     the input.
     Raises ValueError if it is no line of a batch.
     """
-    openai = "custom_id" in values and "response" in values
+    openai = is_openai_answer(values)
     if not openai and "reply" not in values:
         raise ValueError("no line of this batch")
     ours = values.get("moa", {}) if openai else values
@@ -107,6 +107,11 @@ def identity_of(values: Mapping[str, Any], *, sampled: bool = True) -> tuple[str
         sample = 1
     good = answered is not None and values.get("error") is None
     return sample_id(str(given), sample), sample, good
+
+
+def is_openai_answer(values: Mapping[str, Any]) -> bool:
+    """Whether a line of output has OpenAI's form. Rows of one's own may have its fields, too."""
+    return "custom_id" in values and "response" in values and "reply" not in values
 
 
 def _openai_line(name: str, custom_id: object, outcome: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,6 +150,26 @@ def test_openai_s_batch_lines_come_back_as_theirs(moa: Moa, upstream: Upstream) 
     assert len(upstream.chats()) == 4
 
 
+def test_rows_may_have_the_fields_of_openai_s_answers(moa: Moa, upstream: Upstream) -> None:
+    """Such as answers of an earlier batch, which are to be rated."""
+    rows = [{"custom_id": f"r-{n}", "response": f"text {n}", "error": None} for n in (1, 2)]
+    write_lines(moa.folder / "in.jsonl", rows)
+    upstream.enqueue("agg", ANSWER, BUSY, BUSY)
+    start = ["batch", "in.jsonl", "out.jsonl", "--prompt", "Rate {response}", "--concurrency", "1"]
+    assert moa.run(*start).code == 1
+    card = json.loads((moa.folder / "out.jsonl.card.json").read_text())
+    assert (card["output"]["answers"], card["output"]["failed"]) == (1, 1)
+    (moa.folder / "out.jsonl.state" / "index.db").unlink()
+    ran = moa.run(*start)
+    assert ran.code == 0, ran.err
+    found = lines_of(moa.folder / "out.jsonl")
+    assert [(row["id"], row["custom_id"], row["response"]) for row in found] == [
+        (1, "r-1", "text 1"),
+        (2, "r-2", "text 2"),
+    ]
+    assert len(upstream.chats()) == 4
+
+
 def test_another_endpoint_of_openai_s_is_refused(moa: Moa, upstream: Upstream) -> None:
     write_lines(moa.folder / "in.jsonl", [{**openai(1, "one"), "url": "/v1/embeddings"}])
     ran = moa.run("batch", "in.jsonl", "out.jsonl")
