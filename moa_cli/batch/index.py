@@ -22,7 +22,7 @@ from typing import Any
 from moa_cli.core.errors import BenchError
 
 INDEX = "index.db"
-_FORMAT = 2
+_FORMAT = 3
 _TURNED = bytes([1]) + bytes(255)
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 # So many changes, or seconds, are lost at most by a kill, and read again from the files.
@@ -31,7 +31,7 @@ _MOST_CHANGES, _MOST_SECONDS = 2000, 2.0
 _TAIL = 1 << 16
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE ids (id TEXT PRIMARY KEY, place INTEGER) WITHOUT ROWID;
+CREATE TABLE ids (id TEXT PRIMARY KEY, place INTEGER, mark BLOB) WITHOUT ROWID;
 CREATE TABLE bad (place INTEGER PRIMARY KEY);
 CREATE TABLE positions (place INTEGER PRIMARY KEY, start INTEGER, lines INTEGER);
 CREATE TABLE lines (place INTEGER PRIMARY KEY, start INTEGER, good INTEGER);
@@ -188,10 +188,17 @@ class Index:
         self._database.execute("DELETE FROM bad")
         self._database.execute("DELETE FROM positions")
 
-    def add_id(self, identity: str, place: int) -> bool:
-        """Note a prompt; False if there is another of that id."""
-        found = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?)", (identity, place))
+    def add_id(self, identity: str, place: int, mark: bytes) -> bool:
+        """Note a prompt; False if there is another of that id. mark: of what its row holds."""
+        row = (identity, place, mark)
+        found = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", row)
         return found.rowcount > 0
+
+    def knows(self, identity: str, place: int, mark: bytes) -> bool:
+        """Whether that prompt was noted so."""
+        query = "SELECT place, mark FROM ids WHERE id = ?"
+        found: object = self._database.execute(query, (identity,)).fetchone()
+        return found == (place, mark)
 
     def add_bad(self, row: int) -> None:
         """Note a row that is left out."""

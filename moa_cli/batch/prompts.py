@@ -208,10 +208,13 @@ class Batch:
         for place, record in enumerate(self.rows.records(passed=passed)):
             try:
                 item = read(record)
-                for number, sample in enumerate(self.reading.sampled(item)):
-                    if not index.add_id(sample.id, place * self.reading.samples + number):
+                row = _bytes_of(item)
+                for order, sample in enumerate(
+                    self.reading.sampled(item), place * self.reading.samples
+                ):
+                    if not index.add_id(sample.id, order, _mark(row)):
                         raise _twice(self.source.name, sample.id)
-                seen.update(json.dumps(item.fields).encode() + b"\n")
+                seen.update(row + b"\n")
                 if is_openai(item.fields):
                     unused |= dict.fromkeys(unused_fields(item.fields))
             except BenchError as error:
@@ -229,6 +232,15 @@ class Batch:
             raise BenchError(f"{self.source.name}: holds no prompts{told}")
         digest = InputDigest(count, sha256, seen.hexdigest())
         return Intake(digest, bad, tuple(reasons), tuple(unused)), before
+
+
+def _bytes_of(item: Item) -> bytes:
+    """All that its row holds."""
+    return json.dumps(item.fields).encode()
+
+
+def _mark(row: bytes) -> bytes:
+    return hashlib.blake2b(row, digest_size=8).digest()
 
 
 def _twice(name: str, identity: str) -> BenchError:
@@ -278,11 +290,18 @@ class Todo:
             yield place
 
     def _works(self, places: Iterator[int]) -> Iterator[Work]:
-        """The work at these places, which rise."""
+        """The work at these places, which rise. Raises BenchError if the input has changed."""
         read, reading = self.batch.reader(), self.batch.reading
         rows = _RisingRows(self.batch, self.index)
         for row, wanted in groupby(places, lambda place: place // reading.samples):
-            samples = list(reading.sampled(read(rows.record(row))))
+            record = rows.record(row)
+            item = read(record)
+            if not self.index.knows(item.id, row * reading.samples, _mark(_bytes_of(item))):
+                raise BenchError(
+                    f"{self.batch.source.name}: row {record[0]} has changed since it was checked",
+                    hint="undo the change and run the same command again, or name another OUT",
+                )
+            samples = list(reading.sampled(item))
             for place in wanted:
                 yield Work(self.batch.arm, samples[place % reading.samples], place)
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.bench.own_runs import ANSWER, answered_twice, call_lines, write_lines
 from tests.support.command import PATIENCE, Moa, Ran
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Request, Upstream
 
 SILENT = Reply(stall_after=0)
 BUSY = Reply(status=500, error={"error": {"message": "out of order"}})
@@ -327,6 +327,33 @@ def test_a_changed_input_is_refused(moa: Moa) -> None:
     ran = moa.run("batch", source.name, "out.jsonl")
     assert ran.code == 1
     assert "`input.lines` was 2, is 3; `input.sha256` was " in ran.err
+
+
+def test_what_was_not_checked_is_not_sent(moa: Moa, upstream: Upstream) -> None:
+    """The file is written anew while its lines are worked off."""
+    source = moa.folder / "in.jsonl"
+    # Longer than what is read at once.
+    before, after = (
+        [{"id": f"q{n}", "prompt": word + " as such" * 9000} for n in range(1, 9)]
+        for word in ("kept", "other")
+    )
+
+    def reply(request: Request) -> Reply:
+        write_lines(source, after)
+        return ANSWER
+
+    upstream.always("agg", reply)
+    write_lines(source, before)
+    start = ["batch", source.name, "out.jsonl", "--concurrency", "1"]
+    ran = moa.run(*start)
+    assert (ran.code, "has changed since it was checked" in ran.err) == (1, True), ran.err
+    told = {str(request.messages[-1]["content"]).split()[0] for request in upstream.chats("a")}
+    assert told == {"kept"}
+    write_lines(source, before)
+    upstream.always("agg", ANSWER)
+    assert moa.run(*start).code == 0
+    assert ids(moa.folder / "out.jsonl") == [f"q{n}" for n in range(1, 9)]
+    assert len(upstream.chats("agg")) == 8
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["complete", "killed"])
