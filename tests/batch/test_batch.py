@@ -505,14 +505,27 @@ def test_lines_that_went_through_a_pipe_are_not_gone_on_with(moa: Moa, upstream:
     assert "the same command" not in last
 
 
-def test_two_processes_do_not_write_one_file(moa: Moa, upstream: Upstream) -> None:
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "out.jsonl.state: another process is running it\n"),
+        (["--no-save"], "out.jsonl: another process is writing it (name another OUT)\n"),
+    ],
+    ids=["kept", "not kept"],
+)
+def test_two_processes_do_not_write_one_file(
+    moa: Moa, upstream: Upstream, options: list[str], told: str
+) -> None:
     upstream.always("*", SILENT)
-    start = ["batch", prompts(moa, 2), "out.jsonl"]
-    with moa.start(*start):
+    start = ["batch", prompts(moa, 2), "out.jsonl", *options]
+    with moa.start(*start) as first:
         upstream.wait_for(lambda: upstream.in_flight > 0)
         ran = moa.run(*start)
-    assert ran.code == 1
-    assert ran.err.endswith("out.jsonl.state: another process is running it\n")
+        assert ran.code == 1
+        assert ran.err.endswith(told)
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=PATIENCE)
+    assert not (moa.folder / "out.jsonl").exists()
 
 
 def test_at_a_terminal_it_asks_first(moa: Moa, upstream: Upstream) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from moa_cli.cli.saving import saves
 from moa_cli.cli.streams import standard_input
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
+from moa_cli.core.files.lock import locked
 from moa_cli.core.files.new_file import check_name
 from moa_cli.core.files.text import STANDARD_INPUT
 from moa_cli.core.text import plural
@@ -289,6 +291,27 @@ def _path(source: str, target: str) -> Path | None:
     return path
 
 
+@contextmanager
+def _alone(path: Path, done: Callable[[], bool]) -> Iterator[None]:
+    """Keep other processes out of an OUT without a state, which would keep them out.
+
+    The file is made at once. It goes again if it is empty at the end and not everything is `done`.
+    Raises BenchError if another process writes it.
+    """
+    if sys.platform == "win32":
+        # A locked byte could not be written there.
+        yield
+        return
+    with locked(path, seconds=0) as held:
+        if held is False:
+            raise BenchError(f"{path}: another process is writing it", hint="name another OUT")
+        try:
+            yield
+        finally:
+            if not done() and path.exists() and not path.stat().st_size:
+                path.unlink()
+
+
 def _take_lines(path: Path, lines: Path) -> None:
     """Versions with only one format wrote JSON lines under any name of OUT."""
     with path.open("rb") as file:
@@ -365,6 +388,7 @@ class _Start:
                 f"{folder}: is the state of a batch that keeps its calls",
                 hint="--save resumes it",
             )
+        code: int | None = None
         with ExitStack() as stack:
             state: MemoryState | BatchFolder
             if keep:
@@ -372,6 +396,7 @@ class _Start:
                     opened(folder, lambda path: BatchFolder(path, self.batch))
                 )
             else:
+                stack.enter_context(_alone(path, lambda: code == 0))
                 state = stack.enter_context(closing(MemoryState(self.batch)))
             if not state.settings and path.exists() and path.stat().st_size:
                 raise BenchError(
