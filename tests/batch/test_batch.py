@@ -639,6 +639,22 @@ def test_to_a_pipe_nothing_is_written_while_it_runs(moa: Moa, upstream: Upstream
     assert names(moa.folder) == ["in.jsonl", "scratch"]
 
 
+@pytest.mark.parametrize("room", [20_000, 90_000], ids=["its index", "its lines"])
+def test_a_full_disk_is_told_and_costs_no_answer(moa: Moa, upstream: Upstream, room: int) -> None:
+    rows = [{"id": f"q{n}", "prompt": f"what is {n}" + " x" * 3000} for n in range(1, 31)]
+    write_lines(moa.folder / "in.jsonl", rows)
+    start = ["batch", "in.jsonl", "out.jsonl", "--concurrency", "1"]
+    # Python would cut its own files, too.
+    env = {"PYTHONDONTWRITEBYTECODE": "1"}
+    with moa.start(*start, env=env, preexec_fn=partial(small_files, room)) as process:
+        _, err = process.communicate(timeout=PATIENCE)
+    told = err.decode().splitlines()[-1]
+    assert process.returncode == 1
+    assert told.startswith(f"moa: {moa.folder}/out.jsonl"), err
+    assert moa.run(*start).code == 0
+    assert ids(moa.folder / "out.jsonl") == [f"q{n}" for n in range(1, 31)]
+
+
 @pytest.mark.parametrize("how", ["--no-save", "MOA_SAVE"])
 def test_where_nothing_is_saved_only_the_answers_are_there(
     moa: Moa, upstream: Upstream, how: str
@@ -681,6 +697,13 @@ def few_files(most: int) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def small_files(most: int) -> None:
+    """No file may have more bytes, as on a disk that is full; in the process that is to start."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")

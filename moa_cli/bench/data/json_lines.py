@@ -67,13 +67,14 @@ class Lines:
 
     def _append(self, line: str) -> int:
         file, start, data = self._open(), self._size, line.encode() + b"\n"
-        if file.seek(0, os.SEEK_END) != start:
-            file.truncate(start)
-            file.seek(start)
-        view = memoryview(data)
-        while view:
-            # A raw file may take a part only.
-            view = view[file.write(view) :]
+        with paths.naming(self.path):
+            if file.seek(0, os.SEEK_END) != start:
+                file.truncate(start)
+                file.seek(start)
+            view = memoryview(data)
+            while view:
+                # A raw file may take a part only.
+                view = view[file.write(view) :]
         self._size += len(data)
         return start
 

@@ -366,6 +366,21 @@ class _Start:
         path: OUT, None is standard output. keep: whether calls are kept beside it, so that the
         same command goes on.
         """
+        import sqlite3
+
+        from moa_cli.batch.index import INDEX
+
+        try:
+            return self._run(path, keep=keep)
+        except sqlite3.Error as error:
+            # A full disk, or a damaged file.
+            raise BenchError(
+                f"{path}.state/{INDEX}: {error}",
+                hint="answers are kept; make room if the disk is full, then run the same command"
+                " again",
+            ) from None
+
+    def _run(self, path: Path | None, *, keep: bool) -> int:
         from moa_cli.batch.card import read_card, write_card
         from moa_cli.batch.output import OutputFile, OutputStream
         from moa_cli.batch.state import BatchFolder, MemoryState
