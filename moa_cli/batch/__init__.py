@@ -1,4 +1,4 @@
-"""Many prompts from a file, a line of JSON for each answer; `answer_rows` for data of your own."""
+"""Answers many prompts from a file with a line of JSON each; `answer_rows` answers Python data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["answer_rows"]
 
 
 def __getattr__(name: str) -> object:
-    # Loaded when it is needed: the parts of a batch do without.
+    # Loaded on first use, because the other modules of this package do not need it.
     if name == "answer_rows":
         from moa_cli.batch.row_answerer import answer_rows
 

@@ -1,9 +1,9 @@
 """Inputs and outputs of batches at addresses: `s3://bucket/in.parquet`, `gs://…`, `https://…`.
 
-fsspec reaches them, by the package that it has for that kind of address (`s3fs`, `gcsfs`, …). Where
-that is not installed, Arrow's own clients of S3 and Google's storage do. Both take credentials from
-where everybody keeps them: environment variables such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL,
-the files of the provider's own tools, or the machine's role.
+fsspec reads and writes them through its package for that kind of address (`s3fs`, `gcsfs`, …). If
+that package is not installed, Arrow's own clients for S3 and Google Cloud Storage are used. Both
+take credentials from the usual places: environment variables such as AWS_ACCESS_KEY_ID and
+AWS_ENDPOINT_URL, the files of the provider's own tools, or the machine's role.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from moa_cli.batch.sources import BLOCK, JoinedSource, Source
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.installation import install_command
 
-# One letter before the colon is a drive of Windows.
+# At least two characters before the colon: a single letter is a Windows drive.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-# What tells a file from a later one of the same name.
+# Names of values in fsspec's file information that change when the file changes.
 _MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified")
 
 
 def is_address(text: str) -> bool:
-    """Whether IN or OUT is an address, and no file of this machine."""
+    """Whether IN or OUT is an address, and not a file of this machine."""
     return _ADDRESS.match(text) is not None
 
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A file, or a folder, at an address. files: an fsspec file system. path: in it."""
+    """A file or a folder at an address. files: an fsspec file system. path: the path in it."""
 
     address: str
     files: Any
@@ -46,12 +46,12 @@ class RemotePath:
         return self.path.rstrip("/").rpartition("/")[2]
 
     def exists(self) -> bool:
-        """Whether something is there. Raises BenchError if that cannot be found out."""
+        """Whether it exists. Raises BenchError if that cannot be found out."""
         with _told(self.address):
             return bool(self.files.exists(self.path))
 
     def copy_from(self, path: Path) -> None:
-        """Put a copy of a file there. Raises BenchError."""
+        """Copy a local file to this address. Raises BenchError."""
         with (
             _told(self.address),
             path.open("rb") as file,
@@ -65,8 +65,8 @@ class RemotePath:
         return RemotePath(self.address[:-cut] + name, self.files, self.path[:-cut] + name)
 
     def source(self) -> Source:
-        """What stands there; of a folder, or a pattern with `*`, all files in the order of their
-        names. Raises BenchError if there is nothing."""
+        """The content at this address. For a folder or a pattern with `*`, it is that of all files
+        in the order of their names. Raises BenchError if there is nothing."""
         with _told(self.address):
             found = self._found()
         sources = tuple(map(self._source, found))
@@ -74,13 +74,13 @@ class RemotePath:
 
     def _found(self) -> list[str]:
         if self.address.startswith(("http://", "https://")):
-            # There are no folders, and a question mark begins the query.
+            # HTTP has no folders, and a question mark starts the query and not a pattern.
             return [self.path]
         if any(sign in self.path for sign in "*?["):
             found = sorted(self.files.glob(self.path))
         elif self.files.isdir(self.path):
             found = sorted(self.files.find(self.path))
-            # Marks of programs that write folders, such as `_SUCCESS`.
+            # Left out: marker files of programs that write folders, such as `_SUCCESS`.
             found = [path for path in found if path.rpartition("/")[2][:1] not in ("", "_", ".")]
         else:
             self.files.info(self.path)
@@ -107,10 +107,11 @@ class RemotePath:
 
 
 def place_at(address: str) -> RemotePath:
-    """What is at an address. Raises UsageError if nothing reaches it."""
+    """The file or folder at an address. Raises UsageError if no installed package can access such
+    an address."""
     try:
         if urlsplit(address).password is not None:
-            # Not repeated: it is in the list of processes already.
+            # The message leaves out the address, so that logs do not hold the password.
             raise UsageError(
                 "an address must hold no password",
                 hint="keep credentials in variables such as AWS_SECRET_ACCESS_KEY",
@@ -133,7 +134,7 @@ def place_at(address: str) -> RemotePath:
 
 
 def _by_arrow(address: str, why: str) -> tuple[Any, str]:
-    """The file system of Arrow's own. why: fsspec does not reach it."""
+    """Arrow's own file system for an address. why: why fsspec cannot access it."""
     try:
         from fsspec.implementations.arrow import ArrowFSWrapper
         from pyarrow.fs import FileSystem
@@ -146,7 +147,7 @@ def _by_arrow(address: str, why: str) -> tuple[Any, str]:
 
 @contextmanager
 def _told(address: str) -> Iterator[None]:
-    """Errors of all the clients that fsspec may use as one of ours."""
+    """Turn the errors of all clients that fsspec may use into BenchError."""
     try:
         yield
     except (BenchError, UsageError):

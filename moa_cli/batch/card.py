@@ -1,4 +1,4 @@
-"""The data card of an output: how it came about, for whoever uses the data later."""
+"""The data card of an output: it tells later users of the data how the data was made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FORMAT = 1
 
 
 def card_path(out: Path) -> Path:
-    """Where the card of an output stands."""
+    """The path of an output's card."""
     return out.with_name(f"{out.name}.card.json")
 
 
@@ -35,11 +35,11 @@ def write_card(
     settings: BatchSettings,
     models: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Write the card of an output, of all of its starts. Raises OSError.
+    """Write the card of an output, which covers all starts of its batch. Raises OSError.
 
-    lines: its answers as JSON lines: the output itself, or what it was made of. source: the name of
-    the input. models: what each model's calls took; see
-    `tally.ModelTally`. Lines are counted, so that the card tells of what is there.
+    lines: the file of its answers as JSON lines: the output itself, or the file that it was made
+    from. source: the name of the input. models: sums over each model's calls; see
+    `tally.ModelTally`. The lines are counted anew, so that the card describes the actual file.
     """
     facts = settings.facts or {}
     card = {
@@ -68,12 +68,11 @@ def write_card(
 
 
 def merge_cards(parts: Sequence[tuple[Path, str | None]], out: Path, lines: Path) -> list[Path]:
-    """Write the card of an output that was put together from parts: what is told of calls is that
-    of all parts.
+    """Write the card of a merged output. Its sums over calls are those of all parts.
 
-    parts: the outputs, each with its shard, None where that is not known. lines: see `write_card`.
-    Returns the parts without a card, whose calls are missing there. Where no part has one, no card
-    is written. Raises OSError.
+    parts: the outputs, each with its shard or None if that is unknown. lines: see `write_card`.
+    Returns the parts without a card, whose calls are missing in the sums. If no part has a card,
+    none is written. Raises OSError.
     """
     cards = [(path, shard, read_card(path)) for path, shard in parts]
     known = [card for _, _, card in cards if card is not None]
@@ -112,12 +111,12 @@ def merge_cards(parts: Sequence[tuple[Path, str | None]], out: Path, lines: Path
 
 
 def _common(values: Sequence[Any]) -> Any:
-    """What all of them are; None where they differ."""
+    """The value that all of them have; None if they differ."""
     return values[0] if all(value == values[0] for value in values) else None
 
 
 def read_card(out: Path) -> dict[str, Any] | None:
-    """The card of an output; None if there is none that can be read."""
+    """The card of an output; None if it is missing or cannot be read."""
     try:
         card: dict[str, Any] = json.loads(card_path(out).read_bytes())
         tally_in(card)
@@ -142,7 +141,7 @@ def _price(facts: ModelFacts | None) -> dict[str, Any] | None:
 
 
 def _counts(lines: Path) -> dict[str, Any]:
-    """What stands in the lines."""
+    """Counts over the lines of an output."""
     answers = failed = degraded = cut = unpriced = 0
     cost = 0.0
     answered_by: Counter[str] = Counter()
@@ -180,7 +179,7 @@ def _counts(lines: Path) -> dict[str, Any]:
 
 
 def _parts(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None, object]:
-    """Of a line: our fields, the finish reason and the model."""
+    """The fields of a line that `moa` defines, its finish reason and its model."""
     if not is_openai_answer(values):
         return values, values.get("finish_reason"), values.get("model")
     body = (values["response"] or {}).get("body", {})
@@ -189,7 +188,7 @@ def _parts(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None, ob
 
 
 def _seeds(profile: Any, place: str = "") -> dict[str, Any]:
-    """The seeds that requests hold, by their places in the profile."""
+    """The seeds that are sent with requests, by their paths in the profile."""
     found: dict[str, Any] = {}
     inner = (
         profile.items()

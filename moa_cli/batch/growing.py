@@ -1,4 +1,4 @@
-"""A file of lines that only grows while a batch runs, and is read from where an index ends."""
+"""A file to which a batch appends lines. A new start reads only the lines not yet indexed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _T = TypeVar("_T")
 
 
 class GrowingFile(Lines):
-    """Lines of which an index knows those before its mark.
+    """A file of lines. The index knows all lines before the file's mark.
 
-    name: of the file's mark. fits: whether the file is the one that the index was made of, so that
-    only what follows the mark is unread. Raises BenchError if it cannot be read.
+    name: the name of the mark in the index. fits: whether the file is the one that was indexed, so
+    that only the lines after the mark are unread. Raises BenchError if the file cannot be opened.
     """
 
     def __init__(self, path: Path, index: Index, name: str) -> None:
@@ -37,16 +37,17 @@ class GrowingFile(Lines):
             raise BenchError(f"{self.path}: cannot be opened: {error.strerror}") from None
 
     def unread(self, load: Callable[[str], _T]) -> Iterator[tuple[int, _T]]:
-        """What `load` makes of each line behind the mark, with the byte that it begins at.
+        """The value that `load` makes of each line after the mark, after the byte at which the line
+        begins.
 
-        load: raises ValueError for what is no such line. Raises BenchError, naming file and line,
-        then.
+        load: raises ValueError for a line that it cannot read. Raises BenchError, naming the file
+        and the line, in that case.
         """
         if self._file is None:
             return
         with self.path.open("rb") as file:
             if not self._size and file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
-                # Who takes out a line with an editor on Windows may get a byte order mark.
+                # Some editors on Windows add a byte order mark when a user edits the file.
                 self._size = len(codecs.BOM_UTF8)
             file.seek(self._size)
             for raw in file:
@@ -63,7 +64,7 @@ class GrowingFile(Lines):
                 yield start, found
 
     def mark(self) -> None:
-        """Tell the index that it knows all lines up to here."""
+        """Note in the index that it knows all lines up to here."""
         if self._size:
             self._index.mark(self._name, self.path, self._size, self._count)
 
@@ -73,7 +74,7 @@ class GrowingFile(Lines):
         return start
 
     def line_at(self, start: int) -> str:
-        """The line that begins there, without its end. Raises OSError."""
+        """The line that begins at that byte, without its line end. Raises OSError."""
         file = self._open()
         file.seek(start)
         data = b""
@@ -86,8 +87,8 @@ class GrowingFile(Lines):
         return data.decode().removesuffix("\n")
 
     def rewrite(self, starts: Iterable[int]) -> Iterator[int]:
-        """Replace the content, in one step, by the lines that begin there; yields where each
-        begins then. Raises OSError."""
+        """Replace the content, in one step, by the lines that begin at these bytes, in this order.
+        Yields the byte at which each line begins in the new file. Raises OSError."""
         self._size = self._count = 0
         with self.path.open("rb") as old, paths.replacing(self.path) as new:
             for start in starts:

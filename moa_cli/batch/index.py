@@ -1,9 +1,9 @@
-"""The index of a batch: what of it is done, and where its lines and calls stand in their files.
+"""The index of a batch: which prompts are done, and where lines and calls are in their files.
 
-A batch is its output and its journal (docs/decisions/0010); the index only spares reading them
-again. It is a SQLite database beside the journal, or in memory where nothing is kept. Each commit
-holds how far the files were indexed, so that a start after a kill reads on from there. Where the
-index does not fit the files (someone edited them, or it is gone), it is made anew from them.
+The output and the journal are the batch (docs/decisions/0010); the index only saves reading them
+again. It is a SQLite database beside the journal, or in memory if the batch keeps no state. Each
+commit includes how far the files are indexed, so that a start after a kill reads on from there. If
+the index is missing or does not match the files (someone edited them), it is rebuilt from them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ INDEX = "index.db"
 _FORMAT = 3
 _TURNED = bytes([1]) + bytes(255)
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
-# So many changes, or seconds, are lost at most by a kill, and read again from the files.
+# The index is committed after this many changes, or seconds. A kill loses at most these; they are
+# read again from the files.
 _MOST_CHANGES, _MOST_SECONDS = 2000, 2.0
-# A file is taken for the one that was indexed if so many bytes before the mark are the same.
+# A file counts as the one that was indexed if this many bytes before the mark are unchanged.
 _TAIL = 1 << 16
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -44,7 +45,8 @@ CREATE INDEX calls_by_item ON calls (item);
 
 @dataclass(frozen=True)
 class OutputLine:
-    """A line of output. place: of its prompt in the input. good: whether it is an answer."""
+    """A line of output. place: the place of its prompt in the input. good: whether the prompt was
+    answered, and did not fail."""
 
     place: int
     id: str
@@ -53,11 +55,11 @@ class OutputLine:
 
 
 class Index:
-    """See the module. Whoever opens it is alone in the folder.
+    """The index that the module describes. No other process may have the folder open.
 
-    Places are those of prompts in the input, from 0. path: None keeps it in memory.
-    before_commit: called before each commit, to set marks. done: a byte for each place, 1 where
-    there is an answer. Raises BenchError if the file cannot be made.
+    A place is the number of a prompt in the input, from 0. path: None keeps the index in memory.
+    before_commit: functions that are called before each commit, to set marks. done: a byte for each
+    place, 1 where no answer is needed any more. Raises BenchError if the file cannot be made.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -72,7 +74,7 @@ class Index:
             if self.meta("format") != _FORMAT:
                 raise sqlite3.DatabaseError("is of another version")
         except sqlite3.DatabaseError:
-            # Everything in it can be had again.
+            # Start anew: everything in the index can be read again from the files.
             self.remove()
             try:
                 self._open()
@@ -100,7 +102,7 @@ class Index:
             self._database.execute("BEGIN")
 
     def commit(self) -> None:
-        """Everything up to now outlives a kill."""
+        """Save all changes so far, so that a kill does not lose them."""
         for tell in self.before_commit:
             tell()
         if self._database.in_transaction:
@@ -110,7 +112,7 @@ class Index:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to commit."""
+        """Whether it is time to commit. Each look counts as a change."""
         self._changes += 1
         if self._changes % 16:
             return False
@@ -118,7 +120,7 @@ class Index:
         return late or self._changes >= _MOST_CHANGES
 
     def close(self) -> None:
-        """Nothing more is asked or changed; what was not committed is undone."""
+        """Close the database. Changes since the last commit are undone."""
         self._database.close()
 
     def remove(self) -> None:
@@ -129,7 +131,7 @@ class Index:
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     def meta(self, name: str) -> Any:
-        """What was set under that name; None if nothing was."""
+        """The value that `set_meta` stored under that name; None if there is none."""
         row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
@@ -139,10 +141,10 @@ class Index:
     # What is done.
 
     def load_done(self, rows: int, samples: int, share: slice = slice(None)) -> None:
-        """Know what is answered, of so many rows.
+        """Fill `done` for that many rows, with that many samples of each.
 
-        Bad rows, and those that are another shard's, need no answer. share: the rows that are this
-        batch's, among those that are not bad.
+        Bad rows and the rows of other shards need no answer. share: which of the good rows this
+        batch answers.
         """
         count = rows * samples
         bad = {row for (row,) in self._database.execute("SELECT place FROM bad")}
@@ -172,24 +174,24 @@ class Index:
         return self.done.find(0, place, end)
 
     def open_places(self, end: int) -> Iterator[int]:
-        """All prompts before the end that need an answer now."""
+        """The places before the end that need an answer now, whatever is answered later."""
         return compress(range(end), self.done[:end].translate(_TURNED))
 
     def is_done(self, identity: str) -> bool:
-        """Whether the prompt of that id is answered."""
+        """Whether the prompt with that id needs no answer any more."""
         place = self.place(identity)
         return place is not None and place < len(self.done) and bool(self.done[place])
 
-    # The prompts of the input.
+    # The ids, the bad rows and the positions of the input.
 
     def forget_ids(self) -> None:
-        """The input is read anew."""
+        """Forget the prompts, because the input is read anew."""
         self._database.execute("DELETE FROM ids")
         self._database.execute("DELETE FROM bad")
         self._database.execute("DELETE FROM positions")
 
     def add_id(self, identity: str, place: int, mark: bytes) -> bool:
-        """Note a prompt; False if there is another of that id. mark: of what its row holds."""
+        """Note a prompt. False if another prompt has that id. mark: of what its row holds."""
         row = (identity, place, mark)
         found = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", row)
         return found.rowcount > 0
@@ -201,30 +203,30 @@ class Index:
         return found == (place, mark)
 
     def add_bad(self, row: int) -> None:
-        """Note a row that is left out."""
+        """Note a row that is left out because it cannot be asked."""
         self._database.execute("INSERT INTO bad VALUES (?)", (row,))
 
     def add_position(self, row: int, start: int, lines: int) -> None:
-        """Note where reading can begin with that row."""
-        # Blank lines may fill what lies between two positions.
+        """Note a position from which that row can be read."""
+        # Two positions have the same row if only blank lines are between them.
         self._database.execute("REPLACE INTO positions VALUES (?, ?, ?)", (row, start, lines))
 
     def position(self, row: int) -> tuple[int, int, int] | None:
-        """Of the places where reading can begin, the last before that row: its own row, and what
-        was noted with it. None if there is none."""
+        """The last noted position at or before that row, as its own row, start and lines. None if
+        there is none."""
         query = "SELECT place, start, lines FROM positions WHERE place <= ? ORDER BY place DESC"
         found: tuple[int, int, int] | None = self._database.execute(query, (row,)).fetchone()
         return found
 
     def place(self, identity: str) -> int | None:
-        """Where the prompt of that id stands; None if there is none."""
+        """The place of the prompt with that id; None if there is none."""
         row = self._database.execute("SELECT place FROM ids WHERE id = ?", (identity,)).fetchone()
         return None if row is None else row[0]
 
     # The lines of the output.
 
     def forget_lines(self) -> None:
-        """The output is read anew."""
+        """Forget the lines, because the output is read anew."""
         self._database.execute("DELETE FROM lines")
 
     def add_line(self, place: int, start: int, *, good: bool) -> None:
@@ -232,12 +234,12 @@ class Index:
         self._database.execute("REPLACE INTO lines VALUES (?, ?, ?)", (place, start, good))
 
     def count_failed(self) -> int:
-        """How many there are that are no answers."""
+        """How many lines of the output are failures."""
         query = "SELECT count(*) FROM lines WHERE NOT good"
         return int(self._database.execute(query).fetchone()[0])
 
     def in_order(self) -> bool:
-        """Whether lines stand in the output as their prompts do in the input."""
+        """Whether the lines of the output have the order of their prompts in the input."""
         query = "SELECT start FROM lines ORDER BY place"
         before = -1
         for (start,) in self._database.cursor().execute(query):
@@ -247,10 +249,11 @@ class Index:
         return True
 
     def move_lines(self, order: str, rewrite: Callable[[Iterator[int]], Iterator[int]]) -> None:
-        """Note where lines stand that are written anew: all in the order `place`, the good ones
-        alone in the order `start`.
+        """Rewrite the output, and note where each line begins then.
 
-        rewrite: given where they began, it tells where they begin now, one by one.
+        order: `place` keeps all lines, in the order of their prompts; `start` keeps only the good
+        ones, in their present order. rewrite: gets the old start of each line in the new order, and
+        yields its new start.
         """
         chosen = "WHERE good ORDER BY start" if order == "start" else "ORDER BY place"
         query = f"SELECT place, start, good FROM lines {chosen}"  # noqa: S608
@@ -265,7 +268,7 @@ class Index:
         finally:
             self._database.execute("DROP TABLE moved")
 
-    # Lines that wait for those before them.
+    # Lines that wait until the lines before them are written.
 
     def hold(self, line: OutputLine) -> None:
         """Keep a line that has to wait."""
@@ -273,7 +276,7 @@ class Index:
         self._database.execute("REPLACE INTO held VALUES (?, ?, ?, ?)", row)
 
     def take_held(self, place: int) -> OutputLine | None:
-        """Give a line back that has waited, and forget it."""
+        """The waiting line of that place, which is removed; None if there is none."""
         query = "SELECT id, line, good FROM held WHERE place = ?"
         row = self._database.execute(query, (place,)).fetchone()
         if row is None:
@@ -287,31 +290,31 @@ class Index:
         return (place for (place,) in self._database.cursor().execute(query))
 
     def drop_failed(self) -> None:
-        """Forget the lines of failed prompts that wait: they are asked again."""
+        """Forget the waiting lines of failed prompts: these prompts are asked again."""
         self._database.execute("DELETE FROM held WHERE NOT good")
 
-    # The calls of prompts that have no line yet.
+    # The calls of prompts that have no line in the output yet.
 
     def forget_calls(self) -> None:
-        """The journal is read anew."""
+        """Forget the calls, because the journal is read anew."""
         self._database.execute("DELETE FROM calls")
 
     def add_call(
         self, item: str, key: str, start: int, *, answered: bool, line: str | None = None
     ) -> None:
-        """Note a call. start: the byte of the journal that it begins at. line: what it is, where
-        there is no such file."""
+        """Note a call. start: the byte at which it begins in the journal. line: the call itself, if
+        there is no journal file."""
         row = (item, key, start, answered, line)
         self._database.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?)", row)
 
     def call(self, key: str) -> tuple[int, str | None] | None:
-        """The latest answered call of that key: its start, or its line."""
+        """The start and the line of the latest answered call with that key; see `add_call`."""
         query = "SELECT start, line FROM calls WHERE key = ? AND answered ORDER BY rowid DESC"
         row = self._database.execute(query, (key,)).fetchone()
         return None if row is None else (row[0], row[1])
 
     def calls_of(self, item: str) -> list[tuple[int, str | None]]:
-        """All calls of a prompt, those without an answer included."""
+        """All calls of a prompt, including those that were not answered."""
         query = "SELECT start, line FROM calls WHERE item = ? ORDER BY rowid"
         return list(self._database.execute(query, (item,)))
 
@@ -321,17 +324,18 @@ class Index:
         return int(self._database.execute(query).fetchone()[0])
 
     def settle(self, item: str) -> None:
-        """A prompt has its line: its calls are not looked for any more."""
+        """Forget the calls of a prompt: its line is written, so nobody looks for them any more."""
         self._database.execute("DELETE FROM calls WHERE item = ?", (item,))
 
     # How far files are indexed.
 
     def mark(self, name: str, path: Path, size: int, lines: int) -> None:
-        """So much of a file is indexed."""
+        """Note that this many bytes and lines of a file are indexed."""
         self.set_meta(name, [size, lines, _tail(path, size)])
 
     def marked(self, name: str, path: Path) -> tuple[int, int]:
-        """How many bytes and lines of a file are indexed; 0 if it is not the file that was."""
+        """How many bytes and lines of a file are indexed; 0 if it is not the file that `mark`
+        saw."""
         found = self.meta(name)
         if found is None:
             return 0, 0
@@ -340,7 +344,7 @@ class Index:
 
 
 def _tail(path: Path, size: int) -> str | None:
-    """A hash of the bytes before that place of a file; None if it is shorter."""
+    """A hash of the last bytes before that size; None if the file is shorter or unreadable."""
     if not size:
         return ""
     try:

@@ -1,4 +1,5 @@
-"""The journal of a batch's calls, of which only an index is kept, and that not in memory."""
+"""The journal of a batch's calls. Only an index of it is kept, and on disk: there may be
+millions of calls."""
 
 from __future__ import annotations
 
@@ -14,16 +15,18 @@ from moa_cli.bench.run.journal import BEGUN, CallJournal, CallRecord, read_recor
 from moa_cli.core.conversation import Usage
 
 _CALLS, _SPENT, _MODELS = "calls", "spent", "models"
-# Records that are looked for again soon, when a prompt's line is written.
+# How many of the latest records stay in memory. They are needed again soon, when the line of their
+# prompt is written.
 _MOST_RECENT = 2000
-# The file of calls in flight is written anew where ended ones have made it so long.
+# When ended calls fill about this many bytes in the file of calls in flight, it is written anew
+# without them.
 _MOST_BEGUN = 1 << 22
 
 
 class IndexedJournal(CallJournal):
     """A journal that finds only the calls of prompts without a line; see `CallJournal`.
 
-    path: of its file; None keeps the calls in the index. models: what each took.
+    path: that of its file; None keeps the calls in the index. models: sums over each model's calls.
     """
 
     def __init__(self, path: Path | None, index: Index) -> None:
@@ -38,9 +41,11 @@ class IndexedJournal(CallJournal):
             index.before_commit.append(self._mark)
 
     def catch_up(self) -> None:
-        """Index what was written since the index was, and count what a killed start had begun.
+        """Index the calls that were written after the last commit of the index, and count the calls
+        that a killed start had begun.
 
-        The lines of the output are known. Raises BenchError if the file is damaged, OSError.
+        The output must be indexed before, because calls of answered prompts are left out.
+        Raises BenchError if the file is damaged, OSError.
         """
         if self._file is None:
             return
@@ -67,7 +72,7 @@ class IndexedJournal(CallJournal):
             self._index.add_call(entry.item, entry.key, start, answered=answered, line=line)
 
     def find(self, key: str) -> CallRecord | None:
-        """The call of that key, if it was answered and its prompt has no line yet."""
+        """The call with that key, if it was answered and its prompt has no line yet."""
         recent = self._recent.get(key)
         if recent is not None:
             return recent
@@ -84,17 +89,17 @@ class IndexedJournal(CallJournal):
         return self._index.count_calls()
 
     def usage_of(self, item: str) -> Usage:
-        """What all calls of a prompt took: those that failed or were lost, and those of earlier
-        starts, too."""
+        """The usage of all calls of a prompt, including failed and lost ones and those of earlier
+        starts."""
         return sum((call.usage for call in self.calls_of(item)), Usage())
 
     def calls_of(self, item: str) -> list[CallRecord]:
-        """All calls of a prompt without a line, those without an answer included."""
+        """All calls of a prompt that has no line yet, including those that were not answered."""
         return [self._read(*call) for call in self._index.calls_of(item)]
 
     def ended(self, key: str) -> None:
-        """See `CallJournal`. Of ended calls, the file of calls in flight keeps no more than
-        _MOST_BEGUN bytes."""
+        """See `CallJournal`. Ended calls are removed from the file of calls in flight when they
+        fill about _MOST_BEGUN bytes, at 512 bytes a call."""
         super().ended(key)
         if self._begun is None:
             return

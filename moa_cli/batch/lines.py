@@ -1,4 +1,4 @@
-"""Lines of the output: what came of a prompt, in our own form or in that of OpenAI's batches."""
+"""Lines of the output: the result of a prompt, in our own format or in that of OpenAI's batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moa_cli.bench.run.plan import Work
 from moa_cli.core.jsonl import usage_to_dict
 from moa_cli.core.text import dumps
 
-# What a line of output says itself; an input's field of such a name is put under `input`.
+# The fields that a line of output adds. An input field with the same name is moved under `input`.
 _OURS = (
     "sample",
     "reply",
@@ -31,21 +31,24 @@ _OURS = (
     "error",
     "input",
 )
-# What OpenAI's lines have under names of their own.
+# Of these, OpenAI's lines hold the following under other names.
 _OPENAI = ("reply", "model", "usage", "finish_reason", "error")
 
 
 @dataclass(frozen=True)
 class LineWriter:
-    """profile: its name. proposals: whether lines hold them. samples: how often each prompt is
-    asked."""
+    """Writes the lines of one batch.
+
+    profile: the name of the profile. proposals: whether lines include the proposals. samples: how
+    often each prompt is asked.
+    """
 
     profile: str
     proposals: bool
     samples: int
 
     def line(self, work: Work, result: Result, journal: IndexedJournal) -> str:
-        """What came of a prompt as a line of JSON, without its line end."""
+        """The result of a prompt as a line of JSON, without a line end."""
         item, sample = work.item, work.order % self.samples + 1
         outcome = self._outcome(result, journal)
         if self.samples > 1:
@@ -90,11 +93,12 @@ class LineWriter:
 
 
 def identity_of(values: Mapping[str, Any], *, sampled: bool = True) -> tuple[str, int, bool]:
-    """Of a line of output: the id of its item, the sample, from 1, and whether it is an answer.
+    """Three facts on a line of output: the id of its item, the number of its sample, from 1, and
+    whether it is an answer.
 
-    sampled: whether prompts are asked several times. Where they are not, a `sample` is a field of
-    the input.
-    Raises ValueError if it is no line of a batch.
+    sampled: whether prompts are asked several times. If they are not, a field `sample` comes from
+    the input and means nothing here.
+    Raises ValueError if the line is not one of a batch.
     """
     openai = is_openai_answer(values)
     if not openai and "reply" not in values:
@@ -115,8 +119,8 @@ def is_openai_answer(values: Mapping[str, Any]) -> bool:
 
 
 def _openai_line(name: str, custom_id: object, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """The line of OpenAI's batch output for a row of its input; what it has no place for stands
-    under `moa`."""
+    """A line in the format of OpenAI's batch output. Values for which that format has no field are
+    put under `moa`."""
     number = hashlib.sha256(name.encode()).hexdigest()[:24]
     usage, error = outcome["usage"], outcome.get("error")
     response = None

@@ -1,4 +1,4 @@
-"""The answers of a batch on their way to OUT, which also tells what is done."""
+"""Writes the answers of a batch to OUT. A later start reads there which prompts are answered."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from moa_cli.core.conversation import Failure
 from moa_cli.core.outcomes import cut_text
 
 _OUT = "out"
-# So many characters of lines that wait for those before them stay in memory; more go to the index.
+# Lines that wait for earlier lines stay in memory up to this many characters; further ones go to
+# the index.
 _MOST_HELD = 1 << 23
 
 
 class OutputStream:
-    """Writes lines to a stream, from which none can be taken back."""
+    """Writes lines to a stream. A written line cannot be removed again."""
 
     def __init__(self, stream: IO[str], index: Index) -> None:
         self._stream = stream
         self._index = index
 
     def add(self, line: OutputLine) -> None:
-        """Write a line. Raises OSError."""
+        """Write and flush a line. Raises OSError."""
         self._stream.write(line.text + "\n")
         self._stream.flush()
         self._index.settle(line.id)
 
     def finish(self) -> None:
-        """No more will come."""
+        """There is nothing to do: each line is flushed when it is written."""
 
 
 class OutputFile:
-    """A file of lines; good ones that are there already stay as they are.
+    """A file of lines. Its answers of earlier starts stay; its failures are replaced.
 
-    index: knows the prompts of the input. in_order: whether lines stand in their order at the end.
-    sampled: whether prompts are asked several times.
-    Raises BenchError if the file cannot be read, or holds what is no line of this batch.
+    index: it knows the prompts of the input. in_order: whether lines must have the order of their
+    prompts at the end. sampled: whether prompts are asked several times.
+    Raises BenchError if the file cannot be read, or a line of it is not of this batch.
     """
 
     def __init__(self, path: Path, index: Index, *, in_order: bool, sampled: bool) -> None:
@@ -64,7 +65,8 @@ class OutputFile:
         self._changed = False
 
     def _read(self, line: str) -> tuple[int, str, bool]:
-        """Place, id, and whether it is an answer. Raises ValueError."""
+        """The place, the id, and whether it is an answer. Raises ValueError if the line is not of
+        this batch."""
         values: Any = json.loads(line)
         found = values if isinstance(values, dict) else {}
         identity, _, good = identity_of(found, sampled=self._sampled)
@@ -74,7 +76,8 @@ class OutputFile:
         return place, identity, good
 
     def add(self, line: OutputLine) -> None:
-        """Write a line. The first takes out those of failed items, which are tried again."""
+        """Write a line. The first one also removes the failures of earlier starts, because these
+        items are tried again."""
         if not self._changed and self._dropped:
             self._rewrite("start")
         self._changed = True
@@ -85,8 +88,7 @@ class OutputFile:
             self._index.commit()
 
     def _rewrite(self, order: str) -> None:
-        """Write the lines anew: all of them by their prompts' places, or the good ones as they
-        stand."""
+        """Write the lines anew in that order; see `Index.move_lines`."""
         self._index.move_lines(order, self._file.rewrite)
         self._index.commit()
 
@@ -100,10 +102,10 @@ class OutputFile:
 
 
 class InOrder:
-    """Holds lines back until those before them have been written.
+    """Holds each line back until the lines before it are written.
 
-    Those that wait long are kept by the index, so that they take no memory, and need not be made
-    again after a kill. count: of places; lines will come for those that are not done.
+    Beyond a limit, the index keeps the waiting lines, so that they take no memory and survive a
+    kill. count: how many places there are. A line is expected for each place that is not done.
     """
 
     def __init__(self, inner: OutputStream | OutputFile, index: Index, count: int) -> None:
@@ -121,7 +123,7 @@ class InOrder:
         self._write()
 
     def add(self, line: OutputLine) -> None:
-        """Write what can be written now."""
+        """Write this line and those that waited for it, or hold it back."""
         if line.place != self._next:
             if self._size + len(line.text) > _MOST_HELD:
                 self._index.hold(line)
@@ -152,7 +154,7 @@ class InOrder:
         return held
 
     def finish(self) -> None:
-        """Write what was held back."""
+        """Write all lines that still wait, although lines before them are missing."""
         while self._held or self._waiting:
             first = min(self._held, default=None)
             stored = next(self._index.held(), None) if self._waiting else None
@@ -164,7 +166,7 @@ class InOrder:
 
 
 def release(index: Index, output: OutputStream | OutputFile) -> None:
-    """Write the lines that an earlier start, which wrote them in order, has held back."""
+    """Write the lines that an earlier start held back because it wrote in order."""
     while (place := next(index.held(), None)) is not None:
         line = index.take_held(place)
         assert line is not None
@@ -175,11 +177,11 @@ Written = OutputStream | OutputFile | InOrder
 
 
 class Answers:
-    """What came of each item, as the results of a batch; see `runner.Results`.
+    """The results of a batch; see `runner.Results`.
 
-    answered: how many were answered. lost: how many of these without some of the proposals. cut:
-    how many of those replies were cut. failed: how many failed. losses: how many of those replies
-    lack a model, by the sentence that says so.
+    answered: how many items were answered. lost: how many of these answers lost a proposal. cut:
+    how many of these answers were cut. failed: how many items failed. losses: how many answers lost
+    a certain model, by the sentence that reports the loss.
     """
 
     def __init__(self, todo: Todo, journal: IndexedJournal, output: Written) -> None:
@@ -191,13 +193,14 @@ class Answers:
         self.losses: Counter[str] = Counter()
 
     def error(self, name: tuple[str, str]) -> Failure | None:
-        """Why that item failed. Raises KeyError if it is not answered."""
+        """None for an item that is answered. Raises KeyError for any other, so that failed items
+        are tried again."""
         if not self._todo.index.is_done(name[1]):
             raise KeyError(name)
         return None
 
     def add(self, result: Result) -> None:
-        """An item has ended, or failed for good. Raises OSError."""
+        """Write the line of an item that was answered or has failed. Raises OSError."""
         work = self._todo.running[result.item]
         text = self._writer.line(work, result, self._journal)
         good = result.error is None
@@ -213,6 +216,6 @@ class Answers:
         self.cut += last.reply is not None and bool(cut_text(last.reply.finish_reason))
 
     def finish(self, order: Sequence[tuple[str, str]]) -> None:
-        """Nothing more will come. Raises OSError, BenchError."""
+        """Complete the output after the last item. Raises OSError, BenchError."""
         del order
         self._output.finish()

@@ -1,4 +1,4 @@
-"""A batch: prompts from a file, and the lines that come of them."""
+"""A batch: prompts from a file that a profile answers, one line of output for each."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from moa_cli.server.wires.chat_messages import read_message, with_call_ids
 
 _KEPT_FILES = 64
 _INPUT = "input"
-# Rows that are sooner read than stepped over.
+# Up to this many rows, reading on is faster than seeking.
 _NEAR = 64
-# So many reasons why rows are left out are told.
+# At most this many reasons why rows are left out are shown.
 _MOST_REASONS = 5
 
 
@@ -50,8 +50,8 @@ _MOST_REASONS = 5
 class InputDigest:
     """The input of a batch.
 
-    lines: how many prompts. sha256: of its bytes, unpacked. rows: of what they mean, whatever
-    ends lines or encodes letters; None in files of versions that did not know it.
+    lines: how many rows. sha256: the hash of its bytes, unpacked. rows: the hash of the parsed
+    rows, which does not depend on line ends or the encoding; None in files of older versions.
     """
 
     lines: int
@@ -59,9 +59,9 @@ class InputDigest:
     rows: str | None = None
 
     def is_beginning_of(self, later: InputDigest, rows: str | None) -> bool:
-        """Whether a later input is the same, or has more behind it.
+        """Whether a later input is the same, or the same with more rows at its end.
 
-        rows: the digest of as many rows of it.
+        rows: the hash of the first rows of the later input, as many as this input has.
         """
         if self.rows is None:
             return self.sha256 == later.sha256
@@ -70,7 +70,8 @@ class InputDigest:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings(WorkSettings):
-    """batch.json: all that the lines of a batch's output depend on; see `Batch`."""
+    """The content of batch.json: everything on which the output of a batch depends; see
+    `Batch`."""
 
     input: InputDigest
     strict: bool
@@ -84,10 +85,10 @@ class BatchSettings(WorkSettings):
 
 @dataclass(frozen=True)
 class Intake:
-    """What a first reading of the input found.
+    """What the first reading of the input found.
 
-    digest: of it. bad: how many rows are left out, and the first reasons why. unused: fields of
-    OpenAI's rows that the profile decides in their place.
+    digest: that of the input. bad: how many rows are left out. reasons: why, for the first of them.
+    unused: fields of OpenAI's rows that have no effect, because the profile decides.
     """
 
     digest: InputDigest
@@ -98,16 +99,17 @@ class Intake:
 
 @dataclass
 class Batch:
-    """What is asked, and how it is written down.
+    """What is asked, and how the answers are written.
 
-    source: of the prompts. kind: its format, one of FORMATS. reading: how rows become prompts.
-    limit: how many rows, from the first; None is all. strict: whether a turn that lost a proposer
-    has failed. proposals: whether lines hold them. shard: the share that is answered; None is all.
-    by_jobs: whether it is answered through the batch interfaces of providers, at their prices.
+    source: where the prompts come from. kind: its format, one of FORMATS. reading: how rows become
+    prompts. limit: how many rows, from the first; None is all. strict: whether a turn that lost a
+    proposer counts as failed. proposals: whether output lines include the proposals. shard: the
+    share of the prompts that is answered; None is all. by_jobs: whether the batch interfaces of
+    providers answer, at their prices.
 
-    rows: how the source is read. arm: what answers.
+    rows: the reader of the source. arm: the mixture that answers.
 
-    Raises UsageError or BenchError if the source cannot be read so.
+    Raises UsageError or BenchError if the source cannot be read in this format.
     """
 
     profile: Profile
@@ -128,7 +130,7 @@ class Batch:
             if isinstance(table, TableRows):
                 self.reading.check_columns(self.source.name, table.names)
         if self.by_jobs:
-            # A quorum would throw away what is paid anyway.
+            # A quorum would discard answers that are paid for anyway.
             self.profile = waiting_for_all(self.profile)
         if self.strict:
             [self.arm] = make_arms(self.profile, ("mixture",), "")
@@ -142,11 +144,12 @@ class Batch:
 
     @property
     def writer(self) -> LineWriter:
-        """What writes the lines of the output."""
+        """The writer of the output's lines."""
         return LineWriter(self.profile.name, self.proposals, self.reading.samples)
 
     def reader(self) -> Callable[[Record], Item]:
-        """What makes an item of a record. It raises BenchError, naming line and field."""
+        """A function that makes an item of a record. It raises BenchError, naming the line and the
+        field."""
         read_messages = _MessageReader()
         return lambda record: self.reading.item(self.rows.row(record), read_messages)
 
@@ -155,7 +158,7 @@ class Batch:
         return tuple(dict.fromkeys(self.arm.profile.models()))
 
     def settings(self, digest: InputDigest) -> BatchSettings:
-        """All that a line of output depends on."""
+        """Everything on which a line of output depends."""
         return BatchSettings(
             input=digest,
             strict=self.strict,
@@ -168,16 +171,18 @@ class Batch:
         )
 
     def take_in(self, index: Index, known: InputDigest | None) -> tuple[Intake, bool]:
-        """Check every row and tell the index the ids; what was checked before is not read again.
+        """Check every row and add its ids to the index. An input that was checked before and is
+        unchanged is not read again.
 
         known: the input of an earlier start. Returns what was found, and whether the input is the
-        same or goes on from there, with more rows behind it.
-        Raises BenchError, naming the line, where it is wrong or an id is there twice, UsageError
-        if it is not text.
+        known one, perhaps with more rows at its end.
+        Raises BenchError, naming the line, if a row is wrong or an id occurs twice, UsageError if
+        the input is not text.
         """
         way, stamp = [type(self.rows).__name__, repr(self.reading)], self.source.stamp()
         checked = index.meta(_INPUT) or [None, None, None]
-        # The hash of a large file takes as long as all else of a start.
+        # An unchanged stamp avoids the hash: for a large file, that takes as long as the rest of a
+        # start.
         is_same = stamp is not None and stamp == checked[2]
         if checked[0] == way and (is_same or self.source.sha256() == checked[1][0][1]):
             index.set_meta(_INPUT, [*checked[:2], stamp])
@@ -195,7 +200,8 @@ class Batch:
     def _check(
         self, index: Index, known: InputDigest | None, sha256: str
     ) -> tuple[Intake, str | None]:
-        """What is found, and the digest of as many rows as are known."""
+        """Read the input: what was found, and the hash of its first rows, as many as the known
+        input has."""
         seen, count, before = hashlib.sha256(), 0, None
         reasons: list[str] = []
         unused: dict[str, None] = {}
@@ -251,10 +257,10 @@ def _twice(name: str, identity: str) -> BenchError:
 
 
 class Todo:
-    """The prompts of a batch that have no answer, as work; gone through again, it is read again.
+    """The work of a batch: its prompts without an answer. Each iteration reads the input again.
 
-    count: of places, from the first, that belong to it. running: the work that somebody holds on
-    to, by its item's id.
+    count: how many places, from the first, belong to the batch. running: by item id, the work that
+    some caller still holds.
     """
 
     def __init__(self, batch: Batch, index: Index, count: int) -> None:
@@ -270,17 +276,17 @@ class Todo:
         return self.at(self._places())
 
     def at(self, places: Iterable[int]) -> Iterator[Work]:
-        """The work at these places, which rise."""
+        """The work at these places, which must be in ascending order."""
         for work in self._works(iter(places)):
             self.running[work.item.id] = work
             yield work
 
     def place(self, item: str) -> int | None:
-        """The place of an item that has no answer; None if it has one, or is none of the input."""
+        """The place of an item that has no answer; None if it has one, or is not in the input."""
         return None if self.index.is_done(item) else self.index.place(item)
 
     def sample(self, most: int) -> list[Work]:
-        """So many of them at most, spread evenly."""
+        """At most this many of the prompts, spread evenly over the input."""
         step = max(1, -(-len(self) // most))
         return list(self._works(islice(self.index.open_places(self.count), 0, None, step)))
 
@@ -290,7 +296,8 @@ class Todo:
             yield place
 
     def _works(self, places: Iterator[int]) -> Iterator[Work]:
-        """The work at these places, which rise. Raises BenchError if the input has changed."""
+        """The work at these places, which must be in ascending order. Raises BenchError if the
+        input has changed."""
         read, reading = self.batch.reader(), self.batch.reading
         rows = _RisingRows(self.batch, self.index)
         for row, wanted in groupby(places, lambda place: place // reading.samples):
@@ -307,8 +314,8 @@ class Todo:
 
 
 class _RisingRows:
-    """Reads single rows of a batch's input, each behind the last one; steps over long ways between
-    two of them."""
+    """Reads single rows of a batch's input, in ascending order. It seeks over long gaps between
+    two rows."""
 
     def __init__(self, batch: Batch, index: Index) -> None:
         self._batch = batch
@@ -316,7 +323,8 @@ class _RisingRows:
         self._next, self._records = 0, batch.rows.records()
 
     def record(self, row: int) -> Record:
-        """The record of that row, from 0. Raises BenchError if the input has changed."""
+        """The record of that row, which counts from 0. Raises BenchError if the input has become
+        shorter."""
         if row - self._next > _NEAR:
             found, start, lines = self._index.position(row) or (0, 0, 0)
             if found > self._next:
@@ -330,10 +338,11 @@ class _RisingRows:
 
 
 def read_prompts(data: bytes, name: str) -> tuple[Item, ...]:
-    """The prompts in a file's bytes, one at least; their ids are unique.
+    """The prompts in a file's bytes: at least one, with unique ids.
 
-    name: of the file. It tells whether each line is a prompt, or a JSON object (see `read_own`).
-    Raises BenchError, naming the line, where the input is wrong, UsageError if it is not text.
+    name: the name of the file. Its suffix decides whether each line is a prompt or a JSON object
+    (see `read_own`).
+    Raises BenchError, naming the line, if the input is wrong, UsageError if it is not text.
     """
     is_json = name.lower().endswith((".jsonl", ".ndjson", ".json"))
     rows = rows_of(Source(name, lambda: io.BytesIO(data)), "jsonl" if is_json else "lines")
@@ -350,16 +359,17 @@ def read_prompts(data: bytes, name: str) -> tuple[Item, ...]:
 
 
 class _MessageReader:
-    """Reads the messages of lines, as a chat completion has them; files get their texts.
+    """Reads the messages of rows, in the format of chat completions. The text of attached files is
+    extracted.
 
-    A file that many lines ask about is read once.
+    A file that many rows attach is read once, if it is among the last ones.
     """
 
     def __init__(self) -> None:
         self._file = lru_cache(maxsize=_KEPT_FILES)(partial(file_of_uri, error=BenchError))
 
     def __call__(self, row: DataRow, given: list[object]) -> list[Message]:
-        """The messages of a line. Raises BenchError naming the line and the field."""
+        """The messages of a row. Raises BenchError, naming the line and the field."""
         return with_call_ids([self._read(row, *placed) for placed in enumerate(given)])
 
     def _read(self, row: DataRow, place: int, given: object) -> Message:
@@ -382,5 +392,5 @@ class _MessageReader:
 
 
 def _is_file(part: Part) -> bool:
-    """Whether a part holds a file whose text is not known."""
+    """Whether a part is a file whose text is not extracted yet."""
     return part.kind == "file" and bool(part.url) and not part.text

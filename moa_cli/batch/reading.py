@@ -1,4 +1,4 @@
-"""How rows of an input become prompts: of which fields, and how often each is asked."""
+"""How input rows become prompts: which fields are used, and how often each prompt is asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from moa_cli.core.errors import BenchError, UsageError
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 _COMPLETIONS = "/v1/chat/completions"
-# Fields of the body of OpenAI's lines that are what is asked, or that make no difference here.
+# Fields in the body of OpenAI's rows about which no warning is needed. `messages` is used. Users
+# expect that the profile decides the model. The others do not change an answer.
 _BODY = ("messages", "model", "user", "metadata", "store", "safety_identifier")
 
 ReadMessages = Callable[[DataRow, list[object]], list[Message]]
@@ -22,10 +23,12 @@ ReadMessages = Callable[[DataRow, list[object]], list[Message]]
 
 @dataclass(frozen=True)
 class InputFormat:
-    """column: the field that holds the prompt, in place of `prompt`. id_field: the same for `id`.
-    template: makes the prompt of a row's fields, which stand in it as `{NAME}`; `{{` is a brace.
-    samples: how often each prompt is asked. skip_bad: whether rows that cannot be asked are left
-    out.
+    """How rows become prompts.
+
+    column: the field that holds the prompt, instead of `prompt`. id_field: the field that holds the
+    id, instead of `id`. template: text in which each `{NAME}` is replaced by that field of the row;
+    `{{` is a brace. samples: how often each prompt is asked. skip_bad: whether rows that cannot be
+    asked are left out.
     """
 
     column: str | None = None
@@ -47,7 +50,7 @@ class InputFormat:
 
     @property
     def settings(self) -> Mapping[str, Any] | None:
-        """What the answers depend on; None where nothing was said."""
+        """The values on which answers depend; None if all are the defaults."""
         values = asdict(replace(self, skip_bad=False))
         del values["skip_bad"]
         return values if self._says else None
@@ -57,7 +60,7 @@ class InputFormat:
         return replace(self, skip_bad=False) != InputFormat()
 
     def check_columns(self, name: str, columns: Sequence[str]) -> None:
-        """Raise UsageError if a table of that name lacks a column that is needed."""
+        """Raise UsageError, which names the table, if it lacks a needed column."""
         fields = [] if self.template is None else _FIELD.findall(self.template)
         wanted = [field for field in fields if field] or [self.column or "prompt"]
         for column in [*wanted, *([self.id_field] if self.id_field else [])]:
@@ -104,24 +107,25 @@ class InputFormat:
         return _FIELD.sub(value, template)
 
     def sampled(self, item: Item) -> Iterator[Item]:
-        """The item as often as it is asked; each has an id of its own."""
+        """The item as often as it is asked; each copy has its own id."""
         yield item
         for sample in range(2, self.samples + 1):
             yield replace(item, id=sample_id(item.id, sample))
 
 
 def sample_id(identity: str, sample: int) -> str:
-    """The id of a sample of a prompt, from 1."""
+    """The id of a sample of a prompt. Samples count from 1."""
     return identity if sample == 1 else f"{identity}#{sample}"
 
 
 def is_openai(fields: Mapping[str, Any]) -> bool:
-    """Whether a row is one of OpenAI's batch files."""
+    """Whether a row has the format of OpenAI's batch files."""
     return "custom_id" in fields and isinstance(fields.get("body"), dict)
 
 
 def unused_fields(fields: Mapping[str, Any]) -> list[str]:
-    """The fields of the body of one of OpenAI's rows that the profile decides."""
+    """The fields in the body of one of OpenAI's rows that have no effect, because the profile
+    decides."""
     return [name for name in fields["body"] if name not in _BODY]
 
 

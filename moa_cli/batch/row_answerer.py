@@ -1,4 +1,4 @@
-"""Answers rows in whatever process it is put into: a worker of a cluster, or a notebook.
+"""Answers rows in any process, such as a worker of a cluster or a notebook.
 
 Each row is answered by the same engine and with the same limits as a line of `moa batch`.
 """
@@ -35,18 +35,19 @@ from moa_cli.engine import Limits
 from moa_cli.models.providers import Providers, default_profile
 from moa_cli.profile import Profile, resolve
 
-# Seconds that a call may spend with being refused: nobody sits before it.
+# Seconds for which a call that is refused for its rate is tried again. It is long, because no user
+# waits in front of a batch.
 _LONGEST_WAIT = 600.0
-# Seconds that facts on a model may take.
+# Seconds to wait at most for the facts on a model, such as its price and context length.
 _PATIENCE = 15.0
 
 
 @dataclass(frozen=True)
 class AnsweredRow:
-    """What came of a row: its result, and the calls that were made for it.
+    """The result of a row, and the calls that were made for it.
 
-    bound_by: the provider that calls of this process waited for when the row had ended, and why;
-    "" if they waited for none.
+    bound_by: the provider whose limit calls of this process waited for when the row ended, and
+    which limit; "" if no call waited.
     """
 
     result: Result
@@ -55,10 +56,10 @@ class AnsweredRow:
 
 
 class RowAnswerer:
-    """Answers rows, many at once; of one event loop.
+    """Answers many rows at once, in one event loop.
 
-    arm: what answers. setup: the settings, and the limits of all processes together. share: which
-    of the processes this is.
+    arm: the mixture that answers. setup: the settings, and the limits of all processes together.
+    share: which of the processes this is.
     """
 
     def __init__(self, arm: Arm, setup: WorkerSetup, share: Share) -> None:
@@ -69,7 +70,7 @@ class RowAnswerer:
         self._facts = setup.facts
         providers = Providers(setup.config, setup.environment)
         count = len({providers.provider_of(model) for model in arm.profile.models()})
-        # Each provider keeps its connections for the next calls.
+        # Connections to each provider stay open, so there are up to `room` for every provider.
         self.room = max(1, share.part(setup.concurrency))
         self.room = max(1, min(self.room, room_for(self.room * count) // count))
         each = setup.per_provider and max(1, share.part(setup.per_provider))
@@ -83,10 +84,10 @@ class RowAnswerer:
         self._pool: ClientPool | None = None
 
     async def answer(self, item: Item, order: int, known: Sequence[CallRecord] = ()) -> AnsweredRow:
-        """What comes of an item; one that fails is tried once more.
+        """Answer an item. If it fails, it is tried once more.
 
-        known: calls of it that were answered before, and are not made again.
-        Raises ProfileError if a model name leads nowhere.
+        known: calls of the item that were answered before; they are not made again.
+        Raises ProfileError if a model name has no provider.
         """
         if self._pool is None:
             self._pool = ClientPool(self._config, self._environment, many_calls=True)
@@ -96,7 +97,7 @@ class RowAnswerer:
             self._facts = {model: await pool.facts(model, patience=_PATIENCE) for model in models}
         made: list[CallRecord] = []
         slots = partial(self._limiter.slots, pool.providers.provider_of)
-        # A journal of its own, so that nothing of an item is left when it has ended.
+        # Each item has its own journal, so that its calls leave memory when it ends.
         journal = CallJournal(None)
         for record in known:
             journal.add(record)
@@ -168,9 +169,9 @@ def answer_rows(
     source = Source("rows", lambda: io.BytesIO(data))
     made = Batch(profile, source, "jsonl", strict=strict, proposals=proposals)
     setup = WorkerSetup(config, os.environ, {}, not strict, concurrency, None)
-    # The last of them has the smallest part, which each may have: none knows its number.
+    # No process knows its number, so each takes the smallest part, which is that of the last.
     work = _answer_all(made, setup, Share(processes - 1, processes))
-    # In a thread, since a notebook has an event loop of its own.
+    # In a thread, because a notebook already runs an event loop in this one.
     with ThreadPoolExecutor(1) as thread:
         found = thread.submit(asyncio.run, work).result()
     return _columns([json.loads(line) for line in found])
@@ -178,7 +179,7 @@ def answer_rows(
 
 async def _answer_all(batch: Batch, setup: WorkerSetup, share: Share) -> list[str]:
     answerer = RowAnswerer(batch.arm, setup, share)
-    # So many rows at once as calls; more would only wait.
+    # As many rows at once as calls are allowed; further rows would only wait.
     room = asyncio.Semaphore(answerer.room)
     state = MemoryState(batch)
 
@@ -227,7 +228,7 @@ def _rows_of(batch: Any, prompt: str) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A value of an array as JSON knows it."""
+    """A NumPy value or array as plain Python values; other values unchanged."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 

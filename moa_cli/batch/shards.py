@@ -1,7 +1,7 @@
-"""A batch in shards: each process answers its share, and the parts are put together afterwards.
+"""A batch in shards: each process answers its share, and the parts are merged afterwards.
 
-For job arrays of a cluster, and for several machines without one: the processes share nothing but
-IN, so that each can be stopped and started again alone.
+This is for job arrays of a cluster, and for several machines without a cluster. The processes share
+nothing but IN, so each can be stopped and started again alone.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from moa_cli.bench.data.json_lines import read_table
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 
-# The settings of a batch, below OUT.state.
+# The file of a batch's settings in OUT.state.
 BATCH_FILE = "batch.json"
-# What the parts of one batch have in common. Their limits may differ: `-n` may grow.
+# The settings that must be the same in all parts of a batch. The limit of `-n` may differ.
 _SHARED = ("input", "reading", "profile", "prompt", "strict", "proposals")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A share of a batch: every `of`-th prompt, beginning with that of this `number`, from 1.
+    """A share of a batch: every `of`-th prompt, beginning with prompt `number` (from 1).
 
-    Prompts are dealt in turn and not cut into blocks, so that lines that are appended to IN change
-    no shard of what stood there before.
+    Prompts are dealt in turn and not cut into blocks. So each prompt keeps its shard when lines are
+    appended to IN.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Shard:
 
     @property
     def places(self) -> slice:
-        """The places of its prompts among all, from 0."""
+        """The places of its prompts among all prompts, from 0."""
         return slice(self.number - 1, None, self.of)
 
 
@@ -60,12 +60,12 @@ def read_shard(text: str) -> Shard:
 
 @dataclass(frozen=True)
 class Merged:
-    """What was put together.
+    """The result of a merge.
 
-    lines: how many. failed: of them, those without a reply. prompts: of the whole input; None where
-    that is not known. absent: shards that no part is of. unfinished: shards whose parts have fewer
-    lines than the others call for. unknown: parts without a state, which do not tell what
-    they are parts of. parts: all of them, each with its shard as far as that is known.
+    lines: how many lines it has. failed: how many of these hold no reply. prompts: how many prompts
+    the whole input has; None if unknown. absent: shards without a part. unfinished: shards whose
+    part has fewer lines than the longest part implies. unknown: parts without a state, so that
+    their batch is unknown. parts: all parts, each with its shard or None if it is unknown.
     """
 
     lines: int
@@ -84,8 +84,8 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Shard:
-    """A file of answers. answers: its lines. settings: of the batch that wrote it; None where it
-    keeps no state."""
+    """An output of one process. answers: the file of its lines. settings: those of the batch that
+    wrote it; None if there is no state."""
 
     path: Path
     answers: Path
@@ -94,10 +94,10 @@ class _Shard:
 
 
 def merge_parts(parts: Sequence[Path], target: Path) -> Merged:
-    """Put the answers of shards together into a new file, which is there when all is written.
+    """Merge the answers of shards into a new file, which appears only when it is complete.
 
-    Lines are taken in turn, those of one prompt of each shard. That is the order of the input where
-    parts are whole and in order. Parts are read line by line, never as a whole.
+    The parts take turns, each with the lines of one prompt. This gives the order of the input if
+    all parts are complete and in order. Parts are read line by line, never as a whole.
 
     Raises BenchError if a part cannot be read or is damaged, parts are not of one batch, or two
     lines have the same id, UsageError if the target exists, OSError if it cannot be written.
@@ -109,7 +109,7 @@ def merge_parts(parts: Sequence[Path], target: Path) -> Merged:
     found.sort(key=lambda part: part.shard.number if part.shard else 0)
     counts = [0] * len(found)
     failed, samples, sampled = 0, 1, _are_sampled(found)
-    # A hash of each id, which is shorter than most of them.
+    # A hash of each id instead of the id, which is usually longer.
     seen: set[bytes] = set()
     with paths.replacing(target) as file:
         for taken in zip_longest(
@@ -131,7 +131,7 @@ def merge_parts(parts: Sequence[Path], target: Path) -> Merged:
     shards = {part.shard: count for part, count in zip(found, counts, strict=True) if part.shard}
     of = next(iter(shards)).of if shards else 0
     all_shards = [Shard(number, of) for number in range(1, of + 1)]
-    # Prompts are dealt in turn: the longest part tells how many were dealt at least.
+    # Prompts are dealt in turn, so the longest part gives a lower bound of their number.
     dealt = max(
         (shard.number + ((count - 1) // samples) * of for shard, count in shards.items() if count),
         default=0,
@@ -193,7 +193,8 @@ def _check_one_batch(parts: Sequence[_Shard]) -> None:
 
 
 def _are_sampled(parts: Sequence[_Shard]) -> bool:
-    """Whether prompts were asked several times, or may have been: no part has a state."""
+    """Whether prompts were asked several times. True also if no part has a state, because they may
+    have been."""
     told = next((part.settings for part in parts if part.settings is not None), None)
     reading = (told or {}).get("reading") or {}
     return told is None or reading.get("samples", 1) != 1
@@ -207,7 +208,8 @@ def _prompts(parts: Sequence[_Shard]) -> int | None:
 
 @dataclass(frozen=True)
 class _Answer:
-    """A line of a part. place: where it stands, for messages. good: whether it holds a reply."""
+    """A line of a part. place: its file and line number, for messages. good: whether it holds a
+    reply."""
 
     place: str
     line: bytes
@@ -217,8 +219,8 @@ class _Answer:
 
 
 def _answers_of(path: Path, *, sampled: bool) -> Iterator[list[_Answer]]:
-    """The lines of a part with their ends, those of each prompt together; without a last one that
-    was not written to its end."""
+    """The lines of a part with their line ends, grouped by prompt. A last line without a line end
+    is incomplete and left out."""
     group: list[_Answer] = []
     try:
         with path.open("rb") as file:
@@ -237,7 +239,7 @@ def _answers_of(path: Path, *, sampled: bool) -> Iterator[list[_Answer]]:
 
 
 def _read_answer(place: str, line: bytes, *, sampled: bool) -> _Answer:
-    """What stands in a line. Raises BenchError."""
+    """The answer in a line. Raises BenchError if it is not one."""
     try:
         values = json.loads(line)
         found = values if isinstance(values, dict) else {}

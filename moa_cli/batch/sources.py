@@ -1,8 +1,8 @@
 """The input of a batch, read as a stream and as often as needed: memory does not grow with it.
 
-A first reading checks every row before anything is sent, later ones work it off. A file is opened
-anew each time. What comes through a pipe is kept compressed in memory, because it comes only once
-and must not be written to a disk without a word.
+The first reading checks every row before any request is sent; later readings fetch the rows to
+answer. A file is opened anew for each reading. Data from a pipe is kept compressed in memory: it
+can be read only once, and it must not be written to a disk without the user's knowledge.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ from moa_cli.core.files.text import text_of
 from moa_cli.core.text import plural
 
 BLOCK = 1 << 20
-# Text is read in such blocks: at the begin of each of them, reading can go on later.
+# Bytes that are read at once from text. Each block starts a position at which a later reading can
+# begin.
 _PIECE = 1 << 16
 _GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# Seconds after which another change to a file has another time. FAT counts in steps of two.
+# After this many seconds, a further change to a file gets a different modification time: the
+# coarsest file system, FAT, counts in steps of two seconds.
 _SETTLED = 3.0
-# An error of the decoder this close to the end of what is read may be the cut's, not the text's.
+# A JSON error that is no more than this many characters before the end of a block may come from
+# the cut between two blocks, and not from the text.
 _CUT = 16
 
 _LONGEST_CELL = 2**31 - 1
@@ -51,23 +54,25 @@ _SUFFIXES = {
     ".parquet": "parquet",
 }
 
-# A row before it is understood: its number in the input, and what the format has for it.
+# A row before it is parsed: its number in the input, and its raw content, whose type depends on
+# the format.
 Record = tuple[int, Any]
 
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a source's text where a line begins.
+    """A place in a source where a line begins.
 
-    start: bytes before it, unpacked; of Parquet, groups of rows. lines: how many end before it; of
-    Parquet, rows.
+    start: how many bytes of the unpacked text are before it; for Parquet, how many row groups; for
+    joined files, how many files. lines: how many lines are before it; for Parquet and joined files,
+    how many rows.
     """
 
     start: int = 0
     lines: int = 0
 
 
-# Told a position before the first row that begins there or behind it.
+# Called with a position before the first row that begins at it or after it is read.
 Passed = Callable[[Position], None]
 
 
@@ -75,16 +80,16 @@ _START = Position()
 
 
 def _ignored(position: Position) -> None:
-    """Where nobody will go on from here."""
+    """For readings whose positions nobody needs."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Bytes that can be read from their beginning any number of times.
 
-    name: what messages call it. open: raises OSError. stamp: tells what changes with the content;
-    None where nothing vouches for that. Content that is compressed by gzip is read unpacked,
-    whatever it is called.
+    name: as messages show it. open: raises OSError. stamp: returns values that change when the
+    content changes, or None where no such values are known. Content that is compressed by gzip is
+    unpacked, whatever its file name.
     """
 
     name: str
@@ -117,10 +122,10 @@ class Source:
             return found.hexdigest()
 
     def pieces(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[str]:
-        """The text in pieces, each of which but the last ends with a line.
+        """The text in pieces. Each piece ends at a line end, except perhaps the last.
 
-        begin: where to begin, of those that an earlier reading has `passed`.
-        Raises UsageError, naming the line, if it is not text.
+        begin: a position that `passed` got in an earlier reading.
+        Raises UsageError, naming the line, if the content is not text.
         """
         with self.unpacked() as file:
             first = file.read(2)
@@ -135,7 +140,7 @@ class Source:
             start += len(data)
 
     def _line_end(self) -> bytes:
-        """What ends lines: `\\r` only where there is no `\\n` in the whole file."""
+        """The line end of this file: `\\r` only if the whole file has no `\\n`."""
         with self.unpacked() as file:
             block = file.read(BLOCK)
             if b"\r" not in block:
@@ -147,7 +152,8 @@ class Source:
         return b"\r"
 
     def _wide_pieces(self) -> Iterator[str]:
-        """Of UTF-16, whose line ends cannot be looked for in its bytes."""
+        """The pieces of UTF-16 text. It is decoded first, because a byte of `\\n` may be part of
+        another character."""
         decoder = codecs.getincrementaldecoder("utf-16")()
         rest, first = "", True
         with self.unpacked() as file:
@@ -162,7 +168,7 @@ class Source:
                 if "\0" in text:
                     raise UsageError(f"{self.name}: is not text: it holds a NUL character")
                 if first:
-                    # Some programs write the mark twice.
+                    # Some programs write the byte order mark twice.
                     text, first = text.lstrip("\ufeff"), False
                 if not block:
                     yield text
@@ -173,7 +179,8 @@ class Source:
                 rest = text[cut:]
 
     def lines(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
-        """Lines that are not blank, with their numbers from 1, without their ends; see `pieces`."""
+        """Each line that is not blank, without its line end, after its number, which counts from
+        1. See `pieces`."""
         number, end = begin.lines, ""
         for piece in self.pieces(begin, passed):
             end = end or ("\n" if "\n" in piece else "\r")
@@ -188,7 +195,7 @@ class Source:
 
 @dataclass(frozen=True)
 class JoinedSource(Source):
-    """Several files that are read one behind the other, by `JoinedRows`."""
+    """Several files that `JoinedRows` reads one after another."""
 
     parts: tuple[Source, ...] = ()
 
@@ -210,7 +217,7 @@ class JoinedSource(Source):
 
 
 def _whole_lines(open_bytes: Callable[[], Any], end: bytes, start: int) -> Iterator[bytes]:
-    """The content from a line's start, in pieces that end with a line."""
+    """The content from byte `start`, where a line begins, in pieces that end at a line end."""
     with open_bytes() as file:
         file.seek(start)
         rest: list[bytes] = []
@@ -231,7 +238,7 @@ def file_source(path: Path) -> Source:
     try:
         paths.refuse_database(path)
         if not paths.is_file(path):
-            # A named pipe gives its bytes once.
+            # A named pipe can be read only once.
             with path.open("rb") as stream:
                 return piped_source(stream, str(path))
         path.open("rb").close()
@@ -241,8 +248,8 @@ def file_source(path: Path) -> Source:
 
 
 def _stamp_of(path: Path) -> list[Any] | None:
-    """See `Source`. A file that was just written may change again without another time of
-    change."""
+    """The stamp of a file; see `Source`. None if the file was changed just now: it could change
+    again without a new modification time."""
     try:
         found = path.stat()
     except OSError:
@@ -253,11 +260,14 @@ def _stamp_of(path: Path) -> list[Any] | None:
 
 
 def piped_source(stream: BinaryIO, name: str) -> Source:
-    """What a stream gives once, kept compressed in memory. Raises OSError."""
+    """A source of the bytes of a stream, which are read now and kept compressed in memory.
+
+    Raises OSError, or BenchError if it is damaged gzip data.
+    """
     kept = io.BytesIO()
     with gzip.GzipFile(fileobj=kept, mode="wb", compresslevel=1, mtime=0) as packed:
         begin = stream.read(BLOCK)
-        # Packed twice, it would be unpacked once.
+        # Compressed input is unpacked first: `Source` unpacks only once.
         inner = _Joined(begin, stream)
         unpacked = gzip.GzipFile(fileobj=inner) if begin.startswith(_GZIP) else inner
         try:
@@ -270,7 +280,7 @@ def piped_source(stream: BinaryIO, name: str) -> Source:
 
 
 class _Joined(io.RawIOBase):
-    """A stream with what was read of it already."""
+    """A stream, preceded by the bytes that were read from it already."""
 
     def __init__(self, begin: bytes, stream: BinaryIO) -> None:
         self._begin, self._stream = begin, stream
@@ -285,7 +295,7 @@ class _Joined(io.RawIOBase):
 
 
 class JsonRows:
-    """Rows of JSON: an object on each line, or one list of objects."""
+    """Rows of JSON: either one object on each line, or one list of objects."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -293,14 +303,15 @@ class JsonRows:
         self._is_list = first.lstrip().startswith("[")
 
     def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
-        """Number and text of each line, or number and value of each element; see `Source.pieces`.
-        A list passes no position, so that it is always read from its start."""
+        """Number and text of each line, or number and value of each list element; see
+        `Source.pieces`. A list has no positions, so it is always read from its start."""
         if self._is_list:
             return _elements(self._source)
         return self._source.lines(begin, passed)
 
     def row(self, record: Record) -> DataRow:
-        """Raises BenchError, naming the line, if it is not a JSON object."""
+        """The fields of a record. Raises BenchError, naming the line, if it is not a JSON
+        object."""
         number, found = record
         name = self._source.name
         place = f"{name}: row {number}" if self._is_list else f"{name}:{number}"
@@ -315,7 +326,7 @@ class JsonRows:
 
 
 class LineRows:
-    """Rows of text: a prompt on each line."""
+    """Rows of plain text: each line is a prompt."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -331,11 +342,11 @@ class LineRows:
 
 
 class TableRows:
-    """Rows of a table whose head names the columns: CSV, or TSV.
+    """Rows of a CSV or TSV table whose first row, the head, names the columns.
 
-    Cells are parted by the tabulator where the file is named so, else by what parts the head: a
-    comma, or a semicolon as spreadsheets write it in many languages.
-    Raises UsageError if there is no head, or a name stands in it twice.
+    tabs: whether tabs separate cells. Otherwise it is a comma, or a semicolon if the head has
+    semicolons and no comma: spreadsheets in many languages write these.
+    Raises UsageError if the head has the same name twice.
     """
 
     def __init__(self, source: Source, *, tabs: bool) -> None:
@@ -350,8 +361,8 @@ class TableRows:
         self.names = tuple(names)
 
     def _cells(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
-        """The cells of each row that is not blank, with the number of its first line."""
-        # No cell is too long.
+        """The cells of each row that is not blank, after the number of its first line."""
+        # Python's default limit of 131,072 characters is too low for a cell with a long text.
         csv.field_size_limit(_LONGEST_CELL)
         number, met = begin.lines + 1, begin
 
@@ -361,10 +372,10 @@ class TableRows:
 
         def lines() -> Iterator[str]:
             for piece in self._source.pieces(begin, meet):
-                # A piece may begin within a cell.
+                # A piece may begin within a cell of several lines: reading cannot begin there.
                 if met.lines == number - 1:
                     passed(met)
-                # With their ends, but not parted at form feeds and their like.
+                # This keeps line ends and, unlike `splitlines`, does not split at form feeds.
                 yield from io.StringIO(piece, newline="")
 
         rows = csv.reader(lines(), delimiter=self._delimiter, strict=True)
@@ -384,7 +395,8 @@ class TableRows:
         return islice(self._cells(begin, passed), begin == _START, None)
 
     def row(self, record: Record) -> DataRow:
-        """Raises BenchError, naming the line, if it has not as many cells as the head."""
+        """The cells of a record by column. Raises BenchError, naming the line, if it has more or
+        fewer cells than the head."""
         number, cells = record
         place = f"{self._source.name}:{number}"
         if len(cells) != len(self.names):
@@ -394,9 +406,9 @@ class TableRows:
 
 
 class ParquetRows:
-    """Rows of a Parquet file, one group after another.
+    """Rows of a Parquet file, read one row group after another.
 
-    Raises UsageError if the package for it is not installed, BenchError if the file is damaged.
+    Raises UsageError if pyarrow is not installed; reading raises BenchError if the file is damaged.
     """
 
     def __init__(self, source: Source) -> None:
@@ -404,13 +416,13 @@ class ParquetRows:
         self._source = source
 
     def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
-        """Number and values of each row. Groups of rows are positions."""
+        """Number and values of each row. Each row group is a position."""
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
         number = begin.lines
         with self._source.unpacked() as file:
-            # A Parquet file is read from its end, which cannot be looked for in a packed one.
+            # A Parquet file is read from its end, and a gzip file cannot be read from its end.
             whole = cast("object", file)
             if isinstance(whole, gzip.GzipFile):
                 whole = io.BytesIO(whole.read())
@@ -427,20 +439,22 @@ class ParquetRows:
                 raise BenchError(wrong) from None
 
     def row(self, record: Record) -> DataRow:
-        """The values of a row as those of JSON: times and numbers that JSON lacks become texts."""
+        """The values of a row as JSON has them: types that JSON lacks, such as times, become
+        text."""
         number, values = record
         fields = json.loads(json.dumps(values, default=str))
         return DataRow(f"{self._source.name}: row {number}", number, fields)
 
 
 class JoinedRows:
-    """Rows of several files, one behind the other. parts: those of each file."""
+    """The rows of several files, one file after another. parts: the rows of each file."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         self.parts = parts
 
     def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
-        """Number among all rows, and the file's number and record of each. Files are positions."""
+        """The number of each row among all rows, with its file's number and its record in that
+        file. The start of each file is a position."""
         number = begin.lines
         for part in range(begin.start, len(self.parts)):
             passed(Position(part, number))
@@ -449,7 +463,7 @@ class JoinedRows:
                 yield number, (part, record)
 
     def row(self, record: Record) -> DataRow:
-        """A row; its place tells the file, its number is that among all rows."""
+        """The fields of a record. Its place names the file; its number counts over all files."""
         number, (part, inner) = record
         found: DataRow = self.parts[part].row(inner)
         return replace(found, number=number)
@@ -460,8 +474,8 @@ FORMATS = ("jsonl", "lines", "csv", "tsv", "parquet")
 
 
 def format_of(name: str) -> str:
-    """What a file of that name holds, one of FORMATS: a prompt on each line where it does not
-    tell."""
+    """The format of a file, one of FORMATS, by the suffix of its name. Without a known suffix it
+    is `lines`."""
     name = name.lower().removesuffix(".gz")
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix):
@@ -470,7 +484,8 @@ def format_of(name: str) -> str:
 
 
 def rows_of(source: Source, kind: str) -> Rows:
-    """How a source of that format is read. Raises UsageError or BenchError where it cannot be."""
+    """A reader for a source of that format. Raises UsageError or BenchError if it cannot be read
+    as such."""
     if isinstance(source, JoinedSource):
         return JoinedRows([rows_of(part, kind) for part in source.parts])
     if kind == "parquet":
@@ -500,7 +515,7 @@ def _elements(source: Source) -> Iterator[Record]:
 
 
 class _Text:
-    """JSON text of which only a part is in memory."""
+    """JSON text that is parsed while only a part of it is in memory."""
 
     def __init__(self, source: Source) -> None:
         self._name = source.name
@@ -509,7 +524,7 @@ class _Text:
         self._decoder = json.JSONDecoder()
 
     def _more(self) -> bool:
-        """Read on; whether there is more."""
+        """Read the next piece. False at the end of the text."""
         piece = next(self._pieces, None)
         if piece is None:
             return False
@@ -540,7 +555,8 @@ class _Text:
             try:
                 found, self._at = self._decoder.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                # Text that is read in part fails at its end, or in the string that goes on there.
+                # An incomplete value fails near the end of the text in memory, or at the start of
+                # a string that continues in the next piece.
                 torn = error.msg.startswith("Unterminated") or error.pos > len(self._text) - _CUT
                 if torn and self._more_by_half():
                     continue
@@ -550,7 +566,8 @@ class _Text:
             return found
 
     def _more_by_half(self) -> bool:
-        """Read on so far that reading a long value again and again stays cheap."""
+        """Make the text in memory half as long again. Parsing starts over after each reading;
+        with this growth the total work for a long value stays proportional to its length."""
         wanted = (len(self._text) - self._at) * 3 // 2
         read = False
         while len(self._text) - self._at <= wanted and self._more():
@@ -558,6 +575,7 @@ class _Text:
         return read
 
     def error(self, why: str, at: int | None = None) -> BenchError:
-        """That the text is wrong there. at: in the part in memory."""
+        """The error for a wrong text. at: its index in the part in memory; None is the current
+        one."""
         line = self._line + self._text.count("\n", 0, self._at if at is None else at)
         return BenchError(f"{self._name}:{line}: is not JSON: {why}")

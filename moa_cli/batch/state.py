@@ -2,7 +2,9 @@
 
 OUT.state/batch.json   settings (`BatchSettings`), with the facts on models
 OUT.state/calls.jsonl  a `CallRecord` for each call
-OUT.state/index.db     see `index`; like the calls, it is removed once all is answered
+OUT.state/index.db     the index, see `index`
+
+The calls and the index are removed when all prompts are answered.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _HINT = "use the same, or name another OUT"
 
 
 class MemoryState(State[BatchSettings]):
-    """The state of a batch of which nothing is left when the process ends."""
+    """The state of a batch in memory only; nothing is left when the process ends."""
 
     def __init__(self, batch: Batch) -> None:
         self.index = Index(None)
@@ -38,16 +40,16 @@ class MemoryState(State[BatchSettings]):
 class BatchFolder(StateFolder[BatchSettings]):
     """The open folder of a batch; see `StateFolder`.
 
-    intake: what was found in the input of this start. index: of what is done, to be completed by
-    the output and the calls.
-    Raises BenchError if the input is wrong, or this is the state of another batch, UsageError if
+    intake: what this start found in the input. index: what is done; whoever opens the output and
+    the calls completes it.
+    Raises BenchError if the input is wrong or the folder belongs to another batch, UsageError if
     the input is not text.
     """
 
     noun = "batch"
 
     def __init__(self, path: Path, batch: Batch) -> None:
-        # Also where the settings cannot be read.
+        # Set first, because `_leave` needs it even if the settings cannot be read.
         self.path = path
         self.index = Index(path / INDEX)
         try:
@@ -65,7 +67,8 @@ class BatchFolder(StateFolder[BatchSettings]):
 
     def _check(self, batch: Batch, digest: InputDigest) -> None:
         if self.settings is None and (self.path / CALLS).exists():
-            # Calls without settings are told of, and left as they are.
+            # If there are calls but no settings, `check` reports that, and the calls stay. So they
+            # must be counted first.
             self.calls.catch_up()
         settings = batch.settings(digest)
         self.check(settings)
@@ -74,11 +77,11 @@ class BatchFolder(StateFolder[BatchSettings]):
 
     @property
     def has_calls(self) -> bool:
-        """Whether there is a journal: a batch that is new, or all answered, has none."""
+        """Whether there is a journal. A new batch and a completely answered one have none."""
         return (self.path / CALLS).exists()
 
     def forget_calls(self) -> None:
-        """Nothing will need them any more. Raises OSError."""
+        """Remove the calls and the index, which nobody needs any more. Raises OSError."""
         super().forget_calls()
         self.index.remove()
 
@@ -87,7 +90,7 @@ class BatchFolder(StateFolder[BatchSettings]):
         self._leave()
 
     def _leave(self) -> None:
-        """Keep the index only beside what it is an index of."""
+        """Close the index. Remove it if there is no journal beside it."""
         if self.has_calls:
             self.index.close()
         else:

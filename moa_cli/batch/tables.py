@@ -1,7 +1,7 @@
-"""The answers of a batch as a table, or packed: OUT is named `.csv`, `.tsv`, `.parquet` or `.gz`.
+"""Writes OUT as a table or compressed, if its name ends in `.csv`, `.tsv`, `.parquet` or `.gz`.
 
-None of these can be gone on with after a kill in the middle of it. So answers are written to a file
-of JSON lines in OUT.state, and OUT is made of all of these whenever a batch ends.
+A file of these formats cannot be continued after a kill. So answers are first written as JSON lines
+to a file in OUT.state, and OUT is made from all of these lines whenever a batch ends.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import dumps
 
-# The answers, below OUT.state, where OUT is made of them.
+# The file of JSON lines in OUT.state from which OUT is made.
 ANSWERS = "answers.jsonl"
 _BLOCK = 1 << 20
-# Rows that are in memory at once, and that a group of a Parquet file has.
+# How many rows are in memory at once; also the size of a Parquet row group.
 _ROWS = 5000
-# The whole numbers of a Parquet file end here.
+# Integers in a Parquet file have 64 bits, so they are below this number.
 _INTEGERS = 2**63
 _TABLES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """kind: "jsonl", "csv", "tsv" or "parquet". packed: whether by gzip."""
+    """The format of OUT. kind: "jsonl", "csv", "tsv" or "parquet". packed: whether it is compressed
+    by gzip."""
 
     kind: str
     packed: bool = False
 
     @property
     def is_lines(self) -> bool:
-        """Whether lines can be added as answers come."""
+        """Whether each answer can be appended at once, as a line."""
         return self.kind == "jsonl" and not self.packed
 
 
 def output_format(name: str) -> OutputFormat:
-    """What a file of that name holds: JSON lines, unless it tells something else.
+    """The format of a file, by the suffix of its name; JSON lines if the suffix is not known.
 
-    Raises UsageError if that needs a package that is not installed, or cannot be packed.
+    Raises UsageError if the format needs a package that is not installed, or cannot be compressed.
     """
     name = name.lower()
     packed = name.endswith(".gz")
@@ -60,7 +61,7 @@ def output_format(name: str) -> OutputFormat:
 
 
 def check_parquet(name: str) -> None:
-    """Raise UsageError, naming a file, if the package for Parquet is not installed."""
+    """Raise UsageError, which names that file, if pyarrow is not installed."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
@@ -71,15 +72,16 @@ def check_parquet(name: str) -> None:
 
 
 def make_output(lines: Path, target: Path, form: OutputFormat) -> None:
-    """Make a file, in one step, of answers. Memory does not grow with their number.
+    """Write answers to a file in another format. The file appears only when it is complete, and
+    memory does not grow with the number of answers.
 
-    lines: JSON lines, each of them whole. Raises OSError.
+    lines: a file of JSON lines, all of them complete. Raises OSError.
     """
     with paths.replacing(target) as file:
         if not form.packed:
             _write(lines, file, form.kind)
             return
-        # Without a name and a time, the same answers make the same file.
+        # Without a name and a time in the gzip header, the same answers give the same bytes.
         with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
             _write(lines, cast("IO[bytes]", packed), form.kind)
 
@@ -101,8 +103,8 @@ def _rows(lines: Path) -> Iterator[dict[str, Any]]:
 
 
 def _columns_of(lines: Path) -> dict[str, type]:
-    """The columns that hold all rows, in the order in which rows have them, each with the type of
-    its values: a table or list, and what is of several types, is text."""
+    """The columns of all rows together, in the order of their first occurrence, each with the type
+    of its values. Text stands for tables, lists and mixed types."""
     types: dict[str, set[type]] = {}
     for row in _rows(lines):
         for name, value in row.items():
@@ -121,7 +123,7 @@ def _common_type(types: set[type]) -> type:
 
 
 def _text(value: object) -> str:
-    """A value as a cell of text; "" for none."""
+    """A value as the text of a cell; "" for None."""
     if value is None or isinstance(value, str):
         return value or ""
     return dumps(value)
@@ -155,7 +157,7 @@ def _write_parquet(lines: Path, file: IO[bytes]) -> None:
 
 
 def _cell(value: object, kind: type) -> object:
-    """A value as one of that type; None is none of a text, too."""
+    """A value converted to the type of its column. None stays None, also in a text column."""
     if value is None:
         return None
     if kind is str:

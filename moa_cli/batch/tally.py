@@ -1,4 +1,4 @@
-"""What each model's calls took, and who really answered them, over all starts of a batch."""
+"""Sums over each model's calls in all starts of a batch, and which models really answered them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from moa_cli.core.jsonl import usage_to_dict
 _SUMS = ("calls", "prompt_tokens", "completion_tokens", "known_cost")
 _KEPT = (*_SUMS, "failed", "answered_by")
 
-# By model name: sums of its calls, how many failed, and answers by the id that endpoints told.
+# By model name: the sums over its calls, how many failed, and how many were answered by each model
+# id that endpoints reported.
 ModelTally = dict[str, dict[str, Any]]
 
 
@@ -24,7 +25,7 @@ def count_call(tally: ModelTally, entry: CallRecord) -> None:
 
 
 def add_tally(tally: ModelTally, other: ModelTally) -> None:
-    """Add what another one tells."""
+    """Add another tally to this one."""
     for name, took in other.items():
         empty = {**dict.fromkeys(_KEPT, 0), "answered_by": {}}
         told = tally.setdefault(name, empty)
@@ -36,6 +37,6 @@ def add_tally(tally: ModelTally, other: ModelTally) -> None:
 
 
 def tally_in(card: Mapping[str, Any]) -> ModelTally:
-    """What a card tells. Raises LookupError or TypeError if it tells nothing of the kind."""
+    """The tally in a data card. Raises LookupError or TypeError if the card has none."""
     told = card["models"]
     return {name: {key: told[name][key] for key in _KEPT} for name in told}

@@ -1,7 +1,7 @@
-"""What a worker on another machine needs to answer rows, so that no file has to lie there.
+"""What a worker on another machine needs to answer rows without any file on that machine.
 
-Keys are part of it. They travel as an argument of calls: never in a command line, nor in the
-environment that a cluster starts processes with and shows in its dashboard.
+This includes keys. They are passed as an argument of a call. They are never put in a command line,
+nor in the environment of a cluster's processes, because its dashboard shows these.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from moa_cli.core.endpoints import NO_KEY, ModelInfo
 from moa_cli.core.errors import AuthenticationFailed, UsageError
 from moa_cli.models.providers import Providers
 
-# Headers that Together's SDK, and so `moa`, takes from the environment.
+# The environment variable from which Together's SDK takes additional headers.
 _SDK_HEADERS = "TOGETHER_CUSTOM_HEADERS"
 
 
 @dataclass(frozen=True)
 class Share:
-    """One process of several that keep limits together. number: from 0. of: how many there are."""
+    """One process of several that share limits. number: which one, from 0. of: how many there
+    are."""
 
     number: int = 0
     of: int = 1
 
     def part(self, limit: int) -> int:
-        """What this process has of a limit: the parts of all of them make up the whole."""
+        """This process's part of a limit. The parts of all processes add up to the limit."""
         return limit // self.of + (self.number < limit % self.of)
 
     def divided(self, config: Config) -> Config:
         """The settings with this process's part of each provider's limits.
 
-        A part is at least 1. Where there are fewer calls than processes, keep the number of
-        processes down; see `most_workers`.
+        A part is at least 1. So there must not be more processes than the smallest limit; see
+        `most_workers`.
         """
         if self.of == 1:
             return config
@@ -52,9 +53,9 @@ class Share:
 def most_workers(
     config: Config, providers: Iterable[str], concurrency: int, per_provider: int | None
 ) -> tuple[int, str]:
-    """How many processes can share the limits of calls, and which limit it is that ends there.
+    """How many processes can share the limits of calls, and the name of the smallest limit.
 
-    Each process needs a call at once of each provider, or it could not answer a row.
+    Each process needs at least one call at a time to each provider, or it cannot answer a row.
     """
     limits = [(concurrency, "--concurrency")]
     for name in providers:
@@ -79,11 +80,12 @@ def check_processes(config: Config, providers: Iterable[str], concurrency: int, 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What the process that has the user's settings gives to those that answer rows.
+    """What the process with the user's settings passes to the processes that answer rows.
 
-    config: of the user. environment: variables that addresses, keys and headers come from. facts:
-    on the models. partial_answers: see `answer_item`. concurrency, per_provider: most calls in
-    flight at once, and the same at each provider, of all processes together.
+    config: the user's settings. environment: the variables that addresses, keys and headers come
+    from. facts: the facts on each model. partial_answers: see `answer_item`. concurrency,
+    per_provider: most calls in flight at once in all processes together, in all and to each
+    provider.
     """
 
     config: Config
@@ -94,10 +96,10 @@ class WorkerSetup:
     per_provider: int | None
 
     def here(self) -> WorkerSetup:
-        """The same in this process, a worker.
+        """This setup for use in the current process, which is a worker.
 
-        Keys that the user has not are those of this machine. Addresses never are: a prompt must
-        go where the user's settings say.
+        Keys that the user does not have are taken from this machine. Addresses are not: a prompt
+        must only go where the user's settings say.
         """
         if _SDK_HEADERS in self.environment:
             os.environ[_SDK_HEADERS] = self.environment[_SDK_HEADERS]
@@ -112,10 +114,10 @@ class WorkerSetup:
 def travelling_settings(
     config: Config, models: Iterable[str], environment: Mapping[str, str]
 ) -> tuple[Config, dict[str, str]]:
-    """The settings and the variables that lead to models from any machine.
+    """The settings and the environment variables with which any machine can call these models.
 
-    Keys of `.env` files and of commands (`api_key_cmd`) are looked up here, and stand in variables.
-    Keys of providers that none of the models needs stay here.
+    Keys from `.env` files and commands (`api_key_cmd`) are looked up here and put in variables.
+    Keys of providers that no model needs are not included.
     """
     used = _Recorded(environment)
     providers = Providers(config, used)
@@ -128,7 +130,7 @@ def travelling_settings(
             headers = providers.resolved(provider, "headers")
             query = providers.resolved(provider, "query")
         except AuthenticationFailed:
-            # The machines of the workers may have it.
+            # There is no key here, but the workers' machines may have one.
             continue
         if headers or query:
             settings = replace(settings, headers=headers or None, query=query or None)
@@ -145,7 +147,7 @@ def travelling_settings(
 
 
 class _Recorded(Mapping[str, str]):
-    """An environment that keeps in mind what was found in it."""
+    """An environment that records which variables were read."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment

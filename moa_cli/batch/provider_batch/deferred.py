@@ -1,9 +1,10 @@
-"""Turns that wait for jobs: what a turn asks is noted, and the turn is given up until it can go on.
+"""Turns that wait for jobs: a turn's requests are noted, and the turn is cancelled until it can go
+on.
 
-Nothing of a turn stays in memory while its job runs, which may take a day. Once the answers are in
-the journal, the turn is begun again from its start. It is told there what it was answered before,
-asks what comes next, and is given up again. So it runs through all its layers, whatever its
-strategy, without a second description of what a turn does.
+Nothing of a turn stays in memory while its job runs, which may take a day. When the answers are in
+the journal, the turn is started again from its beginning. It gets its earlier answers from the
+journal, makes the next requests, and is cancelled again. So it runs through all its layers, with
+any strategy, and the engine's code is the only description of a turn.
 """
 
 from __future__ import annotations
@@ -27,18 +28,20 @@ from moa_cli.engine import Limits
 from moa_cli.engine.calls.slots import OwnSlots
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 
-# Rounds of the event loop without a further request, after which a turn asks nothing more before it
-# is answered. From one request of a layer to the next it takes a few. Where it takes more, the rest
-# of the layer is asked with the next job.
+# If a turn makes no request for this many rounds of the event loop, it is taken to wait for
+# answers. From one request of a layer to the next it takes only a few rounds. If it takes more, the
+# rest of the layer goes into the next job.
 _QUIET_ROUNDS = 60
-# Rounds after which a turn that waits for a thread is left alone for a moment.
+# A turn without progress for this many rounds waits for a thread. From then on each round sleeps
+# for a moment (seconds), so that the loop does not use the processor for nothing.
 _BUSY_ROUNDS = 500
 _MOMENT = 0.002
 _MANY = 100_000
 
 
 class TurnWaits(Exception):
-    """A turn cannot go on before it is answered. calls: those of its calls that no job has yet."""
+    """A turn cannot go on before its calls are answered. calls: those of them that are not in a job
+    yet."""
 
     def __init__(self, calls: tuple[BatchedCall, ...]) -> None:
         super().__init__("waits")
@@ -47,10 +50,11 @@ class TurnWaits(Exception):
 
 @dataclass
 class DeferredCalls:
-    """What all turns of a batch ask, and what is known of it.
+    """The state of all calls of a batch.
 
-    journal: the calls that were answered. facts: on each model. job_client: that of a model's
-    provider. failed: why calls failed for good, by item and key. in_jobs: the calls in jobs.
+    journal: the calls that were answered. facts: the facts on each model. job_client: gives the
+    client for jobs at a model's provider. failed: why calls failed for good, by item and key.
+    in_jobs: the calls that are in jobs.
     """
 
     clients: Clients
@@ -61,15 +65,18 @@ class DeferredCalls:
     in_jobs: CallsInJobs = field(default_factory=CallsInJobs)
 
     def failure(self, item: str, key: str) -> ClientError | None:
-        """Why a call of an item failed for good; None if it did not."""
+        """The error with which a call of an item failed for good; None if it did not."""
         return self.failed.get(item, {}).get(key)
 
 
 @dataclass
 class _TurnClients:
-    """The clients of one turn; see `Clients`. answered: see `gathered`. waits: whether a call has
-    no answer. wanted: those of these that no job has yet, by key. moves: how often anything was
-    asked or told."""
+    """The clients of one turn; see `Clients`.
+
+    answered: see `gathered`. waits: whether a call has no answer yet. wanted: the calls without an
+    answer that are not in a job yet, by key. moves: how many requests and events there were, which
+    shows progress.
+    """
 
     shared: DeferredCalls
     item: str
@@ -98,7 +105,7 @@ class _TurnClient:
     model: str
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
-        # All calls of a batch are a turn's.
+        # Every call of a batch belongs to a turn, so it has a place.
         assert request.place is not None
         clients, shared, place = self.clients, self.clients.shared, request.place
         clients.moves += 1
@@ -110,7 +117,7 @@ class _TurnClient:
             return
         failure = shared.failure(clients.item, key)
         if failure is not None:
-            # Of many calls that failed alike, there is one error.
+            # Calls that failed alike share this error, so the traceback would grow with each raise.
             raise failure.with_traceback(None)
         clients.waits = True
         if key not in shared.in_jobs:
@@ -125,7 +132,7 @@ class _TurnClient:
                 model_id=request.model,
                 body=shared.job_client(self.model).body(request),
             )
-        # Until the turn is given up. A failure would have it ask a fallback.
+        # Wait until the turn is cancelled. An error here would make the engine ask a fallback.
         await asyncio.Event().wait()
 
     async def models(self) -> list[ModelInfo]:
@@ -144,10 +151,11 @@ async def run_deferred(
     *,
     partial: bool,
 ) -> tuple[Turn, TurnResult]:
-    """One turn of an item, as far as what is known lets it come, and what stands of it in results.
+    """Run one turn of an item with the answers that are known. Returns the turn and its result.
 
-    number: of the turn, from 0. conversation: with its message. partial: see `answer_item`. Raises
-    TurnWaits if it waits for answers of jobs, Capped if a cap was reached before a layer.
+    number: that of the turn, from 0. conversation: it includes the turn's message. partial: see
+    `answer_item`. Raises TurnWaits if the turn waits for answers of jobs, Capped if a cap was
+    reached before a layer.
     """
     clients = _TurnClients(calls, work.item.id, number)
     limits = replace(limits, slots=OwnSlots(_MANY), reply_held=True, retries=0)
@@ -173,7 +181,7 @@ async def run_deferred(
 
 
 async def _until_quiet(task: asyncio.Task[PlayedTurn], clients: _TurnClients) -> None:
-    """Until the turn has ended, or asks nothing more before it is answered."""
+    """Wait until the turn has ended or makes no more requests before it gets answers."""
     moves, quiet = -1, 0
     while not task.done():
         await asyncio.sleep(0 if quiet < _BUSY_ROUNDS else _MOMENT)

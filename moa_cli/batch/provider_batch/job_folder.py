@@ -1,12 +1,12 @@
-"""The jobs of a batch on disk: what was handed to providers, and what was asked with it.
+"""The jobs of a batch on disk: how far each job has come, and its requests and answers.
 
     OUT.state/jobs/jobs.jsonl       a `JobRecord` for each step of a job; the last one counts
     OUT.state/jobs/NAME.calls.jsonl a `BatchedCall` for each request of a job
-    OUT.state/jobs/NAME.jsonl       these as they are sent, until they are
-    OUT.state/jobs/NAME.N.answers   what the provider answered, the files of it by number
+    OUT.state/jobs/NAME.jsonl       these requests in the provider's format, until they are sent
+    OUT.state/jobs/NAME.N.answers   the provider's answers, in files with the number N
 
-A step is written down before the next one is taken. So a job that was handed in by a process that
-was killed is known by the file that it answers, and is never handed in a second time.
+Each step is written before the next one is taken. So if a process is killed, a later one finds the
+job that it created at the provider, by the uploaded file, and never creates it a second time.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from moa_cli.core.text import dumps
 from moa_cli.core.unique import unique_name
 from moa_cli.core.values import load_value
 
-# written: its requests stand on disk. uploaded: the provider has them, and the job is about to be
-# begun. submitted: the provider has said so. ended: its answers are in the journal.
+# written: the requests are on disk. uploaded: the provider has the file of requests, and the job is
+# about to be created. submitted: the provider has confirmed that it is created. ended: the answers
+# are in the journal.
 JobStep = Literal["written", "uploaded", "submitted", "ended"]
 
 
@@ -39,10 +40,10 @@ JobStep = Literal["written", "uploaded", "submitted", "ended"]
 class BatchedCall:
     """A request of a job.
 
-    key: of the call in the journal. item, turn, model: see
-    `CallRecord`. prompt_tokens, most_tokens: about how many it is sent, and how many it may answer.
-    limited: whether the request itself bounds its answer. model_id: at its endpoint. body: as it is
-    sent.
+    key: that of the call in the journal. item, turn, model: see `CallRecord`. prompt_tokens: about
+    how many tokens are sent. most_tokens: how many the answer may have. limited: whether the
+    request itself limits its answer. model_id: the model's id at its endpoint. body: the request's
+    body as it is sent.
     """
 
     key: str
@@ -56,12 +57,12 @@ class BatchedCall:
     body: dict[str, Any]
 
     def begun(self, price: Price | None) -> CallBegun:
-        """The call as ledgers and budgets know it."""
+        """The call in the form that ledgers and budgets use."""
         return CallBegun(self.model, self.prompt_tokens, self.most_tokens, price)
 
     def line(self, job: str) -> bytes:
-        """The request as providers read it in a file. job: the name of the job, which makes the
-        file of each job another one also where it asks the same again."""
+        """The request as a line of the file for the provider. job: the name of the job. With it,
+        the files of two jobs differ even if they ask the same."""
         values = {
             "custom_id": f"{job}/{self.key}",
             "method": "POST",
@@ -71,8 +72,9 @@ class BatchedCall:
         return dumps(values).encode() + b"\n"
 
     def request(self) -> Request:
-        """What of it a reader of the answer has to know."""
-        # Four letters are about a token; the reader doubts counts that cannot be.
+        """A request with the values that the reader of the answer needs."""
+        # The text stands for the messages: the reader rejects token counts that do not fit its
+        # length.
         text = json.dumps(self.body.get("messages", []))
         most = self.most_tokens if self.limited else None
         extra = {k: v for k, v in self.body.items() if k in ("tools", "response_format")}
@@ -84,9 +86,9 @@ class BatchedCall:
 class JobRecord:
     """How far a job has come.
 
-    name: our own, which no other job has. model: as the profile names it; all requests of a job
-    ask the same one. calls: how many requests. file, job: the ids at the provider, "" before it
-    has told them.
+    name: a unique name that we make. model: its name in the profile; all requests of a job go to
+    the same model. calls: how many requests there are. file, job: the ids at the provider, "" until
+    they are known.
     """
 
     name: str
@@ -99,7 +101,7 @@ class JobRecord:
 
 @dataclass
 class JobFolder:
-    """The jobs in that folder, which nobody else has open."""
+    """The jobs in that folder. No other process may have it open."""
 
     path: Path
     records: dict[str, JobRecord] = field(default_factory=dict)
@@ -108,23 +110,23 @@ class JobFolder:
         self._lines = Lines(self.path / "jobs.jsonl")
         found = read_records(self._lines.path, JobRecord)
         self.records = {record.name: record for record in found}
-        # What a killed process had begun to collect, or to forget.
+        # Remove the files of jobs that a killed process was collecting or removing.
         names = {record.name for record in self.open_jobs()}
         for path in self.path.glob("*.calls.jsonl"):
             if path.name.removesuffix(".calls.jsonl") not in names:
                 path.unlink(missing_ok=True)
 
     def open_jobs(self) -> list[JobRecord]:
-        """Those whose answers are still to come."""
+        """The jobs whose answers are not in the journal yet."""
         return [record for record in self.records.values() if record.step != "ended"]
 
     def draft(self, model: str) -> JobDraft:
-        """A new job of that model, without requests. Raises OSError."""
+        """A new job for that model, without requests yet. Raises OSError."""
         paths.make_private(self.path)
         return JobDraft(self, f"moa-{unique_name()}", model)
 
     def note(self, record: JobRecord) -> None:
-        """A step was taken. Raises OSError."""
+        """Write that a job has taken a step. Raises OSError."""
         self._lines.add(to_line(record))
         self.records[record.name] = record
 
@@ -139,11 +141,11 @@ class JobFolder:
                     raise BenchError(f"{path}:{number}: is damaged: {error}") from None
 
     def answers(self, record: JobRecord, number: int) -> Path:
-        """Where the job's answers of that number are put."""
+        """The path of the job's file of answers with that number."""
         return self.path / f"{record.name}.{number}.answers"
 
     def requests(self, record: JobRecord) -> Path:
-        """The file of requests that is sent, made anew. Raises OSError."""
+        """Write the file of requests for the provider. Returns its path. Raises OSError."""
         path = self.path / f"{record.name}.jsonl"
         with paths.replacing(path) as file:
             for call in self.calls(record):
@@ -151,19 +153,19 @@ class JobFolder:
         return path
 
     def forget_files(self, record: JobRecord) -> None:
-        """The answers are in the journal. Raises OSError."""
+        """Remove the files of a job whose answers are in the journal. Raises OSError."""
         for path in self.path.glob(f"{record.name}.*"):
             path.unlink(missing_ok=True)
 
     def calls_file(self, name: str) -> Path:
-        """Where the requests of the job of that name stand."""
+        """The path of the requests of the job with that name."""
         return self.path / f"{name}.calls.jsonl"
 
     def close(self) -> None:
         self._lines.close()
 
     def forget(self) -> None:
-        """Nothing of it is needed any more. Raises OSError."""
+        """Remove the folder, which is not needed any more. Raises OSError."""
         self.close()
         if self.path.exists():
             shutil.rmtree(self.path)
@@ -171,10 +173,10 @@ class JobFolder:
 
 @dataclass
 class JobDraft:
-    """A job whose requests are still being collected: they go to its file, and not to memory. What
-    is left of it after a kill is asked for again, so that nobody has to know of it.
+    """A job whose requests are still being collected. They are written to its file and not kept in
+    memory. After a kill the file is removed, and the requests are collected again.
 
-    count, size: of its requests, and bytes of these as they are sent.
+    count: how many requests there are. size: their bytes as they are sent.
     """
 
     folder: JobFolder
@@ -187,29 +189,30 @@ class JobDraft:
         self._lines = Lines(self.folder.calls_file(self.name))
 
     def add(self, call: BatchedCall, length: int) -> None:
-        """Write a request down. length: of its line. Raises OSError."""
+        """Write a request. length: the bytes of its line. Raises OSError."""
         self._lines.add(to_line(call))
         self.count, self.size = self.count + 1, self.size + length
 
     def finish(self) -> JobRecord:
-        """All its requests are there: from here on, the job is known. Raises OSError."""
+        """Note the job with all its requests, so that later starts know it. Raises OSError."""
         self._lines.close()
         record = JobRecord(self.name, self.model, self.count, "written")
         self.folder.note(record)
         return record
 
     def drop(self) -> None:
-        """It is given up. Raises OSError."""
+        """Remove the draft. Raises OSError."""
         self._lines.close()
         self.folder.calls_file(self.name).unlink(missing_ok=True)
 
 
 class CallsInJobs:
-    """The keys of all calls that stand in jobs, each with the times that it was put into one. They
-    are on disk: there may be millions."""
+    """The keys of all calls in jobs, each with how often it was put into a job. They are kept on
+    disk, because there may be millions."""
 
     def __init__(self) -> None:
-        # A database without a name is a file that nobody else sees, and goes with the process.
+        # SQLite keeps a database without a name in a private temporary file, and removes it at the
+        # end.
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.execute("PRAGMA cache_size = -8000")
         self._database.execute("CREATE TABLE calls (key TEXT PRIMARY KEY, tries) WITHOUT ROWID")
@@ -229,21 +232,23 @@ class CallsInJobs:
         return 0 if row is None else int(row[0])
 
     def add(self, key: str) -> None:
-        """A call is put into a job, perhaps once more."""
+        """Count that a call is put into a job. It may have been in one before."""
         tries = self.tries(key)
         self._count += not tries
         self._database.execute("REPLACE INTO calls VALUES (?, ?)", (key, tries + 1))
 
     def discard(self, key: str) -> None:
-        """The call was answered, or has failed."""
+        """Forget a call that was answered or has failed."""
         self._count -= self._database.execute("DELETE FROM calls WHERE key = ?", (key,)).rowcount
 
 
 @dataclass(frozen=True)
 class JobAnswers:
-    """The answers of a job in its files, found by the key of the call, whatever their order.
+    """The answers of a job in its files, which may be in any order. They are found by the key of
+    the call.
 
-    folder, record: of the job. places: of a key's line: the number of the file, and the byte.
+    folder, record: those of the job. places: for each key, the number of the file and the byte at
+    which its line begins.
     """
 
     folder: JobFolder
@@ -251,8 +256,8 @@ class JobAnswers:
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def read(self, number: int) -> None:
-        """Look through the file of that number. Lines that are no objects are passed over: their
-        requests count as not answered."""
+        """Note where each answer is in the file with that number. Lines that are not JSON objects
+        are skipped: their requests count as not answered."""
         start = 0
         with self.folder.answers(self.record, number).open("rb") as file:
             for line in file:
@@ -263,7 +268,7 @@ class JobAnswers:
                 start += len(line)
 
     def find(self, key: str) -> dict[str, Any] | None:
-        """The line that answers a call; None if there is none."""
+        """The parsed line that answers a call; None if there is none."""
         if key not in self.places:
             return None
         number, start = self.places[key]

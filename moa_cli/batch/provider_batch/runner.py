@@ -1,4 +1,5 @@
-"""Works a batch off through jobs: collects what turns ask, hands it in, waits, and goes on."""
+"""Answers a batch through jobs at providers: it collects the calls of turns, submits them as jobs,
+waits for the answers, and lets the turns go on."""
 
 from __future__ import annotations
 
@@ -42,28 +43,32 @@ from moa_cli.engine.budget import Budget, Reservation
 from moa_cli.engine.prompts import strip_reasoning
 from moa_cli.profile import short_name
 
-# Of what providers take in a file (OpenAI 50,000 requests and 200 MB, Together 100 MB), so much is
-# sent: a file is in memory three times while it is on its way.
+# The most requests and bytes in one file. Providers accept more bytes (OpenAI 50,000 requests and
+# 200 MB, Together 100 MB), but a file is in memory three times during its upload.
 _MOST_CALLS, _MOST_BYTES = 50_000, 48_000_000
 _LONGEST_NAME = "n" * 64
-# How often a request is put into a job before it has failed.
+# A request has failed when this many jobs have not answered it.
 _MOST_TRIES = 3
-# Seconds between two looks at jobs: at first, and at most. A day has 1,440 of these.
+# Seconds between two looks at the jobs: at first, and at most. At most 1,440 of the longest fit in
+# a day.
 _FIRST_LOOK, _LONGEST_LOOK = 0.5, 60.0
-# Seconds after which a job that was begun by a request without an answer is in the list of jobs.
+# A job whose creation got no response appears in the provider's list of jobs within this many
+# seconds, or does not exist.
 _SETTLED = 2.0
-# How often a provider that is out of order is asked again, each time after a longer pause.
+# How many attempts there are while a provider is out of order, each after a longer pause.
 _MOST_TROUBLES = 8
-# The same while a job runs: about an hour.
+# The same for looks at a running job: together they last about an hour.
 _MOST_LOOKS = 66
-# So many items are written down as failed where a model is dead: enough to tell why.
+# If a model fails for every item, at most this many items are written as failed. They are enough to
+# show the reason.
 _MOST_FAILURES = 1000
 _T = TypeVar("_T")
 
 
 @dataclass
 class _Held:
-    """What calls in jobs may take of a budget. By job, until it has ended."""
+    """What calls in jobs may still take of a budget. jobs: the amount for each job that has not
+    ended. total: the sum of these."""
 
     budget: Budget
     jobs: dict[str, float] = field(default_factory=dict)
@@ -71,19 +76,20 @@ class _Held:
     reservation: Reservation | None = None
 
     def check(self, more: Usage) -> None:
-        """Raise BudgetReached if there is no room for more."""
+        """Raise BudgetReached if the budget has no room for this usage, too."""
         amount = self.total + self.budget.cap.amount(more)
         self.reservation = self.budget.reserve(amount, instead_of=self.reservation)
 
     def add(self, job: str, usage: Usage) -> None:
-        """A call is in a job, room or not."""
+        """Count a call that is in a job, even if the budget has no room for it."""
         amount = self.budget.cap.amount(usage)
         self.jobs[job] = self.jobs.get(job, 0.0) + amount
         self.total += amount
         self._reserve()
 
     def release(self, job: str) -> None:
-        """The job has ended: what its calls took is spent."""
+        """Release the amount of a job that has ended: the actual usage of its calls is counted as
+        spent."""
         self.jobs.pop(job, None)
         self.total = sum(self.jobs.values())
         if self.reservation is not None:
@@ -98,14 +104,14 @@ class _Held:
 
 @dataclass
 class JobRunner:
-    """Does the work of a batch by jobs, and writes it down.
+    """Does the work of a batch through jobs, and writes the results.
 
-    calls: what turns ask. folder: of the jobs. limits: the engine's. say: tells a line that stays.
-    keep: writes down what came of an item. paid: called with each call that was answered. partial:
-    see `answer_item`. stop_after: see `runner.Runner`.
+    calls: the state of all calls. folder: that of the jobs. limits: the engine's. say: shows a line
+    to the user that stays. keep: writes the result of an item. paid: called with each call that was
+    answered. partial: see `answer_item`. stop_after: see `runner.Runner`.
 
-    capped: why the batch ended early, if a cap was reached. stopped: why, if a model fails alike
-    for item after item.
+    capped: why the batch ended early, if a cap was reached. stopped: why it ended early, if a model
+    failed in the same way for item after item.
     """
 
     calls: DeferredCalls
@@ -119,9 +125,9 @@ class JobRunner:
     capped: Failure | None = None
     stopped: Failure | None = None
     _drafts: dict[str, JobDraft] = field(default_factory=dict)
-    # By budget: what calls in jobs may take.
+    # What calls in jobs may take of each budget.
     _held: dict[Budget, _Held] = field(default_factory=dict)
-    # By kind and message: failures that calls share.
+    # Errors by type and message: calls that fail alike share one error, which saves memory.
     _errors: dict[tuple[type, str], ClientError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -129,18 +135,18 @@ class JobRunner:
         self._watch = FailureWatch(self.stop_after)
 
     async def run(self, todo: Todo) -> None:
-        """Do what is left.
+        """Answer all prompts that have no answer.
 
-        Stopped at any moment, it leaves jobs that run where they are; the next start goes on with
-        them. No more of the items is in memory than a number for each. Raises ClientError if a
-        provider cannot be asked, OSError.
+        If it is stopped at any moment, jobs continue at the provider, and the next start goes on
+        with them. Memory holds only a number for each item. Raises ClientError if a provider cannot
+        be asked, OSError.
         """
         self._todo = todo
-        # By place: how many of the item's calls are in jobs, and whether it has a line.
+        # For each place: how many calls of its item are in jobs, and whether it has ended.
         self._open, self._ended = array("L", [0]) * todo.count, bytearray(todo.count)
         try:
             await self._take_up()
-            # What is to come as far as it can, the first one first.
+            # The work that can go on now. The first iterator goes first.
             queue: deque[Iterator[Work]] = deque([iter(todo)])
             while True:
                 await self._advance_all(queue)
@@ -157,7 +163,8 @@ class JobRunner:
                 draft.drop()
 
     def _fail_all(self, why: Failure) -> None:
-        """The items that a failed call belongs to have failed: no more is asked for them now."""
+        """Write items with a failed call as failed, because no more calls are made in this
+        start."""
         places = [self._todo.place(item) for item in islice(self.calls.failed, _MOST_FAILURES)]
         for work in self._todo.at(sorted(place for place in places if place is not None)):
             self._end(work, Result(work.arm.name, work.item.id, work.item.category, error=why))
@@ -173,7 +180,7 @@ class JobRunner:
         for record in opened:
             for call in self.folder.calls(record):
                 place = self._todo.place(call.item)
-                # What was written down before a kill may have its line already.
+                # Answers that were written before a kill need no job any more.
                 if place is not None and self.calls.journal.find(call.key) is None:
                     self._hold(record.name, [call])
                     self._enter(call, place)
@@ -183,14 +190,15 @@ class JobRunner:
             await self._hand_in(record, again=True)
 
     def _enter(self, call: BatchedCall, place: int) -> None:
-        """A call of the item at that place is in a job. Places behind those that are asked for now
-        are of an earlier start."""
+        """Note that a call of the item at that place is in a job. A place beyond this start's
+        limit was asked by an earlier start."""
         if call.key not in self.calls.in_jobs and place < len(self._open):
             self._open[place] += 1
         self.calls.in_jobs.add(call.key)
 
     def _leave(self, call: BatchedCall) -> int | None:
-        """A call is in no job any more: the place of its item, if that can go on now."""
+        """Note that a call is in no job any more. Returns the place of its item, if that can go on
+        now."""
         self.calls.in_jobs.discard(call.key)
         place = self._todo.place(call.item)
         if place is None or place >= len(self._open):
@@ -199,8 +207,8 @@ class JobRunner:
         return None if self._open[place] else place
 
     async def _advance_all(self, queue: deque[Iterator[Work]]) -> None:
-        """Let items come as far as they can. At a cap, all others stay in the queue: they wait for
-        what others may give back."""
+        """Run each item of the queue until it waits or ends. At a cap, the rest stays in the queue:
+        jobs that end may release a part of what is reserved for them."""
         self.capped = None
         while queue:
             for work in queue[0]:
@@ -213,8 +221,8 @@ class JobRunner:
             queue.popleft()
 
     async def _advance(self, work: Work) -> tuple[BatchedCall, ...] | None:
-        """Let an item come as far as it can: the calls that it needs then, none if it has ended or
-        waits already; None if a cap has no room for them."""
+        """Run an item until it waits or ends. Returns the calls to put into jobs: none if it has
+        ended or all its calls are in jobs, and None if a cap has no room for them."""
         take = partial(run_deferred, self.calls, self.limits, work, partial=self.partial)
         try:
             result = await converse(work, take, partial=self.partial)
@@ -232,7 +240,7 @@ class JobRunner:
         return ()
 
     async def _collect(self, call: BatchedCall, place: int) -> None:
-        """Put a call into the next job of its model, which is handed in once it is full."""
+        """Put a call into the next job of its model. A full job is submitted."""
         length = len(call.line(_LONGEST_NAME))
         draft = self._drafts.get(call.model)
         full = draft is not None and (
@@ -248,7 +256,7 @@ class JobRunner:
         self._enter(call, place)
 
     async def _submit(self, model: str) -> None:
-        """Hand in what was collected for a model."""
+        """Submit the calls that were collected for a model as a job."""
         record = self._drafts.pop(model).finish()
         await self._hand_in(record)
         self.say(f"{plural(record.calls, 'request')} to {short_name(model)} handed in as a job")
@@ -258,20 +266,20 @@ class JobRunner:
         return sum((call.begun(facts[call.model].price).usage for call in calls), Usage())
 
     def _check_room(self, calls: Sequence[BatchedCall]) -> None:
-        """Raise BudgetReached if there is no room for what calls may cost."""
+        """Raise BudgetReached if a budget has no room for what these calls may cost."""
         usage = self._usage_of(calls)
         for held in self._held.values():
             held.check(usage)
 
     def _hold(self, job: str, calls: Sequence[BatchedCall]) -> None:
-        """Keep free what calls may cost, until their job has ended."""
+        """Reserve what these calls may cost, until their job has ended."""
         for held in self._held.values():
             held.add(job, self._usage_of(calls))
 
     async def _hand_in(self, record: JobRecord, *, again: bool = False) -> None:
-        """Take the steps of a job that are left, up to its beginning at the provider.
+        """Take the remaining steps of a job until the provider has started it.
 
-        again: whether an earlier process may have begun it without writing that down.
+        again: whether an earlier process may have started it without noting that.
         """
         client = self.calls.job_client(record.model)
         if record.step == "written":
@@ -287,7 +295,8 @@ class JobRunner:
         job: RemoteJob | None = None
         for trouble in range(_MOST_TROUBLES):
             if again or trouble:
-                # The list may lag behind a request whose answer was lost.
+                # A request without a response may have created the job, and the provider's list may
+                # show it late.
                 for pause in (0.0, _SETTLED):
                     await asyncio.sleep(pause)
                     job = await self._patiently(find)
@@ -306,7 +315,7 @@ class JobRunner:
         self.folder.note(replace(record, step="submitted", job=job.id))
 
     async def _next_ended(self) -> list[tuple[JobRecord, RemoteJob]]:
-        """Wait until jobs have ended; returns these."""
+        """Wait until at least one job has ended. Returns all that have."""
         pause = _FIRST_LOOK
         while True:
             ended = []
@@ -322,7 +331,7 @@ class JobRunner:
             pause = min(_LONGEST_LOOK, pause * 1.5)
 
     async def _take(self, ended: Sequence[tuple[JobRecord, RemoteJob]]) -> list[int]:
-        """Write down what jobs brought; the places of items that can go on then."""
+        """Write the answers of jobs to the journal. Returns the places of items that can go on."""
         ready: list[int] = []
         for record, job in ended:
             client = self.calls.job_client(record.model)
@@ -335,7 +344,7 @@ class JobRunner:
             lost = 0
             for call in self.folder.calls(record):
                 if call.key not in self.calls.in_jobs:
-                    # A process that was killed had taken it already.
+                    # A process that was killed has already written this answer to the journal.
                     continue
                 try:
                     line = answers.find(call.key)
@@ -350,7 +359,8 @@ class JobRunner:
                     self._failed(call, error)
                 place = self._leave(call)
                 ready += [] if place is None else [place]
-            # Before any of it is in another job: a job that has ended is not taken again.
+            # Note this before any of its calls is in another job: a job noted as ended is not taken
+            # again by a later start.
             self.folder.note(replace(record, step="ended"))
             for held in self._held.values():
                 held.release(record.name)
@@ -368,7 +378,7 @@ class JobRunner:
         return sorted(ready)
 
     def _answered(self, call: BatchedCall, delta: Delta) -> None:
-        """The answer to a call has come. Raises ServerFailed if it is empty."""
+        """Write the answer to a call to the journal. Raises ServerFailed if it is empty."""
         answer = delta.text + delta.reasoning
         usage = usage_of(delta.usage, call.prompt_tokens, answer)
         price = self.calls.facts[call.model].price
@@ -395,16 +405,17 @@ class JobRunner:
         self._watch.answered(call.model)
 
     def _failed(self, call: BatchedCall, error: ClientError) -> None:
-        """A call was not answered, and will not be."""
+        """Note that a call has failed for good."""
         error = self._errors.setdefault((type(error), error.message), error)
         self.calls.failed.setdefault(call.item, {})[call.key] = error
         failure = Failure(type(error).__name__, error.message, error.hint)
         self.stopped = self.stopped or self._watch.call_failed(call.model, call.item, failure)
 
     async def _patiently(self, ask: Callable[[], Awaitable[_T]], most: int = _MOST_TROUBLES) -> _T:
-        """What the provider answers, which is asked again while it is out of order.
+        """The provider's response. While the provider is out of order, it is asked again.
 
-        Raises ClientError if it is so for long, or refuses.
+        most: after how many attempts to give up. Raises ClientError then, or if the provider
+        refuses.
         """
         for trouble in range(most - 1):
             try:
@@ -419,7 +430,7 @@ class JobRunner:
 
 
 def _without_answer(job: RemoteJob) -> ClientError:
-    """Why a request has no answer although its job has ended."""
+    """The error for a request without an answer in a job that has ended."""
     if job.state == "refused":
         message = f"the job was refused: {job.problem or 'the provider does not say why'}"
         return ServerFailed(message) if job.retryable else RequestRefused(message)
@@ -429,7 +440,8 @@ def _without_answer(job: RemoteJob) -> ClientError:
 
 
 def _may_pass(error: ClientError) -> bool:
-    """Whether the same may go well later. What timed out may have been done."""
+    """Whether the same request may succeed later. That includes a timeout, although the provider
+    may have done what was asked."""
     return error.retryable or isinstance(error, ClientTimeout)
 
 
