@@ -15,25 +15,27 @@ from moa_cli.core.errors import BadResponse, ServerFailed
 from moa_cli.core.remote_jobs import JobState, RemoteJob
 
 ENDPOINT = "/v1/chat/completions"
-# Under this key stands the name of a job among what the provider keeps of it.
+# The key of the job's name in the metadata that the provider stores.
 _NAME = "moa_job"
 _SECONDS = 60.0
 # Seconds that a transfer of a file may take.
 _TRANSFER_SECONDS = 1800.0
 _PAGE = 100
-# Answers that were there when a job ended are billed and can be had.
+# A job that expired or was cancelled has ended, too: its finished answers are billed and can be
+# fetched.
 _STATES: Mapping[str, JobState] = {
     "failed": "refused",
     **dict.fromkeys(("completed", "expired", "cancelled"), "ended"),
 }
-# A provider takes so many tokens of all jobs together; it takes more when others have ended.
+# The error code for too many tokens in all jobs together. The provider accepts more when other jobs
+# have ended.
 _LATER = "token_limit_exceeded"
 
 
 class OpenAIJobs:
     """The batch interface of one endpoint; see `JobClient`.
 
-    names_jobs: whether it keeps a name that is given to a job.
+    names_jobs: whether the provider stores a name for a job.
     """
 
     def __init__(self, client: OpenAICompatible, *, names_jobs: bool = True) -> None:
@@ -97,11 +99,11 @@ class OpenAIJobs:
 
 
 def job_of(told: object) -> RemoteJob:
-    """A job as OpenAI and Together tell of it. Raises BadResponse."""
+    """A job, from the JSON of OpenAI or Together. Raises BadResponse."""
     if isinstance(told, dict) and isinstance(told.get("job"), dict):
         told = told["job"]
     if not isinstance(told, dict):
-        raise BadResponse("what is told of the job cannot be read")
+        raise BadResponse("the description of the job cannot be read")
     status = str(told.get("status") or "").lower()
     files = (told.get("output_file_id"), told.get("error_file_id"))
     metadata = told.get("metadata")
@@ -135,5 +137,5 @@ def _problem(told: Mapping[str, Any]) -> tuple[str, str]:
 def _id_of(told: object) -> str:
     found = told.get("id") if isinstance(told, dict) else None
     if not isinstance(found, str) or not found:
-        raise BadResponse("the endpoint told no id")
+        raise BadResponse("the endpoint sent no id")
     return found

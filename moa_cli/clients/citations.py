@@ -1,4 +1,4 @@
-"""The sources that an endpoint names for an answer, in the shapes that providers give them.
+"""Reads the sources that an endpoint names for an answer, in the shapes of different providers.
 
 Perplexity sends `citations` (addresses, in the order of the numbers in the text) and
 `search_results` (with titles) with every chunk; xAI sends `citations` with the last one; OpenRouter
@@ -14,12 +14,12 @@ from typing import Any
 from moa_cli.core.conversation import Citation
 
 _MOST = 50
-# Characters. A cut address leads nowhere, so one that is longer is left out.
+# In characters. A longer address is left out, because a cut address leads nowhere; a title is cut.
 _LONGEST_URL, _LONGEST_TITLE = 2000, 300
-# Fields that hold what the answer cites, and what was found for it.
+# Fields with the sources that the answer cites, and fields with search results.
 _CITED = ("citations", "annotations")
 _FOUND = ("search_results", "web_search", "executed_tools", "groundingMetadata")
-# A source inside an item, or a list of them.
+# Fields inside an item that hold a source, or a list of sources.
 _INNER = (
     *("url_citation", "web"),
     *("search_results", "results", "groundingChunks"),
@@ -27,7 +27,7 @@ _INNER = (
 
 
 class CitationReader:
-    """The citations of one answer, as far as they have come."""
+    """The citations of one answer that have arrived so far."""
 
     def __init__(self) -> None:
         self._raw: dict[str, object] = {}
@@ -35,12 +35,13 @@ class CitationReader:
         self._found: dict[str, str] = {}
 
     def take(self, holder: Mapping[str, Any]) -> bool:
-        """Take what a chunk, a choice, a delta or a message names; whether there is news."""
+        """Read the sources in a chunk, a choice, a delta or a message; returns whether something
+        changed."""
         before: tuple[Citation, ...] | None = None
         for names, known in ((_CITED, self._cited), (_FOUND, self._found)):
             for name in names:
                 raw = holder.get(name)
-                # Perplexity repeats all of them with every token.
+                # Unchanged values are skipped: Perplexity repeats all sources with every token.
                 if raw and isinstance(raw, list | dict) and raw != self._raw.get(name):
                     before = self.citations if before is None else before
                     self._raw[name] = raw
@@ -49,8 +50,8 @@ class CitationReader:
 
     @property
     def citations(self) -> tuple[Citation, ...]:
-        """Each address once, in the order in which they came. What was found is named only where
-        nothing says what is cited; else it only tells the titles."""
+        """Each address once, in the order of arrival. Search results are used only if no field
+        names cited sources; otherwise they only supply titles."""
         named = self._cited or self._found
         return tuple(
             Citation(url, title or self._found.get(url, "")) for url, title in named.items()

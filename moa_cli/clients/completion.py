@@ -1,7 +1,7 @@
-"""The reader of a completion: its chunks, or all of it at once, to deltas.
+"""Reads a completion, in chunks or in one piece, and returns deltas.
 
-The shapes are those of OpenAI's chat completions as the providers write them in fact. What a
-provider does otherwise is read here, so that nothing behind it knows providers.
+The format is OpenAI's chat completions, as the providers really write it. The differences between
+providers are handled here, so that the rest of the program does not know them.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from moa_cli.core.values import unchecked
 
 _CALLS = ("tool_calls", "function_call")
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
-# Why an answer ends that has no end: Zhipu, DeepSeek, vLLM, Together.
+# Finish reasons of an answer that failed: Zhipu, DeepSeek, vLLM, Together.
 _BROKEN_ENDS = ("error", "network_error", "insufficient_system_resource", "abort", "aborted")
-# The fields of a chunk and of a choice that name no source.
+# The usual fields of a chunk and of a choice. Other fields may name sources, errors or a usage.
 _USUAL = frozenset(
     ("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier")
 )
 _USUAL_OF_CHOICE = frozenset(("index", "delta", "logprobs", "finish_reason"))
-# A last chunk that is as long as this, and says all that came in several pieces before, says it
-# again; something short may come twice by itself ("ha", "ha").
+# In characters. A last chunk of at least this length that equals the whole text before it is a
+# repetition. A shorter one may be new text ("ha", "ha").
 _SURELY_REPEATED = 20
 
 
 class CompletionReader:
-    """A completion as far as it has been read.
+    """A completion, as far as it has been read.
 
-    model: that was asked. whole: whether it comes in one piece. bounds: of what it may have taken.
+    model: the requested model. whole: whether the completion comes in one piece. bounds: the bounds
+    of a believable usage.
 
-    ended: a finish reason or the end mark has come. began: the endpoint has begun to answer.
-    error: what ended it, to be raised behind what came before it. before: deltas that come before
-    the next one, as a rule none.
+    ended: whether a finish reason or the end mark has arrived. began: whether the endpoint has
+    begun to answer. error: the error that ended the answer, to be raised after the deltas before
+    it. before: deltas that come before the next one, usually none.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class CompletionReader:
         self._counted: Usage | None = None
         self._sources = CitationReader()
         self._tools = ToolCallReader()
-        # All that came as text, as it came; and as reasoning in fields of its own.
+        # The pieces of text as they arrived; and of reasoning that arrived in fields of its own.
         self._raw: list[str] = []
         self._thoughts: list[str] = []
         self._length = 0
         self._bounds = bounds or usages.Bounds()
-        # The fields of the next delta that have something to tell.
+        # The fields of the next delta that are not empty.
         self._news: dict[str, Any] = {}
 
     @property
@@ -81,8 +82,8 @@ class CompletionReader:
         return "usage" in self._news
 
     def texts(self, payloads: Iterable[dict[str, Any]]) -> int:
-        """Take those of the first chunks that are a piece of the answer's text and nothing else, as
-        nearly all are; returns how many."""
+        """Read the leading chunks that hold a piece of the answer's text and nothing else, as
+        nearly all chunks do; returns how many were read."""
         if not self.takes_texts:
             return 0
         found = self._mere_texts(payloads)
@@ -91,9 +92,10 @@ class CompletionReader:
         return len(found)
 
     def _mere_texts(self, payloads: Iterable[dict[str, Any]]) -> list[str]:
-        """The texts of the first chunks that hold nothing else."""
+        """The texts of the leading chunks that hold nothing else."""
         found: list[str] = []
-        # Once a token: types are compared, since what comes out of JSON has no subclasses.
+        # This runs for each token. Comparing types is faster than isinstance, and values from JSON
+        # have no subclasses.
         for payload in payloads:
             choices = payload.get("choices")
             if type(choices) is not list or len(choices) != 1 or payload.get("usage"):
@@ -117,11 +119,12 @@ class CompletionReader:
 
     @property
     def takes_texts(self) -> bool:
-        """Whether `add_texts` may be called: nothing is held back of what came before."""
+        """Whether `add_texts` may be called: no earlier text is held back."""
         return not (self._splitting or self._half)
 
     def add_texts(self, texts: list[str]) -> None:
-        """Take the texts of chunks that hold nothing else, and no half of a surrogate pair."""
+        """Read the texts of chunks that hold nothing else. They must not contain halves of
+        surrogate pairs."""
         self.began = True
         told = [text for text in texts if text]
         self._raw += told
@@ -136,8 +139,8 @@ class CompletionReader:
         return found
 
     def _end_delta(self) -> None:
-        """What comes now is told in the next delta: in one, what is said comes before what is
-        called."""
+        """End the current delta, so that the following text is in the next one: within a delta,
+        text comes before tool calls."""
         self.before.append(self.delta())
 
     def _tell_text(self, text: str, pieces: int) -> None:
@@ -153,7 +156,7 @@ class CompletionReader:
             news["merged"] = news.get("merged", 0) + pieces
 
     def chunk(self, payload: dict[str, Any]) -> bool:
-        """Take what one chunk tells, and the error in it, if there is one; whether it is a piece of
+        """Read a chunk, and the error in it, if there is one. Returns whether it holds a piece of
         the answer's text and nothing else."""
         if self.texts((payload,)):
             return True
@@ -169,7 +172,7 @@ class CompletionReader:
             self._choice(choice, payload)
         else:
             self._look_for_error(payload)
-        # Nearly every chunk of most endpoints has these fields and no others.
+        # Nearly all chunks of most endpoints have only these fields.
         if payload.keys() <= _USUAL:
             if payload.get("usage"):
                 self._take_usage(payload)
@@ -193,7 +196,7 @@ class CompletionReader:
         elif body and type(body) is dict:
             self._body(body, choice, payload)
         elif body is None and type(choice.get("text")) is str:
-            # As older servers write completions.
+            # The form of completions on older servers.
             self._body({"content": choice["text"]}, choice, payload)
         logprobs = choice.get("logprobs")
         if logprobs is not None:
@@ -209,7 +212,8 @@ class CompletionReader:
             self._cite(choice)
 
     def _message(self, choice: dict[str, Any], delta: object) -> None:
-        """A whole message. In a stream it holds what came before, and perhaps more (Perplexity)."""
+        """Read a whole message. In a stream it repeats the text so far, and may hold more
+        (Perplexity)."""
         message = choice["message"]
         if type(message) is not dict or not _says(message):
             message = delta
@@ -232,7 +236,7 @@ class CompletionReader:
         thought = ""
         if type(content) is str:
             text = content
-            # Most have a content and perhaps a role.
+            # Most chunks hold only content, and perhaps a role.
             more = len(body) > 1
         else:
             text, thought = ("", "") if content is None else self._parts(content)
@@ -272,11 +276,11 @@ class CompletionReader:
             self._call_tools(body)
 
     def _fields(self, body: dict[str, Any]) -> str:
-        """What a message holds beside its content; returns the reasoning in it."""
+        """Read the fields of a message beside its content; returns the reasoning in them."""
         thought = ""
         for name in _REASONING:
             if body.get(name):
-                # Some tell it in several fields.
+                # Only the first one, because some endpoints repeat it in several fields.
                 thought = _text(body[name])
                 break
         if not thought and body.get("reasoning_details"):
@@ -316,15 +320,15 @@ class CompletionReader:
         return text, thought
 
     def _repeats(self, text: str, payload: dict[str, Any]) -> bool:
-        """Whether the last chunk of a stream says all that came before again."""
+        """Whether the last chunk of a stream repeats the whole text before it."""
         if self._is_whole or len(text) != self._length or text != "".join(self._raw):
             return False
         kind = str(payload.get("object", "chunk"))
         return not kind.endswith("chunk") or (len(self._raw) > 2 and len(text) >= _SURELY_REPEATED)
 
     def _whole_characters(self, text: str) -> str:
-        """`text` with what was held back before it, without halves of surrogate pairs: some
-        endpoints cut a character in two, each half in a chunk of its own."""
+        """`text` behind the half of a surrogate pair that was held back, with no halves left. Some
+        endpoints cut a character in two and send each half in its own chunk."""
         text, self._half = self._half + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
@@ -339,7 +343,7 @@ class CompletionReader:
         if not tokens:
             return
         if not self._told_logprobs and "text" in self._news:
-            # Those of the first token of the answer, not of reasoning before it.
+            # Only for the first token of the answer, not for reasoning before it.
             found = likeliest(tokens[0])
             if found is not None:
                 self._news["logprobs"] = found
@@ -361,7 +365,7 @@ class CompletionReader:
             self.error = ErrorObject(payload, begun=self.began)
 
     def _take_usage(self, payload: dict[str, Any]) -> None:
-        # A token has one byte or more, and each letter four at most.
+        # A token has at least one byte, and a character at most four.
         self._bounds.answer = 4 * (self._length + sum(map(len, self._thoughts)))
         told = usages.usage_from(payload, self._bounds)
         if told is None:
@@ -374,13 +378,13 @@ class CompletionReader:
         self._news["usage"] = self._counted = told
 
     def delta(self) -> Delta:
-        """What has come since the last one."""
+        """What has arrived since the last delta."""
         news, self._news = self._news, {}
         return unchecked(Delta, **news)
 
     def rest(self) -> Delta:
-        """What was held back, at the end of the answer; or the whole of it, if only now it shows
-        what of it was reasoning."""
+        """The text that was held back, at the end of the answer. Or the whole answer, if only its
+        end shows which part of it was reasoning."""
         held = self._splitter.feed("\ufffd") if self._half else None
         rest = self._splitter.flush()
         if held is not None:
@@ -391,7 +395,8 @@ class CompletionReader:
         text = self._whole_characters("".join(self._raw))
         surely = self._ended_by == "length" and opens_in_prompt(self._asked)
         if self._splitter.unclosed and self.ended and not surely and not self._tools:
-            # It was no reasoning; that of a model that always thinks may have been cut.
+            # The text was the answer and not reasoning. The exception, `surely`: a model that
+            # always reasons was cut off within its reasoning.
             return Delta(text=text, replaces=True)
         late = late_reasoning(text, f"{self._asked} {self._answered_by}")
         if late is None or self._splitter.unclosed:
@@ -404,7 +409,7 @@ def whole(
 ) -> tuple[Delta, ErrorObject | None]:
     """A completion that came in one piece, as one delta, and the error in it, if there is one.
 
-    model: that was asked. bounds: of what it may have taken.
+    model: the requested model. bounds: the bounds of a believable usage.
     """
     reader = CompletionReader(model, whole=True, bounds=bounds)
     reader.chunk(payload)
@@ -452,18 +457,18 @@ def error_in(payload: dict[str, Any]) -> bool:
 
 
 def _is_success(error: dict[str, Any]) -> bool:
-    """An `error` that says that there is none: `{"code": 0, "message": ""}`."""
+    """Whether an `error` field reports success: `{"code": 0, "message": ""}`."""
     return error.get("code") in (0, "0", 200) and not error.get("type")
 
 
 def _first_choice(choices: list[Any]) -> dict[str, Any]:
-    """The choice with the number 0; the others were not asked for."""
+    """The choice with the index 0; no others were requested."""
     tables = (choice for choice in choices if isinstance(choice, dict))
     return next((choice for choice in tables if not choice.get("index")), {})
 
 
 def _says(body: object) -> bool:
-    """Whether a delta or a message says anything."""
+    """Whether a delta or a message has any content."""
     return isinstance(body, dict) and any(
         value for name, value in body.items() if name not in ("role", "name")
     )
@@ -483,8 +488,7 @@ def _text(content: object) -> str:
 
 
 def _details(details: object) -> str:
-    """The readable part of `reasoning_details`: texts and summaries, nothing of what is
-    encrypted."""
+    """The readable part of `reasoning_details`: texts and summaries, without encrypted parts."""
     rows = details if isinstance(details, list) else [details]
     return "".join(
         _text(row.get("text") or row.get("summary")) for row in rows if isinstance(row, dict)

@@ -27,7 +27,7 @@ from moa_cli.version import __version__
 
 _HINT = "the same command fetches what is missing"
 _HEADERS = {"user-agent": f"moa/{__version__}", "accept": "*/*", "accept-encoding": "gzip, deflate"}
-# Within which the next piece must come.
+# Seconds to wait for the head of the answer, and for each piece of the file.
 _PATIENCE_SECONDS = 30.0
 
 

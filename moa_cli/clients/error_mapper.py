@@ -1,7 +1,7 @@
-"""The error mapper: what went wrong at an endpoint, as one of our errors with a hint.
+"""The error mapper: turns failures at an endpoint into our errors, with hints.
 
-Nothing here names a library: transports map their exceptions to ours (`clients.transport`), and
-what an endpoint says is told apart by status code and words.
+This file knows no library: transports map their exceptions to ours (`clients.transport`). The
+errors that an endpoint reports are distinguished by status code and words.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ from moa_cli.core.errors import (
 from moa_cli.core.files.data_uris import without_data
 
 _LONGEST = 300
-# Statuses under which a router passes on that of another provider.
+# With these statuses a router may pass on an error of another provider, which has a status of its
+# own.
 _ROUTED = (400, 500, 502, 503)
-# By which an endpoint says that it has too much to do.
+# The statuses of an overloaded endpoint.
 _OVERLOADED = (503, 529)
 _CONTEXT = (
     r"exceed_context_size|context_length_exceeded|context (length|window|size)|maximum context"
@@ -104,8 +105,8 @@ _TOOLS = (
     r"(?:tools|tool(?:[ _-]?(?:use|usage|calling)|[ -]calls?)|functions"
     r"|function[ _-]?(?:calls?|calling))"
 )
-# That a model cannot call tools, not only that it does not take some choice or shape of them: the
-# names of other fields (`tool_choice`, `parallel_tool_calls`, `tools[0].strict`) are none of it.
+# Says that a model cannot call tools at all. A refusal of `tool_choice`, `parallel_tool_calls` or
+# `tools[0].strict` does not match, because it is only about one choice or form of tools.
 _NO_TOOLS = (
     rf"(?<![\w.\[-]){_TOOLS}['\"`]?(?: (?:param\w*|field|argument|feature))? (?:(?:is|are) )?"
     r"(?:(?:not|isn't|aren't)(?: yet| currently)? (?:be )?"
@@ -120,8 +121,8 @@ _NO_TOOLS = (
     r"|enable-auto-tool-choice|tool-call-parser|tools? param\w* requires"
     r"|(?:unexpected|invalid|unknown|unsupported) role.{0,5}\btool\b"
 )
-# What says that a model takes no images, and what does so unless it is about this one image: its
-# format, its size, or where it is.
+# The first pattern says that a model accepts no images. The second one says so unless the third one
+# matches, too: then the refusal is about the format, size or address of this one image.
 _NO_IMAGES = (
     r"image_url.{0,30}(is only supported|not supported|unsupported)|unknown variant .{0,3}image_url"
     r"|endpoints found that support image|at most 0 image|missing data required for image"
@@ -139,9 +140,9 @@ _THIS_IMAGE = (
     r"format|mime|media.?type|too (large|big|many|small)|exceed|dimension|resolution|pixel"
     r"|download|fetch|decod|corrupt|base64|\burls\b|invalid image|image/\w+"
 )
-# A server that is full in this way will be as full in a second.
+# The context of the server is full, so a retry would fail in the same way.
 _FULL = r"failed to decode|increas\w+ (the )?context size"
-# How the reasons begin why no connection is made the next time either.
+# The beginnings of reasons for a failed connection that a retry does not change.
 _FINAL = ("unknown host", "refused", "TLS", "none within", "no name server")
 _BASE_URL_HINT = "check the base URL; it usually looks like https://host/v1"
 _CALL_PATHS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings")
@@ -166,15 +167,17 @@ def takes_no_tools(words: str) -> bool:
 
 
 def call_in_base_url(base_url: str) -> str | None:
-    """The path of a call that ends a base URL, which then is none; None if none does."""
+    """The path of a call, such as `/chat/completions`, at the end of a base URL, where it does not
+    belong; None if there is none."""
     path = base_url.partition("?")[0].rstrip("/").lower()
     return next((call for call in _CALL_PATHS if path.endswith(call)), None)
 
 
 def _says(pattern: str, words: str) -> bool:
-    """Whether an endpoint's words hold what the pattern describes, in any case and over lines.
+    """Whether an endpoint's words match the pattern, ignoring case and line ends.
 
-    Not compiled before: most calls meet no error, and compiling takes longer than reading one.
+    The patterns are not compiled in advance: most calls meet no error, and compiling a pattern
+    takes longer than a search with it.
     """
     return re.search(pattern, words, re.IGNORECASE | re.DOTALL) is not None
 
@@ -203,11 +206,11 @@ class ErrorMapper:
         return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
     def from_exception(self, error: Exception, model: str | None) -> ClientError:
-        """What a transport raised, as one of our errors. model: the one that was asked."""
+        """Our error for an exception of a transport. model: the requested model."""
         match error:
             case Refused():
                 said = read_refusal(error.status, error.body)
-                # What a router hides under a status of its own decides.
+                # The status that a router passes on decides, not the router's own.
                 inner = said.status if error.status in _ROUTED else None
                 return self._refused(inner or error.status, said, model, error.headers)
             case ErrorObject():
@@ -250,19 +253,19 @@ class ErrorMapper:
             f"{self.provider}: no connection to {self._place}" + (f" ({reason})" if reason else ""),
             hint=error.hint or self._start_hint or "check the network and the base URL",
         )
-        # What is wrong with a name, a port or a certificate stays wrong for longer than a turn
-        # waits; and what took as long as it may is not waited for again.
+        # A wrong name, port or certificate is not corrected while a turn waits. After a timeout the
+        # turn does not wait a second time.
         found.retryable = not reason.startswith(_FINAL)
         return found
 
     def from_payload(
         self, payload: object, model: str | None, *, begun: bool = False
     ) -> ClientError:
-        """What came under a good status in place of a completion: an error object, or anything.
+        """Our error for what an endpoint sent with a good status instead of a completion: an error
+        object, or anything else.
 
-        begun: whether the answer had begun. Then the request was taken, and what failed is the
-        making of the answer, whatever status the endpoint writes beside it: it may go well the
-        next time.
+        begun: whether the answer had begun. Then the endpoint had accepted the request and failed
+        while it wrote the answer, whatever status the error names. So a retry may succeed.
         """
         said = read_error(payload)
         told = isinstance(payload, str) or (
@@ -294,7 +297,7 @@ class ErrorMapper:
                 f"{self.provider}: the content filter refused the prompt: {message}",
                 hint="rephrase the prompt, or ask another model",
             )
-        # llama.cpp fails (500) over what its template cannot do.
+        # llama.cpp answers with 500 if its template does not support tools.
         if status in (400, 404, 422, 500, 501) and _says(_NO_TOOLS, words):
             return ToolsUnsupported(
                 f"{model or self.provider} cannot call tools: {text}", hint=ToolsUnsupported.advice
@@ -305,8 +308,8 @@ class ErrorMapper:
                 hint="shorten the prompt, start a new conversation, or use fewer references",
             )
         if status == 402 or _says(_NO_CREDIT, words):
-            # Not by the word "payment" alone: "add a payment method to raise your rate limit" is
-            # no bankruptcy.
+            # The word "payment" alone is not enough: "add a payment method to raise your rate
+            # limit" does not mean that there is no credit.
             return NoCredit(
                 f"{self.provider}: no credit left: {message}", hint="add credit to the account"
             )
@@ -364,7 +367,8 @@ class ErrorMapper:
         return failed
 
     def _message(self, said: Said) -> str:
-        """What the endpoint says, cleaned, and the provider that it had asked; each named once."""
+        """The endpoint's message, cleaned, with the name of the provider behind a router, unless
+        the message names it."""
         message = re.sub(rf"\A{re.escape(self.provider)}\s*:\s*", "", said.message, flags=re.I)
         message = self.clean(message)
         provider = self.clean(said.provider or "")
@@ -373,7 +377,7 @@ class ErrorMapper:
         return message
 
     def model_not_found(self, message: str, model: str, names: list[str]) -> ModelNotFound:
-        """That error with a hint that names the models most like `model`."""
+        """A ModelNotFound error with a hint that names the models most similar to `model`."""
         close = difflib.get_close_matches(model, names, n=3, cutoff=0.5)
         tail = model.rsplit("/", 1)[-1].lower()
         close += [name for name in names if tail and tail in name.lower() and name not in close]
@@ -398,7 +402,7 @@ def _place(base_url: str) -> str:
 
 
 def _implied_status(words: str) -> int | None:
-    """The status that an error object without one stands for, told by its words."""
+    """The status that the words of an error object imply, for an object without a status."""
     if _says(_FULL, words):
         return None
     if any(

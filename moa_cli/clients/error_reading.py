@@ -1,8 +1,8 @@
-"""What an endpoint says of an error: its words, codes and status, out of any shape of body.
+"""Reads the message, codes and status of an error from the different shapes of error bodies.
 
-Routers pass on what another provider answered: as text or JSON in `error.metadata.raw`
-(OpenRouter), as JSON inside a message, or as the text of an exception of Python's. What a person
-needs to read is the innermost reason.
+Routers pass on the error of another provider: as text or JSON in `error.metadata.raw` (OpenRouter),
+as JSON inside a message, or as the text of a Python exception. The innermost reason is the one that
+helps a person.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
-# What may hold the reason, the most telling first.
+# The fields that may hold the reason, the most informative first.
 _HOLDERS = (
     *("error", "errors", "base_resp", "message", "detail", "msg", "status_msg"),
     *("error_msg", "error_message", "errorMessage", "Message", "text", "title", "fault"),
@@ -35,7 +35,7 @@ _DELAYS = ("retryDelay", "retry_after", "retryAfter", "retry_after_seconds")
 # MiniMax's codes, and what they mean as a status.
 _MINIMAX = {1001: 504, 1002: 429, 1004: 401, 1008: 402, 1039: 429, 1041: 429, 2013: 400, 2049: 401}
 _MINIMAX_FILTER = (1026, 1027)
-# FastChat's five-digit codes begin with a status; these mean more.
+# FastChat's five-digit codes begin with an HTTP status; these codes have a more precise meaning.
 _FASTCHAT = {40301: "invalid_model", 40303: "context_length_exceeded", 42902: "insufficient_quota"}
 _GENERIC = re.compile(
     r"(provider returned error|upstream error|bad request|error|unknown error|internal error"
@@ -46,7 +46,7 @@ _STATUS_IN_TEXT = re.compile(
     r"(?:error code|status(?: code)?|http(?: error)?)[:= ]+([45]\d\d)\b", re.I
 )
 _JSON_IN_TEXT = re.compile(r"\[?\{\s*[\"']")
-# Codes that tell a person nothing beside the message.
+# Codes that add nothing to the message for a person.
 _SAY_NOTHING = ("invalid_request_error", "api_error", "unknown_error", "server_error", "error")
 _LONGEST_READ = 100_000
 _DEEPEST = 8
@@ -55,12 +55,12 @@ WEB_PAGE = "web page"
 
 @dataclass(frozen=True)
 class Said:
-    """What a body says.
+    """The parts of an error body.
 
-    message: the reason, for people; "" if it says none. codes: for programs, in any order.
-    status: the innermost HTTP status in it. provider: the name of another provider that a router
-    had asked. delays: what fields say of a time to wait. headers: of that other provider's answer,
-    by their names in lower case.
+    message: the reason, for people; "" if there is none. codes: for programs, in any order. status:
+    the innermost HTTP status in the body. provider: the name of the other provider that a router
+    had asked. delays: the values of fields for a time to wait. headers: those of the other
+    provider's answer, with names in lower case.
     """
 
     message: str = ""
@@ -72,20 +72,20 @@ class Said:
 
     @property
     def words(self) -> str:
-        """Message and codes, to be searched."""
+        """Message and codes as one text, to be searched."""
         return " ".join((self.message, *self.codes))
 
 
 def read_error(body: object) -> Said:
-    """What an error body says: parsed JSON, or a text."""
+    """Read an error body: parsed JSON, or a text."""
     return _read(body, 0)
 
 
 def read_refusal(status: int, body: object) -> Said:
-    """What the body of a refusal says, or else what its status means."""
+    """Read the body of a refusal; if it has no message, the phrase of the status is the message."""
     said = read_error(body)
     if re.fullmatch(r"Error code: \d+", said.message):
-        # The SDK's words for a body without any.
+        # The SDK's message for a body without a message.
         said = replace(said, message="")
     if said.message:
         return said
@@ -112,7 +112,7 @@ def _read(body: object, depth: int) -> Said:
 def _read_text(text: str, depth: int) -> Said:
     text = text[:_LONGEST_READ].strip()
     if text[:1] == "<":
-        # A proxy's error page says nothing that a person wants to read.
+        # Only the title of a proxy's error page is useful to a person.
         title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         return Said(title.group(1).strip() if title else "", (WEB_PAGE,))
     told = _STATUS_IN_TEXT.search(text)
@@ -131,7 +131,7 @@ def _read_text(text: str, depth: int) -> Said:
 
 
 def _value_at(text: str, at: int) -> object:
-    """The JSON, or the literal of Python's, that begins there; None if there is none."""
+    """The JSON value or Python literal that begins at this position; None if there is none."""
     try:
         return json.JSONDecoder(strict=False).raw_decode(text, at)[0]
     except (ValueError, RecursionError):
@@ -183,7 +183,7 @@ def _read_table(table: Mapping[str, Any], depth: int) -> Said:
 
 
 def _codes(table: Mapping[str, Any]) -> tuple[tuple[str, ...], int | None]:
-    """The codes of a table, and the HTTP status that one of them is, or stands for."""
+    """The codes of a table, and the HTTP status that one of them is or means."""
     codes: list[str] = []
     status: int | None = None
     for key in (*_CODES, *_STATUSES):
@@ -212,7 +212,7 @@ def _detail_codes(details: object) -> list[str]:
 
 
 def _delays(table: Mapping[str, Any]) -> list[object]:
-    """How long to wait, in fields of the table, or in Google's list of details (RetryInfo)."""
+    """The times to wait in fields of the table, or in Google's list of details (RetryInfo)."""
     details = table.get("details")
     rows = [table, *(details if isinstance(details, list) else [])]
     return [

@@ -1,4 +1,4 @@
-"""One request and its answer, as the debug log tells them."""
+"""One request and its answer in the debug log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _NUMBERS = itertools.count(1)
 
 
 class Exchange:
-    """The entries of one request. They share its number; nothing is added if nobody listens.
+    """The log entries of one request, which share its number. Nothing is added if the log has no
+    handler.
 
-    wanted: whether somebody does. watch: to be called with the name and the data of each event of a
-    stream; None if nobody listens, so that a token costs nothing.
+    wanted: whether the log has a handler. watch: to be called with the name and the data of each
+    event of a stream; None without a handler, so that tokens cost no time.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,7 +38,7 @@ class Exchange:
     def answered(
         self, what: str, status: int, headers: Mapping[str, str], body: object = None
     ) -> None:
-        """The head of an answer has come. body: of a refusal."""
+        """Log the head of an answer. body: the body of a refusal."""
         if self.wanted:
             told = debug_log.masked_headers(headers)
             self.add(what, status=status, headers=told, body=body)
@@ -46,7 +47,7 @@ class Exchange:
         self.add("event", name=name, data=data)
 
     def failed(self, error: BaseException) -> None:
-        """The request failed."""
+        """Log that the request failed."""
         if self.wanted:
             why = [f"{type(cause).__name__}: {cause}" for cause in causes_of(error)]
             self.add("failed", why=why)

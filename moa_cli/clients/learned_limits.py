@@ -1,6 +1,7 @@
-"""What was learned of providers' limits, kept in the cache folder for the next process.
+"""Stores the learned limits of providers in the cache folder, for the next process.
 
-Without it, each `moa ask` would find out anew how many calls a provider takes at once.
+Without this file, each `moa ask` would have to find out again how many calls a provider takes at
+once.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from moa_cli.clients.window import Learned
 from moa_cli.core import paths
 from moa_cli.models.table import Provider
 
-# Seconds for which a number of calls that were taken is believed, and one of which a call was
-# refused: that may have had other reasons.
+# Seconds for which a stored number of taken calls is used, and a stored ceiling. The ceiling
+# expires sooner, because the refusal may have had other reasons.
 _TAKEN_KEPT, _CEILING_KEPT = 86_400.0, 3_600.0
 _MOST = 10_000
 
 
 def load_learned(provider: Provider) -> Learned | None:
-    """What was learned of a provider not long ago, None if nothing was."""
+    """What was learned of a provider, if it is recent enough; else None."""
     try:
         table = json.loads(_file(provider).read_bytes())
         taken, ceiling, as_of = table["taken"], table["ceiling"], float(table["as_of"])
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        # Not there, or not written by this program, or not to its end.
+        # The file does not exist, is incomplete, or was not written by this program.
         return None
     age = time.time() - as_of
     if type(taken) is not int or not 0 <= taken <= _MOST or not 0 <= age <= _TAKEN_KEPT:
@@ -37,7 +38,7 @@ def load_learned(provider: Provider) -> Learned | None:
 
 
 def keep_learned(provider: Provider, learned: Learned) -> None:
-    """Keep it; a folder that cannot be written is passed over."""
+    """Store what was learned of a provider; a folder that cannot be written is ignored."""
     file = _file(provider)
     table = {"as_of": time.time(), "taken": learned.taken, "ceiling": learned.ceiling}
     with suppress(OSError):

@@ -1,10 +1,10 @@
-"""The limiter: how many calls a process has in flight, and whose turn it is.
+"""The limiter: how many calls a process may have in flight, and which call is next.
 
-All calls of a process go through one limiter, from whatever turn, thread or event loop: a provider
-counts them together, too. It bounds the calls in flight of the process (`--concurrency`) and those
-of each provider (`moa_cli.clients.window`). Calls of turns that began earlier go first, so that
-turns end one after another and no running turn waits for one that begins; calls of the same turn
-go in the order in which they came.
+All calls of a process go through one limiter, from any turn, thread or event loop, because a
+provider counts them together, too. The limiter bounds the calls in flight of the process
+(`--concurrency`) and of each provider (`moa_cli.clients.window`). Calls of earlier turns go first,
+so that turns end one after another and no running turn waits for a new one. Calls of the same turn
+go in the order in which they arrive.
 """
 
 from __future__ import annotations
@@ -23,31 +23,34 @@ from moa_cli.clients.learned_limits import keep_learned, load_learned
 from moa_cli.clients.window import Learned, Window
 from moa_cli.models.table import Provider
 
-# Seconds between two times at which what was learned is kept, while calls are always in flight.
+# Seconds between two writes of the learned limits to disk while a provider always has calls in
+# flight.
 _KEPT_EVERY = 60.0
-# Seconds after which a window opens at the latest, unless a call must end or a minute.
+# If a provider with a limit of requests a minute opens later than this many seconds, that limit is
+# reported as the reason: a call counts as taken within this time at the latest.
 _SOON = 2.0
 _NOTHING = Learned(0)
-# Seconds after which a model that was silent is waited for in full again.
+# Seconds after which earlier silence of a model is forgotten, so that the full time is waited for
+# it again.
 _SILENCE_KEPT = 300.0
 
 
 class Limiter:
     """Admits the calls of a process.
 
-    Times are those of the monotonic clock. Everything but `LanePlace.__aenter__` is done under a
-    lock, without waiting. limit: most calls in flight at once. per_provider: the same for each
-    provider, as far as its settings say nothing. in_flight: calls that are made now.
+    Times are those of the monotonic clock. Everything but `LanePlace.__aenter__` runs under a lock
+    and never waits for a call. limit: most calls in flight at once. per_provider: the same for each
+    provider whose settings have no limit. in_flight: calls that are in flight now.
     """
 
     def __init__(self, limit: int, *, per_provider: int | None = None) -> None:
         self._limit = limit
         self._per_provider = per_provider
-        # By what would change a provider's limits.
+        # The key holds everything that changes a provider's limits.
         self._lanes: dict[tuple[object, ...], Lane] = {}
         self.in_flight = 0
-        # By model: requests in a row that were given up before their first word, and when the first
-        # one was.
+        # By model: how many requests in a row were given up before their first word, and the time
+        # of the first of them.
         self._silences: dict[str, tuple[int, float]] = {}
         # By model: the most seconds to a first word.
         self._slowest: dict[str, float] = {}
@@ -56,18 +59,18 @@ class Limiter:
 
     @property
     def waiting(self) -> int:
-        """Calls that wait to be made."""
+        """How many calls wait."""
         with self._lock:
             return sum(len(lane.waiting) for lane in self._lanes.values())
 
     @property
     def waiting_for_providers(self) -> int:
-        """Calls that could be made if their providers took more."""
+        """How many calls wait for their providers' limits, not for the limit of the process."""
         return self.waiting if self.in_flight < self._limit else 0
 
     @property
     def held(self) -> float:
-        """Seconds for which the provider that is left alone the longest is left alone still."""
+        """The longest time, in seconds, for which a provider will still be left alone."""
         now = time.monotonic()
         with self._lock:
             lanes = list(self._lanes.values())
@@ -75,7 +78,8 @@ class Limiter:
 
     @property
     def bound_by(self) -> str:
-        """The provider that most calls wait for, and why they do; "" if they wait for none."""
+        """The provider that most calls wait for, and the reason; "" if no call waits for a
+        provider."""
         now = time.monotonic()
         with self._lock:
             lanes = [lane for lane in self._lanes.values() if lane.waiting]
@@ -88,32 +92,35 @@ class Limiter:
         return f"provider {lane.provider.name} ({why})"
 
     def resize(self, limit: int) -> None:
-        """Let so many calls be in flight at once from now on. Those that are in flight go on. What
-        was found out of providers begins with what is kept."""
+        """Change the limit of calls in flight. Calls in flight continue. Providers get new windows,
+        which begin with the limits on disk."""
         with self._lock:
             self._limit = limit
             self._admit()
 
     def slots(self, provider_of: Callable[[str], Provider], order: int | None = None) -> TurnSlots:
-        """The way in for turns.
+        """The slots for turns.
 
-        provider_of: the provider of a model's name. One without an address takes any number. order:
-        the place among all turns, the lowest first; None puts each turn behind those that began
-        before it.
+        provider_of: maps a model's name to its provider. A provider without an address takes any
+        number of calls. order: the place among all turns, the lowest first; with None, each turn is
+        placed behind those that began before it.
         """
         return TurnSlots(self, provider_of, order)
 
     def silences(self, model: str) -> int:
-        """How many requests to a model in a row said nothing, of late."""
+        """How many of the last requests to a model, in a row, were given up before their first
+        word."""
         number, at = self._silences.get(model, (0, 0.0))
         return number if time.monotonic() - at < _SILENCE_KEPT else 0
 
     def slowest(self, model: str) -> float:
-        """The most seconds that a request to a model took to its first word; 0 if none spoke."""
+        """The most seconds that a request to a model took to its first word; 0 if no request got
+        one."""
         return self._slowest.get(model, 0.0)
 
     def note(self, model: str, seconds: float | None) -> None:
-        """A request to a model spoke after so many seconds, or (None) was given up before."""
+        """Note after how many seconds a request to a model got its first word; None if it was given
+        up before."""
         with self._lock:
             if seconds is not None:
                 self._slowest[model] = max(seconds, self.slowest(model))
@@ -152,7 +159,7 @@ class Limiter:
         return Lane(provider, window, learned)
 
     def reason(self, lane: Lane) -> str | None:
-        """What a call would wait for now, in words; None if it would not wait."""
+        """What a new call would wait for, in words; None if it would not wait."""
         with self._lock:
             name, window, now = lane.provider.name, lane.window, time.monotonic()
             if window.held_until > now:
@@ -167,7 +174,7 @@ class Limiter:
             return f"waiting for the limit of {name}"
 
     def _enter(self, place: LanePlace) -> bool:
-        """Let a call in if nothing holds it up; whether that is so."""
+        """Admit a call if it need not wait; returns whether it was admitted."""
         with self._lock:
             lane, now = place.lane, time.monotonic()
             if self.in_flight >= self._limit or lane.waiting or lane.window.opens_at(now) > now:
@@ -183,7 +190,7 @@ class Limiter:
             self._admit()
 
     def _leave(self, place: LanePlace, *, answered: bool) -> None:
-        """A call has ended, or is not waited for any more."""
+        """Note that a call has ended, or has stopped waiting."""
         with self._lock:
             lane = place.lane
             if place.number is not None:
@@ -195,7 +202,7 @@ class Limiter:
             self._admit()
 
     def _admit(self) -> None:
-        # As a rule none waits.
+        # Usually no call waits, so this is the fast path.
         for lane in self._lanes.values():
             if lane.waiting:
                 break
@@ -213,7 +220,7 @@ class Limiter:
                 place.number = lane.window.send(now)
                 self.in_flight += 1
         else:
-            # The next call that ends looks again.
+            # All slots of the process are taken. The next call that ends admits the next one.
             return
         for lane in self._lanes.values():
             opens = lane.opens_at(now)
@@ -221,7 +228,8 @@ class Limiter:
                 self._ring(lane, now, opens)
 
     def _ring(self, lane: Lane, now: float, opens: float) -> None:
-        """Look again at that time, in the event loop of the call that waits for it."""
+        """Set a timer that admits calls at the time `opens`, in the event loop of the first waiting
+        call."""
         loop = lane.waiting[0].loop
         rings = lane.alarms.get(loop, math.inf)
         if now < rings <= opens:
@@ -241,7 +249,8 @@ class Limiter:
             loop.call_soon_threadsafe(loop.call_later, opens - now, look)
 
     def _keep(self, lane: Lane) -> None:
-        """Keep what was learned, where that is no disturbance."""
+        """Write the learned limits to disk when the provider is idle, or once in a while when it is
+        always busy, because writing takes time."""
         window, now = lane.window, time.monotonic()
         if window.told or (window.in_flight and now < lane.kept_at + _KEPT_EVERY):
             return
@@ -254,7 +263,7 @@ class Limiter:
 
 @dataclass(frozen=True)
 class TurnSlots:
-    """The way in for the calls of turns; see `engine.Slots` and `Limiter.slots`."""
+    """The slots for the calls of turns; see `engine.Slots` and `Limiter.slots`."""
 
     limiter: Limiter
     provider_of: Callable[[str], Provider]
@@ -293,8 +302,8 @@ class TurnSlots:
 
 @dataclass(eq=False)
 class Lane:
-    """The calls of one provider. waiting: the next one first. kept: what is kept of its limits.
-    alarms: when it is looked at again, by event loop."""
+    """The calls of one provider. waiting: the waiting calls, the next one first. kept: the learned
+    limits on disk. alarms: by event loop, the time of the timer that admits calls."""
 
     provider: Provider
     window: Window
@@ -304,7 +313,8 @@ class Lane:
     alarms: dict[asyncio.AbstractEventLoop, float] = field(default_factory=dict)
 
     def opens_at(self, now: float) -> float:
-        """When the next call that waits may be made as far as time decides; infinity if none."""
+        """When the next waiting call may be sent; infinity if no call waits, or another must end
+        first."""
         return self.window.opens_at(now) if self.waiting else math.inf
 
 
@@ -316,13 +326,13 @@ class LanePlace:
         self.lane = lane
         self.order = order
         self.key = (order, 0)
-        # In its window; None as long as it waits.
+        # The number of the call in its window; None while it waits.
         self.number: int | None = None
         self.loop: asyncio.AbstractEventLoop
         self._admitted: asyncio.Future[None]
 
     def enter_at_once(self) -> Self | None:
-        """Go in if nothing holds that up; None if something does."""
+        """Enter the slot if the call need not wait; None if it must wait."""
         return self if self._limiter._enter(self) else None
 
     async def __aenter__(self) -> Self:
@@ -348,13 +358,13 @@ class LanePlace:
     def _tell(self, what: Callable[[Window, int, float], None]) -> None:
         limiter = self._limiter
         with limiter._lock:
-            # Another thread may have let it in a moment ago, and does so under the lock.
+            # Read under the lock, because another thread may have admitted the call a moment ago.
             assert self.number is not None
             what(self.lane.window, self.number, time.monotonic())
             limiter._admit()
 
     def wake(self) -> bool:
-        """Let it go on; whether it still waits."""
+        """Wake the call; returns whether it was still waiting."""
         if self.loop is _running_loop():
             return self._go_on()
         try:

@@ -1,8 +1,8 @@
 """The servers on this machine that offer models: Ollama, LM Studio, llama.cpp, vLLM, and those of
 the user's settings.
 
-They are looked for before the first answer of somebody who has set nothing up, so this takes as
-little as it can: plain HTTP of the standard library, and no client of an endpoint.
+The search runs before the first answer of a user who has set nothing up, so it must be fast. It
+uses only the plain HTTP of the standard library and loads no endpoint client.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from moa_cli.models.model_list import read_list
 from moa_cli.models.providers import Providers, is_loopback
 from moa_cli.models.table import Provider
 
-# A closed port refuses at once, and a server lists its models in some milliseconds. This is for
-# one that is busy; what listens there and never answers costs as much once.
+# Seconds for one server. A closed port refuses at once, and a server lists its models within
+# milliseconds. The limit is for a busy server, and for a program that listens but never answers.
 _PATIENCE_SECONDS = 1.0
 _MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class LocalServer:
-    """A server that answers. models: those of its models that can chat."""
+    """A server that answers. models: the models on it that can chat."""
 
     provider: str
     models: tuple[ModelInfo, ...]
@@ -42,8 +42,8 @@ def find_local_servers(
 ) -> list[LocalServer]:
     """The servers on this machine with at least one model that can chat.
 
-    All known providers with an address on this machine that need no key are asked at once. What
-    listens at such an address and is no model server is passed over. patience: seconds.
+    All known providers with an address on this machine that need no key are asked in parallel. A
+    program at such an address that is not a model server is ignored. patience: seconds.
     """
     candidates = [
         provider
@@ -75,8 +75,8 @@ def _chat_models(provider: Provider, patience: float) -> Sequence[ModelInfo]:
 
 @contextmanager
 def _ended_after(seconds: float, connection: socket.socket) -> Iterator[None]:
-    """End the connection then: its own timeout is for each read, and what sends a byte now and
-    again would be waited for without end."""
+    """Shut the connection down after this time. The timeout of a socket applies to each read, so a
+    server that sends a byte now and then would never reach it."""
 
     def end() -> None:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint, over whatever transport."""
+"""The client of any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ from moa_cli.version import __version__
 _HEADERS = {"User-Agent": f"moa/{__version__}"}
 _MODELS_TIMEOUT = 15.0
 _ANTHROPIC_VERSION = "2023-06-01"
-# The field that is not sent to an endpoint with a quirk.
+# The field that is not sent to an endpoint with this quirk.
 _UNSENT: Mapping[Quirk, str] = {
     "no_stream_options": "stream_options",
     "no_temperature": "temperature",
@@ -68,12 +68,13 @@ _UNSENT: Mapping[Quirk, str] = {
     "no_seed": "seed",
 }
 _DRAIN_SECONDS = 0.2
-# For what may follow a whole answer.
+# Seconds to wait for the end of a body after a complete JSON answer.
 _REST_SECONDS = 5.0
-# Bytes of an answer in one piece, and of a stream, in which a token takes some hundred.
+# Most bytes of an answer in one piece, and of a stream. In a stream a token takes some hundred
+# bytes.
 _MOST_WHOLE, _MOST_STREAM = 64 << 20, 256 << 20
 _JSON_ENDS = (b"}", b"]")
-# The endpoint has taken the request.
+# An empty delta: the endpoint has accepted the request.
 _TAKEN = Delta()
 _SPACE = re.compile(r"\s*")
 _Answer = TypeVar("_Answer")
@@ -82,23 +83,23 @@ _BLANKS = b" \t\r\n\xef\xbb\xbf"
 
 @dataclass(frozen=True, kw_only=True)
 class Extras:
-    """Headers and parameters of a query that every request of an endpoint has."""
+    """Headers and query parameters of every request to an endpoint."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class OpenAICompatible:
-    """The client of one endpoint; of one event loop.
+    """The client of one endpoint; belongs to one event loop.
 
-    provider: one with an address, which ends in /v1 as a rule. key: called once, at the first
-    request, off the event loop; may raise a ClientError. headers: asked before each completion, in
-    the context of its caller, for headers to send along. many_calls: whether many are in flight.
-    Then what comes in one piece is one delta, as nobody watches the single token.
-    sdk_lists: whether Together's list of models comes through its SDK, which takes 0.4 s to load.
-    on_unable: called with the id of a model that has refused images ("sees") or tools.
-    on_left_out: called with the id of a model and the name of a field that it does not take, and is
-    asked without.
+    provider: a provider with an address, which usually ends in /v1. key: called once, at the first
+    request, in another thread; may raise a ClientError. headers: called before each completion, in
+    the context of the caller; returns further headers to send. many_calls: whether many calls are
+    in flight. Then all tokens that arrive together are one delta, because nobody watches single
+    tokens. sdk_lists: whether Together's list of models is requested through its SDK, which takes
+    0.4 s to load. on_unable: called with the id of a model that has refused images ("sees") or
+    tools. on_left_out: called with the id of a model and the name of a field that it does not
+    accept and that is no longer sent.
     """
 
     def __init__(
@@ -128,12 +129,13 @@ class OpenAICompatible:
         self._sdk_lists = sdk_lists
         self._on_unable = on_unable
         self._on_left_out = on_left_out
-        # On this machine a connection costs nothing, and one of its own for each call means that a
-        # call that is dropped was dropped: some servers (llama.cpp's) close one right after a
-        # streamed answer. Where many calls are in flight, they would take all ports.
+        # Connections to this machine are not kept: they cost nothing to open, and some servers
+        # (llama.cpp's) close a connection right after a streamed answer. With a new connection for
+        # each call, a closed connection always means a failed call. They are kept if many calls are
+        # in flight, because new ones would use up all ports.
         self._connections = Connections(keep=many_calls or not is_loopback(base_url))
         self._opening: asyncio.Task[HttpTransport] | None = None
-        # What each model has refused, or misses; and what none of the endpoint's takes.
+        # What each model has refused, or misses; and what no model of the endpoint accepts.
         self._refused: dict[str, set[str]] = {}
         self._never = frozenset([SYSTEM] if "no_system_role" in quirks else [])
         self._names: list[str] | None = None
@@ -155,7 +157,7 @@ class OpenAICompatible:
 
     def _open(self) -> HttpTransport:
         key = self._key()
-        # "none" is no secret but a word, which an answer may hold.
+        # The key "none" is not a secret: masking it would change answers that contain the word.
         self._errors.secret = "" if key == NO_KEY else key
         debug_log.add_secret(self._errors.secret)
         debug_log.add_url(self._base_url)
@@ -179,7 +181,8 @@ class OpenAICompatible:
             for name, value in {**_HEADERS, **sent}.items()
             if name.lower() not in own_names
         }
-        # A key that is sent in another way, or replaced by the user, is not sent as usual too.
+        # A key that is sent in another header, or replaced by the user's own header, is not also
+        # sent as a bearer token.
         bearer = "" if self._provider.auth == "api-key" or "authorization" in own_names else key
         headers = {**ours, **extras.headers}
         if self._errors.provider != DEFAULT_PROVIDER:
@@ -200,19 +203,19 @@ class OpenAICompatible:
                 yield from {value, quote_plus(value)}
 
     def _path(self, model: str) -> str:
-        """Where completions of the model are asked for, below the base URL."""
+        """The path for completions of the model, below the base URL."""
         place = ""
         if "deployment_path" in self._quirks:
             place = f"/deployments/{quote(model, safe='')}"
         return f"{place}/chat/completions{self._query}"
 
     async def warm(self) -> None:
-        """Load what a request needs, and open a connection for the next one. If that fails, the
-        request will say why.
+        """Load the modules that a request needs, and open a connection for the next request. Errors
+        are ignored: the request will report them.
 
-        On this machine a connection takes no time to open, and is not kept.
+        No connection to this machine is opened, because it takes no time and is not kept.
         """
-        # In another thread, for it takes 0.1 s while the user types.
+        # In another thread, because loading takes 0.1 s while the user types.
         await asyncio.to_thread(load)
         if is_loopback(self._base_url):
             return
@@ -220,7 +223,8 @@ class OpenAICompatible:
             await self._connections.warm(self._base_url)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """The completion as it comes. Raises a ClientError; closing it closes the connection."""
+        """The deltas of the completion as they arrive. Raises a ClientError; closing the generator
+        closes the connection."""
         exchange = Exchange(self._completions)
         bounds = Bounds(4 * sum([len(m.content) for m in request.messages]), request.max_tokens)
         try:
@@ -229,7 +233,7 @@ class OpenAICompatible:
                 yield _TAKEN
                 body = answer.chunks(_MOST_STREAM)
                 first = await _first_bytes(body)
-                # What it is shows in its first letter; what its header says may be wrong.
+                # The first letter shows the kind of body, because the header may be wrong.
                 if not first.startswith(b"data:") and _is_json(answer, first):
                     raw = await _rest_of_json(first, body)
                     exchange.add("body", data=raw.decode("utf-8", "replace"))
@@ -261,7 +265,7 @@ class OpenAICompatible:
             if isinstance(error, Refused) and isinstance(error.body, dict):
                 usage = usage_from(error.body, bounds)
                 if usage is not None:
-                    # It has refused what came of the request, and bills that.
+                    # The endpoint has refused the answer to the request, and bills it.
                     yield Delta(usage=usage)
             raise await self.mapped(error, request) from error
         except BaseException:
@@ -278,7 +282,7 @@ class OpenAICompatible:
         headers = self._headers()
         path = self._path(request.model)
         while True:
-            # Another call may learn while this one is in flight.
+            # A copy, because another call may add to the set while this one is in flight.
             unsent = frozenset(refused)
             body = self._body(request, unsent)
             if exchange.wanted:
@@ -304,7 +308,8 @@ class OpenAICompatible:
                 if field is None or field in unsent:
                     raise
                 exchange.add("sent again", why=f"the model {why} the {field}")
-                # Kept only then: a server is asked for any number of names.
+                # Only now the model gets an entry: clients of a server may send any number of model
+                # names.
                 refused = self._refused.setdefault(request.model, set())
                 refused.add(field)
                 if field == IMAGES:
@@ -338,12 +343,12 @@ class OpenAICompatible:
         return {k: v for k, v in body.items() if v is not None and k not in dropped}
 
     def batch_body(self, request: Request) -> dict[str, Any]:
-        """The body of a request that is not sent now, but stands in a file of requests."""
+        """The body of a request for a batch file."""
         body = self._body(request, frozenset(self._refused.get(request.model, ())))
         return {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
 
     async def read_batched(self, payload: dict[str, Any], request: Request) -> Delta:
-        """The completion in the answer to a request of a file. Raises a ClientError."""
+        """The completion in the answer to a request of a batch file. Raises a ClientError."""
         bounds = Bounds(4 * sum([len(m.content) for m in request.messages]), request.max_tokens)
         delta, error = whole(payload, request.model, bounds)
         if error is None and not payload.get("choices"):
@@ -357,7 +362,7 @@ class OpenAICompatible:
         return await self._asked("GET", path, lambda transport: transport.get(path, seconds, {}))
 
     async def post_json(self, path: str, body: Mapping[str, Any], seconds: float) -> object:
-        """The parsed JSON that answers a body. Raises a ClientError."""
+        """The parsed JSON of the answer to a body that is sent. Raises a ClientError."""
 
         async def ask(transport: HttpTransport) -> object:
             async with asyncio.timeout(seconds):
@@ -367,13 +372,14 @@ class OpenAICompatible:
         return await self._asked("POST", path, ask)
 
     async def send_batch_file(self, file: Path) -> object:
-        """The parsed JSON that answers a file of requests. Raises a ClientError, OSError."""
+        """Send a file of requests; returns the parsed JSON of the answer. Raises a ClientError,
+        OSError."""
         return await self._asked(
             "POST", "/files", lambda transport: transport.send_batch_file(file)
         )
 
     async def fetch_file(self, path: str, into: Path, seconds: float) -> None:
-        """Write what stands at a path below the base URL to a file. Raises a ClientError."""
+        """Download from a path below the base URL to a file. Raises a ClientError."""
 
         async def ask(transport: HttpTransport) -> None:
             async with asyncio.timeout(seconds):
@@ -390,7 +396,7 @@ class OpenAICompatible:
     async def _asked(
         self, method: str, path: str, ask: Callable[[HttpTransport], Awaitable[_Answer]]
     ) -> _Answer:
-        """The answer to a request that asks for no completion. Raises a ClientError."""
+        """The answer to a request for anything but a completion. Raises a ClientError."""
         exchange = Exchange(f"{self._base_url}{path}")
         exchange.add("request", method=method)
         try:
@@ -407,8 +413,8 @@ class OpenAICompatible:
         return answer
 
     def _extra(self, request: Request) -> Mapping[str, Any]:
-        """The further fields of a request. Raises RequestRefused if it asks for a search, and how
-        the provider is asked for one is not known."""
+        """The further fields of a request. Raises RequestRefused if the request asks for a web
+        search and it is not known how the provider is asked for one."""
         if not request.web:
             return request.extra
         web = self._provider.web
@@ -425,7 +431,7 @@ class OpenAICompatible:
         return extra
 
     async def models(self) -> list[ModelInfo]:
-        """What the endpoint offers, models to talk to first. Raises a ClientError."""
+        """The models of the endpoint, chat models first. Raises a ClientError."""
         models_path = self._provider.models_path
         exchange = Exchange(f"{self._base_url}{models_path}")
         exchange.add("request")
@@ -445,12 +451,13 @@ class OpenAICompatible:
         return infos
 
     async def mapped(self, error: Exception, request: Request | None = None) -> ClientError:
-        """One of our errors for what a transport raised. request: that was asked, if one was.
+        """Our error for an exception of a transport. request: the request, if it was one for a
+        completion.
 
         A ModelNotFound gets the names most similar to the one asked for, if they can be had.
         """
         if isinstance(error, ValueError | RecursionError):
-            # No JSON, or JSON that is nested too deep to be read.
+            # The answer is not JSON, or its JSON is nested too deeply.
             error = Unreadable()
         model = None if request is None else request.model
         found = self._errors.from_exception(error, model)
@@ -473,13 +480,13 @@ class OpenAICompatible:
         """Close all connections."""
         opening, self._opening = self._opening, None
         if opening is not None:
-            # If it was never opened, the calls have said why.
+            # An error in here is ignored: the calls have reported it.
             await asyncio.wait([opening])
         await self._connections.aclose()
 
 
 def _speaks_of_tools(request: Request) -> bool:
-    """Whether tools are offered, or were called before."""
+    """Whether a request offers tools, or holds earlier tool calls."""
     return "tools" in request.extra or any(
         message.tool_calls or message.role == "tool" for message in request.messages
     )
@@ -503,7 +510,7 @@ def _check_kind(answer: HttpAnswer, first: bytes) -> None:
 def _read_whole(raw: bytes, model: str, bounds: Bounds) -> Iterator[Delta]:
     """The deltas of a completion that came in one piece.
 
-    Raises ErrorObject, behind what came with it, if it is an error.
+    If it is an error, raises ErrorObject after the delta with the rest of the answer.
     """
     completions = _completions(raw)
     if completions is None:
@@ -523,8 +530,8 @@ def _read_whole(raw: bytes, model: str, bounds: Bounds) -> Iterator[Delta]:
 
 
 async def _first_bytes(body: AsyncIterator[bytes]) -> bytes:
-    """The body's first bytes that are not only white space, from the first that is none; b"" if it
-    has none. Some endpoints send blanks for minutes, as a sign of life."""
+    """The first piece of the body that is not only white space, without leading white space; b"" if
+    there is none. Some endpoints send blanks for minutes to keep the connection alive."""
     async for piece in body:
         first = piece.lstrip(_BLANKS)
         if first:
@@ -533,10 +540,10 @@ async def _first_bytes(body: AsyncIterator[bytes]) -> bytes:
 
 
 async def _rest_of_json(first: bytes, body: AsyncIterator[bytes]) -> bytes:
-    """All of a body that is one piece of JSON.
+    """The whole body of one piece of JSON.
 
-    Once it is whole, nothing is lost if the connection breaks, or stays open.
-    Raises a TransportError, TooLong among them.
+    If the JSON is complete, it is no error if the connection breaks, or stays open. Raises a
+    TransportError, such as TooLong.
     """
     pieces, size, looked_at = [first], len(first), 0
     while True:
@@ -568,16 +575,16 @@ def _is_whole(raw: bytes) -> bool:
 
 
 def _completions(raw: bytes) -> list[dict[str, Any]] | None:
-    """The JSON objects of a body: one as a rule, one a line where a stream has no other frame.
+    """The JSON objects of a body: usually one, or one on each line for a stream of bare JSON lines.
 
-    None for what is no object. Raises ValueError for what is not JSON.
+    None if a value is not an object. Raises ValueError if the text is not JSON.
     """
     text = raw.decode("utf-8-sig", "replace").strip()
     decoder, at = json.JSONDecoder(), 0
     found: list[dict[str, Any]] = []
     while at < len(text):
         if text[at] != "{" and found:
-            # The end mark of a stream, which stands behind a whole completion, too.
+            # The end mark of a stream, which may also follow a single complete answer.
             break
         value, at = decoder.raw_decode(text, at)
         if not isinstance(value, dict):
@@ -588,8 +595,8 @@ def _completions(raw: bytes) -> list[dict[str, Any]] | None:
 
 
 async def _drain(body: AsyncIterator[bytes]) -> None:
-    """Leave the connection of a body fit to be used again."""
-    # What follows the end mark is the end of the body, and as a rule already here.
+    """Read the rest of a body, so that its connection can be used again."""
+    # Only the end of the body follows the end mark, and it has usually arrived already.
     with suppress(Exception):
         async with asyncio.timeout(_DRAIN_SECONDS):
             async for _ in body:

@@ -1,4 +1,4 @@
-"""The way from a model name to its endpoint."""
+"""The pool of clients, which finds the endpoint of a model name."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class ClientPool:
     """The clients of one run: one for each endpoint, made when first needed.
 
-    Belongs to one event loop; close it there. headers: asked before each completion, in the
-    context of its caller, for headers to send along. many_calls, sdk_lists: see `OpenAICompatible`.
+    Belongs to one event loop; close it there. headers: called before each completion, in the
+    context of the caller; returns further headers to send. many_calls, sdk_lists: see
+    `OpenAICompatible`.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class ClientPool:
         self._sdk_lists = sdk_lists
         self.providers = Providers(config, os.environ if environment is None else environment)
         self._clients: dict[str, Client] = {}
-        # The slots of local models whose file was found.
+        # By model: the slot in `_clients`, for local models whose file was found.
         self._weights: dict[str, str] = {}
         self._memory: LocalMemory | None = None
         self._news: list[str] = []
@@ -59,16 +60,17 @@ class ClientPool:
         return Endpoint(client=self._clients[slot], model=model, provider=provider.name)
 
     def _local_slot(self, model: str) -> str:
-        """One file is loaded once, by whatever names it is called."""
+        """The slot of a local model. All names of one file share a slot, so the file is loaded
+        once."""
         if model in self._weights:
             return self._weights[model]
         from moa_cli.clients.local.weights import find_weights
 
         try:
-            # It is looked for once, not for each call.
+            # Kept, so that the file is searched once and not for each call.
             self._weights[model] = f"local:{find_weights(model, self._config)}"
         except ClientError:
-            # It may be fetched while this process runs.
+            # Not kept: the file may be fetched while this process runs.
             return f"local:{model}"
         return self._weights[model]
 
@@ -80,11 +82,12 @@ class ClientPool:
         return await self.catalog.facts(model_name, patience=patience)
 
     def known(self, model_name: str) -> ModelInfo:
-        """What is known of a model without asking anybody; see `Catalog.known`."""
+        """What is known of a model without sending a request; see `Catalog.known`."""
         return self.catalog.known(model_name)
 
     async def settled(self, profile: Profile, *, patience: float) -> Profile:
-        """The profile with those of its candidates that are offered; see `Catalog.settled`.
+        """The profile without the candidates that their providers do not offer; see
+        `Catalog.settled`.
 
         Raises ProfileError, before anything is sent, if a model name leads nowhere.
         """
@@ -92,14 +95,15 @@ class ClientPool:
         return await self.catalog.settled(profile, patience=patience)
 
     def listed(self) -> dict[str, ModelInfo]:
-        """The models that can be asked, by name, as far as lists on disk tell, and those that run
+        """The models that can be asked, by name: those in the lists on disk and those that run
         inside `moa`. Nothing is sent."""
         if self._local_models is None:
             from moa_cli.clients.local.weights import local_models
 
             self._local_models = {}
             with suppress(ClientError):
-                # There may be none. Once, because each file is opened.
+                # An error means that there is no local model. The result is kept, because each file
+                # is opened to read its context.
                 infos = local_models(self._config)
                 self._local_models = {name_at("local", info.id): info for info in infos}
         return self.catalog.listed() | self._local_models
@@ -145,17 +149,18 @@ class ClientPool:
         )
 
     def news(self) -> list[str]:
-        """What users should know of how endpoints took their settings; each line is told once."""
+        """Lines for the user about settings that an endpoint did not accept; each line is returned
+        once."""
         told, self._news[:] = list(self._news), []
         return told
 
     async def warm(self, model_names: Iterable[str]) -> None:
         """Load the client, and open a connection to the endpoint of each model.
 
-        Nothing is sent, and nothing is loaded for the embedded model. What fails is passed over:
-        the first call will say why.
+        Nothing is sent, and nothing is loaded for the embedded model. Errors are ignored: the first
+        call reports them.
         """
-        # In another thread, because keys are read meanwhile.
+        # In another thread, because the keys are read at the same time.
         kind = await asyncio.to_thread(_client_class)
         clients = set()
         for name in model_names:
@@ -172,7 +177,7 @@ class ClientPool:
 
 
 def _client_class() -> type[OpenAICompatible]:
-    """Loaded when it is needed: many commands ask no model."""
+    """The class of clients, imported when it is needed: many commands ask no model."""
     from moa_cli.clients.openai_compatible import OpenAICompatible
 
     return OpenAICompatible

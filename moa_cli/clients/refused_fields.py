@@ -1,8 +1,8 @@
-"""What of a request an endpoint says that it does not take, for a second try without it.
+"""Finds the part of a request that an endpoint refuses, for a second try without it.
 
-Programs send fields that only some endpoints know, such as `top_k` or `verbosity`. Where the
-refusal names one as unknown or unsupported, the request is sent again without it. What would
-change the meaning of the request is never left out.
+Programs send fields that only some endpoints know, such as `top_k` or `verbosity`. If the refusal
+names one as unknown or unsupported, the request is sent again without it. A field that the meaning
+of the request depends on is never left out.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from moa_cli.clients.error_mapper import takes_no_images, takes_no_system_role, 
 from moa_cli.clients.error_reading import read_refusal
 from moa_cli.clients.transport import Refused
 
-# Not fields of the body: a system message, and one that is not the first message; images in a
-# message; a message without text; the names of who speaks; the ids of calls of tools that other
-# models have made; a last message that is not the user's; and calls without the thoughts behind
-# them (see `missed_thoughts`), by the names of what an endpoint wants for these.
+# Names for things that are not fields of the body: any system message; a system message that is not
+# the first message; images; names of speakers; ids of tool calls that other models have made; a
+# last message that is not the user's; a message without text. The last two are the names of fields
+# that an endpoint misses at tool calls (see `missed_thoughts`).
 SYSTEM, LATER_SYSTEM, IMAGES = "system message", "later system message", "images"
 NAMES, CALL_IDS = "names of speakers", "ids of calls"
 OTHER_LAST, EMPTY = "last message of another role", "empty message"
@@ -33,35 +33,36 @@ _ESSENTIAL = """
     json_schema logprobs messages modalities model n plugins response_format search_parameters
     stream structured_outputs tools top_logprobs web_search_options
 """
-# What was asked for, and would be missing in the answer.
+# Fields that are never left out, because the answer would lack what they ask for.
 ESSENTIAL = frozenset(_ESSENTIAL.split())
-# That a message must have no name, or not this one: Groq, xAI, and whoever tells the place.
+# Says that a message must have no name, or not this name: Groq, xAI, and endpoints that give the
+# path of the field.
 _NO_NAMES = re.compile(
     r"property 'name' is unsupported|only messages? of role .?user.? can have a name"
     r"|messages\W{1,5}\d+\W{1,6}(?:\w+\W{1,6})?name\b"
 )
-# That the id of a call is too long, or has other letters than theirs: Mistral, OpenAI, Anthropic.
+# Says that the id of a call is too long or has forbidden characters: Mistral, OpenAI, Anthropic.
 _NO_SUCH_IDS = re.compile(
     r"tool.?call.?id.{0,80}must be|tool_calls\W{1,3}\d+\W{1,4}id\b|tool_use[._]id\b.{0,60}pattern"
     r"|tool_call_id\b.{0,60}(too long|pattern)"
 )
-# That a system message must be the first message: templates of Qwen and others.
+# Says that a system message must be the first message: templates of Qwen and others.
 _SYSTEM_FIRST = re.compile(
     r"system (message|role|prompt)s? (must|should|can|may)( only)? (be|come|appear|stand)\b.{0,20}"
     r"(beginning|start|first)"
 )
-# That a message, or a part of one, must have a text: Anthropic, Moonshot, Bedrock.
+# Says that a message, or a part of a message, must have text: Anthropic, Moonshot, Bedrock.
 _NO_EMPTY = re.compile(
     r"text content blocks must (be|contain) non-?(empty|whitespace)|must have non-?empty content"
     r"|\brole .{0,15} must not be empty|contentblock.{0,80}is blank"
     r"|\bcontent (cannot|can't|can not|must not|should not) be empty"
 )
-# That the last message must be the user's: Anthropic, Mistral, vLLM, Perplexity.
+# Says that the last message must be the user's: Anthropic, Mistral, vLLM, Perplexity.
 _USER_LAST = re.compile(
     r"not support assistant message prefill|must end with a user|expected last role user"
     r"|add_generation_prompt|last message (must|should) (be|have|come)\b.{0,30}\buser"
 )
-# How endpoints say that they do not take a field; Moonshot that it takes one value of it.
+# Says that an endpoint does not accept a field, or (Moonshot) accepts only one value of it.
 _COMPLAINT = re.compile(
     r"unsupported|not support|n't support|unknown|unrecognized|unexpected|not permitted"
     r"|not allowed|extra|only .{1,20} (is|are) (allowed|supported)"
@@ -69,10 +70,11 @@ _COMPLAINT = re.compile(
 
 
 def is_missed(field: str, refused: Collection[str]) -> bool:
-    """Whether a request that is sent without the field lacks what somebody asked for.
+    """Whether a request without the field lacks something that the user asked for.
 
-    refused: all that the model does not take, this field included. The limit of tokens has two
-    names, and of what is no field only images are not told in another way.
+    refused: everything that the model does not accept, including this field. The limit of tokens
+    has two names, so it is lost only if both are refused. Of the things in NO_FIELDS, only images
+    are lost; the others are expressed in another way.
     """
     limits = {"max_tokens", "max_completion_tokens"}
     if field in limits:
@@ -81,16 +83,16 @@ def is_missed(field: str, refused: Collection[str]) -> bool:
 
 
 def refused_field(refusal: Refused, body: Mapping[str, Any], extra: Collection[str]) -> str | None:
-    """What is to be left out of a request that was refused.
+    """The part to leave out of a request that was refused.
 
-    body: of the request. extra: its fields that others than we have set.
+    body: the request's body. extra: the fields that the user or a client has set.
 
     Returns the name of a field of the body, or one of NO_FIELDS; None if nothing would help.
     """
     text = str(refusal.body).lower()
     messages = body.get("messages", ())
     has_system = any(message["role"] == "system" for message in messages)
-    # Some servers fail (500) over what a model's template raises.
+    # Some servers answer with 500 if a model's template raises an error.
     by_template = refusal.status in (400, 422, 500)
     if has_system and by_template and takes_no_system_role(text):
         return SYSTEM
@@ -137,12 +139,12 @@ def _holds_image(content: object) -> bool:
 
 
 def _is_optional(name: str, value: object) -> bool:
-    # What endpoints do by themselves need not be said.
+    # The value "auto" is the default of endpoints, so it can be left out.
     return value == "auto" if name == "tool_choice" else name not in ESSENTIAL
 
 
 def _told_names(body: object) -> Iterator[str]:
-    """The fields that a refusal names in a place of its own, in lower case: OpenAI's `param`,
+    """The names of fields, in lower case, in the structured parts of a refusal: OpenAI's `param`,
     pydantic's `loc`."""
     if not isinstance(body, Mapping):
         return
@@ -163,12 +165,12 @@ def _told_names(body: object) -> Iterator[str]:
 
 
 def _names(text: str, name: str) -> bool:
-    """Whether a text says the name of a field; both in lower case."""
-    # Some say it without its underscores: presencePenalty.
+    """Whether a text contains the name of a field; both in lower case."""
+    # Some endpoints write it without underscores: presencePenalty.
     spelt = f"(?:{re.escape(name)}|{re.escape(name.replace('_', ''))})"
     if "_" in name:
         return re.search(rf"(?<![\w.-]){spelt}(?![\w-])", text) is not None
-    # A word of everyday must stand where only the name of a field can.
+    # A name that is an everyday word must stand where only a field's name can stand.
     where = (
         rf"['\"`]{spelt}['\"`]|\b{spelt}: (?:extra|unknown|unexpected|unsupported|not)"
         rf"|(?:param(?:eter)?|argument|field|property|name|supplied|input|model)s?:? {spelt}\b"

@@ -1,6 +1,6 @@
-"""How long an endpoint asks to wait, in whatever way it says so.
+"""How long an endpoint asks to wait, read from headers, body fields or the error text.
 
-What is no time to come (0, a past date) says nothing: then the caller's own backoff decides.
+A time that is not in the future (0, a past date) is ignored: then the caller's own backoff decides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
-# In headers beside `Retry-After`: OpenAI and its followers, Together, the IETF's draft, Anthropic.
+# Headers beside `Retry-After` with the time when a limit ends, each with the header for what
+# remains of that limit: OpenAI and compatible servers, Together, the IETF's draft, Anthropic.
 _RESETS = (
     ("x-ratelimit-reset-requests", "x-ratelimit-remaining-requests"),
     ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-tokens"),
@@ -23,7 +24,7 @@ _RESETS = (
     ("anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-tokens-remaining"),
 )
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-# `1m2.5s`, `2 minutes and 5 seconds`, `500ms`; the longest names of a unit first.
+# Matches `1m2.5s`, `2 minutes and 5 seconds`, `500ms`. The longer names of a unit stand first.
 _PART = (
     r"(\d+(?:\.\d+)?)\s*(milliseconds?|millis|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m"
     r"|hours?|hrs?|h|days?|d)(?![a-z])"
@@ -36,7 +37,7 @@ _BEFORE_IT = re.compile(
     re.IGNORECASE,
 )
 _BARE_NUMBER = re.compile(r"(\d+(?:\.\d+)?)(?![\w.%/-]*\d)(?=\s*(?:[.,;)]|$))")
-# From here on a number is a point in time, in seconds or in milliseconds since 1970.
+# A number from these bounds on is a point in time, in seconds or in milliseconds since 1970.
 _DATES_FROM, _MILLIS_FROM = 10.0**9, 10.0**12
 
 
@@ -45,9 +46,9 @@ def seconds_to_wait(
 ) -> float | None:
     """Seconds that an endpoint asks to wait; None if it does not say.
 
-    headers: by their names in any case. said: its message. delays: values of fields of its body
-    that say so. limited: whether it has refused for a limit on requests or tokens, so that the
-    time when the limit is over counts.
+    headers: with names in any case. said: the endpoint's message. delays: values of the body's
+    fields for a delay. limited: whether the endpoint refused because of a limit on requests or
+    tokens; only then the time when that limit ends is used.
     """
     headers = {name.lower(): value for name, value in headers.items()}
     now = _date(headers.get("date", "")) or time.time()
@@ -58,7 +59,7 @@ def seconds_to_wait(
 
 
 def _waits(told: Iterable[float | None]) -> Iterator[float]:
-    """Those that are a time to come."""
+    """The delays that are in the future."""
     for seconds in told:
         if seconds is not None and math.isfinite(seconds) and seconds > 0:
             yield seconds
@@ -85,13 +86,14 @@ def _told(
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float | None]:
     for reset, remaining in _RESETS:
         left = _number(headers.get(remaining, "0"))
-        # The others were not what refused the request.
+        # A limit with something left is not the one that refused the request.
         if left is None or left <= 0:
             yield _moment(headers.get(reset, ""), now)
 
 
 def _moment(text: str, now: float) -> float | None:
-    """Seconds until then: a number of them, a duration, a date, or a point in time as a number."""
+    """Seconds until the time in `text`: a number of seconds, a duration, a date, or a point in time
+    as a number."""
     text = text.strip()
     number = _number(text)
     if number is not None:
@@ -111,7 +113,7 @@ def _number(text: str) -> float | None:
 
 
 def _date(text: str) -> float | None:
-    # Either may be well formed and still be none ("Mon, 99 Jan …").
+    # A text in the right format may still be no date ("Mon, 99 Jan …").
     with suppress(ValueError, OverflowError):
         return email.utils.parsedate_to_datetime(text).timestamp()
     with suppress(ValueError, OverflowError):
@@ -121,7 +123,8 @@ def _date(text: str) -> float | None:
 
 
 def _in_text(said: str) -> float | None:
-    """As in "Please retry in 20.04s", "try again in 1m2.5s", "retry after 26 seconds"."""
+    """The delay in a message such as "Please retry in 20.04s", "try again in 1m2.5s" or "retry
+    after 26 seconds"."""
     for found in _BEFORE_IT.finditer(said):
         duration = _DURATION.match(said, found.end())
         if duration is not None:

@@ -1,4 +1,5 @@
-"""The SSE decoder: bytes to server-sent events, and these to the deltas of a completion."""
+"""The SSE decoder: turns bytes into server-sent events, and these into the deltas of a
+completion."""
 
 from __future__ import annotations
 
@@ -16,39 +17,43 @@ from moa_cli.clients.usage import Bounds
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import BadResponse, ConnectionLost
 
-# An event is one JSON object of a few tokens; far beyond that nobody speaks this protocol.
+# Most bytes of an event. An event is one JSON object with a few tokens, so a much larger one is not
+# this protocol.
 _LONGEST_EVENT = 16 * 1024 * 1024
 _LINE_END = re.compile(r"\r\n|\n|\r")
 # How the lines of a stream begin.
 _FIELD = re.compile(rb"\s*(?:\xef\xbb\xbf)?(?::|data\b|event\b|id\b|retry\b|error\b)")
 _LONGEST_NOTE = 2000
-# For what may follow the end of an answer.
+# Seconds to wait, after the finish reason, for a usage or the end of the stream.
 _REST_SECONDS = 1.5
-# So many events that came at once are one delta: on a screen they would appear together anyway.
+# If this many events arrive at once, they become one delta: on a screen they would appear together
+# anyway.
 _BURST = 16
 _DECODER = json.JSONDecoder()
 _CONTENT = '"content"'
 _OPENING = re.compile(rf'{_CONTENT}\s*:\s*"')
-# So many different shapes of events that tell a text, and no more are looked for.
+# Most shapes of text events that are learned from one stream; then it is given up.
 _MOST_SHAPES = 3
 
 
 class SseDecoder:
-    """Bytes to server-sent events (name, data) as they come (WHATWG HTML, section 9.2).
+    """Turns bytes into server-sent events (name, data) (WHATWG HTML, section 9.2).
 
-    An event without data is none. No I/O: whoever reads the connection feeds what it read.
+    An event without data is dropped. The decoder does no I/O: its user reads the connection and
+    feeds the bytes.
     """
 
     def __init__(self) -> None:
-        # Of a line that has not ended: joined once, when it ends.
+        # The pieces of an incomplete line, joined once when the line ends.
         self._pieces: list[bytes] = []
         self._name = ""
         self._data: list[str] = []
-        # Bytes since the last event, at most.
+        # An upper bound of the bytes since the last event.
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[tuple[str, str]]:
-        """The events that are whole with this chunk. Raises BadResponse for one without end."""
+        """The events that this chunk completes. Raises BadResponse for an event that is too
+        large."""
         if not chunk or self._pieces or self._data or self._name:
             return self._add(chunk) if chunk else []
         # Most chunks are one event.
@@ -74,15 +79,15 @@ class SseDecoder:
             end = pending.rfind(b"\r", 0, end)
         cut = max(pending.rfind(b"\n"), end) + 1
         self._pieces = [pending[cut:]] if cut < len(pending) else []
-        # Whole lines, so no letter is cut in two.
+        # Only whole lines are decoded, so no multi-byte character is cut.
         text = pending[:cut].decode("utf-8", "replace")
         if not carriage and not self._pieces and not self._data and not self._name:
             whole = _frames(text)
             if whole is not None:
                 self._size = 0
                 return whole
-        # At CR, LF and CRLF only: str.splitlines also splits at U+2028, which is allowed inside
-        # a JSON string.
+        # Split at CR, LF and CRLF only: str.splitlines also splits at U+2028, which is allowed
+        # inside a JSON string.
         lines = _LINE_END.split(text) if carriage else text.split("\n")
         events = self._events(lines[:-1])
         if events or not self._data:
@@ -119,14 +124,14 @@ class SseDecoder:
         elif key == "event":
             self._name = value
         elif key == "error":
-            # No field of the standard's; llama.cpp wrote errors so until late in 2025.
+            # The standard has no such field; llama.cpp wrote errors like this until late in 2025.
             self._name = "error"
             self._data.append(value)
 
 
 def _frames(text: str) -> list[tuple[str, str]] | None:
-    """The events of a text that is nothing but whole events of one line of data each, as nearly
-    all are: found in half the time. None for any other text."""
+    """The events of a text of complete events with one line of data each; None for any other text.
+    Nearly all texts are like this, and this way takes half the time."""
     if not text.startswith("data: ") or not text.endswith("\n\n"):
         return None
     found = text[6:-2].split("\n\ndata: ")
@@ -134,12 +139,13 @@ def _frames(text: str) -> list[tuple[str, str]] | None:
 
 
 class DeltaReader:
-    """The deltas of a streamed chat completion. Not a generator: a stream of tokens is passed on by
-    one generator already, and each costs for each token.
+    """Reads the deltas of a streamed chat completion. Not a generator, because the caller is one
+    already, and each generator costs time for each token.
 
-    chunks: the bytes as they come. model: that was asked. merged: one delta for all that came in
-    one chunk, which costs less where nobody counts them. first: what was read of it already.
-    watch: called with the name and the data of each event. bounds: of what it may have taken.
+    chunks: the bytes as they arrive. model: the requested model. merged: whether all events of a
+    chunk become one delta, which costs less if nobody watches single tokens. first: the bytes that
+    were read already. watch: called with the name and the data of each event. bounds: the bounds of
+    a believable usage.
     """
 
     def __init__(
@@ -157,21 +163,21 @@ class DeltaReader:
         self._first = first
         self._watch = watch
         self._decoder, self._stream = SseDecoder(), _Stream(model, bounds)
-        # What is read next; None if it has to come.
+        # The chunk to read next; None if it must be received first.
         self._next: bytes | None = first
-        # By when the rest has to come, once the answer has ended.
+        # The time by which the rest must arrive, once the answer has ended.
         self._until = 0.0
-        # Whether the bytes have come to their end; whether nothing is left but what is held back,
-        # and whether that was given out.
+        # Whether all bytes were received; whether all events were read; and whether the text that
+        # the reader holds back was returned.
         self._stopped = self._over = self._told_rest = False
 
     async def read(self) -> list[Delta]:
-        """The next deltas, one at least; none at the end.
+        """The next deltas, at least one; an empty list at the end.
 
-        Raises ErrorObject for an error object in the stream, ConnectionLost where it ends before
-        a finish reason or the end mark, BadResponse for what is not JSON or no completion. Behind a
-        finish reason it raises nothing: the answer is whole, and what is lost is a count of its
-        tokens at most.
+        Raises ErrorObject for an error object in the stream, ConnectionLost if the stream ends
+        before a finish reason or the end mark, BadResponse for an event that is not JSON or not a
+        completion. After a finish reason it raises nothing: the answer is complete, and at most the
+        count of its tokens is lost.
         """
         while not self._over:
             found = await self._read_more()
@@ -189,11 +195,13 @@ class DeltaReader:
         raise ConnectionLost("the answer ended early")
 
     async def _read_more(self) -> list[Delta]:
-        """The deltas of the next chunk; none where it holds no whole event, or there is none."""
+        """The deltas of the next chunk; an empty list if it completes no event, or there is no
+        chunk."""
         stream = self._stream
         if self._stopped:
             self._over = True
-            # What stands behind the last line end may be half of an event.
+            # The text after the last line end may be half an event, so it is no error if it cannot
+            # be read.
             if not isinstance(stream.error, BadResponse):
                 stream.raise_error()
             return []
@@ -220,13 +228,13 @@ class DeltaReader:
         return stream.take(events, merged=self._merged or len(events) >= _BURST)
 
     async def _receive(self) -> Literal["chunk", "end", "nothing"]:
-        """Wait for the next chunk, or for the end; which of them came."""
+        """Wait for the next chunk or for the end of the stream; returns which of them came."""
         reader = self._stream.reader
         try:
             if not reader.ended:
                 self._next = await anext(self._chunks)
             else:
-                # Only a usage may follow; some connections stay open without one.
+                # Only a usage may follow, and some connections stay open without sending one.
                 self._until = self._until or asyncio.get_running_loop().time() + _REST_SECONDS
                 async with asyncio.timeout_at(self._until):
                     self._next = await anext(self._chunks)
@@ -241,7 +249,7 @@ class DeltaReader:
 
 
 def _told_by(body: bytes) -> Exception:
-    """The error for a body that is neither a stream nor JSON: what it says, if that is text."""
+    """The error for a body that is neither a stream nor JSON: its text, if it is text."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -254,7 +262,8 @@ def _told_by(body: bytes) -> Exception:
 def events_to_deltas(
     events: list[tuple[str, str]], model: str = "", bounds: Bounds | None = None
 ) -> Iterator[Delta]:
-    """The deltas of a completion whose events have all come. Raises as `DeltaReader.read` does."""
+    """The deltas of a completion whose events have all arrived. Raises as `DeltaReader.read`
+    does."""
     stream = _Stream(model, bounds)
     yield from stream.take(events, merged=False)
     stream.raise_error()
@@ -266,10 +275,10 @@ def events_to_deltas(
 
 
 class _Stream:
-    """The events of a stream, one after the other.
+    """Turns the events of a stream into deltas.
 
-    seen: one has come; done: the end mark has; error: why there are no more, if so, to be raised
-    behind what came.
+    seen: an event has arrived. done: the end mark has arrived. error: the error that ended the
+    stream, to be raised after the deltas before it.
     """
 
     def __init__(self, model: str, bounds: Bounds | None = None) -> None:
@@ -290,7 +299,7 @@ class _Stream:
         found: list[Delta] = []
         taken = False
         payloads: list[dict[str, Any]] | None = None
-        # The place of the event that is read now; of those that were read together, the first.
+        # The index of the event that is read now, and of the first event in `payloads`.
         place = first = 0
         while place < len(events):
             name, data = events[place]
@@ -323,7 +332,7 @@ class _Stream:
                     reader.ended = self.done = True
                     break
                 if not data.strip() and name != "error":
-                    # As a sign of life.
+                    # A blank event that only keeps the connection alive.
                     continue
             whole = reader.ended and reader.has_answer
             try:
@@ -339,7 +348,7 @@ class _Stream:
                 else:
                     self.error = error
                 break
-            # A count holds for what came before it, so what comes behind it is a delta of its own.
+            # A usage counts the text before it, so the text after it becomes a delta of its own.
             taken = merged and not reader.tells_usage
             if reader.before:
                 found += reader.take_before()
@@ -348,7 +357,7 @@ class _Stream:
         if taken:
             found.append(reader.delta())
         if self.error is not None:
-            # What came with it, such as a usage.
+            # The fields that came with the error, such as a usage.
             last = reader.delta()
             if last != Delta(model=last.model):
                 found.append(last)
@@ -356,29 +365,33 @@ class _Stream:
 
 
 class _TextShape:
-    """What all events of a stream have in common that tell a piece of the answer's text.
+    """The common shape of the events of a stream that hold a piece of the answer's text.
 
-    As a rule they differ in nothing but the text, so that behind the first one the others need not
-    be read as JSON: an event with the same beginning and the same end, and one JSON string between
-    them, is the same object with another text. That takes a quarter of the time.
+    Usually these events differ only in the text. So only the first one must be parsed as JSON: a
+    later event with the same beginning and the same end, and one JSON string between them, is the
+    same object with another text. Comparing takes a quarter of the time of parsing.
 
-    known: whether there is such a shape. hopeless: the events of this stream differ in more.
+    known: whether a shape was learned. hopeless: the events of this stream differ in more than the
+    text.
     """
 
     def __init__(self) -> None:
         self.known = self.hopeless = False
-        # What stands before the text, with its opening quote; and behind it, with the closing one.
+        # The data before the text, including the opening quote, and after it, including the closing
+        # quote.
         self._before = self._behind = ""
         self._learned = 0
 
     def learn(self, data: str) -> None:
-        """Take as the shape what `data` has, which tells a text and nothing else."""
+        """Learn the shape of `data`, an event that holds a text and nothing else."""
         self._learned += 1
-        # A model's name, or an id, may be told with the first token alone.
+        # A few shapes are learned, because the first event may differ: a model's name or an id may
+        # come with the first token only.
         self.hopeless = self._learned > _MOST_SHAPES
         self.known = False
         found = None if self.hopeless else _OPENING.search(data)
-        # No text has this key in it: there its quotes are escaped.
+        # A text cannot contain the key with its quotes, because they are escaped in it. A second
+        # occurrence is another field.
         if found is None or data.count(_CONTENT) > 1:
             return
         self._before = data[: found.end()]
@@ -386,7 +399,8 @@ class _TextShape:
         self.known = True
 
     def of(self, events: list[tuple[str, str]], place: int) -> list[str]:
-        """The texts of the events from that place on, as far as they have the shape."""
+        """The texts of the events from an index on, up to the first event that does not have the
+        shape."""
         before, behind = self._before, self._behind
         datas: list[str] = []
         for name, data in islice(events, place, None):
@@ -396,19 +410,19 @@ class _TextShape:
         return datas and (self._as_they_stand(datas) or self._scanned(datas))
 
     def _as_they_stand(self, datas: list[str]) -> list[str]:
-        """The texts of these events; nothing if something in one of them is escaped."""
+        """The texts of these events; an empty list if one of them contains an escape sequence."""
         start, rest = len(self._before), len(self._behind)
         texts = [data[start:-rest] for data in datas]
         said = "".join(texts)
-        # No line break is printable, and no half of a surrogate pair.
+        # `isprintable` is False for line breaks and for halves of surrogate pairs.
         if not said.isprintable() or '"' in said or "\\" in said:
             return []
-        # Beginning and end must not be parts of each other.
+        # The beginning and the end of an event must not overlap.
         whole = sum(map(len, datas)) == len(said) + len(datas) * (start + rest)
         return texts if whole else []
 
     def _scanned(self, datas: list[str]) -> list[str]:
-        """The texts of the first of these events, up to one that has more than that."""
+        """The texts of these events, up to the first event that holds more than a text."""
         start, rest = len(self._before), len(self._behind)
         found: list[str] = []
         for data in datas:
@@ -417,7 +431,7 @@ class _TextShape:
                 if end + rest - 1 != len(data):
                     break
                 if not text.isascii():
-                    # Half of a surrogate pair raises.
+                    # Raises ValueError for half of a surrogate pair.
                     text.encode()
             except ValueError:
                 break
@@ -426,9 +440,10 @@ class _TextShape:
 
 
 def _read_together(events: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The objects of the first events, read as one list, which takes less than one by one.
+    """The objects of the first events, parsed as one JSON list, which is faster than one by one.
 
-    Nothing if one of them is no object: then each is read by itself, up to the one to blame.
+    An empty list if one of them is not an object: then each is parsed by itself, to find the bad
+    one.
     """
     texts = []
     for name, data in events:
@@ -445,7 +460,8 @@ def _read_together(events: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def _payload(name: str, data: str, began: bool) -> dict[str, Any]:
     try:
-        # What json.loads would do, without looking for white space: a third less for a token.
+        # The same as json.loads, but without its search for white space, which saves a third of the
+        # time for a token.
         payload, end = _DECODER.raw_decode(data) if data[:1] == "{" else (None, -1)
         if end != len(data):
             payload = json.loads(data)

@@ -1,10 +1,10 @@
-"""Reasoning that an endpoint leaves in the text of its answer.
+"""Separates reasoning that an endpoint leaves in the text of its answer.
 
-Most models open their reasoning with a tag, which `ThinkSplitter` finds while the answer comes.
+Most models open their reasoning with a tag, which `ThinkSplitter` finds while the answer arrives.
 Some chat templates write the opening tag into the prompt (DeepSeek-R1 and its distilled models,
-Qwen3-Thinking, behind vLLM, SGLang or llama.cpp): then the answer holds the closing tag alone,
-and that all before it was reasoning shows only when the tag comes. An answer may also speak of
-`</think>`, so the bare tag is no proof: see `late_reasoning`.
+Qwen3-Thinking, behind vLLM, SGLang or llama.cpp). Then the answer holds only the closing tag, and
+only this tag shows that the text before it was reasoning. An answer may also mention `</think>`, so
+the tag alone is no proof: see `late_reasoning`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from functools import lru_cache
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.values import unchecked
 
-# So much white space before reasoning or an answer is none of either: a model that writes nothing
-# else must be seen to go on.
+# White space before reasoning or before an answer is held back and dropped, up to this many
+# characters. More is passed on, so that a model that writes only white space is seen to be alive.
 _MOST_BLANKS = 256
 _NOTHING = Delta()
-# What stands between two channels of gpt-oss is shorter than this.
+# The marks between two channels of gpt-oss have fewer characters than this.
 _MOST_MARKS = 1024
 _CLOSE = "</think>"
-# What reasoning is opened and closed with at the start of an answer. `<thought>` is Gemini's,
-# `[THINK]` Mistral's; the last is the format of gpt-oss, whose answer has a channel of its own.
+# The opening and closing tags of reasoning at the start of an answer. `<thought>` is Gemini's,
+# `[THINK]` Mistral's; the last pair is the format of gpt-oss, whose answer has a channel of its
+# own.
 _HARMONY = "<|channel|>analysis<|message|>"
 _TAGS = {
     "<think>": _CLOSE,
@@ -37,14 +38,15 @@ _TAGS = {
 _HARMONY_ENDS = re.compile(r"<\|(?:return|end)\|>\s*\Z")
 _HARMONY_START = re.compile(r"<\|end\|>(?:<\|start\|>assistant)?\s*\Z")
 _LONGEST_END = len("<|return|>") + 8
-# Models that always think, and whose template opens the tag.
+# Models that always reason, and whose template writes the opening tag into the prompt.
 _OPENED = re.compile(r"deepseek-r1|r1-distill|\bqwq\b|qwen3.*thinking|glm-z1|exaone-deep")
-# Models that may think, and so close a tag.
+# Models that may reason, so a closing tag in their answers is likely to be real.
 _THINKERS = re.compile(
     _OPENED.pattern + r"|qwen-?3|reason|think|magistral|deepseek-v[3-9]|glm-[4-9]|minimax-m|kimi-k"
 )
-# How such models begin to think. An answer that begins so comes out whole, too, only not piece by
-# piece; so what is asked for is more than its first word.
+# The usual first words of reasoning without an opening tag. An answer that begins like this is
+# shown as reasoning and becomes the answer only at its end, so the pattern requires more than the
+# first word. An answer whose first word fits is held back until `_TOLD_BY` characters have arrived.
 _OPENERS = ("okay", "alright", "hmm")
 _THOUGHT = re.compile(
     r"\w+[\s,.…]*(?:so\b|now\b|well\b)?[\s,]*"
@@ -56,24 +58,25 @@ _TAG_STARTS = tuple({tag[0] for tag in _TAGS})
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 
 
-# A process asks a few models, over and over.
+# Cached, because a process asks the same few models again and again.
 @lru_cache(maxsize=256)
 def opens_in_prompt(model: str) -> bool:
-    """Whether a model of this name begins with reasoning although no tag opens it."""
+    """Whether a model of this name begins with reasoning that no tag opens."""
     return _OPENED.search(model.lower()) is not None
 
 
 def late_reasoning(text: str, model: str = "") -> tuple[str, str] | None:
-    """Reasoning and answer of a text that holds the closing tag alone; None if it holds none.
+    """Reasoning and answer of a text with a closing tag but no opening tag; None if there is no
+    reasoning.
 
-    Only a tag that ends its line and stands in no code block can be one, and only if no tag was
-    opened before. The name of a model that is known to think is proof enough then. Of others it
-    is asked that the first tag stands right behind the last word of the reasoning or on the line
-    below it, with a blank line or the end of the answer behind it, as those templates make models
-    write it. Prose that explains the tag puts it into a sentence, quotes it, or sets it apart.
+    A closing tag counts only if it ends its line, stands outside of code blocks, and no opening tag
+    stands before it. If the model is known to reason, that is enough. For other models the first
+    tag must also stand right behind the last word of the reasoning or on the line below it, and a
+    blank line or the end of the answer must follow: this is how models with those templates write
+    it. Prose about the tag puts it into a sentence, quotes it, or sets it apart.
 
-    text: the whole answer. model: the name of the model that answered, as far as it is known.
-    The white space between reasoning and answer is in neither.
+    text: the whole answer. model: the name of the model that answered, if it is known. The white
+    space between reasoning and answer is dropped.
     """
     if _CLOSE not in text:
         return None
@@ -97,52 +100,51 @@ def late_reasoning(text: str, model: str = "") -> tuple[str, str] | None:
 
 
 class ThinkSplitter:
-    """Parts reasoning that opens a streamed answer from its text.
+    """Separates the reasoning at the start of a streamed answer from the answer's text.
 
-    Only at the very start: an answer that speaks of a tag later keeps its words. What begins as
-    models begin to think whose tag the prompt has opened is taken for reasoning until the closing
-    tag, as with `opened`.
+    Tags count only at the very start, so an answer that mentions a tag later keeps its words. An
+    answer that begins with the usual first words of reasoning is treated as with `opened`.
 
-    opened: whether the prompt has opened the tag already. Then all that comes is taken for
-    reasoning until the closing tag. If none comes, see `unclosed`.
+    opened: whether the prompt contains the opening tag. Then all text up to the closing tag is
+    treated as reasoning. If no closing tag arrives, see `unclosed`.
     """
 
     def __init__(self, *, opened: bool = False) -> None:
         self._held = ""
         self._state = "start"
         self._opened = opened
-        # The tag that opened the reasoning; whether one has closed it.
+        # The tag that opened the reasoning, and whether a tag has closed it.
         self._open = ""
         self._closed = False
 
     @property
     def passing(self) -> bool:
-        """Whether all that comes is text."""
+        """Whether everything from now on is text of the answer."""
         return self._state == "text"
 
     @property
     def parted(self) -> bool:
-        """Whether a tag has told what is reasoning."""
+        """Whether a tag has separated the reasoning."""
         return bool(self._open) or self._closed
 
     @property
     def unclosed(self) -> bool:
-        """Whether all that came was taken for reasoning without a tag that says so: it was the
-        answer, if that is the end."""
+        """Whether everything was treated as reasoning, but without a tag. If the answer ends like
+        this, the text was the answer."""
         return self._state == "thinking" and not self._open
 
     def expect_answer(self) -> None:
-        """The reasoning comes in a field of its own: what comes as text is the answer."""
+        """Note that the reasoning arrives in a field of its own, so all text is the answer."""
         self._opened = False
 
     def feed(self, text: str) -> Delta:
-        """The text and the reasoning in the next piece, as far as it can be told."""
+        """The text and the reasoning in the next piece, as far as they can be separated already."""
         if self._state == "text" or not text:
             return Delta(text=text)
         self._held += text
         if self._state == "start":
             begun = self._held.lstrip()
-            # Nearly all answers begin otherwise.
+            # Checked first, because nearly all answers begin with no tag.
             may_be_tag = not begun or begun.startswith(_TAG_STARTS)
             tag = (
                 next((tag for tag in _TAGS if begun.startswith(tag)), None) if may_be_tag else None
@@ -180,11 +182,13 @@ class ThinkSplitter:
             0,
         )
         if self._open == _HARMONY:
-            # Marks stand between the reasoning and the channel of the answer.
+            # Hold back a possible mark: marks stand between the reasoning and the channel of the
+            # answer.
             mark = reasoning.find("<|", -_MOST_MARKS)
             keep = len(reasoning) - mark if mark >= 0 else reasoning.endswith("<")
         elif not self._open:
-            # As where only the end of a whole answer tells; see `late_reasoning`.
+            # Hold back white space, which is dropped before the closing tag, as in
+            # `late_reasoning`.
             blanks = len(reasoning) - len(reasoning[: len(reasoning) - keep].rstrip())
             keep = blanks if blanks <= _MOST_BLANKS else keep
         cut = len(reasoning) - keep
@@ -192,7 +196,7 @@ class ThinkSplitter:
         return Delta(reasoning=reasoning[:cut])
 
     def _after(self) -> Delta:
-        # The white space between the reasoning and the answer belongs to neither.
+        # Drop the white space between the reasoning and the answer.
         begun = self._held.lstrip()
         if not begun and len(self._held) <= _MOST_BLANKS:
             return Delta()
@@ -203,7 +207,7 @@ class ThinkSplitter:
         return self._release("text")
 
     def _final(self) -> Delta:
-        """Text that a mark ends, which is no part of it."""
+        """The answer's text up to the mark that ends it."""
         at = self._held.rfind("<", -_LONGEST_END)
         cut = at if at >= 0 else len(self._held)
         text, self._held = self._held[:cut], self._held[cut:]
@@ -214,7 +218,7 @@ class ThinkSplitter:
         return unchecked(Delta, text=text)
 
     def flush(self) -> Delta:
-        """What was held back, at the end of the answer."""
+        """The text that was held back, at the end of the answer."""
         state, held, self._held = self._state, self._held, ""
         if state == "after" or not held:
             return _NOTHING

@@ -1,8 +1,8 @@
-"""What is Together's own, through its SDK: the list of its models with their prices, and files for
-its batch jobs.
+"""Calls through Together's SDK that only Together has: the list of its models with prices, and
+files for batch jobs.
 
-The only file that names the SDK, and it imports it in the call, because that takes 0.4 s: no
-answer of a model waits for it.
+This is the only file that names the SDK. It imports the SDK inside the call, because the import
+takes 0.4 s, and no answer of a model should wait for it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ _FILE_SECONDS = 600.0
 
 
 def custom_headers() -> dict[str, str]:
-    """The headers of `TOGETHER_CUSTOM_HEADERS`, as the SDK reads them: a line each."""
+    """The headers of `TOGETHER_CUSTOM_HEADERS`, one on each line, as the SDK reads them."""
     told = os.environ.get("TOGETHER_CUSTOM_HEADERS", "")
     pairs = (line.split(":", 1) for line in told.split("\n") if ":" in line)
     return {name.strip(): value.strip() for name, value in pairs}
 
 
 class TogetherTransport(HttpTransport):
-    """Together's endpoint. Lists come through the SDK, completions as everywhere."""
+    """Together's endpoint. Lists and files go through the SDK, completions as for other
+    endpoints."""
 
     def __init__(
         self,
@@ -52,31 +53,32 @@ class TogetherTransport(HttpTransport):
         self._sdk_url, self._key, self._sdk_headers = base_url, key, headers
 
     async def get(self, path: str, seconds: float, headers: Mapping[str, str | None]) -> object:
-        """The parsed JSON there; see `HttpTransport.get`.
+        """The parsed JSON at a path; see `HttpTransport.get`.
 
-        It goes the way of all requests, through the same proxy and with the same certificates.
+        The request uses the same proxy and the same certificates as all other requests.
         """
         proxy = find_proxy(self._sdk_url)
         if proxy is not None and proxy.is_socks:
-            # The SDK cannot go that way.
+            # The SDK does not support SOCKS proxies.
             return await super().get(path, seconds, headers)
         async with self._sdk(proxy, self._sdk_url, seconds) as sdk:
             from together import Omit
 
             sent = {name: Omit() if value is None else value for name, value in headers.items()}
-            # Its own `models.list()` lists the models of a project, without prices.
+            # The SDK's own `models.list()` returns the models of a project, without prices.
             listed: object = await sdk.get(path, cast_to=object, options={"headers": sent})
         return listed
 
     async def send_batch_file(self, file: Path) -> object:
-        """See `HttpTransport`. Together takes files in three steps, which its SDK knows."""
+        """See `HttpTransport`. Together receives a file in three steps, which the SDK carries
+        out."""
         proxy = find_proxy(self._sdk_url)
         if proxy is not None and proxy.is_socks:
             raise BadSetting(
                 f"{proxy.variable}: Together's SDK, which sends the file, takes no SOCKS proxy",
                 hint="use another proxy, or leave out --provider-batch",
             )
-        # It adds the version to the paths that it knows itself.
+        # Without the version, because the SDK adds it to the paths that it knows itself.
         base_url = self._sdk_url.rstrip("/").removesuffix("/v1")
         async with self._sdk(proxy, base_url, _FILE_SECONDS) as sdk:
             sent = await sdk.files.upload(file, purpose="batch-api", check=False)
@@ -86,14 +88,14 @@ class TogetherTransport(HttpTransport):
     async def _sdk(
         self, proxy: Proxy | None, base_url: str, seconds: float
     ) -> AsyncIterator[AsyncTogether]:
-        """The SDK, through the same proxy and with the same certificates as all requests. Its
-        errors are ours within."""
+        """The SDK, with the same proxy and the same certificates as all other requests. Inside the
+        block, its errors are raised as ours."""
         await self._connections.check_names(proxy, urlsplit(self._sdk_url).hostname or "")
-        # Before the SDK is loaded, so that a wrong setting is told at once.
+        # Before the SDK is loaded, so that a wrong setting is reported at once.
         trusted = tls_context() if self._sdk_url.startswith("https") else True
         from together import AsyncTogether, DefaultAsyncHttpxClient, Omit
 
-        # It cannot do without a key, and leaves out headers of this value.
+        # The SDK requires a key; without one, the value Omit makes it leave the header out.
         usual = self._sdk_headers if self._key else {**self._sdk_headers, "Authorization": Omit()}
         with _explained(proxy):
             async with AsyncTogether(
@@ -128,12 +130,12 @@ def _explained(proxy: Proxy | None) -> Iterator[None]:
         raise known from error
 
 
-# Our exception for each of a library's, the most specific first.
+# Each of our exceptions with the libraries' exceptions that it replaces, the most specific first.
 _Table = Sequence[tuple[type[TransportError], tuple[type[BaseException], ...]]]
 
 
 def explain(error: Exception, proxy: Proxy | None = None) -> TransportError | None:
-    """What the SDK or httpx raised, as one of our exceptions; None if it is neither's."""
+    """Our exception for an error of the SDK or of httpx; None for any other error."""
     import httpx
     import together
 
@@ -163,7 +165,7 @@ def explain(error: Exception, proxy: Proxy | None = None) -> TransportError | No
 
 
 def _no_connection(causes: list[BaseException], proxy: Proxy | None) -> TransportError:
-    # Attempts at several addresses are reported in one text, without the exceptions themselves.
+    # The error for attempts at several addresses is only a text, without the single exceptions.
     text = " ".join(map(str, causes)).lower()
 
     def is_about(kind: type[BaseException], *phrases: str) -> bool:

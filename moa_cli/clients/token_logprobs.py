@@ -1,9 +1,10 @@
-"""The log-probabilities of the tokens of an answer, in whatever shape an endpoint tells them.
+"""Reads the log-probabilities of the tokens of an answer, in the shapes that endpoints use.
 
-OpenAI has one object a token: `{"content": [{"token", "logprob", "top_logprobs": [{"token",
-"logprob"}]}]}`. Together, and older servers, have lists side by side as in completions:
-`{"tokens": […], "token_logprobs": […], "top_logprobs": [{TOKEN: LOGPROB}]}`. In Together's streams
-a chunk may hold a bare number, with the alternatives beside it in `top_logprobs` of the choice.
+OpenAI sends one object for each token: `{"content": [{"token", "logprob", "top_logprobs":
+[{"token", "logprob"}]}]}`. Together and older servers send parallel lists, as in the old
+completions API: `{"tokens": […], "token_logprobs": […], "top_logprobs": [{TOKEN: LOGPROB}]}`. In
+Together's streams a chunk may hold a bare number, with the alternatives beside it in `top_logprobs`
+of the choice.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from typing import Any
 
 from moa_cli.core.nesting import is_deeper
 
-# Bounds of what is a log-probability: some say -9999 for impossible, or round certainty up.
+# The lower bound of a believable log-probability. The bounds are wide, because some endpoints write
+# -9999 for impossible, or round certainty up to more than 0.
 _MOST_NATS = 10**6
 
 
 def told_tokens(logprobs: object, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The tokens of a chunk, or of a whole answer, each as OpenAI tells it.
+    """The tokens of a chunk, or of a whole answer, each in OpenAI's shape.
 
-    choice: that they were told in. Where they are a bare number, its text is one token.
+    choice: the choice that holds them. If `logprobs` is a bare number, the text of the choice is
+    one token.
     """
     if isinstance(logprobs, dict):
         content = logprobs.get("content")
@@ -32,7 +35,7 @@ def told_tokens(logprobs: object, choice: Mapping[str, Any]) -> list[dict[str, A
         return []
     table = choice.get("top_logprobs")
     if not logprobs and not table:
-        # More likely that none were asked for than that the token was certain.
+        # A 0 without alternatives: more likely none were requested than that the token was certain.
         return []
     delta = choice.get("delta")
     text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
@@ -51,7 +54,8 @@ def _side_by_side(logprobs: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _token(text: object, value: object, table: object) -> dict[str, Any]:
-    """table: the alternatives by token, itself among them."""
+    """One token in OpenAI's shape. table: the log-probabilities of the alternatives by token, the
+    token itself among them."""
     return {
         "token": text if isinstance(text, str) else "",
         "logprob": value if isinstance(value, int | float) else None,
@@ -64,7 +68,8 @@ def _token(text: object, value: object, table: object) -> dict[str, Any]:
 
 
 def likeliest(token: Mapping[str, Any]) -> tuple[tuple[str, float], ...] | None:
-    """What could have stood in the place of a token, with its log-probability; None if not told."""
+    """The alternatives for a token, each with its log-probability; None if the endpoint sent
+    none."""
     told = token.get("top_logprobs")
     found = tuple(
         (row["token"], float(row["logprob"]))

@@ -1,10 +1,11 @@
-"""The reader of calls of tools: as providers write them, to pieces that each name their call.
+"""Reads tool calls in the forms that providers use; returns pieces that each name their call.
 
-By OpenAI's rules each piece has the index of its call, and the first one an id. In fact, endpoints
-leave out the index (Mistral, Cohere's layer), give every call the index 0 (Gemini, Ollama), repeat
-id and name with each piece, leave the id out or give two calls the same one (models on local
-servers), and write arguments as an object in place of its text. Where two calls are taken for one,
-the arguments are malformed; where one is taken for two, each has half of them.
+By OpenAI's rules each piece has the index of its call, and the first piece of a call has an id. In
+practice, endpoints leave out the index (Mistral, Cohere's layer), give every call the index 0
+(Gemini, Ollama), repeat id and name with each piece, leave out the id or give two calls the same
+one (models on local servers), and write arguments as an object instead of text. If two calls are
+read as one, the arguments are malformed; if one call is read as two, each has half of the
+arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from moa_cli.core.tools import ToolKind, ToolPiece
 
 @dataclass
 class _Begun:
-    """A call that has begun. told: the id as the endpoint writes it; empty if it wrote none."""
+    """A call that has begun. told: the id that the endpoint sent; empty if it sent none."""
 
     number: int
     told: str
@@ -30,7 +31,7 @@ class _Begun:
 
     @property
     def whole(self) -> bool:
-        """Whether its arguments are there to their end."""
+        """Whether the arguments are complete."""
         return is_json(self.written)
 
 
@@ -38,7 +39,7 @@ class ToolCallReader:
     """Reads the calls of one answer; numbers them in the order in which they begin."""
 
     def __init__(self) -> None:
-        # By the index that the endpoint gives; several of one index after each other.
+        # By the endpoint's index: the latest call with this index.
         self._at: dict[int, _Begun] = {}
         self._last: _Begun | None = None
         self._begun: list[_Begun] = []
@@ -48,7 +49,7 @@ class ToolCallReader:
         return bool(self._begun)
 
     def read(self, body: Mapping[str, Any], *, whole: bool = False) -> tuple[ToolPiece, ...]:
-        """The pieces in a delta or a message; what has no shape of a call is left out.
+        """The pieces in a delta or a message; an entry without the shape of a call is ignored.
 
         whole: whether each entry is a call of its own.
         """
@@ -56,16 +57,17 @@ class ToolCallReader:
         if isinstance(calls, Mapping):
             calls = [calls]
         if not calls and isinstance(body.get("function_call"), Mapping):
-            # As OpenAI wrote one before there were tools; older servers still do.
+            # OpenAI's form before there were tools; older servers still use it.
             calls = [{"index": 0, "function": body["function_call"]}]
         listed = calls if isinstance(calls, list) else []
         rows = [call for call in listed if isinstance(call, Mapping)]
-        # Without an index, several that come together are several calls.
+        # Several entries without an index in one piece are several calls.
         own = whole or (len(rows) > 1 and not any(_index(row) is not None for row in rows))
         return tuple(piece for row in rows if (piece := self._piece(row, own=own)) is not None)
 
     def _piece(self, row: Mapping[str, Any], *, own: bool) -> ToolPiece | None:
-        """own: whether it is a call of its own."""
+        """The piece in an entry; None if the entry is empty or repeats a call. own: whether the
+        entry begins a call of its own."""
         kind: ToolKind = "custom" if isinstance(row.get("custom"), Mapping) else "function"
         inner = row.get(kind)
         inner = inner if isinstance(inner, Mapping) else {}
@@ -73,7 +75,7 @@ class ToolCallReader:
         written = inner.get("input" if kind == "custom" else "arguments")
         text = written if isinstance(written, str) else ""
         if isinstance(written, Mapping | list):
-            # Ollama's own form: JSON in place of the text of JSON.
+            # Ollama's own form: a JSON object instead of JSON text.
             text = json.dumps(written)
         if not (told or name or text):
             return None
@@ -81,9 +83,9 @@ class ToolCallReader:
         call = None if own else self._before(index, told)
         if call is not None and not _begins_another(call, told, name, text):
             if told and text and text == call.written and call.whole:
-                # All of it once again, at the end.
+                # The endpoint repeats the whole call at the end.
                 return None
-            # Its id and its name were told with its beginning.
+            # The id was sent with the first piece of the call, and usually the name, too.
             late, call.name = ("" if call.name else name), call.name or name
             call.written += text
             self._last = call
@@ -95,8 +97,8 @@ class ToolCallReader:
         return ToolPiece(call.number, self._unique(told), name, text, kind)
 
     def _before(self, index: int | None, told: str) -> _Begun | None:
-        """The call that a piece of this index and id goes on with, as it seems; None if there is
-        none before it."""
+        """The call that a piece of this index and id seems to continue; None if there is no such
+        call."""
         if index is not None:
             return self._at.get(index)
         if told:
@@ -104,7 +106,7 @@ class ToolCallReader:
         return self._last
 
     def _unique(self, told: str) -> str:
-        """An id that no other call of the answer has: results are matched by it."""
+        """An id that no other call of the answer has, because results are matched by id."""
         if not told or told in self._ids:
             told = f"call_{uuid.uuid4().hex[:24]}"
         self._ids.add(told)
@@ -114,13 +116,13 @@ class ToolCallReader:
 def _begins_another(call: _Begun, told: str, name: str, text: str) -> bool:
     """Whether a piece begins another call than the one that its index or its id names."""
     if told and call.told and told != call.told:
-        # As Gemini writes several: each is whole, and has an id of its own.
+        # Gemini's form of several calls: each is complete and has an id of its own.
         return True
     if not name or not call.name:
         return False
     if name != call.name:
         return not (told and call.told)
-    # The same name again is that of the same call until its arguments have ended.
+    # A repeated name belongs to the same call until its arguments are complete.
     return text.lstrip()[:1] == "{" and text != call.written and call.whole
 
 

@@ -1,6 +1,6 @@
-"""What may go wrong on the way to an endpoint and back.
+"""The errors of a request on the way to an endpoint and back.
 
-What carries requests raises nothing but these; so nothing above it knows exceptions of a library.
+Transports raise only these errors, so the code that uses them knows no exceptions of a library.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 
 class TransportError(Exception):
-    """Why a request has no whole answer. Its `__cause__` is what the library raised."""
+    """Why a request got no complete answer. The `__cause__` is the library's exception."""
 
 
 class Refused(TransportError):
-    """A status that brings no answer: 300 or more. body: parsed JSON, or text."""
+    """The endpoint answered with a status of 300 or more. body: parsed JSON, or text."""
 
     def __init__(self, status: int, body: object, headers: Mapping[str, str]) -> None:
         super().__init__(f"status {status}")
@@ -23,7 +23,7 @@ class Refused(TransportError):
 
 
 class ErrorObject(TransportError):
-    """An error object under a good status, or in a stream.
+    """An error object in an answer with a good status, or in a stream.
 
     payload: the object, or a text. begun: whether the endpoint had begun to answer.
     """
@@ -49,7 +49,7 @@ class RedirectLoop(TransportError):
 class NoConnection(TransportError):
     """No connection could be made, and nothing was sent.
 
-    reason: in a few words, or "" if unknown. hint: what to do.
+    reason: in a few words, or "" if unknown. hint: what the user can do.
     """
 
     def __init__(self, reason: str = "", hint: str | None = None) -> None:
@@ -59,10 +59,9 @@ class NoConnection(TransportError):
 
 
 class BadSetting(TransportError):
-    """A proxy, or certificates, of the environment cannot be used.
+    """A proxy, or certificates, that the environment names cannot be used.
 
-    problem: begins with the variable that names it. retryable: whether it may go well in a
-    moment.
+    problem: begins with the name of the variable. retryable: whether a retry may succeed.
     """
 
     def __init__(self, problem: str, hint: str | None = None, *, retryable: bool = False) -> None:
@@ -77,11 +76,11 @@ class Broken(TransportError):
 
 
 class Unreadable(TransportError):
-    """What was received is not what HTTP or JSON allow."""
+    """The received bytes are not valid HTTP or JSON."""
 
 
 class TooLong(TransportError):
-    """An answer has more bytes than any has. most: how many it may have."""
+    """An answer is larger than allowed. most: the limit in bytes."""
 
     def __init__(self, most: int) -> None:
         super().__init__(f"over {most} bytes")

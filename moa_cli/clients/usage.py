@@ -1,4 +1,4 @@
-"""Usage and cost as the providers tell them, wherever they put them."""
+"""Reads usage and cost from the different places where providers report them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 from moa_cli.core.conversation import Usage
 
-# More than this for one call is no count, and no cost.
+# Upper bounds for one call. A larger number is not a count of tokens, and not a cost.
 _MOST_TOKENS, _MOST_USD = 2 * 10**7, 10**4
-# Tokens that a call may have taken beyond what is seen of it: what a provider's search adds to the
-# prompt, in several steps; and reasoning that is not shown, which some give beyond max_tokens.
+# A call may use more tokens than `moa` sees. A provider's search adds to the prompt, in several
+# steps; some endpoints generate reasoning beyond max_tokens and do not show it. These are the
+# largest such additions that are believed.
 _UNSEEN_PROMPT, _UNSEEN_ANSWER = 10**6, 2 * 10**5
-# USD for a call, and for each of its tokens, beyond which a cost is none: the dearest model takes a
-# tenth of that a token, the dearest search less than a tenth of the fee.
+# Upper bounds of a believable cost in USD: a fee per call, and an amount per token. The dearest
+# model costs a tenth of that amount per token, the dearest search less than a tenth of that fee.
 _MOST_FEE, _MOST_PER_TOKEN = 100.0, 0.01
 # xAI's unit of cost, in USD.
 _TICKS_PER_USD = 10**10
@@ -22,10 +23,10 @@ _MOST_TICKS = _MOST_USD * _TICKS_PER_USD
 _COSTS = ("cost", "cost_in_usd_ticks", "total_cost", "estimated_cost")
 _PROMPT = ("prompt_tokens", "input_tokens")
 _COMPLETION = ("completion_tokens", "output_tokens")
-# A table of nothing else has no details.
+# The plain counts. A table with no other fields has no details.
 _PLAIN = frozenset((*_PROMPT, *_COMPLETION, "total_tokens"))
 _CACHED = (
-    # DeepSeek, Mistral, Moonshot and Together, Anthropic
+    # DeepSeek; Mistral; Moonshot and Together; Anthropic
     *("prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens"),
     "cache_read_input_tokens",
 )
@@ -33,11 +34,11 @@ _CACHED = (
 
 @dataclass
 class Bounds:
-    """What a call can have taken at most; a count beyond is not believed.
+    """The most that a call can have used; a larger count is not believed.
 
-    prompt: bytes that were sent; a token has one or more. limit: tokens that were asked for at
-    most, or None. answer: bytes that have come, None if they are not counted.
-    doubted: what was told and not believed; what is booked in its place is an estimate.
+    prompt: bytes that were sent; a token has one or more. limit: the most tokens that were
+    requested, or None. answer: bytes that were received, None if they are not counted. doubted: the
+    reported usage that was not believed; an estimate is booked in its place.
     """
 
     prompt: int = _MOST_TOKENS
@@ -46,18 +47,19 @@ class Bounds:
     doubted: dict[str, object] = field(default_factory=dict)
 
     def is_prompt(self, tokens: int) -> bool:
-        """Whether a prompt may have had so many tokens."""
+        """Whether the prompt may have had this many tokens."""
         return tokens <= self.prompt + _UNSEEN_PROMPT
 
     def is_answer(self, tokens: int) -> bool:
-        """Whether an answer may have had so many tokens, with reasoning that was not shown."""
+        """Whether the answer may have had this many tokens, including reasoning that was not
+        shown."""
         unseen = max(_UNSEEN_ANSWER, 4 * (self.limit or 0))
         return tokens <= unseen or self.answer is None or tokens <= unseen + self.answer
 
 
 def usage_from(payload: dict[str, Any], bounds: Bounds | None = None) -> Usage | None:
-    """The usage that a chunk or a completion tells: beside the choices, in the first of them
-    (Moonshot), or in `x_groq`. None if it tells none that could be true."""
+    """The usage in a chunk or a completion: beside the choices, in the first choice (Moonshot), or
+    in `x_groq`. None if it holds no usage that can be true."""
     told = _table_in(payload)
     if told is None:
         return None
@@ -74,11 +76,11 @@ def usage_from(payload: dict[str, Any], bounds: Bounds | None = None) -> Usage |
                 bounds.doubted = told
     prompt_details: object = None
     cached = reasoning = 0
-    # A table of nothing but counts needs no more looking.
+    # A table of plain counts has no further fields to read.
     if not told.keys() <= _PLAIN:
         prompt_details = told.get("prompt_tokens_details") or told.get("input_tokens_details")
         details = told.get("completion_tokens_details") or told.get("output_tokens_details")
-        # Mistral tells more of them than the prompt has.
+        # Not limited to the prompt's tokens: Mistral reports more cached tokens than that.
         cached = _count(prompt_details, "cached_tokens") or _count(told, *_CACHED) or 0
         reasoning = _count(details, "reasoning_tokens") or _count(told, "reasoning_tokens") or 0
     hidden = _hidden_output(told, prompt, completion, prompt_details)
@@ -90,7 +92,7 @@ def usage_from(payload: dict[str, Any], bounds: Bounds | None = None) -> Usage |
     return Usage(
         prompt_tokens=prompt or 0,
         completion_tokens=completion or 0,
-        # A part of the answer: OpenRouter tells 11 of 10.
+        # Reasoning is part of the answer, but OpenRouter has reported 11 tokens of 10.
         reasoning_tokens=min(reasoning, completion or 0),
         cached_tokens=cached if bounds.is_prompt(cached) else 0,
         calls=1,
@@ -100,21 +102,22 @@ def usage_from(payload: dict[str, Any], bounds: Bounds | None = None) -> Usage |
 
 
 def with_cost(usage: Usage, payload: dict[str, Any]) -> Usage:
-    """`usage` with the cost that a chunk tells beside it, if it tells one."""
+    """`usage` with the cost that a chunk reports outside of its usage, if there is one."""
     tokens = usage.prompt_tokens + usage.completion_tokens
     cost = _believed(_amount_in(payload.get("cost")), tokens)
     return usage if cost is None else replace(usage, cost=cost, unpriced_calls=0)
 
 
 def without_interim_cost(usage: Usage) -> Usage:
-    """`usage` as told before the end of an answer: a cost of 0 is none yet (Perplexity)."""
+    """`usage` as reported before the end of an answer: a cost of 0 means that it is not known yet
+    (Perplexity)."""
     return usage if usage.cost else replace(usage, unpriced_calls=usage.calls)
 
 
 def _table_in(payload: dict[str, Any]) -> dict[str, Any] | None:
     places = [payload.get("usage")]
     if places[0] and isinstance(places[0], dict):
-        # Where nearly all endpoints tell it.
+        # Nearly all endpoints report it here.
         return places[0]
     choices, groq = payload.get("choices"), payload.get("x_groq")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
@@ -127,8 +130,8 @@ def _table_in(payload: dict[str, Any]) -> dict[str, Any] | None:
 def _hidden_output(
     told: dict[str, Any], prompt: int | None, completion: int | None, prompt_details: object
 ) -> int:
-    """Tokens that the total holds beyond prompt and completion: reasoning that is billed as
-    output (xAI, Gemini). Mistral's audio is the exception: there the rest is part of the
+    """Tokens in the total that are neither in the prompt nor in the completion: reasoning that is
+    billed as output (xAI, Gemini). Audio at Mistral is the exception: there the rest is part of the
     prompt."""
     total = _count(told, "total_tokens")
     if total is None or prompt is None:
@@ -138,15 +141,15 @@ def _hidden_output(
 
 
 def _count(table: object, *names: str) -> int | None:
-    """The first of these counts that is one, or that is more than nothing; some endpoints write
-    them as 12.0 or "12"."""
+    """The first count under these names that is more than 0, else 0 if one of them is 0, else None.
+    Some endpoints write a count as 12.0 or "12"."""
     found: int | None = None
     if not isinstance(table, dict):
         return None
     for name in names:
         value = table.get(name)
         if type(value) is int and 0 < value <= _MOST_TOKENS:
-            # As nearly all are.
+            # The fast path: nearly all counts are plain numbers.
             return found or value
         if value is None:
             continue
@@ -162,16 +165,16 @@ def _count(table: object, *names: str) -> int | None:
 def _told_cost(payload: dict[str, Any], told: dict[str, Any]) -> float | None:
     """USD that the endpoint says it charges for the call; None if it does not say.
 
-    With a key of your own at the model's provider (`is_byok`), OpenRouter charges its fee, and
-    that provider sends a bill of its own: what that will be (`upstream_inference_cost`) is not
-    told as charged, and so is not in here.
+    With a key of your own at the model's provider (`is_byok`), OpenRouter charges its fee, and that
+    provider sends a separate bill. OpenRouter reports the expected amount of that bill
+    (`upstream_inference_cost`) but does not charge it, so it is left out here.
     """
     if told.keys().isdisjoint(_COSTS) and "cost" not in payload:
         return None
     cost = _amount_in(told.get("cost"))
     if cost is None:
         ticks = _number(told.get("cost_in_usd_ticks"))
-        # One division, rounded once: the float is the nearest to the decimal figure.
+        # A single division rounds once, so the float is the one nearest to the decimal figure.
         cost = None if ticks is None else _in_range(ticks / _TICKS_PER_USD)
     for value in (told.get("total_cost"), payload.get("cost"), told.get("estimated_cost")):
         cost = _amount_in(value) if cost is None else cost
@@ -179,7 +182,7 @@ def _told_cost(payload: dict[str, Any], told: dict[str, Any]) -> float | None:
 
 
 def _believed(cost: float | None, tokens: int) -> float | None:
-    """The cost of a call of so many tokens, if it can be that."""
+    """The cost, or None if it is too high for a call of this many tokens."""
     return cost if cost is None or cost <= _MOST_FEE + tokens * _MOST_PER_TOKEN else None
 
 
@@ -193,7 +196,8 @@ def _amount_in(value: object) -> float | None:
             return _amount_in(value[name])
     parts = [_number(part) for name, part in value.items() if name.endswith("_cost")]
     known = [float(part) for part in parts if part is not None]
-    # `repr` of such a sum shows where binary fractions were added; no bill has more digits.
+    # Rounded, because the `repr` of a float sum shows errors of binary fractions; no bill has more
+    # than 12 digits.
     return _in_range(round(math.fsum(known), 12)) if known and len(known) == len(parts) else None
 
 
@@ -205,10 +209,10 @@ def _number(value: object) -> int | float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # An integer may have any number of digits; a float of it may not.
+    # A JSON integer may have any number of digits; one that is too large cannot become a float.
     return value if isinstance(value, float) or abs(value) < _MOST_TICKS else None
 
 
 def _in_range(amount: float) -> float | None:
-    # A comparison with NaN is false.
+    # This also rejects NaN, because each comparison with NaN is false.
     return amount if 0 <= amount <= _MOST_USD else None

@@ -1,7 +1,7 @@
-"""The messages of a request as an endpoint takes them, and the JSON of its body.
+"""The messages of a request in the form that an endpoint accepts, and the JSON of its body.
 
-A conversation's history goes out with each of its turns, to each model of the mixture, and a
-message is the same each time. So the JSON of a message is kept with it.
+Each turn sends the whole history to each model of the mixture, and the messages in it do not
+change. So the JSON of a message is computed once and kept with the message.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _GO_ON = (
     " there.]"
 )
 _MISSED = frozenset((THOUGHTS, SIGNATURE))
-# What stands where somebody has said nothing.
+# The content that replaces an empty message.
 _NOTHING = "[empty]"
 _PLAIN_ID = re.compile(r"[A-Za-z0-9]{9}")
-# `json.dumps` would look at its options each time.
+# A fixed encoder is faster, because `json.dumps` checks its options at each call.
 _ENCODE = json.JSONEncoder().encode
 
 
 class WireMessages(list[dict[str, Any]]):
-    """Messages as an endpoint takes them. None of them is changed any more.
+    """Messages in the form that an endpoint accepts. They are not changed any more.
 
-    pieces: each of them as JSON.
+    pieces: each message as JSON.
     """
 
     def __init__(self, messages: Sequence[Message], missed: AbstractSet[str]) -> None:
@@ -68,9 +68,9 @@ def wire_messages(
 ) -> WireMessages:
     """The messages as they are sent.
 
-    refused: what the model does not take, by the names of `refused_fields`. It is told in another
-    way: system messages at the beginning of the user's next message, and of images that there are
-    some.
+    refused: what the model does not accept, by the names of `refused_fields`. It is expressed in
+    another way: a system message moves to the beginning of the user's next message, and a text
+    replaces an image.
     """
     if CALL_IDS in refused:
         messages = [_with_plain_ids(message) for message in messages]
@@ -91,7 +91,7 @@ def wire_messages(
 
 
 def body_json(body: Mapping[str, Any]) -> bytes:
-    """The body of a request as JSON, to the byte as `json.dumps` writes it."""
+    """The body of a request as JSON, byte for byte as `json.dumps` writes it."""
     messages = body.get(_FIELD)
     if not isinstance(messages, WireMessages):
         return json.dumps(body).encode()
@@ -103,14 +103,15 @@ def body_json(body: Mapping[str, Any]) -> bytes:
     else:
         written = _ENCODE({**body, _FIELD: place})
     before, behind = written.split(f'"{place}"')
-    # The body of a long conversation has hundreds of kilobytes: the fewer copies, the better.
+    # Joined once: the body of a long conversation has hundreds of kilobytes, so each copy costs
+    # time.
     return b"".join([before.encode(), b"[", b", ".join(messages.pieces), b"]", behind.encode()])
 
 
 @cache
 def _places() -> tuple[str, str]:
-    """What stands for the messages and for the tools while the rest is written. Nobody can guess
-    them, so no body holds them, too."""
+    """The placeholders for the messages and for the tools while the rest of the body is encoded.
+    They are random, so no other part of a body can contain them."""
     return secrets.token_hex(16), secrets.token_hex(16)
 
 
@@ -122,7 +123,8 @@ def _encoded(message: Message) -> tuple[dict[str, Any], bytes]:
 
 
 def _sendable(text: str) -> str:
-    """A paste or an argument may hold half a surrogate pair, which UTF-8 cannot say."""
+    """The text without halves of surrogate pairs. A pasted text or an argument may hold one, and
+    UTF-8 cannot encode it."""
     if text.isascii():
         return text
     return text.encode("utf-8", "replace").decode()
@@ -158,7 +160,8 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _with_system_first(messages: Sequence[Message]) -> list[Message]:
-    """The system messages at the beginning as one, and later ones as the user's."""
+    """The messages with the leading system messages joined to one, and later system messages as
+    messages of the user."""
     leading = list(takewhile(lambda message: message.role == "system", messages))
     rest = [
         replace(message, role="user") if message.role == "system" else message
@@ -203,7 +206,8 @@ def _with_plain_ids(message: Message) -> Message:
 
 
 def _plain_id(told: str) -> str:
-    """An id of the form that Mistral wants, the narrowest of all; the same one each time."""
+    """An id in the form that Mistral requires, which is the strictest of all providers. The same id
+    always gives the same result."""
     if _PLAIN_ID.fullmatch(told):
         return told
     return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:9]
@@ -211,7 +215,8 @@ def _plain_id(told: str) -> str:
 
 def _without_name(message: Message) -> Message:
     if message.role != "user":
-        # A model would go on to begin what it says with its name.
+        # The name of another role is dropped: in front of an assistant's text, the model would
+        # imitate it and begin its own answers with a name.
         return replace(message, name="")
     parts = message.parts and (Part("text", f"{message.name}:"), *message.parts)
     return replace(message, name="", content=f"{message.name}: {message.content}", parts=parts)
@@ -223,9 +228,9 @@ def _without_images(message: Message) -> Message:
 
 
 def _with_images_of_users(messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages with the images in results of tools, of the system and of the assistant moved to
-    the user's next message: most endpoints take them nowhere else. In their places stands that
-    there were some."""
+    """The messages with all images in the user's messages, because most endpoints accept them
+    nowhere else. Images of tool results, system and assistant messages move to the user's next
+    message, and a text stands in their place."""
     if not [message for message in messages if message.parts and message.role != "user"]:
         return messages
     names = {call.id: call.name for message in messages for call in message.tool_calls}

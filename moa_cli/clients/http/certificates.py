@@ -14,7 +14,8 @@ from pathlib import Path
 from moa_cli.clients.transport import BadSetting
 
 _HINT = "set it to a file of certificates (PEM), or unset it"
-# Where a Linux distribution keeps its authorities, if not where Python's OpenSSL looks for them.
+# Where Linux distributions keep their authorities, other than the place where Python's OpenSSL
+# looks.
 _ELSEWHERE = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/cert.pem",
@@ -25,7 +26,7 @@ _ELSEWHERE = (
 
 
 def tls_context(environment: Mapping[str, str] | None = None) -> ssl.SSLContext:
-    """How TLS is spoken and whom it trusts; made once, in 20 ms.
+    """The TLS context with the trusted authorities. Made once, because it takes 20 ms.
 
     Raises BadSetting for an `SSL_CERT_FILE` or `SSL_CERT_DIR` that cannot be used.
     """
@@ -75,7 +76,8 @@ def _add_folder(context: ssl.SSLContext, folder: str) -> None:
 
 def _of_the_system() -> ssl.SSLContext:
     if sys.platform in ("darwin", "win32"):
-        # There the system itself decides about a certificate, not a file that OpenSSL could read.
+        # On macOS and Windows the system itself verifies a certificate; there is no file that
+        # OpenSSL could read.
         import truststore
 
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -85,7 +87,7 @@ def _of_the_system() -> ssl.SSLContext:
     for file in _ELSEWHERE:
         if Path(file).is_file():
             return ssl.create_default_context(cafile=file)
-    # A small container has none.
+    # A small container has no authorities, so those of the package certifi are used.
     import certifi
 
     return ssl.create_default_context(cafile=certifi.where())

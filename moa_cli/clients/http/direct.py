@@ -1,19 +1,19 @@
-"""Requests that are written straight to a connection.
+"""Writes requests directly to a connection.
 
-Connections come from aiohttp's connector, and its parser reads the answers. What its session does
-in between (redirects, cookies, tracing, a task that writes) is not needed here, and takes as much
-time as all the rest of a small call.
+Connections come from aiohttp's connector, and aiohttp's parser reads the answers. The work of
+aiohttp's session between these two (redirects, cookies, tracing, a task that writes) is not needed
+here, and takes as much time as all the rest of a small call.
 
-The only file that relies on these internals of aiohttp; `tests/test_others_internals.py` holds
-what it relies on, and `pyproject.toml` pins the minor release:
+This is the only file that relies on the following internals of aiohttp.
+`tests/test_others_internals.py` tests them, and `pyproject.toml` pins the minor release:
 
-- `BaseConnector.connect` takes from a `ClientRequest` nothing but where it leads, so that one
+- `BaseConnector.connect` reads only the destination from a `ClientRequest`, so one `ClientRequest`
   serves all requests to the same place;
 - a `Connection` has a `protocol`: its `set_response_params` begins an answer, and its `read`
   returns the head (with `code` and `headers`) and the body;
-- `Connection.release` keeps the connection if the answer has come to its end;
-- a body (`StreamReader`) holds what has come as pieces in `_buffer`, and `_wait` returns when there
-  is more.
+- `Connection.release` keeps the connection if the answer was received to its end;
+- a body (`StreamReader`) holds the received pieces in `_buffer`, and `_wait` returns when there is
+  more.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-# What a session would look at; such a request is left to one.
+# Characters that could end a header early.
 _BREAK = re.compile(r"[\r\n\0]")
 _MOST_HEADS = 16
-# As numbers: the members of an enumeration take longer to find.
+# A plain number, because the lookup of an enumeration's member takes longer.
 _SWITCHING = 101
+# A request with one of these headers is sent by aiohttp's session, which acts on them.
 _SPECIAL = frozenset(("connection", "content-length", "expect", "transfer-encoding", "upgrade"))
 
 
 class DirectAnswer:
-    """An answer whose head has come.
+    """An answer whose head has arrived.
 
     Attributes:
-        status: Its status.
-        headers: By their names in any case.
+        status: The HTTP status.
+        headers: Names in any case.
         content: The body.
-        connection: What it comes over; None once it has come to its end, or was closed.
+        connection: The connection; None after the answer's end, or after `close`.
     """
 
     def __init__(self, message: Any, content: Any, connection: Any) -> None:
@@ -61,7 +62,7 @@ class DirectAnswer:
             connection.release()
 
     def close(self) -> None:
-        """End it; the connection is closed unless the body has come to its end."""
+        """End the answer; closes the connection unless the body was received to its end."""
         connection, self.connection = self.connection, None
         if connection is None:
             return
@@ -73,11 +74,12 @@ class DirectAnswer:
 
 
 async def read_any(content: aiohttp.StreamReader) -> bytes:
-    """All that has come of a body and was not read yet; waits for some if there is none, and is
-    empty at its end.
+    """The received bytes of a body that were not read yet. Waits if there are none; returns b"" at
+    the end of the body.
 
-    The same as its own `readany`, which takes each piece by itself, and looks each time whether the
-    connection is to be read again. An endpoint's server sends each token as a piece.
+    Returns the same as aiohttp's `readany`, but faster: `readany` takes the pieces one by one and
+    checks each time whether to resume reading the connection, and an endpoint sends each token as a
+    piece.
     """
     import aiohttp
 
@@ -94,9 +96,9 @@ async def read_any(content: aiohttp.StreamReader) -> bytes:
 
 
 class DirectRoute:
-    """What requests to one address over one connector have in common.
+    """The common part of all requests to one URL over one connector.
 
-    timeout: of a connection that is opened. options: of the parser of answers.
+    timeout: for opening a connection. options: for the parser of answers.
     """
 
     def __init__(
@@ -119,8 +121,8 @@ class DirectRoute:
         self._host = f"host: {url.host_port_subcomponent}\r\n"
 
     async def ask(self, written: bytes) -> DirectAnswer:
-        """Send a request, see `written`; return its answer when the head has come. Raises what
-        aiohttp does, or Unreadable."""
+        """Send a request that `written` returned; returns its answer when the head has arrived.
+        Raises the errors of aiohttp, or Unreadable."""
         connection = await self._connector.connect(self._way, [], self._timeout)
         try:
             protocol, transport = connection.protocol, connection.transport
@@ -139,7 +141,7 @@ class DirectRoute:
         return DirectAnswer(message, content, connection)
 
     def written(self, method: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        """A request as it is sent. headers: by their names in lower case. Raises BadSetting."""
+        """The bytes of a request. headers: names in lower case. Raises BadSetting."""
         # Most requests of a process to one address have the same headers.
         known = (method, *headers.items())
         head = self._heads.get(known)

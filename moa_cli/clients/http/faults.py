@@ -1,4 +1,4 @@
-"""What went wrong on the way to an endpoint, in the few exceptions of `clients.transport`."""
+"""Maps errors of aiohttp and aiohttp-socks to the exceptions of `clients.transport`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from moa_cli.clients.transport import (
     Unreadable,
 )
 
-# Most that a connection may take: the name is looked up, each address tried, TLS begun.
+# Seconds for opening a connection: the name lookup, an attempt at each address, and the TLS
+# handshake.
 CONNECT_SECONDS = 10.0
-# What a SOCKS proxy answers (RFC 1928).
+# The error codes of a SOCKS proxy (RFC 1928).
 _SOCKS_REFUSALS = {
     1: "it failed",
     2: "its rules do not allow it",
@@ -33,9 +34,9 @@ _SOCKS_REFUSALS = {
 
 
 def explain(error: Exception, proxy: Proxy | None, place: str) -> TransportError | None:
-    """What aiohttp raised, as one of our exceptions; None if it is none of its.
+    """Our exception for an error of aiohttp; None for any other error.
 
-    proxy: that the request was to take. place: the host and port that it was for.
+    proxy: the proxy of the request. place: the host and port that the request was for.
     """
     import aiohttp
 
@@ -44,7 +45,8 @@ def explain(error: Exception, proxy: Proxy | None, place: str) -> TransportError
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return BadAddress()
     if isinstance(error, TimeoutError):
-        # Only the way there has a limit; how long an answer takes is not decided here.
+        # Only opening a connection has a time limit in aiohttp; the time for the answer is limited
+        # elsewhere.
         late = NoConnection(f"none within {CONNECT_SECONDS:g} s")
         return late if proxy is None else _late(proxy, place)
     untrusted = _tls_error(error)
@@ -52,13 +54,15 @@ def explain(error: Exception, proxy: Proxy | None, place: str) -> TransportError
         return NoConnection(*why_untrusted(untrusted))
     if isinstance(error, aiohttp.ClientConnectorError):
         reason = NoConnection(reason_of(error.os_error))
-        # A proxy whose name cannot be looked up is told by its host alone.
+        # If the name of the proxy cannot be looked up, only the host shows that the error is about
+        # the proxy.
         at_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
         if proxy is not None and (at_proxy or error.host == proxy.host):
             return dead_proxy(proxy, reason)
         return reason
     if isinstance(error, aiohttp.ClientPayloadError):
-        # A body that cannot be decoded has come; one that was cut has not.
+        # A body that cannot be decoded was received; any other error here means that the body was
+        # cut off.
         return Unreadable() if "content-encoding" in str(error).lower() else Broken()
     if isinstance(error, aiohttp.ClientResponseError | ValueError):
         return Unreadable()
@@ -81,11 +85,12 @@ def _tls_error(error: BaseException) -> ssl.SSLError | None:
 
 
 def explain_socks(error: Exception, proxy: Proxy, place: str) -> TransportError | None:
-    """What aiohttp-socks raised, as one of our exceptions; None if it is none of its."""
+    """Our exception for an error of aiohttp-socks; None for any other error."""
     import aiohttp_socks
 
     if isinstance(error.__cause__, aiohttp_socks.ProxyConnectionError):
-        # Before python-socks 3 that is an OSError, which aiohttp wraps in one of its own.
+        # Before python-socks 3 this error is an OSError, so aiohttp wraps it in an error of its
+        # own.
         error = error.__cause__
     if isinstance(error, aiohttp_socks.ProxyTimeoutError | TimeoutError):
         return _late(proxy, place)
@@ -127,7 +132,7 @@ def closes(proxy: Proxy) -> BadSetting:
 
 
 def not_http(proxy: Proxy) -> BadSetting:
-    """What the proxy answers is no HTTP."""
+    """The answer of the proxy is not HTTP."""
     return BadSetting(
         f"{proxy.variable}: the proxy {proxy} does not support HTTP",
         hint=f"correct {proxy.variable}: is it a SOCKS proxy?",
@@ -142,7 +147,7 @@ def reason_of(error: BaseException) -> str:
         return f"no name server returned its address within {LOOKUP_SECONDS:g} s"
     if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
         return "unknown host: no name server could be reached"
-    # Attempts at several addresses are reported in one text.
+    # The error for attempts at several addresses is only a text, without the single errors.
     text = str(error).lower()
     if isinstance(error, socket.gaierror | UnicodeError):
         return "unknown host"
@@ -167,7 +172,7 @@ def dead_proxy(proxy: Proxy, error: NoConnection) -> BadSetting:
 
 
 def refused_by(proxy: Proxy, status: int, place: str) -> BadSetting:
-    """A proxy of HTTP has answered with this status, in place of what is at `place`."""
+    """An HTTP proxy has answered with this status, instead of the server at `place`."""
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         return wants_login(proxy)
     with suppress(ValueError):
@@ -181,7 +186,7 @@ def refused_by(proxy: Proxy, status: int, place: str) -> BadSetting:
 
 
 def wants_login(proxy: Proxy) -> BadSetting:
-    """The proxy refuses the login, or there is none."""
+    """The proxy requires a login that is missing, or refuses the given one."""
     if proxy.credentials:
         problem = "refuses the user name and password (407)"
     else:

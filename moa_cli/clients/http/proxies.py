@@ -1,8 +1,8 @@
-"""Which proxy a request takes, as the environment says: one rule for every command.
+"""Which proxy a request uses, by the variables of the environment: one rule for every command.
 
 The variables are those of curl and httpx: `HTTPS_PROXY` or `HTTP_PROXY` by the scheme of the
-address, else `ALL_PROXY`; each in lower case first; `NO_PROXY` excepts hosts. What stays on this
-machine never takes a proxy.
+address, else `ALL_PROXY`; the name in lower case comes first; `NO_PROXY` excludes hosts. A request
+to this machine never uses a proxy.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Proxy:
 
     @property
     def resolves(self) -> bool:
-        """Whether it looks names of hosts up itself."""
+        """Whether the proxy resolves host names itself."""
         return self.scheme != "socks5"
 
 
 def find_proxy(url: str, environment: Mapping[str, str] | None = None) -> Proxy | None:
-    """The proxy for a web address; None if it takes none.
+    """The proxy for a web address; None for a direct connection.
 
-    Raises BadSetting, naming the variable, if that does not hold the address of a proxy that can
-    be used: what was meant to go through it must not go around it.
+    Raises BadSetting, naming the variable, if its value is not the address of a usable proxy. There
+    is no direct connection in that case: a request that was meant for the proxy must not bypass it.
     """
     environment = os.environ if environment is None else environment
     if is_loopback(url):
@@ -70,8 +70,9 @@ def find_proxy(url: str, environment: Mapping[str, str] | None = None) -> Proxy 
 
 
 def _setting(name: str, environment: Mapping[str, str]) -> tuple[str, str]:
-    """The variable in use, of a name in lower or upper case, and its value."""
-    # The server of a CGI script passes a request's header `Proxy` on as HTTP_PROXY.
+    """The variable that is set, with its name in lower or upper case, and its value."""
+    # In a CGI script, HTTP_PROXY is ignored: it holds the header `Proxy` of a request, which
+    # anybody can send.
     names = (
         [name]
         if name == "http_proxy" and "REQUEST_METHOD" in environment
@@ -81,7 +82,7 @@ def _setting(name: str, environment: Mapping[str, str]) -> tuple[str, str]:
         ]
     )
     for variable in names:
-        # An empty one in lower case switches the other off.
+        # An empty variable in lower case disables the one in upper case.
         if variable in environment:
             return variable, environment[variable].strip()
     return name, ""
@@ -100,7 +101,7 @@ def _parsed(variable: str, value: str) -> Proxy:
             hint="use http://, https://, socks5:// or socks5h://, or unset it",
         )
     if not host or re.search(r"\s", host):
-        # It may hold a password, so it is not repeated.
+        # The value may hold a password, so the message does not repeat it.
         raise BadSetting(f"{variable}: is not the address of a proxy", hint=_EXPECTED)
     credentials = None
     if parts.username is not None:
@@ -109,7 +110,7 @@ def _parsed(variable: str, value: str) -> Proxy:
 
 
 def _of_the_system(address: SplitResult) -> Proxy | None:
-    """The proxy of the system's own settings, where it has such."""
+    """The proxy in the settings of the operating system, on macOS and Windows."""
     if sys.platform in ("darwin", "win32"):
         from urllib.request import getproxies, proxy_bypass
 
@@ -122,8 +123,8 @@ def _of_the_system(address: SplitResult) -> Proxy | None:
 def _is_excepted(address: SplitResult, entries: str) -> bool:
     """Whether the entries of NO_PROXY hold the address.
 
-    An entry is a host, which stands for all below it, with or without a dot or `*.` before it, or
-    an IP address, or a network (10.0.0.0/8), each with a port or without; or `*` for everything.
+    An entry is `*` for everything, a network (10.0.0.0/8), or a host or an IP address, these two
+    with or without a port. A host includes its subdomains; it may begin with a dot or `*.`.
     """
     host = (address.hostname or "").rstrip(".").lower()
     port = address.port or _PORTS.get(address.scheme)

@@ -1,9 +1,9 @@
-"""Names of hosts to addresses, in threads that nothing waits for.
+"""Looks up the addresses of host names, in threads that nothing waits for.
 
-Python can only ask the system, whose `getaddrinfo` cannot be interrupted: where no name server
-answers, it takes as long as the system is set to wait, often half a minute for each name. aiohttp
-calls it in the event loop's own pool of threads, and a loop waits for that pool when it is closed:
-the end of the process, and with it Ctrl-C, would wait, too.
+Python can only call the system's `getaddrinfo`, which cannot be interrupted. If no name server
+answers, it blocks for the system's timeout, often half a minute for each name. aiohttp calls it in
+the event loop's own thread pool, and closing the loop waits for that pool. So the end of the
+process, also after Ctrl-C, would wait for the lookup.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-# Less than a connection may take, so that it is known what took so long. A name server is waited
-# for 5 s by most systems, before the next one is asked.
+# Seconds for a lookup. Less than `CONNECT_SECONDS`, so that an error can name the lookup as the
+# cause. Most systems wait 5 s for a name server before they ask the next one.
 LOOKUP_SECONDS = 9.0
 _FAILED_SECONDS = 15.0
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
 class LookupTimedOut(OSError):
-    """No name server told the address in time."""
+    """No name server returned the address in time."""
 
 
 class Resolver(AbstractResolver):
     """Looks names up for aiohttp. Raises LookupTimedOut, or what `socket.getaddrinfo` does.
 
-    A name that was looked up in vain is not waited for again in the next seconds: what follows
-    in the same turn or batch fails at once.
+    After a lookup timed out, lookups of the same name fail at once for some seconds, so the other
+    calls of the turn or batch do not wait, too.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Resolver(AbstractResolver):
             raise
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """The resolver holds nothing that must be closed."""
 
 
 async def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
@@ -60,7 +60,7 @@ async def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[R
 
     def tell(addresses: list[ResolveResult], error: Exception | None) -> None:
         if found.done():
-            # Nobody waits for it any more.
+            # The caller has been cancelled or has timed out.
             return
         if error is None:
             found.set_result(addresses)
@@ -76,7 +76,7 @@ async def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[R
             error = socket.gaierror(socket.EAI_NONAME, f"{host} is not a host name")
         except Exception as raised:
             error = raised
-        # The loop may be closed by now.
+        # RuntimeError: the loop is already closed.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(tell, addresses, error)
 
@@ -91,10 +91,11 @@ async def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[R
 def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
     asked: dict[str, Any] = {"family": family, "type": socket.SOCK_STREAM}
     try:
-        # Without addresses of a kind that this machine has none of itself.
+        # AI_ADDRCONFIG omits IPv4 or IPv6 addresses if this machine has no address of that kind
+        # itself.
         found = socket.getaddrinfo(host, port, flags=socket.AI_ADDRCONFIG, **asked)
     except socket.gaierror:
-        # A machine without any network has none of either kind.
+        # A machine without any network has no address of either kind, so even localhost fails.
         if host.rstrip(".").lower() != "localhost":
             raise
         found = socket.getaddrinfo(host, port, **asked)
@@ -112,7 +113,7 @@ def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[Resol
 
 
 def _numeric(address: tuple[Any, ...]) -> str:
-    """The address as text, with the interface that a link-local one belongs to."""
+    """The address as text; a link-local address includes its network interface."""
     if len(address) > 3 and address[3]:
         return socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
     return str(address[0])

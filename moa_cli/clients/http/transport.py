@@ -1,8 +1,8 @@
-"""HTTP as transport, through aiohttp: requests to one endpoint over connections that are kept
+"""HTTP requests through aiohttp, over connections that are kept and used again
 (docs/decisions/0017-one-transport.md).
 
-Which proxy a request takes and which authorities are trusted is decided here, by one rule for all
-commands, and not by aiohttp, which knows neither `ALL_PROXY` nor `SSL_CERT_FILE`.
+This package chooses the proxy and the trusted authorities itself, by one rule for all commands,
+because aiohttp knows neither `ALL_PROXY` nor `SSL_CERT_FILE`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 _KEPT_SECONDS = 45.0
 _LOOKED_UP_SECONDS = 60
-# What is kept of a body that nobody reads as fast as it comes.
+# Bytes of a body that aiohttp buffers while the reader is slower than the endpoint.
 _MOST_KEPT = 1 << 18
 _MOST_HEAD = 1 << 17
 _PARSER: Mapping[str, Any] = {
@@ -70,15 +70,15 @@ _PARSER: Mapping[str, Any] = {
     "max_line_size": _MOST_HEAD,
     "max_field_size": _MOST_HEAD,
 }
-# Addresses of one endpoint.
+# URLs of one endpoint whose `DirectRoute` is kept.
 _MOST_PLACES = 256
-# Bytes of a list of models, which are far below a megabyte as a rule, and of a refusal.
+# Most bytes of a list of models, which usually has far less than a megabyte, and of a refusal.
 _MOST_LIST, _MOST_REFUSAL = 64 << 20, 1 << 20
 _REFUSAL_SECONDS = 5.0
 _MOST_REDIRECTS = 20
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
-# The headers that go along to another host than the one that was asked.
+# Only these headers are sent along when a redirect leads to another host.
 _HARMLESS = ("accept", "accept-encoding", "content-type", "user-agent")
 _UNRESERVED = "/%:@!$&'()*+,;=~?-._[]"
 _V = TypeVar("_V")
@@ -86,7 +86,7 @@ _V = TypeVar("_V")
 
 @dataclass(frozen=True)
 class ServerOrigin:
-    """What a connection leads to."""
+    """Where a connection leads."""
 
     scheme: str
     host: str
@@ -97,16 +97,15 @@ class ServerOrigin:
 
 
 def load() -> None:
-    """Import what a request needs; it takes a tenth of a second."""
+    """Import the modules that a request needs, which takes a tenth of a second."""
     import_aiohttp()
     import moa_cli.clients.http.resolver  # noqa: F401
 
 
 class Connections:
-    """Connections of one endpoint, by the SOCKS proxy that they take; used by one event loop at a
-    time.
+    """The connections to one endpoint, grouped by SOCKS proxy; used by one event loop at a time.
 
-    keep: whether one is used again.
+    keep: whether a connection is used again for later requests.
     """
 
     def __init__(self, *, keep: bool = True) -> None:
@@ -115,17 +114,17 @@ class Connections:
         self._sessions: dict[Proxy | None, aiohttp.ClientSession] = {}
         self._tls: ssl.SSLContext | None = None
         self._names: Resolver | None = None
-        # Until when (by the monotonic clock) a name need not be looked up again.
+        # By host name: the time (monotonic clock) until which it need not be looked up again.
         self._looked_up: dict[str, float] = {}
-        # By address, and by the SOCKS proxy on the way.
+        # By URL and SOCKS proxy.
         self._places: dict[tuple[URL, Proxy | None], DirectRoute] = {}
-        # What comes over each connection that is open, or came over it last.
+        # By connection: the answer that it carries now, or carried last.
         self._answers: dict[Any, ref[aiohttp.ClientResponse | DirectAnswer]] = {}
 
     async def ask(
         self, method: str, url: str, proxy: Proxy | None, headers: Mapping[str, str], body: bytes
     ) -> HttpAnswer:
-        """Send a request; return its answer when the head has come. Raises a TransportError."""
+        """Send a request; return its answer when the head has arrived. Raises a TransportError."""
         import_aiohttp()
         import aiohttp
 
@@ -136,7 +135,7 @@ class Connections:
             await self.check_names(proxy, origin.host)
         ways: dict[str, Any] = {}
         if origin.scheme == "https":
-            # It reads files, the first time.
+            # In a thread, because the first call reads files.
             self._tls = self._tls or await asyncio.to_thread(tls_context)
             ways["ssl"] = self._tls
         if proxy is not None and not proxy.is_socks:
@@ -146,7 +145,7 @@ class Connections:
         connection = _Connection()
         _CONNECTION.set(connection)
         place = None
-        # A proxy of HTTP is asked in words of its own.
+        # An HTTP proxy needs requests of another form, which only the session writes.
         if "proxy" not in ways and is_plain(headers):
             through = proxy if proxy is not None and proxy.is_socks else None
             place = self._place(address.quoted, through, session)
@@ -170,7 +169,8 @@ class Connections:
             try:
                 response = await send()
             except aiohttp.ServerDisconnectedError:
-                # A server may close a connection that was kept at any time, which says nothing.
+                # A server may close a kept connection at any time. That is no error, so the request
+                # is sent again over a new one.
                 if connection.opened:
                     raise
                 response = await send()
@@ -193,10 +193,10 @@ class Connections:
         return place
 
     def _watch(self, response: aiohttp.ClientResponse | DirectAnswer) -> None:
-        """See to it that whoever reads the body of `response` is told when its connection closes.
+        """Make a reader of the body of `response` fail when its connection closes.
 
-        aiohttp closes one whose framing breaks midway (a chunk without a length), and tells no
-        reader that waits: it would wait for ever.
+        aiohttp closes a connection whose framing breaks midway (a chunk without a length), but does
+        not tell a waiting reader, who would wait for ever.
         """
         protocol = response.connection and response.connection.protocol
         if protocol is None:
@@ -209,7 +209,7 @@ class Connections:
         import aiohttp
 
         if not closed.cancelled():
-            # Else it would be said that nobody asked for it.
+            # Reading the exception prevents asyncio's message that it was never retrieved.
             closed.exception()
         known = self._answers.pop(protocol, None)
         answer = None if known is None else known()
@@ -222,7 +222,8 @@ class Connections:
 
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            # Those of another loop, maybe of the process that this was forked from, are not ours.
+            # The known sessions belong to another event loop, maybe one of the parent process
+            # before a fork, so they cannot be used or closed here.
             self._loop, self._sessions = loop, {}
             self._places, self._answers = {}, {}
         through = proxy if proxy is not None and proxy.is_socks else None
@@ -275,11 +276,11 @@ class Connections:
         return self._names
 
     async def check_names(self, proxy: Proxy | None, host: str) -> None:
-        """See to it that the names on the way to a host can be looked up in time.
+        """Check that the host names on the way to a host can be looked up in time.
 
-        For what looks names up itself, in threads that the end of the process waits for: the
-        package for SOCKS, and Together's SDK. A name that is unknown is left to them.
-        Raises a TransportError.
+        The package for SOCKS and Together's SDK look names up themselves, in threads that the
+        process waits for when it ends. This check fails earlier, without such a thread. It passes
+        for an unknown name, which they report themselves. Raises a TransportError.
         """
         from moa_cli.clients.http.resolver import LookupTimedOut
 
@@ -301,20 +302,20 @@ class Connections:
             self._looked_up[name] = time.monotonic() + _LOOKED_UP_SECONDS
 
     async def warm(self, url: str) -> None:
-        """Open a connection for the first request, by one that asks nothing and tells nobody's key.
+        """Open a connection for the first request, with an OPTIONS request that holds no key.
         Raises a TransportError."""
         answer = await self.ask("OPTIONS", url, find_proxy(url), {"accept": "*/*"}, b"")
         await answer.read(_MOST_REFUSAL)
 
     async def aclose(self) -> None:
-        """Close them all."""
+        """Close all connections."""
         sessions, self._sessions, self._places = list(self._sessions.values()), {}, {}
         for session in sessions:
             await session.close()
 
 
 class _Connection:
-    """Whether a connection was opened for a request, or one was used again."""
+    """Whether a request opened a new connection or used a kept one."""
 
     opened = False
 
@@ -323,7 +324,8 @@ _CONNECTION: ContextVar[_Connection] = ContextVar("connection")
 
 
 def _open_socket(address: tuple[Any, ...]) -> socket.socket:
-    """As the connector would, and noted; aiohttp's own tracing takes 6 % of a server's time."""
+    """Open a socket as the connector would, and note it. Noted here, because aiohttp's own tracing
+    takes 6 % of a server's time."""
     _CONNECTION.get(_Connection()).opened = True
     return socket.socket(*address[:3])
 
@@ -331,7 +333,8 @@ def _open_socket(address: tuple[Any, ...]) -> socket.socket:
 def _explained(
     error: Exception, proxy: Proxy | None, origin: ServerOrigin, *, tunnel: bool
 ) -> Exception:
-    """One of our exceptions for what a request raised before its answer began; else the error."""
+    """Our exception for an error that a request raised before its answer began; the error itself if
+    it is not known."""
     import aiohttp
 
     if isinstance(error, TransportError):
@@ -350,7 +353,8 @@ def _explained(
 
 
 class _Body:
-    """The pieces of a body. Not a generator, which whoever stops reading would have to close.
+    """Iterates over the pieces of a body. Not a generator, because a reader who stops early would
+    have to close it.
 
     most: bytes that it may have.
     """
@@ -377,7 +381,7 @@ class _Body:
 
 
 class HttpAnswer:
-    """An answer as aiohttp holds it. headers: by their names in any case."""
+    """An answer over aiohttp. headers: names in any case."""
 
     def __init__(self, response: aiohttp.ClientResponse | DirectAnswer) -> None:
         self._response = response
@@ -391,9 +395,9 @@ class HttpAnswer:
         return self._response.content.at_eof()
 
     def chunks(self, most: int | None = None) -> AsyncIterator[bytes]:
-        """The body as it comes, decoded from what it was sent in.
+        """The pieces of the body as they arrive, after its content encoding is decoded.
 
-        most: bytes that it may have. Raises Broken, Unreadable or TooLong.
+        most: the limit in bytes; None for no limit. Raises Broken, Unreadable or TooLong.
         """
         return _Body(self._response, most)
 
@@ -402,7 +406,7 @@ class HttpAnswer:
         return b"".join([piece async for piece in self.chunks(most)])
 
     async def read_start(self, most: int, seconds: float) -> bytes:
-        """As much of the body as comes in so many seconds, whatever becomes of the rest."""
+        """The part of the body that arrives within this time; errors are ignored."""
         pieces: list[bytes] = []
         with suppress(TransportError, TimeoutError):
             async with asyncio.timeout(seconds):
@@ -411,15 +415,15 @@ class HttpAnswer:
         return b"".join(pieces)
 
     async def aclose(self) -> None:
-        """End it; the connection is closed if the body has not come to its end."""
+        """End the answer; closes the connection if the body has not been received to its end."""
         self._response.close()
 
 
 class HttpTransport:
     """One endpoint; belongs to one event loop.
 
-    key: sent as a bearer's token, unless it is "" or the URL holds a user name and password.
-    headers: of every request. connections: those to use; else its own.
+    key: sent as a bearer token, unless it is "" or the URL holds a user name and password. headers:
+    sent with every request. connections: the connections to use; by default, new ones.
     """
 
     def __init__(
@@ -446,8 +450,8 @@ class HttpTransport:
         """Send a JSON body. Raises Refused for a bad status, else another
         TransportError.
 
-        path: after the base URL, beginning with a slash. headers: of this request, beside the
-        usual ones.
+        path: the part after the base URL, beginning with a slash. headers: further headers for this
+        request.
         """
         sent = {**self._json_headers, **_lower(headers)} if headers else self._json_headers
         data = body_json(body)
@@ -456,8 +460,8 @@ class HttpTransport:
         return answer
 
     async def send_batch_file(self, file: Path) -> object:
-        """Send a file of requests for a batch job; returns the parsed JSON that answers it. Raises
-        as `post` does, and OSError."""
+        """Send a file of requests for a batch job; returns the parsed JSON of the answer. Raises as
+        `post` does, and OSError."""
         mark = uuid4().hex
         head = (
             f'--{mark}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
@@ -466,7 +470,8 @@ class HttpTransport:
         )
 
         def form() -> bytes:
-            # No second copy of the file stays in memory while it is sent.
+            # In a function of its own, so that no second copy of the file stays in memory while it
+            # is sent.
             return b"".join([head.encode(), file.read_bytes(), f"\r\n--{mark}--\r\n".encode()])
 
         body = await asyncio.to_thread(form)
@@ -476,19 +481,20 @@ class HttpTransport:
         return json.loads(await answer.read(_MOST_LIST))
 
     async def open(self, path: str) -> HttpAnswer:
-        """What stands there, to be read as it comes. Raises as `post` does."""
+        """The answer to a GET request, whose body the caller reads. Raises as `post` does."""
         answer = await send(self._connections, "GET", self._base_url + path, self._headers)
         await _check(answer)
         return answer
 
     async def get(self, path: str, seconds: float, headers: Mapping[str, str | None]) -> object:
-        """The parsed JSON there, within so many seconds. Raises as `post` does.
+        """The parsed JSON at a path, received within this number of seconds. Raises as `post` does.
 
-        headers: of this request; None leaves out a usual one.
+        headers: further headers for this request; None as a value omits a usual header.
         """
         merged = {**self._headers, **_lower(headers)}
         sent = {name: value for name, value in merged.items() if value is not None}
-        # The time is for the endpoint, not for a busy machine that loads the client.
+        # Before the time starts: it is for the endpoint, not for loading the client on a busy
+        # machine.
         load()
         try:
             async with asyncio.timeout(seconds):
@@ -511,10 +517,10 @@ class HttpTransport:
 async def send(
     connections: Connections, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
 ) -> HttpAnswer:
-    """Send a request, to where the endpoint redirects if it does.
+    """Send a request, and follow the endpoint's redirects.
 
-    headers: by their names in lower case; to another host go only those that say nothing of the
-    user. Raises a TransportError.
+    headers: names in lower case; a redirect to another host gets only the headers that reveal
+    nothing of the user. Raises a TransportError.
     """
     for _ in range(_MOST_REDIRECTS + 1):
         origin = _address(url).origin
@@ -550,7 +556,7 @@ def _joined(url: str, target: str) -> str:
 def _split(url: str) -> SplitResult:
     try:
         address = urlsplit(url)
-        address.port  # noqa: B018 (it is checked when it is read)
+        address.port  # noqa: B018 (reading the port checks it)
     except ValueError as error:
         raise BadAddress from error
     if address.scheme not in _PORTS or not address.hostname:
@@ -570,8 +576,8 @@ def _origin(address: SplitResult) -> ServerOrigin:
 
 @dataclass(frozen=True)
 class _Address:
-    """A web address that was read. quoted: as it is asked for; what an endpoint redirects to is
-    not quoted a second time."""
+    """A parsed web address. quoted: the URL as it is requested; the quoted target of a redirect is
+    not quoted again."""
 
     origin: ServerOrigin
     quoted: URL
@@ -579,7 +585,8 @@ class _Address:
 
 @lru_cache(maxsize=256)
 def _address(url: str) -> _Address:
-    """Raises BadAddress. Most calls of a process go to a few addresses, over and over."""
+    """The parsed address of a URL. Cached, because most calls of a process go to the same few
+    addresses. Raises BadAddress."""
     from yarl import URL
 
     parts = _split(url)
@@ -609,9 +616,9 @@ def _lower(headers: Mapping[str, _V]) -> dict[str, _V]:
 
 
 def _without_credentials(url: str) -> tuple[str, str]:
-    """The URL without user name and password, and these as HTTP's basic authentication has them.
+    """The URL without user name and password, and these two encoded for HTTP basic authentication.
 
-    They take the key's place.
+    They are sent instead of the key.
     """
     try:
         parts = urlsplit(url)
@@ -625,11 +632,12 @@ def _without_credentials(url: str) -> tuple[str, str]:
 
 
 async def _check(answer: HttpAnswer) -> None:
-    """Raise Refused for a status that brings no answer: 400 or more, or a redirect to nowhere."""
+    """Raise Refused for a status of 300 or more. A redirect gets here only if it has no target."""
     if answer.status < 300:
         return
     try:
-        # The status tells enough: a body that breaks off, or does not end, takes nothing from it.
+        # The status alone is enough to report, so a body that breaks off or does not end is no
+        # error.
         raw = await answer.read_start(_MOST_REFUSAL, _REFUSAL_SECONDS)
     finally:
         await answer.aclose()

@@ -1,4 +1,4 @@
-"""The embedded model: a child process of ours that is one more endpoint."""
+"""The embedded model: a child process that serves as an endpoint."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from moa_cli.models.table import Provider
 
 _STOP_SECONDS = 2.0
 
-# What installs a package on the systems that know it, and by which of its names below. Slim
-# container images often lack the first one.
+# The install commands of package managers, and the index of the package's name below. Slim
+# container images often lack libgomp.
 _INSTALLERS = {
     **{program: (f"{program} install", 0) for program in ("apt", "apt-get")},
     **{program: (f"{program} install", 1) for program in ("dnf", "yum", "microdnf")},
@@ -37,7 +37,7 @@ _INSTALLERS = {
     "apk": ("apk add", 1),
     "pacman": ("pacman -S", 2),
 }
-# The packages that bring the libraries which the runtime takes from the system.
+# The packages with the system libraries that the runtime needs.
 _LIBRARIES = {
     "libgomp.so.1": ("libgomp1", "libgomp", "gcc-libs"),
     "libstdc++.so.6": ("libstdc++6", "libstdc++", "gcc-libs"),
@@ -46,7 +46,7 @@ _LIBRARIES = {
 
 @dataclass(frozen=True, eq=False)
 class _Running:
-    """A child that serves, and the client of its endpoint."""
+    """A running child process, and the client of its endpoint."""
 
     child: subprocess.Popen[str]
     endpoint: OpenAICompatible
@@ -59,15 +59,15 @@ class _Running:
 class LocalClient:
     """One GGUF model behind a child process, started at the first call.
 
-    model: `smollm2`, the name of a pulled model, or the path of a GGUF file. memory: what the
-    models of this run take together. All calls share the child's parallel slots.
+    model: `smollm2`, the name of a pulled model, or the path of a GGUF file. memory: counts the
+    memory of all models of this run. All calls share the child's parallel slots.
     """
 
     def __init__(self, model: str, config: Config, memory: LocalMemory | None = None) -> None:
         self._model = model
         self._config = config
         self._memory = memory or LocalMemory(config.local)
-        # Known as soon as it runs, so that closing can end a start in progress.
+        # Set as soon as the child runs, so that `aclose` can end a start in progress.
         self._child: subprocess.Popen[str] | None = None
         self._starting: asyncio.Task[_Running] | None = None
 
@@ -101,7 +101,7 @@ class LocalClient:
         return _Running(child, OpenAICompatible(provider, lambda: key))
 
     def _tell(self, child: subprocess.Popen[str], path: Path, key: str) -> dict[str, str]:
-        """Tell the child what to serve; its answer, nothing if it ended without one.
+        """Tell the child what to serve; returns its answer, empty if the child ended without one.
 
         The key goes through the pipe, never through argv, which all users can read.
         """
@@ -112,7 +112,7 @@ class LocalClient:
             "context": self._config.local.context,
             "parallel": self._config.local.parallel,
         }
-        # ValueError: no JSON, or a pipe that was closed with this client.
+        # ValueError: the answer is not JSON, or `aclose` has closed the pipe.
         with contextlib.suppress(OSError, ValueError):
             if child.stdin and child.stdout:
                 child.stdin.write(json.dumps(asked) + "\n")
@@ -138,11 +138,12 @@ class LocalClient:
             raise await self._explain(running, error) from None
 
     async def _explain(self, running: _Running, error: ConnectionLost) -> ClientError:
-        """Why a connection broke; if the child has ended, the next call starts another."""
+        """The error for a broken connection. If the child has ended, the next call starts another
+        one."""
         if not await asyncio.to_thread(_has_ended, running.child):
             return error
         if self._child is running.child:
-            # Of several calls that broke together, the first one clears away.
+            # Only the first of several calls that broke together cleans up.
             self._child = self._starting = None
             await running.aclose()
         return _ended(running.child)
@@ -159,13 +160,13 @@ class LocalClient:
 
 def _spawn() -> subprocess.Popen[str]:
     return subprocess.Popen(
-        # -P: a file in the working directory must not stand in for a module.
+        # -P: a file in the working directory must not be imported instead of a module.
         [sys.executable, "-P", "-m", "moa_cli.clients.local.server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        # A session of its own: Ctrl-C at the terminal is not for it.
+        # In a session of its own, so that Ctrl-C at the terminal does not end the child.
         start_new_session=True,
         # Busy-waiting threads slow each other down on few cores.
         env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
@@ -189,7 +190,7 @@ def _cannot_start(
 
 
 def _what_it_lacks(message: str) -> str:
-    """The command that installs what the runtime could not be loaded without."""
+    """A hint with the command that installs the missing system library."""
     if "DLL load failed" in message:
         return "it needs the Visual C++ runtime; run: winget install Microsoft.VCRedist.2015+.x64"
     for library, packages in _LIBRARIES.items():
@@ -203,7 +204,7 @@ def _what_it_lacks(message: str) -> str:
 
 
 def _ended(child: subprocess.Popen[str]) -> LocalModelUnavailable:
-    """Why the child is not there any more."""
+    """The error that says why the child has ended."""
     status = child.wait()
     why = f"status {status}"
     if status < 0:
@@ -216,7 +217,7 @@ def _ended(child: subprocess.Popen[str]) -> LocalModelUnavailable:
 
 
 def _has_ended(child: subprocess.Popen[str]) -> bool:
-    # Its connections break a moment before it can be waited for.
+    # Waits a moment, because the child's connections break shortly before `wait` can return.
     try:
         child.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""What the header of a GGUF file tells of its model.
+"""Reads the sizes of a model from the header of its GGUF file.
 
 Format: docs/gguf.md of the ggml project. A file begins with `GGUF`, a version, the number of
 tensors and the number of entries; each entry is a key, the type of its value, and the value. All
@@ -17,9 +17,10 @@ from typing import BinaryIO
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
-# By the type's number: how a value of a fixed size is packed.
+# By the number of a type with a fixed size: its format for `struct`.
 _FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-# A damaged length must not make us read gigabytes. A vocabulary takes a few megabytes.
+# Limits for bytes of a text, entries, and items of an array. A damaged length must not make us read
+# gigabytes; even a vocabulary takes only a few megabytes.
 _MOST_BYTES = 64 << 20
 _MOST_ENTRIES = 4096
 _MOST_NUMBERS = 4096
@@ -28,7 +29,8 @@ _F16_BYTES = 2
 _Value = str | int | float | bool | list[int | float | bool] | None
 
 
-# A large model comes in several files; a runtime opens the first one and finds the others by name.
+# A large model is split into several files. The runtime opens the first one and finds the others by
+# name.
 _PART = re.compile(
     r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>(?!0{5})\d{5})(?P<ending>\.gguf)", re.IGNORECASE
 )
@@ -50,7 +52,7 @@ def part_names(file_name: str) -> list[str]:
 
 
 def parts(first: Path) -> list[Path]:
-    """The files of the model whose first file is `first`, as far as they are there."""
+    """The existing files of the model whose first file is `first`."""
     return [path for name in part_names(first.name) if (path := first.with_name(name)).is_file()]
 
 
@@ -83,13 +85,13 @@ def read_shape(path: Path) -> ModelShape | None:
     width = number("embedding_length") // heads if heads else 0
     pair = number("attention.key_length", width) + number("attention.value_length", width)
     kv_heads = entries.get(f"{architecture}.attention.head_count_kv", heads)
-    # Some models have another number of heads in each layer.
+    # Some models have a list with the number of heads in each layer.
     in_all = sum(map(int, kv_heads)) if isinstance(kv_heads, list) else _whole(kv_heads) * layers
     return ModelShape(number("context_length") or None, in_all * pair * _F16_BYTES)
 
 
 def _whole(value: _Value) -> int:
-    """A number that stands where it should; 0 for anything else."""
+    """The value if it is an integer, else 0."""
     return value if isinstance(value, int) else 0
 
 

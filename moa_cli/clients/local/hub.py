@@ -1,9 +1,9 @@
 """GGUF models from the Hugging Face hub.
 
-`huggingface_hub` knows the hub: its address (`HF_ENDPOINT`), the user's token, errors, and how to
-transfer a file. It asks over our connections (`hub_transport`). Since its release 2 it starts every
-download anew, so what a killed download had fetched would be lost; here a file is kept as
-`NAME.HASH.part` until it is whole, and the next call goes on where it ends.
+`huggingface_hub` handles the hub's address (`HF_ENDPOINT`), the user's token, errors, and the
+transfer of a file. It uses our connections (`hub_transport`). Since its release 2 it starts every
+download from the beginning, so a killed download would lose its data. Here a file is stored as
+`NAME.HASH.part` until it is complete, and the next call resumes at its end.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _TRY_AGAIN = "run the same command again to resume"
 
 @dataclass(frozen=True)
 class HubReference:
-    """What is named by `hf:OWNER/REPO[@REVISION][/FILE | :QUANT]`."""
+    """The parts of `hf:OWNER/REPO[@REVISION][/FILE | :QUANT]`."""
 
     repo: str
     revision: str | None = None
@@ -65,7 +65,7 @@ class HubReference:
 
 @dataclass(frozen=True)
 class _HubFile:
-    """A file of a repository. sha256 or blob: what the hub tells of its bytes."""
+    """A file of a repository. sha256, blob: the hub's hashes of its content; one may be None."""
 
     name: str
     size: int
@@ -74,7 +74,7 @@ class _HubFile:
 
 
 def parse(name: str) -> HubReference:
-    """What `name` refers to. Raises UsageError if it is not of the form."""
+    """Parse `name`. Raises UsageError if it does not have this form."""
     found = _REFERENCE.fullmatch(name.removeprefix(PREFIX))
     parsed = HubReference(**found.groupdict()) if found else None
     if parsed is None or (parsed.file is not None and not _FILE.fullmatch(parsed.file)):
@@ -90,15 +90,17 @@ def _no_name(name: str) -> UsageError:
 
 
 def pull(name: str, say: Callable[[str], None]) -> Path:
-    """Fetch a model from the hub, or go on with it, and check it by the hash that the hub tells.
+    """Fetch a model from the hub, or resume an earlier download, and verify the hub's hash.
 
-    name: `hf:OWNER/REPO`, with `:QUANT`, `/FILE.gguf` or `@REVISION` if need be. say: shown what is
-    being done. Returns the model's file, the first one of several. Raises UsageError if the name is
-    of no GGUF file there, LocalModelUnavailable if that cannot be had, or is not what it should be.
+    name: `hf:OWNER/REPO`, optionally with `:QUANT`, `/FILE.gguf` or `@REVISION`. say: called with
+    progress messages. Returns the model's file, or the first one of several. Raises UsageError if
+    the name leads to no GGUF file on the hub, LocalModelUnavailable if the file cannot be fetched
+    or does not match its hash.
     """
     reference = parse(name)
-    # Read when the library is imported. Else it asks the hub for a list of programs, to tell in
-    # its user agent which of them runs this one, and moa tells nobody what its user runs.
+    # The library reads this variable when it is imported. Without it, the library asks the hub for
+    # a list of programs, and its user agent names the program that runs this one. moa must not
+    # reveal what its user runs.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         from huggingface_hub import HfApi, constants
@@ -124,7 +126,7 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
     except HFValidationError:
         raise _no_name(name) from None
     except UnicodeEncodeError:
-        # Not repeated: it is a secret.
+        # The token is a secret, so the message does not repeat it.
         raise LocalModelUnavailable(
             "the token for the Hugging Face hub contains characters that are not valid in a token",
             hint="correct HF_TOKEN",
@@ -201,7 +203,7 @@ def _refused(reference: HubReference, error: HfHubHTTPError) -> LocalModelUnavai
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     status = error.response.status_code
-    # A gated repository is a kind of a missing one to the library.
+    # First, because in the library GatedRepoError is a subclass of RepositoryNotFoundError.
     if isinstance(error, GatedRepoError):
         return LocalModelUnavailable(
             f"{reference.repo} requires that you accept its terms",
@@ -224,12 +226,12 @@ def _refused(reference: HubReference, error: HfHubHTTPError) -> LocalModelUnavai
 def _endpoint() -> str:
     from huggingface_hub import constants
 
-    # Without a name and a password in it.
+    # The URL may hold a user name and a password, which are removed.
     return one_line(re.sub(r"//[^/@]*@", "//", constants.ENDPOINT))
 
 
 def _hub_file(sibling: RepoSibling) -> _HubFile | None:
-    """A file of the repository's list, if it is a model's and its name is a safe one."""
+    """A file in the repository's list; None if it is not a model file or its name is not safe."""
     name, size = sibling.rfilename, sibling.size
     is_model = _FILE.fullmatch(name) and "mmproj" not in name.lower() and "imatrix" not in name
     if not is_model or size is None:
@@ -242,7 +244,7 @@ def _hub_file(sibling: RepoSibling) -> _HubFile | None:
 
 
 def _choose(reference: HubReference, files: dict[str, _HubFile], say: Callable[[str], None]) -> str:
-    """The model's first file: the named one, else the best of those that there are."""
+    """The model's first file: the named one, else the best of the existing ones."""
     firsts = [name for name in files if part_number(Path(name).name) == 1]
     if not firsts:
         raise UsageError(
@@ -257,7 +259,7 @@ def _choose(reference: HubReference, files: dict[str, _HubFile], say: Callable[[
         return reference.file
     wanted = (reference.quant,) if reference.quant else _QUANTS
     for quant in wanted:
-        # Q4_K_M, not UD-Q4_K_M_L or Q4_K: a whole word of the name.
+        # The quantization must be a whole word of the file name: Q4_K_M, not Q4_K_M_L or Q4_K.
         word = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(quant)}(?![A-Za-z0-9_])", re.IGNORECASE)
         found = sorted((name for name in firsts if word.search(name)), key=len)
         if found:
@@ -282,7 +284,7 @@ def _names(names: list[str]) -> str:
 def _fetch(
     api: HfApi, repo: str, commit: str, file: _HubFile, target: Path, say: Callable[[str], None]
 ) -> None:
-    """Bring one file to `target`, from where an earlier try ended."""
+    """Download one file to `target`; resumes an earlier download."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -319,7 +321,7 @@ def _fetch(
             resume_size=had,
             headers=build_hf_headers(library_name="moa"),
             expected_size=file.size,
-            # Else the name that the server gives is printed as it comes.
+            # Without it, the library would print the name that the server sends.
             displayed_filename=target.name,
         )
     say("Checking …")
@@ -335,7 +337,8 @@ def _fetch(
 
 
 def _hash(path: Path, file: _HubFile) -> str:
-    """The file's hash, of the kind that the hub tells: SHA-256, or git's for small files."""
+    """The file's hash, of the kind that the hub lists: SHA-256, or git's blob hash for small
+    files."""
     if file.sha256 is None:
         digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     else:

@@ -1,5 +1,5 @@
-"""`huggingface_hub` goes the way of all our requests: the same proxies, SOCKS among them, the same
-authorities, and the same words for what is wrong with them."""
+"""Lets `huggingface_hub` use our connections, with the same proxies (also SOCKS), the same trusted
+authorities and the same error messages as all our requests."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _T = TypeVar("_T")
 
 @contextmanager
 def hub_connections(http: Any) -> Iterator[None]:
-    """Within it, the library asks over connections of ours; a process enters it once at a time.
+    """Inside the block, the library sends its requests over our connections. A process may be
+    inside only once at a time.
 
-    A connection that cannot be made or that breaks raises an error of the library's HTTP client, so
-    that the library goes on with a transfer; the `__cause__` is ours. A wrong setting raises
-    BadSetting or BadAddress, which it lets pass.
+    A connection that cannot be made or that breaks raises an error of the library's HTTP client,
+    with ours as `__cause__`, so that the library can resume a transfer. A wrong setting raises
+    BadSetting or BadAddress, which the library does not catch.
 
     http: the HTTP client's module, whose name differs between releases of the library.
     """
@@ -59,7 +60,7 @@ def hub_connections(http: Any) -> Iterator[None]:
             def handle_request(self, request: Any) -> Any:
                 address = str(request.url)
                 proxy = find_proxy(address)
-                # The host is told by the address, and the length by the body.
+                # Our connections set the host and the length themselves.
                 headers = {
                     name: value
                     for name, value in request.headers.items()
@@ -72,7 +73,7 @@ def hub_connections(http: Any) -> Iterator[None]:
                 told = [
                     (name, value)
                     for name, value in answer.headers.items()
-                    # The body comes decoded.
+                    # Our connections have already decoded the body.
                     if name.lower() != "content-encoding"
                 ]
                 return http.Response(answer.status, headers=told, stream=Body(answer, request))

