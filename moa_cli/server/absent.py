@@ -1,4 +1,4 @@
-"""Paths at which there is nothing, and what to tell a client that asks for one."""
+"""Paths that this server does not serve, and what a client that asks for one is told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _TEXT_ONLY = "a mixture answers with text; this server offers no {}"
 _STORES_NONE = "this server stores nothing between requests, so it has no {}"
 _OLLAMA = "Ollama's API is not here: use that of OpenAI, whose base URL ends in /v1"
 _VERSION = "/v1"
-# By the beginning of the path.
+# The reasons, by the beginning of the path.
 ABSENT: Mapping[str, str] = {
     "/v1/embeddings": _TEXT_ONLY.format("embeddings"),
     "/v1/moderations": _TEXT_ONLY.format("moderation"),
@@ -35,7 +35,7 @@ ABSENT: Mapping[str, str] = {
 
 
 def why_absent(path: str) -> str | None:
-    """Why nothing is at a path; None if that needs no reason."""
+    """Why this server has no endpoint at a path; None if no reason is known."""
     return next((why for start, why in ABSENT.items() if path.startswith(start)), None)
 
 

@@ -1,4 +1,5 @@
-"""A line on standard error for each request; never what was said, and never a key."""
+"""Writes a line to standard error for each request, without any text of the conversation and
+without keys."""
 
 from __future__ import annotations
 
@@ -21,11 +22,11 @@ _LONGEST_PATH = 200
 
 @dataclass
 class Record:
-    """What the log tells of a request.
+    """The facts about a request that the log shows.
 
-    It came at `began`, on the monotonic clock, and has the status 499 if the client left before the
-    end. `model` is as the client named it, if there is such a model; `code` is that of the error
-    that ended the request. `key` is the name of the key that was sent, if it has one.
+    `began` is the time of arrival on the monotonic clock. `status` is 499 if the client left before
+    the end. `model` is the name that the client sent, if there is such a model. `code` is the code
+    of the error that ended the request. `key` is the name of the client's key, if it has one.
     """
 
     id: str
@@ -42,7 +43,7 @@ class Record:
 
 
 class AccessLog:
-    """Writes a line for each request, of words or of JSON."""
+    """Writes a line for each request, as text or as JSON."""
 
     def __init__(self, form: LogFormat, out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
@@ -53,21 +54,21 @@ class AccessLog:
         self._put((_as_json if self._form == "json" else _as_text)(record, seconds))
 
     def note(self, text: str, request_id: str | None = None) -> None:
-        """Something else that the operator of the server should know."""
+        """Write another line for the operator of the server."""
         if self._form == "json":
             self._put(dumps({"time": _now(), "id": request_id, "message": text}))
         else:
             self._put(one_line(f"moa: {text}" + (f" [{request_id}]" if request_id else "")))
 
     def _put(self, line: str) -> None:
-        # The reader of the log may have gone; the server goes on.
+        # The reader of the log may be gone, which must not stop the server.
         with contextlib.suppress(OSError, ValueError):
             self._out.write(line + "\n")
             self._out.flush()
 
 
 def place_of(bug: Exception) -> str:
-    """Where a bug is. The message is left out, as it may hold a client's words."""
+    """The place of a bug, without the exception's message, which may hold text of a client."""
     frames = traceback.extract_tb(bug.__traceback__)[-4:]
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
     return f"{type(bug).__name__} at {places}"

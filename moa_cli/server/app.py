@@ -1,4 +1,4 @@
-"""The application: routes, and what is around them."""
+"""The application: its routes, and the middleware around them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from moa_cli.server.wires.wire import Wire
 
 _LOG = RoomLog("moa.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# The codes of what the router refuses.
+# The codes of errors that the router raises.
 _ROUTER_CODES = {404: "unknown_url", 405: "method_not_allowed"}
 
 
@@ -55,7 +55,7 @@ def make_app(service: Service, router: Router | None = None) -> ASGIApp:
             app,
             allow_origins=service.options.origins,
             allow_methods=("GET", "POST"),
-            # Client libraries in a browser send a dozen of their own.
+            # Client libraries in a browser send about a dozen headers of their own.
             allow_headers=("*",),
             expose_headers=("x-request-id", "request-id", "retry-after"),
         )
@@ -104,7 +104,7 @@ def _router(service: Service) -> Router:
 
     return Router(
         [
-            # They are tried in this order.
+            # The most frequent path is first, because routes are tried in this order.
             answer("/v1/chat/completions", Wire(chat_request.parse, ChatEncoder)),
             get("/health", lambda _: {"status": "ok"}),
             Route("/ready", ready),
@@ -137,14 +137,14 @@ def _model(service: Service, name: str, key: ClientKey) -> dict[str, Any]:
     if facts.context_length is not None:
         told["context_length"] = facts.context_length
     if facts.price is not None:
-        # In USD a token, as text, as OpenRouter's clients read it.
+        # USD per token as text, which OpenRouter's clients expect.
         prices = {"prompt": facts.price.prompt, "completion": facts.price.completion}
         told["pricing"] = {kind: f"{price / 1e6:.10f}" for kind, price in prices.items()}
     return told
 
 
 def _model_info(service: Service, name: str, key: ClientKey) -> dict[str, Any]:
-    """A model as Anthropic's API tells it."""
+    """A model in the form of Anthropic's API."""
     mixtures = service.setup.mixtures
     mixtures.find(name, key)
     return model_info(name, service.started, mixtures.facts(name).context_length)
@@ -163,7 +163,7 @@ def _is_anthropic(scope: Scope) -> bool:
 
 
 class _Errors:
-    """Turns what a request ends in into a response. paths: at which there is something."""
+    """Turns exceptions into error responses. paths: those that the server has."""
 
     def __init__(self, app: ASGIApp, service: Service, paths: Sequence[str]) -> None:
         self._app = app
@@ -172,7 +172,7 @@ class _Errors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = scope["moa.record"]
-        # The router raises, in place of answering by itself, if it is told of an application.
+        # With `app` in the scope, the router raises an exception instead of answering by itself.
         scope["app"] = self
         try:
             await self._app(scope, receive, send)
@@ -189,13 +189,13 @@ class _Errors:
             self._service.log.note(f"internal error: {place_of(bug)}", record.id)
             error = ApiError(500, "internal error", code="internal_error")
         if record.usage is not None and record.usage.calls:
-            # If a client library began all over by itself, the proposals would be paid twice.
+            # An automatic retry of the client library would pay for the proposals twice.
             error.headers["x-should-retry"] = "false"
         record.code = error.code
         if error.status == 499:
             record.status = 499
         elif not record.status:
-            # No response was begun.
+            # No response has begun yet.
             body = error_body(error, record.id) if _is_anthropic(scope) else error.body()
             await _json(error.status, body, error.headers)(scope, receive, send)
 
@@ -207,13 +207,13 @@ class _Errors:
 
 
 def _route_of(scope: Scope) -> str:
-    """The path of the route that a request took; `other` if it took none."""
+    """The path of the route of a request; `other` if no route fits."""
     route = scope.get("route")
     return route.path_format if isinstance(route, Route) else "other"
 
 
 class _Logged:
-    """Gives each request an id, and writes a line when it has ended."""
+    """Gives each request an id, and logs a line at its end."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

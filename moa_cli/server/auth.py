@@ -1,4 +1,4 @@
-"""Who may ask: the key, the `Host` and the `Origin` of a request."""
+"""Decides who may use the server, by the key, the `Host` and the `Origin` of a request."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from moa_cli.server.keys import ANYBODY, ClientKey, ClientKeys
 from moa_cli.server.loops import is_loopback_host
 from moa_cli.server.service import Service
 
-# What a load balancer asks. The answer tells only that the server runs.
+# The paths for load balancers, which need no key: the answers tell only whether the server runs.
 OPEN_PATHS = ("/health", "/ready")
 
 
 def key_of(scope: Scope) -> ClientKey:
-    """Who sends a request."""
+    """The key of the client that sent a request."""
     key: ClientKey = scope.get("moa.key", ANYBODY)
     return key
 
 
 def check_metrics(key: ClientKey) -> None:
-    """Raise ApiError if a client may not read the figures, which tell of all clients."""
+    """Raise ApiError if a client may not read the metrics, which are about all clients."""
     if key.name is not None and not key.settings.metrics:
         raise ApiError(
             403,
@@ -35,7 +35,8 @@ def check_metrics(key: ClientKey) -> None:
 
 @lru_cache(maxsize=256)
 def _is_here(host_header: str) -> bool:
-    """Whether a `Host` names this machine. Most requests of a process bring the same one."""
+    """Whether a `Host` header names this machine. Cached, because most requests have the same
+    header."""
     try:
         return is_loopback_host(urlsplit(f"//{host_header}").hostname or "")
     except ValueError:
@@ -43,10 +44,11 @@ def _is_here(host_header: str) -> bool:
 
 
 class Guard:
-    """Passes on what is allowed, and raises ApiError for the rest.
+    """Passes on allowed requests, and raises ApiError for all others.
 
-    The keys that are valid now say what is allowed, or without keys the origins of the options, and
-    whether the server listens on loopback only. The scope holds the owner of the key as `moa.key`.
+    If there are valid keys, a request must have one of them. Without keys, the origin must be one
+    of the options, and on a loopback address the host must be this machine. The scope holds the
+    client's key as `moa.key`.
     """
 
     def __init__(self, app: ASGIApp, service: Service, *, loopback: bool) -> None:
@@ -69,7 +71,7 @@ class Guard:
 
     def _check_key(self, headers: Headers, keys: ClientKeys) -> ClientKey:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        # The second one is how Anthropic's clients send a key; some send both.
+        # Anthropic's clients send the key in `x-api-key`; some clients send both headers.
         sent = [given.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
         tokens = [token.encode("latin-1", "replace") for token in sent]
         found = [key for token in tokens if (key := keys.find(token)) is not None]
@@ -84,7 +86,8 @@ class Guard:
         return found[0]
 
     def _check_place(self, headers: Headers) -> None:
-        """Without a key, a web page in a browser on this machine must not be able to ask."""
+        """Raise ApiError if the request may come from a web page in a browser on this machine,
+        which must not use the server without a key."""
         if self._loopback and not _is_here(headers.get("host", "")):
             raise ApiError(
                 403,

@@ -1,4 +1,4 @@
-"""The endpoint that counts tokens. It asks no model, so it is no turn and costs nothing."""
+"""The endpoint that counts tokens. It calls no model, so it costs nothing and is not a turn."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from moa_cli.server.wires.sse import compact
 class TokenCount:
     """`POST /v1/messages/count_tokens`, an ASGI application. Raises ApiError.
 
-    The count is the estimate by which prompts are fitted to a model's context: each model of a
-    mixture has another tokenizer, and no endpoint is asked.
+    The count is the same estimate that the engine uses to fit prompts into a model's context. It
+    cannot be exact, because each model of a mixture has another tokenizer.
     """
 
     def __init__(self, service: Service) -> None:

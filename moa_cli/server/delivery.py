@@ -1,4 +1,4 @@
-"""How a turn's reply reaches the client: as it is written, or whole."""
+"""Delivers a turn's reply to the client: as it is written, or as a whole."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.sse import comment, compact
 from moa_cli.server.wires.wire import Encoder
 
-# Until then, a failure still gets its own status. Afterwards the head must be sent, or a proxy or a
-# client may time out.
+# Seconds until the head of the response is sent. Before that, a failure can still have its own
+# status; later a proxy or a client may time out without a head.
 _HEAD_SECONDS = 1.0
 _SILENCE_SECONDS = 5.0
-# One comment tells of all proposals that end within so long.
+# One comment reports all proposals that end within this many seconds.
 _COMMENT_SECONDS = 0.1
-# A client that takes nothing for so long counts as gone.
+# A client that receives nothing for this many seconds counts as gone.
 _STALL_SECONDS = 60.0
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
-    # Proxies (nginx) hold a stream back without it.
+    # Without this header, proxies (nginx) buffer a stream.
     (b"x-accel-buffering", b"no"),
 ]
 
 
 class Reply:
-    """The delivery of a reply: this one sends it once it is whole."""
+    """Delivers a reply as a whole, when it is complete."""
 
     def __init__(self, send: Send, encoder: Encoder) -> None:
         self._send = send
         self._encoder = encoder
-        # Whether the head of the response was sent.
+        # Whether the head of the response has been sent.
         self.begun = False
 
     async def take(self, event: Event, choice: int = 0) -> None:
-        """Take the next event of a turn. choice: the number of the reply that it writes."""
+        """Handle the next event of a turn. choice: the number of the reply that the turn writes."""
 
     async def end(self, turns: Sequence[Turn]) -> None:
-        """The turns of the reply have finished: send what is left."""
+        """Send the rest of the reply, after its turns have finished."""
         body = compact(self._encoder.whole(turns)).encode()
         headers = [
             (b"content-type", b"application/json"),
@@ -57,25 +57,25 @@ class Reply:
         await self._send({"type": "http.response.body", "body": body})
 
     async def fail(self, error: ApiError) -> None:
-        """The reply cannot be completed, though it was begun."""
+        """Report an error after the response has begun."""
 
     def attend(self, leave: Callable[[], None]) -> None:
-        """From now on, do what is due while the turn runs. leave: called once the client counts as
+        """Start the work that is due while the turn runs. leave: called once the client counts as
         gone."""
 
     def rest(self) -> None:
-        """The turn has ended: nothing more is due."""
+        """Stop that work, because the turn has ended."""
 
 
 class StreamedReply(Reply):
-    """A reply that is sent as it is written, with comments for as long as there is none."""
+    """Delivers a reply as it is written, with comments while there is no text."""
 
     def __init__(self, send: Send, encoder: Encoder) -> None:
         super().__init__(send, encoder)
         self._progress = _ProgressText()
         self._lock = asyncio.Lock()
         self._wrote = time.monotonic()
-        # Whether the end was sent: nothing may follow it.
+        # Whether the end has been sent, after which nothing may follow.
         self._ended = False
         self._comment_due: asyncio.TimerHandle | None = None
         self._commenting: asyncio.Task[None] | None = None
@@ -85,21 +85,22 @@ class StreamedReply(Reply):
     async def take(self, event: Event, choice: int = 0) -> None:
         data = self._encoder.take(event, choice)
         news = self._progress.take(event)
-        # With the first proposal the response begins: from now on failures are rare.
+        # The response begins with the first proposal, because failures are rare after it.
         if news and (self.begun or isinstance(event, events.ProposerFinished)):
             self._tell_soon()
         if data:
             await self._write(data)
 
     def _tell_soon(self) -> None:
-        """Tell the progress with the next thing that is sent, or in a separate comment."""
+        """Report the progress with the next data that is sent, or in a separate comment."""
         if self._comment_due is None:
             loop = asyncio.get_running_loop()
             self._comment_due = loop.call_later(_COMMENT_SECONDS, self._send_comment)
 
     def _comment(self, *, alone: bool = False) -> bytes:
-        """What is to be told of the progress, if anything is. alone: whether nothing follows it;
-        else what follows is a sign of life, and a comment needs no event of the wire."""
+        """The comment about the progress, if one is due. alone: whether it is sent without other
+        data. Then it has the wire's own form, which may include an event to keep the client
+        waiting."""
         if self._comment_due is None:
             return b""
         self._comment_due.cancel()
@@ -111,7 +112,7 @@ class StreamedReply(Reply):
         await self._write(self._encoder.end(turns), more=False)
 
     async def fail(self, error: ApiError) -> None:
-        """End the stream with the error, and without the mark of a good end."""
+        """End the stream with the error, and without the mark of a successful end."""
         await self._write(self._encoder.fail(error), more=False)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
@@ -129,8 +130,8 @@ class StreamedReply(Reply):
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     def attend(self, leave: Callable[[], None]) -> None:
-        """Send comments: on the progress, and when nothing was sent for long. leave: called if the
-        client takes nothing for long."""
+        """Send comments about the progress, and when nothing was sent for a while. leave: called if
+        the client receives nothing for too long."""
         self._leave = leave
         self._look()
 
@@ -141,8 +142,8 @@ class StreamedReply(Reply):
         self._comment()
 
     def _look(self) -> None:
-        """Make sure that the client hears something, and still listens. It is a timer and no task,
-        since most replies are sent before it fires."""
+        """Send a comment after a silence, and check whether the client still receives data. This is
+        a timer and not a task, because most replies are complete before it fires."""
         silent = time.monotonic() - self._wrote
         patience = _SILENCE_SECONDS if self.begun else _HEAD_SECONDS
         if self._lock.locked() and silent > _STALL_SECONDS:
@@ -156,29 +157,29 @@ class StreamedReply(Reply):
         self._next_look = loop.call_later(max(patience - silent, 0.1), self._look)
 
     def _send_comment(self) -> None:
-        # While something is sent, what comes next tells it.
+        # While other data is being sent, the next data will include the comment.
         if not self._lock.locked():
             self._commenting = asyncio.create_task(self._write(b""))
 
 
 class _ProgressText:
-    """How far a turn is, in words that hold nothing of what a model said."""
+    """The progress of a turn in words, without any text of a model."""
 
     def __init__(self) -> None:
         self._replying = False
         self._layer = self._asked = 0
-        # Of each layer, which may begin again with more proposers.
+        # Counts by layer, because a layer may begin again with more proposers.
         self._answered: Counter[int] = Counter()
         self._lost: Counter[int] = Counter()
         self._name = ""
 
     def take(self, event: Event) -> bool:
-        """Take the next event; whether there is news."""
+        """Handle the next event; returns whether the progress has changed."""
         match event:
             case events.LayerStarted():
                 self._layer, self._asked = event.layer, len(event.proposers)
                 self._name = layer_name(event.layer, event.purpose)
-            # A straggler of the layer before was told as one that may still come.
+            # A late proposer of an earlier layer is not counted in the current layer.
             case events.ProposerFinished() if event.layer == self._layer:
                 self._answered[event.layer] += 1
             case events.ProposerFailed() if event.layer == self._layer:

@@ -1,4 +1,4 @@
-"""Refusals and failures in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-# Status and code of a failed turn whose causes are all of one kind. The key that an upstream
-# refused is the server's and not the client's, so that is no 401.
+# Status and code of a failed turn whose causes are all of one kind. AuthenticationFailed is not a
+# 401, because the upstream refused the server's key and not the client's.
 _CAUSES = {
     "AuthenticationFailed": (502, "upstream_authentication"),
     "AnswerRefused": (502, "upstream_refused"),
@@ -42,8 +42,8 @@ _OTHER = (502, "upstream_failed")
 class ApiError(Exception):
     """Ends a request with an error.
 
-    The status is 499 if the client has left. `param` is the path of the field to blame; `code`
-    says what is wrong, for programs; `headers` are those beside the usual ones.
+    The status is 499 if the client has left. `param` is the path of the wrong field; `code` is the
+    reason, for programs; `headers` are further headers of the response.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ApiError(Exception):
 
 
 def too_many(message: str, code: str, seconds: int) -> ApiError:
-    """More is asked for than may run at once. seconds: when to come again."""
+    """The error for too many requests. seconds: when the client may try again."""
     return ApiError(429, message, code=code, headers={"retry-after": str(seconds)})
 
 
@@ -89,24 +89,25 @@ def stopping() -> ApiError:
 
 
 def from_turn(turn: Turn) -> ApiError:
-    """Why a turn gave no reply.
+    """The error for a turn that gave no reply.
 
-    The messages are the engine's: they hold no key, no credentials and no stack. Hints are left
-    out, since they are for the operator of the server; only for tools can the client follow them.
+    The messages are the engine's: they hold no key, no credentials and no stack trace. Hints are
+    left out, because they are for the operator of the server. Only the hint about tools is for the
+    client.
     """
     kinds = {cause.kind for cause in turn.causes}
     if turn.error is not None and turn.error.kind == "SchemaMismatch":
-        # It decides, even if proposers failed in another way.
+        # This error decides, even if proposers failed in another way.
         kinds = {turn.error.kind}
     status, code = _CAUSES.get(kinds.pop(), _OTHER) if len(kinds) == 1 else _OTHER
     reason = turn.error.message if turn.error else "the turn ended without a complete reply"
     param = None
     if code == "tools_unsupported":
         param, reason = "tools", with_hint(turn.causes[0].message, turn.causes[0].hint)
-    # Of the sentences about models, one may say it, too, and by which model.
+    # One of the sentences about models may give this reason, too, and also names the model.
     said = next((sentence for sentence in turn.lost if sentence.endswith(f": {reason}")), reason)
     message = "; ".join(dict.fromkeys([said, *turn.lost]))
-    # The upstream calls were repeated already: a client library that begins all over by itself
-    # would multiply them. A provider that is busy may be asked later, if nothing was paid for.
+    # The server has already retried the upstream calls, so an automatic retry of the client library
+    # would multiply them. After a rate limit of a provider, a retry is fine if no call was billed.
     again = {} if status == 429 and not turn.usage.calls else {"x-should-retry": "false"}
     return ApiError(status, message, param=param, code=code, headers=again)

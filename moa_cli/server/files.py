@@ -1,4 +1,4 @@
-"""Files in requests: models are given their text, since few endpoints read files themselves."""
+"""Reads the files in requests. Models get the text of a file, because few endpoints read files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.sanitize import one_line
 from moa_cli.server.errors import ApiError
 
-# Files whose text is kept: an agent sends the same ones with each request of a conversation.
+# How many files' texts are kept, because an agent sends the same files with each request of a
+# conversation.
 _KEPT = 32
-# Files that are read at a time: each one by a process of its own.
+# How many files are read at the same time; each is read by its own process.
 _AT_ONCE = 2
 
 
@@ -61,7 +62,7 @@ class FileReader:
         from moa_cli.core.files.attachments import file_of_uri
 
         if not part.url.startswith("data:"):
-            # Models could not read it, and the server fetches nothing for clients.
+            # Models could not read the address, and the server fetches nothing for clients.
             name = one_line(part.name) or "a file"
             why = f"{name}: is an address, not a file; send the file itself, as a data: URI"
             raise ApiError(400, why, code="unreadable_file")

@@ -1,4 +1,4 @@
-"""The address of a client, also behind proxies that are trusted to tell it."""
+"""Finds the address of a client, also behind trusted proxies that report it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from moa_cli.core.errors import UsageError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-# A longer list is no chain of proxies.
+# Most entries of the list that are read; no real chain of proxies is longer.
 _LONGEST_CHAIN = 32
 
 
 def trusted(option: str, given: Iterable[str]) -> tuple[Network, ...]:
-    """The networks that were typed, single addresses among them. Raises UsageError."""
+    """The networks and single addresses in an option's values. Raises UsageError."""
     found = []
     for text in given:
         try:
@@ -29,8 +29,8 @@ def trusted(option: str, given: Iterable[str]) -> tuple[Network, ...]:
 def client_of(peer: str, forwarded: Sequence[str], proxies: Sequence[Network]) -> str:
     """The address of a client.
 
-    Each proxy adds its own client to `X-Forwarded-For`. So the list is read from its end, as long
-    as a trusted proxy wrote it; anybody may have made up what stands before that.
+    Each proxy appends the address of its own client to `X-Forwarded-For`. So the list is read from
+    its end, as long as a trusted proxy wrote the entry. Earlier entries may be forged.
 
     peer: the other end of the connection. forwarded: the values of the header's lines, in order.
     """

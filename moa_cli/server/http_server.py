@@ -1,17 +1,17 @@
-"""HTTP/1.1 by uvicorn and httptools, with the bounds and the way to end that they lack.
+"""HTTP/1.1 with uvicorn and httptools, extended by limits on request heads and a two-step shutdown.
 
-The only file that relies on uvicorn's internals; `tests/test_others_internals.py` holds what it
-relies on, and `pyproject.toml` pins the minor release:
+This is the only file that relies on the following internals of uvicorn.
+`tests/test_others_internals.py` tests them, and `pyproject.toml` pins the minor release:
 
 - `Server.capture_signals` is a context manager around serving, and `startup` binds the sockets;
 - `should_exit` ends serving once running requests have ended, `force_exit` at once;
 - `server_state.connections` holds a protocol for each connection, with its `transport`;
-- `HttpToolsProtocol` calls `on_headers_complete` for each head, keeps the request at work in
+- `HttpToolsProtocol` calls `on_headers_complete` for each head, holds the current request in
   `cycle` (`response_complete`), closes an idle connection in `timeout_keep_alive_handler`, and
   answers in `send_400_response`;
 - it writes through the transport that `connection_made` was given, and calls `connection_lost`
   when the client has left, unless its `flow` has paused reading;
-- what `on_headers_complete` finds in its `scope` is in that of the application.
+- entries of the `scope` in `on_headers_complete` are in the application's scope, too.
 """
 
 from __future__ import annotations
@@ -28,31 +28,32 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# For the head of a request, from the connection or its first byte on.
+# Seconds for the head of a request, from the start of the connection or from the first byte of the
+# head.
 _HEAD_SECONDS = 20.0
 _LARGEST_HEAD = 65_536
 _KEEP_ALIVE_SECONDS = 65
-# In the scope of a request: its connection, see `_BoundedProtocol.calling`.
+# The key of the connection in the scope of a request; see `_BoundedProtocol.calling`.
 CONNECTION = "moa.connection"
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 
 def handle_signals(numbers: Iterable[int], handle: Callable[[int], None]) -> None:
-    """Have each of these signals come to `handle` in the running event loop."""
+    """Call `handle` in the running event loop for each of these signals."""
     loop = asyncio.get_running_loop()
     for number in numbers:
         try:
             loop.add_signal_handler(number, handle, number)
         except NotImplementedError:
-            # Windows.
+            # Event loops on Windows have no signal handlers.
             signal.signal(number, lambda got, _: loop.call_soon_threadsafe(handle, got))
 
 
 class HttpServer(uvicorn.Server):
-    """A server of one application. A subclass says what happens at its start and at a signal."""
+    """A server of one application. A subclass defines what happens at the start and at a signal."""
 
     def __init__(self, app: ASGIApp) -> None:
-        # What uvicorn would log is in our own lines, or of no interest.
+        # Our own log has the useful lines of uvicorn's log.
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         super().__init__(
             uvicorn.Config(
@@ -80,10 +81,10 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """While inside, signals come to `on_signal`."""
+        """While inside, signals call `on_signal`."""
         loop = asyncio.get_running_loop()
         known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-        # What a shell (`&`) or nohup had us ignore stays so.
+        # A signal that a shell (`&`) or nohup made the process ignore stays ignored.
         numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
         handle_signals(numbers, self.on_signal)
         try:
@@ -101,11 +102,13 @@ class HttpServer(uvicorn.Server):
 
 
 class _BoundedProtocol(HttpToolsProtocol):
-    """A connection whose client cannot hold it, or fill the memory, by never ending a head."""
+    """A connection with limits on the time and the size of a request's head, so that a client
+    cannot hold the connection or fill the memory with a head that never ends."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # Whether a head is to come, how much of it has, and what ends the wait for the rest.
+        # Whether a head is expected, how many bytes of it have arrived, and the timer that ends the
+        # wait.
         self._awaits_head = False
         self._head_size = 0
         self._late: asyncio.TimerHandle | None = None
@@ -113,14 +116,14 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     @contextlib.contextmanager
     def calling(self, call: Callable[[], None]) -> Iterator[None]:
-        """While inside, have `call` called once the client leaves; soon, if it has left.
+        """While inside, `call` is called once the client leaves, or soon if it has left already.
 
-        In place of a task for each request, which would wait for the message that tells it.
+        This replaces a task for each request that waits for the disconnect message.
         """
         self._waiting.append(call)
         if self.transport.is_closing():
             self.loop.call_soon(call)
-        # It may be paused, and then the client's leaving would go unnoticed.
+        # While reading is paused, a disconnect would not be noticed.
         self.flow.resume_reading()
         try:
             yield
@@ -136,7 +139,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         if not self._awaits_head and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
         super().data_received(data)
-        # Nearly all heads come in one piece, and need no limit.
+        # Only for a head in several pieces: nearly all heads arrive in one piece and need no limit.
         if self._awaits_head:
             if self._late is None:
                 self._set_limit()
@@ -170,9 +173,9 @@ class _BoundedProtocol(HttpToolsProtocol):
 
 
 class _JoinedWrites:
-    """A transport. What is written in one turn of the event loop leaves as one: the head of a
-    response with the start of its body, the last token with the end. A system call for each would
-    cost as much as making the data.
+    """A transport that joins all writes of one iteration of the event loop: the head of a response
+    with the start of its body, the last token with the end. A system call for each write would cost
+    as much as making the data.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -191,7 +194,7 @@ class _JoinedWrites:
             self._transport.write(b"".join(held))
 
     def close(self) -> None:
-        """Close it once all has been sent."""
+        """Close the transport after all data has been sent."""
         self._flush()
         self._transport.close()
 

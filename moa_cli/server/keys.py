@@ -1,8 +1,8 @@
-"""The keys that clients send: where they stand, and the limits of those that have a name.
+"""The clients' keys: where they are read from, and the limits of keys that have a name.
 
-A key stands in an option, a variable or a file, and never in the settings file. Names come from
-`[server.keys.NAME]` in the settings, or from a line `NAME: KEY` of the key file; several keys may
-have one name, so that one can be replaced by another without a gap.
+A key comes from an option, a variable or a file, but never from the settings file. Names come from
+`[server.keys.NAME]` in the settings, or from a line `NAME: KEY` of the key file. Several keys may
+have the same name, so that a key can be replaced without an interruption.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from moa_cli.core.files.text import lines_of, read_text
 from moa_cli.core.values import TOML
 from moa_cli.models.env_files import EnvFiles
 
-# What follows the name of a profile whose aggregator is to answer alone.
+# The suffix of a profile's name if its aggregator is to answer alone.
 SOLO = ":solo"
 VARIABLE = "MOA_SERVE_API_KEY"
 _FILE_OPTION = "--api-key-file"
-# Before a key in its file. The space tells it from a key that holds a colon.
+# A name before a key in the key file. The space distinguishes it from a key that contains a colon.
 _NAMED = re.compile(rf"\s*({KEY_NAME.pattern}):\s+")
-# What one place holds: each key with its name, None for one without.
+# The keys of one place, each with its name, or None.
 _Found = tuple[tuple[bytes, str | None], ...]
 
 
 @dataclass(frozen=True)
 class ClientKey:
-    """What is known of a client by its key. It does not hold the key itself.
+    """A client, identified by its key. The object does not hold the key itself.
 
-    owner: a distinct name of the client: keys of one name belong to one client, and each key
-    without a name to a separate one.
+    owner: a unique name of the client. All keys of one name belong to one client; each key without
+    a name belongs to a client of its own.
     """
 
     name: str | None = None
@@ -58,7 +58,7 @@ ANYBODY = ClientKey()
 
 @dataclass(frozen=True)
 class ClientKeys:
-    """All keys that are valid at one time. by_place: what each place holds, by its name."""
+    """All keys of one reading. by_place: the keys by the name of their place."""
 
     by_place: Mapping[str, _Found] = field(default_factory=dict, repr=False)
     settings: Mapping[str, ServerKeySettings] = field(default_factory=dict)
@@ -67,12 +67,13 @@ class ClientKeys:
         return any(self.by_place.values())
 
     def find(self, token: bytes) -> ClientKey | None:
-        """Who sends that key; None if it is not valid."""
-        # All of them are compared, even after a match: the time must not reveal which one fits.
+        """The client with this key; None if the key is not valid."""
+        # All keys are compared, even after a match, because the time must not reveal which key
+        # fits.
         fits = [name for key, name in self._all() if hmac.compare_digest(token, key)]
         if not fits:
             return None
-        # Of a key that stands in two places, the one with a name says what holds.
+        # If a key is in two places, the entry with a name decides.
         name = next(filter(None, fits), None)
         owner = hashlib.sha256(token).hexdigest() if name is None else f"{name}:"
         return ClientKey(name, self.settings.get(name or "", ServerKeySettings()), owner)
@@ -85,7 +86,8 @@ class ClientKeys:
             add_secret(key.decode())
 
     def names_of_one_key(self) -> list[str]:
-        """The names of a key that has two: nobody could say which limits hold. [] as a rule."""
+        """The names of a key that has more than one, so that its limits are ambiguous; usually
+        []."""
         names: dict[bytes, set[str]] = {}
         for key, name in self._all():
             if name is not None:
@@ -97,8 +99,9 @@ class ClientKeys:
 class KeyPlaces:
     """The places that may hold keys.
 
-    typed: of the options. file: of --api-key-file. environment: holds MOA_SERVE_API_KEY, and the
-    variables that the settings name. unused: whether requests need no key.
+    typed: the values of --api-key. file: the value of --api-key-file. environment: holds
+    MOA_SERVE_API_KEY, and the variables that the settings name. unused: whether requests need no
+    key.
     """
 
     typed: tuple[str, ...] = ()
@@ -115,9 +118,9 @@ class KeyPlaces:
     def read(
         self, config: Config, before: ClientKeys | None = None
     ) -> tuple[ClientKeys, list[MoAError]]:
-        """All keys, and what is wrong with the places that they stand in.
+        """All keys, and the errors of their places.
 
-        before: what was read earlier; of a place that is wrong now, its keys stay valid.
+        before: the previous reading. If a place has an error now, its previous keys stay valid.
         """
         if self.unused:
             return ClientKeys(), []
@@ -150,7 +153,7 @@ class KeyPlaces:
             )
             keys = before or ClientKeys()
         if before and not keys:
-            # Else the server would be open to everybody.
+            # Otherwise the server would be open to everybody.
             faults.append(UsageError("no API key would be left"))
             keys = before
         return keys, faults
@@ -170,7 +173,8 @@ class KeyPlaces:
         around = self.environment.get(VARIABLE)
         if around is None:
             return ()
-        # Somebody set it, so a key was meant: without one, the server would let everybody in.
+        # If the variable is set but empty, a key was intended, so this is an error: without a key,
+        # everybody could use the server.
         return _checked(VARIABLE, [key for key in around.split(",") if key.strip()] or [""])
 
     def _of_variable(self, config: Config, name: str) -> _Found:
@@ -178,7 +182,8 @@ class KeyPlaces:
         value = self.environment.get(variable, "").strip()
         if not value:
             kept = EnvFiles().find(variable)
-            # The working directory may be somebody else's, who must not let himself in.
+            # A `.env` file of a foreign working directory is not used: its author could define a
+            # key.
             value = "" if kept is None or kept.foreign else kept.value
         if not value:
             raise _of_setting(
@@ -209,7 +214,8 @@ def _at(file: Path) -> Path:
 
 
 def _in_file(place: str, file: Path, name: str | None = None) -> _Found:
-    """The keys in a file, one a line. name: that of all of them; else one may stand before each."""
+    """The keys in a file, one on each line. name: the name of all these keys; with None, a line may
+    begin with a name."""
     try:
         lines = lines_of(read_text(file))
     except UsageError as error:
@@ -233,7 +239,7 @@ def _checked(place: str, keys: Iterable[str], name: str | None = None) -> _Found
 
 
 def _check(place: str, text: str) -> bytes:
-    """A key as it is compared. Raises UsageError if it can be none."""
+    """A key in the form in which it is compared. Raises UsageError if the text cannot be a key."""
     key = text.strip()
     if not key:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What the turns of a server cost, written down beside them and never in their way."""
+"""Records the cost of a server's turns in the background, so that turns never wait for it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from moa_cli.store.calls import Journal, SpendingEntry, TurnCalls
 from moa_cli.store.spending import Spending
 from moa_cli.store.store import Store
 
-# Between two transactions, so that a busy server writes many turns with each; and behind one of so
-# many turns and calls, or more.
+# Seconds between two transactions, so that a busy server writes many turns with each. The pause is
+# longer after a transaction with at least `_MANY` turns and entries, unless there is a budget.
 _PAUSE_SECONDS = 0.02
 _BUSY_PAUSE_SECONDS, _MANY = 0.2, 16
 _BOOKING_SECONDS = 1.0
@@ -27,11 +27,12 @@ _BOOKING_SECONDS = 1.0
 class ServerLedger:
     """The ledger of a server's turns; see `ledger.Ledger` and `ledger.DaySpending`.
 
-    A line of the journal is written at once. What is added to the database goes through a
-    connection and a thread of its own, many turns together when there are many. What cannot be
-    written is tried again with the next call; `warn` is told once.
+    A line of the journal is written at once. A separate thread with its own connection writes to
+    the database, many turns at once on a busy server. A failed write is tried again with the next
+    call; `warn` is called once.
 
-    spending: the store's sums, read on the event loop for the day's budget. None: nothing is kept.
+    spending: the sums in the store, read on the event loop for the day's budget; None if costs are
+    not recorded.
     """
 
     def __init__(self, spending: Spending | None, warn: Callable[[str], None]) -> None:
@@ -45,19 +46,20 @@ class ServerLedger:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._store: Store | None = None
         self._unwritten: deque[SpendingEntry] = deque()
-        # Whether a budget is kept: other processes may look at what is left of it.
+        # Whether there is a budget. Then other processes need the current sums, so entries are
+        # written sooner.
         self._has_budget = False
-        # Held while the thread writes entries and takes them out of those that are not written: in
-        # between, they would count twice.
+        # Held while the thread writes entries and removes them from `_unwritten`. Between these two
+        # steps the entries would count twice.
         self._booking = threading.Lock()
 
     @property
     def broken(self) -> str | None:
-        """Why something that was spent could not be written down, or None."""
+        """Why a cost could not be recorded, or None."""
         return self._trouble or (self._spending.broken if self._spending else None)
 
     def use_zone(self, zone: tzinfo) -> None:
-        """Let days begin and end in that time zone from now on."""
+        """Use this time zone for the begin and end of days from now on."""
         if self._spending is not None:
             self._spending.zone = zone
         if self._store is not None:
@@ -68,7 +70,7 @@ class ServerLedger:
         return KeyLedger(self, name)
 
     def standing(self, *, key: str = "") -> Standing:
-        """See `Spending.standing`; what is not written yet is counted."""
+        """See `Spending.standing`; includes entries that are not written yet."""
         if self._spending is None:
             return Standing(0.0)
         with self._settled():
@@ -77,7 +79,7 @@ class ServerLedger:
         return Standing(standing.spent + unwritten, standing.reserved)
 
     def reserve(self, holder: str, cost: float, limit: float, *, key: str = "") -> Standing:
-        """See `Spending.reserve`; what is not written yet is counted."""
+        """See `Spending.reserve`; includes entries that are not written yet."""
         if self._spending is None:
             return Standing(0.0)
         self._has_budget = True
@@ -88,8 +90,9 @@ class ServerLedger:
 
     @contextmanager
     def _settled(self) -> Iterator[None]:
-        """While no entry is being written. Not waited for longer than a reservation itself waits
-        for the database, so that calls count twice rather than not at all."""
+        """Wait until no entry is being written, and prevent writing while inside. It waits no
+        longer than a reservation waits for the database. After that, calls may count twice, which
+        is better than not at all."""
         held = self._booking.acquire(timeout=_BOOKING_SECONDS)
         try:
             yield
@@ -98,7 +101,8 @@ class ServerLedger:
                 self._booking.release()
 
     def _unwritten_cost(self, spending: Spending, key: str) -> float:
-        """USD of today's calls that are not written yet. key: only of that one's, if not ""."""
+        """USD of today's calls that are not written yet. key: count only calls of this key, if not
+        ""."""
         today = spending.today()
         return sum(
             call.usage.cost
@@ -112,7 +116,7 @@ class ServerLedger:
             self._spending.release(holder)
 
     def begin_turn(self, *, key: str = "") -> TurnCalls:
-        """One more turn. key: the name of the key that it is made for, or ""."""
+        """The calls of a new turn. key: the name of the client's key, or ""."""
         if self._spending is None:
             return TurnCalls(self._journal, str, self._ended, self._unwritable, key=key)
         self._turns += 1
@@ -129,7 +133,7 @@ class ServerLedger:
         self._begin_writing()
 
     def _unwritable(self, error: OSError) -> None:
-        """A line of the journal cannot be written."""
+        """Note that a line of the journal cannot be written."""
         self._broke(f"{error.filename or 'the journal'}: {error.strerror}")
 
     def _broke(self, why: str) -> None:
@@ -158,7 +162,8 @@ class ServerLedger:
             await asyncio.sleep(_BUSY_PAUSE_SECONDS if is_busy else _PAUSE_SECONDS)
 
     def _write(self, turns: int, entries: list[SpendingEntry]) -> None:
-        """In the thread of its own, which its connection belongs to."""
+        """Write to the database, in the ledger's own thread, because the connection belongs to that
+        thread."""
         if self._store is None:
             self._store = Store.open()
             if self._spending is not None:
@@ -183,7 +188,7 @@ class ServerLedger:
 class KeyLedger:
     """The ledger of the turns of one named key; see `ledger.Ledger` and `ledger.DaySpending`.
 
-    All of it is in the server's ledger too, so that the budget of the day holds over all keys.
+    All of its costs are also in the server's ledger, so that the day's budget covers all keys.
     """
 
     _ledger: ServerLedger
@@ -195,7 +200,7 @@ class KeyLedger:
         return self._ledger.broken
 
     def begin_turn(self) -> TurnCalls:
-        """One more turn."""
+        """The calls of a new turn."""
         return self._ledger.begin_turn(key=self._key)
 
     def standing(self) -> Standing:

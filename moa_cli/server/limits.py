@@ -1,4 +1,4 @@
-"""How many turns may run at once, and how many may wait for that."""
+"""Limits how many turns run at once, and how many may wait."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from moa_cli.server.keys import ClientKey
 
 _MINUTE = 60.0
 _LONGEST_WAIT = 60
-# How much one turn counts in the moving average of their seconds.
+# The weight of one turn in the moving average of the turns' seconds.
 _WEIGHT = 0.1
 
 
 class KeyLimiter:
-    """Bounds the turns of each named key: those at once, and those that begin in a minute.
+    """Limits the turns of each named key: at the same time, and in any minute.
 
-    It counts by name, so that a key may be replaced, or its limits changed, while turns run.
+    Turns are counted by the key's name, so that a key can be replaced, or its limits changed, while
+    turns run.
     """
 
     def __init__(self) -> None:
@@ -41,7 +42,8 @@ class KeyLimiter:
         while began and began[0] <= now - _MINUTE:
             began.popleft()
         if settings.rpm is not None and len(began) >= settings.rpm:
-            # Once one more than now may begin, if it was lowered in between.
+            # The limit may have been lowered, so more turns than allowed may have begun. Wait until
+            # enough of them are older than a minute.
             seconds = began[len(began) - settings.rpm] + _MINUTE - now
             turns = f"{plural(settings.rpm, 'turn')} in any minute"
             raise _key_limit(name, turns, "rpm", max(1, math.ceil(seconds)))
@@ -69,7 +71,7 @@ def _key_limit(name: str, limit: str, setting: str, seconds: int) -> ApiError:
 
 
 class TurnLimiter:
-    """Lets `limit` turns run at once, and `queue` more wait: first come, first served."""
+    """Lets `limit` turns run at once and `queue` more wait, in the order of arrival."""
 
     def __init__(self, limit: int, queue: int) -> None:
         self._limit = limit
@@ -86,18 +88,18 @@ class TurnLimiter:
         return len(self._waiting)
 
     def check(self) -> None:
-        """Raise ApiError if a turn that came now would be refused."""
+        """Raise ApiError if a turn that arrived now would be refused."""
         if self.closed:
             raise stopping()
         if self.running >= self._limit and len(self._waiting) >= self._queue:
-            # When there is room, by the time that turns took so far.
+            # Estimate when there will be room, from the average time of turns so far.
             rounds = (len(self._waiting) + 1) / self._limit
             seconds = max(1, min(_LONGEST_WAIT, math.ceil(rounds * self._seconds)))
             raise too_many("too many requests are waiting; try again later", "server_busy", seconds)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until a turn may run, and hold its place. Raises ApiError if it may not."""
+        """Wait until a turn may run, and hold its place. Raises ApiError if the turn is refused."""
         self.check()
         if self.running < self._limit:
             self.running += 1
@@ -117,14 +119,14 @@ class TurnLimiter:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.exception() is None:
-                # It was given the place in the same moment.
+                # The place was handed over just before the cancellation, so it is passed on.
                 self._leave()
             elif place in self._waiting:
                 self._waiting.remove(place)
             raise
 
     def _leave(self) -> None:
-        """Hand the place of a turn to the first that waits."""
+        """Hand the place of a turn to the first waiting turn."""
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
@@ -133,7 +135,7 @@ class TurnLimiter:
         self.running -= 1
 
     def close(self) -> None:
-        """Let no more turns begin; those that wait are refused."""
+        """Let no more turns begin; waiting turns are refused."""
         self.closed = True
         waiting, self._waiting = self._waiting, deque()
         for place in waiting:

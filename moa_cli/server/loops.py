@@ -1,7 +1,7 @@
-"""A server must not be among its own models, neither at one remove nor at several.
+"""Prevents loops: a server must not call itself, neither directly nor through other servers.
 
-Each instance has an id. The calls that it makes carry the ids of the servers that they came
-through in the header `X-Moa-Via`; a request that has been here before is refused.
+Each server has an id. The header `X-Moa-Via` of its calls holds the ids of all servers that the
+request has passed through. A request that holds the server's own id is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Address:
-    """Where this server listens. host: a numeric address. id: of this instance."""
+    """Where this server listens. host: a numeric address. id: the id of this server."""
 
     host: str
     port: int
@@ -35,14 +35,14 @@ class Address:
 
     @property
     def url(self) -> str:
-        """What a client on this machine may use as base URL."""
+        """The base URL for a client on this machine."""
         address = ipaddress.ip_address(self.host)
         loopback = "127.0.0.1" if address.version == 4 else "::1"
         host = loopback if address.is_unspecified else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
 
     def is_at(self, url: str) -> bool:
-        """Whether `url` leads here, as far as can be told without asking a name server."""
+        """Whether `url` leads to this server, as far as that is known without a name lookup."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
@@ -62,7 +62,7 @@ class Address:
 
 
 def _is_own(host: str) -> bool:
-    """Whether a numeric address is one of this machine's: only those can be bound."""
+    """Whether a numeric address belongs to this machine: only such an address can be bound."""
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -73,7 +73,7 @@ def _is_own(host: str) -> bool:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether a host, a name or a numeric address, is this machine for sure."""
+    """Whether a host name or numeric address certainly is this machine."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -84,10 +84,10 @@ def is_loopback_host(host: str) -> bool:
 
 
 def travelled(header: str, own: str) -> None:
-    """Note, for the calls of the running task, which servers its request came through.
+    """Store, for the calls of the running task, which servers its request has passed through.
 
-    header: the request's `X-Moa-Via`. own: this instance's id. Raises ApiError for a loop. Not a
-    5xx: that would be tried again.
+    header: the request's `X-Moa-Via`. own: this server's id. Raises ApiError for a loop. Its status
+    is not 5xx, because the calling server would retry that.
     """
     chain = [server.strip() for server in header.split(",") if server.strip()]
     if own in chain or len(chain) >= _LONGEST_CHAIN:

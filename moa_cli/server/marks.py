@@ -1,4 +1,4 @@
-"""Whether files have changed, by what the system tells of them."""
+"""Finds whether files have changed, from their metadata."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-# A file that was changed so short a time ago may change again within one tick of its file system's
-# clock, and look the same: two seconds on FAT, one on some network file systems.
+# A file that was modified less than this many seconds ago may change again within one tick of the
+# file system's clock, so that its metadata stays the same. A tick has two seconds on FAT, and one
+# on some network file systems.
 _TICK_SECONDS = 3.0
 _LARGEST_HASHED = 10_000_000
 
 
-# What tells one state of a file from another: when it was changed, its size, its number and device,
-# and a hash of what it holds, where the time does not tell.
+# The state of a file: time of modification, size, inode and device. If the time is too recent to be
+# reliable, also a hash of the content.
 Mark = tuple[int, int, int, int, bytes]
 # None if there is no readable file.
 Marks = Mapping[Path, Mark | None]
 
 
 def marks_of(files: Iterable[Path], before: Marks) -> Marks:
-    """The marks of files. before: earlier ones.
+    """The marks of files. before: earlier marks of the same files.
 
-    Links are followed, as an orchestrator replaces files by changing what a link leads to.
+    Links are followed, because an orchestrator replaces files by changing the target of a link.
     """
     return {file: _mark(file, before.get(file)) for file in files}
 
@@ -39,6 +40,6 @@ def _mark(file: Path, before: Mark | None) -> Mark | None:
         return None
     state = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
     if before is not None and not content and before[:-1] == state:
-        # It has been hashed while it was young, and has not changed since.
+        # The file was hashed when its time was recent, and has not changed since.
         return before
     return (*state, content)

@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus's format."""
+"""The metrics of the server, in Prometheus's format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from moa_cli.server.limits import TurnLimiter
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
-# In place of names that only a request brings: each value of a label is kept forever.
+# The label for names that are not in a profile. Each value of a label is kept forever, and clients
+# can send any name.
 _OTHER = "other"
 
 
@@ -45,9 +46,10 @@ class Calls(Protocol):
 
 @dataclass
 class _ModelSums:
-    """What the calls of a model have taken since the figures were read last.
+    """The sums over the calls of a model since the metrics were last read.
 
-    A turn of five calls would count twenty figures, and they are read once in many turns.
+    A turn with five calls would update twenty counters, but the counters are read only once in many
+    turns.
     """
 
     calls: int = 0
@@ -59,8 +61,8 @@ class _ModelSums:
 class Metrics:
     """The counters of one server.
 
-    served: whether the profiles use a model of that name. Other names, which requests bring along,
-    are counted as `other`. calls: those of all turns.
+    served: whether a profile uses a model of that name. Other names, which come from requests, are
+    counted as `other`. calls: the counts of calls of all turns.
     """
 
     def __init__(
@@ -70,8 +72,8 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry(auto_describe=True)
 
-        # Counters by the values of their labels: prometheus_client takes longer to find one than to
-        # count.
+        # Counters are cached by the values of their labels, because prometheus_client takes longer
+        # to find a counter than to increment it.
         def counter(name: str, meaning: str, *labels: str) -> Callable[..., Counter]:
             return cache(Counter(name, meaning, labels, registry=registry).labels)
 
@@ -126,7 +128,7 @@ class Metrics:
             gauge("moa_calls_waiting", "Calls that wait to be made.", lambda: calls.waiting)
 
     def text(self) -> bytes:
-        """All figures, as Prometheus reads them."""
+        """All metrics as text for Prometheus."""
         for model, sums in self._sums.items():
             self._model_calls(model).inc(sums.calls)
             self._model_tokens(model, "prompt").inc(sums.prompt)
@@ -136,11 +138,11 @@ class Metrics:
         return generate_latest(self._registry)
 
     def responded(self, path: str, status: int) -> None:
-        """A request has ended. path: that of its route."""
+        """Count a request that has ended. path: the path of its route."""
         self._requests(path, str(status)).inc()
 
     def turn(self) -> TurnMetrics:
-        """What counts the events of a turn that begins."""
+        """The sink that counts the events of a new turn."""
         return TurnMetrics(self)
 
     def handle(self, event: Event) -> None:
@@ -152,7 +154,8 @@ class Metrics:
                 self._failed(event.model, event.error.kind)
 
     def took(self, layer: str, seconds: float) -> None:
-        """A layer has ended. layer: its number, or what its reviews are, or `aggregator`."""
+        """Note the seconds of a layer. layer: its number, or the purpose of its reviews, or
+        `aggregator`."""
         self._layers(layer).observe(seconds)
 
     def _label(self, model: str) -> str:
@@ -162,11 +165,12 @@ class Metrics:
         self._failures(self._label(model), kind).inc()
 
     def spoke(self, seconds: float) -> None:
-        """The first token of a reply has come."""
+        """Note the seconds to the first token of a reply."""
         self._first.observe(seconds)
 
     def ended(self, model: str, turn: Turn, key: str | None = None) -> None:
-        """A turn has ended. model: as the client named it. key: the name of the client's key."""
+        """Count a turn that has ended. model: the name that the client sent. key: the name of the
+        client's key."""
         self._turns(model, turn.status).inc()
         self._turn(turn.status).observe(turn.seconds)
         self._tokens("prompt").inc(turn.usage.prompt_tokens)
@@ -195,7 +199,7 @@ class TurnMetrics:
 
     def handle(self, event: Event) -> None:
         """Count an event."""
-        # The most frequent event is first.
+        # The most frequent event is checked first.
         if isinstance(event, events.AggregatorDelta):
             if self._silent and (event.text or event.tool_calls):
                 self._silent = False
@@ -213,10 +217,10 @@ class TurnMetrics:
             case events.AggregatorStarted():
                 self._copied = event.copied
             case events.AggregatorFinished() if not self._copied:
-                # A reply in a proposal's own words takes no call.
+                # A reply that copies a proposal needs no call, so its time is not counted.
                 self._metrics.took("aggregator", event.seconds)
             case _:
                 self._metrics.handle(event)
 
     def close(self) -> None:
-        """The events of the turn have ended; see `Metrics.ended`."""
+        """Nothing to do: `Metrics.ended` counts the end of a turn."""

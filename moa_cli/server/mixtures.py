@@ -1,4 +1,4 @@
-"""From the model that a request names to the mixture that answers it."""
+"""Finds the mixture for the model name in a request."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from moa_cli.server.keys import ANYBODY, SOLO, ClientKey
 from moa_cli.server.reading import DEFAULT, Mixture, Snapshot, leads_back, models_of
 from moa_cli.server.wires.asked import AS_IT_IS, Asked
 
-# A limit of the reply that is as low as this, such as for a title, also holds for proposers.
+# If a request limits the reply to at most this many tokens, such as for a title, the same limit
+# applies to the proposers.
 _TINY_LIMIT = 256
-# The lists of providers are looked at again after so long.
+# Seconds after which the candidates are compared with the providers' lists again.
 _FRESH_SECONDS = 1.0
 _AS_IT_IS = Overrides()
-# A request may ask for that many proposals a round, samples counted.
+# Most proposals in a round that a request may ask for, including samples.
 _MOST_PROPOSALS = 64
 
 
 class Mixtures:
-    """All mixtures of a server, as they were read at one time.
+    """All mixtures of a server, from one reading of the files.
 
-    reading: the settings and profiles that they are made of. note: told what is chosen among
-    candidates. before: those of the reading before. expose_models: whether each model of a profile
-    can be asked alone, by its name.
+    reading: the settings and profiles. note: called with a line about the choice among candidates.
+    before: the mixtures of the previous reading. expose_models: whether each model of a profile can
+    be asked alone, by its name.
     """
 
     def __init__(
@@ -57,17 +58,17 @@ class Mixtures:
         self._models = frozenset(name for profile in profiles for name in models_of(profile))
         self._exposes_models = expose_models
         self._listed = self._names()
-        # The mixtures with those of their candidates that are offered: when that was found out, and
-        # from which mixture.
+        # By name: when the candidates of a mixture were settled, the mixture with its candidates,
+        # and the settled mixture.
         self._settled: dict[str, tuple[float, Mixture, Mixture]] = {}
         if before is not None and before._clients is self._clients:
             self._settled = before._settled
         self._solos: dict[str, Mixture] = {}
 
     def names(self, key: ClientKey = ANYBODY) -> list[str]:
-        """The names of those that are offered to clients with that key, the default one first, then
-        those that answer without proposers. Mixtures that have an error, lead back here, or lack a
-        provider's key are left out."""
+        """The names of the mixtures for clients with this key: the default mixture first, then the
+        others, then the aggregators alone, then single models. Mixtures that have an error, lead
+        back to this server, or lack a provider's key are left out."""
         return [name for name in self._listed if key.may_ask(name)]
 
     def _names(self) -> list[str]:
@@ -92,7 +93,7 @@ class Mixtures:
 
     @property
     def ready(self) -> bool:
-        """Whether the default one could be asked: no provider of its models lacks a key."""
+        """Whether the default mixture can be asked: no provider of its models lacks a key."""
         return self._has_keys(DEFAULT)
 
     def knows(self, name: str) -> bool:
@@ -100,7 +101,8 @@ class Mixtures:
         return name in self._found or name in self._unusable
 
     def find(self, name: str, key: ClientKey = ANYBODY) -> Mixture:
-        """The mixture of that name; a path is no name. Raises ApiError if it cannot be asked."""
+        """The mixture of that name. The name cannot be the path of a profile. Raises ApiError if
+        the mixture cannot be asked."""
         allowed = key.may_ask(name)
         if allowed and name in self._found:
             return self._found[name]
@@ -112,7 +114,7 @@ class Mixtures:
         if why == "loop":
             raise _loop(name)
         if why == "error":
-            # The error would name files of the server.
+            # Without the error itself, which would name files of the server.
             raise _not_found(f"the profile `{name}` has an error")
         shown = name if len(name) <= 64 else name[:63] + "…"
         raise _not_found(f"the model `{shown}` does not exist; {_advice(name)}")
@@ -125,16 +127,17 @@ class Mixtures:
         return self._solos[name]
 
     def _single(self, model: str) -> Mixture:
-        """A model of a profile, alone and with its own settings."""
+        """A mixture of one model alone, without the settings of a profile."""
         profile = Profile(name=model, rounds=0, aggregator=Aggregator(model=model))
         if leads_back(profile, self._providers, self._address):
             raise _loop(model)
         return Mixture.of(profile)
 
     def facts(self, name: str) -> ModelInfo:
-        """What clients may know of a mixture: the smallest context of its models, the cost of a
-        token of the prompt and of the answers over all its calls, whether one of its models sees,
-        and whether its aggregator calls tools. None stands for what is not known. Raises ApiError.
+        """What clients may know of a mixture: the smallest context of its models, the price of a
+        token of the prompt and of the answer, summed over all its calls, whether one of its models
+        sees images, and whether its aggregator calls tools. None stands for an unknown value.
+        Raises ApiError.
         """
         profile = self.find(name).profile
         calls = [call for layer in profile.all_layers() for call in layer]
@@ -164,9 +167,10 @@ class Mixtures:
         )
 
     async def offered(self, name: str, key: ClientKey = ANYBODY) -> Mixture:
-        """The mixture of that name with those of its candidates that are offered. Raises ApiError.
+        """The mixture of that name without candidates that their providers do not offer. Raises
+        ApiError.
 
-        It waits for lists of models only the first time, and only if none is kept.
+        It waits for lists of models only the first time, and only if no list is on disk.
         """
         mixture = self.find(name, key)
         if not has_candidates(mixture.profile):
@@ -182,7 +186,7 @@ class Mixtures:
             raise _not_found(f"the profile `{name}` has an error") from None
         if leads_back(profile, self._providers, self._address):
             raise _loop(name)
-        # That of the default profile was said at the start.
+        # The choice for the default profile was logged at the start.
         told = before.profile.notes if before else profile.notes if name == DEFAULT else ()
         for line in profile.notes:
             if line not in told:
@@ -192,7 +196,7 @@ class Mixtures:
         return made
 
     async def for_request(self, asked: Asked, key: ClientKey = ANYBODY) -> Mixture:
-        """The mixture with the request's own settings laid over it. Raises ApiError."""
+        """The mixture with the request's own settings applied to it. Raises ApiError."""
         mixture = await self.offered(asked.model, key)
         overrides = _AS_IT_IS if asked.mixture is AS_IT_IS else asked.mixture.overrides()
         if overrides != _AS_IT_IS:
@@ -236,8 +240,9 @@ class Mixtures:
         return Mixture.of(profile)
 
     def _check_models(self, asked: Overrides, key: ClientKey) -> None:
-        """A client must not make the server load files or start processes of its choice, or ask
-        models that the client may not ask."""
+        """Raise ApiError if a request names a model that it must not: a client must not make the
+        server load files or start processes of the client's choice, or ask models that its key does
+        not allow."""
         allowed = None
         if key.settings.profiles is not None:
             mixtures = (mixture for name, mixture in self._found.items() if key.may_ask(name))
@@ -269,7 +274,7 @@ class Mixtures:
                 raise _invalid(param, f"this server has no API key for {provider.name}")
 
 
-# The fields of a request's `moa` object that an error of the profile may be about.
+# The fields of a request's `moa` object that can cause an error in the profile.
 _BLAMED = (("proposers",), ("aggregator",), ("rounds",), ("strategy",), ("judge",))
 
 
@@ -284,7 +289,7 @@ def _not_found(message: str) -> ApiError:
 def _advice(name: str) -> str:
     """How a client names a model that exists."""
     if name.startswith("claude-"):
-        # What Claude Code asks for if no model is set.
+        # Claude Code asks for such a name if no model is set.
         return (
             "Claude Code asks for `moa` if ANTHROPIC_MODEL and ANTHROPIC_DEFAULT_HAIKU_MODEL say so"
             " (or --model); GET /v1/models lists all"
@@ -299,8 +304,8 @@ def _loop(name: str) -> ApiError:
 
 
 def _seeded(seed: int, proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
-    """`seed` for all models without their own; each proposal gets its own seed from it, since one
-    model gives the same answer to the same prompt and seed."""
+    """Give all proposers without a seed one that is derived from `seed`. Each proposal gets a
+    different seed, because a model gives the same answer to the same prompt and seed."""
     found, place = [], 0
     for proposer in proposers:
         own = proposer.seed
@@ -314,7 +319,8 @@ def _with_user(user: str, proposers: Iterable[Proposer]) -> tuple[Proposer, ...]
 
 
 def _with_limit(profile: Profile, most: int) -> Profile:
-    """All proposers with that limit of tokens, except those whose own limit is not larger."""
+    """The profile with this limit of tokens for all proposers, except those whose own limit is
+    small already."""
 
     def limited(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
         limits = [model.max_tokens or profile.max_tokens or math.inf for model in proposers]

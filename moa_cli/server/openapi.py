@@ -1,4 +1,5 @@
-"""The description of the API (OpenAPI 3.1), from the same fields as the check of requests."""
+"""The description of the API (OpenAPI 3.1), made from the same fields that requests are checked
+by."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ _TYPES = {"text": "string", "whole": "integer", "number": "number", "flag": "boo
 
 
 def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> dict[str, Any]:
-    """The description, as JSON values.
+    """The description as JSON values.
 
-    models: the names that can be asked for. keyed: whether the server asks for a key. strict:
+    models: the names that can be requested. keyed: whether the server requires a key. strict:
     whether it refuses fields that have no effect.
     """
     chat = _turn("Answer a conversation by a mixture.", "ChatRequest", "Completion")
@@ -50,10 +51,10 @@ def description(models: Sequence[str], *, keyed: bool, strict: bool = False) -> 
     named = {"type": "string", "enum": list(models)}
     model["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": named}]
     listed = _operation("All models: each profile is one.", _done("Models"), ("401", "403"))
-    health = _operation("Whether the server is up.", {"description": "It is."}, ())
+    health = _operation("Whether the server is up.", {"description": "The server is up."}, ())
     health["security"] = []
-    ready = _operation("Whether a turn could begin.", {"description": "It could."}, ())
-    ready["responses"]["503"] = {"description": "It could not, and why."}
+    ready = _operation("Whether a turn could begin.", {"description": "A turn could begin."}, ())
+    ready["responses"]["503"] = {"description": "No turn could begin; the body says why."}
     ready["security"] = []
     return {
         "openapi": "3.1.0",
@@ -105,7 +106,8 @@ def _open(**properties: Any) -> dict[str, Any]:
 
 
 def schema_of(cls: Any, *, strict: bool = True) -> dict[str, Any]:
-    """The JSON schema of what is read into a dataclass. strict: whether that is all of it."""
+    """The JSON schema of the object that is read into a dataclass. strict: whether other fields are
+    forbidden."""
     required = required_keys(cls)
     return {
         "type": "object",
@@ -156,7 +158,8 @@ def _told(bounds: Mapping[str, float | None]) -> dict[str, Any]:
 
 
 def _of_prompts(chat: dict[str, Any], *, strict: bool) -> dict[str, Any]:
-    """The fields of a completion: those of a chat completion, but for the messages."""
+    """The fields of a text completion: its own, and those of a chat completion except the
+    messages."""
     own = schema_of(CompletionsBody, strict=strict)
     shared = {k: v for k, v in chat["properties"].items() if k not in OF_A_CHAT}
     return own | {

@@ -1,8 +1,8 @@
-"""What a server is set up by: settings, profiles and keys, read again when their files change.
+"""Reads the settings, profiles and keys of a server, again whenever their files change.
 
-A separate thread does all of it, so no request waits for a file. Errors are logged, and the last
-good version stays in effect. The rest is taken as it is now, so that a mistake in one file does not
-keep a revoked key in another file valid.
+A separate thread does this, so no request waits for a file. Errors are logged, and the last good
+version of the wrong file stays in effect. All other files take effect at once, so that a mistake in
+one file does not keep a revoked key in another file valid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DEFAULT = "moa"
 
 @dataclass(frozen=True)
 class Mixture:
-    """A profile as a request uses it. fingerprint: changes whenever the mixture does."""
+    """A profile as a request uses it. fingerprint: a hash of the profile."""
 
     profile: Profile
     fingerprint: str
@@ -47,14 +47,14 @@ class Mixture:
 
 @dataclass(kw_only=True)
 class Snapshot:
-    """What settings, profiles and keys were at one time. It never changes once it was read.
+    """The settings, profiles and keys of one reading. It never changes after it was made.
 
-    address: where the server listens. mixtures: by the names that clients use, that of the default
-    one first. unusable: profiles that cannot be asked: they have an error, or lead back to this
-    server. stale: mixtures whose profile has an error now. clients: made again if the settings of
-    endpoints change, or a file that holds their keys. limits: the engine's. marks: of the files
-    that all this was read from, as they were right before. faults: what is wrong, in sentences.
-    files: those of each profile.
+    address: where the server listens. mixtures: by the names that clients use, the default one
+    first. unusable: profiles that cannot be asked, because they have an error or lead back to this
+    server. stale: mixtures whose profile has an error now. clients: replaced if the settings of
+    endpoints change, or a file with their keys. limits: the engine's limits. marks: the states of
+    all the files, taken right before reading. faults: the errors, in sentences. files: the files of
+    each profile.
     """
 
     address: Address
@@ -72,13 +72,13 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsReader:
-    """Reads what a server is set up by.
+    """Reads the settings, profiles and keys of a server.
 
-    config: returns the settings as they are now. default: returns the profile that `moa` stands
-    for, under those settings, with all its candidates. Both raise MoAError. limits: returns the
-    engine's limits under those settings. environment: its MOA_* variables are laid over each
+    config: returns the current settings. default: returns the profile behind the name `moa` for
+    given settings, with all its candidates. Both raise MoAError. limits: returns the engine's
+    limits for given settings. environment: its MOA_* variables override the settings of each
     profile. address: where the server listens; a mixture must not lead back to it. keeps_costs:
-    whether costs are stored.
+    whether costs are recorded.
     """
 
     config: Callable[[], Config]
@@ -90,7 +90,8 @@ class SettingsReader:
     keeps_costs: bool
 
     def first(self, config: Config, default: Profile, keys: ClientKeys) -> Snapshot:
-        """What is read at the start. Raises ProfileError if the default profile leads back here."""
+        """The first reading, at the start. Raises ProfileError if the default profile leads back to
+        this server."""
         pool = self._pool(config)
         if leads_back(default, pool.providers, self.address):
             raise ProfileError(
@@ -119,8 +120,8 @@ class SettingsReader:
         return list(dict.fromkeys(found))
 
     def read(self, before: Snapshot, marks: Marks, *, everything: bool = False) -> Snapshot:
-        """Read everything as it is now. before: the reading before. marks: of the files, taken
-        before this call. everything: also read what seems not to have changed.
+        """Read the files again. before: the previous reading. marks: the states of the files, taken
+        before this call. everything: also read files that seem unchanged.
         """
         if everything:
             before = replace(before, marks={})
@@ -139,8 +140,8 @@ class SettingsReader:
         return now
 
     def _read_config_and_default(self, now: Snapshot, before: Snapshot) -> Mixture:
-        """Read the settings and the default profile together: settings that leave `moa` without
-        models are not taken."""
+        """Read the settings and the default profile together, because settings that leave `moa`
+        without models are rejected."""
         config_file, marks = paths.config_file(), now.marks
         if _changed((config_file,), before.marks, marks) or before.faults:
             try:
@@ -150,7 +151,7 @@ class SettingsReader:
                 now.faults.append(_told(error, "the former settings stay in effect"))
         known = before.mixtures[DEFAULT]
         files = _files_of(known.profile)
-        # Without a profile's file, it depends only on the settings.
+        # If the default profile comes from no file, it depends only on the settings.
         profiles = [path for path in before.marks.keys() | marks.keys() if path.suffix == ".toml"]
         inputs = (config_file, *_env_files(), *files, *(profiles if files else ()))
         if DEFAULT not in before.stale and not _changed(inputs, before.marks, marks):
@@ -171,7 +172,7 @@ class SettingsReader:
         return known if mixture.fingerprint == known.fingerprint else mixture
 
     def _settings(self) -> Config:
-        """The settings as they are now. Raises MoAError."""
+        """The current settings, checked. Raises MoAError."""
         config = self.config()
         Providers(config, self.environment)
         config.zone()
@@ -186,7 +187,7 @@ class SettingsReader:
         return config
 
     def _read_profiles(self, now: Snapshot, before: Snapshot) -> None:
-        """All profiles that have files. An unchanged one is not read again."""
+        """Read all profiles that have files, except unchanged ones."""
         providers = now.clients.providers
         for file in list_profiles():
             name = file.name
@@ -229,7 +230,7 @@ class SettingsReader:
 
 
 def news(before: Snapshot, now: Snapshot) -> str:
-    """What differs between two readings, in words; "" if nothing does."""
+    """The differences between two readings, in words; "" if there are none."""
     parts = ["the settings"] if before.config is not now.config else []
     if before.keys != now.keys:
         parts.append("the keys of clients")
@@ -246,7 +247,7 @@ def news(before: Snapshot, now: Snapshot) -> str:
 
 
 def is_profile(name: str) -> bool:
-    """Whether there is a file of a profile of that name."""
+    """Whether a profile of that name has a file."""
     return any(file.name == name for file in list_profiles())
 
 
@@ -257,7 +258,7 @@ def leads_back(profile: Profile, providers: Providers, address: Address) -> bool
 
 
 def models_of(profile: Profile) -> list[str]:
-    """All models that may be asked, among them candidates that others come before."""
+    """All models that a profile may ask, including candidates that are not the first choice."""
     return [*profile.models(), *candidates(profile)]
 
 
@@ -270,7 +271,7 @@ def _is_sound(profile: Profile, providers: Providers) -> bool:
 
 
 def _endpoints(config: Config) -> tuple[object, ...]:
-    """What the clients of endpoints are made from."""
+    """The settings that the clients of endpoints are made from."""
     return config.providers, config.prices, config.local
 
 
@@ -279,7 +280,7 @@ def _env_files() -> tuple[Path, ...]:
 
 
 def _files_of(profile: Profile) -> tuple[Path, ...]:
-    """The files that a profile comes from: its own, and that of its merge prompt."""
+    """The files of a profile: its own, and the file of its merge prompt."""
     origins = [profile.origins.get(path) for path in ((), ("merge_prompt",))]
     found = [Path(origin.where) for origin in origins if origin and origin.kind == "profile"]
     return tuple(dict.fromkeys(found))
@@ -290,7 +291,7 @@ def _changed(files: Iterable[Path], before: Marks, now: Marks) -> bool:
 
 
 def _told(error: MoAError, stays: str) -> str:
-    """What is wrong, with the line of the file, and what is in effect now."""
+    """The sentence for an error, with the line of the file, and with what is in effect now."""
     message = error.message
     if isinstance(error, ProfileError) and error.path:
         try:

@@ -1,4 +1,4 @@
-"""Looks for changed files while the server runs, and has their content taken over."""
+"""Checks for changed files while the server runs, and reads them again."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from collections.abc import Callable
 from moa_cli.server.marks import marks_of
 from moa_cli.server.reading import SettingsReader, Snapshot
 
-# Seconds between two looks, and from a change to the look that finds whether it was the last.
+# Seconds between two checks, and from a detected change to the next check, which finds whether the
+# file is still changing.
 _LOOK_SECONDS, _STILL_SECONDS = 0.5, 0.2
-# Files that keep changing are still read after so many seconds.
+# Files that keep changing are read after this many seconds.
 _RESTLESS_SECONDS = 1.0
-# After an error, it is tried again: what is missing may be a file that is not watched yet.
+# Seconds until the next try after an error: the missing file may be one that is not watched yet.
 _AGAIN_SECONDS = 1.0
 
 
 class Reloader:
     """A thread that reads files again once they have changed.
 
-    A change is taken when the files are unchanged for one look: an editor may empty a file before
-    it writes, and half a file may be valid. A look is a `stat` of each file.
+    Changed files are read once they are the same in two checks: an editor may empty a file before
+    it writes, and half a file may be valid. A check is a `stat` of each file.
 
-    reader, reading: what was read so far, and how. take: called in the event loop with what is
-    read, and with whether it was asked for. bug: called there with an exception that is a bug; the
-    thread goes on.
+    reader: reads the files. reading: the reading so far. take: called in the event loop with a new
+    reading, and whether `force` asked for it. bug: called in the event loop with an unexpected
+    exception, after which the thread continues.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Reloader:
             self._wake.clear()
             if self._ended:
                 return
-            # A request that comes meanwhile is answered by this reading, or comes again.
+            # Reset before reading, so that a `force` during the reading causes another one.
             if forced := self._forced:
                 self._forced = False
             try:

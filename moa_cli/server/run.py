@@ -1,4 +1,4 @@
-"""A server's life: from the socket to the last turn."""
+"""The life cycle of a server, from its socket to the last turn."""
 
 from __future__ import annotations
 
@@ -37,20 +37,21 @@ from moa_cli.store.spending import Spending
 
 # Turns leave no reference cycles, so frequent collections would find little.
 _GC_THRESHOLDS = (50_000, 20, 50)
-# For the last bytes of turns that were cut off.
+# Seconds for sending the last bytes of turns that were cut off.
 _FLUSH_SECONDS = 1.0
 _STALL_MILLISECONDS = 90_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a server begins with, and how that is read again whenever a file changes.
+    """What a server needs at the start, and functions that read it again when a file changes.
 
-    profile: what `moa` stands for. config: the settings. read_config: returns them. default:
-    returns the profile that `moa` stands for, under those settings. limits: returns the engine's
-    limits under them; they ask the ledger. Each raises MoAError. calls: counts the calls of all
-    turns. spending: where costs are kept, if they are. tracing: traces the turns, if that is
-    wanted. introduction: which models answer, and warnings, a line each.
+    profile: the profile behind the name `moa`. config: the settings. read_config: returns the
+    current settings. default: returns the profile behind the name `moa` for given settings. limits:
+    returns the engine's limits for given settings and ledger. These three raise MoAError. calls:
+    the counts of calls of all turns. spending: the store of costs; None if costs are not recorded.
+    tracing: traces the turns; None for no tracing. introduction: lines that name the models, and
+    warnings.
     """
 
     profile: Profile
@@ -74,7 +75,7 @@ def run(start: Start) -> int:
 
 
 def read_keys(start: Start) -> ClientKeys:
-    """The keys of clients, at the start. Raises MoAError if one of them can be none."""
+    """The keys of clients, at the start. Raises MoAError if one of them is not valid."""
     keys, faults = start.options.key_places.read(start.config)
     if faults:
         raise faults[0]
@@ -83,7 +84,8 @@ def read_keys(start: Start) -> ClientKeys:
 
 
 def make_service(start: Start, address: Address, keys: ClientKeys) -> Service:
-    """What all requests share. address: where it listens. keys: those of clients."""
+    """The state that all requests share. address: where the server listens. keys: the clients'
+    keys."""
     options, tracing = start.options, start.tracing
     log = AccessLog(options.log_format)
     ledger = ServerLedger(start.spending, log.note)
@@ -92,7 +94,8 @@ def make_service(start: Start, address: Address, keys: ClientKeys) -> Service:
     reader = SettingsReader(
         config=start.read_config,
         default=start.default,
-        # What other endpoints proposed is not told as if it came from those of now.
+        # New settings get an empty memory of proposals, because remembered ones may be from other
+        # endpoints.
         limits=lambda config: replace(start.limits(config, ledger), fan_outs=FanOutMemory()),
         keys=options.key_places,
         environment=os.environ,
@@ -125,13 +128,14 @@ async def _serve(service: Service, bound: socket.socket, introduction: Sequence[
 
 @asynccontextmanager
 async def lifetime(service: Service) -> AsyncIterator[None]:
-    """While inside, requests are answered. Afterwards, ended turns close their connections, and all
-    their costs are recorded."""
-    # It loads the client, and sends no request.
+    """While inside, requests are answered. At the end, cancelled turns get time to close their
+    connections, and all costs are recorded."""
+    # This loads the client's code, and sends no request.
     await service.setup.clients.warm(())
     reloader = Reloader(service.reader, service.setup.reading, service.take, service.tell_bug)
     service.reload = reloader.force
-    # Imported objects stay: collecting over them again and again costs a tenth of all time.
+    # Imported objects stay in memory, and scanning them in each garbage collection costs a tenth of
+    # all time.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
@@ -144,9 +148,9 @@ async def lifetime(service: Service) -> AsyncIterator[None]:
 
 
 class Server(HttpServer):
-    """Ends in two steps: a first signal lets turns end, a second stops them.
+    """A server that stops in two steps: a first signal lets turns end, a second one cancels them.
 
-    url: what clients are told. code: the exit code of the process.
+    url: the address that is shown to users. code: the exit code of the process.
     """
 
     def __init__(
@@ -168,8 +172,8 @@ class Server(HttpServer):
         return plural(len(self._service.setup.mixtures.names()) - 1, "more model")
 
     def on_signal(self, number: int) -> None:
-        """End in good order at the first signal, at once at the second; SIGHUP has files read
-        again, unless it tells that the server's terminal has gone."""
+        """Stop gracefully at the first signal, and at once at the second. SIGHUP reloads the files,
+        unless it means that the server's terminal is gone."""
         hung_up = self._had_terminal and not os.isatty(2)
         if number == getattr(signal, "SIGHUP", None) and not hung_up:
             self._service.reload()
@@ -191,7 +195,8 @@ class Server(HttpServer):
 
 
 def introduce(service: Service, where: str, introduction: Sequence[str], others: str) -> None:
-    """Tell where the server is, what `moa` stands for, what else can be asked, and the warnings."""
+    """Log the address of the server, the profile behind the name `moa`, what else can be asked, and
+    the warnings."""
     first, *warnings = introduction
     service.log.note(f"{where}; `{DEFAULT}` is {first}; {others}")
     for warning in warnings:
@@ -200,9 +205,10 @@ def introduce(service: Service, where: str, introduction: Sequence[str], others:
 
 
 def listen(options: ServerOptions, *, keyed: bool) -> socket.socket:
-    """A socket that is bound to the numeric address of the options' host, and to their port.
+    """A socket that is bound to the host and port of the options.
 
-    Raises UsageError if others could reach it without a key, MoAError if it is not available.
+    Raises UsageError if other machines could reach it without a key, MoAError if the address is not
+    available.
     """
     try:
         known = socket.getaddrinfo(
@@ -224,14 +230,15 @@ def listen(options: ServerOptions, *, keyed: bool) -> socket.socket:
             "without a key, any web page could spend your money",
             hint="set MOA_SERVE_API_KEY or --api-key-file, or name the pages that may call",
         )
-    # With the protocol told, the event loop turns off Nagle's algorithm on its connections: it
-    # would hold single tokens back.
+    # With an explicit protocol, the event loop turns off Nagle's algorithm on the connections. The
+    # algorithm would delay single tokens.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if sys.platform == "linux":
-            # A connection whose client takes nothing is given up, also after its last byte.
+            # A connection whose client receives nothing is closed, also after the last byte was
+            # written.
             found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALL_MILLISECONDS)
         found.bind(address)
     except OSError as error:

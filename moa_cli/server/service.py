@@ -1,4 +1,4 @@
-"""How a server is set up, and what all requests to it share."""
+"""The options of a server, and the state that all its requests share."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from moa_cli.server.reading import SettingsReader, Snapshot, is_profile, news
 from moa_cli.server.wires.asked import UsageKind
 from moa_cli.store.accounts import day_budget
 
-# Clients can make up any number of names.
+# Most names of ignored fields that are remembered: clients can make up any number of names.
 _MOST_NAMES = 1000
-# An existing profile is read long before.
+# Seconds to wait for a new profile. The reader finds it much sooner.
 _LOOK_SECONDS = 2.0
 
 
@@ -35,13 +35,14 @@ _LOOK_SECONDS = 2.0
 class ServerOptions:
     """How a server is set up.
 
-    A client must send one of the keys in the `key_places`, if there are any; without, only an
-    `insecure` server may be reached from other machines, and only web pages of the `origins` may
-    call. `max_concurrency` turns run at once, `queue` more may wait, and running ones have `grace`
-    seconds to end when the server stops. `max_body` counts bytes, `max_messages` the messages of a
-    request. The `trusted_proxies` tell the address of a client. A `strict` server refuses fields
-    that have no effect; `usage` is what clients are told unless they ask otherwise, None what those
-    of each wire expect. `expose_models` tells whether models of profiles can be asked alone.
+    If there are keys in the `key_places`, a client must send one. Without keys, only an `insecure`
+    server may be reached from other machines, and only web pages of the `origins` may call.
+    `max_concurrency` turns run at once, `queue` more may wait, and running turns have `grace`
+    seconds to end when the server stops. `max_body` is in bytes; `max_messages` limits the messages
+    of a request. The `trusted_proxies` are trusted to report the address of a client. A `strict`
+    server refuses fields that have no effect. `usage` is the usage that clients get unless they ask
+    for another; None means what the clients of each wire expect. With `expose_models`, models of
+    profiles can be asked alone.
     """
 
     host: str = "127.0.0.1"
@@ -64,7 +65,8 @@ class ServerOptions:
 
 @dataclass(kw_only=True)
 class Setup:
-    """What settings, profiles and keys say; a request keeps the one that it began with."""
+    """The settings, profiles and keys of one reading. A request keeps the set-up that it began
+    with."""
 
     reading: Snapshot
     mixtures: Mixtures
@@ -77,12 +79,12 @@ class Setup:
         return self.reading.clients
 
     def limits(self, key: ClientKey, *, discreet: bool = False, reply_held: bool = False) -> Limits:
-        """What a turn with that key may do. discreet: tell nothing of what other turns have spent.
-        Clients whose key has a name never learn it. reply_held: see `Limits`.
+        """The limits of a turn with this key. discreet: whether errors must not reveal what other
+        turns have spent; they never do for a named key. reply_held: see `Limits`.
         """
         if key is not ANYBODY or discreet:
             return replace(self._limits_of(key, discreet=discreet), reply_held=reply_held)
-        # The same for all requests that need no key.
+        # Made once, because all requests without a key have the same limits.
         if reply_held not in self._anybodys:
             found = replace(self._limits_of(key, discreet=False), reply_held=reply_held)
             self._anybodys[reply_held] = found
@@ -105,10 +107,10 @@ class Setup:
 
 @dataclass(kw_only=True)
 class Service:
-    """What all requests share.
+    """The state that all requests share.
 
-    `setup` is the one of requests that begin now. `running` are the tasks of the turns; `cut` tells
-    that they were ended with the server.
+    `setup` is the set-up for new requests. `running` holds the tasks of the turns; `cut` is True
+    after they were cancelled because the server stops.
     """
 
     options: ServerOptions
@@ -124,23 +126,23 @@ class Service:
     started: int = field(default_factory=lambda: int(time.time()))
     running: set[asyncio.Task[None]] = field(default_factory=set)
     cut: bool = False
-    # Makes the reader read everything again at once.
+    # Makes the reader read all files again at once.
     reload: Callable[[], None] = lambda: None
-    # The names of fields without effect that the log has told of.
+    # The names of fields without effect that were logged already.
     _ignored: set[str] = field(default_factory=set)
     _users: Counter[ClientPool] = field(default_factory=Counter)
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _told: frozenset[str] = frozenset()
-    # Set, and replaced, when something was read.
+    # Set and replaced after each reading.
     _taken: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def ready(self) -> bool:
-        """Whether a new turn would begin now."""
+        """Whether a new turn could begin now."""
         return not self.limiter.closed and self.setup.mixtures.ready
 
     def note_ignored(self, names: Sequence[str]) -> None:
-        """Tell the log, once, of fields of requests that have no effect."""
+        """Log the names of request fields without effect, each name once."""
         if not names or len(self._ignored) > _MOST_NAMES:
             return
         unknown = [name for name in names if name not in self._ignored]
@@ -150,7 +152,7 @@ class Service:
 
     @contextmanager
     def request(self) -> Iterator[Setup]:
-        """The set-up that a request keeps to its end, even if files are read meanwhile."""
+        """The set-up that a request keeps to its end, even if files are read again meanwhile."""
         setup = self.setup
         pool = setup.clients
         self._users[pool] += 1
@@ -161,8 +163,8 @@ class Service:
             self._close_unused(pool)
 
     async def look_for(self, name: str) -> None:
-        """Wait until a profile of that name is read that was added a moment ago. Requests for a
-        known name, or for a made-up one, do not wait.
+        """Wait for the reading of a profile that was added a moment ago. Requests for a known
+        profile, or for a name without a file, do not wait.
         """
         name = name.removesuffix(SOLO)
         if self.setup.mixtures.knows(name) or not await asyncio.to_thread(is_profile, name):
@@ -173,8 +175,8 @@ class Service:
                     await self._taken.wait()
 
     def take(self, reading: Snapshot, asked: bool) -> None:
-        """Let requests that begin from now on use what was read. asked: whether somebody waits for
-        it."""
+        """Use a new reading for all requests that begin from now on. asked: whether the operator
+        asked for the reading."""
         before = self.setup
         self.setup = Setup(
             reading=reading,
@@ -197,14 +199,14 @@ class Service:
         self._taken = asyncio.Event()
 
     def tell_faults(self, reading: Snapshot) -> None:
-        """Say what is wrong with what was read, each thing once."""
+        """Log the faults of a reading, each fault once."""
         for fault in reading.faults:
             if fault not in self._told:
                 self.log.note(fault)
         self._told = frozenset(reading.faults)
 
     def tell_bug(self, bug: Exception) -> None:
-        """Say that something could not be read because of a bug."""
+        """Log that a reading failed because of a bug."""
         self.log.note(f"internal error: {place_of(bug)}")
 
     def _close_unused(self, pool: ClientPool) -> None:
@@ -220,7 +222,7 @@ class Service:
         self.limiter.close()
 
     def end_turns(self) -> None:
-        """Cancel the turns that run, and all their calls."""
+        """Cancel the running turns and all their calls."""
         self.stop()
         self.cut = True
         for task in list(self.running):

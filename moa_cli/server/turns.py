@@ -1,4 +1,4 @@
-"""The endpoints that answer: one turn a request, on every wire."""
+"""The endpoints that answer requests: one turn for each request, on every wire."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from moa_cli.server.service import Service, Setup
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.wire import Wire
 
-# For the whole body, from its head on.
+# Seconds to wait for the whole body after the head.
 _BODY_SECONDS = 30.0
 _CLOSE = {"connection": "close"}
 
 
 class ClientConnection(Protocol):
-    """What a request has come over."""
+    """The connection of a request."""
 
     def calling(self, call: Callable[[], None]) -> AbstractContextManager[None]:
-        """While inside, have `call` called once the client leaves; soon, if it has left."""
+        """While inside, `call` is called once the client leaves, or soon if it has left already."""
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What a turn is made from, for a request."""
+    """Everything that the turn of a request needs."""
 
     asked: Asked
     mixture: Mixture
@@ -58,8 +58,8 @@ class _Made:
 
 
 class TurnEndpoint:
-    """The endpoint of a wire, an ASGI application. Raises ApiError for what it does not answer
-    itself."""
+    """The endpoint of a wire, an ASGI application. Raises ApiError for a request that it
+    refuses."""
 
     def __init__(self, service: Service, wire: Wire) -> None:
         self._service = service
@@ -108,8 +108,8 @@ class TurnEndpoint:
             await reply.fail(error)
 
     async def _until_done(self, made: _Made, reply: Reply) -> None:
-        """Run the turn. It is cancelled once its client leaves, or when the server stops. The
-        latter ends the turn, but not the request, which still has to report it.
+        """Run the turn. It is cancelled if the client leaves or the server stops. If the server
+        stops, the request continues, to report the end of the turn.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -146,15 +146,15 @@ class TurnEndpoint:
             await reply.end(turns)
 
     async def _more(self, made: _Made, reply: Reply, first: Turn) -> list[Turn]:
-        """The other choices. They are written in parallel, from the proposals and reviews of the
-        first. If the reply is a proposal's own words, all choices are the same, and cost
-        nothing."""
+        """The turns of the other choices. They are written in parallel, from the proposals and
+        reviews of the first choice. If the reply is a copy of a proposal, all choices are the same,
+        and cost nothing."""
         if first.decision is not None and first.reply and not first.reply_usage.calls:
             alike = replace(first, reviews=(), usage=Usage(), ledger=(), lost=())
             for choice in range(1, made.asked.choices):
                 await reply.take(AggregatorDelta(text=first.reply), choice=choice)
             return [alike] * (made.asked.choices - 1)
-        # The first was written without the unfinished answers of lost proposers.
+        # The first choice was written without the unfinished answers of lost proposers.
         layers = [
             [proposal for proposal in layer if proposal.error is None] for layer in first.proposals
         ]
@@ -183,7 +183,7 @@ class TurnEndpoint:
         """One turn; raises ApiError if it gives no reply."""
         service, record, asked = self._service, made.record, made.asked
         fold = TurnFold()
-        # Before the calls: they carry it on.
+        # Started before the calls, because they pass the trace on.
         trace = () if service.tracing is None else (self._trace(service.tracing, made),)
         events = run_turn(
             made.mixture.profile,
@@ -199,7 +199,7 @@ class TurnEndpoint:
         try:
             await deliver(events, *sinks, fold=fold, forward=forward)
         finally:
-            # What was in flight when the client left was paid for, too.
+            # Also after an error: calls in flight when the client left are billed, too.
             turn = fold.turn()
             record.usage = (record.usage or Usage()) + turn.usage
             service.metrics.ended(asked.model, turn, made.key.name)
@@ -221,7 +221,8 @@ class TurnEndpoint:
 def check_kind(headers: Headers) -> None:
     """Raise ApiError if the headers do not say that the body is plain JSON."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    # Also, a web page can send other kinds to any server without asking first.
+    # This is also a protection: a web page can send other content types to any server without a
+    # preflight request.
     if kind != "application/json":
         raise _unsupported("the body must be JSON; send `Content-Type: application/json`")
     if headers.get("content-encoding", "identity").lower() != "identity":
@@ -231,8 +232,8 @@ def check_kind(headers: Headers) -> None:
 def check_number(body: bytes, most: int) -> None:
     """Raise ApiError if there are too many messages, before they are parsed.
 
-    Each has a role, or tells of a call of a tool. Text that mentions these keys has its quotes
-    escaped, so it is not counted.
+    Each message has a role, or is a tool call or its result. Text that mentions these keys is not
+    counted, because its quotes are escaped.
     """
     number = max(body.count(key) for key in (b'"role"', b'"call_id"'))
     if number > most:

@@ -1,7 +1,7 @@
-"""What the tools take: their schemas, and the reading of what a client sends.
+"""The arguments of the tools: their schemas, and their check in a client's call.
 
-The SDK passes arguments on unchecked, so they are checked here. An error is a sentence that the
-calling model can act on.
+The SDK does not check arguments, so they are checked here. Errors are sentences that the calling
+model can act on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mcp.types import Tool, ToolAnnotations
 from moa_cli.core.errors import UsageError
 from moa_cli.server.reading import DEFAULT
 
-# Each is a whole mixture, and is paid for.
+# Most profiles in one call, because each one is a whole mixture that costs money.
 _MOST_PROFILES = 8
 _READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=False, open_world_hint=True)
 
@@ -42,7 +42,7 @@ _LEDGER = {
 
 @dataclass(frozen=True)
 class ToolRequest:
-    """What a call asks for. profiles: the names of those that answer, at least one."""
+    """The arguments of a call. profiles: the names of the profiles that answer, at least one."""
 
     prompt: str
     system: str
@@ -81,7 +81,7 @@ def tools(profiles: Mapping[str, str]) -> list[Tool]:
 
 
 def _tool(name: str, title: str, description: str, output: dict[str, Any], **asked: Any) -> Tool:
-    """asked: the argument that names who is asked."""
+    """A tool. asked: the argument that names the profiles."""
     taken = _object(prompt=_PROMPT, **asked, system=_SYSTEM)
     return Tool(
         name=name,

@@ -1,4 +1,4 @@
-"""A call of a tool: the turns that it runs, and the result that it gives."""
+"""A tool call: its turns, and its result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ from moa_cli.server.service import Service, Setup
 from moa_cli.server.wires.moa_object import ledger
 from moa_cli.version import __version__
 
-# Some clients give up a silent tool after some seconds: they hear sooner that it works.
+# Seconds between two reports of progress. Some clients give up on a tool that is silent for some
+# seconds.
 _TICK_SECONDS = 2.0
 _INSTRUCTIONS = (
     "Mixtures of language models. `ask` gives one reply, written from the answers of several"
@@ -49,9 +50,9 @@ _INSTRUCTIONS = (
 
 @dataclass
 class _ProfileCall:
-    """A profile that is asked in a call. setup, key: as they were when it began. parent: the trace
-    that the client asks in. label: before its lines of progress. proposals_only: whether no reply
-    is wanted. error: why it gave nothing."""
+    """A profile that is asked in a call. setup, key: those of the call's start. parent: the headers
+    of the client's trace. label: the prefix of its lines of progress. proposals_only: whether no
+    reply is wanted. error: why it gave no result."""
 
     name: str
     profile: Profile
@@ -148,7 +149,7 @@ class ToolServer:
         try:
             await self._run(ctx, asked)
         finally:
-            # What was in flight when the client left was paid for, too.
+            # Also after an error: calls in flight when the client left are billed, too.
             usage = sum((each.turn.usage for each in asked), Usage())
             record.usage = usage
         if params.name == "ask":
@@ -158,8 +159,8 @@ class ToolServer:
     async def _run(self, ctx: ServerRequestContext[Any], asked: Sequence[_ProfileCall]) -> None:
         """Run the turns, and report their progress.
 
-        They run in tasks that the SDK does not know: its cancel scope would cancel them again and
-        again while they close their connections.
+        They run in separate tasks, because the SDK's cancel scope would cancel them again and again
+        while they close their connections.
         """
         service, progress = self._service, CallProgress(sum(map(_calls, asked)))
         tasks = [asyncio.create_task(self._turn(each, progress)) for each in asked]
@@ -191,7 +192,7 @@ class ToolServer:
             async with service.limiter.turn():
                 limits = replace(asked.setup.limits(asked.key, discreet=True), reply_held=True)
                 if service.tracing is not None:
-                    # Before the calls: they carry it on.
+                    # Started before the calls, because they pass the trace on.
                     sinks.append(
                         service.tracing.turn(
                             clients.providers,
@@ -213,7 +214,7 @@ class ToolServer:
                 finally:
                     asked.turn = fold.turn()
                     if asked.proposals_only and asked.turn.error is None and _texts(asked.turn):
-                        # It was ended where it was meant to end.
+                        # The turn was ended on purpose after the proposals.
                         asked.turn = replace(asked.turn, status="finished")
                     service.metrics.ended(asked.name, asked.turn, asked.key.name)
         except ApiError as error:
@@ -226,8 +227,8 @@ class ToolServer:
 async def _up_to_the_proposals(
     events: AsyncGenerator[Event, None], rounds: int
 ) -> AsyncGenerator[Event, None]:
-    """The events of a turn without its reply. The reply is never asked for: what costs money begins
-    only when the event before it has been taken."""
+    """The events of a turn up to the proposals. The reply is not requested and costs nothing,
+    because a step begins only after the event before it has been taken."""
     async with aclosing(events):
         async for event in events:
             yield event
@@ -240,20 +241,21 @@ def _key(ctx: ServerRequestContext[Any]) -> ClientKey:
 
 
 def _parent(ctx: ServerRequestContext[Any]) -> Mapping[str, str]:
-    """The trace that a client's call belongs to: in the metadata of the call, as OpenTelemetry's
-    conventions for this protocol say, or over HTTP in the headers."""
+    """The trace headers of a client's call: from the metadata of the call, as OpenTelemetry's
+    conventions for this protocol require, or over HTTP from the headers."""
     told = {name: value for name, value in (ctx.meta or {}).items() if isinstance(value, str)}
     return {**getattr(ctx.request, "headers", {}), **told}
 
 
 def offered(mixtures: Mixtures, key: ClientKey = ANYBODY) -> list[str]:
-    """The profiles that can be asked: an agent that wants a single model is one itself."""
+    """The profiles that can be asked, without aggregators alone: the agent is a single model
+    itself."""
     return [name for name in mixtures.names(key) if not name.endswith(SOLO)]
 
 
 def _record(ctx: ServerRequestContext[Any], tool: str) -> tuple[Record, bool]:
-    """What the log tells of a call, and whether it has a line of its own: over HTTP, it is told
-    with its request."""
+    """The log record of a call, and whether it needs a log line of its own: over HTTP, the line of
+    its request includes it."""
     scope = getattr(ctx.request, "scope", None)
     if scope is not None and "moa.record" in scope:
         return scope["moa.record"], False
@@ -270,7 +272,7 @@ def _about(profile: Profile) -> str:
 
 
 def _calls(asked: _ProfileCall) -> int:
-    """How many calls a turn makes in any case if nothing fails."""
+    """The number of model calls that a turn certainly makes if none fails."""
     stages = (
         stage
         for _, stage in foretold_stages(asked.profile)
@@ -352,7 +354,7 @@ def _side_by_side(
 
 
 def _result(text: str, structured: dict[str, Any], *, is_error: bool = False) -> CallToolResult:
-    """A result. A lone surrogate, which a model may send, cannot be written as it is."""
+    """A result, without lone surrogates, which a model may send and which UTF-8 cannot encode."""
     written = json.dumps([text, structured], ensure_ascii=False).encode("utf-8", "replace")
     text, structured = json.loads(written)
     return CallToolResult(

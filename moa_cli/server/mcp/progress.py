@@ -1,4 +1,5 @@
-"""What a client is told while it waits: how many proposals came, and how far the reply is."""
+"""The progress reports for a waiting client: how many proposals have arrived, and how far the reply
+is."""
 
 from __future__ import annotations
 
@@ -19,19 +20,19 @@ from moa_cli.core.strategy import answer_name
 from moa_cli.core.text import plural
 
 Report = tuple[float, float, str]
-# After so many seconds, half of a step counts as done.
+# After this many seconds, half of a step counts as done.
 _HALF_SECONDS = 60.0
 _LONGEST_LINE = 200
 
 
 class CallProgress:
-    """The progress of one call of a tool, over all its turns.
+    """The progress of one tool call, over all its turns.
 
-    A call of a model is a step. Between two steps, only time moves it on, since the protocol
-    demands that each report is larger than the one before.
+    A model call is a step. Between two steps, the progress grows with time, because the protocol
+    requires that each report is larger than the one before.
 
-    steps: how many calls are expected. news: done as soon as there is something to report. written:
-    how many characters of replies were written.
+    steps: the expected number of model calls. news: a future that is done when there is something
+    to report. written: the number of characters of replies so far.
     """
 
     def __init__(self, steps: int) -> None:
@@ -51,7 +52,8 @@ class CallProgress:
             self.news.set_result(None)
 
     def expect(self, place: tuple[str, int, int], name: str) -> None:
-        """A proposer was asked. A layer that begins again names those that have ended, too."""
+        """Note that a proposer was asked. A layer that begins again also names proposers that have
+        ended."""
         if place not in self._ended:
             self._waiting[place] = name
 
@@ -72,7 +74,7 @@ class CallProgress:
             seconds = time.monotonic() - self._since
             part = seconds / (seconds + _HALF_SECONDS)
             value = max(0, min(self._done, self._steps - 1) - left) + part
-            # Larger than the one before, even if the clock does not move.
+            # Always larger than the report before, even if the clock has not advanced.
             self._told = max(value, self._told + 1e-4)
             yield round(self._told, 4), float(self._steps), one_line(line, _LONGEST_LINE)
 
@@ -85,14 +87,14 @@ class CallProgress:
 
 
 class TurnProgress:
-    """Tells the events of one turn to a CallProgress; a sink. label: before its lines, "" for the
-    only turn."""
+    """A sink that passes the events of one turn to a CallProgress. label: the prefix of its lines,
+    "" if there is only one turn."""
 
     def __init__(self, progress: CallProgress, label: str) -> None:
         self._progress = progress
         self._label = label
         self._before = f"{label}: " if label else ""
-        # How many calls of each layer have begun.
+        # By layer: how many calls have begun.
         self._begun: dict[int, int] = {}
 
     def handle(self, event: Event) -> None:
@@ -122,4 +124,4 @@ class TurnProgress:
                 progress.say(f"{before}{event.name} writes the reply")
 
     def close(self) -> None:
-        """The result tells the end."""
+        """Nothing to do: the result shows the end."""

@@ -1,4 +1,4 @@
-"""The life of `moa mcp`: over standard input and output, or over HTTP."""
+"""The life cycle of `moa mcp`, over standard input and output or over HTTP."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from moa_cli.server.service import Service
 
 _CHUNK_BYTES = 65_536
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# For the last results of turns that have ended.
+# Seconds for sending the last results of turns that have ended.
 _FLUSH_SECONDS = 0.3
 
 
@@ -52,7 +52,7 @@ def run(start: Start, *, http: bool) -> int:
     """
     keys = read_keys(start)
     if not http:
-        # It listens nowhere, so it needs no key.
+        # It listens on no address, so it needs no key.
         service = make_service(start, Address("127.0.0.1", 0), keys)
         return asyncio.run(_over_stdio(service, start.introduction))
     with closing(listen(start.options, keyed=bool(keys))) as bound:
@@ -61,7 +61,7 @@ def run(start: Start, *, http: bool) -> int:
 
 
 async def _over_stdio(service: Service, introduction: Sequence[str]) -> int:
-    """Until the parent closes standard input, or a signal."""
+    """Serve until the parent closes standard input, or until a signal."""
     tools = ToolServer(service).server
     ended_by: list[int] = []
     async with lifetime(service):
@@ -82,38 +82,38 @@ async def _over_stdio(service: Service, introduction: Sequence[str]) -> int:
 
 
 async def _talk(tools: Any) -> None:
-    """One client, over standard input and output.
+    """Serve one client over standard input and output.
 
-    The SDK points file descriptor 1 at standard error meanwhile, so that nothing else gets among
-    the messages.
+    Meanwhile, the SDK points file descriptor 1 at standard error, so that other output cannot mix
+    with the messages.
     """
     try:
-        # The SDK only iterates over the lines of its input.
+        # The cast is safe, because the SDK only iterates over the lines of its input.
         async with stdio_server(stdin=cast("Any", _InputLines(0))) as (reading, writing):
             await tools.run(reading, writing, tools.create_initialization_options())
     except* OSError:
-        # The parent has gone without waiting for what it asked.
+        # The parent has ended without waiting for the results.
         pass
 
 
 class _InputLines:
     """The lines of a file descriptor, read in a daemon thread.
 
-    The SDK's own reader cannot be cancelled while it waits for a line, so that a signal would not
-    end the program before its parent does.
+    The SDK's own reader cannot be cancelled while it waits for a line, so a signal would not end
+    the program before the parent closes the input.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
-        # It never reads far ahead of the loop, however much the parent sends.
+        # Limits how far the thread reads ahead of the event loop.
         self._taken = threading.Semaphore(64)
         threading.Thread(target=self._read, name="standard input", daemon=True).start()
 
     def _read(self) -> None:
         rest = b""
-        # The loop is closed when the program ends.
+        # RuntimeError: the event loop is closed because the program ends.
         with suppress(RuntimeError):
             while data := self._more():
                 *lines, rest = (rest + data).split(b"\n")
@@ -141,9 +141,9 @@ class _InputLines:
 
 
 def _readable(line: bytes) -> str:
-    """A message as the SDK's parser takes it. The parser drops a message with a lone surrogate and
-    answers nothing, so the agent would wait forever. JavaScript writes one when it cuts an emoji in
-    two."""
+    """A message that the SDK's parser accepts. The parser drops a message with a lone surrogate
+    without an answer, so the agent would wait forever. JavaScript writes a lone surrogate when it
+    cuts an emoji in two."""
     text = line.decode("utf-8", "replace")
     if _SURROGATE.search(text):
         with suppress(ValueError, RecursionError):
@@ -153,7 +153,8 @@ def _readable(line: bytes) -> str:
 
 
 async def _over_http(service: Service, bound: socket.socket, introduction: Sequence[str]) -> int:
-    # The guard of all our servers decides who may call, and from where.
+    # Without the SDK's security settings: the guard in `make_app` decides who may call, and from
+    # where.
     sessions = StreamableHTTPSessionManager(
         ToolServer(service).server, max_request_body_size=service.options.max_body
     )
@@ -173,7 +174,7 @@ async def _over_http(service: Service, bound: socket.socket, introduction: Seque
 
 
 class _HttpServer(Server):
-    """Does not wait for streams on which clients only listen."""
+    """A server that does not wait for open streams on which clients only listen when it stops."""
 
     @property
     def others(self) -> str:

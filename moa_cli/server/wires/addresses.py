@@ -1,6 +1,6 @@
-"""Images and files of requests: addresses of the web, and data URIs.
+"""The addresses of images and files in requests: web addresses and data URIs.
 
-An address that no endpoint takes is refused before proposals are paid for.
+An address that no endpoint accepts is refused before proposals are paid for.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _IMAGE = re.compile(r"data:image/[\w.+-]+(?:;[\w.=+-]+)*;base64,[\w+/=-]+")
 
 
 def image_address(url: str, *path: str | int) -> str:
-    """The address of an image, of the web or a data URI with base64.
+    """The address of an image: a web address or a data URI with base64.
 
     Raises ValueFault, which blames the value at `path`.
     """
     if url.lower().startswith(_WEB):
         return url
-    # Some break the lines of base64.
+    # Some clients put line breaks into base64.
     url = "".join(_with_plain_scheme(url).split())
     if not _IMAGE.fullmatch(url):
         raise ValueFault("must be a web address, or a data: URI of an image in base64", path=path)
@@ -33,8 +33,8 @@ def image_address(url: str, *path: str | int) -> str:
 
 
 def file_part(data: str, name: str, *path: str | int) -> Part:
-    """A file: a data URI, or its base64 alone, which clients also send; an address of the web stays
-    one. Some clients send pictures so. name: of the file.
+    """The part for a file, or for an image that a client sends as a file. data: a data URI, its
+    base64 alone, which some clients send, or a web address. name: the name of the file.
 
     Raises ValueFault, which blames the value at `path`.
     """

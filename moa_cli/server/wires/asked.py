@@ -1,4 +1,4 @@
-"""What a request asks for, on every wire."""
+"""The meaning of a request, independent of the wire."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAST_SECONDS = 1.0
 
 
 def _seconds(name: str) -> Key:
-    """A limit of the profile, but never so low that no model could keep to it."""
+    """The key of a time limit of the profile, with a lower bound that models can meet."""
     return replace(PROFILE_KEYS[name], low=_LEAST_SECONDS)
 
 
@@ -72,7 +72,7 @@ class MixtureFields:
     ] = None
 
     def overrides(self) -> Overrides:
-        """The settings that are laid over the profile."""
+        """The settings that override those of the profile."""
         given = {name: getattr(self, name) for name in _LAID_OVER}
         return Overrides(reference_models=self.proposers, **given)
 
@@ -85,22 +85,22 @@ AS_IT_IS = MixtureFields()
 @quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a request asks for.
+    """The meaning of a request, independent of the wire.
 
     Attributes:
         model: The name of a mixture, as the client gave it.
-        conversation: What was said; its open turn is to be answered.
+        conversation: The conversation; its open turn is to be answered.
         stream: Whether the reply is sent as it is written.
         settings: Settings of the model that writes the reply, named as in a profile.
-        extra: Fields of that model's request body, such as `tools`.
-        schema: What its reply has to be, if that is JSON.
+        extra: Further fields of the request body for that model, such as `tools`.
+        schema: The format of its reply, if that must be JSON.
         seed: For all models without a seed of their own.
-        user: Who asks, passed on to all models.
-        mixture: What is laid over the mixture for this request.
+        user: The name of the user, passed on to all models.
+        mixture: The settings that override those of the mixture for this request.
         choices: How many replies are written from the same proposals.
         ignored: The names of fields that had no effect.
-        usage: What the client is told as usage: that of the call that wrote the reply, or the sum
-            of all calls. None: what the wire's clients expect. The other stands in `moa`.
+        usage: Which usage the client gets: that of the call that wrote the reply, or the sum of all
+            calls. None means the one that the wire's clients expect. The other one is in `moa`.
     """
 
     model: str
@@ -117,5 +117,5 @@ class Asked:
     usage: UsageKind | None = None
 
     def usage_of(self, turn: Turn, usual: UsageKind) -> Usage:
-        """The usage that the client is told. usual: which one, if it asks for none."""
+        """The usage that the client gets. usual: the kind if the request does not name one."""
         return turn.usage if (self.usage or usual) == "sum" else turn.reply_usage

@@ -13,7 +13,7 @@ from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.server.errors import ApiError
 
 _T = TypeVar("_T")
-# For a field that holds one of several kinds of values: a text, which may be empty, or an object.
+# Types for a field with several kinds of values: a text, which may be empty, or an object.
 AnyText = Annotated[str, Key(blank=True)]
 AnyObject = Annotated[Mapping[str, Any], Key()]
 INT_MAX = 2**31 - 1
@@ -28,12 +28,13 @@ _NAMED_LEVELS = 3
 
 
 def only(*values: Any) -> Key:
-    """The key of an unsupported field. values: those that ask for nothing."""
+    """The key of an unsupported field. values: the accepted values, which mean the same as no
+    field."""
     return Key("Not supported otherwise.", only=values)
 
 
 def read_body(kind: type[_T], given: Mapping[str, Any]) -> _T:
-    """The fields of a body. Raises ApiError, a 400 that names the field which is wrong."""
+    """The fields of a body. Raises ApiError, a 400 that names the wrong field."""
     try:
         return kind(**read_fields(kind, given, JSON))
     except ValueFault as fault:
@@ -41,7 +42,7 @@ def read_body(kind: type[_T], given: Mapping[str, Any]) -> _T:
 
 
 def refusal(fault: ValueFault) -> ApiError:
-    """The 400 that names the field which is to blame."""
+    """The 400 that names the wrong field."""
     *above, last = fault.path
     if isinstance(last, str):
         fault.path = (*above, _short(last))
@@ -73,12 +74,13 @@ def _no_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-# `json.loads` would make one for each body.
+# Made once; `json.loads` with these options would make a decoder for each body.
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body. Raises ApiError if it is none, or is nested too deeply."""
+    """The JSON object in a body. Raises ApiError if there is none, or if it is nested too
+    deeply."""
     infinite = False
     try:
         text = body.decode("utf-8-sig")
@@ -90,11 +92,11 @@ def json_object(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ApiError(400, "the body is not UTF-8 text", code="invalid_json") from None
     except (ValueError, RecursionError):
-        # Besides malformed text: numbers too long for Python, lists nested too deep.
+        # Malformed JSON, a number that is too long for Python, or lists that are nested too deeply.
         raise ApiError(400, "the body is not valid JSON", code="invalid_json") from None
     if not isinstance(given, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
-    # So many levels need so many brackets, and most bodies have fewer.
+    # A quick check: a body with fewer brackets than allowed levels cannot be too deep.
     if text.count("{") + text.count("[") > MOST_LEVELS:
         _check_depth(given)
     if infinite:
@@ -122,8 +124,8 @@ def _check_depth(given: Mapping[str, Any]) -> None:
         return
     path: list[str | int] = []
     inside: Any = given
-    # The first names are those of the wire, such as `tools[0].function`; the rest comes from the
-    # client.
+    # Only the first names are shown: they are fields of the wire, such as `tools[0].function`, and
+    # the deeper ones are the client's own.
     while len(path) < _NAMED_LEVELS:
         left = MOST_LEVELS - len(path) - 1
         fields = inside.items() if isinstance(inside, dict) else enumerate(inside)
@@ -133,9 +135,9 @@ def _check_depth(given: Mapping[str, Any]) -> None:
 
 
 def format_of(values: object, *path: str) -> ResponseFormat | None:
-    """What a reply has to be, from the field at `path`; None for plain text.
+    """The requested format of a reply, from the field at `path`; None for plain text.
 
-    Raises ApiError, a 400 that names what in it is wrong.
+    Raises ApiError, a 400 that names the wrong part of it.
     """
     try:
         return ResponseFormat.of(values)
@@ -145,7 +147,7 @@ def format_of(values: object, *path: str) -> ResponseFormat | None:
 
 
 def text_or_none(values: Mapping[str, Any], name: str, *path: str | int) -> str | None:
-    """The text in a field of the object at `path`; None if it has none."""
+    """The text in a field of the object at `path`; None if the field is missing."""
     value = values.get(name)
     if not isinstance(value, str | None):
         refuse("must be a text", *path, name)
@@ -153,5 +155,5 @@ def text_or_none(values: Mapping[str, Any], name: str, *path: str | int) -> str 
 
 
 def given_values(**values: Any) -> dict[str, Any]:
-    """Those of the values that are set."""
+    """The values that are not None."""
     return {name: value for name, value in values.items() if value is not None}

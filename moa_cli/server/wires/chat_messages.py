@@ -1,4 +1,4 @@
-"""Messages as chat completions have them, read into messages of the core."""
+"""Converts the messages of chat completions to messages of the core."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-# Fields of a reply that a client library sends back. Reasoning is not sent again, as its providers
-# demand; the rest has no meaning.
+# Fields of a reply that client libraries send back. Reasoning is left out, as providers require;
+# the others have no meaning.
 _OF_A_REPLY = ("reasoning", "reasoning_content", "annotations")
-# Parts of a model's thought, which client libraries send back.
+# Parts with reasoning, which client libraries send back.
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
-# Parts that say again what is in `tool_calls`, as other APIs write it.
+# Parts that repeat `tool_calls` in the form of other APIs.
 _CALLS = ("tool_use", "function_call", "tool_call")
 _URL = Key("a web address, or a data: URI with base64")
 
@@ -58,7 +58,7 @@ class ContentPart:
     refusal: Annotated[str | None, Key(blank=True)] = None
 
     def part(self) -> Part:
-        """The part. Raises ValueFault if it lacks what its type says."""
+        """The part. Raises ValueFault if the field for its type is missing."""
         if self.type == "image_url":
             image = self.image_url
             if image is None:
@@ -135,7 +135,7 @@ class ChatMessage:
         if not content and not isinstance(content, str) and role != "assistant":
             if content is None:
                 raise ValueFault("is missing", path=("content",), code="missing")
-            # A tool may have nothing to say.
+            # Only the result of a tool may be empty.
             if role != "tool":
                 raise ValueFault("must not be empty", path=("content",))
         if content is None:
@@ -151,16 +151,16 @@ class ChatMessage:
 
 
 def with_call_ids(messages: Sequence[Message]) -> list[Message]:
-    """The messages with an id for each call of a tool, and with each result at its call.
+    """The messages with an id for each tool call, and for each result the id of its call.
 
-    Functions, the older form of tools, have no ids, and some clients leave them out of tools. Then
-    a result belongs to the first call that waits for one (of the same name, if the result has a
-    name).
+    Functions, the older form of tools, have no ids, and some clients leave out the ids of tool
+    calls. Then a result belongs to the first call without a result (of the same name, if the result
+    has a name).
     """
     known = {call.id for message in messages for call in message.tool_calls}
     fresh = (name for name in map("call_{}".format, count()) if name not in known)
     found: list[Message] = []
-    # The calls that wait for their results, by id, and what they call.
+    # By id: the names of the calls that have no result yet.
     waiting: dict[str, str] = {}
     for message in messages:
         if message.tool_calls:
@@ -181,7 +181,8 @@ def with_call_ids(messages: Sequence[Message]) -> list[Message]:
 
 
 def each(name: str, items: Sequence[_T], read: Callable[[_T], _R]) -> tuple[_R, ...]:
-    """What `read` makes of each item of the field `name`; a fault tells the place of the item."""
+    """The results of `read` for each item of the field `name`. A fault names the index of the
+    item."""
     found = []
     for place, item in enumerate(items):
         try:
@@ -193,7 +194,7 @@ def each(name: str, items: Sequence[_T], read: Callable[[_T], _R]) -> tuple[_R, 
 
 
 def read_message(given: object) -> Message:
-    """A message that came as JSON. What has no effect in it is left out.
+    """A message from its JSON values. Fields without an effect are left out.
 
     Raises ValueFault, whose path begins in the message.
     """
@@ -203,9 +204,10 @@ def read_message(given: object) -> Message:
 
 
 def tidied(message: Any, ignored: list[str], *, strict: bool = False) -> Any:
-    """A message as JSON, without what has no effect; the names of that are added to `ignored`.
+    """The JSON values of a message without fields that have no effect; the names of those are added
+    to `ignored`.
 
-    strict: leave in it what no client library sends by itself.
+    strict: remove only the fields that client libraries send by themselves.
     """
     if not isinstance(message, dict):
         return message
@@ -223,7 +225,7 @@ def tidied(message: Any, ignored: list[str], *, strict: bool = False) -> Any:
             if not (isinstance(part, dict) and part.get("type") in left_out)
         ]
     elif content is None and message.get("role") in ("tool", "function"):
-        # Some write so that a tool had nothing to say.
+        # Some clients send null for an empty result.
         message["content"] = ""
     if isinstance(calls, list):
         message["tool_calls"] = [_tidied_call(call) for call in calls]
@@ -241,7 +243,7 @@ def _tidied_part(part: Any, ignored: list[str]) -> Any:
 
 
 def _tidied_call(call: Any) -> Any:
-    """A call of a tool, as it came in a chunk or from another provider."""
+    """A tool call without the fields that chunks and other providers add."""
     call = only_known(call, keys_of(ChatToolCall), [])
     if isinstance(call, dict) and call.get("type") == "":
         del call["type"]

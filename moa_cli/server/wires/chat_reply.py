@@ -1,4 +1,4 @@
-"""Chat completions and their chunks as OpenAI writes them."""
+"""Chat completions and their chunks in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def finish_of(reply: Turn | events.AggregatorFinished) -> str:
     """Why a reply ends, in OpenAI's words."""
     ending: str = ending_of(reply.finish_reason)
     if reply.tool_calls and ending in ("stop", "tool_calls"):
-        # Some endpoints end calls as they end texts. Nobody may make a call that was cut.
+        # Some endpoints end calls with `stop`. A cut reply keeps its own reason, because a client
+        # must not run a call that was cut.
         return "tool_calls"
-    # A refusal has nothing more to tell: its words came as text. The client does not learn of tools
-    # that it did not offer.
+    # The words of a refusal were sent as text. `tool_calls` without calls becomes `stop`: the
+    # client does not learn of tools that it did not offer.
     return {"refusal": "content_filter", "tool_calls": "stop"}.get(ending, ending)
 
 
@@ -43,9 +44,10 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
 
 
 class CompletionsEncoder:
-    """What the replies of chat completions and of completions have in common; see `wire.Encoder`.
+    """The common part of the encoders for chat completions and text completions; see
+    `wire.Encoder`.
 
-    kind: the `object` of a whole reply. prefix: of the reply's id.
+    kind: the `object` of a whole reply. prefix: the prefix of the reply's id.
     """
 
     kind = prefix = ""
@@ -56,26 +58,26 @@ class CompletionsEncoder:
         self._created = int(time.time())
         self._fingerprint = fingerprint
         self._include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        # The choices to which something was told.
+        # The choices for which something was sent.
         self._begun: set[int] = set()
-        # Replies that have ended although their turns go on, and those whose end was told.
+        # Replies that have ended while their turns continue, and choices whose end was sent.
         self._finished: dict[int, events.AggregatorFinished] = {}
         self._ended: set[int] = set()
 
     def _fields(self, kind: str) -> dict[str, Any]:
-        """What all chunks of a reply have in common."""
+        """The common fields of all chunks of a reply."""
         return {
             "id": self._id,
             "object": kind,
             "created": self._created,
-            # As the client named it.
+            # The name that the client sent.
             "model": self._asked.model,
             "system_fingerprint": self._fingerprint,
         }
 
     def _end_before_report(self, event: Event, choice: int) -> events.AggregatorFinished | None:
-        """Take the next event; the end of the reply, where a report follows it: a client that waits
-        for the reply alone need not wait for that."""
+        """Handle the next event. Returns the end of the reply if a report follows it, so that a
+        client need not wait for the report."""
         if isinstance(event, events.AggregatorFinished):
             self._finished[choice] = event
         elif isinstance(event, events.LayerStarted) and choice in self._finished:
@@ -96,13 +98,13 @@ class CompletionsEncoder:
         raise NotImplementedError
 
     def _usage(self, turn: Turn) -> dict[str, Any]:
-        """The usage that the client is told: as ever the sum, so that it sees what it pays for,
-        unless that of the reply is asked for."""
+        """The usage that the client gets: the sum, so that the client sees what it pays for, unless
+        the request asks for the usage of the reply."""
         return _usage_object(self._asked.usage_of(turn, "sum"))
 
     def _after(self, turn: Turn) -> dict[str, Any]:
-        """What the end of a reply holds besides. Its sources, if its endpoint names any, are told
-        as Perplexity's clients expect them."""
+        """The further fields at the end of a reply. Sources have the form that Perplexity's clients
+        expect."""
         found: dict[str, Any] = {}
         if turn.citations:
             found["citations"] = [cited.url for cited in turn.citations]
@@ -125,7 +127,7 @@ class ChatEncoder(CompletionsEncoder):
         self, asked: Asked, body: ChatBody, *, fingerprint: str, show_proposals: bool
     ) -> None:
         super().__init__(asked, body, fingerprint)
-        # Whether the client speaks of functions, the older form of tools.
+        # Whether the client uses functions, the older form of tools.
         self._legacy = not body.tools and bool(body.functions)
         self._proposals = ProposalStream() if show_proposals else None
         usage = ',"usage":null' if self._include_usage else ""
@@ -133,8 +135,8 @@ class ChatEncoder(CompletionsEncoder):
 
     @cached_property
     def _before(self) -> list[str]:
-        """How the chunks of each choice begin. They are made once, as a server spends most of its
-        time on a chunk for each token."""
+        """The common beginning of the chunks of each choice. Made once, because there is a chunk
+        for each token, and a server spends most of its time on them."""
         start = compact(self._fields("chat.completion.chunk"))[:-1]
         return [
             f'data: {start},"choices":[{{"index":{choice},"delta":{{'
@@ -152,7 +154,7 @@ class ChatEncoder(CompletionsEncoder):
                 told += self._delta(fields, choice, event.token_logprobs)
             # A chunk for each call, as OpenAI sends them: clients look at the first one of a chunk.
             for piece in joined_pieces(event.tool_calls):
-                # The older form has one call, which clients put together without an index.
+                # The older form allows only one call, because its pieces have no index.
                 if not (self._legacy and piece.index):
                     told += self._delta(self._call(piece), choice)
         elif (finished := self._end_before_report(event, choice)) is not None:
@@ -166,7 +168,8 @@ class ChatEncoder(CompletionsEncoder):
         return f'"function_call":{compact({**named, "arguments": piece.arguments})}'
 
     def _delta(self, fields: str, choice: int = 0, logprobs: Sequence[str] = ()) -> bytes:
-        """A chunk with these fields of a delta; the first one of a choice tells the role."""
+        """A chunk with these fields in its delta. Before the first chunk of a choice, a chunk with
+        the role is sent."""
         told = f'{{"content":[{",".join(logprobs)}],"refusal":null}}' if logprobs else "null"
         before = self._before[choice]
         chunk = f'{before}{fields}}},"logprobs":{told}{self._chunk_end}'
@@ -177,7 +180,7 @@ class ChatEncoder(CompletionsEncoder):
         return f"{before}{role}{self._chunk_end}{chunk}".encode()
 
     def end(self, turns: Sequence[Turn]) -> bytes:
-        """The last chunks. The `moa` object is on the very last."""
+        """The last chunks. The very last one holds the `moa` object."""
         refused, chunks = [], []
         for choice, turn in enumerate(turns):
             refusal = refusal_of(turn)
@@ -195,7 +198,7 @@ class ChatEncoder(CompletionsEncoder):
         return b"".join([*refused, *map(sse.event, chunks), b"data: [DONE]\n\n"])
 
     def _ending(self, choice: int, finish: str | None) -> dict[str, Any]:
-        """A chunk without text."""
+        """The last chunk of a choice, which has no text."""
         ending = {"index": choice, "delta": {}, "logprobs": None, "finish_reason": finish}
         usage = {"usage": None} if self._include_usage else {}
         return {**self._fields("chat.completion.chunk"), "choices": [ending], **usage}

@@ -1,4 +1,4 @@
-"""The body of a chat completion request: its fields, their check, and what they ask for."""
+"""The body of a chat completion request: its fields, their check, and their meaning."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from moa_cli.server.wires.chat_messages import ChatMessage, each, tidied, with_c
 _INT64 = 2**63
 _MOST_CHOICES = 16
 _MOST_TOOLS = 512
-# A text that ends the reply; it may be of spaces.
+# A text that ends the reply; it may consist of spaces.
 _Stop = Annotated[str, Key(low=1, blank=True)]
-# OpenAI takes four, others more; tasks of evaluations have up to six. The endpoint may refuse.
+# OpenAI accepts four, others more; tasks of evaluations have up to six. An endpoint may refuse.
 _Stops = Annotated[tuple[_Stop, ...], Key(high=16)]
 _Choice = Annotated[Literal["none", "auto", "required", "any"], Key()]
-# OpenAI's words, and those that DeepSeek (max) and Groq (default) have besides.
+# OpenAI's values, and the further ones of DeepSeek (max) and Groq (default).
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "default"]
-# As clients of llama.cpp and LM Studio write that there is no limit.
+# The value that clients of llama.cpp and LM Studio send for no limit.
 _NO_LIMIT = -1
 _LIMITS = ("max_tokens", "max_completion_tokens")
-# The other fields of a function, what they may be, and the same in words.
+# The other fields of a function, their allowed types, and the types in words.
 _DESCRIBING = (
     ("parameters", (dict, type(None)), "an object"),
     ("description", (str, type(None)), "a text"),
@@ -59,7 +59,7 @@ class StreamOptions:
 @quickly_made
 @dataclass(frozen=True, kw_only=True)
 class ChatBody:
-    """All fields of the body. The check of a request and `/openapi.json` come from here."""
+    """All fields of the body. The check of requests and `/openapi.json` are made from them."""
 
     model: Annotated[str, Key("a profile's name; `moa` is the server's default profile")]
     stream: Annotated[bool | None, Key("send the reply as it is written")] = None
@@ -67,7 +67,7 @@ class ChatBody:
     top_p: Annotated[float | None, Key("of the reply", 0, 1)] = None
     max_tokens: Annotated[int | None, Key("most tokens of the reply", 1, INT_MAX)] = None
     max_completion_tokens: Annotated[int | None, Key("the same as max_tokens", 1, INT_MAX)] = None
-    # Passed on as they are: a number without a decimal point stays so.
+    # Passed on unchanged: an integer stays an integer.
     presence_penalty: Annotated[int | float | None, Key("of the reply", -2, 2)] = None
     frequency_penalty: Annotated[int | float | None, Key("of the reply", -2, 2)] = None
     reasoning_effort: Annotated[_Effort | None, Key("of the reply")] = None
@@ -113,9 +113,10 @@ class ChatBody:
     web_search_options: Annotated[Any, Key(fields.PASSED["web_search_options"], only=())] = None
 
     def asked(self, passed: Mapping[str, Any], ignored: list[str]) -> Asked:
-        """What the body asks for. passed, ignored: see `fields.sort_fields`.
+        """The meaning of the body, independent of the wire. passed, ignored: see
+        `fields.sort_fields`.
 
-        Raises ValueFault for a message or a tool that lacks something.
+        Raises ValueFault for an incomplete message or tool.
         """
         messages = each("messages", self.messages, ChatMessage.message)
         try:
@@ -151,7 +152,7 @@ class ChatBody:
 
 
 def supported_fields(*, tools: bool) -> list[str]:
-    """The fields of a request that have an effect, as model lists name them. tools: whether the
+    """The names of the request fields that have an effect, for lists of models. tools: whether the
     model calls tools."""
     shape = {"model", "messages", "stream", "stream_options", "moa", "audio", "modalities"}
     if not tools:
@@ -166,7 +167,7 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, ChatBody]:
 
 
 def parse_object(body: Mapping[str, Any], *, strict: bool) -> tuple[Asked, ChatBody]:
-    """The same, of the values in a body."""
+    """The request in the parsed values of a body; see `parse`."""
     given, passed, ignored = fields.sort_fields(body, _used_fields(), strict=strict)
     _tidy(given, ignored, strict=strict)
     request = read_body(ChatBody, given)
@@ -181,13 +182,13 @@ def parse_object(body: Mapping[str, Any], *, strict: bool) -> tuple[Asked, ChatB
 
 @cache
 def _used_fields() -> frozenset[str]:
-    """The fields that a mixture itself has a use for."""
+    """The fields that a mixture uses itself."""
     return frozenset(keys_of(ChatBody).keys() - fields.HINTS.keys() - fields.PASSED.keys())
 
 
 def _tidy(given: dict[str, Any], ignored: list[str], *, strict: bool) -> None:
-    """Leave out what a message, or the options of a stream, hold beside what has an effect, and a
-    limit that is none."""
+    """Remove fields without effect from messages and stream options, and limits that mean no
+    limit."""
     messages = given.get("messages")
     if isinstance(messages, list):
         given["messages"] = [tidied(message, ignored, strict=strict) for message in messages]
@@ -202,9 +203,9 @@ def _tidy(given: dict[str, Any], ignored: list[str], *, strict: bool) -> None:
 
 
 def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:
-    """The tools as the fields of the aggregator's request; none without tools.
+    """The fields for the aggregator's request about tools; empty if there are no tools.
 
-    Raises ValueFault for one that is no tool, and for a choice of one that is not there.
+    Raises ValueFault for an invalid tool, and for the choice of a tool that does not exist.
     """
     found: dict[str, list[str]] = {"function": [], "custom": []}
     tools = []
@@ -212,13 +213,13 @@ def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:
     for place, tool in enumerate(given):
         kind = "function" if tool.get("type") is None else tool["type"]
         if kind not in ("function", "custom"):
-            # A tool that OpenAI's servers run themselves.
+            # OpenAI's servers run such a tool themselves.
             ignored.append(f"tools[].type={kind}")
             continue
         inner = tool.get(kind)
         path: tuple[str | int, ...] = ("tools", place, kind)
         if inner is None and "name" in tool:
-            # As the Responses API writes it, or Anthropic's.
+            # The form of the Responses API, or of Anthropic's API.
             inner, path = {**tool, "parameters": tool.get("parameters")}, path[:2]
             schema = inner.pop("input_schema", None)
             inner["parameters"] = schema if inner["parameters"] is None else inner["parameters"]
@@ -243,7 +244,8 @@ def _tools(body: ChatBody, ignored: list[str]) -> dict[str, Any]:
 
 
 def _described(tool: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
-    """A function or a custom tool as endpoints take it. Raises ValueFault if it is none."""
+    """A function or custom tool in the form that endpoints accept. Raises ValueFault if it is
+    invalid."""
     name = tool.get("name") if isinstance(tool, dict) else None
     if not isinstance(name, str) or not name:
         raise ValueFault("is missing", path=(*path, "name"), code="missing")
@@ -255,10 +257,10 @@ def _described(tool: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
 
 
 def _tool_choice(body: ChatBody, names: Mapping[str, Sequence[str]]) -> Any:
-    """The choice in the one form that all endpoints know. Clients write it as other APIs do, too:
-    Mistral's `any`, Anthropic's objects, the Responses API's functions without an object inside.
+    """The choice in the form that all endpoints know. Clients also use the forms of other APIs:
+    Mistral's `any`, Anthropic's objects, the Responses API's functions without an inner object.
 
-    names: of the functions and of the custom tools that there are.
+    names: the names of the request's functions and custom tools.
     """
     choice: Any = body.tool_choice
     if choice is None and body.function_call is not None:
@@ -288,7 +290,7 @@ def _tool_choice(body: ChatBody, names: Mapping[str, Sequence[str]]) -> Any:
 
 
 def _check_together(body: ChatBody, *, strict: bool) -> None:
-    """Raise ApiError if fields do not go together."""
+    """Raise ApiError if fields contradict each other."""
     if strict and body.stream_options is not None:
         if not body.stream:
             refuse("may only be given with `stream`", "stream_options")

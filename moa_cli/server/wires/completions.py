@@ -1,6 +1,6 @@
-"""The wire of `POST /v1/completions`, for clients that only know texts.
+"""The wire of `POST /v1/completions`, for clients of the older API for plain text.
 
-A prompt is asked as the message of a user. Source: OpenAI's API reference, "Create completion".
+The prompt becomes the message of a user. Source: OpenAI's API reference, "Create completion".
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from moa_cli.server.wires.chat_reply import CompletionsEncoder, finish_of
 from moa_cli.server.wires.chat_request import ChatBody, parse_object
 from moa_cli.server.wires.moa_object import together
 
-# Fields of a chat completion that have another meaning here, or none.
+# Fields of a chat completion that have another meaning on this wire, or none.
 OF_A_CHAT = ("messages", "logprobs", "top_logprobs", "tools", "tool_choice", "functions")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionsBody:
-    """What a body has that a chat completion has not; the rest is read as one."""
+    """The fields that a chat completion does not have. The other fields are read as a chat
+    completion."""
 
-    # Token numbers mean nothing to a mixture.
+    # Only text: token numbers mean nothing to a mixture.
     prompt: Annotated[
         AnyText | Annotated[tuple[AnyText, ...], Key(low=1, high=1)],
         Key("a text, or a list with one", blank=True),
@@ -47,7 +48,7 @@ class CompletionsBody:
 
 @dataclass(frozen=True)
 class CompletionsRequest:
-    """A request as it was read. chat: the same as a chat completion."""
+    """A request that has been read. chat: the same request as a chat completion."""
 
     own: CompletionsBody
     chat: ChatBody
@@ -61,7 +62,8 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, CompletionsReque
     rest = {k: v for k, v in given.items() if k not in names and k not in OF_A_CHAT}
     chat: dict[str, Any] = {**rest, "messages": [{"role": "user", "content": own.text}]}
     if own.logprobs is not None and own.echo:
-        # Together they ask how likely a text is, which a mixture cannot tell.
+        # Together these fields ask for the likelihood of a given text, which a mixture cannot
+        # compute.
         refuse(
             "with `echo` would also cover the prompt: a mixture cannot compute the"
             " likelihood of a given text, so log-likelihood tasks are not supported",
@@ -76,7 +78,7 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, CompletionsReque
 
 
 class TextEncoder(CompletionsEncoder):
-    """A reply on this wire; see `wire.Encoder`. Proposals have no place on it."""
+    """A reply on this wire; see `wire.Encoder`. It cannot show proposals."""
 
     kind, prefix = "text_completion", "cmpl"
 
@@ -85,7 +87,7 @@ class TextEncoder(CompletionsEncoder):
     ) -> None:
         super().__init__(asked, request.chat, fingerprint)
         self._prompt = request.own.text if request.own.echo else ""
-        # Where the next token of each choice begins.
+        # By choice: the text offset of the next token.
         self._places = [0] * asked.choices
 
     def take(self, event: Event, choice: int = 0) -> bytes:
@@ -111,7 +113,7 @@ class TextEncoder(CompletionsEncoder):
         return {"text": text, "index": number, "logprobs": logprobs, "finish_reason": finish}
 
     def _logprobs(self, told: Sequence[str], choice: int) -> dict[str, Any] | None:
-        """Log-probabilities in the form of this wire: lists side by side."""
+        """Log-probabilities in the form of this wire: parallel lists."""
         if not told:
             return None
         rows = [json.loads(row) for row in told]
@@ -127,7 +129,7 @@ class TextEncoder(CompletionsEncoder):
         }
 
     def end(self, turns: Sequence[Turn]) -> bytes:
-        """The last chunks. The `moa` object is on the very last."""
+        """The last chunks. The very last one holds the `moa` object."""
         whole = together(turns)
         last = self._after(whole)
         ends = [

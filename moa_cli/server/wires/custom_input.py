@@ -1,4 +1,4 @@
-"""The text that a custom tool is called with, read from the arguments of its function."""
+"""Reads the text for a custom tool from the arguments of its function."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 
 from moa_cli.core.text import loads_or_none
 
-# `{"input": "…`, as a model writes it.
+# The beginning of arguments in the usual form, and any incomplete beginning of it.
 _HEAD = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _HEAD_SO_FAR = re.compile(r'\s*(\{\s*("(i(n(p(u(t("(\s*(:\s*)?)?)?)?)?)?)?)?)?)?')
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _SIGNS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
-# As much of a text as is whole, up to the quote that ends it. What may go on in the next piece is
-# left: a backslash alone, an escape that is not whole, and the first half of a pair of escapes that
-# stand for one character.
+# Matches the complete part of a JSON string, up to its closing quote. A part that the next piece
+# may continue is not matched: a single backslash, an incomplete escape, and the first escape of a
+# surrogate pair.
 _WHOLE = re.compile(
     r"""(?:
         [^"\\]++
@@ -27,21 +27,21 @@ _WHOLE = re.compile(
 
 
 def input_arguments(text: str) -> str:
-    """The arguments that call the function of a custom tool with that text."""
+    """The arguments for the function of a custom tool, from its text."""
     return json.dumps({"input": text}, ensure_ascii=False)
 
 
 class CustomInput:
-    """Reads the text from the arguments while they come: `{"input": "the text"}`.
+    """Reads the text from the arguments while they arrive: `{"input": "the text"}`.
 
-    Arguments of another form are held back to their end, and then told as well as they can be.
+    Arguments in another form are held back to their end, and then converted as well as possible.
     """
 
     def __init__(self) -> None:
         self._held = ""
         self._all: list[str] = []
         self._inside = self._other = False
-        # Whether the text has come to its end.
+        # Whether the text is complete.
         self.is_whole = False
 
     def take(self, piece: str) -> str:
@@ -61,13 +61,13 @@ class CustomInput:
             piece, self._held = self._held[head.end() :], ""
         raw = self._held + piece
         whole = _WHOLE.match(raw)
-        assert whole is not None  # of nothing, at least
+        assert whole is not None  # the pattern also matches nothing
         self._held = raw[whole.end() :]
         self.is_whole = self._held.startswith('"')
         return _unescaped(whole[0])
 
     def end(self) -> str:
-        """What is left to tell once all arguments have come."""
+        """The rest of the text, after all arguments have arrived."""
         if self.is_whole:
             return ""
         self.is_whole = True
@@ -77,8 +77,8 @@ class CustomInput:
 
 
 def _unescaped(raw: str) -> str:
-    """The value of a JSON text. An invalid escape stays as it is: models forget to double a
-    backslash."""
+    """The value of a JSON string. An invalid escape stays unchanged, because models forget to
+    double backslashes."""
 
     def sign(found: re.Match[str]) -> str:
         code = found[1]
@@ -89,7 +89,7 @@ def _unescaped(raw: str) -> str:
         return _SIGNS.get(code, found[0])
 
     text = _ESCAPE.sub(sign, raw)
-    # Two halves of one character become it; a half alone stays.
+    # Joins the two halves of a surrogate pair; a lone half stays.
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
@@ -103,5 +103,5 @@ def _text_of(arguments: str) -> str:
             return str(given["input"])
         if len(given) == len(said) == 1:
             return said[0]
-    # A model that writes the bare text means that text.
+    # The model has written the text itself instead of JSON.
     return arguments

@@ -1,10 +1,10 @@
-"""What becomes of the fields of a request that a mixture itself has no use for.
+"""Sorts the fields of a request that a mixture does not use itself.
 
-There are three classes. *Hints* and bookkeeping change nothing in a reply: they are taken, and
-named in `moa.ignored`. What describes the reply is *passed on* to the model that writes it, and
-left out where its endpoint refuses it. What changes the meaning of a request and cannot be done is
-*refused*. An unknown field counts as a hint: bodies of clients change monthly. With `--strict`,
-fields without an effect are refused, and nothing is passed on.
+There are three classes. *Hints* and bookkeeping change nothing in a reply: they are accepted, and
+named in `moa.ignored`. Fields that describe the reply are *passed on* to the model that writes it,
+and left out if its endpoint refuses them. Fields that change the meaning of a request and are not
+supported are *refused*. An unknown field counts as a hint, because clients add fields every month.
+With `--strict`, fields without an effect are refused, and nothing is passed on.
 
 Sources: the API references of OpenAI, OpenRouter, Together, Mistral, vLLM, SGLang, llama.cpp and
 Ollama.
@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-# Passed on: by their names at the endpoints that know them.
+# The fields to pass on, by the names that endpoints use.
 PASSED: Mapping[str, str] = {
     name: told
     for told, names in {
@@ -46,13 +46,13 @@ PASSED: Mapping[str, str] = {
     }.items()
     for name in names.split()
 }
-# Hints that are well known. Any other unknown field is one, too.
+# Well-known hints. Any other unknown field is a hint, too.
 _HINTS = """
     store metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention
     cache_control session_id usage best_of echo suffix
 """
 HINTS: Mapping[str, str] = dict.fromkeys(_HINTS.split(), "no effect")
-# Values that mean the same as a missing field; they are not named.
+# Values that mean the same as a missing field. Such fields are not named as ignored.
 _NEUTRAL: tuple[Any, ...] = (None, False, [], {}, "", "auto", "default")
 _NEUTRAL_OF: Mapping[str, Any] = {"best_of": 1}
 _MOST_NAMED = 32
@@ -63,10 +63,10 @@ _WORD = re.compile(r"[\w.-]{1,40}")
 def sort_fields(
     given: Mapping[str, Any], known: Collection[str], *, strict: bool
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """The fields of a body in three: those in `known`, those to pass on, and the names of those
-    that have no effect.
+    """The fields of a body in three groups: those in `known`, those to pass on, and the names of
+    those without an effect.
 
-    strict: leave those of no effect among the first, so that their check refuses them.
+    strict: put all fields into the first group, so that its check refuses unknown ones.
     """
     kept, passed, ignored = {}, {}, []
     for name, value in given.items():
@@ -81,9 +81,10 @@ def sort_fields(
 
 
 def only_known(given: Any, known: Collection[str], ignored: list[str], place: str = "") -> Any:
-    """A JSON object with its known fields alone; what is no object stays as it is.
+    """A JSON object with only its known fields; any other value is returned unchanged.
 
-    ignored: gets the names of the others that ask for something, with `place` before them.
+    ignored: the names of the other fields are added to it, with the prefix `place`, unless their
+    value means nothing.
     """
     if not isinstance(given, Mapping):
         return given
@@ -97,15 +98,16 @@ def only_known(given: Any, known: Collection[str], ignored: list[str], place: st
 
 
 def is_neutral(name: str, value: Any) -> bool:
-    """Whether a hint asks for nothing."""
+    """Whether the value of a hint means the same as a missing field."""
     if value == _NEUTRAL_OF.get(name, object()):
         return True
     return any(value == neutral and type(value) is type(neutral) for neutral in _NEUTRAL)
 
 
 def named(ignored: Collection[str]) -> tuple[str, ...]:
-    """The names of ignored fields as they are told: each once, short, not too many. A type that is
-    no word may be a user's text, which the log must not hold."""
+    """The names of ignored fields for the reply and the log: each name once, shortened, and not too
+    many. The type after `=` is dropped unless it is a word, because it may be a user's text, which
+    the log must not hold."""
     names = []
     for name in dict.fromkeys(ignored):
         place, _, kind = name.partition("=")

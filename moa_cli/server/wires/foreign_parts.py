@@ -1,7 +1,7 @@
-"""Parts of a message as other APIs write them, in the form of a chat completion.
+"""Converts the message parts of other APIs to the form of chat completions.
 
-Programs that speak to several APIs mix them up: a conversation begun over one of them goes on over
-chat completions with its parts as they were.
+Programs that use several APIs mix their forms: a conversation that began over another API continues
+over chat completions with its parts unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _TEXTS = ("input_text", "output_text")
 
 
 def chat_part(part: Any) -> Any:
-    """A part in the form of a chat completion; what has none stays as it is."""
+    """A part in the form of a chat completion. A part of an unknown form stays unchanged."""
     if not isinstance(part, Mapping):
         return part
     kind = part.get("type")
@@ -31,7 +31,7 @@ def chat_part(part: Any) -> Any:
 
 
 def _of_source(kind: str, part: Mapping[str, Any], source: Mapping[str, Any]) -> Any:
-    """An image or a document as Anthropic writes it."""
+    """An image or a document in Anthropic's form."""
     address: Any
     match source.get("type"):
         case "base64":

@@ -1,7 +1,7 @@
-"""The messages of Anthropic's Messages API, and their content blocks, as messages of the core.
+"""Converts the messages and content blocks of Anthropic's Messages API to messages of the core.
 
-What changes the meaning and cannot be done is refused by its name. Blocks and fields that are not
-known are left out and named, since clients send new ones every month.
+Content that changes the meaning and is not supported is refused by its name. Unknown blocks and
+fields are left out and named, because clients send new ones every month.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Block = Mapping[str, Any]
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+=*\s*")
-# Reasoning is not sent again: its signature is for the model that wrote it.
+# Reasoning blocks are left out: their signature is only valid for the model that wrote them.
 _THOUGHTS = ("thinking", "redacted_thinking")
 # The fields of each block that have an effect.
 _KNOWN: dict[str, tuple[str, ...]] = {
@@ -38,25 +38,27 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "tool_reference": ("type", "tool_name"),
     "compaction": ("type", "content"),
 }
-# Claude Code puts a line with its version, and a number that may change with each request, before
-# the system prompt. It tells a model nothing, and with it no cache would find the prompt again.
+# Claude Code puts a line before the system prompt, with its version and a number that may change
+# with each request. The line is useless for a model and would prevent that a cache finds the
+# prompt.
 _BILLING = "x-anthropic-billing-header:"
 
 
 class ContentReader:
     """Reads the system prompt and the messages of one request.
 
-    ignored: the names of what is left out are added to it.
+    ignored: the names of blocks and fields that are left out are added to it.
     """
 
     def __init__(self, ignored: list[str]) -> None:
         self._ignored = ignored
         self._messages: list[Message] = []
-        # What came between a call of a tool and its result; no endpoint takes it there.
+        # Messages between a tool call and its result, which move behind the result, because no
+        # endpoint accepts them in between.
         self._late: list[tuple[Message, bool]] = []
-        # The place of the last message of the user that does not merely carry results.
+        # The index of the user's last message that holds more than tool results.
         self._prompt: int | None = None
-        # The calls of tools whose results must come next, by id; and where they were made.
+        # The tool calls whose results must come next, by id; and the path of these calls.
         self._open: dict[str, str] = {}
         self._asked_at: _Path = ()
 
@@ -72,7 +74,7 @@ class ContentReader:
         self._add("system", kept)
 
     def message(self, role: str, content: str | Sequence[_Block], place: int) -> None:
-        """Take the next message. place: in the list of all messages."""
+        """Read the next message. place: its index in the list of all messages."""
         path: _Path = ("messages", place, "content")
         parts: list[Part] = []
         calls: list[ToolCall] = []
@@ -99,8 +101,8 @@ class ContentReader:
     def _assistant(self, parts: Sequence[Part], calls: Sequence[ToolCall], path: _Path) -> None:
         before = self._messages[-1] if self._messages else None
         if before is not None and before.role == "assistant" and (calls or before.tool_calls):
-            # Messages that follow each other are one, as Anthropic reads them: the results of all
-            # its calls come behind the last.
+            # Anthropic joins consecutive messages of the assistant: the results of all their calls
+            # follow the last one.
             self._messages.pop()
         else:
             self._check_results()
@@ -130,7 +132,7 @@ class ContentReader:
         self._late = []
 
     def conversation(self) -> Conversation:
-        """The conversation. It answers the user's last message that does not merely carry
+        """The conversation. The message to answer is the user's last one that holds more than tool
         results."""
         self._check_results()
         if self._prompt is None:
@@ -138,7 +140,7 @@ class ContentReader:
         return Conversation.of(self._messages, self._prompt)
 
     def _check_results(self) -> None:
-        """Refuse calls of tools without results: no endpoint takes them, and proposals would be
+        """Refuse tool calls without results: no endpoint accepts them, and the proposals would be
         paid for nothing."""
         if self._open:
             name = next(iter(self._open.values()))
@@ -182,7 +184,7 @@ class ContentReader:
                 # What a search for tools has found. All tools of the request are offered anyway.
                 return [Part("text", f"Found the tool {_text(block, 'tool_name', path)}.")]
             case "compaction":
-                # The summary in place of all that was said before.
+                # A summary that replaces the earlier conversation.
                 return [Part("text", text) for text in _texts([block.get("content")])]
             case "container_upload":
                 refuse(
@@ -193,7 +195,7 @@ class ContentReader:
             case _ if kind in _THOUGHTS:
                 return []
             case _ if kind.endswith("_tool_result"):
-                # Of a tool that another server ran.
+                # The result of a tool that another server ran.
                 texts = _texts_of(block.get("content"))
                 if texts:
                     return [Part("text", "\n".join(texts))]
@@ -246,7 +248,7 @@ class ContentReader:
 
 
 def _blocks(content: str | Sequence[_Block]) -> Sequence[_Block]:
-    """Content as blocks: a text stands for one block."""
+    """Content as a list of blocks; a text becomes one block."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
@@ -309,7 +311,7 @@ def _texts(values: Iterable[Any]) -> list[str]:
 
 
 def _texts_of(content: Any) -> list[str]:
-    """What there is to read in the result of a tool that a server ran."""
+    """The readable texts in the result of a tool that a server ran."""
     found: list[str] = []
     waiting = [content]
     while waiting:

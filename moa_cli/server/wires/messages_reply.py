@@ -1,4 +1,4 @@
-"""Messages, the events of their stream, and errors, as Anthropic's Messages API writes them.
+"""Messages, the events of their stream, and errors, in the format of Anthropic's Messages API.
 
 Source: Anthropic's API reference, "Create a Message", "Streaming Messages" and "Errors".
 """
@@ -44,19 +44,19 @@ _STOPS = {
     "refusal": "refusal",
     "tool_calls": "tool_use",
 }
-# Clients keep a thought only with a signature, and send both back; `messages_content` leaves them
-# out.
+# Clients keep a thinking block only if it has a signature, and send both back; `messages_content`
+# ignores them.
 _SIGNATURE = "moa"
 _NO_JSON = "INVALID_JSON"
 _Said = Literal["text", "thinking"]
 
 
 def error_body(error: ApiError, request_id: str | None = None) -> dict[str, Any]:
-    """The JSON object of an error. request_id: of the request that ended in it."""
+    """The JSON object of an error. request_id: the id of the failed request."""
     plain = "invalid_request_error" if error.status < 500 else "api_error"
     message = error.message
     if error.code == "context_length_exceeded":
-        # Agents sum up what was said, and go on, if an error begins so.
+        # If the message begins like this, agents summarize the conversation and continue.
         message = f"prompt is too long: {message}"
     told = {"type": _ERRORS.get(error.status, plain), "message": message}
     named = {} if request_id is None else {"request_id": request_id}
@@ -64,7 +64,8 @@ def error_body(error: ApiError, request_id: str | None = None) -> dict[str, Any]
 
 
 def model_info(name: str, created: int, context: int | None) -> dict[str, Any]:
-    """A model as Anthropic lists it. created: in seconds since 1970. context: in tokens."""
+    """A model in the form of Anthropic's list. created: in seconds since 1970. context: in
+    tokens."""
     at = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
     told = {"type": "model", "id": name, "display_name": name, "created_at": at}
     return told | ({} if context is None else {"max_input_tokens": context})
@@ -92,7 +93,7 @@ class MessagesEncoder:
         self._begun = False
         self._replied = False
         self._blocks = _BlockStream()
-        # The client does not learn of calls of tools that it did not offer.
+        # Whether calls are sent: not to a client that offered no tools.
         self._takes_calls = "tools" in asked.extra
 
     def take(self, event: Event, choice: int = 0) -> bytes:
@@ -100,7 +101,8 @@ class MessagesEncoder:
         if self._proposals is not None:
             told = self._blocks.say("thinking", self._proposals.take(event))
         if isinstance(event, events.LayerStarted) and self._replied:
-            # A report follows the reply: its text at least is whole for the client.
+            # A report follows the reply, and the client should not have to wait for it to use the
+            # reply.
             told += self._blocks.end()
         self._replied = self._replied or isinstance(event, events.AggregatorFinished)
         if isinstance(event, events.AggregatorDelta):
@@ -112,10 +114,10 @@ class MessagesEncoder:
         return self._start() + told if told else b""
 
     def end(self, turns: Sequence[Turn]) -> bytes:
-        """The last events. The `moa` object is on `message_delta`."""
+        """The last events. `message_delta` holds the `moa` object."""
         turn = turns[0]
         refusal = self._blocks.say("text", refusal_of(turn) or "")
-        # Its calls count, those too that are told only now.
+        # Before `called` is read, because this may send calls that were held back.
         told = self._start() + refusal + self._blocks.end()
         end = {
             "type": "message_delta",
@@ -140,15 +142,15 @@ class MessagesEncoder:
         return _event(error_body(error))
 
     def comment(self, text: str) -> bytes:
-        """A sign of life, which clients take only within a message."""
+        """A comment and a ping, which clients accept only within a message."""
         return self._start() + f": {text}\n".encode() + _event({"type": "ping"})
 
     def _start(self) -> bytes:
-        """The beginning of the message, before whatever comes first of it."""
+        """The beginning of the message, if it has not been sent yet."""
         if self._begun:
             return b""
         self._begun = True
-        # Until the endpoint has counted.
+        # An estimate, until the endpoint reports its count.
         usage = _usage_object(Usage(prompt_tokens=self._request.tokens))
         stop = {"stop_reason": None, "stop_sequence": None}
         message = {**self._message(), "content": [], **stop, "usage": usage}
@@ -159,8 +161,8 @@ class MessagesEncoder:
         return {"id": self._id, "type": "message", "role": "assistant", "model": model}
 
     def _after(self, turn: Turn) -> dict[str, Any]:
-        """What the end of a reply holds besides. The usage is usually that of the call that wrote
-        the reply: agents measure by it how long their context is."""
+        """The further fields at the end of a reply. The usage is usually that of the call that
+        wrote the reply, because agents use it to measure how long their context is."""
         cited = {"citations": sources(turn)} if turn.citations else {}
         return {
             "usage": _usage_object(self._asked.usage_of(turn, "reply")),
@@ -189,8 +191,8 @@ def _call_id() -> str:
 
 
 def _input(arguments: str) -> dict[str, Any]:
-    """The arguments of a call as an object. If the model wrote no JSON, they are wrapped as
-    Anthropic's documentation of fine-grained tool streaming says."""
+    """The arguments of a call as an object. If the model wrote no JSON object, they are wrapped as
+    described in Anthropic's documentation of fine-grained tool streaming."""
     if not arguments.strip():
         return {}
     found = loads_or_none(arguments)
@@ -198,7 +200,8 @@ def _input(arguments: str) -> dict[str, Any]:
 
 
 def _stop(turn: Turn, *, called: bool) -> dict[str, Any]:
-    """Why the reply ends, in Anthropic's words. Endpoints do not tell at which text it ended."""
+    """Why the reply ends, in Anthropic's words. `stop_sequence` is unknown, because endpoints do
+    not report which stop text was found."""
     ending = ending_of(turn.finish_reason)
     refusal = refusal_of(turn)
     if refusal is not None:
@@ -226,26 +229,26 @@ def _event(values: dict[str, Any]) -> bytes:
 
 
 class _BlockStream:
-    """The content blocks of a streamed message: one at a time, each begun, told and ended."""
+    """The content blocks of a streamed message. Only one block is open at a time."""
 
     def __init__(self) -> None:
         self._index = -1
-        # The kind of the open block; for a call of a tool, its number in the reply.
+        # The kind of the open block; for a tool call, the number of the call in the reply.
         self._open: str | int | None = None
         self._calls: dict[int, _StreamedCall] = {}
         self._late: list[tuple[_Said, str]] = []
 
     @property
     def called(self) -> bool:
-        """Whether a call of a tool was told."""
+        """Whether a tool call was sent."""
         return any(call.told for call in self._calls.values())
 
     def say(self, kind: _Said, text: str) -> bytes:
-        """The next piece of the text, or of a thought."""
+        """The events for the next piece of text or of reasoning."""
         if not text:
             return b""
         if isinstance(self._open, int) and not self._calls[self._open].is_whole:
-            # It would end a call whose arguments still come.
+            # Held back, because a new block would end a call whose arguments are still arriving.
             self._late.append((kind, text))
             return b""
         block = {"type": kind, kind: ""}
@@ -254,8 +257,8 @@ class _BlockStream:
         return self._begin(kind, block) + self._delta(f"{kind}_delta", kind, text)
 
     def calls(self, pieces: Sequence[ToolPiece]) -> bytes:
-        """The next pieces of calls of tools. Pieces of several calls may come interleaved, and are
-        told call by call."""
+        """The events for the next pieces of tool calls. Pieces of several calls may be interleaved,
+        and are sent call by call."""
         told = b""
         for piece in pieces:
             call = self._calls.setdefault(piece.index, _StreamedCall(ToolPiece(piece.index)))
@@ -264,11 +267,11 @@ class _BlockStream:
         return told
 
     def _tell(self, number: int) -> bytes:
-        """What can be told of a call."""
+        """The events for the pieces of a call that can be sent now."""
         call, live = self._calls[number], self._open
         joined = call.joined
         waits = isinstance(live, int) and live != number and not self._calls[live].is_whole
-        # A block that has ended takes nothing more.
+        # Nothing can be added to a block that has ended.
         if not joined.name or call.ended or waits:
             return b""
         call.told = True
@@ -278,7 +281,7 @@ class _BlockStream:
         return begun + self._delta("input_json_delta", "partial_json", piece) if piece else begun
 
     def end(self) -> bytes:
-        """The end of the block that is open, and what waited for it."""
+        """The events that end the open block, and the held-back text and calls."""
         told = self._stop_block()
         late, self._late = self._late, []
         told += b"".join(self.say(kind, text) for kind, text in late) + self._stop_block()
@@ -297,7 +300,7 @@ class _BlockStream:
         return ended + _event(start)
 
     def _stop_block(self) -> bytes:
-        """The end of the block that is open."""
+        """The events that end the open block."""
         if self._open is None:
             return b""
         told = b""
@@ -312,7 +315,7 @@ class _BlockStream:
         return told + _event({"type": "content_block_stop", "index": self._index})
 
     def _delta(self, kind: str, name: str, text: str) -> bytes:
-        # There is one for each token, so it is not made from a dictionary.
+        # Not encoded from a dictionary, because there is a delta for each token.
         delta = f'{{"type":"{kind}","{name}":{json.dumps(text)}}}'
         return (
             "event: content_block_delta\n"
@@ -322,8 +325,8 @@ class _BlockStream:
 
 @dataclass
 class _StreamedCall:
-    """A call of a tool as it comes in. joined: its pieces so far, as one. told, ended: whether its
-    block was begun, and ended. sent: how many characters of its arguments were told."""
+    """A tool call that is arriving. joined: its pieces so far, joined. told, ended: whether its
+    block has begun, and has ended. sent: how many characters of its arguments were sent."""
 
     joined: ToolPiece
     told: bool = False
@@ -332,5 +335,6 @@ class _StreamedCall:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments so far are valid JSON: before the end, that is the only sign."""
+        """Whether the arguments so far are valid JSON, which is the only sign of their end while
+        the reply is streamed."""
         return is_json(self.joined.arguments)

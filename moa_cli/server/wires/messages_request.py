@@ -1,4 +1,4 @@
-"""The body of a request to Anthropic's Messages API: its fields, and what they ask for.
+"""The body of a request to Anthropic's Messages API: its fields and their meaning.
 
 Source: Anthropic's API reference, "Create a Message" and "Count tokens in a Message".
 """
@@ -33,7 +33,7 @@ _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", 
 _BUDGETS = ((4096, "low"), (16384, "medium"))
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _THINKING = ("enabled", "adaptive", "between_tools")
-# Tools that Anthropic's server runs, by the beginning of their type.
+# The beginnings of the types of tools that Anthropic's servers run themselves.
 _SERVER_TOOLS = (
     "advisor_",
     "code_execution_",
@@ -43,7 +43,7 @@ _SERVER_TOOLS = (
     "web_search_",
 )
 _TOOL_FIELDS = ("name", "description", "input_schema", "strict", "type")
-# About what Anthropic counts for a large image.
+# About the number of tokens that Anthropic counts for a large image.
 _IMAGE_TOKENS = 1500
 
 _Object = Mapping[str, Any]
@@ -63,7 +63,7 @@ class MessagesMessage:
 
 @dataclass(frozen=True, kw_only=True)
 class CountBody:
-    """The fields of a request for a count of tokens: all that a prompt is made of."""
+    """The fields of a request for a count of tokens: all parts of a prompt."""
 
     model: Annotated[str, Key("a profile's name; `moa` is the server's default profile")]
     messages: Annotated[
@@ -87,7 +87,7 @@ class CountBody:
         _Object | None, Key("`effort` and `format` (json_schema) of the reply")
     ] = None
     output_format: Annotated[_Object | None, Key("the same as `output_config.format`")] = None
-    # What would change the reply, and cannot be done.
+    # Fields that would change the reply and are not supported.
     container: Annotated[Any, only()] = None
     inference_geo: Annotated[Any, only("global", "not_available")] = None
     mcp_servers: Annotated[Any, only([])] = None
@@ -114,13 +114,13 @@ class MessagesBody(CountBody):
     service_tier: Annotated[str | None, _HINT] = None
 
 
-# Hints, which are taken and have no effect.
+# Hints, which are accepted and have no effect.
 _HINTS = ("cache_control", "context_management", "metadata", "service_tier")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MessagesRequest:
-    """A request, read. thinks: whether the client wants to be told the reply's reasoning."""
+    """A request that has been read. thinks: whether the client wants the reply's reasoning."""
 
     asked: Asked
     thinks: bool
@@ -144,8 +144,8 @@ def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, MessagesRequest]
 
 
 def parse_as(kind: type[CountBody], body: bytes) -> MessagesRequest:
-    """The same by the fields of `kind`. Raises ApiError, a 400 that names the field which is
-    wrong."""
+    """The request in a body with the fields of `kind`. Raises ApiError, a 400 that names the wrong
+    field."""
     ignored: list[str] = []
     request = read_body(kind, _known(json_object(body), kind, ignored))
     reader = ContentReader(ignored)
@@ -191,7 +191,7 @@ def _known(given: dict[str, Any], kind: Any, ignored: list[str]) -> Any:
 
 
 def _tools(request: CountBody, ignored: list[str]) -> dict[str, Any]:
-    """The tools, and how they are chosen, as OpenAI's API takes them."""
+    """The tools, and the choice of tools, in the form of OpenAI's API."""
     tools: list[dict[str, Any]] = []
     for place, tool in enumerate(request.tools or ()):
         kind = tool.get("type") or "custom"
@@ -200,7 +200,7 @@ def _tools(request: CountBody, ignored: list[str]) -> dict[str, Any]:
         else:
             tools.append(_function(tool, kind, place, ignored))
     choice = _tool_choice(request, tools, ignored)
-    # Some endpoints refuse a list that is empty, and a choice without tools.
+    # Some endpoints refuse an empty list, and a choice without tools.
     return {"tools": OfferedTools(tools), **choice} if tools else {}
 
 
@@ -250,7 +250,7 @@ def _tool_choice(
 
 
 def _effort(request: CountBody, ignored: list[str]) -> dict[str, Any]:
-    """The effort of the reply, as OpenAI's API takes it."""
+    """The effort of the reply, in the form of OpenAI's API."""
     config = request.output_config or {}
     effort = config.get("effort")
     found: dict[str, Any] = {}
@@ -261,7 +261,7 @@ def _effort(request: CountBody, ignored: list[str]) -> dict[str, Any]:
     elif (budget := (request.thinking or {}).get("budget_tokens")) is not None:
         if type(budget) is not int or budget < 1:
             refuse("must be a number of tokens", "thinking", "budget_tokens")
-        # The only words that OpenAI's API has for it.
+        # OpenAI's API has no budget of tokens, only these words.
         fits = (word for most, word in _BUDGETS if budget <= most)
         found["reasoning_effort"] = next(fits, "high")
     others = (name for name in config if name not in ("effort", "format"))
@@ -270,7 +270,7 @@ def _effort(request: CountBody, ignored: list[str]) -> dict[str, Any]:
 
 
 def _format(request: CountBody) -> ResponseFormat | None:
-    """What the reply has to be."""
+    """The requested format of the reply."""
     form = (request.output_config or {}).get("format")
     path: tuple[str, ...] = ("output_config", "format")
     if form is None:

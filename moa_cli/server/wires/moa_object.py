@@ -19,7 +19,7 @@ def together(turns: Sequence[Turn]) -> Turn:
         return first
     reviews, charges = [*first.reviews], [*first.ledger]
     for turn in others:
-        # Each counts its layers from 1, so the layers of the turns get different numbers.
+        # Each turn counts its layers from 1, so the layers of later turns are renumbered.
         behind = max([first.depth, *(charge.layer for charge in charges)])
         reviews += [replace(review, layer=behind + review.layer) for review in turn.reviews]
         charges += [replace(charge, layer=behind + charge.layer) for charge in turn.ledger]
@@ -39,12 +39,12 @@ def sources(turn: Turn) -> list[dict[str, str]]:
 
 
 def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
-    """What the mixture did, layer by layer; a layer of reviews tells its purpose, and the calls
-    that wrote the reply stand behind those that it was made of.
+    """The calls of the mixture by layer. A layer of reviews has its purpose. The calls that wrote
+    the reply follow the layers that it was made from.
 
-    cost: USD, None where the price of a call is unknown. fan_out: only where no proposer was asked,
-    since they had answered the same message before. decision, report: only where there is one.
-    ignored: fields of the request that had no effect.
+    cost: in USD, None if the price of a call is unknown. fan_out: only if no proposer was asked,
+    because earlier proposals for the same message were reused. decision, report: only if there is
+    one. ignored: fields of the request that had no effect.
     """
     return {
         "profile": turn.profile,

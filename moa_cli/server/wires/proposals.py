@@ -1,4 +1,4 @@
-"""Parallel proposals, told one after the other."""
+"""Turns parallel proposals into one stream of text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _Place = tuple[int, int]
 
 
 def proposal_text(proposal: Proposal) -> str:
-    """A proposal that has ended."""
+    """The text of a finished proposal."""
     return f"{_heading(proposal.proposer, proposal.layer)}{proposal.text}{_remark(proposal)}\n\n"
 
 
 def proposals_of(turn: Turn) -> str:
-    """All proposals of a turn that has ended."""
+    """The text of all proposals of a finished turn."""
     return "".join(proposal_text(proposal) for layer in turn.proposals for proposal in layer)
 
 
@@ -27,7 +27,7 @@ def _heading(name: str, layer: int) -> str:
 
 
 def _remark(proposal: Proposal) -> str:
-    """Why it is lost, or that it was used unfinished."""
+    """Why the proposal is lost, or that it was used unfinished."""
     told = UNFINISHED if proposal.unfinished else proposal.error and proposal.error.message
     above = "\n\n" if proposal.text else ""
     return f"{above}({told})" if told else ""
@@ -41,18 +41,18 @@ class _Speaker:
 
 
 class ProposalStream:
-    """The text of a turn's proposals, and of the aggregator's reasoning, as it grows: the one that
-    speaks first is told as it comes, the others are held back until it has ended, and told in the
-    order in which they began."""
+    """The text of a turn's proposals, and of the aggregator's reasoning, as it grows. The proposal
+    that begins first is passed on as it arrives. The others are held back until it has ended, and
+    follow in the order in which they began."""
 
     def __init__(self) -> None:
-        # By layer and index; those that wait in the order in which they began to speak.
+        # By layer and index; the waiting proposals are in the order in which they began.
         self._names: dict[_Place, str] = {}
         self._waiting: dict[_Place, _Speaker] = {}
         self._live: _Place | None = None
 
     def take(self, event: Event) -> str:
-        """Take the next event; returns what can be told now."""
+        """Handle the next event; returns the text that can be sent now."""
         match event:
             case events.LayerStarted() if not event.purpose:
                 for index, proposer in enumerate(event.proposers):
@@ -85,7 +85,8 @@ class ProposalStream:
         return "" if self._live is not None else self._next()
 
     def _withdraw(self, place: _Place) -> str:
-        """What a proposer said is taken back; what of it was told already is marked so."""
+        """Withdraw the text of a proposer that starts again. If it was sent already, it is marked
+        as interrupted."""
         if place == self._live:
             return "\n\n(interrupted: it starts again)\n\n"
         if place in self._waiting:
@@ -102,7 +103,7 @@ class ProposalStream:
         return "\n\n" + self._next()
 
     def _next(self) -> str:
-        """What was held back by those that have their turn now."""
+        """The held text of the proposals that are next."""
         told = []
         for place, speaker in list(self._waiting.items()):
             told.append(speaker.heading + "".join(speaker.held))

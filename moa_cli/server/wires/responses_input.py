@@ -26,17 +26,18 @@ _ROLES: dict[Any, Role] = {
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _IMAGES = ("input_image", "image_url", "computer_screenshot")
 _FILES = ("input_file", "file")
-# A summary of a history that only its maker can read. Without it the rest would mislead.
+# Types of a summary of the history that only its author can decrypt. Without it, the rest of the
+# history would be misleading.
 _SEALED = ("compaction", "compaction_summary", "context_compaction")
-# Reasoning is not sent again.
+# Items that are left out: reasoning is not sent to models again.
 _DROPPED = ("reasoning",)
-# Fields of a call or a result that are not what it says.
+# Fields of a call or a result that are not part of its content.
 _ENVELOPE = ("type", "id", "call_id", "status", "execution", "caller", "created_by")
 
 
 @dataclass
 class _Calls:
-    """What the assistant calls in one message, and the results."""
+    """The calls of one message of the assistant, and their results."""
 
     text: str = ""
     calls: list[ToolCall] = field(default_factory=list)
@@ -47,23 +48,23 @@ class _Calls:
 
 
 class InputMessages:
-    """The messages that the items of `input` stand for.
+    """Converts the items of `input` to messages.
 
-    The results of calls come right behind the message that makes the calls, wherever the client has
-    put them: endpoints take them nowhere else.
+    The results of calls are placed right after the message with the calls, because endpoints accept
+    them nowhere else, while a client may put them anywhere later.
     """
 
     def __init__(self, tools: ToolTable) -> None:
         self.ignored: list[str] = []
         self._tools = tools
         self._said: list[Message | _Calls] = []
-        # By the id of the call: where it is made, and in which message.
+        # By the id of the call: its path in the body, and its message.
         self._made: dict[str, tuple[_Path, _Calls]] = {}
         self._answered: set[str] = set()
         self._results: set[str] = set()
 
     def read(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Take all items. Raises ApiError for one that is malformed, or cannot be done."""
+        """Read all items. Raises ApiError for an item that is malformed or not supported."""
         self._results = {
             str(item.get("call_id", item.get("id")))
             for item in items
@@ -122,7 +123,7 @@ class InputMessages:
         call_id = self._call_id(item, path)
         last = self._said[-1] if self._said else None
         if isinstance(last, Message) and last.role == "assistant":
-            # One reply of a model says something and calls tools.
+            # Text and calls that follow each other are one reply of a model.
             last = self._said[-1] = _Calls(last.content)
         elif not isinstance(last, _Calls) or last.results:
             last = _Calls()
@@ -143,8 +144,8 @@ class InputMessages:
         self._answered.add(call_id)
 
     def _other(self, kind: str, item: Mapping[str, Any], path: _Path) -> None:
-        """An item of one of OpenAI's built-in tools: its call and its result, if the client sends
-        them; the rest is left out."""
+        """Read an item of one of OpenAI's built-in tools. Its call and its result are used if the
+        client sends both; other items are ignored."""
         rest = {name: value for name, value in item.items() if name not in _ENVELOPE}
         name = str(item.get("call_id", item.get("id")))
         if kind.endswith("_call") and name in self._results:
@@ -218,7 +219,7 @@ def _text(item: Mapping[str, Any], name: str, path: _Path) -> str:
 
 def _image(part: Mapping[str, Any], path: _Path) -> Part:
     nested = part.get("image_url")
-    # As chat completions nest it.
+    # Chat completions nest the address in an object.
     told: Mapping[str, Any] = nested if isinstance(nested, Mapping) else {"url": nested}
     url, detail = told.get("url"), told.get("detail", part.get("detail"))
     if url is None and part.get("file_id") is not None:

@@ -1,4 +1,4 @@
-"""The items of a Responses reply and the events that tell them, in the order in which OpenAI does.
+"""The items of a Responses reply, and their events in OpenAI's order.
 
 Source: OpenAI's API reference, "Responses", "Streaming events".
 """
@@ -34,21 +34,21 @@ class EventWriter:
 
 
 class OutputItem:
-    """An item of the output that grows. index: its place in the output."""
+    """An item of the output that grows while it is streamed. index: its place in the output."""
 
     prefix = ""
 
     def __init__(self, writer: EventWriter, index: int) -> None:
         self._writer = writer
         self.index = index
-        # As it is once it has ended.
+        # The complete item, after its end.
         self.whole: dict[str, Any] | None = None
         self._text: list[str] = []
         self.id = f"{self.prefix}_{unique_name()}"
         self._place = {"item_id": self.id, "output_index": index}
 
     def opened(self) -> str:
-        """The events that begin it."""
+        """The events that begin the item."""
         raise NotImplementedError
 
     def add(self, text: str) -> str:
@@ -56,7 +56,7 @@ class OutputItem:
         raise NotImplementedError
 
     def close(self, status: str) -> str:
-        """The events that end it, unless it has ended."""
+        """The events that end the item; "" if it has ended already."""
         if self.whole is not None:
             return ""
         told, self.whole = self._closed(status)
@@ -64,7 +64,7 @@ class OutputItem:
         return told + self._writer.event(kind, output_index=self.index, item=self.whole)
 
     def _closed(self, status: str) -> tuple[str, dict[str, Any]]:
-        """The events before the one that ends it, and the item as it is then."""
+        """The events before the last one, and the complete item."""
         raise NotImplementedError
 
     def _at_place(self, kind: str, **fields: Any) -> str:
@@ -75,8 +75,8 @@ class OutputItem:
         return self._writer.event(kind, output_index=self.index, item=item)
 
     def _before_delta(self, kind: str, **place: Any) -> str:
-        """The beginning of all deltas, made once: a server spends most of its time on a delta for
-        each token."""
+        """The common beginning of all deltas. Made once, because there is a delta for each token,
+        and a server spends most of its time on them."""
         kind = f"response.{kind}.delta"
         start = compact({"type": kind, **self._place, **place})[:-1]
         return f'event: {kind}\ndata: {start},"delta":'
@@ -90,7 +90,7 @@ MessageKind = Literal["output_text", "refusal"]
 
 
 class MessageItem(OutputItem):
-    """What the reply says, or, with kind `refusal`, why it says nothing."""
+    """The text of the reply, or, with kind `refusal`, the reason for a refusal."""
 
     prefix = "msg"
 
@@ -100,7 +100,7 @@ class MessageItem(OutputItem):
         self._is_text = kind == "output_text"
         self.citations: tuple[Citation, ...] = ()
         self._before = self._before_delta(kind, content_index=0)
-        # Of each token, as JSON.
+        # The log-probabilities of each token, as JSON.
         self._logprobs: list[str] = []
 
     def opened(self) -> str:
@@ -138,7 +138,8 @@ class MessageItem(OutputItem):
 
 
 def _annotation(cited: Citation, end: int) -> dict[str, Any]:
-    """A source, which is one of the whole text: endpoints do not tell of which part it is."""
+    """A source as an annotation of the whole text, because endpoints do not say which part it
+    belongs to."""
     place = {"start_index": 0, "end_index": end}
     return {"type": "url_citation", **place, "url": cited.url, "title": cited.title}
 
@@ -193,7 +194,7 @@ class CallItem(OutputItem):
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing can follow what has come."""
+        """Whether the arguments are complete."""
         return is_json("".join(self._text))
 
     def _closed(self, status: str) -> tuple[str, dict[str, Any]]:
@@ -203,7 +204,7 @@ class CallItem(OutputItem):
         return told, self._item(status, text)
 
     def _rest(self) -> str:
-        """What is still to be told of the arguments."""
+        """The event for arguments that were not sent yet."""
         # Some endpoints send no arguments for a call without any, and clients expect JSON.
         return "" if "".join(self._text).strip() else self._delta(self._before, "{}")
 
@@ -220,7 +221,7 @@ class CallItem(OutputItem):
 
 
 class CustomCallItem(CallItem):
-    """A call of a custom tool, which comes as the call of a function with one argument."""
+    """A call of a custom tool, which the model makes as a function call with one argument."""
 
     prefix = "ctc"
     kind = "custom_tool_call"
@@ -243,7 +244,7 @@ class CustomCallItem(CallItem):
 
 
 class SearchCallItem(CallItem):
-    """A search for tools that the client makes. Its arguments come whole."""
+    """A call of the client's own search for tools. Its arguments are sent as a whole."""
 
     prefix = "tsc"
     kind = "tool_search_call"

@@ -1,4 +1,4 @@
-"""Responses and their events as OpenAI writes them."""
+"""Responses and their events in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from moa_cli.server.wires.responses_items import (
 )
 from moa_cli.server.wires.responses_request import ResponsesRequest
 
-# After so long without an event, one is repeated: some clients (codex) give up on a stream that has
-# none for some minutes, and do not count comments.
+# Seconds without an event after which one is repeated. Some clients (codex) give up on a stream
+# without events for some minutes, and comments do not count for them.
 _REPEAT_SECONDS = 30.0
 _INCOMPLETE = {
     "length": "max_output_tokens",
     "content_filter": "content_filter",
     "refusal": "content_filter",
 }
-# The codes of errors that OpenAI's clients know: they explain these in their own words, and know
+# The error codes that OpenAI's clients know. The clients explain these in their own words, and know
 # whether to retry.
 _CODES = {
     "rate_limit_exceeded": "rate_limit_exceeded",
@@ -51,20 +51,21 @@ _CODES = {
 
 @dataclass
 class _OpenCall:
-    """A call whose pieces are coming. Its item begins with its name; until then they are held."""
+    """A call whose pieces are arriving. Its item begins when the name is known; until then the
+    pieces are held back."""
 
     held: ToolPiece
     item: CallItem | None = None
 
 
 class _Output:
-    """The items of a reply, from the pieces of its text, reasoning and calls. Each method returns
-    the events that tell what is new."""
+    """Builds the items of a reply from the pieces of its text, reasoning and calls. Each method
+    returns the events for the new piece."""
 
     def __init__(self, request: ResponsesRequest, writer: EventWriter) -> None:
         self._table = request.table
         self._writer = writer
-        # In the order in which they began.
+        # All items, in the order in which they began.
         self._begun: list[OutputItem] = []
         # The message or the reasoning that is being written.
         self._open: OutputItem | None = None
@@ -73,7 +74,7 @@ class _Output:
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        """Those that have ended, in order."""
+        """The complete items, in order."""
         return [item.whole for item in self._begun if item.whole is not None]
 
     def reason(self, text: str) -> str:
@@ -87,7 +88,8 @@ class _Output:
     def say(
         self, text: str, logprobs: Sequence[str] = (), *, kind: MessageKind = "output_text"
     ) -> str:
-        """A piece of the reply, or of a refusal. logprobs: of its tokens, as JSON."""
+        """The events for a piece of the reply or of a refusal. logprobs: the log-probabilities of
+        its tokens, as JSON."""
         told = ""
         self.has_reply = True
         if not isinstance(self._open, MessageItem):
@@ -111,7 +113,8 @@ class _Output:
         return told + self._begin(call.item) + call.item.add(call.held.arguments)
 
     def end(self, status: str, citations: Sequence[Citation] = ()) -> str:
-        """The reply has ended. status: of the items that are still being written."""
+        """The events at the end of the reply. status: the status of items that are still being
+        written."""
         if isinstance(self._open, MessageItem):
             self._open.citations = tuple(citations)
         told = self._close_open(status)
@@ -131,8 +134,8 @@ class _Output:
         return "" if item is None else item.close(status)
 
     def _close_whole_calls(self) -> str:
-        """End the calls that cannot go on. Usually each call ends when the next begins, but pieces
-        of several calls may come interleaved."""
+        """End the calls whose arguments are complete. Usually each call ends when the next begins,
+        but pieces of several calls may be interleaved."""
         calls = (call.item for call in self._calls.values() if call.item is not None)
         whole = (item for item in calls if item.whole is None and item.is_whole)
         return "".join(item.close("completed") for item in whole)
@@ -167,13 +170,14 @@ class ResponsesEncoder:
                 told.append(self._output.say(event.text, event.token_logprobs))
             told.extend(map(self._output.call, event.tool_calls))
         elif isinstance(event, events.LayerStarted) and self._replied is not None:
-            # A report follows the reply: its items at least are whole for the client.
+            # A report follows the reply, and the client should not have to wait for it to use the
+            # reply.
             told = [self._begin(), self._end_items(self._replied)]
         else:
             if isinstance(event, events.AggregatorFinished):
                 self._replied = event
             text = self._proposals.take(event) if self._proposals else ""
-            # Once the reply is being written, stragglers are no longer told.
+            # Late proposals are not shown once the reply is being written.
             if not text or self._output.has_reply:
                 return b""
             told = [self._begin(), self._output.reason(text)]
@@ -208,7 +212,7 @@ class ResponsesEncoder:
         return self._finished(turn)[1]
 
     def _finished(self, turn: Turn) -> tuple[str, dict[str, Any]]:
-        """The events that end the items, and the response."""
+        """The events that end the items, and the complete response."""
         refusal = refusal_of(turn)
         told = self._output.say(refusal, kind="refusal") if refusal is not None else ""
         told += self._end_items(turn, refused=refusal is not None)
@@ -219,7 +223,7 @@ class ResponsesEncoder:
             completed_at=None if cut else int(time.time()),
             incomplete_details={"reason": cut} if cut else None,
             output=self._output.items,
-            # Of the reply, if nothing else is asked for: agents measure by it how full their
+            # By default the usage of the reply, because agents use it to measure how full their
             # context is.
             usage=usage_object(self._asked.usage_of(turn, "reply")),
             moa=ledger(turn, self._asked.ignored),
@@ -227,14 +231,14 @@ class ResponsesEncoder:
         return told, response
 
     def _end_items(self, reply: Turn | events.AggregatorFinished, *, refused: bool = False) -> str:
-        """The events that end the items; there is one in any case."""
+        """The events that end the items. A reply without items gets an empty one."""
         told = "" if self._output.has_reply else self._output.say("")
         cut = not refused and ending_of(reply.finish_reason) in _INCOMPLETE
         return told + self._output.end("incomplete" if cut else "completed", reply.citations)
 
     def fail(self, error: ApiError) -> bytes:
-        """The error, as an event that raises in OpenAI's libraries, and as the end of the
-        response for clients that read on."""
+        """The error as an event that raises an exception in OpenAI's libraries, and as a failed
+        response for clients that continue to read."""
         told = self._begin() + self._output.end("incomplete")
         plain = error.body()["error"]
         flat = {name: plain[name] for name in ("code", "message", "param")}
@@ -247,7 +251,7 @@ class ResponsesEncoder:
         return (told + self._writer.event("response.failed", response=response)).encode()
 
     def comment(self, text: str) -> bytes:
-        """A sign of life: a comment, and now and then an event."""
+        """A comment, and now and then an event, which show that the server is still working."""
         told = self._begin()
         if time.monotonic() - self._last_event >= _REPEAT_SECONDS:
             self._last_event = time.monotonic()
@@ -262,7 +266,7 @@ class ResponsesEncoder:
 
 
 def _fields(request: ResponsesRequest) -> dict[str, Any]:
-    """What all forms of a response have in common: the request, told back."""
+    """The fields that all forms of a response share: they repeat the request."""
     body, given = request.body, request.given
     text, reasoning = body.text or {}, body.reasoning or {}
     return {

@@ -1,4 +1,4 @@
-"""The body of a Responses request: its fields, their check, and what they ask for."""
+"""The body of a Responses request: its fields, their check, and their meaning."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from moa_cli.server.wires.responses_input import InputMessages
 from moa_cli.server.wires.responses_tools import ToolTable
 
 _KEPT = "this server stores nothing between requests: send the whole conversation in input"
-# Values that ask for nothing, besides those that do so in every field; see `fields.is_neutral`.
+# Values of single fields that mean the same as a missing field; see `fields.is_neutral` for values
+# that do so in every field.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "truncation": ("disabled",),
     "stream_options": ({"include_obfuscation": False},),
 }
-# Bookkeeping of clients: it has no effect, and is taken also with --strict.
+# Bookkeeping of clients, which has no effect and is accepted also with --strict.
 _BOOKKEEPING = (
     "client_metadata",
     "prompt_cache_key",
@@ -40,12 +41,12 @@ _BOOKKEEPING = (
     "safety_identifier",
 )
 _LOGPROBS = "message.output_text.logprobs"
-# For encrypted reasoning. Here reasoning is told openly, so there is nothing to add.
+# Asks for encrypted reasoning. This server shows reasoning openly, so there is nothing to add.
 _SEALED_REASONING = "reasoning.encrypted_content"
 
 
 def _unsupported(why: str, *, but: Any = None) -> Key:
-    """A field that is refused with the reason, unless it holds that value."""
+    """A field that is refused with a reason. but: the only accepted value."""
 
     def check(value: Any) -> None:
         if value is not but:
@@ -56,7 +57,7 @@ def _unsupported(why: str, *, but: Any = None) -> Key:
 
 @dataclass(frozen=True, kw_only=True)
 class ResponsesBody:
-    """The fields of the body that are read. Others have no effect."""
+    """The fields of the body that are read. Other fields have no effect."""
 
     model: Annotated[str, Key("a profile's name; `moa` is the server's default profile")]
     input: Annotated[AnyText | Annotated[tuple[AnyObject, ...], Key()], Key()]
@@ -98,7 +99,7 @@ class ResponsesBody:
 
 @dataclass(frozen=True)
 class ResponsesRequest:
-    """A request that has been read. table: its tools. given: the body as it came."""
+    """A request that has been read. table: its tools. given: the unchanged body."""
 
     body: ResponsesBody
     table: ToolTable
@@ -178,7 +179,7 @@ def _tools(body: ResponsesBody, table: ToolTable) -> dict[str, Any]:
         return {}
     return {
         "tools": OfferedTools(table.functions.values()),
-        # The defaults of endpoints are not sent: some do not know the fields.
+        # Default values are not sent, because some endpoints do not know these fields.
         **({} if choice == "auto" else {"tool_choice": choice}),
         **({"parallel_tool_calls": False} if body.parallel_tool_calls is False else {}),
     }

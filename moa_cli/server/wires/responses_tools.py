@@ -1,9 +1,9 @@
-"""The tools of a Responses request, as functions that any chat-completions endpoint takes.
+"""The tools of a Responses request, as functions that any chat-completions endpoint accepts.
 
-Three kinds of tools have no such form. A custom tool takes free text: it becomes a function with
-one argument, `input`. A function of a namespace gets the namespace before its name. A search for
-tools that the client makes itself becomes a function. Calls are told to the client by its own names
-and kinds, and its history is told to the model by those of the functions.
+Three kinds of tools are converted. A custom tool takes free text; it becomes a function with one
+argument, `input`. A function in a namespace gets the namespace as a prefix of its name. A search
+for tools that the client runs itself becomes a function. The client sees calls with its own names
+and kinds; the model sees the history with those of the functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from moa_cli.server.wires.bodies import given_values, refuse, text_or_none
 ClientToolKind = Literal["function", "custom", "tool_search"]
 _Path = tuple[str | int, ...]
 
-# The longest name of a function that OpenAI takes, and with it most others.
+# The longest name of a function that OpenAI and most other providers accept.
 _LONGEST_NAME = 64
 _NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _SEARCH = "tool_search"
@@ -26,7 +26,7 @@ _SEARCH = "tool_search"
 
 @dataclass(frozen=True)
 class ClientTool:
-    """A tool as the client names it. namespace: empty for a tool in none."""
+    """A tool by the client's names. namespace: empty for a tool without a namespace."""
 
     kind: ClientToolKind
     name: str
@@ -34,10 +34,10 @@ class ClientTool:
 
     @property
     def sent_name(self) -> str:
-        """The name of its function."""
+        """The name of the function that the model sees."""
         if not self.namespace:
             return self.name
-        # Namespaces of MCP servers end in the two lines already.
+        # Namespaces of MCP servers already end in two underscores.
         name = f"{self.namespace.removesuffix('__')}__{self.name}"
         if len(name) <= _LONGEST_NAME:
             return name
@@ -47,15 +47,15 @@ class ClientTool:
 
 @dataclass
 class ToolTable:
-    """The tools that a request offers. functions: those that the model is offered, by name.
-    ignored: what is offered besides, and cannot be had here."""
+    """The tools of a request. functions: by name, the functions that the model is offered. ignored:
+    tools that this server cannot offer."""
 
     functions: dict[str, dict[str, Any]] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     _tools: dict[str, ClientTool] = field(default_factory=dict)
 
     def add(self, tools: Iterable[Any], path: _Path) -> None:
-        """Add the tools at `path` of the body. Raises ApiError for one that is malformed."""
+        """Add the tools at `path` of the body. Raises ApiError for a malformed tool."""
         for place, tool in enumerate(tools):
             self._add(tool, (*path, place), "")
 
@@ -88,24 +88,25 @@ class ToolTable:
                 refuse("must be a text", *path, "type")
 
     def _offer(self, tool: ClientTool, described: dict[str, Any]) -> None:
-        # A tool that was found by a search is in the history more than once.
+        # A tool that a search has found may be in the history more than once.
         if tool.sent_name not in self._tools:
             name = tool.sent_name
             self._tools[name] = tool
             self.functions[name] = {"type": "function", "function": {"name": name, **described}}
 
     def called(self, sent_name: str) -> ClientTool:
-        """The tool that a model calls by the name of its function, or by an invented name."""
+        """The tool for the function name in a model's call. The model may also invent a name."""
         if sent_name in self._tools:
             return self._tools[sent_name]
-        # Instructions may speak of a tool without its namespace.
+        # The model may leave out the namespace, as instructions do.
         bare = [tool for tool in self._tools.values() if tool.name == sent_name]
         return bare[0] if len(bare) == 1 else ClientTool("function", sent_name)
 
     def choose(self, choice: str | Mapping[str, Any]) -> str | dict[str, Any]:
-        """A choice of tools as chat completions make it. Raises ApiError if it cannot be made.
+        """The choice of tools in the form of chat completions. Raises ApiError if the choice is not
+        possible.
 
-        If only some tools are allowed, the others are no longer offered.
+        If the choice allows only some tools, the others are no longer offered.
         """
         if isinstance(choice, str):
             if choice not in ("auto", "none", "required"):
@@ -160,7 +161,7 @@ def _function(tool: Mapping[str, Any], path: _Path) -> dict[str, Any]:
     return given_values(
         description=text_or_none(tool, "description", *path),
         parameters=_NO_ARGUMENTS if parameters is None else parameters,
-        # Only where it is asked for: many endpoints do not know it.
+        # Only if the client sets it, because many endpoints do not know the field.
         strict=True if tool.get("strict") is True else None,
     )
 

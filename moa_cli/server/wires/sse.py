@@ -8,8 +8,8 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def compact(values: object) -> str:
-    """JSON without spaces. It is ASCII, as a lone surrogate, which a model may send, cannot be
-    written as UTF-8."""
+    """JSON without spaces. It is ASCII, because a model may send a lone surrogate, which UTF-8
+    cannot encode."""
     return _ENCODER.encode(values)
 
 
@@ -18,5 +18,5 @@ def event(values: object) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """A comment in a stream of server-sent events, as a sign of life."""
+    """A comment in a stream of server-sent events, which keeps the connection alive."""
     return f": {text}\n\n".encode()

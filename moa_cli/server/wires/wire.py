@@ -1,4 +1,4 @@
-"""What a wire format is: a way to read a request, and a way to write the events of its turn."""
+"""The interface of a wire format: it reads a request, and writes the events of its turn."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from moa_cli.server.wires.asked import Asked
 
 
 class Encoder(Protocol):
-    """One reply, as bytes or as a JSON object. Where several replies were asked for, `turns` has a
-    turn for each, in order, and `choice` is the number of one."""
+    """Writes a reply as bytes or as a JSON object. If several replies were requested, `turns` has a
+    turn for each of them, in order, and `choice` is the number of a reply."""
 
     def take(self, event: Event, choice: int = 0) -> bytes:
-        """What is sent of the next event of a streamed reply; usually nothing."""
+        """The bytes to send for the next event of a streamed reply; usually none."""
 
     def end(self, turns: Sequence[Turn]) -> bytes:
         """The end of a streamed reply."""
 
     def whole(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        """The reply that is not streamed, as a JSON object."""
+        """A reply that is not streamed, as a JSON object."""
 
     def fail(self, error: ApiError) -> bytes:
         """The end of a streamed reply that broke off."""
 
     def comment(self, text: str) -> bytes:
-        """A sign of life, sent by itself within a stream. text: how far the turn is."""
+        """A comment that is sent without other data, to keep the client waiting. text: the progress
+        of the turn."""
 
 
 class _Reads(Protocol):
     def __call__(self, body: bytes, /, *, strict: bool) -> tuple[Asked, Any]:
-        """What the request in a body asks for, and its own form of it, for the encoder.
+        """The meaning of the request in a body, and the wire's own form of the request, for its
+        encoder.
 
         strict: refuse fields without an effect. Raises ApiError, usually a 400 that names the wrong
         field.
@@ -45,7 +47,7 @@ class _Writes(Protocol):
     def __call__(
         self, asked: Asked, request: Any, /, *, fingerprint: str, show_proposals: bool
     ) -> Encoder:
-        """What writes the reply. fingerprint: of the mixture."""
+        """The encoder of the reply. fingerprint: the fingerprint of the mixture."""
 
 
 @dataclass(frozen=True)
