@@ -1,4 +1,4 @@
-"""The mixture, a pure async generator of events."""
+"""The mixture of models: one turn is an async generator of events, without side effects."""
 
 from moa_cli.engine.advice import check_tools
 from moa_cli.engine.budget import Budget, Cap, Reservation

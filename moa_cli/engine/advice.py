@@ -1,10 +1,10 @@
-"""Conversations with calls of tools, for models that have none: the proposers of a mixture.
+"""Conversations with tool calls, rewritten for models without tools: the proposers of a mixture.
 
 The aggregator acts, the proposers advise. A proposer is sent the same conversation with the calls
-and their results as text. It is told whose they are, for models imitate what they take for their
-own: they would write calls as text. They would do so even if tools are only offered, since the
-system prompts of agents tell them to call some. The note stands at the very end, so that everything
-before it stays the same to the byte for the provider's cache.
+and their results as text. A note says that they are of another agent, because a model imitates what
+it takes for its own, and would write calls as text. The note is also needed if tools were only
+offered, because the system prompts of agents tell a model to call them. It stands at the very end,
+so that everything before it stays byte-identical for the provider's cache.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from moa_cli.core.tools import ToolCall
 from moa_cli.profile import Aggregator, ModelSettings, Profile
 from moa_cli.profile.schema import place_of
 
-# The fields of a request's body that offer tools, among them those before there were `tools`.
+# The fields of a request's body that offer tools, including the older ones for functions.
 TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
-# Characters of a result, or of the arguments of a call; longer ones are cut in the middle.
+# The most characters of a tool result, or of the arguments of a call. Longer ones are cut in the
+# middle.
 _MOST = 4_000
 _ADVISE = (
     "[The tool calls and results above are logs of another agent, which acts by itself. You have no"
@@ -31,7 +32,7 @@ _ANSWER = (
     "[The tool calls and results above are logs. You have no tools now: answer the latest message"
     " in text.]"
 )
-# For a conversation without calls so far.
+# The notes for a conversation without tool calls so far.
 _ADVISE_FIRST = (
     "[You have no tools, and cannot act: another agent calls them by itself. Answer the latest"
     " message as text, or tell that agent what to do next and why.]"
@@ -46,7 +47,7 @@ def offers_tools(settings: ModelSettings) -> bool:
 
 
 def holds_tools(conversation: Conversation) -> bool:
-    """Whether a conversation holds calls of tools, or their results."""
+    """Whether a conversation holds tool calls, or their results."""
     return any(turn.tool_calls for turn in conversation.turns) or any(
         message.role == "tool" or message.tool_calls
         for messages in (conversation.before, conversation.after)
@@ -55,12 +56,12 @@ def holds_tools(conversation: Conversation) -> bool:
 
 
 def has_results(messages: Sequence[Message]) -> bool:
-    """Whether there are results of tools among those messages."""
+    """Whether there are tool results among the messages."""
     return any(message.role == "tool" for message in messages)
 
 
 def check_tools(profile: Profile) -> None:
-    """Raise ProfileError if a profile that takes no tools is to offer some."""
+    """Raise ProfileError if a profile that refuses tools is to offer some."""
     if profile.tools == "refuse" and offers_tools(profile.aggregator):
         raise ProfileError(
             f'the profile `{profile.name}` takes no tools: it says `tools = "refuse"`',
@@ -71,7 +72,7 @@ def check_tools(profile: Profile) -> None:
 
 
 def aggregators(profile: Profile) -> tuple[Aggregator, ...]:
-    """The aggregator and its fallbacks; without tools, where the profile ignores those."""
+    """The aggregator and its fallbacks. They are offered no tools if the profile ignores tools."""
     tried = profile.aggregators()
     extra = profile.aggregator.extra
     if profile.tools != "ignore" or not any(name in extra for name in TOOL_FIELDS):
@@ -103,7 +104,7 @@ def view_for(
 
 
 def begins_reply(messages: Sequence[Message]) -> bool:
-    """Whether the last of those messages is the beginning of the reply."""
+    """Whether the last message is the beginning of the reply."""
     return bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
 
 
@@ -126,10 +127,10 @@ def _advised(conversation: Conversation, *, offered: bool) -> Conversation:
 
 
 def _as_text(conversation: Conversation, note: str) -> Conversation:
-    """The conversation with all calls and results as text, and the note behind its end.
+    """The conversation with all tool calls and results as text, and the note at its end.
 
-    A call stays with the assistant, and a result becomes the user's, so that the two alternate as
-    before. Several results in a row become one message.
+    A call becomes a text of the assistant, and a result one of the user, so that the two roles
+    alternate as before. Several results in a row become one message.
     """
     messages = conversation.messages()
     place = len(messages) - 1 - len(conversation.after)
@@ -155,7 +156,7 @@ def _as_text(conversation: Conversation, note: str) -> Conversation:
 
 
 def _text_of(message: Message, names: dict[str, str]) -> Message:
-    """A message without calls and results; the same one if it has none."""
+    """A message with its tool calls, or its tool result, as text; the same one if it has none."""
     if message.role == "tool":
         name = names.get(message.tool_call_id) or message.name
         head = f"[result of {name}]" if name else "[result of a tool]"
@@ -200,8 +201,8 @@ def _joined(first: Message, second: Message) -> Message:
 
 
 def _told(conversation: Conversation, note: str, *, begun: bool = False) -> Conversation:
-    """The conversation with a note at the end of its last message, if that is the user's; else in a
-    separate message. begun: whether the last message is the beginning of the reply, which stays
+    """The conversation with a note at its end: in the last message if it is the user's, else as a
+    separate message. begun: whether the last message is the beginning of the reply; then it stays
     last."""
     said, after = Message("user", note), list(conversation.after)
     beginning = [after.pop()] if begun else []

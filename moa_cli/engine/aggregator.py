@@ -24,13 +24,13 @@ async def run_aggregator(
 ) -> bool:
     """Have the reply written by the first aggregator that gives one. Returns whether one did.
 
-    wording: how it is given the references, if not as the profile says. opening: what parts its
-    answer, if that opens with a comparison. Raises BudgetReached before a call that would exceed a
-    cap, or after its events.AggregatorFailed if the reply exceeds one.
+    wording: a profile whose merge prompt is used in place of the turn's. opening: separates the
+    comparison from the reply, if the answer is to begin with one. Raises BudgetReached before a
+    call that would exceed a cap, or after its events.AggregatorFailed if the reply exceeds one.
     """
     state.depth += 1
     given = state.references
-    # A strategy's own words may name the references by their numbers.
+    # The prompt of a strategy may name the references by their numbers, so it keeps their order.
     if state.profile.shuffle and wording is None:
         given = shuffled(given, state.conversation.turns[-1].user, state.depth)
     for index, settings in enumerate(state.aggregators):
@@ -43,13 +43,13 @@ async def run_aggregator(
         if await _reply(state, planned, call):
             return True
         if (call.text or call.called) and not state.reply_held:
-            # A reply that the user has seen is not taken back.
+            # The user has seen a part of this reply, so no fallback may replace it.
             break
     return False
 
 
 async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
-    """One aggregator's reply; whether it is whole."""
+    """Have one aggregator write the reply. Returns whether the reply is whole."""
     error, capped = planned.error, None
     model = planned.settings.model
     await state.emit_and_wait(
@@ -85,7 +85,7 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
             usage += await state.taken(made)
     call = calls[-1]
     state.usage += usage
-    # Another candidate may have been asked in its place.
+    # An alternative or a stand-in of the model may have answered in its place.
     model = call.settings.model
     if error is None:
         state.calls_tools = bool(call.called)
@@ -122,8 +122,8 @@ async def _reply(state: TurnState, planned: Planned, call: Call) -> bool:
 
 
 def _cited(state: TurnState, call: Call) -> tuple[Citation, ...]:
-    """The sources of a reply: those that its endpoint names, and those of the references whose
-    addresses stand in it."""
+    """The sources of a reply: all that its endpoint names, and the sources of references whose
+    addresses appear in the reply."""
     found = {cited.url: cited for cited in call.heard.citations}
     if state.profile.searches:
         for reference in state.references:

@@ -1,4 +1,4 @@
-"""What calls may take: caps, what was spent under them, and what is reserved for calls to come."""
+"""Caps on what calls may take, what was spent under them, and what is reserved for later calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moa_cli.core.money import Price, usd
 from moa_cli.core.unique import unique_name
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 
-# A model that may give so long an answer is not told a limit.
+# If the caps allow an answer of at least this many tokens, the model gets no limit.
 _LONG_ENOUGH = 32_000
 
 Scope = Literal["turn", "turns", "shared"]
@@ -24,9 +24,9 @@ Scope = Literal["turn", "turns", "shared"]
 class Cap:
     """A limit on what calls take.
 
-    name: the option or setting that sets it. unit: of `limit`, and of all amounts that are held
-    against it: USD, or tokens of prompts and answers. since: words for when the spending began,
-    "" if it was with the turn.
+    name: the option or setting that sets it. unit: of `limit` and of all amounts that count against
+    it: USD, or tokens of prompts and answers. since: words that say when the spending began; "" if
+    it began with the turn.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Cap:
         return f"{self.name} {self._text(self.limit)}"
 
     def passed(self, standing: Standing, amount: float, *, discreet: bool = False) -> BudgetReached:
-        """The error of calls that would take `amount` more than the cap leaves.
+        """The error for calls that may take `amount`, for which the cap leaves no room.
 
-        discreet: do not tell what was spent.
+        standing: what was spent and reserved before. discreet: do not tell what was spent.
         """
         hint = f"raise {self.name}, or lower max_tokens, rounds or the number of proposers"
         more = f"up to {self._text(amount)} more"
@@ -67,7 +67,7 @@ class Cap:
 class Reservation:
     """An amount that is kept free in a budget, in its cap's unit, until it is released.
 
-    holder: unlike any other's.
+    holder: a unique name of the owner.
     """
 
     budget: Budget
@@ -80,17 +80,17 @@ class Reservation:
 
 
 class Budget:
-    """What may be spent under a cap, kept in memory.
+    """What was spent and reserved under a cap, kept in memory.
 
     A turn reserves what its next calls may take before they are sent, and releases it at its end.
-    What a call really took counts as spent as soon as the call has ended. All amounts are in the
+    The real usage of a call counts as spent as soon as the call has ended. All amounts are in the
     cap's unit.
 
     scope: "turn", each turn has the whole limit for itself; "turns", turns spend one after another;
-    "shared", turns spend at the same time, and a turn reserves its later layers too, which others
-    could take away otherwise. spent: tells what is spent, if another part knows that; by default
-    the sum of what `spend` was told. firm: never shorten an answer to what remains, since requests
-    must not depend on that.
+    "shared", turns spend at the same time. With "shared", a turn also reserves its later layers,
+    because other turns could use up the rest before. spent: returns what was spent, if another part
+    counts it; by default, the sum of what `spend` was told. firm: never shorten an answer to what
+    remains, because requests must not depend on that.
     """
 
     def __init__(
@@ -113,30 +113,29 @@ class Budget:
         return Budget(self.cap, firm=self.firm) if self.scope == "turn" else self
 
     def spend(self, usage: Usage) -> None:
-        """A call has ended, and took that."""
+        """Count the usage of a call that has ended."""
         self._spent += self.cap.amount(usage)
 
     def standing(self) -> Standing:
-        """What counts against the cap. Raises BudgetReached if that cannot be told."""
+        """What counts against the cap. Raises BudgetReached if that cannot be found out."""
         spent = self._spent if self._told is None else self._told()
         return Standing(spent, sum(self._reserved.values()))
 
     def remaining(self) -> float:
-        """What is neither spent nor reserved; below 0 if the cap was passed.
+        """What is neither spent nor reserved; below 0 if the cap was exceeded.
 
-        Raises BudgetReached if that cannot be told.
+        Raises BudgetReached if that cannot be found out.
         """
         return self.cap.limit - self.standing().total
 
     def reserve(
         self, amount: float, *, instead_of: Reservation | None = None, discreet: bool = False
     ) -> Reservation:
-        """Keep `amount` free for calls to come.
+        """Keep `amount` free for later calls.
 
-        instead_of: a reservation that this one takes the place of, in one step. If there is no
-        room for the new one, it stays: calls that it covers may be running. discreet: see
-        `Cap.passed`.
-        Raises BudgetReached if there is no room, or if that cannot be told.
+        instead_of: an older reservation that this one replaces in one step. If there is no room for
+        the new one, the older one stays, because its calls may be running. discreet: see
+        `Cap.passed`. Raises BudgetReached if there is no room, or if that cannot be found out.
         """
         found, standing = self._try(amount, instead_of)
         if found is None:
@@ -154,13 +153,13 @@ class Budget:
     ) -> tuple[Reservation | None, Standing]:
         holder = unique_name() if instead_of is None else instead_of.holder
         standing = self._book(holder, amount)
-        # NaN is not within.
+        # Written so that NaN does not fit.
         fits = not amount or standing.total + amount <= self.cap.limit
         return (Reservation(self, holder, amount) if fits else None), standing
 
     def _book(self, holder: str, amount: float) -> Standing:
-        """Reserve `amount` for `holder` in place of what it had, if there is room; returns what
-        else counts against the cap."""
+        """Reserve `amount` for `holder` in place of its older amount, if there is room. Returns
+        what else counts against the cap."""
         before = self._reserved.pop(holder, None)
         standing = self.standing()
         if standing.total + amount <= self.cap.limit:
@@ -204,10 +203,10 @@ class TurnBudgets:
                 raise cap.passed(standing, amount, discreet=cap.name in self._undisclosed)
 
     def hold(self, ahead: Usage, later: Usage) -> None:
-        """Reserve what calls may take, in place of what the turn held.
+        """Reserve what the turn may take, in place of its older reservation.
 
-        ahead: by the calls to be made. later: at least, by the layers behind them.
-        Raises BudgetReached if there is no room.
+        ahead: the usage of the calls that run or are to be made. later: the foreseen usage of later
+        layers. Raises BudgetReached if there is no room.
         """
         for budget in self.budgets:
             self._held[budget] = budget.reserve(
@@ -227,10 +226,11 @@ class TurnBudgets:
         return None
 
     def longest_answer(self, prices: Sequence[Price | None]) -> int | None:
-        """How long each answer of unlimited length may be, in tokens, so that no cap is passed.
+        """How many tokens each answer without max_tokens may have, so that no cap is exceeded. None
+        means that there is no limit.
 
-        prices: of the models that give such answers, for each of which ASSUMED_TOKENS are held.
-        None: as long as they like.
+        prices: of the models with such answers. ASSUMED_TOKENS are reserved for each answer
+        already.
         """
         extra = float(_LONG_ENOUGH)
         for budget in self.budgets:
@@ -246,12 +246,12 @@ class TurnBudgets:
         return None if extra >= _LONG_ENOUGH else ASSUMED_TOKENS + int(extra)
 
     def spend(self, usage: Usage) -> None:
-        """A call of the turn has ended, and took that."""
+        """Count the usage of a call of the turn that has ended."""
         for budget in self.budgets:
             budget.spend(usage)
 
     def release(self) -> None:
-        """Give back all that is held: the turn makes no more calls."""
+        """Give back all that is reserved, because the turn makes no more calls."""
         while self._held:
             self._held.popitem()[1].release()
 

@@ -1,4 +1,4 @@
-"""What calls will take, told before they are made."""
+"""Estimates the tokens and the cost of a call before it is made."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from moa_cli.core.money import Price, priced
 from moa_cli.core.tokens import estimated_usage
 from moa_cli.profile import ModelSettings
 
-# Of an answer whose model has no max_tokens. Measured replies of current models to the 805
-# instructions of AlpacaEval 2 are 300 to 600 tokens long.
+# The assumed length, in tokens, of an answer without max_tokens. Measured replies of current models
+# to the 805 instructions of AlpacaEval 2 are 300 to 600 tokens long.
 ASSUMED_TOKENS = 1000
 
 
 def forecast_call(settings: ModelSettings, prompt: int, price: Price | None) -> Usage:
-    """What one call will take, with as long an answer as it may give. prompt: its tokens."""
+    """The usage of one call whose answer is as long as it may be. prompt: tokens of the prompt."""
     return priced(estimated_usage(prompt, settings.max_tokens or ASSUMED_TOKENS), price)

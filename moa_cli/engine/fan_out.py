@@ -1,17 +1,18 @@
-"""The memory of fan-outs: the proposers answer a user's message once, not in each step of its work.
+"""The memory of fan-outs: the proposers answer a user's message once, and not in each step of a
+tool loop.
 
-An agent sends the whole conversation again with each result of a tool. Without a memory, a loop
-of twenty steps would ask all proposers twenty times. The key of a fan-out is the profile without
-its aggregator, the messages up to the user's last one, and who asks, so that no client needs to do
-anything.
+An agent sends the whole conversation again with each tool result. Without a memory, a loop of
+twenty steps would ask all proposers twenty times. The key of a fan-out consists of the profile
+without its aggregator, the messages up to the user's last one, and the client. So clients need not
+do anything for it.
 
-What models have said about the proposals is kept with them: it is about the user's message and the
-proposals, and not about results that have come since.
+Reviews of the proposals are kept with them, because they are about the user's message and the
+proposals, and not about tool results that have come since.
 
-Only turns that may be steps of such work use it: those that offer tools, or have calls or results
-of tools behind the prompt. A prompt that comes again without them is a new turn, unless it had no
-reply. A prompt whose reply the client has begun is also a new turn: evaluations ask the same
-several times.
+Only turns that may be steps of a tool loop use the memory: they offer tools, or have tool calls or
+results after the prompt. A prompt that comes again without calls and results is a new turn, unless
+it had no reply. A prompt whose reply the client has begun is also a new turn, because evaluations
+send the same prompt several times.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from moa_cli.engine.agreement.kept_reviews import KeptReviews
 from moa_cli.engine.prompts import EarlierProposal, Reference
 from moa_cli.profile import Profile, to_table
 
-# Bytes that a proposal or a review takes besides its text.
+# About how many bytes a proposal or a review takes in memory besides its text.
 _BYTES_BESIDE = 1_000
 
 
@@ -37,9 +38,9 @@ _BYTES_BESIDE = 1_000
 class _Kept:
     """A fan-out that has ended.
 
-    seen: how many messages behind the prompt the proposers were shown. used: when it was last asked
-    for. size: in bytes. accepted: why a stage of the route was enough, if one was. unanswered:
-    whether the turn that made it, or used it last, failed. reviews: of the proposals.
+    seen: how many messages after the prompt the proposers were shown. used: when it was last used,
+    by the memory's clock. size: in bytes. accepted: why a stage of the route was enough, or None.
+    unanswered: whether the turn that made it, or used it last, failed. reviews: of the proposals.
     """
 
     proposals: tuple[Proposal, ...]
@@ -52,17 +53,17 @@ class _Kept:
 
 
 class FanOutMemory:
-    """The fan-outs of a server's turns, each for some minutes.
+    """The fan-outs of a server's turns. Each is kept for some minutes.
 
-    Turns that ask for the same one at the same time share it: the first one asks the proposers, and
-    the others wait. If the first one is cancelled or fails, the next one asks. A memory belongs to
-    one event loop.
+    Turns that need the same fan-out at the same time share it: the first turn asks the proposers,
+    and the others wait. If the first turn is cancelled or fails, the next one asks. A memory
+    belongs to one event loop.
 
     Args:
         most: How many fan-outs are kept.
         most_bytes: How many bytes their proposals and reviews may have together.
-        seconds: How long an unused one is kept.
-        clock: The time in seconds.
+        seconds: How long an unused fan-out is kept.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -85,8 +86,8 @@ class FanOutMemory:
     async def claim(
         self, profile: Profile, conversation: Conversation, client: str = ""
     ) -> FanOut | None:
-        """The fan-out of a turn, kept or new; None if the turn is not to be remembered. If another
-        turn makes it now, this waits for it.
+        """The fan-out of a turn, kept or new; None if the turn does not use the memory. If another
+        turn is making it now, this waits.
 
         Args:
             profile: The mixture of the turn.
@@ -112,7 +113,7 @@ class FanOutMemory:
                 return made
             await running.ended.wait()
             if running.kept is not None:
-                # Also if it was too large to be kept.
+                # Share the fan-out even if it was too large to be kept.
                 return FanOut(self, key, after, running.kept)
 
     def _look_up(self, key: bytes) -> _Kept | None:
@@ -144,7 +145,8 @@ class FanOutMemory:
 
     def _grow(self, key: bytes, kept: _Kept, size: int) -> None:
         kept.size += size
-        # One that was dropped still serves the turns that have it.
+        # A fan-out that was dropped is still used by the turns that have it, but takes no room in
+        # the memory.
         if self._kept.get(key) is kept:
             self._size += size
             self._make_room()
@@ -165,8 +167,8 @@ class FanOutMemory:
 
 
 class FanOut:
-    """The fan-out of one turn. kept: what there is of it; None until the turn that has to make it
-    has done so. ended: set once no more will come of it."""
+    """The fan-out of one turn. kept: its proposals; None until the turn has made them. ended: set
+    when they are kept, or the turn has ended without them."""
 
     def __init__(
         self,
@@ -183,7 +185,7 @@ class FanOut:
 
     @property
     def references(self) -> tuple[Reference, ...] | None:
-        """The proposals that are there already; None if this turn asks the proposers."""
+        """The proposals if they exist already; None if this turn has to ask the proposers."""
         if self.kept is None:
             return None
         if has_results(self._after[self.kept.seen :]):
@@ -191,7 +193,8 @@ class FanOut:
         return self.kept.proposals
 
     def keep(self, references: Sequence[Reference], accepted: str | None) -> None:
-        """The proposers have answered. accepted: why a stage of the route was enough."""
+        """Keep the answers of the proposers. accepted: why a stage of the route was enough, or
+        None."""
         proposals = [reference for reference in references if isinstance(reference, Proposal)]
         self.kept = self._memory._keep(self.key, proposals, len(self._after), accepted)
         self._memory._end(self)
@@ -204,14 +207,14 @@ class FanOut:
 
 
 def _size_of(proposals: Sequence[Proposal]) -> int:
-    """About how many bytes they take."""
+    """About how many bytes proposals take in memory."""
     texts = sum(len(proposal.text.encode("utf-8", "replace")) for proposal in proposals)
     return texts + _BYTES_BESIDE * len(proposals)
 
 
 def _key(profile: Profile, conversation: Conversation, client: str) -> bytes:
-    """A hash of all that the proposals depend on, except what follows the prompt, and of who has
-    paid for them."""
+    """A hash of all that the proposals depend on, except the messages after the prompt, and of the
+    client that has paid for them."""
     settings = profile.kept("fan_out", lambda: _settings_of(profile))
     digest = hashlib.sha256(repr((client, settings)).encode("utf-8", "replace"))
     messages = conversation.messages()

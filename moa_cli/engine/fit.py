@@ -1,12 +1,12 @@
 """Fitting a prompt to its model's context.
 
-If an endpoint still says that a prompt is too long, references are cut further; if that is not
-enough, the oldest messages are left out. The user reads that, and it is tried once.
+The room for a prompt is the context without the answer (see `engine.history`). If the prompt and
+its references do not fit, all references get the same limit of tokens, and longer ones are cut at
+their end. If the limit would be too low, the model is not asked. The prompt itself is never cut.
+`engine.history` leaves out earlier turns.
 
-The rule: room is the context less the answer (see `engine.history`). If the prompt with its
-references has no room, every reference may have the same number of tokens, and longer ones are cut
-at their end. If that would be too few, the model is not asked. Prompts are never cut.
-`engine.history` cuts what was said before them.
+If an endpoint still refuses a prompt as too long, references are cut further. If that is not
+enough, the oldest messages are left out. This happens once for each call, and the user is told.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from moa_cli.engine.history import usable_room, without_oldest
 from moa_cli.engine.prompts import Reference, fence_of, messages_for, text_of
 from moa_cli.profile import ModelSettings, Profile
 
-# Fewer say nothing.
+# The least number of tokens that a cut reference keeps. A shorter text says too little.
 _FEWEST_TOKENS = 64
 _CUT = " […]"
-# The share of what an endpoint seems to take, as estimates may be too low; and the share of a
-# prompt, if the endpoint tells nothing.
+# After a refused prompt, the next one is at most _SAFE of the size that the endpoint seems to take,
+# because our estimates of tokens may be too low. If the error tells no size, it is _HALF as long as
+# the refused one.
 _SAFE, _HALF = 0.85, 0.5
 _NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?![\w.]\d)|(?<![\w.])\d+(?![\w.]\d)")
 
@@ -37,8 +38,9 @@ _NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?![\w.]\d)|(?<![\w.])\d+(?![
 class Fitted:
     """What a model is sent, and about how many tokens that is.
 
-    kept: tokens left of each reference that was cut, None if none was. context: what it was cut
-    for, None if it is whole. left_out: earlier messages that are not sent.
+    kept: the tokens that each cut reference still has; None if no reference was cut. context: the
+    context in tokens that the prompt was cut for; None if it was not cut. left_out: the number of
+    earlier messages that are not sent.
     """
 
     messages: tuple[Message, ...]
@@ -57,7 +59,7 @@ def fit(
 ) -> Fitted:
     """What the model is sent, cut to `context` (tokens of prompt and answer; None: unknown).
 
-    Raises ContextTooLong if the prompt does not fit, or too little of the references.
+    Raises ContextTooLong if the prompt does not fit, or if its references would be cut too short.
     """
     messages = messages_for(profile, settings, conversation, references)
     needed = prompt_tokens(messages) + extra_tokens(settings.extra)
@@ -84,8 +86,9 @@ def shrink(
 ) -> Fitted | None:
     """A shorter prompt than the one that an endpoint refused with `error`; None if there is none.
 
-    By as much as the two largest numbers in its words tell ("… context length is 8192 tokens,
-    however you requested 9000 …"), else to half.
+    The two largest numbers in the error's message are taken as the context and the request ("…
+    context length is 8192 tokens, however you requested 9000 …"), and their ratio tells how far to
+    cut. Without two such numbers, the prompt is cut to half.
     """
     answer = settings.max_tokens or 0
     needed = prompt_tokens(messages_for(profile, settings, conversation, references))
@@ -116,8 +119,10 @@ def _fit_to(
     conversation: Conversation,
     references: Sequence[Reference],
 ) -> Fitted | None:
-    """What the model is sent, with references cut to `room` tokens in all; None if it has none."""
-    # Made of the whole references: a model that gets shorter ones gets the same mark.
+    """What the model is sent, with its references cut so that the whole prompt has at most `room`
+    tokens; None if that is not possible."""
+    # The mark is made of the whole references, so that it is the same for all models of a layer,
+    # whether their references are cut or not.
     fence = fence_of(references) if profile.reference_format == "fenced" else None
     messages = messages_for(profile, settings, conversation, references, fence)
     beside = extra_tokens(settings.extra)
@@ -142,7 +147,8 @@ def _shortened(reference: Reference, text: str) -> Reference:
 
 
 def _share(lengths: Sequence[int], room: int) -> int:
-    """The most tokens that each may have so that all together fit; below 1 if they cannot."""
+    """The highest limit for each of the lengths with which they fit `room` together; below 1 if
+    there is none."""
     left = room
     for place, length in enumerate(sorted(lengths)):
         share = left // (len(lengths) - place)
@@ -153,7 +159,7 @@ def _share(lengths: Sequence[int], room: int) -> int:
 
 
 def _cut(text: str, tokens: int) -> str:
-    """The beginning of `text`, of about so many tokens, to the end of a word."""
+    """The beginning of `text`, about `tokens` long, cut at the end of a word."""
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""What a turn will ask, told before it is asked: stage by stage, with prompts and tokens."""
+"""A forecast of a turn before it is run: its calls stage by stage, with prompts and tokens."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _A = TypeVar("_A")
 class PlannedStage:
     """A stage of a turn that has not begun.
 
-    number: that of its layer. wording: the profile as its calls are told the references.
-    references: those of each call: answers that are not there yet. reviewed: the most tokens of the
-    reviews in its prompts.
+    number: of its layer. wording: the profile with the merge prompt of its calls. references: the
+    references of each call, as placeholders for answers that do not exist yet. reviewed: the most
+    tokens that the reviews in its prompts may have.
     """
 
     number: int
@@ -38,21 +38,24 @@ class PlannedStage:
     reviewed: int = 0
 
     def messages(self, index: int, conversation: Conversation) -> tuple[Message, ...]:
-        """What one of its calls will be sent. conversation: as its model sees it."""
+        """The messages of one call. index: the place of the call. conversation: as the model of the
+        call is sent it."""
         settings = reviewer_of(self.wording, self.stage, self.stage.models[index], conversation)
         return messages_for(self.wording, settings, conversation, self.references[index])
 
     def answers(self, index: int) -> int:
-        """The most tokens of the answers that one of its calls is sent."""
+        """The most tokens that the answers in the prompt of one call may have."""
         told = sum(reference.usage.completion_tokens for reference in self.references[index])
         return told + self.reviewed
 
 
 @dataclass(frozen=True)
 class LayerForecast:
-    """What one layer will take. layer: from 1. stage: whose calls they are; None for several.
+    """The foreseen usage of one layer.
 
-    usage: each answer counted with its max_tokens, or ASSUMED_TOKENS where `assumed`.
+    layer: its number, from 1. usage: each answer is counted with its max_tokens, or else with
+    ASSUMED_TOKENS. assumed: whether an answer has no max_tokens. stage: the stage of the calls;
+    None for several stages.
     """
 
     layer: int
@@ -62,9 +65,10 @@ class LayerForecast:
 
 
 def foretold_stages(profile: Profile) -> list[tuple[int, Stage]]:
-    """What a turn will ask, in order: the number of a layer, and its calls. If a route begins with
-    some calls of the first layer, they come in parts, each after the last check. Only what is asked
-    in any case is certain, not what a route or an agreement may save.
+    """The stages of a turn in order, each with the number of its layer.
+
+    A route splits the first layer: its parts are separate stages, with the checks between them. A
+    stage is certain only if it is asked in any case, so not if a route or an agreement may save it.
     """
     stages = list(enumerate(profile.stages(), 1))
     rounds = profile.rounds
@@ -84,7 +88,8 @@ def foretold_stages(profile: Profile) -> list[tuple[int, Stage]]:
             parts.append((1, Stage("", models[asked : part.proposers], certain=not asked)))
             asked = part.proposers
         if part.verify:
-            # Later ones, and those behind another condition, may not be needed.
+            # A check is certain only in the first stage of the route, and without other conditions
+            # there.
             others = (part.max_prompt_tokens, part.agreement)
             certain = part is profile.route[0] and others == (None, None)
             parts.append((rounds + 1, Stage("verify", profile.judges()[:1], certain)))
@@ -97,31 +102,31 @@ def foretold_stages(profile: Profile) -> list[tuple[int, Stage]]:
 def planned_stages(
     profile: Profile, conversation: Conversation, *, shown: bool = False
 ) -> list[PlannedStage]:
-    """What the open turn of `conversation` will ask, in order.
+    """The stages of the open turn of `conversation`, in order.
 
-    shown: whether `<answer of …>` stands for an answer that does not exist yet; otherwise nothing
-    does.
+    shown: whether prompts show `<answer of …>` in place of an answer that does not exist yet;
+    otherwise its text is empty.
     """
     prompt = conversation.turns[-1].user
     planned = []
-    # Those of the last layer of proposers, and what is left of them by merges.
+    # The proposals of the last layer of proposers, and the references that merges have left.
     proposals: list[Proposal] = []
     references: list[Proposal] = []
-    # The number of that layer, and what its calls are given.
+    # The number of that layer, and the references of its calls.
     layer, earlier = 0, references
     reviewed = 0
     for number, stage in foretold_stages(profile):
         answers = [_unsaid(stage, number, settings, shown) for settings in stage.models]
         about = references if stage.purpose in ("", "merge") else proposals
         given = answers_of_calls(profile, stage, number, prompt, about)
-        # A reply is written with what the reviews say; these do not see one another.
+        # The prompt for the reply contains the reviews; the prompt of a review does not.
         told = reviewed if stage.writes else 0
         if stage.purpose == "merge":
             references = [*answers, *references[profile.window :]]
         elif stage.purpose:
             reviewed += sum(answer.usage.completion_tokens for answer in answers)
         elif number == layer:
-            # It goes on with what it has been asked before.
+            # Another part of the same layer: its calls get the same references as the first part.
             given = [earlier] * len(answers)
             proposals = references = [*references, *answers]
         elif not stage.writes:
@@ -134,14 +139,15 @@ def planned_stages(
 def answers_of_calls(
     profile: Profile, stage: Stage, number: int, prompt: str, answers: Sequence[_A]
 ) -> list[Sequence[_A]]:
-    """Which of the answers before it each call of a stage gets.
+    """The answers that each call of a stage is given.
 
-    number: that of the stage's layer. prompt: the user's.
+    number: of the stage's layer. prompt: the user's. answers: all answers of the layer before.
     """
     count = len(stage.models)
     match stage.purpose:
         case "" if stage.writes:
-            # A strategy's own words may name the references by their numbers.
+            # The prompt of a strategy may name the references by their numbers, so it keeps their
+            # order.
             if profile.shuffle and wording_of(profile, stage) is profile:
                 return [shuffled(answers, prompt, number)]
         case "":
@@ -151,7 +157,7 @@ def answers_of_calls(
         case "merge":
             return [answers[: profile.window]]
         case "rank" | "choose" if count > 1:
-            # Proposers that judge each other are not given their own.
+            # Proposers that judge each other are not given their own proposal.
             return [[*answers[:own], *answers[own + 1 :]] for own in range(count)]
     return [answers] * count
 
@@ -162,10 +168,10 @@ def forecast_turn(
     known: Mapping[str, ModelInfo],
     assumed_context: int | None = None,
 ) -> list[LayerForecast]:
-    """What the open turn of `conversation` will take, layer by layer; each answer is counted
-    again in the prompts that are made of it.
+    """The foreseen usage of the open turn of `conversation`, stage by stage. An answer counts
+    again in each prompt that contains it.
 
-    known: facts by model name. assumed_context: see `Limits`.
+    known: facts about models, by model name. assumed_context: see `Limits`.
     """
     forecasts = []
     sent = as_sent(profile, conversation, contexts_of(known), assumed_context)
@@ -189,7 +195,8 @@ def contexts_of(known: Mapping[str, ModelInfo]) -> dict[str, int | None]:
 
 
 def _unsaid(stage: Stage, layer: int, settings: ModelSettings, shown: bool) -> Proposal:
-    """An answer that is not there yet, with the name and the length that it will have."""
+    """A placeholder for an answer that does not exist yet, with its name and its longest
+    length."""
     name = (settings.name if isinstance(settings, Proposer) else None) or ""
     text = f"<answer of {name} in round {layer}>"
     if stage.purpose:

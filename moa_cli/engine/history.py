@@ -1,15 +1,15 @@
 """How much of a conversation a model is sent: as much of it as its context has room for.
 
-What was said before is left out from the oldest turn on, and only in whole turns: a reply without
-its prompt says little, and endpoints refuse the result of a tool without its call. A system message
-stays, and so does a summary, which stands for the turns that it tells of.
+If the earlier turns are too long, the oldest are left out. Only whole turns are left out, because a
+reply without its prompt says little, and endpoints refuse the result of a tool without its call. A
+system message stays. A summary stays too, because it stands for the turns that it sums up.
 
-The room for earlier turns is what is left of a model's context beside the answer, the prompt, and
-the references that it may read. Those are not there yet when a turn begins, so a share is set
-aside for them: as if each were of the usual length, but at most half of the room.
+The room for earlier turns is the model's context without the answer, the prompt, and the references
+that the model may read. The references do not exist yet when a turn begins, so room is reserved for
+them: as much as references of the usual length need, but at most half of the room.
 
-This holds for turns that `moa` keeps. Messages that another program keeps (`Conversation.before`)
-are its own to shorten: it learns from the endpoint's error that they are too long.
+This holds for turns that `moa` keeps. Another program has to shorten the messages that it keeps
+itself (`Conversation.before`). The error of the endpoint tells it that they are too long.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from moa_cli.core.once_each import once_each
 from moa_cli.core.tokens import estimate_tokens, extra_tokens, message_tokens, prompt_tokens
 from moa_cli.profile import ModelSettings, Profile
 
-# Tokens that an answer of unlimited length should have room for.
+# Tokens that are reserved for an answer, or a reference, of unlimited length.
 USUAL_ANSWER = 1024
-# Estimates of tokens may be too low by this factor.
+# Our estimates of token counts may be too low by this factor.
 MARGIN = 1.1
 
 
 @dataclass(frozen=True)
 class HistoryUse:
-    """How much of the room that a model has for earlier turns these take.
+    """How much of a model's room for earlier turns the earlier turns take.
 
-    context: in tokens; None if it is not known and none is assumed: then all turns are sent.
-    assumed: whether it is assumed, since it is not known. tokens: about how many the earlier turns
-    to be sent have. room: about how many they may have. turns: how many are to be sent. left_out:
-    how many of these there is no room for.
+    context: the model's context in tokens; None if it is neither known nor assumed: then all turns
+    are sent. assumed: whether `context` is assumed, because it is not known. tokens: about how many
+    tokens the earlier turns have. room: about how many tokens they may have. turns: the number of
+    earlier turns, 0 if the profile sends none. left_out: how many of these the model has no room
+    for.
     """
 
     model: str
@@ -63,13 +64,13 @@ def usable_room(settings: ModelSettings, context: int) -> int:
 
 
 def without_oldest(conversation: Conversation) -> tuple[Conversation, int]:
-    """The conversation without its oldest message and the calls and replies that followed it, and
-    how many messages that is; 0 if there is only the prompt. A system message stays. A summary
-    stays as long as there is something else to leave out."""
+    """The conversation without its oldest message and the replies and tool messages that followed
+    it, and the number of messages left out; 0 if there is only the prompt. A system message stays.
+    A summary stays as long as there is something else to leave out."""
     before = conversation.before
     first = int(bool(before) and before[0].role == "system")
     if not conversation.summary and len(before) > first:
-        # A result without its call, or a call without its result, is refused by endpoints.
+        # Endpoints refuse the result of a tool without its call, and a call without its result.
         rest = before[first + 1 :]
         answers = takewhile(lambda message: message.role in ("assistant", "tool"), rest)
         dropped = 1 + sum(1 for _ in answers)
@@ -85,7 +86,7 @@ def without_oldest(conversation: Conversation) -> tuple[Conversation, int]:
 
 
 def without_turns(conversation: Conversation, count: int) -> Conversation:
-    """The conversation without the oldest turns that a model would be sent."""
+    """The conversation without the `count` oldest of the turns that a model would be sent."""
     if not count:
         return conversation
     turns, first = conversation.turns, conversation.first_sent
@@ -93,7 +94,7 @@ def without_turns(conversation: Conversation, count: int) -> Conversation:
 
 
 def newest(conversation: Conversation, most: int | None) -> Conversation:
-    """The conversation with at most so many of its earlier turns; None keeps all of them.
+    """The conversation with at most `most` of its earlier turns; None keeps all of them.
 
     In messages of another program, each message of the user begins a turn.
     """
@@ -120,22 +121,24 @@ def _turn_tokens(turn: Turn) -> int:
 class History:
     """The earlier turns of one conversation, counted once for all models.
 
-    profile: the mixture that is asked. conversation: what was said before; its open turn, if it has
-    one, is the prompt.
+    profile: the mixture that is asked. conversation: the earlier turns, and the prompt as an open
+    turn, if there is one.
     """
 
     def __init__(self, profile: Profile, conversation: Conversation) -> None:
         self._profile = profile
         self._conversation = newest(conversation, profile.max_history)
         self._tokens = [_turn_tokens(turn) for turn in self._conversation.earlier]
-        # What else is sent with them: the prompt, a summary, messages of another program.
+        # Tokens that are sent with the earlier turns: the prompt, a summary, and messages of
+        # another program.
         bare = without_turns(self._conversation, len(self._tokens))
         self._beside = prompt_tokens(bare.messages())
         self._references = _references_by_model(profile)
         self._most_references = max(self._references.values(), default=0)
 
     def use(self, settings: ModelSettings, context: int | None, *, assumed: bool) -> HistoryUse:
-        """How much of a model's room they take. context: in tokens; None for no limit."""
+        """How much of a model's room the earlier turns take. context: in tokens; None for no
+        limit."""
         tokens = sum(self._tokens) if self._profile.multi_turn else 0
         count = len(self._tokens) if self._profile.multi_turn else 0
         if context is None:
@@ -152,7 +155,8 @@ class History:
         return HistoryUse(settings.model, context, assumed, tokens, room, count, dropped)
 
     def fitting(self, settings: ModelSettings, context: int | None, *, assumed: bool) -> int:
-        """How many of the oldest turns a model has room for at once; one, if it has none."""
+        """How many of the oldest turns fit a model's context together. At least one, even if it
+        does not fit."""
         use = self.use(settings, context, assumed=assumed)
         if not use.left_out:
             return use.turns
@@ -164,7 +168,7 @@ class History:
 
 
 def _references_by_model(profile: Profile) -> dict[str, int]:
-    """About how many tokens of references each model may be given at once, by its name."""
+    """About how many tokens of references one call of each model may be given, by model name."""
     found: dict[str, int] = {}
     references = 0
     for stage in profile.stages():
@@ -179,8 +183,8 @@ def _references_by_model(profile: Profile) -> dict[str, int]:
 
 
 def model_settings(profile: Profile) -> dict[str, ModelSettings]:
-    """How each model of a profile is asked, by its name: with the longest answer, if it is asked
-    in several places."""
+    """The settings of each model of a profile, by model name. For a model that is asked in several
+    places, they are the settings with the highest `max_tokens`."""
     found: dict[str, ModelSettings] = {}
     asked: Iterable[Sequence[ModelSettings]] = (*profile.all_layers(), profile.aggregators())
     for settings in (settings for stage in asked for settings in stage):
@@ -198,7 +202,8 @@ def history_uses(
 ) -> list[HistoryUse]:
     """How much of the context of each model the earlier turns take, the tightest model first.
 
-    contexts: what is known, by model name. assumed_context: in place of what is not known.
+    contexts: the known contexts in tokens, by model name. assumed_context: the context to assume
+    for a model whose context is not known.
     """
     history = History(profile, conversation)
     uses = []
@@ -222,10 +227,11 @@ def as_sent(
     contexts: Mapping[str, int | None],
     assumed_context: int | None,
 ) -> Callable[[ModelSettings], Conversation]:
-    """A function that returns the conversation as a model is sent it: without what it has no room
-    for.
+    """A function that returns the conversation as a model is sent it: without the turns that the
+    model has no room for.
 
-    contexts: what is known, by model name. assumed_context: in place of what is not known.
+    contexts: the known contexts in tokens, by model name. assumed_context: the context to assume
+    for a model whose context is not known.
     """
     conversation = newest(conversation, profile.max_history)
     history = History(profile, conversation)

@@ -1,11 +1,11 @@
-"""One layer of proposers, or of reviewers: who is asked, how long the layer waits, and what remains
-of it.
+"""One layer of proposers, or of reviewers: who is asked, how long the layer waits, and which
+answers are used.
 
 All proposers are asked in parallel. The layer ends when all have ended, when `patience` is over
 after a quorum has answered, when `Control.enough` is called, or at a cap. A proposer that has not
-ended by then is cut off. What it has written may serve as a reference, marked as unfinished, if the
-profile says so (`use_partial`) or `Control.enough` was called: it was paid for, and is on the
-screen.
+ended by then is cut off. Its text so far can become a reference, marked as unfinished, if the
+profile says so (`use_partial`) or `Control.enough` was called: this text was paid for, and the user
+has seen it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from moa_cli.engine.subsets import references_of_calls
 from moa_cli.profile import ModelSettings
 
 _ABANDONED = Failure("Abandoned", "not waited for")
-# Seconds between two checks of who has patience left, and below which there is none.
+# Seconds between two checks of which calls have patience left; and the seconds of patience below
+# which a call has none left.
 _STEP, _NO_TIME = 0.1, 1e-6
 
 
@@ -40,8 +41,8 @@ async def run_reviews(
 ) -> list[Proposal]:
     """Run a layer of reviews to its end. Returns the reviews that came, in the order of the calls.
 
-    planned: the calls, see `TurnState.plan`. purpose: what they are asked for. Raises BudgetReached
-    after the last event of the layer, if an answer exceeded a cap.
+    planned: the calls, see `TurnState.plan`. purpose: the purpose of the reviews. Raises
+    BudgetReached after the last event of the layer, if an answer exceeded a cap.
     """
     layer = LayerRun(state, planned[0].place.layer, planned, overlaps=False, purpose=purpose)
     state.layer = layer if layer.skippable else None
@@ -49,7 +50,7 @@ async def run_reviews(
         await _run_alone(layer)
     finally:
         state.layer = None
-        # What was paid for can be used again, even if the turn ends here.
+        # Keep the reviews even if the turn ends here: they were paid for, and can be used again.
         state.reviews.keep([*layer.references, *layer.lost.values()], state.used_reviews)
     return layer.references
 
@@ -58,8 +59,9 @@ async def run_first(
     state: TurnState, models: Sequence[ModelSettings], begun: LayerRun | None
 ) -> LayerRun:
     """Ask only the first models of the first layer, and return the layer with their answers.
-    models: those models. begun: the same layer with fewer of them; its answers are kept. Raises
-    BudgetReached as `run_layers` does.
+
+    models: the models to ask. begun: the same layer with fewer models, whose answers are kept.
+    Raises BudgetReached as `run_layers` does.
     """
     planned = await _planned(state, 1, models, begun)
     layer = LayerRun(state, 1, planned, overlaps=False, begun=begun)
@@ -96,12 +98,13 @@ async def run_layers(state: TurnState, begun: LayerRun | None = None) -> None:
     answer become the state's references.
 
     With `overlap`, a layer begins as soon as the layer before has its quorum. The stragglers of the
-    layer before keep their patience until the new layer has its answers. Their answers come too
-    late for its prompts, but are kept, and used if the new layer gives no whole answer. begun: the
-    first layer, if some of its models have answered already.
+    layer before may go on within their patience until the new layer has its answers. Their answers
+    come too late for its prompts. They are kept, and are used if the new layer gives no whole
+    answer.
 
-    Raises BudgetReached before anything of a layer is sent or told, if the layer would exceed a
-    cap; or after the last event of the layers, if an answer exceeded one.
+    begun: the first layer, if some of its models have answered already. Raises BudgetReached before
+    the first request and the first event of a layer, if the layer would exceed a cap; or after the
+    last event of the layers, if an answer exceeded one.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -139,7 +142,8 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup, begun: LayerRu
                 await layer.end()
                 raise run.capped
         if layer.goes_on and await stop_early(state, layer.references) is not None:
-            # If its stragglers do not agree, the next one begins after them.
+            # The answers so far agree. The stragglers may not, so the layer runs to its end before
+            # the turn decides whether the next layer is needed.
             await layer.ended()
             if layer.capped is not None:
                 raise layer.capped
@@ -166,12 +170,15 @@ async def _run_layers(state: TurnState, group: asyncio.TaskGroup, begun: LayerRu
 class LayerRun:
     """A layer that runs.
 
-    overlaps: whether the next layer begins when the quorum stands. passed: set when the next layer
-    may begin, or this one has ended. goes_on: whether the next one begins before its end.
-    capped: why its answers were stopped, if a cap was reached. purpose: what it asks for.
-    planned: its calls. lost: by their places, what is left of those without an answer. begun: the
-    same layer with the first of these calls, which has ended.
-    skippable: whether a reply comes about without its answers, so that "enough" ends it at once.
+    overlaps: whether the next layer begins as soon as the quorum of this one has answered. begun:
+    the same layer, already ended, with only the first of these calls. purpose: what the layer asks
+    for; empty for proposals.
+
+    planned: its calls. passed: set when the next layer may begin, or this one has ended. goes_on:
+    whether the next layer begins before this one ends. capped: the error of the cap that stopped
+    its answers, or None. lost: the calls without an answer, as proposals, by their places.
+    skippable: whether a reply is possible without the answers of this layer, so that "enough" ends
+    it at once.
     """
 
     def __init__(
@@ -193,52 +200,56 @@ class LayerRun:
         before: list[Call] = [] if begun is None else begun._calls
         self._calls: list[Call] = [*before, *map(state.call, planned[len(before) :])]
         self._asked = [index for index, call in enumerate(planned) if call.error is None]
-        # A layer of reviews waits for all of them, as long as each model may be silent.
+        # A layer of reviews has no quorum: it waits for all reviews, within the limits that each
+        # call has.
         self._quorum = None if purpose else state.profile.quorum_of(number)
         self._patience = 0.0 if purpose else state.profile.patience_of(number)
-        # Calls to which an endpoint has reacted, even by a refusal.
+        # Calls to which an endpoint has reacted, even if it refused them.
         self._heard: set[int] = set() if begun is None else begun._heard
-        # Why an ended call gave no answer, None if it gave one. It is kept from the end of the call
-        # on, as its proposal is told only when its price is known.
+        # Why each ended call gave no answer; None if it gave one. It is noted as soon as the call
+        # has ended. The event of its proposal comes later, when the price is known.
         self._outcomes: dict[int, Failure | None] = {} if begun is None else begun._outcomes
-        # Calls whose model was silent until it was lost.
+        # Calls that were lost because their model was silent.
         self._silent: set[int] = set() if begun is None else begun._silent
         self._told: set[int] = set() if begun is None else begun._told
         self._answers: dict[int, Proposal] = {} if begun is None else begun._answers
         self.lost: dict[int, Proposal] = {} if begun is None else begun.lost
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._run: asyncio.Task[None] | None = None
-        # The layer that began before the end of this one, and whether it has ended first.
+        # The next layer, if it began before the end of this one; and whether it has its answers
+        # before this one has ended.
         self._next: LayerRun | None = None
         self._outrun = False
-        # Whether a cap was reached in the layer that runs beside.
+        # Whether a cap was reached in the layer before, which runs in parallel.
         self._stopped = False
+        # Set when a quorum has answered.
         self._stands = asyncio.Event()
-        # Set when nothing more is waited for.
+        # Set when the layer waits for no more answers.
         self._over = asyncio.Event()
         self.passed = asyncio.Event()
         self.goes_on = False
         self.capped: BudgetReached | None = None
 
     def start(self, group: asyncio.TaskGroup, before: LayerRun | None) -> None:
-        """Begin. before: the layer before, if its stragglers still run."""
+        """Begin to run in a task of the group. before: the layer before, if its stragglers still
+        run."""
         if before is not None:
             before._next = self
         self._run = group.create_task(self.run())
 
     async def end(self) -> None:
-        """Cut off what still runs, and return once all has ended."""
+        """Cut off the calls that still run, and return once the layer has ended."""
         self._outrun = not self._over.is_set()
         self._over.set()
         await self.ended()
 
     async def ended(self) -> None:
-        """Return once all of it has ended, without cutting off anything."""
+        """Wait until the layer has ended, without cutting off any call."""
         if self._run is not None:
             await asyncio.wait([self._run])
 
     async def run(self) -> None:
-        """Run it to its end."""
+        """Run the layer to its end."""
         try:
             await self._ask_and_tell()
         finally:
@@ -258,7 +269,7 @@ class LayerRun:
         for index, call in enumerate(self.planned):
             if call.error is not None and index not in self._told:
                 self._lose_unasked(index, call.error)
-        # Without calls, the wait would be for "enough" alone.
+        # Without an open call, only "enough" would end the wait.
         if self._open:
             await self._ask_all()
         for index in self._open:
@@ -272,7 +283,7 @@ class LayerRun:
             seconds=state.now() - began,
         )
         if self.goes_on:
-            # What follows is under way.
+            # The next layer runs already, so there is nothing to hold back.
             state.emit(finished)
         else:
             await state.emit_and_wait(finished)
@@ -283,13 +294,14 @@ class LayerRun:
         return [self._answers[index] for index in sorted(self._answers)]
 
     def leave_references(self, before: LayerRun | None) -> bool:
-        """Make its answers the references of what follows. Returns whether there are usable ones.
+        """Make the answers of this layer the references of the next step, if they are usable.
+        Returns whether they are.
 
         before: the layer before, if this one began before its end.
         """
         state, number = self._state, self._number
         if before is not None:
-            # By now it may have more than when this layer began.
+            # The layer before may have more answers now than when this layer began.
             state.references = before.references
         if self._answers and (self._whole or not state.references):
             state.references = self.references
@@ -313,7 +325,7 @@ class LayerRun:
         return sum(not proposal.unfinished for proposal in self._answers.values())
 
     def _speaks(self, index: int) -> bool:
-        """Whether a call has come to a sentence of its answer."""
+        """Whether a call has not failed, and has written at least a sentence of its answer."""
         return self._outcomes.get(index) is None and self._wrote(index)
 
     def _wrote(self, index: int) -> bool:
@@ -321,7 +333,7 @@ class LayerRun:
 
     @property
     def _uses_partial(self) -> bool:
-        # What comes beside the next layer is too late for its prompts.
+        # If the next layer runs already, an unfinished answer comes too late for its prompts.
         return self._state.profile.use_partial and not self.goes_on and not self._purpose
 
     @property
@@ -329,7 +341,8 @@ class LayerRun:
         return self.capped is not None or self._stopped
 
     async def _ask_all(self) -> None:
-        """Ask the proposers side by side until the layer is over; then hang up on the others."""
+        """Ask the proposers in parallel until the layer is over, and cancel the calls that still
+        run then."""
         try:
             async with asyncio.TaskGroup() as group:
                 for index in self._open:
@@ -344,22 +357,22 @@ class LayerRun:
             raise bugs.exceptions[0] from None
 
     def _end_if_enough(self) -> None:
-        """ "Enough" was called: the layer ends as soon as there is something to go on with; see
-        `_arrived`."""
+        """ "Enough" was called: end the layer if there is an answer to go on with. If there is none
+        yet, `_arrived` ends it."""
         if self.skippable or (not self._purpose and (self.usable or self._state.arrived)):
             self._over.set()
 
     def _arrived(self) -> None:
-        """There is something to go on with."""
+        """An answer, or a sentence of one, has come, so the turn can go on to the reply."""
         self._state.arrived = True
         if self._state.control.said_enough and not self._purpose:
             self._over.set()
 
     async def _wait_for_quorum(self) -> None:
-        """Once the quorum stands, hang up on each call that has used up its patience.
+        """Once a quorum has answered, cut off each call that has used up its patience.
 
-        A call that still waits for a slot loses none: our other calls are before it, and it is not
-        slow. When one is cut off, the next may begin.
+        A call that still waits for a slot does not use up its patience: it is not slow, but our
+        other calls are before it. When a call is cut off, its slot lets the next one begin.
         """
         await self._stands.wait()
         left = dict.fromkeys(self._asked, self._patience)
@@ -381,11 +394,11 @@ class LayerRun:
 
     @property
     def _open(self) -> list[int]:
-        """The calls that have not been told of as ended."""
+        """The calls that were asked, and whose end no event has reported yet."""
         return [index for index in self._asked if index not in self._told]
 
     async def _hang_up(self, late: Sequence[int]) -> None:
-        """Cut off those calls; the others go on."""
+        """Cut off the given calls; the others go on."""
         if not late:
             return
         tasks = [self._tasks[index] for index in late]
@@ -407,7 +420,7 @@ class LayerRun:
             if isinstance(raised, ClientTimeout):
                 self._silent.add(index)
                 self._outcomes[index] = error
-                # At once: the slot that this call has left lets the next one in.
+                # Do this at once, before a call of the same silent model takes the free slot.
                 await self._hang_up([call for call in self._open if self._would_be_silent(call)])
         except BudgetReached as reached:
             self.capped, error = reached, failure(reached)
@@ -415,8 +428,8 @@ class LayerRun:
             error = failure(call.heard.no_answer())
         self._outcomes[index] = error
         usage = await self._state.taken(call)
-        # No await from here on: a proposal that has arrived is told and used, even if the layer
-        # ends in this moment.
+        # There must be no await from here on. So a proposal that has arrived is reported and used
+        # even if the layer ends at this moment.
         self._close(index, usage)
         self._check_over()
         if self._quorum is not None and self._whole >= min(self._quorum, len(self._asked)):
@@ -434,7 +447,7 @@ class LayerRun:
             self._next._over.set()
 
     def _close(self, index: int, usage: Usage) -> None:
-        """A call has come to its end by itself, with or without an answer."""
+        """A call has ended by itself, with or without an answer."""
         error = self._outcomes[index]
         if error is None:
             self._finish(index, usage)
@@ -447,12 +460,12 @@ class LayerRun:
         return self._calls[index].proposal(usage, error, self._purpose)
 
     def _cut_off(self, index: int) -> None:
-        """The layer is over, and a proposer has not been told of."""
+        """End a call that was cut off, or never begun, and report it."""
         call = self._calls[index]
         if not call.begun:
             self._lose_unasked(index, self._why(index))
             return
-        # If its end is known, only the price of its model is missing.
+        # If the call has ended by itself, it only waited for the price of its model.
         usage = call.settle(call.heard.price)
         if index in self._outcomes:
             self._close(index, usage)
@@ -460,9 +473,9 @@ class LayerRun:
         why = self._why(index)
         if why.kind == "Straggler" and index not in self._heard:
             self._silent.add(index)
-        # A review that breaks off says nothing.
+        # An unfinished review is useless.
         wanted = not self._purpose and (self._uses_partial or self._state.control.said_enough)
-        # Unfinished texts alone do not take the place of whole answers.
+        # Unfinished texts alone do not replace the whole answers of the layer before.
         useful = bool(self._answers) or not self._state.references
         if not self._at_cap and not self.goes_on and wanted and useful and self._speaks(index):
             self._finish(index, usage, why)
@@ -470,7 +483,7 @@ class LayerRun:
             self._lose(self._proposal(index, usage, why), why)
 
     def _why(self, index: int) -> Failure:
-        """Why a proposer was not waited for."""
+        """The reason why the layer did not wait for a proposer."""
         if self._at_cap or self._state.control.said_enough:
             return _ABANDONED
         if self._would_be_silent(index):
@@ -484,8 +497,9 @@ class LayerRun:
         return Failure("Straggler", f"{was}: {stood}")
 
     def _would_be_silent(self, index: int) -> bool:
-        """Whether a call still waits to be made, and another call of its model was lost by silence:
-        each such call would be waited for in turn."""
+        """Whether a call has not begun, and its model is silent: another call of the model was lost
+        by silence, and none has answered. Otherwise the layer would wait for each call of a silent
+        model, one after another."""
         if self._calls[index].begun:
             return False
         model = self.planned[index].settings.model
@@ -495,8 +509,8 @@ class LayerRun:
         return any(models[other] == model for other in self._silent if other in models)
 
     def _note_silence(self) -> None:
-        """Keep models that never answered in this layer out of the next layers. A model that
-        answered another call is asked again.
+        """Note the models that were silent in this layer, so that the next layers do not ask them.
+        A model that gave a whole answer to another call is asked again.
         """
         answered = {
             self._calls[index].settings.model
@@ -510,7 +524,7 @@ class LayerRun:
                     self._state.silent.setdefault(settings.model, (self._number, timed_out))
 
     def _tell(self, index: int, step: Step) -> None:
-        # This runs once a token, so the most frequent case is first.
+        # This runs for each token, so the most frequent case comes first.
         if isinstance(step, Delta):
             if step.text or step.reasoning:
                 self._tell_text(index, step)
@@ -537,7 +551,7 @@ class LayerRun:
                 reasoning=delta.reasoning,
             )
         )
-        # "Enough" was called before there was anything to go on with.
+        # If "enough" was called too early, the first sentence of an answer ends the layer.
         if state.control.said_enough and self._speaks(index):
             self._arrived()
 
@@ -554,7 +568,7 @@ class LayerRun:
         )
 
     def _finish(self, index: int, usage: Usage, unfinished: Failure | None = None) -> None:
-        """A proposer has answered. unfinished: why its answer is used before its end."""
+        """A proposer has answered. unfinished: why its answer broke off, if it is unfinished."""
         state = self._state
         proposal = self._proposal(index, usage, None)
         if unfinished is not None:
@@ -571,7 +585,7 @@ class LayerRun:
         )
 
     def _lose_unasked(self, index: int, error: Failure) -> None:
-        """A proposer is lost without having been asked."""
+        """A proposer is lost, and was never asked."""
         name, model = self.planned[index].name, self.planned[index].settings.model
         self._emit_started(index)
         about = self.planned[index].about

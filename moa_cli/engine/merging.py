@@ -10,8 +10,8 @@ from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.text import holds_sentence, plural
 from moa_cli.engine.prompts import strip_reasoning
 
-# Why a proposal may have ended although its model had more to say. What a model refused, or a
-# filter stopped, is no answer.
+# Kinds of error after which the text that has come is the beginning of an answer: the model had
+# more to say. A refusal, or a text that a content filter stopped, is not the beginning of one.
 _CUT_OFF = (
     "Abandoned",
     "BudgetReached",
@@ -26,9 +26,10 @@ _CUT_OFF = (
 def mergeable(layers: Sequence[Sequence[Proposal]]) -> tuple[Proposal, ...]:
     """The proposals of a turn that a reply can be written from; empty if there are none.
 
-    They are those of the last layer in which a proposal is whole: each of them was written from all
-    answers of the layer before. If none is whole, they are unfinished ones of the last layer that
-    has any. Unfinished proposals of the layer count if at least a sentence of them has come.
+    They are the proposals of the last layer with at least one whole proposal, because later layers
+    were written from all answers of the layers before. If no layer has a whole proposal, they are
+    the unfinished proposals of the last layer that has any. An unfinished proposal counts only if
+    at least one sentence of it has come.
     """
     usable = [[answer for answer in map(_usable, layer) if answer] for layer in layers]
     whole = [layer for layer in usable if not all(answer.unfinished for answer in layer)]
@@ -46,7 +47,7 @@ def _usable(proposal: Proposal) -> Proposal | None:
 
 
 def merged(before: Turn, turn: Turn) -> Turn:
-    """`turn`, which has written a reply from the proposals of `before`, as one turn with it."""
+    """`before` and `turn` as one turn; `turn` wrote a reply from the proposals of `before`."""
     turn = behind(before, turn)
     return replace(
         turn,
@@ -57,7 +58,7 @@ def merged(before: Turn, turn: Turn) -> Turn:
 
 
 def _sums(before: Turn, turn: Turn) -> dict[str, Any]:
-    """What both turns have of those fields that a turn adds to."""
+    """The fields that add up over both turns, with their sums."""
     return {
         "reviews": (*before.reviews, *turn.reviews),
         "usage": before.usage + turn.usage,
@@ -67,12 +68,12 @@ def _sums(before: Turn, turn: Turn) -> dict[str, Any]:
 
 
 def behind(before: Turn, turn: Turn) -> Turn:
-    """`turn`, whose layers are counted from 1, with its layers behind those of `before`, whose
-    proposals it merges."""
+    """`turn` with its layers renumbered to follow the layers of `before`, whose proposals it
+    merges. In `turn`, layers count from 1."""
     depth = before.depth
     return replace(
         turn,
-        # It is about the proposals, which are the same.
+        # Both turns have the same proposals, so the report of `before` holds for `turn` too.
         report=turn.report or before.report,
         reviews=tuple(replace(review, layer=depth + review.layer) for review in turn.reviews),
         ledger=tuple(replace(charge, layer=depth + charge.layer) for charge in turn.ledger),
@@ -80,8 +81,8 @@ def behind(before: Turn, turn: Turn) -> Turn:
 
 
 def reported(before: Turn, turn: Turn) -> Turn:
-    """`before` with the report of `turn`, which has made one on its proposals, and what that
-    took."""
+    """`before` with the report that `turn` made on its proposals, and with the usage and the time
+    of `turn`."""
     turn = behind(before, turn)
     return replace(before, **_sums(before, turn), report=turn.report)
 
@@ -89,8 +90,8 @@ def reported(before: Turn, turn: Turn) -> Turn:
 def last_turn(turns: Sequence[Turn]) -> Turn | None:
     """The last turn of a conversation that can be asked or merged again; None if there is none.
 
-    A turn that still runs does not count. Nor does a turn that left nothing and asked the same as
-    the turn before: it was an attempt to answer that turn again.
+    A turn that still runs does not count. Nor does a turn that left no reply and no proposal, and
+    has the same prompt as the turn before: it was a failed attempt to answer that prompt again.
     """
     ended = [turn for turn in turns if turn.status != "open" or turn.reply is not None]
     while len(ended) > 1:
@@ -102,9 +103,10 @@ def last_turn(turns: Sequence[Turn]) -> Turn | None:
 
 
 def kept_text(turn: Turn, command: str) -> str:
-    """How to go on with a turn that has no whole reply; "" if nothing of it can be merged.
+    """A hint on how to get a reply from a turn that has no whole one; "" if it has no proposal that
+    can be merged.
 
-    command: what writes a reply from its proposals.
+    command: the command that writes a reply from its proposals.
     """
     count = len(mergeable(turn.proposals))
     if turn.status == "finished" or not count:

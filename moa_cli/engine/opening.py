@@ -1,8 +1,9 @@
-"""Answers that open with a comparison between tags, which is told as reasoning.
+"""Separates the comparison at the beginning of an answer from the reply that follows it.
 
-The strategy `fusion` with `one_call` asks for such answers. The tag is looked for at the start of
-the answer, or of a line soon after it: some models write a sentence before it. An answer that
-speaks of the tag later keeps its words.
+The strategy `fusion` with `one_call` asks for answers that begin with a comparison between two
+tags. The comparison is passed on as reasoning. The opening tag counts only at the start of the
+answer, or at the start of a line soon after it, because some models write a sentence first. Where
+an answer mentions the tag later, it stays a part of the text.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from moa_cli.core.endpoints import Delta
 
 OPEN: Final = "<comparison>"
 CLOSE: Final = "</comparison>"
-# Characters within which the tag begins; longer answers have none.
+# The opening tag has to begin within this many characters. If it does not, the answer has no
+# comparison.
 _FARTHEST: Final = 200
 
 
 class Opening:
     """Separates the comparison from the reply in all attempts of a call.
 
-    compared: whether the last attempt had a comparison, and a reply after it.
+    compared: whether the answer of the last attempt had a comparison and a reply after it.
     """
 
     def __init__(self) -> None:
@@ -36,8 +38,9 @@ class Opening:
 class PartedAnswer:
     """The deltas of one attempt, with its comparison as reasoning.
 
-    It takes the deltas one by one, and does not wrap the endpoint's stream. A caller that stops
-    waiting closes every stream around the endpoint's, and would lose the words that are held back.
+    It is given the deltas one by one, and does not wrap the endpoint's stream. A caller that stops
+    waiting closes the endpoint's stream and all generators around it. If this were one of them, the
+    words that it holds back would be lost.
     """
 
     def __init__(self, opening: Opening) -> None:
@@ -46,22 +49,22 @@ class PartedAnswer:
         self._begin()
 
     def _begin(self) -> None:
-        # Whether a comparison has begun, and has come to its end; and whether a word of the reply
-        # was told: then all that comes is text.
+        # _opened: the comparison has begun. _closed: it has ended. _replied: a word of the reply
+        # was passed on, so everything that follows is text of the reply.
         self._opened = self._closed = self._replied = False
         self._inside = self._held = ""
 
     @property
     def held(self) -> str:
-        """The words that have come, but were told neither as text nor as reasoning. Inside a
-        comparison this is half a tag, so it is empty."""
+        """The words that have come, but were not passed on yet. Empty inside a comparison, where
+        only a part of the closing tag is held back."""
         return "" if self._opened else self._held
 
     def feed(self, delta: Delta) -> Delta:
-        """What is told of the next delta."""
+        """The next delta as it is passed on: its text may be held back, or become reasoning."""
         self._acts = self._acts or bool(delta.tool_calls)
         if delta.replaces:
-            # What came was not what it seemed; this is the whole answer.
+            # This delta holds the whole answer, in place of all that came before.
             self._begin()
         if self._replied or not delta.text:
             return delta
@@ -72,7 +75,7 @@ class PartedAnswer:
         if self._opened and not self._closed:
             reasoning = self._look_for_closing()
         if self._closed:
-            # The white space between the two belongs to neither.
+            # The white space between the comparison and the reply belongs to neither.
             text = self._held.lstrip()
             self._held = "" if text else self._held
         self._replied = bool(text)
@@ -80,17 +83,17 @@ class PartedAnswer:
             delta,
             text=text,
             reasoning=delta.reasoning + reasoning,
-            # They belong to another text.
+            # The probabilities belong to the tokens of the original text.
             token_logprobs=delta.token_logprobs if text == delta.text else (),
         )
 
     def end(self) -> Delta | None:
-        """What is told at the end of the answer, if anything.
+        """The last delta to pass on at the end of the answer, or None.
 
-        An answer in which nothing follows the comparison, or no tag closes it, is the reply:
-        nothing of it is lost.
+        If nothing follows the comparison, or no tag closes it, the whole answer becomes the reply,
+        so that nothing is lost.
         """
-        # All of it, without the tags.
+        # The whole answer without the tags.
         said = f"{self._inside}{self._held}".strip()
         if self._replied or (self._closed and self._acts):
             self._opening.compared = self._closed
@@ -99,7 +102,8 @@ class PartedAnswer:
         return None
 
     def _look_for_opening(self) -> str:
-        """The text, once it is clear that no comparison opens the answer."""
+        """The text that was held back, once it is clear that the answer has no comparison; "" until
+        then."""
         before, tag, rest = self._held.partition(OPEN)
         if tag and len(before) <= _FARTHEST and not before.rpartition("\n")[2].strip():
             self._opened, self._held = True, before.lstrip() + rest.lstrip()
@@ -110,7 +114,8 @@ class PartedAnswer:
         return text
 
     def _look_for_closing(self) -> str:
-        """The words that certainly belong to the comparison."""
+        """The words that certainly belong to the comparison. A beginning of the closing tag is held
+        back."""
         inside, tag, rest = self._held.partition(CLOSE)
         if tag:
             self._closed, self._held = True, rest

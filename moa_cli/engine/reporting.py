@@ -13,16 +13,16 @@ from moa_cli.engine.prompts import Reference, review_wording
 from moa_cli.engine.state import TurnState
 from moa_cli.engine.steps import judged
 
-# With fewer there is nothing to compare.
+# The number of proposals that a report needs. A single one cannot be compared.
 _FEWEST = 2
 
 
 async def follow_with_report(state: TurnState, references: Sequence[Reference]) -> None:
-    """Make the report that the profile asks for; there is a whole reply already.
+    """Make the report that the profile asks for, after a whole reply.
 
-    None is made where the strategy has compared the proposals, or where the reply calls tools: then
-    the turn goes on in the next request. If something prevents it, it counts as lost, and the reply
-    stays. references: the proposals that the strategy was given.
+    No report is made if the strategy has compared the proposals already, or if the reply calls
+    tools, because then the client goes on in its next request. If the report fails, it counts as
+    lost, and the reply stays. references: the proposals that the strategy was given.
     """
     if not state.profile.report or state.calls_tools or state.compared:
         return
@@ -33,13 +33,13 @@ async def follow_with_report(state: TurnState, references: Sequence[Reference]) 
     try:
         await make_report(state)
     except BudgetReached as reached:
-        # What was stopped at a cap is told with its call.
+        # If the cap stopped a call, the event of the call reports it already.
         if failure(reached) not in state.causes:
             state.lost.append(f"the report was skipped: {reached.message}")
 
 
 async def make_report(state: TurnState) -> bool:
-    """Have a report made on the state's references. Returns whether there is one. A report that
+    """Have a report made on the state's references. Returns whether it succeeded. A report that
     cannot be read counts as lost. Raises BudgetReached at a cap."""
     read = partial(read_report, references=state.references)
     # Only one model is asked: the report costs one more call than the turn without it.

@@ -1,4 +1,4 @@
-"""A route: a small part of the mixture is asked first, and more only if that is not enough."""
+"""Routes: a small part of the mixture is asked first, and more of it only if needed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from moa_cli.profile import RouteStage
 
 
 async def ask_proposers(state: TurnState) -> str | None:
-    """Have the proposals made by as little of the mixture as the profile's route allows. They
-    become the state's references. Returns why a stage was enough, perhaps in the earlier request
-    that the proposals were made for. None: no stage was enough, or there is no route; then all
-    layers have run.
+    """Have the proposals made, stage by stage along the profile's route. They become the state's
+    references.
 
-    Raises BudgetReached as `run_layers` does.
+    Returns the reason why a stage was enough. If an earlier request made the proposals, the reason
+    is that of the earlier request. None: there is no route, or no stage was enough, so that all
+    layers have run. Raises BudgetReached as `run_layers` does.
     """
     if state.reused:
         return state.accepted
@@ -51,7 +51,8 @@ async def ask_proposers(state: TurnState) -> str | None:
 
 
 async def _judged(state: TurnState, stage: RouteStage) -> tuple[bool, str]:
-    """Whether the answers of a stage, which are the references, are enough; and why."""
+    """Whether the answers of a stage are enough, and the reason. They are the state's
+    references."""
     found = proposals(state)
     if not any(cut_of(proposal) is None for proposal in found):
         return False, "it gave no complete answer"
@@ -77,7 +78,7 @@ async def _judged(state: TurnState, stage: RouteStage) -> tuple[bool, str]:
 
 
 async def _skip_the_rest(state: TurnState, number: int, why: str) -> None:
-    """Note what of the mixture is not asked, as that stage of the route is enough."""
+    """Note which calls are saved, because stage `number` of the route was enough."""
     profile, found = state.profile, state.references
     asked = profile.route[number - 1].proposers
     later = [model for layer in range(2, state.rounds + 1) for model in profile.layer(layer)]
@@ -89,9 +90,11 @@ async def _skip_the_rest(state: TurnState, number: int, why: str) -> None:
 
 
 async def reply(state: TurnState, accepted: str | None) -> bool:
-    """Give the reply: a single proposal that was accepted is one; else the strategy makes it.
+    """Give the reply. If the route has accepted a single proposal, it is the reply. Otherwise the
+    strategy makes the reply.
 
-    Returns whether there is a whole reply. Raises BudgetReached at a cap.
+    accepted: why a stage of the route was enough, or None. Returns whether there is a whole reply.
+    Raises BudgetReached at a cap.
     """
     if accepted is None or len(state.references) > 1:
         return await run_strategy(state)

@@ -1,4 +1,4 @@
-"""What a model is sent of images, by what is known of its sight."""
+"""Leaves out the images of a conversation for models that cannot see images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _S = TypeVar("_S", Turn, Message)
 def seen_by(conversation: Conversation, sees: bool | None) -> Conversation:
     """The conversation as a model is sent it.
 
-    Every endpoint takes a message as a text, and that says all of a message without images. So only
-    messages with images, or with files that are not read, keep their parts.
+    A message keeps its parts only if they hold an image, or a file whose text was not read. Any
+    other message is sent as its text alone, which holds all of it and which every endpoint takes.
 
-    sees: whether the model takes images. None if that is not known: then they are sent.
+
+    sees: whether the model takes images. None if that is not known: then images are sent.
     """
     said: tuple[Turn | Message, ...]
     said = (*conversation.turns, *conversation.before, *conversation.after)
@@ -35,9 +36,9 @@ def seen_by(conversation: Conversation, sees: bool | None) -> Conversation:
 
 
 def check_sight(parts: Iterable[Part], models: Mapping[str, ModelInfo]) -> None:
-    """Raise ImagesNotSeen if a prompt holds images, and none of the models that answer sees any.
+    """Raise ImagesNotSeen if a prompt holds images, and no model of the mixture can see images.
 
-    models: those of the mixture, by their names in the profile.
+    models: the models of the mixture, by their names in the profile.
     """
     count = sum(part.kind == "image" for part in parts)
     if count and all(info.sees is False for info in models.values()):

@@ -1,4 +1,4 @@
-"""What the layers of one turn share."""
+"""The state of a turn, which its layers and steps share."""
 
 from __future__ import annotations
 
@@ -48,29 +48,30 @@ from moa_cli.engine.sight import check_sight, seen_by
 from moa_cli.engine.structured.format import ResponseFormat
 from moa_cli.profile import Aggregator, ModelSettings, Profile
 
-# Seconds to wait for a provider's list of prices, from its request on: before a layer that a cap
-# depends on, and after an answer, which usually took longer than that anyway.
+# Seconds to wait for a provider's list of prices, counted from the request for the list. Before a
+# layer, the wait is long, because a cap depends on the prices. After an answer it is short: the
+# answer usually took longer than that, so the list is there.
 _PATIENCE_BEFORE, _PATIENCE_BEHIND = 15.0, 1.0
-# The same for a list that tells whether a model takes the images of a prompt.
+# Seconds to wait for a provider's list that tells whether a model can see images.
 _PATIENCE_SIGHT = 5.0
 
 
 class Control:
-    """The one way to speak to a turn that runs: pass one to `run_turn`, and call `enough()`."""
+    """The only way to control a running turn: pass one to `run_turn`, and call `enough()`."""
 
     def __init__(self) -> None:
         self._said = False
-        # What is called once it is said.
+        # The functions to call when `enough()` is called.
         self._calls: list[Callable[[], None]] = []
         self._leads_to_reply: Callable[[], bool] | None = None
 
     def enough(self) -> None:
         """Stop waiting for proposers, and go on to the reply with what has arrived.
 
-        Answers that are still being written are used as they are, marked as unfinished, where at
-        least a sentence of them has come. Layers that have not begun are skipped, and so is what
-        the reply does not need, such as a report. Has no effect before the first answer, or the
-        first sentence of one, has arrived, until it does.
+        Answers that are still being written are used as they are, marked as unfinished, if at least
+        a sentence of them has come. Layers that have not begun are skipped, and so are steps that
+        the reply does not need, such as a report. Before the first answer, or the first sentence of
+        one, the turn goes on until that has arrived.
         """
         self._said = True
         for call in list(self._calls):
@@ -96,14 +97,14 @@ class Control:
         """While inside, have `call` called when `enough()` is.
 
         Args:
-            call: Called soon if `enough()` was called before.
+            call: The function. It is called soon if `enough()` was called before.
 
-        Returns:
-            A context; after it, `call` is forgotten.
+            Returns:
+            A context manager; after it, `call` is forgotten.
         """
         self._calls.append(call)
         if self._said:
-            # After what was begun before.
+            # Not at once, so that tasks that were created before begin first.
             asyncio.get_running_loop().call_soon(call)
         try:
             yield
@@ -114,7 +115,7 @@ class Control:
         """Called by the turn that begins.
 
         Args:
-            leads_to_reply: What tells the property of that name.
+            leads_to_reply: Returns the value of the property of that name.
         """
         self._leads_to_reply = leads_to_reply
 
@@ -122,34 +123,38 @@ class Control:
         """Called by the turn that has ended; `Control` then releases it.
 
         Args:
-            leads_to_reply: What it had passed to `follow`.
+            leads_to_reply: The function that it had passed to `follow`.
         """
         if self._leads_to_reply == leads_to_reply:
             self._leads_to_reply = None
 
 
 class ReferenceSource(Protocol):
-    """What runs and may give references."""
+    """A part of the turn that runs, and may give references."""
 
     @property
     def usable(self) -> bool:
-        """Whether a reply could be written from what it has so far."""
+        """Whether a reply could be written from its answers so far."""
 
 
 class TurnState:
-    """The state of a turn that runs. rounds: how many layers of proposers it has. references: the
-    answers of the layer before. reused: whether those were made for an earlier request. accepted:
-    why a stage of the route was enough then. reviews: those that are there already.
-    used_reviews: the places of those that have served the turn. aggregators: the one that is tried
-    first, then its fallbacks. usage, lost, causes: see `TurnFinished` and `TurnFailed`.
-    calls_tools: whether the reply, once it is whole, calls tools. compared: whether the strategy
-    has the proposals compared by itself. given: whether the caller brought the references along.
-    refused: why each stage of a route that was asked was not enough. skipped, saved: see `skip`.
-    arrived: whether there is a proposal. layer: the layer of proposers that runs, or ran last; None
-    where the reply is written. response_format: what the reply has to be, if it is no plain text.
-    may_repair: whether it may be asked for once more where it is something else. silent: the models
-    that nothing came of in time, each with the number of the layer, and whether its call had run
-    out of time (not only the layer's patience).
+    """The state of a running turn.
+
+    rounds: the number of layers of proposers. references: the answers of the layer before. given:
+    whether the caller brought the references along. reused: whether an earlier request made them.
+    accepted: why a stage of the route was enough in that request. arrived: whether a proposal has
+    arrived. layer: the layer that runs, or ran last, and that "enough" can end; None while the
+    reply is written. silent: the models that sent nothing in time, each with the number of the
+    layer, and whether its call timed out (and not only the layer's patience was over).
+
+    reviews: the reviews that exist already. used_reviews: the places of those that the turn has
+    used. compared: whether the strategy has the proposals compared. refused: for each stage of the
+    route that was not enough, a sentence that says why. skipped, saved: see `skip`.
+
+    aggregators: the aggregator, then its fallbacks. response_format: the format of a reply that has
+    to be JSON, or None. may_repair: whether such a reply may be asked for once more if it is wrong.
+    calls_tools: whether the whole reply calls tools. usage, lost, causes: see `TurnFinished` and
+    `TurnFailed`.
     """
 
     def __init__(
@@ -166,7 +171,7 @@ class TurnState:
     ) -> None:
         if response_format is not None:
             profile = response_format.over(profile)
-            # A reply that was not checked is not shown.
+            # The reply is shown only after its check.
             limits = replace(limits, reply_held=True)
         conversation = newest(conversation, profile.max_history)
         self.response_format = response_format
@@ -184,11 +189,12 @@ class TurnState:
         self.accepted: str | None = None
         self._fan_out: FanOut | None = None
         self.given = references is not None
-        # The conversation up to what the proposals answer, and as proposers are sent it.
+        # The conversation that the proposals answer; and the views of it that proposers are sent,
+        # by the number of turns left out.
         self._answered = conversation
         self._advised: dict[int, Conversation] = {}
-        # The earlier turns, if some may be left out; what each model is not sent, and how much of
-        # that was told.
+        # The earlier turns, if some may be left out; the turns that each model is not sent; and how
+        # many of them an event has reported, by model.
         trims = limits.trims_history and bool(conversation.earlier)
         self._history = History(profile, conversation) if trims else None
         self._left_out: dict[str, LeftOutTurns] = {}
@@ -211,9 +217,10 @@ class TurnState:
         self.reply_held = limits.reply_held
         self.slots = (limits.slots or OwnSlots(limits.concurrency)).next_turn()
         self._ledger = limits.ledger.begin_turn() if limits.ledger is not None else None
-        # What each layer will take for certain, in their order; nothing without budgets.
+        # The foreseen usage of each layer in order, if the layer is certain to be asked. Empty
+        # without budgets.
         self._foreseen: list[Usage] = []
-        # The calls of the layers that run, and what those behind them will take.
+        # The calls of the layers that run, and the foreseen usage of all later layers.
         self._calls: list[Call] = []
         self._later = Usage()
         self._began = time.monotonic()
@@ -223,7 +230,7 @@ class TurnState:
         return self.layer is not None and (bool(self.references) or self.layer.usable)
 
     def end(self) -> None:
-        """The turn has ended: nothing more can be said to it, and nothing is reserved for it."""
+        """The turn has ended: release its control, and what is reserved for it."""
         self.layer = None
         self.control.leave(self._leads_to_reply)
         self.budgets.release()
@@ -233,30 +240,31 @@ class TurnState:
         return time.monotonic() - self._began
 
     def emit(self, event: Event) -> None:
-        """Tell the consumer of the turn."""
+        """Send an event to the consumer of the turn."""
         self._queue.emit(event)
 
     async def emit_and_wait(self, event: Event) -> None:
-        """The same, and go on only when the consumer asks for more: what follows costs money, and a
-        consumer that has seen enough closes the turn here."""
+        """Send an event, and return only when the consumer asks for the next one. The next step
+        costs money, and a consumer that has seen enough closes the turn here."""
         self._queue.emit(event)
         await self._queue.delivered()
 
     async def unhindered(self) -> None:
-        """Return at once, unless a slow consumer holds back the calls; then once it does not."""
+        """Wait while a slow consumer holds back the calls."""
         if not self._queue.has_room:
             await self._queue.room()
 
     def lose(self, name: str, error: Failure) -> None:
-        """A model gave no answer."""
+        """Note that a model gave no answer."""
         self.lost.append(f"{name}: {error.message}")
         self.causes.append(error)
 
     def closing(self) -> list[ModelSettings]:
-        """The models that are asked for the reply behind the proposals, if nothing fails.
+        """The models that are asked for the reply after the proposals, if nothing fails.
 
-        Not for a report: that is made however the reply comes about. Without a comparison, it takes
-        the call of one.
+        The call for a report is left out, because a report is made in any case. If the profile asks
+        for a report, the call for a comparison is left out too: without it, the report would need
+        that call.
         """
         stages = self.profile.stages(0, references=len(self.references))
         reporting = ("report", "compare") if self.profile.report else ("report",)
@@ -270,9 +278,9 @@ class TurnState:
     async def would_take(
         self, models: Iterable[ModelSettings], references: Sequence[Reference]
     ) -> Usage:
-        """About what calls would take that are not made, each given those references.
+        """An estimate of the usage of calls that are not made, each with the given references.
 
-        An answer is taken to be as long as the proposals that there are.
+        An answer is assumed to be as long as the existing proposals are on average.
         """
         lengths = [
             reference.usage.completion_tokens or estimate_tokens(reference.text)
@@ -291,14 +299,15 @@ class TurnState:
         return usage
 
     def skip(self, what: str, why: str, saved: Usage) -> None:
-        """Note that something is not needed. saved: what it would have taken, see `would_take`."""
+        """Note that a step is not needed. what, why: in words. saved: the usage that it would have
+        had, see `would_take`."""
         about = f" and about {usd(saved.cost)}" if saved.cost else ""
         self.skipped.append(f"{what}: {why} ({plural(saved.calls, 'call')}{about} saved)")
         self.saved += saved
 
     async def claim_fan_out(self) -> None:
-        """Take the proposals that were made for the same message, if there are any; if another turn
-        makes them now, wait for them. Else they are to be kept."""
+        """Take the proposals that another turn has made for the same message, or is making now. If
+        there are none, the proposals of this turn will be kept."""
         memory = self._limits.fan_outs
         if memory is None or self.given:
             return
@@ -309,7 +318,7 @@ class TurnState:
             self._share(self._fan_out)
 
     def _share(self, fan_out: FanOut) -> None:
-        """Go on with what is kept of a fan-out."""
+        """Use the reviews and the messages that belong to a kept fan-out."""
         kept = fan_out.kept
         assert kept is not None
         self.reviews, self.accepted = kept.reviews, kept.accepted
@@ -318,19 +327,20 @@ class TurnState:
         self._answered = replace(self.conversation, after=after)
 
     def keep_fan_out(self, accepted: str | None) -> None:
-        """All layers of proposers have ended. accepted: why a stage of the route was enough."""
+        """Keep the proposals: all layers of proposers have ended. accepted: why a stage of the
+        route was enough, or None."""
         if self._fan_out is not None and not self.reused:
             self._fan_out.keep(self.references, accepted)
             self._share(self._fan_out)
 
     def end_fan_out(self, *, failed: bool) -> None:
-        """The turn has ended. failed: whether it has told that there is no reply."""
+        """The turn has ended. failed: whether its consumer was told that there is no reply."""
         if self._fan_out is not None:
             self._fan_out.end(failed=failed)
 
     async def check_tools(self) -> None:
-        """Raise ToolsUnsupported if tools are offered, and it is known that no aggregator can call
-        any: the proposers would be paid for nothing."""
+        """Raise ToolsUnsupported if tools are offered and it is known that no aggregator can call
+        tools. Otherwise the proposers would be paid for nothing."""
         if not advice.offers_tools(self.aggregators[0]):
             return
         unable = []
@@ -341,11 +351,11 @@ class TurnState:
         raise _toolless(" and ".join(unable))
 
     def _view_for(self, settings: ModelSettings, info: ModelInfo) -> Conversation:
-        """The conversation as a model is sent it; the same for all proposers that see, and have
-        room for as many turns.
+        """The conversation as a model is sent it. It is the same for all proposers that can see
+        images and have room for the same number of turns.
 
-        Reviewers are asked as proposers are: a review is about what the proposals answer, and not
-        about results of tools that came later.
+        Reviewers are sent the conversation of the proposers. A review is about the message that the
+        proposals answer, and not about tool results that came later.
         """
         left_out = self._turns_to_leave_out(settings, info)
         if isinstance(settings, Aggregator):
@@ -358,7 +368,7 @@ class TurnState:
         return seen_by(self._advised[left_out], info.sees)
 
     def _turns_to_leave_out(self, settings: ModelSettings, info: ModelInfo) -> int:
-        """How many of the oldest turns a model is not sent, as it has no room for them."""
+        """How many of the oldest turns a model is not sent, because it has no room for them."""
         if self._history is None:
             return 0
         context, assumed = context_of(settings, info.context_length, self._limits.assumed_context)
@@ -369,8 +379,9 @@ class TurnState:
         return use.left_out
 
     def _tell_left_out(self) -> None:
-        """Tell which turns models are not sent: once for all models of the turn, and again only if
-        more are left out, such as after a list of models that comes late."""
+        """Emit how many turns each model is not sent. This happens once for all models of the turn,
+        and again only if more turns are left out. That is possible if a list of models comes
+        late."""
         if self._history is None:
             return
         if not self._told_left_out:
@@ -387,10 +398,11 @@ class TurnState:
             self._told_left_out |= {left.model: left.count for left in more}
 
     async def foresee(self) -> None:
-        """Raise BudgetReached if a later layer is certain to go beyond a cap, or its models have
-        no price that one could be held to: the layers before it would be paid for nothing.
+        """Raise BudgetReached if a later layer is certain to exceed a cap, or if a cap in USD
+        depends on a model without a price. Otherwise the layers before it would be paid for
+        nothing.
 
-        Raise ImagesNotSeen if the prompt holds images, and no model of the turn sees any.
+        Raise ImagesNotSeen if the prompt holds images, and no model of the turn can see them.
         """
         parts = self.conversation.turns[-1].parts
         if any(part.kind == "image" for part in parts) and not self.references:
@@ -398,7 +410,8 @@ class TurnState:
         if not self.budgets:
             return
         stages = self.profile.stages(self.rounds, references=len(self.references))
-        # The report must not cost the reply: without room for it, it is left out.
+        # The report does not count here. Without room for it, only the report is left out, and not
+        # the reply. Reviews that are kept already cost nothing.
         stages = [
             stage
             for stage in stages
@@ -421,7 +434,7 @@ class TurnState:
                 prompt = prompt_tokens(messages) + extra_tokens(settings.extra)
                 price = info.price
                 ahead += forecast_call(settings, prompt, price)
-                # Its answer, and so the references made of it, may be short.
+                # Only the prompt is certain. The answer, which later prompts contain, may be short.
                 certain += priced(Usage(prompt_tokens=prompt, calls=1), price)
             if stage.certain:
                 self.budgets.foresee(used, ahead)
@@ -429,10 +442,10 @@ class TurnState:
             self._foreseen.append(ahead if stage.certain else Usage())
 
     async def _sights(self) -> dict[str, ModelInfo]:
-        """What is known of each model of the turn; for one whose name does not tell whether it
-        sees, its provider's list is waited for."""
+        """The facts about each model of the turn. If it is not known whether a model can see
+        images, this waits for the list of its provider."""
         models = self.profile.models()
-        # All lists are asked for before the first one is waited for.
+        # This requests all lists before the loop waits for the first one.
         known = {model: await self._clients.facts(model) for model in models}
         for model, info in known.items():
             if info.sees is None:
@@ -451,16 +464,16 @@ class TurnState:
     ) -> list[Planned]:
         """The calls of a layer, each fitted to its model's context.
 
-        layer, first: the place of the first of them; see `CallPlace`. before: calls of the layer
-        that were planned already, whose places come first. A model that was silent is not asked
-        again. wording: a profile that puts references before a model in its own way; None
-        is that of the turn. references: those of each call; None gives each all of the state's.
-        Raises BudgetReached if they would go beyond a cap.
+        A model that was silent is not asked again. layer, first: the place of the first call; see
+        `CallPlace`. before: the calls of the layer that were planned already; their places come
+        first. wording: a profile whose merge prompt is used in place of the turn's. references: the
+        references of each call; None gives each call all references of the state. Raises
+        BudgetReached if the calls would exceed a cap.
         """
         profile = wording or self.profile
         patience = _PATIENCE_BEFORE if self.budgets.in_usd else 0.0
         calls: list[Planned] = []
-        # By model, for a request that is sent several times.
+        # The requests so far, by model. A request that is sent several times gets a sample number.
         asked: dict[str, list[tuple[ModelSettings, Fitted]]] = {}
         for call in before:
             asked.setdefault(call.settings.model, []).append((call.settings, call.fitted))
@@ -505,11 +518,11 @@ class TurnState:
     async def plan_again(
         self, planned: Planned, call: Call, messages: tuple[Message, ...]
     ) -> Planned | None:
-        """The call that asks the model of `call` once more, by these messages; None if they do not
-        fit its context.
+        """A new call to the model of `call` with the given messages; None if they do not fit the
+        model's context.
 
-        planned: how `call` was planned; it has ended, and is settled.
-        Raises BudgetReached if it would go beyond a cap.
+        planned: the plan of `call`, which has ended and is settled. Raises BudgetReached if the new
+        call would exceed a cap.
         """
         info = await self._clients.facts(call.settings.model, patience=0.0)
         settings = replace(call.settings, max_tokens=planned.max_tokens)
@@ -521,14 +534,14 @@ class TurnState:
         return self._admitted(planned.place.layer, [again])[0] if self.budgets else again
 
     def _silence(self, settings: ModelSettings) -> Failure | None:
-        """Why a model is not asked again, if it is not: waiting for it once more would take as long
-        as the first time."""
+        """The reason not to ask a model that was silent in this turn, or None. Another wait for it
+        would take as long as the first one."""
         number, timed_out = self.silent.get(settings.model, (0, False))
         if not number:
             return None
         if isinstance(settings, Aggregator):
-            # Only where another one can write the reply; and one that was merely slower than a
-            # quorum may be the best of all.
+            # An aggregator is left out only if it timed out and another one can write the reply. If
+            # it was only slower than the quorum, it may still be the best one.
             names = [candidate.model for candidate in self.aggregators]
             behind = names[names.index(settings.model) + 1 :]
             if not timed_out or all(name in self.silent for name in behind):
@@ -536,7 +549,8 @@ class TurnState:
         return Failure("NotAsked", f"not asked again: it was silent in round {number}")
 
     def _admitted(self, layer: int, calls: list[Planned]) -> list[Planned]:
-        """The calls within the caps: one of unlimited length may be as long as they allow."""
+        """Reserve what the calls may take, and return the calls. A call without max_tokens gets one
+        if the caps require it. Raises BudgetReached if a cap leaves no room."""
         asked = [call for call in calls if call.error is None]
         check_prices(self.budgets.budgets, [(call.settings.model, call.info) for call in asked])
         self._later = sum(self._foreseen[layer:], Usage())
@@ -575,14 +589,15 @@ class TurnState:
         return call
 
     def forget(self, calls: Sequence[Call]) -> None:
-        """Their layer has ended: they take nothing more."""
+        """Forget the calls of a layer that has ended: they take nothing more."""
         self._calls = [call for call in self._calls if call not in calls]
 
     def _grow(self, call: Call, tokens: int, wanted: int) -> int:
-        """How long the answer of `call` may become, so that the calls that run now exceed no cap.
-        tokens: how long it is; 0: it is asked for again, and an attempt was billed.
+        """How many tokens the answer of `call` may have, so that the running calls exceed no cap.
 
-        Raises BudgetReached if that is too long.
+        tokens: the length of the answer so far. 0 means that another attempt is to be made, and the
+        earlier one may be billed. wanted: the length that the answer should be allowed. Raises
+        BudgetReached if a cap leaves no room even for `tokens`.
         """
         others = [other for other in self._calls if other.settled is None and other is not call]
         beside = sum((other.committed() for other in others), Usage())
@@ -598,7 +613,7 @@ class TurnState:
         )
 
     async def taken(self, call: Call) -> Usage:
-        """What a call took that has ended, at the price that is known by now."""
+        """Settle a call that has ended, at the price that is known by now. Returns its usage."""
         try:
             info = await self._clients.facts(call.settings.model, patience=_PATIENCE_BEHIND)
         except BaseException:
@@ -607,7 +622,7 @@ class TurnState:
         return call.settle(info.price)
 
     def emit_trimmed(self, planned: Planned) -> None:
-        """Tell that a prompt is cut, if it is."""
+        """Emit that a prompt was shortened, if it was."""
         if planned.fitted.context is not None:
             self.emit(planned.trimmed(self.now(), planned.fitted))
 
@@ -615,7 +630,7 @@ class TurnState:
 def _alike(
     asked: Sequence[tuple[ModelSettings, Fitted]], settings: ModelSettings, fitted: Fitted
 ) -> int:
-    """How many of the calls of one model send the same request."""
+    """How many of the model's earlier calls send the same request."""
     if not asked:
         return 0
     request = request_of(settings, fitted.messages, settings.model)
@@ -627,7 +642,8 @@ def _toolless(models: str) -> ToolsUnsupported:
 
 
 def _overrun(call: Call, tokens: int) -> str:
-    """Why a foreseen call is stopped."""
+    """Why a call takes more than was foreseen, for the error message. tokens: see
+    `TurnState._grow`."""
     model, most = call.settings.model, call.settings.max_tokens
     if not tokens:
         return f"{model} failed after it began to answer, and would be paid for again"

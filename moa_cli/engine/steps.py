@@ -1,4 +1,4 @@
-"""The steps that strategies are made of, after the proposals: review them, write, copy, decide."""
+"""The steps that strategies share: review proposals, copy one as the reply, tell the decision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moa_cli.engine.state import TurnState
 from moa_cli.profile import ModelSettings, Profile, short_name
 
 _R = TypeVar("_R")
-# Hexadecimal digits: 96 bits.
+# The length of a mark in hexadecimal digits: 96 bits.
 _MARK = 24
 
 
@@ -33,15 +33,17 @@ async def review(
     *,
     reads: Sequence[Callable[[str], object]] = (),
 ) -> list[Proposal]:
-    """Have the proposals reviewed by those models side by side; the reviews that came.
+    """Have the proposals reviewed by the models in parallel. Returns the reviews that came.
 
-    wording: a profile whose merge prompt asks for the review. references: those that each model is
-    given; None gives each all. A review that is kept from an earlier turn over the same proposals
-    is not asked for again, unless its text cannot be read. In a loop of tools, a lost or unreadable
-    review is not asked for again either. Turns over the same proposals that run side by side wait
-    for each other's. reads: what a text is tried with, one for each model; without any, each text
-    will do. Where the user said "enough", a step is left out without which a reply comes about too.
-    Raises BudgetReached at a cap.
+    A readable review that is kept from an earlier turn over the same proposals is used again. In a
+    tool loop, not even a lost or unreadable review is asked for again. Turns over the same
+    proposals that run in parallel wait for each other's reviews. If the user said "enough", a
+    review that the reply does not need is skipped.
+
+    wording: a profile whose merge prompt asks for the review. references: the references of each
+    model; None gives each model all of them. reads: for each model, a function that reads the text
+    of its review, and returns None if it cannot; without any, every text counts as readable. Raises
+    BudgetReached at a cap.
     """
     if references is None:
         references = [state.references] * len(models)
@@ -81,14 +83,15 @@ async def review(
 
 
 def _undated(reference: Reference) -> Reference:
-    """A reference for a reviewer, who is sent nothing that is later than it."""
+    """The reference without the mark that it is older than tool results. A reviewer is not sent
+    these results."""
     return Proposal(**vars(reference)) if isinstance(reference, EarlierProposal) else reference
 
 
 def _mark_of(wording: Profile, references: Sequence[Reference]) -> str:
-    """A key that differs for each question and each set of texts."""
+    """A key that identifies the question and the texts of the references."""
     asked = (wording.merge_prompt or "", wording.reference_format, *map(text_of, references))
-    # As JSON: no two lists of texts are written alike.
+    # JSON, because it is different for every two different lists of texts.
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:_MARK]
 
 
@@ -100,11 +103,11 @@ async def judged(
     *,
     judges: Sequence[ModelSettings] | None = None,
 ) -> tuple[Proposal, _R] | None:
-    """One review by the judge, or by the first of its fallbacks that gives one; and what `read`
-    makes of its text. None if there is none.
+    """One review by the judge, or by the first of its fallbacks that gives one, and the value that
+    `read` finds in its text. None if there is no review.
 
-    judges: who is tried in order; None takes the profile's. A review that `read` cannot read counts
-    as lost. Raises BudgetReached at a cap.
+    judges: the models to try in order; None takes the profile's. A review that `read` cannot read
+    counts as lost. Raises BudgetReached at a cap.
     """
     for settings in state.profile.judges() if judges is None else judges:
         for answer in await review(state, purpose, [settings], wording, reads=[read]):
@@ -117,8 +120,8 @@ async def judged(
 
 
 def read_of(state: TurnState, review: Proposal, read: Callable[[str], _R | None]) -> _R | None:
-    """What `read` makes of the text of a review. None if it cannot be read, which counts as
-    lost."""
+    """The value that `read` finds in the text of a review. None if the text cannot be read; then
+    the review counts as lost."""
     value = read(text_of(review))
     if value is None:
         about = REVIEW_NAMES[review.purpose]
@@ -127,8 +130,8 @@ def read_of(state: TurnState, review: Proposal, read: Callable[[str], _R | None]
 
 
 def proposals(state: TurnState) -> list[Proposal]:
-    """What there is to choose from, or to rank. A plain text, whose proposer is not known, is named
-    by its place."""
+    """The state's references as proposals. A plain text, whose proposer is not known, is named by
+    its number."""
     return [
         Proposal(0, index, f"response {index + 1}", "", reference)
         if isinstance(reference, str)
@@ -138,16 +141,17 @@ def proposals(state: TurnState) -> list[Proposal]:
 
 
 def acts(state: TurnState) -> bool:
-    """Whether the reply has to be more than a text: then an aggregator writes it."""
+    """Whether the reply may call tools or has to be JSON. Then an aggregator has to write it."""
     return offers_tools(state.aggregators[0]) or state.response_format is not None
 
 
 async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequence[Placing]) -> bool:
-    """Give a proposal's own words as the reply, and tell first why it is that one.
+    """Give a proposal word for word as the reply, after an event that says why.
 
-    If the reply has to be more than a text (tools are offered, or it has to be JSON by a schema,
-    which proposers are never asked for), the aggregator writes it from that proposal alone.
-    placings: how all came out. Raises BudgetReached.
+    If tools are offered, or the reply has to be JSON, the aggregator writes the reply from this
+    proposal alone, because proposers are asked for neither. why: the reason for this proposal.
+    placings: of all proposals. Returns whether there is a whole reply. Raises BudgetReached at a
+    cap.
     """
     decide(state, Decision(state.profile.strategy, why, tuple(placings), proposal.index))
     if acts(state):
@@ -192,10 +196,11 @@ def _up_to_stop(text: str, stop: object) -> str:
 async def copy_winner(
     state: TurnState, found: Sequence[Proposal], votes: Sequence[int], why: str
 ) -> bool:
-    """Give the proposal with the most votes as the reply (the first, if several have as many).
-    Without any vote, have the reply written from all of them.
+    """Give the proposal with the most votes as the reply, or the first of several such proposals.
+    Without any vote, have the reply written from all proposals.
 
-    votes: those of each proposal. why: how they came about. Raises BudgetReached.
+    votes: the votes of each proposal. why: a summary of how they were given. Returns whether there
+    is a whole reply. Raises BudgetReached at a cap.
     """
     if not any(votes):
         state.lost.append("the choice cannot be read: the reply is written from all proposals")
@@ -205,13 +210,14 @@ async def copy_winner(
         Placing(proposal.proposer, proposal.index, votes=count)
         for proposal, count in zip(found, votes, strict=True)
     ]
-    # Sorting keeps the order of those with as many votes.
+    # The sort is stable: proposals with the same number of votes keep their order.
     placings.sort(key=lambda placing: -placing.votes)
     return await copy(state, found[votes.index(max(votes))], why, placings)
 
 
 def decide(state: TurnState, decision: Decision) -> None:
-    """Tell how the reply comes about, why more was asked before, and what was skipped."""
+    """Emit how the reply comes about, why earlier stages of the route were not enough, and which
+    steps were skipped."""
     decision = replace(
         decision,
         summary="; ".join([*state.refused, decision.summary]),

@@ -1,9 +1,9 @@
-"""Which references a model gets, if it does not get all of them in their order.
+"""Chooses the references of a model: a random subset of them, or all in a random order.
 
 Source of the subsets: "Recursive Self-Aggregation Unlocks Deep Thinking in Large Language Models"
-(arXiv:2509.26626), where each of N samples of a step aggregates K of the N before it, drawn anew
-for each sample. A draw depends on nothing but the prompt, the place of the call and the number of
-references: a replay of a turn asks for the same.
+(arXiv:2509.26626). There, each of the N samples of a step aggregates K samples of the step before,
+which are drawn again for each sample. A draw depends only on the prompt, the place of the call and
+the number of references, so that a replay of a turn sends the same requests.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _R = TypeVar("_R")
 def references_of_calls(
     profile: Profile, references: Sequence[_R], prompt: str, layer: int, calls: int
 ) -> list[Sequence[_R]] | None:
-    """The references of each call of a layer of proposers; None if each is given all.
+    """The references of each call of a layer of proposers; None if each call is given all of them.
 
-    prompt: the user's. layer: from 1.
+    prompt: the user's message. layer: its number, from 1.
     """
     most = profile.references if profile.references is not None else len(references)
     if most >= len(references) and not profile.shuffle:
@@ -39,7 +39,7 @@ def shuffled(references: Sequence[_R], prompt: str, layer: int) -> list[_R]:
 
 
 def _drawn(references: Sequence[_R], most: int, seed: str, *, shuffle: bool) -> list[_R]:
-    # It protects no secret.
+    # The draw protects no secret, so a weak random generator will do.
     places = Random(seed).sample(  # noqa: S311
         range(len(references)), min(most, len(references))
     )

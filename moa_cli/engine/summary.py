@@ -1,8 +1,8 @@
-"""Sums up the beginning of a conversation by one call, so that what follows has room again.
+"""Sums up the beginning of a conversation by one call, so that later turns have room again.
 
-Only the aggregator is asked, with the turns as messages: it wrote the replies, knows best what
-mattered in them, and its provider may have them in its cache. A model that has no room for all of
-them is asked for a summary of the first ones, then for one of this summary and the next ones.
+Only the aggregator is asked, with the turns as messages. It wrote the replies, and its provider may
+have the messages in its cache. If it has no room for all turns, it is asked for a summary of the
+first ones, and then for a summary of this summary and the next ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FOCUS = "Keep in particular: {focus}"
 
 
 def summary_profile(profile: Profile) -> Profile:
-    """The profile that sums up: the aggregator alone, without what a reply is asked for."""
+    """The profile for a summary: the aggregator alone, without the settings that shape a reply."""
     of_a_reply = ("response_format", *TOOL_FIELDS)
     extra = {key: value for key, value in profile.aggregator.extra.items() if key not in of_a_reply}
     aggregator = replace(profile.aggregator, system=None, instruction=None, extra=extra)
@@ -67,14 +67,16 @@ def sum_up(
     control: Control | None = None,
     limits: Limits | None = None,
 ) -> tuple[int, AsyncGenerator[Event, None]]:
-    """Begin to sum up the oldest turns of a conversation without an open turn. Returns how many
-    turns the summary tells of, fewer than there are where the aggregator has no room for all, and
-    the events of the turn whose reply is the summary.
+    """Begin to sum up the oldest turns of a conversation without an open turn.
 
-    keep: how many of the newest turns are left as they are; there are more. focus: what the summary
-    is to keep in particular. Raises ProfileError if the name of the aggregator leads to no model.
+    Returns the number of turns in the summary, and the events of the turn whose reply is the
+    summary. The number is lower than asked for if the aggregator has no room for all turns.
+
+    keep: how many of the newest turns stay as they are; the conversation has more turns than that.
+    focus: what the summary is to keep in particular. Raises ProfileError if the name of the
+    aggregator leads to no model.
     """
-    # A turn that is left out would be in no summary.
+    # No turn may be left out of the prompt: it would be missing in the summary.
     limits = replace(limits or Limits(), trims_history=False)
     asking = summary_profile(profile)
     request = "\n\n".join([_REQUEST, *([_FOCUS.format(focus=focus)] if focus else [])])
@@ -89,8 +91,8 @@ def sum_up(
 
 
 def summed_up(before: Turn, turn: Turn) -> Turn:
-    """`before` with the reply of `turn` as the summary of the conversation up to it, and with what
-    that took."""
+    """`before` with the reply of `turn` as the summary of the conversation so far, and with the
+    usage of `turn`."""
     turn = behind(before, turn)
     return replace(
         before,

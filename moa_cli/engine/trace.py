@@ -1,4 +1,4 @@
-"""The debug log of a turn: each step that it takes, and why."""
+"""The debug log of a turn: each step of the turn, and the reason for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _NUMBERS = itertools.count(1)
 
 
 def traced(run: Callable[P, Events]) -> Callable[P, Events]:
-    """`run_turn`, whose events go to the debug log too if anybody listens when a turn begins."""
+    """Wrap `run_turn` so that its events also go to the debug log, if the log is enabled when the
+    turn begins."""
 
     @functools.wraps(run)
     def run_turn(*arguments: P.args, **named: P.kwargs) -> Events:
@@ -31,7 +32,7 @@ def traced(run: Callable[P, Events]) -> Callable[P, Events]:
 
 
 async def _passed(turn: Events) -> Events:
-    # The calls of the turn are made by tasks that take the number over.
+    # The tasks that make the calls of the turn inherit this number.
     TURN.set(next(_NUMBERS))
     lost: str | None = None
     async with aclosing(turn):
@@ -81,7 +82,8 @@ def _without_texts(values: dict[str, Any]) -> dict[str, Any]:
     return {
         name: _without_texts(value) if isinstance(value, dict) else value
         for name, value in values.items()
-        # The calls have entries of their own. A zero matters for a place, but not for a count.
+        # Texts are left out: the calls have their own entries in the log. A zero is logged only
+        # where it tells something: a place of 0 does, a count of 0 usually does not.
         if name not in ("at", "kind", "text", "reasoning", "prompt", "parts")
         and (value or name in ("index", "references"))
     }

@@ -1,12 +1,12 @@
-"""The mixture itself: one turn as an async generator of events.
+"""One turn of the mixture as an async generator of events.
 
-`run_turn` is the only generator. Behind it, coroutines emit the events into one queue: the turn,
-its layers, and a task for each call of a layer. The queue lets a turn run ahead of its consumer
-within bounds, but not from one layer to the next: what costs money begins only when the consumer
-has seen all before it, and asks for more.
+`run_turn` hands out the events of a turn. Behind it, coroutines put the events into one queue: the
+turn, its layers, and a task for each call of a layer. The queue lets a turn run ahead of its
+consumer within bounds. A new layer waits, because it costs money: it begins only when the consumer
+has seen all events before it and asks for the next one.
 
-Layers, eq. 1 of the paper (arXiv:2406.04692): every model of a layer is given the answers
-of the layer before; the aggregator, as the last layer's only model, writes the reply.
+The layers follow eq. 1 of the paper (arXiv:2406.04692): every model of a layer is given the answers
+of the layer before. The aggregator is the only model of the last layer, and writes the reply.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ from moa_cli.profile import Profile, model_faults
 
 
 def check_names(profile: Profile, clients: Clients) -> None:
-    """Raise ProfileError, naming its place, if `clients` can tell that a model name of `profile`
-    leads nowhere (see `NameCheck`)."""
-    # Once a turn: `isinstance` with a protocol would cost a tenth of a small one.
+    """Raise ProfileError, which names the place in the profile, if `clients` can tell that a model
+    name leads to no model (see `NameCheck`)."""
+    # This runs in each turn. `isinstance` with a protocol takes a tenth of the time of a small
+    # turn.
     check = getattr(clients, "check_name", None)
     if check is not None:
         for fault in model_faults(profile, check):
@@ -71,29 +72,30 @@ async def run_turn(
         profile: The mixture that answers.
         conversation: What was said before, and the prompt: its last turn is open.
         clients: The way from model names to endpoints; left open.
-        control: By which the turn is told to go on with what has arrived.
+        control: Through it, the caller can tell the turn to go on with the answers that have
+            arrived.
         limits: On calls in flight, retries, and what calls may take; by default those of
             `Limits`, without budgets.
-        references: Answers that are there already; then no proposer is asked, and the
-            aggregator writes its reply from these. Proposals bring the names of their
-            proposers, which `reference_names` shows, and whether they are unfinished.
-        response_format: What the reply has to be, if it is JSON. Then its text is told as one
-            delta, once it was checked; and if it is wrong, the aggregator is asked once more.
-        reviews: What models have said about those references before (see `Turn.reviews`). What the
-            strategy would ask the same model about the same texts is not asked again.
-        reviewed: Whether no more reviews are to be made. Then no model is asked for one, not even
-            for a review that was lost or cannot be read.
+        references: Existing answers to the prompt. Then no proposer is asked, and the aggregator
+            writes its reply from these. A `Proposal` also tells the name of its proposer, which
+            `reference_names` shows, and whether it is unfinished; a plain text does not.
+        response_format: The format of a reply that has to be JSON. Then the text of the reply is
+            checked, and comes as one delta. If it is wrong, the aggregator is asked once more.
+        reviews: What models have said about those references before (see `Turn.reviews`). The
+            strategy does not ask the same model about the same texts again.
+        reviewed: Whether no more reviews are to be made. Then no model is asked for a review, not
+            even for one that was lost or cannot be read.
 
     Yields:
-        The turn's events, as `moa_cli.core.events` tells them: from `TurnStarted` to
-        `TurnFinished` or `TurnFailed`. A layer begins only when the consumer has asked for the
-        event behind the last one of the layer before.
+        The turn's events (see `moa_cli.core.events`), from `TurnStarted` to `TurnFinished` or
+        `TurnFailed`. A layer begins only when the consumer has taken the last event of the layer
+        before and asks for the next one.
 
     Raises:
         ValueError: The conversation has no open turn.
-        ProfileError: Before the first event, and before anything is sent: one of the profile's
-            model names leads nowhere (see `NameCheck`), for a mixture is not half asked; or tools
-            are offered to one that takes none.
+        ProfileError: One of the profile's model names leads to no model (see `NameCheck`), or tools
+            are offered to a profile that takes none. It is raised before the first event and before
+            the first request, so that no part of the mixture is asked.
     """
     if not conversation.turns or conversation.turns[-1].reply is not None:
         raise ValueError("the conversation has no open turn; use conversation.ask(prompt)")
@@ -133,18 +135,18 @@ async def run_report(
         profile: The mixture, whose judge is asked.
         conversation: What was said before, and the prompt: its last turn is open.
         clients: The way from model names to endpoints; left open.
-        references: The answers to the prompt; proposals bring the names of their proposers.
-        control: By which the report is told to end.
+        references: The answers to the prompt. A `Proposal` also tells the name of its proposer.
+        control: Through it, the caller can tell the report to end.
         limits: See `run_turn`.
         reviews: What models have said about those references before, see `run_turn`.
 
     Yields:
-        Events as of a turn without rounds, and without a reply: `Reported`, then `TurnFinished`; or
-        `TurnFailed` if there is no report.
+        The events of a turn without rounds and without a reply. They end with `Reported` and
+        `TurnFinished`, or with `TurnFailed` if there is no report.
 
     Raises:
         ValueError: There are not at least two references.
-        ProfileError: One of the profile's model names leads nowhere (see `NameCheck`).
+        ProfileError: One of the profile's model names leads to no model (see `NameCheck`).
     """
     if len(references) < 2:
         raise ValueError("there are fewer than two references to compare")
@@ -167,7 +169,7 @@ async def run_report(
 
 async def _run(state: TurnState) -> None:
     """The whole turn."""
-    # Proposals that were made for the same message may be there, or be under way.
+    # An earlier request on the same message may have made the proposals, or may be making them.
     await state.claim_fan_out()
     finished = False
     try:
@@ -175,7 +177,7 @@ async def _run(state: TurnState) -> None:
             state, _replied, TurnError("the turn ended without a complete reply")
         )
     except asyncio.CancelledError:
-        # A consumer that has left is not told that there is no reply.
+        # The turn is cancelled, because its consumer has left. It did not fail.
         finished = True
         raise
     finally:
@@ -183,16 +185,17 @@ async def _run(state: TurnState) -> None:
 
 
 async def _report(state: TurnState) -> None:
-    """The whole turn of a report alone."""
+    """The whole turn that only makes a report."""
     await _run_all(state, make_report, TurnError("there is no report"))
 
 
 async def _run_all(
     state: TurnState, work: Callable[[TurnState], Awaitable[bool]], error: MoAError
 ) -> bool:
-    """The turn from its first event to its last; whether `work` came to what it is for.
+    """Run a turn from its first event to its last. Returns whether `work` succeeded.
 
-    error: what the turn fails with if it did not, and no other error says why.
+    work: does all between these events, and returns whether it succeeded. error: the error of the
+    turn if `work` fails and no other error says why.
     """
     await state.emit_and_wait(
         TurnStarted(
@@ -219,7 +222,7 @@ async def _run_all(
         error = raised
     except (BudgetReached, ImagesNotSeen, ToolsUnsupported) as raised:
         error = raised
-        # That a call was stopped at it is told with the call.
+        # If a call was stopped by this error, the event of the call reports it already.
         if failure(raised) not in state.causes:
             state.causes.append(failure(raised))
     finally:
@@ -227,7 +230,7 @@ async def _run_all(
     state.emit(
         TurnFailed(
             at=state.now(),
-            # For a reply that has to be JSON, the error in the reply is what matters.
+            # If the reply is not the JSON that was asked for, this mismatch says the most.
             error=mismatch or failure(error),
             causes=tuple(state.causes),
             usage=state.usage,
@@ -239,7 +242,8 @@ async def _run_all(
 
 
 async def _replied(state: TurnState) -> bool:
-    """Run all layers of proposers, the strategy, and the report; whether there is a whole reply.
+    """Run all layers of proposers, the strategy, and the report. Returns whether there is a whole
+    reply.
 
     Raises NotEnoughProposals if there is nothing to aggregate, BudgetReached at a cap.
     """

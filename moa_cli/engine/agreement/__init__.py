@@ -1,1 +1,1 @@
-"""How far proposals agree: counted, compared by a model, or judged."""
+"""How far proposals agree: by their final answers, by a model's comparison, or by a verdict."""

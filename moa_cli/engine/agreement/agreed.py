@@ -1,4 +1,4 @@
-"""Whether proposals agree, so that steps behind them can be left out."""
+"""Whether proposals agree, so that the next steps of the turn are not needed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from moa_cli.engine.state import TurnState
 
 
 async def agreement(found: Sequence[Proposal], rule: str, least: float) -> str | None:
-    """How those proposals agree, in words; None if they do not, or there are fewer than two.
+    """A sentence on how the proposals agree; None if they do not, or there are fewer than two.
 
-    They agree if all give the same final answer, or if they are similar: the mean over all pairs,
-    0 to 1, is `least` or more. rule: how final answers are read. Unfinished proposals agree with
-    none.
+    They agree if all give the same final answer, or if they are similar: the mean similarity of all
+    pairs, from 0 to 1, is at least `least`. If one is unfinished, they do not agree. rule: how
+    final answers are read.
     """
     if len(found) < 2 or any(proposal.unfinished for proposal in found):
         return None
     counted = tally(found, rule)
     if counted.agreed:
         return counted.summary
-    # Many long texts take a while.
+    # The comparison of many long texts takes a while, so it must not block the event loop.
     texts = [text_of(proposal) for proposal in found]
     similarity = await asyncio.to_thread(mean_similarity, texts)
     if similarity < least:
@@ -33,7 +33,8 @@ async def agreement(found: Sequence[Proposal], rule: str, least: float) -> str |
 
 
 async def stop_early(state: TurnState, found: Sequence[Proposal]) -> str | None:
-    """How the proposals of a layer agree, in words; None if the turn goes on."""
+    """A sentence on how the proposals of a layer agree, if the profile stops the turn for that;
+    None if the turn goes on."""
     least = state.profile.stop_when_agreed
     if least is None:
         return None

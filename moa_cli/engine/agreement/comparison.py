@@ -1,9 +1,9 @@
-"""A comparison of proposals: how a model is asked for one, and what is read from its answer.
+"""A comparison of proposals: the prompt that asks a model for it, and the reading of its answer.
 
-The model groups the answers, and names points with the numbers of the answers that hold them. This
-module computes what can be counted: who holds a point (the number becomes a proposer's name), and
-how far the answers agree. The same comparison serves the strategy `fusion`, whose aggregator writes
-with it, and the report on where the proposals disagree.
+The model groups the answers, and lists points with the numbers of the answers that hold them. This
+module computes the rest: it replaces the numbers by the proposers' names, and counts how far the
+answers agree. The same comparison has two uses: the strategy `fusion` gives it to the aggregator,
+and the report shows the user where the proposals disagree.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ message: responses with the same answer stand in the same group, whatever their 
 number from 1 to {count} stands in exactly one group."""
 
 _KINDS: Final[tuple[PointKind, ...]] = get_args(PointKind)
-# What models write for a kind, if that does not begin like the kind's name.
+# The beginnings of other words that models write for a kind, with the kind that they mean.
 _ALSO: Final[Mapping[str, PointKind]] = {
     "agree": "consensus",
     "blind": "blind_spot",
@@ -57,10 +57,10 @@ _ALSO: Final[Mapping[str, PointKind]] = {
     "missing": "blind_spot",
     "gap": "blind_spot",
 }
-# The names that models give to a list of numbers.
+# The keys under which models list the numbers of answers.
 _HOLDERS: Final = ("responses", "answers", "proposals", "numbers", "holders", "members")
-# The most that is read of an answer: characters, attempts to find JSON in it, points, groups,
-# entries of a list of numbers, and characters of a point.
+# Limits on reading an untrusted answer: its characters, the places where JSON may begin, points,
+# groups and entries of a list of numbers, and the characters of a point.
 _LONGEST, _MOST_ATTEMPTS, _MOST_POINTS, _MOST_NUMBERS, _LONGEST_TEXT = 500_000, 40, 50, 500, 2000
 # Where a JSON object may begin, and a comma that JSON does not allow.
 _OBJECT, _TRAILING = re.compile(r'\{\s*"'), re.compile(r",(\s*[}\]])")
@@ -69,8 +69,8 @@ _DECODER = json.JSONDecoder(strict=False)
 
 
 def holder_names(references: Sequence[Reference]) -> tuple[str, ...]:
-    """The distinct names of those who hold the references. A reference without a name is called by
-    its number."""
+    """The names of the proposers of the references, made distinct. A reference without a name is
+    called by its number."""
     return tuple(
         unique_names(
             [
@@ -84,11 +84,11 @@ def holder_names(references: Sequence[Reference]) -> tuple[str, ...]:
 
 
 def read_report(text: str, references: Sequence[Reference]) -> Report | None:
-    """The report that a model's answer holds; None if it holds none.
+    """The report that a model's answer contains; None if it contains none.
 
-    There may be words, a fence or drafts around the JSON. If there are several objects, the last
-    one that says anything counts. text: untrusted, without reasoning. references: as the model was
-    given them.
+    There may be words, a fence or drafts around the JSON. If there are several JSON objects, the
+    last one with a point or a group counts. text: the untrusted answer, without reasoning.
+    references: in the order in which the model was given them.
     """
     names = holder_names(references)
     text = text[:_LONGEST]
@@ -128,7 +128,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             value, end = _DECODER.raw_decode(text, match.start())
-        # A number with thousands of digits raises ValueError, too.
+        # Broken JSON raises ValueError. A number with thousands of digits does so, too.
         except (ValueError, RecursionError):
             continue
         yield value
@@ -157,11 +157,11 @@ def _points(tables: Mapping[str, Any], names: Sequence[str]) -> Iterator[Point]:
 
 
 def _point(kind: PointKind, text: str, numbers: Sequence[int], names: Sequence[str]) -> Point:
-    """A point whose kind fits the count of those that hold it."""
+    """A point. Its kind is corrected to match the number of answers that hold it."""
     if kind == "blind_spot":
         numbers = ()
     elif kind == "consensus" and not numbers:
-        # That is what the word says.
+        # Consensus without numbers means that all answers hold the point.
         numbers = range(len(names))
     elif kind != "conflict" and numbers:
         everybody = len(numbers) == len(names)
@@ -172,8 +172,12 @@ def _point(kind: PointKind, text: str, numbers: Sequence[int], names: Sequence[s
 
 
 class _Grouping(NamedTuple):
-    """The places of the answers by group; those that are in more than one, with how many; and those
-    that were in none."""
+    """A model's groups of answers. Answers are given by their places, from 0.
+
+    groups: the answers of each group. repeated: the answers that the model put into several groups,
+    with the number of groups. missing: the answers that it put into no group; each has become a
+    group of its own.
+    """
 
     groups: list[list[int]]
     repeated: list[tuple[int, int]]
@@ -181,7 +185,7 @@ class _Grouping(NamedTuple):
 
     @classmethod
     def read(cls, value: object, count: int) -> _Grouping | None:
-        """What a model said about groups; None if it named no answer."""
+        """Read the groups from a model's JSON; None if it names no answer."""
         if isinstance(value, dict):
             value = list(value.values())
         if not isinstance(value, list):
@@ -203,7 +207,8 @@ class _Grouping(NamedTuple):
 
 
 def _agreement(sizes: Sequence[int]) -> float | None:
-    """The share of all pairs that stand in the same group; None if there is no pair."""
+    """The share of all pairs of answers in which both are in the same group; None if there is no
+    pair."""
     total = sum(sizes)
     if total < 2:
         return None
@@ -211,7 +216,8 @@ def _agreement(sizes: Sequence[int]) -> float | None:
 
 
 def _numbers(value: object, count: int) -> list[int]:
-    """The places of answers, counted from 0, that a value names by their numbers, in order."""
+    """The places of the answers whose numbers a value holds, in order. Places count from 0, numbers
+    from 1."""
     found: set[int] = set()
     for entry in value[:_MOST_NUMBERS] if isinstance(value, list) else [value]:
         if isinstance(entry, str):
@@ -236,7 +242,7 @@ def _word(value: object) -> str:
 
 
 def _table(value: object) -> dict[str, Any]:
-    """An object with its keys in plain words; empty for anything else."""
+    """An object with its keys in lower case and with underscores; empty for any other value."""
     return {_word(key): entry for key, entry in value.items()} if isinstance(value, dict) else {}
 
 
@@ -245,7 +251,7 @@ def _first(values: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def comparison_text(report: Report, references: Sequence[Reference]) -> str:
-    """A report in words, for a model: those who hold a point are called by the numbers under which
-    it is given the references."""
+    """A report as a text for a model. It names the holders of a point by the numbers of their
+    references."""
     numbers = {name: str(number) for number, name in enumerate(holder_names(references), 1)}
     return report_markdown(report, numbers)

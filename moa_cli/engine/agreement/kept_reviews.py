@@ -1,4 +1,4 @@
-"""Reviews that exist already of the proposals that a turn is made from."""
+"""Reviews that models have already made of the proposals of a turn."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from moa_cli.core.conversation import Proposal
 from moa_cli.core.strategy import Purpose
 from moa_cli.profile import ModelSettings
 
-# Reviews that ended for a reason that is not their model's: the next turn asks for them again.
+# Kinds of error that are not the model's fault. The next turn asks for such a lost review again.
 _CUT_OFF = ("Abandoned", "BudgetReached")
 
 
 class KeptReviews:
-    """What models have said about proposals, kept for the turns that are made from the same ones.
+    """Reviews of proposals, kept for all turns over the same proposals.
 
-    Turns that share a value ask under its lock, so that each review is asked for once. It belongs
-    to one event loop.
+    Turns that share an instance ask for reviews under its lock, so that each review is asked for
+    once. An instance belongs to one event loop.
 
-    reviews: those that there are. settled: whether a review that was lost, or that cannot be read,
-    is kept as such; otherwise it is asked for again. complete: whether no more reviews are to be
-    made, so that no model is asked for one. grown: called with the reviews that are added.
+    reviews: the reviews that exist already. settled: whether a review that was lost, or that cannot
+    be read, is kept too; otherwise it is asked for again. complete: whether no model is asked for
+    any more reviews. grown: called with the reviews that are added.
     """
 
     def __init__(
@@ -46,11 +46,14 @@ class KeptReviews:
         usable: Callable[[Proposal], bool],
         used: set[int],
     ) -> Proposal | None:
-        """A review by that model about the same (`Proposal.about`), whatever it was for: a
-        comparison serves as a report. It is usable, or settled: then it may be one that was lost.
+        """A kept review by this model about the same question and proposals; None if there is none.
 
-        used: the places of the reviews that have served the turn; the place of this one is added.
-        Several samples of a model give several reviews, so each serves once.
+        Its purpose does not matter: a comparison serves as a report. A usable review comes first. A
+        lost or unusable one is returned only if reviews are settled.
+
+        settings: the model. about: see `Proposal.about`. usable: whether a review can be used.
+        used: the places of the reviews that the turn has used; the place of this one is added. Each
+        review is used once, because several samples of one model give several reviews.
         """
         places = [
             place
@@ -68,14 +71,16 @@ class KeptReviews:
         return None
 
     def covers(self, purpose: Purpose, models: Iterable[ModelSettings]) -> bool:
-        """Whether each of those models has given a review of that purpose, or was lost with it."""
+        """Whether a review with this purpose is kept for each of the models, or no more reviews are
+        to be made."""
         return self.complete or all(
             any(kept.purpose == purpose and _is_by(kept, settings) for kept in self._reviews)
             for settings in models
         )
 
     def keep(self, reviews: Iterable[Proposal], used: set[int]) -> None:
-        """Keep reviews, lost ones among them, that have served the turn itself; see `find`."""
+        """Keep the reviews that a turn has made, lost ones too if reviews are settled. Their places
+        are added to `used`, as in `find`."""
         added = [
             replace(review, reasoning="", citations=())
             for review in reviews
@@ -87,5 +92,5 @@ class KeptReviews:
 
 
 def _is_by(kept: Proposal, settings: ModelSettings) -> bool:
-    """Whether a review is by that model, or by one that answers in its place."""
+    """Whether a review is by this model, or by one that may answer in its place."""
     return kept.model in (*settings.candidates, settings.hedge_with)

@@ -1,4 +1,4 @@
-"""The final answers of proposals, counted."""
+"""Counts the final answers of proposals."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from moa_cli.core.strategy import Placing
 from moa_cli.core.text import plural
 from moa_cli.engine.prompts import text_of
 
-# How many answers a summary names, and characters of each.
+# A summary names at most this many answers, each with at most this many characters.
 _MOST_NAMED, _LONGEST_NAME = 4, 40
 
 
 @dataclass
 class TalliedAnswer:
-    """A final answer that proposals give.
+    """A final answer that one or more proposals give.
 
-    answer: in the words of the first of them. places: theirs, among all proposals.
+    answer: in the words of the first of these proposals. places: the places of these proposals
+    among all proposals.
     """
 
     answer: str
@@ -34,10 +35,10 @@ class TalliedAnswer:
 
 @dataclass(frozen=True)
 class Tally:
-    """The final answers of proposals.
+    """The final answers of proposals, counted.
 
-    candidates: the most votes first, then whose first proposal is the first. unreadable: how many
-    proposals have no final answer that could be read, or break off.
+    candidates: the answer with the most votes first; with as many votes, the answer that was given
+    first. unreadable: the number of proposals that break off, or whose final answer cannot be read.
     """
 
     candidates: tuple[TalliedAnswer, ...]
@@ -49,7 +50,7 @@ class Tally:
         return not self.unreadable and len(self.candidates) == 1 and self.candidates[0].votes > 1
 
     def placings(self, found: Sequence[Proposal]) -> tuple[Placing, ...]:
-        """How each of those proposals, which were counted, came out; the best first."""
+        """The placing of each counted proposal, the best first. found: the counted proposals."""
         placings = [
             Placing(found[place].proposer, found[place].index, candidate.answer, candidate.votes)
             for candidate in self.candidates
@@ -83,11 +84,11 @@ class Tally:
 
 
 def tally(found: Sequence[Proposal], rule: str) -> Tally:
-    """The final answers of those proposals, read by that rule of a profile.
+    """Count the final answers of proposals. rule: how they are read, see `Profile.final_answer`.
 
-    An answer that breaks off does not vote: its last number may be any number.
+    A proposal that breaks off does not vote: its last number need not be its final answer.
     """
-    # Not where the command begins: its patterns take time.
+    # Imported here because compiling the module's patterns would slow down the start of commands.
     from moa_cli.core.answers.final import answer_key, final_answers
 
     whole = [place for place, proposal in enumerate(found) if cut_of(proposal) is None]

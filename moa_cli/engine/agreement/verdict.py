@@ -1,4 +1,4 @@
-"""A check of answers by a judge: how it is asked for, and what is read of it."""
+"""The verdict of a judge on answers: the prompt that asks for it, and the reading of its answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _ALONE = re.compile(r"[\s*_\"'`]*(yes|no)\b", re.IGNORECASE)
 
 
 def read_verdict(text: str) -> bool | None:
-    """Whether a judge says yes; None if that cannot be told. text: without reasoning."""
+    """Whether a judge's answer says yes; None if it says neither yes nor no. text: without
+    reasoning."""
     verdicts = _VERDICT.findall(text)
     lines = [line for line in text.splitlines() if line.strip()]
     if not verdicts and lines:

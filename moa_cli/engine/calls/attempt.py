@@ -1,4 +1,4 @@
-"""One request of a call: what has come of it, and what it takes."""
+"""One request of a call: the answer so far, and its usage."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from moa_cli.core.tools import ToolCall, ToolCallBuilder
 from moa_cli.engine.opening import PartedAnswer
 from moa_cli.profile import ModelSettings, Proposer
 
-# A count that an endpoint told before so many tokens of its answer, or more, was not the last word.
+# If at least this many tokens came after the last count that an endpoint told, that count does not
+# cover the whole answer.
 _MANY_MORE = 8
-# At or below this the reference implementation sends 0.
+# At or below this temperature, the reference implementation of the paper sends 0.
 _ZERO_TEMPERATURE = 1e-4
-# Why an answer of a model has no text.
+# Reasons why an answer of a model has no text.
 _STILL_THINKING = "it used all its tokens for thinking"
 _CUT_BEFORE = "it used all its tokens before its answer began"
 _ONLY_THOUGHT = "it gave reasoning, but no answer"
@@ -34,7 +35,7 @@ def request_of(
     model: str,
     place: CallPlace | None = None,
 ) -> Request:
-    """What a model is asked. model: its id at its endpoint."""
+    """The request to an endpoint. model: the id of the model at this endpoint."""
     temperature = settings.temperature
     if temperature is not None and temperature <= _ZERO_TEMPERATURE:
         temperature = 0
@@ -55,14 +56,15 @@ def request_of(
 
 
 class Attempt:
-    """A request that is sent once.
+    """A request that is sent once, and its answer.
 
-    foreseen: what the ledger records before it is sent. price: of its model, None if it is not
-    known yet. number: in the ledger; None without one. sent, first_token: by `time.monotonic`.
-    begun: whether the endpoint has taken it. speaking: whether a word of it has come: of the
-    answer, of reasoning, or of a refusal. running: whether more may come of it. whole: whether all
-    of the answer has come. parts: separates the comparison in its answer from the reply; it holds
-    words back until it knows which of the two they are.
+    foreseen: the entry for the ledger before the request is sent. price: of the model; None if it
+    is not known yet. number: of the entry in the ledger; None without a ledger. sent, first_token:
+    times by `time.monotonic`. begun: whether the endpoint has accepted the request. speaking:
+    whether a word has come: of the answer, of reasoning, or of a refusal; or a tool call. running:
+    whether the request has not ended. whole: whether the whole answer has come. parts: separates
+    the comparison in the answer from the reply; it holds words back until it knows which of the two
+    they belong to.
     """
 
     def __init__(self, foreseen: CallBegun) -> None:
@@ -86,8 +88,8 @@ class Attempt:
         self._told: Usage | None = None
         self._told_at = 0
         self._count = RunningCount()
-        # Whether pieces are noted as they come, and whether one was noted since the last that was
-        # taken.
+        # _noted: `parted` counts the words as they come, so `take` must not count them again.
+        # _stirred: `parted` has had words since the last call of `take`.
         self._noted = self._stirred = False
 
     @property
@@ -96,7 +98,7 @@ class Attempt:
 
     @property
     def received(self) -> str:
-        """The text with the words that are held back."""
+        """The text, with the words that are held back at its end."""
         return self.text if self.parts is None else self.text + self.parts.held
 
     @property
@@ -105,7 +107,7 @@ class Attempt:
 
     @property
     def refused(self) -> bool:
-        """Whether the model refuses to answer, in a separate field."""
+        """Whether the model has refused to answer, in the field of the response for refusals."""
         return bool(self._refusal)
 
     @property
@@ -115,20 +117,21 @@ class Attempt:
 
     @property
     def tokens(self) -> int:
-        """The tokens of the answer so far, by the highest count."""
+        """The tokens of the answer so far: the higher of our count and the endpoint's."""
         counted, told = self._count.tokens, self._told
         return counted if told is None else max(counted, told.completion_tokens)
 
     @property
     def sure_tokens(self) -> int:
-        """The same by the endpoint's own count, or by the characters: some endpoints send one
-        character at a time, so the number of pieces says little."""
+        """A safe lower count of the tokens so far: by the endpoint, or estimated from the
+        characters. The number of deltas is not used, because some endpoints send one character at
+        a time."""
         told = self._told.completion_tokens if self._told is not None else 0
         return max(self._count.estimate, told)
 
     def parted(self, delta: Delta) -> Delta:
-        """The part of a delta that is shown, if the answer may open with a comparison. Its words
-        are counted as they come, and the model is not silent, even where they are held back."""
+        """The part of a delta that is passed on, if the answer may begin with a comparison. Words
+        that are held back are counted when they come, and the model does not count as silent."""
         assert self.parts is not None
         self._noted = True
         said = delta.text + delta.reasoning
@@ -138,15 +141,16 @@ class Attempt:
         return self.parts.feed(delta)
 
     def release(self) -> str:
-        """Take the words that are held back as text, as no more come; returns them."""
+        """Add the words that are held back to the text, because no more will come. Returns
+        them."""
         held = "" if self.parts is None else self.parts.held
         self.parts = None
         self._text.append(held)
         return held
 
     def take(self, delta: Delta) -> bool:
-        """Take the next piece. Returns whether it brings the answer on."""
-        # Once a token: nearly all have nothing but a text.
+        """Take the next delta. Returns whether the answer has made progress with it."""
+        # This runs for each token. Nearly all deltas hold only a text.
         if delta.text:
             self._text.append(delta.text)
             if not self._noted:
@@ -178,28 +182,31 @@ class Attempt:
         return said
 
     def replace(self, delta: Delta) -> Delta:
-        """Take a text in place of all that came. Returns what of it is still to be shown."""
+        """Take a text in place of all that came before. Returns what is passed on: nothing if a
+        text was already shown."""
         told = any(self._text)
         self._text, self._reasoning = [delta.text], [delta.reasoning]
         return Delta(text="" if told else delta.text)
 
     def cut(self) -> None:
-        """Stop it here, as the endpoint should have done at its limit of tokens."""
+        """End the answer here, as the endpoint should have done at max_tokens."""
         self.finish_reason = "length"
 
     def usage(self) -> Usage:
-        """What it takes: as its endpoint told, else estimated. Without a price there is no cost."""
+        """The usage that the endpoint told, else an estimate. It has a cost only if the endpoint
+        told one."""
         told = self._told
         open_end = not self.whole or self._count.tokens - self._told_at >= _MANY_MORE
         if told is not None and open_end and told.completion_tokens < self.tokens:
-            # It has gone on since it told.
+            # The answer has gone on since the endpoint told this count.
             told = None
         called = "".join(call.name + call.arguments for call in self.tool_calls)
         answer = self.text + self.reasoning + called
         return usage_of(told, self.foreseen.prompt_tokens, answer, self.tokens)
 
     def committed(self, allowed: int = 0) -> Usage:
-        """What it may have taken in the end. allowed: tokens of its answer, beside the foreseen."""
+        """The most that the request may take in all. allowed: the tokens that its answer may have,
+        if they are more than was foreseen."""
         if not self.running:
             usage = self.usage()
             return priced(usage, self.price) if usage.unpriced_calls else usage
@@ -209,7 +216,7 @@ class Attempt:
         return priced(estimated_usage(prompt, answer), self.price)
 
     def no_answer(self) -> ClientError:
-        """Why what came holds no answer."""
+        """The error that says why the request has given no answer."""
         ending = ending_of(self.finish_reason)
         thought = bool(self._reasoning) or self._hidden_reasoning
         if self._refusal or ending == "refusal":
@@ -232,9 +239,9 @@ class Attempt:
 def settled(
     attempts: list[Attempt], price_of: Callable[[str], Price | None]
 ) -> dict[str, tuple[list[int], Usage]]:
-    """What attempts have taken, by model: their numbers in the ledger, and the usage.
+    """The usage of the attempts, by model, with their numbers in the ledger.
 
-    price_of: the price of a model, for what its endpoint told no cost of.
+    price_of: the price of a model. It is used where the endpoint told no cost.
     """
     found: dict[str, tuple[list[int], Usage]] = {}
     for attempt in attempts:
@@ -250,6 +257,6 @@ def settled(
 
 
 def total(usages: Iterable[Usage]) -> Usage:
-    """The sum of what several calls took. Usually it is one call, which needs no adding."""
+    """The sum of several usages. Usually there is only one, which needs no addition."""
     parts = list(usages)
     return parts[0] if len(parts) == 1 else sum(parts, Usage())

@@ -1,4 +1,4 @@
-"""One call of one model: its attempts, the limits on waiting, and what came of it."""
+"""One call of one model: its attempts, its limits on waiting, and its result."""
 
 from __future__ import annotations
 
@@ -42,19 +42,20 @@ from moa_cli.engine.fit import Fitted
 from moa_cli.engine.opening import Opening
 from moa_cli.profile import ModelSettings, Proposer, short_name
 
-# Tokens that an answer beyond what was foreseen is allowed at a time.
+# An answer that is longer than was foreseen is allowed at least this many more tokens at a time.
 _FEWEST_MORE = 64
-# Seconds after which the user reads that a call waits to be sent, and between two checks of whether
-# its provider takes any; and what the call waits for, if that is not known.
+# Seconds after which the user is told that a call waits to be sent, and between two checks of
+# whether its provider accepts calls; and the reason that the user is told if none is known.
 _WAIT_TOLD, _NO_TURN = 0.5, "behind other calls"
-# An answer of more than so many times its max_tokens, and this, is stopped. Endpoints count
-# tokens otherwise than we estimate them, and some do not count reasoning.
+# An answer is stopped at _FAR_BEYOND times its max_tokens plus _BEYOND tokens. The limit is not
+# lower because endpoints count tokens differently from our estimate, and some do not count
+# reasoning.
 _FAR_BEYOND, _BEYOND = 3, 256
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a turn may do.
+    """The limits of a turn, and what it shares with other turns.
 
     Attributes:
         concurrency: Most calls in flight at once.
@@ -63,22 +64,23 @@ class Limits:
             then no call is made again.
         first_delay: Seconds before the first retry. The delay doubles from retry to retry, and
             is as long as the endpoint asks for, at least.
-        longest_wait: Seconds that a call may spend with being refused by a busy provider.
-        budgets: What calls may cost, in USD or tokens. Each is asked before each layer, and while
-            an answer comes that is longer than was estimated.
-        slots: Shared with other turns, in place of `concurrency`.
+        longest_wait: Seconds for which a busy provider may refuse a call.
+        budgets: What calls may cost, in USD or tokens. They are checked before each layer, and when
+            an answer becomes longer than was estimated.
+        slots: Limits on calls that are shared with other turns, in place of `concurrency`.
         ledger: Where turns and their calls are recorded.
-        reply_held: Whether the reply is shown only as a whole. Then a reply that has begun
-            may be asked for again, and a fallback may follow it.
+        reply_held: Whether the reply is shown only as a whole. Then the call for a reply that has
+            begun may be retried, or replaced by a fallback.
         fan_outs: Where proposals are kept for the next requests on the same user's message, shared
             with other turns. None keeps none.
-        client: Who the turn is made for. Proposals that are kept serve turns of the same client
-            only.
-        undisclosed: The names of budgets from which others spend, too. Errors do not tell how much.
+        client: The client that the turn is made for. Kept proposals are used only in turns of the
+            same client.
+        undisclosed: The names of budgets that other users share. Errors do not tell how much of
+            them was spent.
         trims_history: Whether old turns are left out if a model's context has no room for them. If
             not, such a model is not asked.
-        assumed_context: Tokens of context to assume for a model of unknown context when old turns
-            are left out. None: it is sent all of them.
+        assumed_context: The context, in tokens, to assume for a model whose context is not known
+            when old turns are left out. None: such a model is sent all turns.
     """
 
     concurrency: int = 32
@@ -98,10 +100,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Begun:
-    """The call is made now; before, it waited for its turn."""
+    """A step of a call: its wait is over, and it is made now."""
 
 
-# What is told of a call; events as the consumer of the turn gets them.
+# What a call tells its listener. The events among them reach the consumer of the turn unchanged.
 Step = Begun | Delta | Retrying | Queued | Hedged | ReferencesTrimmed
 _E = TypeVar("_E", Retrying, Queued, Hedged, ReferencesTrimmed)
 
@@ -111,13 +113,13 @@ _E = TypeVar("_E", Retrying, Queued, Hedged, ReferencesTrimmed)
 class Planned:
     """A call to be made.
 
-    settings: its limits of length as far as the budgets allow. fitted: what it is sent. info: facts
-    on its model. foreseen: tokens of the answer that the budgets were asked for. error: why it is
-    not made, if so. shrink: a shorter prompt, for an endpoint that refuses this one as too long,
-    given its error; None if there is none. backed: whether a fallback stands ready. again: whether
-    its model was silent in a layer before, until it was lost. max_tokens: the profile's, which the
-    budgets have not set. opening: what separates the comparison from the reply, if the answer may
-    open with one. about: see `Proposal`.
+    settings: of the model; the budgets may have set `max_tokens`. fitted: the messages to send.
+    info: facts about the model. foreseen: tokens of the answer that the budgets have reserved.
+    error: why the call is not made, or None. shrink: given the error of an endpoint that refuses
+    the prompt as too long, returns a shorter one, or None. backed: whether there is a fallback that
+    has not been asked. again: whether a call of the model timed out in a layer before, because the
+    model was silent. max_tokens: as the profile says, without the budgets. opening: separates the
+    comparison from the reply, if the answer may begin with one. about: see `Proposal`.
     """
 
     place: CallPlace
@@ -135,7 +137,7 @@ class Planned:
 
     @property
     def index(self) -> int | None:
-        """As in events: the place in its layer, None for the aggregator."""
+        """The place in its layer, as events have it; None for the aggregator."""
         return self.place.index if isinstance(self.settings, Proposer) else None
 
     @property
@@ -144,12 +146,13 @@ class Planned:
         return own or short_name(self.settings.model)
 
     def event(self, kind: type[_E], at: float, **values: Any) -> _E:
-        """An event about the call. at: seconds since the turn began. values: its other fields."""
+        """An event about the call. at: seconds since the turn began. values: the other fields of
+        the event."""
         told = {"model": self.settings.model, **values}
         return kind(at=at, layer=self.place.layer, index=self.index, **told)
 
     def trimmed(self, at: float, fitted: Fitted) -> ReferencesTrimmed:
-        """That it is sent a prompt that is cut."""
+        """The event that the call is sent a shortened prompt."""
         return self.event(
             ReferencesTrimmed,
             at,
@@ -168,17 +171,18 @@ def failure(error: MoAError) -> Failure:
 
 
 class Call:
-    """A call, which is made once. Its fields tell how far it has come.
+    """A call, which runs once. Its fields tell how far it has come.
 
-    queue: of the turn's events; while it has no room, the call waits. turn_began: by
-    `time.monotonic`. lost: what the turn has lost, in sentences. ledger: records the call before it
-    is sent. grow: asked when the answer goes beyond what was foreseen. It is given this call, the
-    tokens that the answer has, and those that it should be allowed. It returns how many the answer
-    may have, or raises BudgetReached. spend: told what the call took, once.
+    queue: the queue of the turn's events; while it is full, the call waits. turn_began: by
+    `time.monotonic`. lost: sentences on what the turn has lost; the call adds to them. ledger:
+    records the call before it is sent. grow: called when the answer becomes longer than was
+    foreseen, with this call, the tokens that the answer has, and the tokens that it should be
+    allowed. It returns how many the answer may have, or raises BudgetReached. spend: called once
+    with the usage of the call.
 
     settings: those of the model that answers. heard: the attempt whose answer counts. begun:
-    whether it is made, and waits for its turn no more. settled: what the call took, once it has
-    ended and its price is known as well as it will be.
+    whether the call no longer waits to be made. settled: the usage of the call, set when the call
+    has ended and its price has been looked up.
     """
 
     def __init__(
@@ -245,12 +249,12 @@ class Call:
 
     @property
     def attempts(self) -> int:
-        """How many times it was made."""
+        """How many times the call was made."""
         return 1 + self._backoff.retries
 
     @property
     def seconds(self) -> float:
-        """Since the start, or from start to end."""
+        """Seconds from the start of the call to its end, or until now."""
         return (self._ended or time.monotonic()) - self._began
 
     @property
@@ -261,15 +265,15 @@ class Call:
 
     @property
     def called(self) -> tuple[ToolCall, ...]:
-        """The calls of the tools that were offered. A model that calls others has said nothing."""
+        """The tool calls in the answer. If no tools were offered, they do not count."""
         return self.heard.tool_calls if self._offers_tools else ()
 
     def settle(self, price: Price | None) -> Usage:
-        """What it took at that price: each attempt that an endpoint may bill. The result is final,
-        and recorded.
+        """Compute and record the usage of the call: all attempts that an endpoint may bill. Later
+        calls return the same result.
 
-        If an endpoint did not count, the tokens are estimated. The cost that an endpoint told
-        stays.
+        price: of the model that answers. If an endpoint told no token counts, they are estimated.
+        If it told a cost, that cost counts.
         """
         if self.settled is None:
             own = self.settings.model
@@ -286,26 +290,26 @@ class Call:
         return self.settled
 
     def committed(self, tokens: int = 0) -> Usage:
-        """The most that it may have taken in the end, by what it was allowed.
+        """The most that the call may take in all, with the longest answer that it is allowed.
 
-        tokens: of a longer answer that it is to be allowed.
+        tokens: the length of the answer, if it is to be allowed a longer one.
         """
         if self.settled is not None:
             return self.settled
         allowed = max(self._allowed, tokens)
         sent = self._sent
         if not any(attempt.running for attempt in sent):
-            # It is to be sent, or sent again.
+            # No attempt runs, so one more will be sent.
             sent = [*sent, Attempt(self._foreseen)]
         heard = self.heard if self.heard.running else sent[-1]
         parts = (attempt.committed(allowed if attempt is heard else 0) for attempt in sent)
         return sum(parts, Usage())
 
     async def run(self, tell: Callable[[Step], None]) -> None:
-        """Make the call. tell: told each step.
+        """Make the call. tell: called with each step.
 
-        Raises a ClientError if it fails for good, or gives no answer; BudgetReached if a
-        budget has no room for the rest of its answer.
+        Raises ClientError if the call fails after its retries, or gives no answer; BudgetReached if
+        a budget has no room for the rest of its answer.
         """
         self._began, self._tell = time.monotonic(), tell
         try:
@@ -316,20 +320,20 @@ class Call:
                 tell(recalled)
             raise
         except BaseException:
-            # It is cut off: nothing asks for its usage later.
+            # The call is cut off, so it records its usage itself: nobody else will.
             self._recall()
             self.settle(self._clients.known(self.settings.model).price)
             raise
         finally:
             self._ended = time.monotonic()
-            # The listener holds this call. Without this reference the call is freed at once, and
-            # not only when the garbage collector looks for cycles.
+            # The listener refers to this call. Without a reference back, the call is freed at once,
+            # and not only when the garbage collector looks for cycles.
             self._tell = _tell_nobody
         if not self._is_answer(self.heard):
             raise self.heard.no_answer()
 
     async def _answer(self) -> None:
-        """All attempts, within the time that the call may take."""
+        """Make all attempts, within the timeout of the call."""
         if self.settings.timeout is None:
             return await self._attempts()
         try:
@@ -348,7 +352,7 @@ class Call:
                 ) from None
 
     async def _attempts(self) -> None:
-        """All attempts."""
+        """Make attempts until one succeeds, or no retry is left."""
         while True:
             try:
                 return await self._attempt()
@@ -357,8 +361,8 @@ class Call:
                     await self._wait_to_retry(error)
 
     async def _attempt(self) -> None:
-        """The next attempt, and another beside it if it does not speak in time."""
-        # The first attempt exists already, as what is heard of the call so far.
+        """Make the next attempt, with a hedge in parallel if it has no first word in time."""
+        # `heard` already holds an attempt that was not sent, for the first time.
         attempt = self.heard
         if attempt.sent or attempt.foreseen is not self._foreseen:
             attempt = Attempt(self._foreseen)
@@ -371,23 +375,25 @@ class Call:
         finally:
             self._race = None
         if not self.heard.whole:
-            # If no attempt has spoken, the one that ended without an error is heard.
+            # No attempt had a word of an answer: take one that ended without an error.
             self._hear(next((sent for sent in self._sent if sent.whole), self.heard))
 
     def _second(self) -> Coroutine[Any, Any, None] | None:
-        """The same request again, or to the stand-in, if that is allowed."""
+        """The hedge: the same request to the same model or its stand-in; None if it is not allowed
+        now."""
         self._hedged = True
         model = self.settings.hedge_with or self.settings.model
         price = self._clients.known(model).price
         unknown = price is None and self.heard.price is not None and self._grow is not None
         if unknown or self._slots.delay(model) > 0:
-            # A cap that depends on prices could not be kept, or there is no room.
+            # A cap in USD could not be kept, or the provider may not be asked now.
             return None
         attempt = Attempt(replace(self._foreseen, model=model, price=price))
         return self._try(attempt, beside=self.heard)
 
     async def _try(self, attempt: Attempt, *, beside: Attempt | None = None) -> None:
-        """One attempt, once it is let in. beside: the attempt that it hedges, or None."""
+        """Make one attempt, once its slot lets it in. beside: the attempt that it hedges, or
+        None."""
         slot = self._slots.slot(attempt.model)
         async with _Admission(self, slot, attempt.model, told=beside is None) as place:
             self._begin()
@@ -398,8 +404,8 @@ class Call:
                 endpoint.provider,
                 backed=self.planned.backed,
                 again=self.planned.again and attempt.model == self.planned.settings.model,
-                # Without the aggregator there is no reply, so it keeps its full time if no fallback
-                # follows it.
+                # An aggregator without a fallback keeps its full time: without it, there is no
+                # reply.
                 silences=self._slots.silences(attempt.model) if spared else 0,
                 slowest=self._slots.slowest(attempt.model),
             )
@@ -440,28 +446,30 @@ class Call:
                     self._slots.note(attempt.model, attempt.first_token - attempt.sent)
 
     def _is_complete(self, attempt: Attempt) -> bool:
-        """Whether all of the answer has come, even if the connection fails afterwards."""
+        """Whether the whole answer, or the whole refusal, has come, even if the connection has
+        failed since."""
         said = attempt.refused or self._is_answer(attempt)
         return said and attempt.finish_reason is not None
 
     def _is_answer(self, attempt: Attempt) -> bool:
-        """Whether what came is an answer: a text, or calls of the tools that were offered."""
+        """Whether an attempt has given an answer: a text, or calls of the tools that were
+        offered."""
         called = self._offers_tools and bool(attempt.tool_calls)
         return not attempt.refused and (called or bool(attempt.text.strip()))
 
     async def let_in(self, slot: Slot, model: str, *, told: bool) -> CallSlot:
-        """Enter the slot of an attempt. told: whether the user reads it if that takes long.
+        """Enter the slot of an attempt. told: whether the user is told of a long wait.
 
-        Raises the error of the attempt before, or RateLimited, if the provider is held back for
-        longer than a call may take, or takes no call for so long. While the provider takes some
-        calls, there is no limit on the waiting.
+        Raises the last refusal of the provider, or RateLimited, if the provider asks to wait longer
+        than the call may, or accepts no call for that long. As long as the provider accepts some
+        calls, there is no limit on the wait.
         """
-        # Usually there is nothing to wait for, and so nothing to watch.
+        # Usually the slot is free, so no timer is needed.
         entered = slot.enter_at_once()
         if entered is not None:
             return entered
         left = self._backoff.left
-        # Seconds of waiting, without those for which the process was stopped.
+        # Seconds of waiting. Time in which the process was stopped does not count.
         passed, step = 0.0, min(left, _WAIT_TOLD)
         held = self._slots.delay(model)
         is_told = False
@@ -497,11 +505,11 @@ class Call:
                 self._wait("")
 
     def _wait(self, reason: str) -> None:
-        """Tell that it is not sent yet. reason: what it waits for; empty once it is sent."""
+        """Emit that the call waits to be sent. reason: why it waits; "" once it is sent."""
         self._tell(self.planned.event(Queued, self._now(), reason=reason))
 
     def _begin(self) -> None:
-        """The first attempt is let in: the time of the call begins."""
+        """Start the timeout of the call when its first attempt is let in."""
         if not self.begun:
             self.begun = True
             self._whole.since = time.monotonic()
@@ -509,11 +517,12 @@ class Call:
             self._tell(Begun())
 
     def _book(self, attempt: Attempt, beside: Attempt | None) -> None:
-        """The attempt is about to be sent. Raises BudgetReached if there is no room for it."""
+        """Record an attempt that is about to be sent. Raises BudgetReached if a budget has no room
+        for it; for a hedge, RequestRefused."""
         again = bool(self._sent)
         self._sent.append(attempt)
         if again and self._grow is not None:
-            # A failed attempt is billed, too, and only one attempt was foreseen.
+            # The budgets have reserved one attempt, and the earlier ones may be billed, too.
             try:
                 self._grow(self, 0, self._allowed)
             except BudgetReached as reached:
@@ -539,7 +548,7 @@ class Call:
         place: CallSlot,
         silence: Silence,
     ) -> None:
-        """The answer as it comes. Raises TimeoutError if nothing comes for too long."""
+        """Read the answer from the stream. Raises TimeoutError if nothing comes for too long."""
         queue, tell, race = self._queue, self._tell, self._race
         limit = silence.first_token
         with Watch(limit) as watch:
@@ -560,17 +569,17 @@ class Call:
                             watch.set_limit(limit)
                     if race is not None and (delta.text or delta.reasoning or delta.tool_calls):
                         if not race.claim():
-                            # Nothing more is told of it.
+                            # The other attempt was faster: drop this one.
                             attempt.parts = None
                             return
                         self._hear(attempt)
                         race = None
                     tokens = attempt.tokens
-                    # Less and less often, since this runs once a token.
+                    # At powers of two only, because this code runs for each token.
                     if attempt.price is None and not tokens & (tokens - 1):
                         self._look_for_price(attempt)
                     tell(delta)
-                    # After the delta is told: it was paid for, and is shown.
+                    # The check follows the delta's output, because the delta was paid for.
                     beyond = tokens > self._allowed and attempt.finish_reason is None
                     if beyond and not self._may_go_on(attempt, tokens):
                         attempt.cut()
@@ -580,7 +589,7 @@ class Call:
         attempt.whole = True
 
     def _end_parts(self, attempt: Attempt) -> None:
-        """The answer has ended: tell the words that were held back."""
+        """The answer has ended: pass on the words that were held back."""
         last = None if attempt.parts is None else attempt.parts.end()
         if last is None or (self._race is not None and not self._race.claim()):
             return
@@ -593,7 +602,8 @@ class Call:
         self._tell(last)
 
     async def _room(self, watch: Watch) -> None:
-        """Wait for a slow consumer, whose time is not the model's."""
+        """Wait until a slow consumer has made room in the queue. The limits on the model's time
+        stop meanwhile."""
         began, whole = time.monotonic(), self._whole
         before, whole.since, watch.since = whole.since, math.inf, math.inf
         await self._queue.room()
@@ -601,17 +611,17 @@ class Call:
         whole.since = before + watch.since - began
 
     def _hear(self, attempt: Attempt) -> None:
-        """Its answer counts from now on."""
+        """Take this attempt's answer as the answer of the call."""
         self.heard = attempt
         if attempt.model != self.settings.model:
             self.settings = replace(self.settings, model=attempt.model, alternatives=())
             self._foreseen = attempt.foreseen
 
     def _failed(self, attempt: Attempt, error: ClientError) -> None:
-        """Nothing is billed if the endpoint refused the request, or was not reached.
+        """Forget a failed attempt that is not billed: the endpoint refused it, or was not reached.
 
-        An endpoint that says nothing may be at work. One whose answer cannot be read (in an
-        encoding that was not asked for, say) has answered.
+        An endpoint that timed out may have worked on the request, and one whose answer cannot be
+        read (for example because of a wrong encoding) has answered. Both may bill it.
         """
         if not attempt.begun and not isinstance(error, ClientTimeout | BadResponse):
             self._sent.remove(attempt)
@@ -619,7 +629,8 @@ class Call:
                 self._ledger.void(attempt.number)
 
     def _ask_otherwise(self, error: ClientError) -> bool:
-        """Ask another candidate, or send a shorter prompt. Returns whether that may help."""
+        """Prepare the next attempt for another model, or with a shorter prompt, if that can help
+        against the error. Returns whether it can."""
         if isinstance(error, ModelNotFound):
             gone = self.settings.model
             if not self._move_on():
@@ -640,17 +651,18 @@ class Call:
         return True
 
     def _move_on(self) -> bool:
-        """Ask the next candidate from now on. Returns whether there is one that may be asked.
+        """Change to the next alternative of the model. Returns whether there is one that may be
+        asked.
 
-        Nothing was paid for yet: the endpoint does not have the model. Raises BudgetReached if
-        the next one is too expensive.
+        Nothing was paid for yet, because the endpoint does not have the model. Raises BudgetReached
+        if a budget has no room for the alternative.
         """
         if self.heard.speaking or not self.settings.alternatives:
             return False
         model, *others = self.settings.alternatives
         price = self._clients.known(model).price
         if price is None and self.heard.price is not None and self._grow is not None:
-            # A cap that depends on prices would not be kept.
+            # Without a price, a cap in USD could not be kept.
             return False
         self.settings = replace(self.settings, model=model, alternatives=tuple(others))
         self._foreseen = replace(self._foreseen, model=model, price=price)
@@ -660,7 +672,7 @@ class Call:
         return True
 
     async def _wait_to_retry(self, error: ClientError) -> None:
-        """Wait until the call may be made again. Raises the error if it is not made again."""
+        """Wait until the call may be retried. Raises the error if there is no retry."""
         shown = bool(self.text or self.called)
         told = shown or bool(self.heard.reasoning)
         consumed = shown and self.planned.index is None
@@ -677,7 +689,8 @@ class Call:
     def retrying(
         self, attempt: int, delay: float, error: MoAError, *, withdrawn: bool = False
     ) -> Retrying:
-        """That it is made again after so many seconds. attempt: the number of that attempt."""
+        """The event that the call is made again. attempt: the number of the next attempt. delay:
+        seconds until then. withdrawn: whether the text that was shown no longer counts."""
         return self.planned.event(
             Retrying,
             self._now(),
@@ -688,9 +701,9 @@ class Call:
         )
 
     def _recall(self) -> Delta | None:
-        """What is still to be told of a call that gives no answer, as it was paid for and may be
-        useful: the words that were held back; or, if nothing was told or all was taken back, the
-        longest text of all attempts."""
+        """The rest of a failed call's text, which was paid for and may be useful; None if there is
+        none. It is the words that were held back. If nothing was shown, or all of it was withdrawn,
+        it is the longest text of all attempts."""
         if self.text or self.heard.reasoning or self.called:
             held = self.heard.release()
             return Delta(text=held) if held else None
@@ -702,8 +715,8 @@ class Call:
         return Delta(text=self.text, reasoning=self.heard.reasoning)
 
     def _may_go_on(self, attempt: Attempt, tokens: int) -> bool:
-        """Whether an answer that is longer than was foreseen may go on: not far beyond its
-        max_tokens. Raises BudgetReached if a cap ends it here."""
+        """Whether an answer that is longer than was foreseen may go on. It is stopped far beyond
+        its max_tokens. Raises BudgetReached if a cap leaves no room for more."""
         wanted = tokens + max(_FEWEST_MORE, tokens // 4)
         if self._grow is not None:
             wanted = self._grow(self, tokens, wanted)
@@ -716,19 +729,21 @@ class Call:
         return True
 
     def _look_for_price(self, attempt: Attempt) -> None:
-        """Lists of prices are read during the calls: one may have come in the meantime."""
+        """Look for the price of the attempt's model: the list of prices may have arrived since the
+        call began."""
         attempt.price = self._clients.known(attempt.model).price
         if attempt.price is not None and self._ledger is not None and attempt.number is not None:
             self._ledger.priced(attempt.number, attempt.price)
 
     def _named(self) -> str:
-        """The proposer's name; it follows the model, if it was made of that."""
+        """The proposer's name. If it contains the short name of a model that was replaced, it
+        changes with the model."""
         first, name = self.planned.settings.model, self.planned.name
         now = self.settings.model
         return name if now == first else name.replace(short_name(first), short_name(now))
 
     def proposal(self, usage: Usage, error: Failure | None, purpose: Purpose = "") -> Proposal:
-        """What came of the call, as a proposal, or as a review with that purpose."""
+        """The result of the call as a proposal, or as a review with that purpose."""
         return Proposal(
             layer=self.planned.place.layer,
             index=self.planned.place.index,
@@ -749,9 +764,9 @@ class Call:
 
 
 class _Admission:
-    """The time in which an attempt has its slot; see `Call.let_in`.
+    """A context in which an attempt has its slot; see `Call.let_in`.
 
-    An AsyncExitStack would cost more than everything in it.
+    An AsyncExitStack would take more time than all that happens in it.
     """
 
     def __init__(

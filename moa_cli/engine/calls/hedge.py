@@ -1,4 +1,4 @@
-"""Hedging: two requests for one answer; the first that speaks is heard."""
+"""Hedging: two requests for one answer. The one that sends the first word is used."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ Request = Coroutine[Any, Any, None]
 
 
 class Race:
-    """A request, and a second one if the first does not speak in time.
+    """A request, and a second one if the first has sent no word of its answer in time.
 
-    The first that speaks wins, and the other is cancelled. If one fails, the other goes on.
+    The request that sends the first word wins, and the other is cancelled. If one fails, the other
+    goes on.
 
-    second: called once if the first has not spoken in time. Returns what is sent then, or None.
+    second: called once if the first request is late. Returns the second request, or None.
     """
 
     def __init__(self, second: Callable[[], Request | None]) -> None:
@@ -27,7 +28,7 @@ class Race:
         self._speaker: asyncio.Task[None] | None = None
 
     def hedge_in(self, seconds: float) -> Alarm:
-        """Send the second request in so many seconds, unless the alarm is cancelled."""
+        """Send the second request after this many seconds, unless the alarm is cancelled."""
         return Alarm(seconds, self._hedge)
 
     def _hedge(self) -> None:
@@ -35,8 +36,8 @@ class Race:
         self._news.set()
 
     def claim(self) -> bool:
-        """Called by a request that has something to say. Returns whether it is the one that is
-        heard."""
+        """Called by a request when a word of its answer has come. Returns whether this request has
+        won the race."""
         task = asyncio.current_task()
         if self._speaker is None:
             self._speaker = task
@@ -44,9 +45,10 @@ class Race:
         return self._speaker is task
 
     async def run(self, first: Request) -> None:
-        """Run them to the end of the one that is heard. Raises what that one raises.
+        """Run the requests until the winner has ended. Raises what the winner raises.
 
-        If none speaks, raises what the first raises, unless the other has ended without an error.
+        If none sends a word, raises what the first raises, unless the other has ended without an
+        error.
         """
         tasks = [self._task(first)]
         try:
@@ -75,8 +77,8 @@ class Race:
 
 
 def _best(tasks: list[asyncio.Task[None]]) -> asyncio.Task[None]:
-    """The request whose end counts if none has spoken: one with a bug, else one with an empty
-    answer, else the first."""
+    """The request whose result counts if none has sent a word: one that raised an unexpected error,
+    else one with an empty answer, else the first."""
     for task in tasks:
         error = task.exception()
         if error is not None and not isinstance(error, ClientError):

@@ -1,4 +1,4 @@
-"""When a failed call is made again, and when it is given up."""
+"""Decides whether, and when, a failed call is made again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _LONGEST_DELAY = 60.0
 class Backoff:
     """The retries of one call.
 
-    most: failed attempts that are made again. first_delay: before the first retry, in seconds.
-    longest_wait: seconds that the call may be refused for by a busy provider. retries: how many
-    there were. refusal: the last one by a busy provider, or None.
+    most: how many failed attempts are made again. first_delay: seconds before the first retry.
+    longest_wait: seconds for which a busy provider may refuse the call. retries: the number of
+    retries so far. refusal: the last error of a busy provider, or None.
     """
 
     def __init__(self, most: int, first_delay: float, longest_wait: float) -> None:
@@ -24,7 +24,8 @@ class Backoff:
         self._longest_wait = longest_wait
         self._failures = 0
         self._waited = 0.0
-        # Seconds for which the slots hold the next attempt back. They count when it is sent.
+        # Seconds for which the slots hold the next attempt back. They are added to `_waited` when
+        # it is sent.
         self._held = 0.0
         self._sent = time.monotonic()
         self.retries = 0
@@ -42,12 +43,13 @@ class Backoff:
         self._held = 0.0
 
     def next(self, error: ClientError, held: float, left: float) -> tuple[float, bool]:
-        """Seconds until the next attempt, and whether the slots see to that.
+        """The delay until the next attempt in seconds, and whether the slots enforce it, so that
+        the caller need not wait itself.
 
-        error: of the last one. held: seconds for which the slots hold the provider back. left:
-        seconds that the call may take. If the slots do not wait, the delay is what the endpoint
-        asks for, and at least exponential with jitter. Raises the error if the call is not made
-        again.
+        If the slots do not hold the provider back, the delay grows exponentially, with jitter, and
+        is at least as long as the endpoint asks for. error: of the last attempt; it is raised if
+        the call is not made again. held: seconds for which the slots hold the provider back. left:
+        seconds that the call may still take.
         """
         if not error.retryable or not self._most:
             raise error

@@ -1,4 +1,4 @@
-"""Limits on waiting: a timer that costs next to nothing while it is put off again and again."""
+"""Limits on how long a model may be silent, and a timer that is cheap to put off at each token."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from moa_cli.engine.calls.attempt import Attempt
 from moa_cli.models.table import BUILT_IN
 from moa_cli.profile import ModelSettings
 
-# Seconds, if the profile sets none: before the first token; the same of an aggregator with a
-# fallback, and of a model that this machine may have to load first; and from one token to the next.
+# Limits in seconds, if the profile sets none. Before the first token: usually; for an aggregator
+# with a fallback; for a model that this machine may have to load first. The last one is for the
+# time from one token to the next.
 _FIRST_TOKEN, _FIRST_TOKEN_BACKED, _FIRST_TOKEN_HERE, _STALL = 40.0, 20.0, 300.0, 30.0
-# Seconds before the first token of an aggregator whose model was already silent in the same turn,
-# so that a hung model delays a turn only once. It is also the least for a model that was silent in
-# earlier turns: its time is halved with each, for some minutes, so that a long chat, a server or a
-# batch does not wait for it in full again and again. A model that has spoken has at least twice the
-# longest time that it took, as a slow model is not hung.
+# Seconds before the first token of an aggregator whose model was already silent in the same turn.
+# So a hung model delays a turn only once. It is also the lowest limit for a model that was silent
+# in earlier turns. For some minutes, the limit of such a model is halved with each silent request,
+# so that a long chat, a server or a batch does not wait for the full time again and again. A model
+# that has answered gets at least twice its longest time so far, because a slow model is not hung.
 _FIRST_TOKEN_AGAIN = 5.0
-# Seconds for what may follow a whole answer: its usage. It is for streams that do not end by
-# themselves. It is much longer than the 1.5 s after which the decoder of streams gives out what it
-# holds back: on a busy machine, both could end at once.
+# Seconds that a stream may stay open after a whole answer, so that its usage can arrive. Some
+# streams do not end by themselves. The limit is much longer than the 1.5 s after which the stream
+# decoder passes on the data that it holds back. On a busy machine, two close limits could expire at
+# the same time.
 _ENDING = 5.0
-# If a timer fires later than that, something blocked the whole event loop.
+# If a timer fires later than this many seconds, something blocked the whole event loop.
 _BLOCKED = 0.25
-# The least time, in seconds, to read what has arrived meanwhile.
+# After such a block, a task has at least this many seconds to read the data that arrived meanwhile.
 _AFTER_BLOCK = 0.5
-# The most seconds for which a timer is set. Few limits are shorter, so it need not be set again for
-# another limit. All watches with more time than that share one.
+# The longest time, in seconds, for which a timer is set. Few limits are shorter, so a timer rarely
+# has to be set again when the limit changes. All watches with more time left share one timer.
 _LONGEST_TIMER = 2.0
 
 
@@ -74,8 +76,9 @@ def silence_of(
     silences: int = 0,
     slowest: float = 0.0,
 ) -> Silence:
-    """The limits of a call at that provider. backed: whether a fallback stands ready. again:
-    whether its model was silent before in the turn. silences, slowest: see `Slots`."""
+    """The limits of a call at that provider. backed: whether there is a fallback that has not been
+    asked. again: whether a call of the model timed out earlier in the turn. silences, slowest: see
+    `Slots`."""
     first = _FIRST_TOKEN
     known = BUILT_IN.get(provider)
     if known is not None and (known.base_url is None or known.start_hint is not None):
@@ -91,9 +94,9 @@ def silence_of(
 
 
 class Alarm:
-    """Calls something once so many seconds have passed in which the event loop could run.
+    """Calls a function after a number of seconds in which the event loop could run.
 
-    Like `Watch`, it does not count the time for which the process is stopped.
+    Like `Watch`, it does not count time in which the process is stopped.
     """
 
     def __init__(self, seconds: float, call: Callable[[], None]) -> None:
@@ -102,7 +105,7 @@ class Alarm:
         self._set()
 
     def cancel(self) -> None:
-        """Do not call it any more."""
+        """Do not call the function any more."""
         self._timer.cancel()
 
     def _set(self) -> None:
@@ -113,7 +116,7 @@ class Alarm:
 
     def _fire(self) -> None:
         if time.monotonic() - self._due > _BLOCKED:
-            # What has arrived meanwhile is read first.
+            # Other tasks first read the data that has arrived meanwhile.
             self._left = max(self._left, _AFTER_BLOCK)
         if self._left > 0:
             self._set()
@@ -124,16 +127,16 @@ class Alarm:
 class Watch:
     """Cancels the task that runs in its body once `limit` seconds have passed since `since`.
 
-    Leaving the body then raises TimeoutError, as with `asyncio.timeout`. Unlike that, it is put off
-    by setting `since`, which may be done for each token: the timer reads it only when it fires, and
-    is then set for the rest.
+    Leaving the body then raises TimeoutError, as with `asyncio.timeout`. In contrast to that, the
+    limit is put off by setting `since`. This is cheap enough to do for each token: the timer reads
+    `since` only when it fires, and is then set for the rest of the time.
 
     Time in which the event loop does not run (a sink that writes to a full pipe, a stopped process)
-    does not count: the timer then fires late.
+    does not count. The watch notices such a block because its timer fires late.
 
-    limit: in seconds; None is no limit. spared: asked when the time is over whether it begins
-    again. since: when the measured time began, by `time.monotonic`; `math.inf` stops it. expired:
-    whether the time was over.
+    limit: in seconds; None is no limit. spared: called when the time is over; if it returns true,
+    the time begins again. since: when the measured time began, by `time.monotonic`; `math.inf`
+    stops the watch. expired: whether the time is over.
     """
 
     def __init__(self, limit: float | None, spared: Callable[[], bool] | None = None) -> None:
@@ -141,7 +144,7 @@ class Watch:
         self._limit = limit
         self._spared = spared
         self.expired = False
-        # What fires next, at `_due`, if anything does.
+        # Either a timer of this watch or a shared one is set, for the time `_due`; or none is.
         self._timer: asyncio.TimerHandle | None = None
         self._round: _Round | None = None
         self._due = 0.0
@@ -162,12 +165,12 @@ class Watch:
                 raise TimeoutError
 
     def set_limit(self, limit: float | None) -> None:
-        """Another limit from now on, for the time since `since`."""
+        """Change the limit. The time still counts from `since`."""
         self._limit = limit
         if self.expired:
             return
         if self._timer is not None or self._round is not None:
-            # Usually it fires in time for the new limit, too.
+            # Usually the timer that is set fires early enough for the new limit, too.
             if limit is not None and self.since + limit >= self._due:
                 return
             self._disarm()
@@ -200,7 +203,7 @@ class Watch:
             self._timer = None
 
     def fire(self) -> None:
-        """Its timer, or its round, has fired."""
+        """Called when the timer of the watch, or its shared timer, fires."""
         self._timer = self._round = None
         late = time.monotonic() - self._due
         if late > _BLOCKED:
@@ -217,19 +220,20 @@ class Watch:
 
 
 class _Round:
-    """The one timer of all watches of an event loop whose time is not over soon.
+    """A timer that is shared by all watches of an event loop whose time is not over soon.
 
-    Nearly all of them end before it fires, and a server has many: a timer for each would cost
-    more than all that the watch does besides.
+    A server has many watches, and nearly all of them end before the timer fires. A separate timer
+    for each would take more time than everything else that a watch does.
     """
 
     def __init__(self) -> None:
         self._watches: set[Watch] = set()
-        # When it fires; infinite while no timer is set.
+        # When the timer fires; infinite while no timer is set.
         self._due = math.inf
 
     def join(self, watch: Watch) -> float:
-        """Have `fire` of that watch called with the others'; returns when, by `time.monotonic`."""
+        """Add a watch whose `fire` is called when the timer fires. Returns that time, by
+        `time.monotonic`."""
         self._watches.add(watch)
         if self._due == math.inf:
             self._due = time.monotonic() + _LONGEST_TIMER
@@ -237,7 +241,7 @@ class _Round:
         return self._due
 
     def leave(self, watch: Watch) -> None:
-        """It need not be called any more."""
+        """Remove a watch."""
         self._watches.discard(watch)
 
     def _fire(self) -> None:

@@ -1,4 +1,4 @@
-"""How many calls may be in flight, and which provider may be asked now: the engine's side of it."""
+"""Limits on calls in flight, and on busy providers: the protocols that the engine uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Protocol
 
 
 class CallSlot(Protocol):
-    """The place of one attempt among the calls in flight. It is told how the endpoint took it."""
+    """The place of one attempt among the calls in flight. The attempt tells it whether the endpoint
+    accepted the request."""
 
     def accepted(self) -> None:
         """The endpoint has taken the request."""
@@ -21,13 +22,13 @@ class CallSlot(Protocol):
 
 
 class Slot(Protocol):
-    """The slot of one attempt, which is made while inside."""
+    """The slot of one attempt: an async context manager around the attempt."""
 
     def enter_at_once(self) -> CallSlot | None:
-        """Go in if that takes no waiting. None if it does, or if that is not known."""
+        """Enter if no wait is needed. None if a wait is needed, or if that is not known."""
 
     async def __aenter__(self) -> CallSlot:
-        """Wait for its turn, and as long as the provider of the model is held back."""
+        """Wait until it is the attempt's turn, and until the model's provider may be asked."""
 
     async def __aexit__(
         self,
@@ -36,14 +37,14 @@ class Slot(Protocol):
         traceback: TracebackType | None,
         /,
     ) -> bool | None:
-        """Leave it. An error is why the attempt ended."""
+        """Leave the slot. An error is the reason why the attempt ended."""
 
 
 class Slots(Protocol):
-    """Lets the attempts of calls in, one by one."""
+    """Decides when each attempt of a call may begin."""
 
     def slot(self, model: str) -> Slot:
-        """For one attempt of a call of that model."""
+        """The slot for one attempt of a call of that model."""
 
     def delay(self, model: str) -> float:
         """Seconds until the provider of that model may be asked again; usually 0."""
@@ -52,25 +53,28 @@ class Slots(Protocol):
         """Seconds for which the provider of that model has refused all calls; usually 0."""
 
     def reason(self, model: str) -> str | None:
-        """What a call of that model would wait for now, in words; None if it would not wait."""
+        """The reason why a call of that model would have to wait now; None if it would not wait."""
 
     def silences(self, model: str) -> int:
-        """How many of the latest requests to that model in this process, in a row, were given up
-        before their first word."""
+        """How many of the latest requests to that model, in a row and in this process, were given
+        up before the first word of an answer."""
 
     def slowest(self, model: str) -> float:
-        """The most seconds that a request to that model took to its first word in this process; 0
-        if none spoke."""
+        """The longest time, in seconds, that the model took for the first word of an answer in this
+        process; 0 if it has given none."""
 
     def note(self, model: str, seconds: float | None) -> None:
-        """A request to that model spoke after so many seconds, or (None) was given up before."""
+        """Note how long a request to that model took to the first word of its answer. seconds: None
+        if the request was given up before."""
 
     def next_turn(self) -> Slots:
-        """The slots of a turn that begins now: its calls wait behind those of running turns."""
+        """The slots of a turn that begins now. Its calls wait until those of earlier turns are
+        let in."""
 
 
 class OwnSlots:
-    """The slots of one turn that shares none; each place in it, too. It holds no provider back."""
+    """The slots of a turn that shares no slots with other turns. It never makes a call wait because
+    of its provider. It is also each of its own slots, since these need no state."""
 
     def __init__(self, concurrency: int) -> None:
         self._free = asyncio.Semaphore(concurrency)

@@ -1,8 +1,10 @@
-"""How proposals become the reply: a file for each strategy, over the steps that they share.
+"""How proposals become the reply. There is a file for each strategy; `engine.steps` has the steps
+that they share.
 
 Each strategy is a coroutine that is given the turn when all proposers have ended, and returns
-whether there is a whole reply. Where there are no proposals at all (`rounds = 0`, or all are lost
-and the profile says `on_all_failed = "solo"`), the aggregator answers alone, with every strategy.
+whether there is a whole reply. With every strategy, the aggregator answers alone if there are no
+proposals at all: `rounds = 0`, or all proposers failed and the profile says
+`on_all_failed = "solo"`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from moa_cli.profile import ModelSettings, Profile, Stage
 
 
 async def run_strategy(state: TurnState) -> bool:
-    """Write the reply as the profile's strategy says; whether there is a whole one.
+    """Make the reply by the profile's strategy. Returns whether there is a whole reply.
 
     Raises BudgetReached at a cap.
     """
@@ -44,11 +46,11 @@ async def run_strategy(state: TurnState) -> bool:
 
 
 async def _agreed(state: TurnState) -> bool:
-    """Give the first proposal as the reply if all have the same final answer, and the profile says
-    that this is enough; whether it was.
+    """Give the first proposal as the reply if all proposals have the same final answer, and the
+    profile has `stop_when_agreed`. Returns whether there is a reply now.
 
-    It never is enough for references of the caller, which are to be merged, nor for a reply that
-    calls tools or is JSON by a schema, which has to be written.
+    It does nothing if the caller brought the references along, because they are to be merged. Nor
+    does it if tools are offered or the reply has to be JSON: then an aggregator has to write it.
     """
     if state.profile.stop_when_agreed is None or state.given or acts(state):
         return False
@@ -64,15 +66,15 @@ async def _agreed(state: TurnState) -> bool:
 def reviewer_of(
     profile: Profile, stage: Stage, settings: ModelSettings, conversation: Conversation
 ) -> ModelSettings:
-    """A model of a stage with the settings that it is asked with, for a forecast of the turn."""
+    """The settings with which a model of a stage will be asked, for a forecast of the turn."""
     if stage.purpose == "choose" and profile.strategy == "select":
         return ranker(settings, conversation)
     return settings
 
 
 def wording_of(profile: Profile, stage: Stage) -> Profile:
-    """The profile with the merge prompt that the calls of a stage are sent, for a forecast of the
-    turn. What a review will say stands in angle brackets."""
+    """The profile with the merge prompt of the calls of a stage, for a forecast of the turn. A
+    placeholder in angle brackets takes the place of a review's text."""
     match stage.purpose:
         case "rank":
             return review_wording(profile, RANK)

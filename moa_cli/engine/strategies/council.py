@@ -1,7 +1,8 @@
 """The strategy `council`: proposers rank each other's proposals, and a chairman writes the reply.
 
-The members are the proposers of the last layer. Each gets the others' proposals without names,
-never its own. The chairman is the aggregator: it is given all proposals, and their mean ranks.
+The members are the proposers of the last layer. Each member is given the proposals of the others,
+without names and without its own. The chairman is the aggregator. It is given all proposals and
+their mean ranks.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ each number from 1 to {count} once, in this form:
 
 Ranking: <number> > <number> > …"""
 
-# {ranking} is filled in before the others are.
+# {ranking} is filled in before the other placeholders.
 CHAIR: Final = """\
 Several models have answered the latest user query, each by itself. Then each of them ranked the \
 others' responses, without knowing whose they were. You are given the {count} responses, numbered \
@@ -86,7 +87,7 @@ async def council(state: TurnState) -> bool:
 async def _ranks(
     state: TurnState, found: Sequence[Proposal], group: Peers
 ) -> tuple[list[list[int]], int]:
-    """The ranks that each proposal was given, and how many rankings count."""
+    """The ranks that each proposal was given, and the number of rankings that could be read."""
     ranks: list[list[int]] = [[] for _ in found]
     counted = 0
     wording = review_wording(state.profile, RANK)
@@ -104,8 +105,8 @@ async def _ranks(
 
 
 def _placings(found: Sequence[Proposal], ranks: Sequence[Sequence[int]]) -> tuple[Placing, ...]:
-    """How the proposals are ranked; those of the same rank stay in their order, and one that only
-    its own proposer might have ranked comes last."""
+    """The placings of the proposals by their mean ranks. Proposals with the same rank keep their
+    order. A proposal without any rank comes last."""
     placings = [
         Placing(proposal.proposer, proposal.index, rank=_mean(given))
         for proposal, given in zip(found, ranks, strict=True)
@@ -122,15 +123,15 @@ def _place(rank: float | None) -> float:
 
 
 def chair_wording(profile: Profile, ranking: str) -> Profile:
-    """The profile with the chairman's prompt; or with its own, and the ranking behind the
-    references."""
+    """The profile with the chairman's prompt. If the profile has its own merge prompt, it stays,
+    and the ranking follows the references in it."""
     if profile.merge_prompt:
         return replace(profile, merge_prompt=behind_references(profile.merge_prompt, ranking))
     return numbered_wording(profile, CHAIR.replace("{ranking}", ranking))
 
 
 def ranking_text(ranks: Sequence[Sequence[int]], counted: int) -> str:
-    """The mean ranks of the responses, the best first, for the chairman."""
+    """A text for the chairman with the mean ranks of the responses, the best first."""
     means = sorted(enumerate(map(_mean, ranks), 1), key=lambda mean: _place(mean[1]))
     lines = (
         f"- response {number}: " + ("not ranked" if mean is None else f"{mean:.1f}")
@@ -140,12 +141,12 @@ def ranking_text(ranks: Sequence[Sequence[int]], counted: int) -> str:
 
 
 def read_ranking(text: str, *, count: int) -> tuple[int, ...] | None:
-    """The places of the responses in the order of a ranking, the best first; None if the text is no
-    ranking.
+    """The places of the responses in the order of a ranking, the best first; None if the text holds
+    no valid ranking.
 
-    text: without reasoning. It is read from the last line that says `Ranking:`, or the line after
-    that; else from the last line. count: how many responses there were; the ranking has to name
-    each once.
+    text: without reasoning. The ranking is read from the last line with `Ranking:`, or from the
+    line below it; without such a line, from the last line. count: the number of responses. The
+    ranking has to name each of them once.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = lines[-1] if lines else ""

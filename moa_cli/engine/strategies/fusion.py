@@ -1,7 +1,9 @@
-"""The strategy `fusion`: the proposals are compared first, and the reply is written with that.
+"""The strategy `fusion`: the proposals are compared first, and the comparison helps to write the
+reply.
 
-The judge writes the comparison, of which a report is made, too (see `comparison`). With `one_call`
-the aggregator does both in one call; then the comparison is told as its reasoning.
+The judge writes the comparison, which also becomes the report (see `agreement.comparison`). With
+`one_call`, the aggregator writes the comparison and the reply in one call. Then the comparison is
+passed on as its reasoning.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ Take over what is right and useful, with what one response alone has; decide con
 what is right, not by how many say it; correct what is wrong; and add what all of them miss. The \
 reply stands by itself: it mentions neither the responses nor the comparison."""
 
-# {comparison} is filled in before the others are.
+# {comparison} is filled in before the other placeholders.
 FUSE: Final = f"""\
 {_GIVEN}\
 A comparison of the responses, which may be wrong, too:
@@ -51,7 +53,8 @@ Begin your answer with {OPEN}, and compare the responses:
 - Blind spots: what the query needs, and none of them says.
 End the comparison with {CLOSE}. Behind that, write the reply to the latest user query. {_REPLY}"""
 
-# Characters of a comparison, so that there is room for the responses.
+# The aggregator is given at most this many characters of a comparison, so that there is room for
+# the responses.
 _LONGEST: Final = 12_000
 
 
@@ -101,8 +104,8 @@ async def _in_two_calls(state: TurnState) -> bool:
 
 
 def fuse_wording(profile: Profile, comparison: str) -> Profile:
-    """The profile with the prompt for a reply with that comparison; or with its own, and the
-    comparison behind the references."""
+    """The profile with the prompt for a reply that uses the comparison. If the profile has its own
+    merge prompt, it stays, and the comparison follows the references in it."""
     if profile.merge_prompt:
         told = f"A comparison of them:\n\n{comparison}"
         return replace(profile, merge_prompt=behind_references(profile.merge_prompt, told))
@@ -110,7 +113,9 @@ def fuse_wording(profile: Profile, comparison: str) -> Profile:
 
 
 def one_call_wording(profile: Profile) -> Profile:
-    """The same for a comparison and a reply in one answer."""
+    """The profile with the prompt for an answer that holds both the comparison and the reply. If
+    the profile has its own merge prompt, it stays, and the request for a comparison follows the
+    references in it."""
     if profile.merge_prompt:
         own = profile.merge_prompt
         return replace(profile, merge_prompt=behind_references(own, COMPARE_FIRST))

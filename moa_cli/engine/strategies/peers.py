@@ -1,4 +1,4 @@
-"""Proposers that judge each other's proposals: who is asked, and which of them is their own."""
+"""Proposers that judge each other's proposals: who is asked, and who wrote which proposal."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Peer:
 
 @dataclass(frozen=True)
 class Peers:
-    """Those that judge. members: how many there would be if none was lost."""
+    """The proposers that judge. members: how many there would be if no proposer had been lost."""
 
     asked: tuple[Peer, ...]
     members: int
 
 
 def peers(state: TurnState, proposals: Sequence[Proposal]) -> Peers:
-    """The proposers of the layer that the proposals come from.
+    """Find the proposers that judge: those of the layer that the proposals come from.
 
-    None is asked if each would see at most one proposal: there would be nothing to judge. A lost
-    proposer is not asked either. Proposals that the caller brought along may not be those of the
-    profile's proposers, who then judge all of them.
+    No proposer is asked if each would see at most one proposal, because there would be nothing to
+    judge. A proposer without a proposal is not asked, with one exception: if the caller brought the
+    proposals along, other models may have written them, so every proposer is asked.
     """
     layer = _layer_of(state.profile, proposals)
     if len(proposals) < 3:

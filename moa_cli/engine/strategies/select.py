@@ -1,10 +1,11 @@
-"""The strategy `select`: the best proposal is the reply, in its own words.
+"""The strategy `select`: the best proposal becomes the reply, word for word.
 
-Who chooses is the judge, or each proposer among the others' proposals. The prompt is that of the
-LLM-ranker, the baseline of "Mixture-of-Agents Enhances Large Language Model Capabilities"
-(arXiv:2406.04692): AlpacaEval 2's comparison prompt (`alpaca_eval_clf_gpt4_turbo`), with as many
-outputs as there are. What is ours in it: the models are called `model_1`, `model_2` and so on, in
-the order of the profile, and a system prompt that there is already stays before the ranker's.
+Either the judge chooses, or each proposer chooses among the proposals of the others. The prompt is
+that of the LLM-ranker, a baseline of "Mixture-of-Agents Enhances Large Language Model Capabilities"
+(arXiv:2406.04692). It is the comparison prompt of AlpacaEval 2 (`alpaca_eval_clf_gpt4_turbo`), with
+as many outputs as there are proposals. We changed two things: the models are called `model_1`,
+`model_2` and so on, in the order of the profile; and an existing system prompt stays, with the
+ranker's after it.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _OUTPUT: Final = '''\
         "model_identifier": "{name}",
         "output": """{text}"""
     }}'''
-# A name of a model, or the whole answer if that is a number alone.
+# A model's name. A number alone counts too, but only if it is the whole answer.
 _NAMED = re.compile(r"\bmodel[\s_]*(\d{1,4})\b|\A\W*(\d{1,4})\W*\Z", re.IGNORECASE)
 _M = TypeVar("_M", bound=ModelSettings)
 
@@ -103,7 +104,7 @@ async def _chosen_by_judge(state: TurnState, found: Sequence[Proposal]) -> tuple
 async def _chosen_by_peers(
     state: TurnState, found: Sequence[Proposal], group: Peers
 ) -> tuple[list[int], str]:
-    """The same, by each proposer among the others' proposals."""
+    """As `_chosen_by_judge`, but each proposer chooses among the proposals of the others."""
     votes = [0] * len(found)
     models = [ranker(peer.settings, state.conversation) for peer in group.asked]
     shown = [[found[place] for place in peer.others] for peer in group.asked]
@@ -130,7 +131,7 @@ def choice_wording(profile: Profile) -> Wording:
 
 
 def _listed(texts: Sequence[str]) -> Mapping[str, str]:
-    """The values of the ranker's placeholders."""
+    """The values of the placeholders in the ranker's prompt."""
     names = [f"model_{number}" for number in range(1, len(texts) + 1)]
     outputs = (
         _OUTPUT.format(name=name, text=text) for name, text in zip(names, texts, strict=True)
@@ -140,7 +141,7 @@ def _listed(texts: Sequence[str]) -> Mapping[str, str]:
 
 
 def ranker(settings: _M, conversation: Conversation) -> _M:
-    """A model, with the ranker's system prompt after its usual one."""
+    """The settings of a model, with the ranker's system prompt after its usual one."""
     messages = conversation.messages()
     led = messages[0].content if messages[0].role == "system" else settings.system
     return replace(settings, system=f"{led}\n\n{RANKER_SYSTEM}" if led else RANKER_SYSTEM)
@@ -149,8 +150,8 @@ def ranker(settings: _M, conversation: Conversation) -> _M:
 def read_choice(text: str, *, count: int) -> int | None:
     """The place of the output that an answer names; None if it names none, or several.
 
-    text: without reasoning. If there is more than the name, which should not be, the last line
-    counts. count: how many outputs there were.
+    text: without reasoning. It should hold only the name. If it names several, its last line
+    counts. count: the number of outputs.
     """
     lines = text.strip().splitlines()
     for said in (text.strip(), *lines[-1:]):

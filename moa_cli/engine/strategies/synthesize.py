@@ -1,8 +1,9 @@
-"""*synthesize*: the aggregator reads all proposals and writes a new answer (arXiv:2406.04692).
+"""The strategy `synthesize`: the aggregator reads all proposals and writes a new answer
+(arXiv:2406.04692).
 
-With `window`, it never reads more than so many at once: it merges the first ones into one answer,
-then that one and the next, and so on, and writes the reply from the last window. So a mixture of
-many answers runs in a small context. Source: Self-MoA-Seq (arXiv:2502.00674).
+With `window`, it never reads more than `window` proposals at once. It merges the first ones into
+one answer, then merges this answer with the next ones, and so on, and writes the reply from the
+last window. So many proposals fit a small context. Source: Self-MoA-Seq (arXiv:2502.00674).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from moa_cli.engine.steps import decide, review
 
 
 async def synthesize(state: TurnState) -> bool:
-    """Write the reply from the proposals; whether there is a whole one. Raises BudgetReached."""
+    """Have the reply written from the proposals. Returns whether there is a whole reply. Raises
+    BudgetReached at a cap."""
     if state.skipped or state.refused:
         count = plural(len(state.references), "proposal")
         decide(state, Decision("synthesize", f"written from {count}"))
@@ -34,7 +36,8 @@ async def synthesize(state: TurnState) -> bool:
 
 
 async def _merged(state: TurnState, references: Sequence[Reference]) -> Proposal | None:
-    """One answer made of those by the aggregator, or the first of its fallbacks that gives one."""
+    """One answer made of the references, by the aggregator or the first fallback that gives
+    one."""
     for settings in state.profile.mergers():
         for answer in await review(state, "merge", [settings], state.profile, [references]):
             old = any(isinstance(reference, EarlierProposal) for reference in references)

@@ -1,7 +1,8 @@
-"""The strategy `vote`: the final answer of most proposals wins, in the words of one of them.
+"""The strategy `vote`: the final answer that most proposals give wins. One of these proposals
+becomes the reply, word for word.
 
-Where no final answer can be read, a judge chooses the most consistent proposal: universal
-self-consistency (arXiv:2311.17311), with the instruction of the paper's appendix, which numbers the
+If no final answer can be read, a judge chooses the most consistent proposal. This is universal
+self-consistency (arXiv:2311.17311), with the prompt of the paper's appendix, which numbers the
 responses from 0.
 """
 
@@ -29,7 +30,8 @@ Select the most consistent response based on majority consensus.
 Start your answer with "The most consistent response is Response X" (without quotes)."""
 
 _NUMBER: Final = r"[\s*_\"'“‘`#(\[]*(\d{1,4})(?!\w)"
-# No two neighbouring parts match the same character: that would take quadratic time.
+# No two neighbouring parts of the pattern match the same character. If they did, the match could
+# take quadratic time.
 _CHOSEN = re.compile(
     r"most\s+consistent\s+response\s+is\W[\W_]*"
     rf"(?:response{_NUMBER}|(\d{{1,4}})(?!\w))",
@@ -40,7 +42,7 @@ _ALONE = re.compile(r"\W*(\d{1,4})\W*")
 
 
 async def vote(state: TurnState) -> bool:
-    """Give the first proposal that has the final answer of most. Raises BudgetReached at a cap."""
+    """Give the first proposal with the winning final answer. Raises BudgetReached at a cap."""
     found = proposals(state)
     counted = tally(found, state.profile.final_answer)
     if not counted.candidates:
@@ -50,7 +52,7 @@ async def vote(state: TurnState) -> bool:
 
 
 async def _most_consistent(state: TurnState, found: Sequence[Proposal]) -> bool:
-    """Have a judge choose: there are no final answers to be counted."""
+    """Have a judge choose, because there are no final answers to count."""
     if len(found) == 1:
         [only] = found
         return await copy_winner(state, found, [1], f"{only.proposer} gave the only proposal")
@@ -69,16 +71,16 @@ async def _most_consistent(state: TurnState, found: Sequence[Proposal]) -> bool:
 
 
 def consistency_wording(profile: Profile) -> Profile:
-    """The prompt of universal self-consistency."""
+    """The profile with the prompt of universal self-consistency."""
     return worded(profile, MOST_CONSISTENT, _numbered)
 
 
 def read_choice(text: str, *, count: int) -> int | None:
     """The place of the response that a judge's answer names; None if it names none, or several.
 
-    text: without reasoning. What counts is the sentence that the instruction asks for, the last
-    time that it is there; else the only response that is named, or a number alone. count: how many
-    responses there were.
+    text: without reasoning. The last sentence in the form that the prompt asks for counts. Without
+    one, the only response that is named counts, or a number that is the whole text. count: the
+    number of responses.
     """
     named = ["".join(numbers) for numbers in _CHOSEN.findall(text)[-1:]]
     if not named:
@@ -90,6 +92,6 @@ def read_choice(text: str, *, count: int) -> int | None:
 
 
 def _numbered(texts: Sequence[str]) -> Mapping[str, str]:
-    """The responses as the paper's prompt holds them."""
+    """The value of the placeholder for the responses, in the form of the paper's prompt."""
     told = (f"Response {number}: {text}" for number, text in enumerate(texts))
     return {"references": "\n\n".join(told)}

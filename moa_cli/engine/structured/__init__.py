@@ -1,1 +1,1 @@
-"""Replies in a given JSON format: what is asked for, the check, the one repair."""
+"""Replies in a given JSON format: the request for it, the check, and one attempt to repair."""

@@ -1,4 +1,4 @@
-"""Replies that are JSON: what is asked for, and whether an answer is that."""
+"""Replies that have to be JSON: the format that a request asks for, and the check of an answer."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from moa_cli.engine.structured.json_check import Uncheckable, problem_of
 from moa_cli.engine.structured.json_schema import check_schema
 from moa_cli.profile import Profile
 
-# The field of a request's body.
+# The field of a chat completion's body that asks for a format.
 FIELD = "response_format"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNNAMED = "reply"
 # Models put JSON into a fence although they were asked not to.
 _FENCE = re.compile(r"```[A-Za-z0-9]*[ \t]*\n(?P<inside>.*)\n?```", re.DOTALL)
-# Characters of an answer. Reading more would take the processor for too long.
+# Longer answers, in characters, are not checked, because that would block a processor for too long.
 _LONGEST = 8 * 1024 * 1024
-# How much of an answer that is no JSON is shown before the wrong place.
+# An error message shows this many characters before the place where an answer is not JSON.
 _BEFORE = 30
 
 
 @dataclass(frozen=True)
 class FormatCheck:
-    """What was found in an answer.
+    """The result of the check of an answer.
 
     Attributes:
-        text: The answer without spaces and a Markdown fence around it.
-        problem: What is wrong with it, in one sentence that calls it `it` and its value `$`; None
-            if it is what was asked for.
-        checkable: Whether that could be told. If not, asking once more would not help.
+        text: The answer without the spaces and the Markdown fence around it.
+        problem: What is wrong with the answer, in one sentence that calls the answer `it` and its
+            JSON value `$`; None if it is what was asked for.
+        checkable: Whether the check was possible. If not, another request would not help.
     """
 
     text: str
@@ -73,7 +73,8 @@ class ResponseFormat:
             The format; None for plain text.
 
         Raises:
-            ValueFault: It is no format, or its schema cannot be used. `path` leads on from it.
+            ValueFault: `values` is no format, or its schema cannot be used. The `path` of the error
+                begins at `values`.
         """
         if values is None:
             return None
@@ -84,7 +85,7 @@ class ResponseFormat:
             return None
         if kind == "json_object" and values.get("schema") is None:
             return cls("json_object")
-        # Some providers have a schema in an object of that type, too.
+        # Some providers take a schema with the type `json_object`, too.
         if kind not in ("json_object", "json_schema"):
             raise ValueFault("must be text, json_object or json_schema", path=("type",))
         above = () if "json_schema" not in values else ("json_schema",)
@@ -118,7 +119,7 @@ class ResponseFormat:
         return cls("json_schema", name or _UNNAMED, told["schema"], strict, description or "")
 
     def body(self) -> dict[str, Any]:
-        """The field of a chat completion's request that asks for it.
+        """The value of the field of a chat completion's request that asks for this format.
 
         Returns:
             The value of `response_format`.
@@ -133,7 +134,7 @@ class ResponseFormat:
         return {"type": "json_schema", "json_schema": told}
 
     def over(self, profile: Profile) -> Profile:
-        """A profile whose aggregator is asked for it.
+        """A profile whose aggregator is asked for this format.
 
         Args:
             profile: The mixture.
@@ -148,13 +149,13 @@ class ResponseFormat:
     def verdict(self, answer: str) -> FormatCheck:
         """Whether an answer is what was asked for.
 
-        For any answer and schema, it takes at most some seconds of processor time.
+        The check takes at most a few seconds of processor time, for any answer and schema.
 
         Args:
             answer: The whole answer of a model.
 
         Returns:
-            What was found in it.
+            The result of the check.
         """
         text = answer.strip().removeprefix("\ufeff")
         if len(text) > _LONGEST:
@@ -196,7 +197,8 @@ def read_json(text: str) -> Any:
 
 
 class _Unreadable(ValueError):
-    """What Python's reader takes, although it is not JSON."""
+    """The text holds a value that Python's JSON reader takes, although it is not JSON or cannot be
+    stored."""
 
 
 def _no_constant(constant: str) -> NoReturn:

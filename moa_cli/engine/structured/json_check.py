@@ -1,9 +1,10 @@
 """The check of a value by a JSON Schema, in bounded time.
 
-A schema comes from a client, and a value from a model. Neither can hold the process up: patterns
-have a time limit, a check has limited processor time, and endless recursion is an error. `format`
-is an annotation, as the standard has it, and not checked. Nor is a pattern that cannot be read as a
-regular expression, or `unevaluatedProperties` beside `patternProperties`.
+A schema comes from a client, and a value from a model, so neither is trusted. They cannot block the
+process: each pattern has a time limit, each check has limited processor time, and endless recursion
+is an error. Three things are not checked: `format`, which is only an annotation in the standard; a
+pattern that is not a valid regular expression; and `unevaluatedProperties` in a schema with
+`patternProperties`.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from typing import Any
 
 from moa_cli.engine.structured.json_schema import TYPES, short
 
-# Seconds of the processor that one check may take, and one pattern of it.
+# Seconds of processor time that one check may take, and seconds that one match of a pattern may
+# take.
 _SECONDS, _PATTERN_SECONDS = 3.0, 0.5
-# Keywords that are checked between two looks at the clock.
+# The clock is read once for this many checked keywords, because reading it takes time.
 _BETWEEN_LOOKS = 64
-# Longer patterns take long to be read.
+# Longer patterns, in characters, count as matched, because compiling them takes too long.
 _LONGEST_PATTERN = 2000
-# How many errors of a value are looked at to find the most telling one.
+# The most useful error is chosen among this many errors of a value.
 _MOST_ERRORS = 100
 _LONGEST_SENTENCE = 300
 
 
 class Uncheckable(Exception):
-    """Whether a value is what a schema asks for cannot be told. Its message says why."""
+    """A value could not be checked. The message says why."""
 
 
 def problem_of(value: object, schema: Mapping[str, Any]) -> str | None:
-    """What is wrong with a value, in one sentence with its place; None if it is as the schema
-    asks.
+    """What is wrong with a value, in one sentence with the place; None if it matches the schema.
 
-    schema: one that `check_schema` takes. Raises Uncheckable. It may take seconds, so it is called
-    off the event loop.
+    schema: one that `check_schema` accepts. Raises Uncheckable. This may take seconds, so it is
+    called outside the event loop.
     """
     from jsonschema.exceptions import best_match
     from referencing import Registry
@@ -60,8 +61,8 @@ def problem_of(value: object, schema: Mapping[str, Any]) -> str | None:
 
 @lru_cache(maxsize=32)
 def _traits(schema: str) -> tuple[str, bool, bool]:
-    """What chooses the validator of a schema: the draft that it names, whether it has tuples in the
-    old way, and whether it has patterns of names."""
+    """The traits that determine the validator of a schema: the draft that it names, whether it has
+    a list in `items` (as in older drafts), and whether it has `patternProperties`."""
     found = json.loads(schema)
     old = False
 
@@ -75,7 +76,8 @@ def _traits(schema: str) -> tuple[str, bool, bool]:
 
 @cache
 def _validator_class(draft: str, old: bool, patterns: bool) -> Any:
-    """The validator of a draft, with its costly keywords replaced, and all of them timed."""
+    """The validator of a draft. Its slow keywords are replaced, and every keyword reads the
+    clock."""
     from jsonschema import Draft201909Validator, Draft202012Validator, validators
 
     default = Draft201909Validator if old else Draft202012Validator
@@ -88,14 +90,14 @@ def _validator_class(draft: str, old: bool, patterns: bool) -> Any:
         "uniqueItems": _unique_items,
     }
     if patterns:
-        # The library would match them without a time limit.
+        # The library would match the patterns without a time limit.
         own["unevaluatedProperties"] = _unchecked
     keywords = {**base.VALIDATORS, **{name: own[name] for name in own if name in base.VALIDATORS}}
     return validators.extend(base, {name: _timed(check) for name, check in keywords.items()})
 
 
 class _Clock(threading.local):
-    """The time that the check of this thread may take; a check stays in one thread."""
+    """The time limit of the check that runs in this thread. A check stays in one thread."""
 
     def start(self) -> None:
         self.calls = 0
@@ -124,7 +126,7 @@ def _unchecked(validator: Any, value: Any, instance: Any, schema: Any) -> Iterat
 
 
 def _found(pattern: str, text: str) -> bool:
-    """Whether a pattern is somewhere in a text; true where it cannot be told."""
+    """Whether a pattern matches somewhere in a text; true if the pattern cannot be used."""
     import regex
 
     if len(pattern) > _LONGEST_PATTERN:
@@ -170,7 +172,7 @@ def _additional_properties(validator: Any, value: Any, instance: Any, schema: An
 
 
 def _enum(validator: Any, values: Any, instance: Any, schema: Any) -> Iterator[Any]:
-    # The same list may be compared with many values, and be long.
+    # The keys are kept, because one long list may be compared with many values.
     keys = _clock.enums.get(id(values))
     if keys is None:
         keys = _clock.enums[id(values)] = frozenset(map(_key, values))
@@ -192,7 +194,7 @@ def _unique_items(validator: Any, wanted: Any, instance: Any, schema: Any) -> It
 
 
 def _key(value: Any) -> Any:
-    """What is the same for values that are equal in JSON, where 1 is 1.0, but not true."""
+    """A key that is equal for values that are equal in JSON: 1 equals 1.0, but not true."""
     if isinstance(value, dict):
         return frozenset((name, _key(entry)) for name, entry in value.items())
     if isinstance(value, list):
@@ -207,7 +209,7 @@ def _error(message: str) -> Any:
 
 
 def _sentence(error: Any) -> str:
-    """An error of the library in words that a model understands: where, and what is wrong."""
+    """An error of the library as a sentence for a model: the place, and what is wrong there."""
     value, instance = error.validator_value, error.instance
     if error.validator == "type":
         wanted = " or ".join(TYPES[name] for name in ([value] if isinstance(value, str) else value))

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from moa_cli.core.nesting import MOST_LEVELS, is_deeper
 from moa_cli.core.values import KeyPath, ValueFault
 
-# Of a schema: characters as JSON, and levels.
+# The most characters of a schema, written as JSON.
 _MOST_CHARACTERS = 256 * 1024
 
 TYPES = {
@@ -54,10 +54,10 @@ _TEXTS = ("$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$ref", "$schema", 
 
 
 def check_schema(schema: object) -> None:
-    """Check that a value is a JSON Schema that needs nothing from elsewhere.
+    """Check that a value is a JSON Schema that refers only to its own parts.
 
-    It takes about a millisecond for each 10,000 characters. Raises ValueFault if it is none, is too
-    large, or refers to what is not in it.
+    The check takes about a millisecond for each 10,000 characters. Raises ValueFault if the value
+    is no schema, is too large, or refers to a part that it does not have.
     """
     if not isinstance(schema, Mapping):
         raise ValueFault("is not a JSON object")
@@ -73,7 +73,7 @@ def check_schema(schema: object) -> None:
 
 
 class _Walk:
-    """One way through all parts of a schema, and then to what they refer to."""
+    """A check that visits all parts of a schema, and then looks up their references."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._root = schema
@@ -169,7 +169,8 @@ class _Walk:
                     path=path,
                 )
         elif self._nested_ids or not fragment:
-            # Within a part that has a name of its own, it means a place of that part.
+            # In a part with its own `$id`, a reference means a place of that part. Such references
+            # are not checked.
             return
         elif fragment.startswith("/"):
             at: Any = self._root
@@ -196,7 +197,7 @@ def _is_number(value: object) -> bool:
 
 
 def short(value: object) -> str:
-    """A value as JSON, cut."""
+    """A value as JSON for a message: a long text is cut, and objects and arrays are only named."""
     if isinstance(value, dict | list):
         return f"{TYPES['object' if isinstance(value, dict) else 'array']}"
     try:

@@ -1,4 +1,4 @@
-"""A reply that has to be JSON: held until it was checked, asked for once more if it is wrong."""
+"""A reply that has to be JSON: it is held back until its check, and requested again if wrong."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _TOO_SHORT = "raise max_tokens for the model that writes the reply"
 class CheckedReply:
     """The reply of one aggregator.
 
-    calls: those that were made for it; the last one is what is told. text: the JSON, once it is
-    there.
+    calls: the calls that were made for the reply; the last one counts. text: the JSON, once the
+    check has passed.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CheckedReply:
     async def run(self, format: ResponseFormat) -> None:
         """Make the call, and a second one if its answer is not what was asked for.
 
-        Raises what `Call.run` does, or SchemaMismatch if there is no such answer.
+        Raises the errors of `Call.run`, or SchemaMismatch if no answer is what was asked for.
         """
         await self.calls[0].run(self._hold)
         verdict = await self._verdict(format)
@@ -57,18 +57,19 @@ class CheckedReply:
         self._tell(
             Delta(
                 text=self.text,
-                # They would tell of another text.
+                # The probabilities belong to the tokens of the original text.
                 token_logprobs=tuple(self._token_logprobs) if same else (),
             )
         )
 
     def _hold(self, step: Step) -> None:
-        """Tell a step without the text."""
+        """Pass on a step without its text."""
         if isinstance(step, Delta):
             self._token_logprobs += step.token_logprobs
             step = Delta(reasoning=step.reasoning, tool_calls=step.tool_calls)
         elif not isinstance(step, Begun | Hedged):
-            # The second call may be of another candidate; told is the model of the first.
+            # The second call may go to an alternative model, but events name the model of the
+            # first call.
             step = replace(step, model=self._planned.settings.model)
         if isinstance(step, Retrying):
             if step.withdrawn:
@@ -78,12 +79,13 @@ class CheckedReply:
         self._tell(step)
 
     async def _verdict(self, format: ResponseFormat) -> FormatCheck:
-        """What the last call's answer is. Raises a ClientError if asking again would not help."""
+        """Check the answer of the last call. Raises ClientError if another request would not
+        help."""
         call = self.calls[-1]
         if call.called:
-            # Then the text, if there is any, is no answer yet.
+            # The model calls tools, so a text beside the calls is not its answer yet.
             return FormatCheck(call.text)
-        # Off the event loop, since it may take seconds.
+        # In a thread, because the check may take seconds.
         verdict = await asyncio.to_thread(format.verdict, call.text)
         if verdict.problem is None:
             return verdict
@@ -101,20 +103,21 @@ class CheckedReply:
         return verdict
 
     async def _ask_again(self, verdict: FormatCheck) -> None:
-        """Make a second call, which is told what is wrong with the answer of the first.
+        """Make a second call, which tells the model what is wrong with its first answer.
 
-        Raises SchemaMismatch if this may not be, BudgetReached if there is no room for it.
+        Raises SchemaMismatch if a second call is not allowed or does not fit the model's context,
+        BudgetReached if a cap leaves no room for it.
         """
         state, first = self._state, self.calls[0]
         error = _mismatch(verdict)
         if not state.may_repair:
             raise error
-        # One a turn, whichever aggregator it was.
+        # There is only one repair in a turn, even if several aggregators are tried.
         state.may_repair = False
         await state.taken(first)
         asked = list(first.messages)
         if begins_reply(asked):
-            # The beginning of a reply that was not continued.
+            # The model did not continue this beginning of a reply, so it is left out.
             asked.pop()
         told = Message("user", _ASK_AGAIN.format(problem=verdict.problem))
         again = await state.plan_again(
