@@ -357,14 +357,7 @@ class Providers:
         if not found and provider.key_optional:
             return NO_KEY
         if not found:
-            variable = provider.key_variable
-            trouble = self._env_files.trouble(variable) if variable else None
-            raise AuthenticationFailed(
-                f"there is no API key for {provider.name}",
-                hint=trouble
-                or f"set {variable or 'api_key_env'} in the environment or in a .env file,"
-                " or use a profile without it: `-p local`",
-            )
+            raise self.no_key(provider)
         if not found.isascii() or not found.isprintable() or set(found) & set(" \"'`"):
             raise AuthenticationFailed(
                 f"{source}: what it holds cannot be an API key (spaces, quotes, line ends or"
@@ -372,6 +365,17 @@ class Providers:
                 hint="copy the key again, without quotes and line breaks",
             )
         return found
+
+    def no_key(self, provider: Provider) -> AuthenticationFailed:
+        """The error of a provider that has no key."""
+        variable = provider.key_variable
+        trouble = self._env_files.trouble(variable) if variable else None
+        return AuthenticationFailed(
+            f"there is no API key for {provider.name}",
+            hint=trouble
+            or f"set {variable or 'api_key_env'} in the environment or in a .env file,"
+            " or use a profile without it: `-p local`",
+        )
 
     def resolved(self, provider: Provider, part: Literal["headers", "query"]) -> dict[str, str]:
         """The headers or parameters of the user's own, with the values of variables in them.

@@ -96,6 +96,15 @@ class Mixtures:
         """Whether the default mixture can be asked: no provider of its models lacks a key."""
         return self._has_keys(DEFAULT)
 
+    def lacking(self) -> list[str]:
+        """What is to be said of the providers of the default one that have no key."""
+        models = self._found[DEFAULT].profile.models()
+        without = dict.fromkeys(
+            self._providers.parse(model)[0] for model in models if not self._has_key(model)
+        )
+        errors = map(self._providers.no_key, without)
+        return [with_hint(error.message, error.hint) for error in errors]
+
     def knows(self, name: str) -> bool:
         """Whether there is a profile of that name, valid or not."""
         return name in self._found or name in self._unusable

@@ -199,11 +199,12 @@ class Service:
         self._taken = asyncio.Event()
 
     def tell_faults(self, reading: Snapshot) -> None:
-        """Log the faults of a reading, each fault once."""
-        for fault in reading.faults:
+        """Log the faults of a reading and the keys that are missing, each once."""
+        faults = [*reading.faults, *self.setup.mixtures.lacking()]
+        for fault in faults:
             if fault not in self._told:
                 self.log.note(fault)
-        self._told = frozenset(reading.faults)
+        self._told = frozenset(faults)
 
     def tell_bug(self, bug: Exception) -> None:
         """Log that a reading failed because of a bug."""

@@ -50,6 +50,10 @@ def test_it_is_not_ready_without_a_key_for_the_default_profile(
         assert response.status_code == 503
         assert response.json() == {"status": "no key for the default profile"}
         assert server.get("/health").status_code == 200
+        assert server.wait_for_log("there is no API key for lab") == (
+            "moa: there is no API key for lab (set NOT_SET in the environment or in a .env file, or"
+            " use a profile without it: `-p local`)"
+        )
         (moa.config / ".env").write_text("NOT_SET=some-key-0123456789\n")
         upstream.wait_for(lambda: server.get("/ready").status_code == 200)
 
