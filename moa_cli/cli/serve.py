@@ -138,6 +138,7 @@ def serve(
 ) -> None:
     """Serve mixtures to any program that uses OpenAI's or Anthropic's API."""
     _check_installed("serve", "the server")
+    from moa_cli.server.auth import origins
     from moa_cli.server.forwarded import trusted
     from moa_cli.server.keys import KeyPlaces
     from moa_cli.server.run import run
@@ -148,7 +149,7 @@ def serve(
         port=port,
         key_places=KeyPlaces(tuple(api_key or ()), api_key_file, os.environ),
         insecure=insecure,
-        origins=tuple(cors_origin or ()),
+        origins=origins("--cors-origin", cors_origin or ()),
         max_concurrency=max_concurrency,
         queue=queue,
         grace=grace,

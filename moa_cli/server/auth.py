@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from moa_cli.core.errors import UsageError
 from moa_cli.server.errors import ApiError
 from moa_cli.server.keys import ANYBODY, ClientKey, ClientKeys
 from moa_cli.server.loops import is_loopback_host
@@ -15,6 +17,30 @@ from moa_cli.server.service import Service
 
 # The paths for load balancers, which need no key: the answers tell only whether the server runs.
 OPEN_PATHS = ("/health", "/ready")
+_USUAL_PORTS = {"http": 80, "https": 443}
+
+
+def origins(option: str, typed: Iterable[str]) -> tuple[str, ...]:
+    """The origins that were typed, as browsers write them; `*` stands for all. Raises
+    UsageError."""
+    return tuple(_origin(option, text.strip()) for text in typed)
+
+
+def _origin(option: str, text: str) -> str:
+    if text in ("*", "null"):
+        return text
+    try:
+        parts = urlsplit(text.lower())
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if not parts.scheme or not parts.hostname or parts.path not in ("", "/") or "*" in text:
+        raise UsageError(
+            f"{option}: {text!r} is not an origin", hint="such as http://localhost:3000"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    shown = "" if port in (None, _USUAL_PORTS.get(parts.scheme)) else f":{port}"
+    return f"{parts.scheme}://{host}{shown}"
 
 
 def key_of(scope: Scope) -> ClientKey:

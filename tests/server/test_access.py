@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from moa_cli.server.auth import origins
 from moa_cli.server.loops import Address
 from tests.support.command import KEY, Moa
 from tests.support.server import QUESTION, serving
@@ -128,6 +129,29 @@ def test_only_the_named_pages_may_ask(moa: Moa) -> None:
         refused = server.ask(headers=other)
         assert refused.status_code == 403
         assert "access-control-allow-origin" not in refused.headers
+
+
+@pytest.mark.parametrize(
+    ("typed", "page"),
+    [
+        ("http://localhost:3000/", "http://localhost:3000"),
+        ("HTTPS://Chat.Example:443", "https://chat.example"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("app://obsidian.md", "app://obsidian.md"),
+        ("null", "null"),
+    ],
+)
+def test_an_origin_may_be_typed_as_an_address(typed: str, page: str) -> None:
+    assert origins("--cors-origin", [typed]) == (page,)
+
+
+@pytest.mark.parametrize("typed", ["localhost:3000", "http://localhost:3000/chat", "http://*", "x"])
+def test_what_no_page_can_be_at_is_no_origin(moa: Moa, typed: str) -> None:
+    ran = moa.run("serve", "--port", "0", "--cors-origin", typed)
+    assert (ran.code, ran.err) == (
+        2,
+        f"moa: --cors-origin: {typed!r} is not an origin (such as http://localhost:3000)\n",
+    )
 
 
 def test_all_pages_need_a_key(moa: Moa) -> None:
