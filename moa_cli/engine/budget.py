@@ -193,14 +193,15 @@ class TurnBudgets:
         return any(budget.cap.unit == "usd" for budget in self.budgets)
 
     def foresee(self, used: Usage, ahead: Usage) -> None:
-        """Raise BudgetReached if there is no room for `ahead`, once this turn has taken `used`."""
+        """Raise BudgetReached if there is no room for `ahead`, once the turn, which has not begun,
+        has taken `used`."""
         for budget in self.budgets:
             cap, standing = budget.cap, budget.standing()
-            if budget.scope != "shared":
-                standing = Standing(standing.spent + cap.amount(used), standing.reserved)
+            before = cap.amount(used) if budget.scope != "shared" else 0.0
             amount = cap.amount(ahead)
-            if amount and not standing.total + amount <= cap.limit:
-                raise cap.passed(standing, amount, discreet=cap.name in self._undisclosed)
+            if amount and not standing.total + before + amount <= cap.limit:
+                discreet = cap.name in self._undisclosed
+                raise cap.passed(standing, before + amount, discreet=discreet)
 
     def hold(self, ahead: Usage, later: Usage) -> None:
         """Reserve what the turn may take, in place of its older reservation.

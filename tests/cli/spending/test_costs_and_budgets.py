@@ -207,6 +207,15 @@ def test_a_cap_stops_before_the_first_layer(moa: Moa, upstream: Upstream) -> Non
     assert upstream.chats() == []
 
 
+def test_a_turn_that_is_certain_to_break_a_cap_later_tells_that_nothing_is_spent(
+    moa: Moa, upstream: Upstream
+) -> None:
+    # Room for the proposers, but not for the aggregator.
+    ran = moa.run("ask", "hi", "--max-cost", "0.002")
+    assert (ran.code, upstream.chats()) == (3, [])
+    assert "--max-cost $0.0020 would be exceeded: $0 spent, up to $0.00" in ran.err
+
+
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_a_cap_stops_before_the_layer_that_would_break_it(
     moa: Moa, upstream: Upstream, rounds: int
