@@ -14,6 +14,7 @@ from prompt_toolkit.output import Output
 
 from moa_cli.chat.keys import ESCAPE_SECONDS, held, keys_set_aside
 from moa_cli.core.text import wrapped
+from moa_cli.terminal.suspension import suspend
 from moa_cli.terminal.table import cell_len
 
 
@@ -42,6 +43,7 @@ async def answered(
     for answer, names in answers.items():
         for name in names:
             keys.add(name)(partial(end, answer))
+    keys.add("c-z")(lambda event: suspend())
     control = FormattedTextControl(text, show_cursor=True)
     window = Window(control, dont_extend_height=True, wrap_lines=True)
     app: Application[str] = Application(

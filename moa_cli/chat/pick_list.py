@@ -19,6 +19,7 @@ from prompt_toolkit.styles import Style
 
 from moa_cli.chat.keys import ESCAPE_SECONDS, held, terminal_output
 from moa_cli.core.sanitize import one_line
+from moa_cli.terminal.suspension import suspend
 from moa_cli.terminal.table import fitted
 from moa_cli.terminal.tty import can_redraw
 
@@ -138,6 +139,7 @@ class PickList(Generic[_T]):
         on("home", act=lambda: self._move(-MOST_MATCHES))
         on("end", act=lambda: self._move(MOST_MATCHES))
         on("c-u", act=lambda: setattr(self._line, "text", ""))
+        on("c-z", act=suspend)
         keys.add(Keys.BracketedPaste)(paste)
         self.more_keys(keys)
         return keys

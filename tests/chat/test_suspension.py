@@ -135,6 +135,24 @@ def test_a_turn_is_suspended_and_goes_on(
             shell_is_whole(window)
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"), [("/model", "Enter makes it A"), ("exit", "Leave the chat? (y/n)")]
+)
+def test_a_list_and_a_question_are_suspended_and_go_on(
+    moa: Moa, tmp_path: Path, line: str, shown: str
+) -> None:
+    with shell(moa, tmp_path, "moa chat", rows=32) as window:
+        at_prompt(window)
+        enter(window, line)
+        window.wait_for(shown)
+        window.press("C-z")
+        shell_is_whole(window)
+        enter(window, "fg")
+        window.wait_for(lambda: shown in "\n".join(window.screen()).rpartition("fg")[2])
+        window.press("Escape") if line == "/model" else window.type("n")
+        at_prompt(window)
+
+
 @pytest.mark.parametrize("command", ["chat", "ask Why?"])
 def test_a_turn_that_was_stopped_unasked_is_whole_after_fg(
     moa: Moa, upstream: Upstream, tmp_path: Path, command: str
