@@ -22,13 +22,14 @@ _HELP_COLUMN, _NAMES_COLUMN = 25, 14
 _LEAST_CELLS = 30
 _KEYS = (
     "Enter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C or Esc"
-    " continues with what has arrived, and a second one cancels. While the reply is written, it"
-    " stops the reply. Ctrl-X Ctrl-E opens your editor, Ctrl-R searches,{} Ctrl-D leaves."
+    " continues with what has arrived; pressed again, it cancels the turn. While the reply is"
+    " written, it stops the reply. Ctrl-X Ctrl-E opens your editor, Ctrl-R searches,{} Ctrl-D leaves."
 )
 # With a screen reader, there are no panels, and completions are printed below the line.
 _ZOOM, _MENU, _COMPLETION = " Ctrl-O shows one proposer alone,", "/ opens a menu.", "Tab completes."
 _MORE = (
-    "{} /help COMMAND explains one, /help mixture a line above, /help all everything."
+    "{} /help COMMAND explains one command, /help mixture those of the line Mixture, and /help all"
+    " every one."
     " A command may be shortened; // sends a text that begins with a slash."
 )
 
