@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +15,7 @@ from moa_cli.batch.reading import is_openai, sample_id
 from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds
 from moa_cli.bench.run.plan import Work
 from moa_cli.core.jsonl import usage_to_dict
-from moa_cli.core.text import dumps
+from moa_cli.core.text import dumps, harmless_json
 
 # The fields that a line of output adds. An input field with the same name is moved under `input`.
 _OURS = (
@@ -54,7 +56,7 @@ class LineWriter:
         if self.samples > 1:
             outcome = {"sample": sample, **outcome}
         if is_openai(item.fields):
-            return dumps(_openai_line(item.id, item.fields["custom_id"], outcome))
+            return _json_of(_openai_line(item.id, item.fields["custom_id"], outcome))
         fields = {name: value for name, value in item.fields.items() if name != "id"}
         ours = _OURS if self.samples > 1 else _OURS[1:]
         clashing = {name: fields.pop(name) for name in ours if name in fields}
@@ -63,10 +65,12 @@ class LineWriter:
         if str(identity) != own:
             clashing |= {"id": identity} if "id" in item.fields else {}
             identity = int(own)
+        if isinstance(identity, float) and not math.isfinite(identity):
+            identity = own
         values: dict[str, Any] = {"id": identity, **fields}
         if clashing:
             values["input"] = clashing
-        return dumps(values | outcome)
+        return _json_of(values | outcome)
 
     def _outcome(self, result: Result, journal: IndexedJournal) -> dict[str, Any]:
         turn = result.turns[-1] if result.turns else None
@@ -90,6 +94,25 @@ class LineWriter:
         if result.error is not None:
             values["error"] = asdict(result.error)
         return values
+
+
+def _json_of(values: Mapping[str, Any]) -> str:
+    """A line of JSON, which has no number such as NaN: readers other than Python's refuse it."""
+    try:
+        return harmless_json(json.dumps(values, ensure_ascii=False, allow_nan=False))
+    except ValueError:
+        return dumps(_finite(values))
+
+
+def _finite(value: Any) -> Any:
+    """The value, with null in place of what is no number, and infinite numbers as texts."""
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
 
 
 def identity_of(values: Mapping[str, Any], *, sampled: bool = True) -> tuple[str, int, bool]:

@@ -151,7 +151,15 @@ class Batch:
         """A function that makes an item of a record. It raises BenchError, naming the line and the
         field."""
         read_messages = _MessageReader()
-        return lambda record: self.reading.item(self.rows.row(record), read_messages)
+
+        def read(record: Record) -> Item:
+            row = self.rows.row(record)
+            item = self.reading.item(row, read_messages)
+            if any("\ud800" <= character <= "\udfff" for character in item.id):
+                raise BenchError(f"{row.place}: the id holds half of a surrogate pair")
+            return item
+
+        return read
 
     def models(self) -> tuple[str, ...]:
         """The models that are asked."""

@@ -99,7 +99,12 @@ def _write(lines: Path, file: IO[bytes], kind: str) -> None:
 def _rows(lines: Path) -> Iterator[dict[str, Any]]:
     with lines.open("rb") as file:
         for line in file:
-            yield json.loads(line)
+            row = json.loads(line)
+            if b"\\ud" in line:
+                # Half of a surrogate pair, which only JSON can hold, becomes `?`.
+                text = json.dumps(row, ensure_ascii=False)
+                row = json.loads(text.encode("utf-8", "replace"))
+            yield row
 
 
 def _columns_of(lines: Path) -> dict[str, type]:

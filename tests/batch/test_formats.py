@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.batch.test_batch import lines_of
+from tests.batch.test_output_formats import rows_of
 from tests.support.bench.own_runs import ANSWER, write_lines
 from tests.support.command import Moa
 from tests.support.upstream import Reply, Upstream
@@ -318,3 +319,48 @@ def test_a_batch_goes_on_in_the_middle_of_a_long_input(
     assert moa.run(*start).code == 0
     assert lines_of(moa.folder / "whole.jsonl")[190]["id"] == "q190"
     assert len(upstream.chats()) - asked_before == 72
+
+
+def test_lines_hold_no_number_that_json_lacks(moa: Moa) -> None:
+    text = (
+        '{"prompt": "one", "id": NaN, "a": [NaN, {"b": Infinity}], "c": -Infinity, "d": 1e3}\n'
+        '{"prompt": "two", "id": Infinity}\n'
+    )
+    (moa.folder / "in.jsonl").write_text(text)
+    start = ["batch", "in.jsonl", "out.jsonl"]
+    assert moa.run(*start).code == 0
+
+    def refused(name: str) -> None:
+        raise AssertionError(name)
+
+    lines = (moa.folder / "out.jsonl").read_text("utf-8").splitlines()
+    first, second = (json.loads(line, parse_constant=refused) for line in lines)
+    assert [first[name] for name in ("id", "a", "c", "d")] == [
+        "nan",
+        [None, {"b": "inf"}],
+        "-inf",
+        1000,
+    ]
+    assert second["id"] == "inf"
+    again = moa.run(*start)
+    assert again.code == 0, again.err
+    assert "2 answers and 0 calls are there" in again.err
+
+
+def test_half_of_a_surrogate_pair(moa: Moa, upstream: Upstream) -> None:
+    """JSON can hold it, UTF-8 cannot."""
+    (moa.folder / "in.jsonl").write_text('{"id": "\\ud800", "prompt": "p"}\n')
+    ran = moa.run("batch", "in.jsonl", "out.jsonl")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "in.jsonl:1: the id holds half of a surrogate pair" in ran.err
+    assert not upstream.chats()
+    (moa.folder / "in.jsonl").write_text(
+        '{"prompt": "p", "a\\udfff": "b\\ud800", "c": "\U0001f600"}\n'
+    )
+    for name in ("out.csv", "out.parquet"):
+        if name == "out.parquet":
+            pytest.importorskip("pyarrow")
+        ran = moa.run("batch", "in.jsonl", name)
+        assert ran.code == 0, ran.err
+        [row] = rows_of(moa.folder / name)
+        assert (row["a?"], row["c"]) == ("b?", "\U0001f600")
