@@ -18,7 +18,7 @@ from moa_cli.core.jsonl import usage_to_dict
 from moa_cli.core.text import dumps, harmless_json
 
 # The fields that a line of output adds. An input field with the same name is moved under `input`.
-_OURS = (
+OURS = (
     "sample",
     "reply",
     "profile",
@@ -58,7 +58,7 @@ class LineWriter:
         if is_openai(item.fields):
             return _json_of(_openai_line(item.id, item.fields["custom_id"], outcome))
         fields = {name: value for name, value in item.fields.items() if name != "id"}
-        ours = _OURS if self.samples > 1 else _OURS[1:]
+        ours = OURS if self.samples > 1 else OURS[1:]
         clashing = {name: fields.pop(name) for name in ours if name in fields}
         identity = item.fields.get("id")
         own = item.id if sample == 1 else item.id.removesuffix(sample_id("", sample))

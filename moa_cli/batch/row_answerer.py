@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from moa_cli.batch.lines import OURS
 from moa_cli.batch.prompts import Batch, Todo
 from moa_cli.batch.sources import Source
 from moa_cli.batch.state import MemoryState
@@ -165,7 +167,7 @@ def answer_rows(
     rows = _rows_of(batch, prompt)
     if not rows:
         return {}
-    data = "".join(dumps(row) + "\n" for row in rows).encode()
+    data = "".join(json.dumps(row, default=_as_json) + "\n" for row in rows).encode()
     source = Source("rows", lambda: io.BytesIO(data))
     made = Batch(profile, source, "jsonl", strict=strict, proposals=proposals)
     setup = WorkerSetup(config, os.environ, {}, not strict, concurrency, None)
@@ -174,7 +176,7 @@ def answer_rows(
     # In a thread, because a notebook already runs an event loop in this one.
     with ThreadPoolExecutor(1) as thread:
         found = thread.submit(asyncio.run, work).result()
-    return _columns([json.loads(line) for line in found])
+    return _columns([json.loads(line) for line in found], rows)
 
 
 async def _answer_all(batch: Batch, setup: WorkerSetup, share: Share) -> list[str]:
@@ -222,20 +224,46 @@ def _rows_of(batch: Any, prompt: str) -> list[dict[str, Any]]:
                 hint="name the column of the prompts: prompt=…",
             )
         if "messages" not in values:
+            if _is_missing(values[prompt]):
+                raise UsageError(
+                    f"row {number} has nothing in its column `{prompt}`", hint="leave such rows out"
+                )
             values["prompt"] = str(values[prompt])
         found.append(values)
     return found
 
 
+def _is_missing(value: Any) -> bool:
+    """Whether a table has no value there: None, NaN, or what pandas has for them."""
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _plain(value: Any) -> Any:
-    """A NumPy value or array as plain Python values; other values unchanged."""
+    """A NumPy value or array as plain Python values; times and other values unchanged."""
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):
+        return list(value) if value.ndim else value
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _as_json(value: Any) -> Any:
+    """What JSON has for a value that it lacks: an array within a field is a list, all else a
+    text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _columns(
+    lines: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """The columns of lines. Single values of the rows, such as times, are those that came."""
     names = dict.fromkeys(name for line in lines for name in line)
-    return {name: [_cell(line.get(name)) for line in lines] for name in names}
+    return {name: [_cell(name, *both) for both in zip(lines, rows, strict=True)] for name in names}
 
 
-def _cell(value: Any) -> Any:
-    return dumps(value) if isinstance(value, dict | list) else value
+def _cell(name: str, line: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
+    value = line.get(name)
+    if isinstance(value, dict | list):
+        return dumps(value)
+    kept = name != "id" and name in row and name not in OURS
+    return row[name] if kept and not isinstance(row[name], dict | list) else value

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +64,23 @@ def test_a_failed_row_tells_why_and_keeps_its_place(moa: Moa, upstream: Upstream
     assert not any(moa.folder.rglob("*.db"))
 
 
+def test_values_that_json_lacks_stay_what_they_are(moa: Moa) -> None:
+    when, raw = datetime(2026, 1, 1, tzinfo=UTC), b"\xff"
+    nested = {"when": when, "numbers": Column([1, 2])}
+    table = {"prompt": ["one"], "when": [when], "raw": [raw], "nested": [nested], "x": [math.nan]}
+    found = answer_rows(table)
+    assert (found["when"], found["raw"]) == ([when], [raw])
+    assert json.loads(found["nested"][0]) == {"when": str(when), "numbers": [1, 2]}
+    assert math.isnan(found["x"][0])
+
+
 def test_no_rows_and_rows_without_a_prompt(moa: Moa, upstream: Upstream) -> None:
     assert answer_rows({"prompt": []}) == {}
     with pytest.raises(UsageError, match="row 1 has no column `prompt`"):
         answer_rows({"text": ["one"]})
+    for missing in (None, math.nan):
+        with pytest.raises(UsageError, match="row 2 has nothing in its column `text`"):
+            answer_rows({"text": ["one", missing]}, prompt="text")
     moa.configure(profile="one", providers=moa.settings()["providers"], budget={"day": 1})
     with pytest.raises(UsageError, match="keeps no budget"):
         answer_rows({"prompt": ["one"]})
