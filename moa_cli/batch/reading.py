@@ -65,7 +65,7 @@ class InputFormat:
         wanted = [field for field in fields if field] or [self.column or "prompt"]
         for column in [*wanted, *([self.id_field] if self.id_field else [])]:
             if column not in columns:
-                there = ", ".join(f"`{column}`" for column in columns) or "none"
+                there = ", ".join(f"`{column}`" for column in columns if column) or "none"
                 raise UsageError(
                     f"{name}: is a table without a column `{column}`; there are {there}",
                     hint="--column names the prompt's; --lines takes each line as a prompt",

@@ -13,9 +13,11 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,6 +45,7 @@ _SETTLED = 3.0
 # the cut between two blocks, and not from the text.
 _CUT = 16
 
+_LINE_END = re.compile(r"[\r\n]")
 _LONGEST_CELL = 2**31 - 1
 _PARQUET_ROWS = 1000
 _SUFFIXES = {
@@ -344,21 +347,18 @@ class LineRows:
 class TableRows:
     """Rows of a CSV or TSV table whose first row, the head, names the columns.
 
-    tabs: whether tabs separate cells. Otherwise it is a comma, or a semicolon if the head has
-    semicolons and no comma: spreadsheets in many languages write these.
-    Raises UsageError if the head has the same name twice.
+    Cells are separated by tabs if the file's name says so. Otherwise the head decides: by commas,
+    by semicolons, as spreadsheets in many languages write them, or by tabs. Spreadsheets leave
+    columns without a name, which are mostly empty: such a column is called "".
+    Raises UsageError if there is no head, or the same name stands in it twice.
     """
 
     def __init__(self, source: Source, *, tabs: bool) -> None:
         self._source = source
-        head = next(source.pieces(), "").partition("\n")[0]
-        semicolons = ";" in head and "," not in head
-        self._delimiter = "\t" if tabs else ";" if semicolons else ","
-        names: list[str] = next((cells for _, cells in self._cells()), [])
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise UsageError(f"{source.name}: two columns are called `{twice}`")
-        self.names = tuple(names)
+        head = _LINE_END.split(next(source.pieces(), ""), maxsplit=1)[0]
+        self._delimiter = "\t" if tabs else next((sign for sign in ",;\t" if sign in head), ",")
+        self.names: tuple[str, ...] = tuple(next((cells for _, cells in self._cells()), []))
+        _check_names(source.name, filter(None, self.names))
 
     def _cells(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
         """The cells of each row that is not blank, after the number of its first line."""
@@ -402,7 +402,17 @@ class TableRows:
         if len(cells) != len(self.names):
             has, wanted = plural(len(cells), "cell"), len(self.names)
             raise BenchError(f"{place}: has {has}, and the head {wanted}")
-        return DataRow(place, number, dict(zip(self.names, cells, strict=True)))
+        named = [(name, cell) for name, cell in zip(self.names, cells, strict=True) if name or cell]
+        if sum(not name for name, _ in named) > 1:
+            raise BenchError(f"{place}: has several cells below columns without a name")
+        return DataRow(place, number, dict(named))
+
+
+def _check_names(name: str, columns: Iterable[str]) -> None:
+    """Raise UsageError if two columns of a file have the same name: one would hide the other."""
+    twice = [column for column, times in Counter(columns).items() if times > 1]
+    if twice:
+        raise UsageError(f"{name}: two columns are called `{twice[0]}`")
 
 
 class ParquetRows:
@@ -428,6 +438,7 @@ class ParquetRows:
                 whole = io.BytesIO(whole.read())
             try:
                 table = ParquetFile(whole)
+                _check_names(self._source.name, table.schema_arrow.names)
                 for group in range(begin.start, table.num_row_groups):
                     passed(Position(group, number))
                     for batch in table.iter_batches(_PARQUET_ROWS, row_groups=[group]):

@@ -39,9 +39,11 @@ def asked(upstream: Upstream) -> list[str]:
     [
         ("in.csv", 'id,question\r\na,"one, ""two""\nthree"\r\n\r\nb,zwölf\r\n'),
         ("in.csv", 'id;question\na;"one, ""two""\nthree"\nb;zwölf'),
+        ("in.csv", 'id\tquestion\na\t"one, ""two""\nthree"\nb\tzwölf\n'),
+        ("in.csv", 'id,question,,\na,"one, ""two""\nthree",,\nb,zwölf,,\n'),
         ("in.TSV", 'id\tquestion\na\t"one, ""two""\nthree"\nb\tzwölf\n'),
     ],
-    ids=["commas", "semicolons", "tabs"],
+    ids=["commas", "semicolons", "tabs in csv", "no names", "tabs"],
 )
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_a_table_has_its_prompts_in_a_column(
@@ -58,6 +60,23 @@ def test_a_table_has_its_prompts_in_a_column(
         ("b", "zwölf"),
     ]
     assert asked(upstream) == ['one, "two"\nthree', "zwölf"]
+
+
+def test_the_head_alone_tells_what_parts_cells(moa: Moa, upstream: Upstream) -> None:
+    """Also where lines end as on an old Mac."""
+    (moa.folder / "in.csv").write_bytes(b"id;prompt\ra;one, two\rb;three four")
+    assert moa.run("batch", "in.csv", "out.jsonl").code == 0
+    assert asked(upstream) == ["one, two", "three four"]
+
+
+def test_cells_below_columns_without_a_name(moa: Moa) -> None:
+    (moa.folder / "in.csv").write_text(",prompt,\n0,one,\n1,two,\n")
+    assert moa.run("batch", "in.csv", "out.jsonl").code == 0
+    assert [row[""] for row in lines_of(moa.folder / "out.jsonl")] == ["0", "1"]
+    (moa.folder / "in.csv").write_text(",prompt,\n0,one,\n1,two,x\n")
+    ran = moa.run("batch", "in.csv", "other.jsonl")
+    assert ran.code == 1
+    assert "in.csv:3: has several cells below columns without a name" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -96,6 +115,10 @@ def test_parquet_is_read(moa: Moa, upstream: Upstream) -> None:
         (7, "one", ["x"]),
         (8, "two", []),
     ]
+    twice = pyarrow.table([["one"], ["two"]], names=["prompt", "prompt"])
+    parquet.write_table(twice, moa.folder / "twice.parquet")
+    ran = moa.run("batch", "twice.parquet", "twice.jsonl")
+    assert (ran.code, "two columns are called `prompt`" in ran.err) == (2, True)
     (moa.folder / "bad.parquet").write_bytes(b"PAR1 no more")
     ran = moa.run("batch", "bad.parquet", "bad.jsonl")
     assert ran.code == 1
