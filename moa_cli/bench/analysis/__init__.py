@@ -36,7 +36,7 @@ from moa_cli.core.strategy import REVIEW_NAMES
 
 @dataclass(frozen=True)
 class SecondsPerItem:
-    """Seconds an item. ninetieth: the least that 90 % of items do not exceed."""
+    """Seconds for an item. ninetieth: the 90th percentile."""
 
     median: float | None
     ninetieth: float | None
@@ -45,9 +45,9 @@ class SecondsPerItem:
 
 @dataclass(frozen=True)
 class UsageShare:
-    """What a model, or a layer, took in all, shared answers included.
+    """The usage of a model or of a layer over all items. Answers that arms share are included.
 
-    cost: USD an item, without a value where a price is unknown.
+    cost: USD for each item; without a value if a price is unknown.
     """
 
     name: str
@@ -56,7 +56,7 @@ class UsageShare:
 
 
 def seconds_of(results: Sequence[Result], measure: Callable[[Result], float]) -> SecondsPerItem:
-    """measure: the seconds of a result."""
+    """Statistics of the seconds of these results. measure: gives the seconds of a result."""
     told = [(measure(result), origin_of(result.item)) for result in results]
     values = [seconds for seconds, _ in told]
     if not values:
@@ -66,13 +66,14 @@ def seconds_of(results: Sequence[Result], measure: Callable[[Result], float]) ->
 
 
 def by_model(results: Sequence[Result]) -> tuple[UsageShare, ...]:
-    """By model, the dearest first; answers that were given beforehand took nothing."""
+    """The usage of each model, the most expensive first. Answers that were read from files have no
+    usage and are left out."""
     found = _spent(results, lambda _layer, answer: answer.model)
     return tuple(sorted(found, key=lambda share: (-share.usage.cost, -share.usage.total_tokens)))
 
 
 def by_layer(results: Sequence[Result]) -> tuple[UsageShare, ...]:
-    """By layer, reviews by their kind, then the reply."""
+    """The usage of each layer, of each kind of review, and of the reply."""
     return _spent(results, lambda layer, _answer: layer)
 
 
@@ -109,7 +110,7 @@ def _spent(
 
 @dataclass(frozen=True)
 class ModelAccuracy:
-    """How many of a model's proposals in a layer (from 1) are right, percent."""
+    """The share of a model's proposals in a layer (from 1) that are right, in percent."""
 
     model: str
     layer: int
@@ -118,11 +119,12 @@ class ModelAccuracy:
 
 @dataclass(frozen=True)
 class ArmAnalysis:
-    """One arm that has proposals.
+    """The analysis of one arm with proposals.
 
-    items: that it answered. near: by proposer of the last layer. seconds_path: of an item on its
-    critical path; seconds_sum: of all its calls. accuracy: of each model's proposals by layer (from
-    1), percent; empty without known answers. pairs: all that `near` is made of.
+    items: how many it answered. near: for each proposer of the last layer. seconds_path: on the
+    critical path of an item. seconds_sum: over all calls of an item. accuracy: of each model's
+    proposals in each layer; empty without known answers. pairs: the data from which `near` is
+    computed.
     """
 
     arm: str
@@ -142,9 +144,9 @@ class ArmAnalysis:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Of a run. measures: of similarity, the first decides what is nearest. unit: of what answers
-    are worth, "" if that is not known. judge: None if the right answers are known. asked: items of
-    the run."""
+    """The analysis of a run. asked: how many items the run has. unit: the unit of what answers are
+    worth, "" if that is not known. judge: None if the right answers are known. measures: the
+    measures of similarity; the first one decides which proposal is nearest."""
 
     run: str
     dataset: str
@@ -157,11 +159,11 @@ class Analysis:
 
 
 def analyse(valued: ValuedRun, control: str | None = None) -> Analysis:
-    """What each arm with proposals made of them.
+    """Analyse how each arm with proposals used them.
 
-    control: an arm of the run, or a file of model outputs; None takes the aggregator's model
-    alone, if that is an arm. Raises BenchError if no arm has proposals, UsageError if there is no
-    such control.
+    control: an arm of the run, or a file of model outputs. None takes the arm in which the
+    aggregator's model answers alone, if there is one. Raises BenchError if no arm has proposals,
+    UsageError if there is no such control.
     """
     run = valued.run
     mixing = {

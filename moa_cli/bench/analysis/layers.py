@@ -17,7 +17,7 @@ from moa_cli.bench.scoring.means import Mean, grouped_mean
 
 @dataclass(frozen=True)
 class MixedTurn:
-    """One turn of an item. layers: the proposals, by layer, one layer at least."""
+    """One turn of an item. layers: the proposals of each layer; there is at least one layer."""
 
     unit: Unit
     layers: tuple[tuple[CallAnswer, ...], ...]
@@ -25,7 +25,7 @@ class MixedTurn:
 
     @property
     def item(self) -> str:
-        """Turns and epochs of one item are one observation."""
+        """The item in the dataset, because all turns and epochs of it are one observation."""
         return origin_of(self.unit[0])
 
     @property
@@ -44,7 +44,7 @@ def turns_of(results: Iterable[Result]) -> list[MixedTurn]:
 
 
 def corpus(answers: Mapping[str, Mapping[str, Result]]) -> list[str]:
-    """Every text of a run, those that arms share once."""
+    """Every text of a run. A text that arms share is there once."""
     texts = {
         (result.item, number, answer.model, answer.text): answer.text
         for of_arm in answers.values()
@@ -57,9 +57,10 @@ def corpus(answers: Mapping[str, Mapping[str, Result]]) -> list[str]:
 
 @dataclass(frozen=True)
 class ReplyPair:
-    """The similarity of one reply to one proposal, in the order of the measures' names.
+    """The similarity of one reply to one proposal.
 
-    place: of the proposer in its layer, from 1.
+    place: that of the proposer in its layer, from 1. similarity: in the order of the measures'
+    names.
     """
 
     item: str
@@ -71,10 +72,10 @@ class ReplyPair:
 
 @dataclass(frozen=True)
 class NearestProposer:
-    """One proposer of the last layer, known by its place (from 1) and model.
+    """One proposer of the last layer, identified by its place (from 1) and model.
 
-    nearest: how often the reply is nearest to its proposal, 0 to 1, by the first measure; proposals
-    that are equally near share the count.
+    nearest: how often the reply is most similar to its proposal by the first measure, 0 to 1. If
+    several proposals are equally similar, each counts with its fraction.
     """
 
     place: int
@@ -94,7 +95,7 @@ def pairs(turns: Sequence[MixedTurn], similarity: Similarity) -> Iterator[ReplyP
 def by_proposer(
     measured: Sequence[ReplyPair], similarity: Similarity
 ) -> tuple[NearestProposer, ...]:
-    """By proposer, in the order of places."""
+    """The result for each proposer, in the order of places."""
     by_turn: dict[tuple[str, int], list[ReplyPair]] = {}
     of_proposer: dict[tuple[int, str], list[ReplyPair]] = {}
     for pair in measured:
@@ -127,8 +128,8 @@ class PairAgreement:
 
 @dataclass(frozen=True)
 class LayerAgreement:
-    """Mean pairwise similarity of a layer's proposals, averaged over both directions. layer: from
-    1."""
+    """The mean pairwise similarity of a layer's proposals, averaged over both directions. layer:
+    from 1."""
 
     layer: int
     similarity: tuple[MeanSimilarity, ...]
@@ -137,13 +138,13 @@ class LayerAgreement:
 
 @dataclass(frozen=True)
 class LayerGain:
-    """What a layer gave, or the reply.
+    """What a layer, or the reply, changed.
 
-    layer: from 1; rounds + 1 is the reply. characters: length of its answers. similarity: of its
-    answers to each one of the layer before; () for the first. accuracy: share of right answers, 0
-    to 1, None without known ones. gained: over the pairs of an answer and one of the layer before,
-    the share in which the answer is right and the earlier one was wrong; lost: the reverse. So
-    accuracy grows by gained - lost.
+    layer: from 1; rounds + 1 is the reply. characters: the length of its answers. similarity: of
+    its answers to those of the layer before; () for the first layer. accuracy: the share of right
+    answers, 0 to 1; None without known answers. gained: among the pairs of an answer and one of the
+    layer before, the share in which the answer is right and the earlier one was wrong. lost: the
+    share in which it is the reverse. So accuracy grows by gained - lost.
     """
 
     layer: int
@@ -156,7 +157,7 @@ class LayerGain:
 
 
 def agreement(turns: Sequence[MixedTurn], similarity: Similarity) -> tuple[LayerAgreement, ...]:
-    """By layer. A layer of one proposer has no pairs, and is left out."""
+    """The agreement in each layer. A layer of one proposer has no pairs and is left out."""
     return tuple(
         found
         for number in range(1, _depth(turns) + 1)
@@ -185,7 +186,7 @@ def _agreement(turns: Sequence[MixedTurn], number: int, similarity: Similarity) 
 def layers(
     turns: Sequence[MixedTurn], similarity: Similarity, is_right: IsRight | None
 ) -> tuple[LayerGain, ...]:
-    """Each layer, then the reply. is_right: None without known answers."""
+    """The change by each layer, then by the reply. is_right: None without known answers."""
     return tuple(
         _layer(turns, number, similarity, is_right) for number in range(1, _depth(turns) + 2)
     )
@@ -230,9 +231,9 @@ def _mean(values: Sequence[tuple[float, str]]) -> Mean | None:
 def _shares(
     turns: Sequence[MixedTurn], number: int, is_right: IsRight
 ) -> Iterator[tuple[str, float, float | None]]:
-    """For each asking of an item, that item, the share of right answers in that layer, and in the
-    one before, if there is one."""
-    # Known answers are to an item's last turn.
+    """For each epoch of an item: the item, the share of right answers in that layer, and the share
+    in the layer before, if there is one."""
+    # Right answers are known only for the last turn of an item, which is the one that is kept.
     for turn in {turn.unit[0]: turn for turn in turns}.values():
         now = _share(turn, number, is_right)
         if now is not None:

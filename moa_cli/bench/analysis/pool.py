@@ -1,5 +1,6 @@
-"""Measures models in their two roles: alone, as proposers of a pool, and as aggregators. Chooses
-the best proposers of a pool by quality and diversity, and makes a profile of them.
+"""Measures models in their two roles, as proposers of a pool (by their answers alone) and as
+aggregators. Chooses the best proposers of a pool by quality and diversity, and makes a profile of
+them.
 
 After Mixture-of-Agents (arXiv:2406.04692, section 2.2), which names the two criteria; the score
 is ours.
@@ -36,8 +37,8 @@ from moa_cli.profile.schema import PROFILE_KEYS
 class Candidate:
     """A model of the pool.
 
-    quality: its mean score as a proposer, in any unit that is the same for the whole pool; more is
-    better. similarity: its mean pairwise BLEU with the rest of the pool, 0 to 1.
+    quality: its mean score as a proposer. The unit must be the same for the whole pool, and more is
+    better. similarity: its mean pairwise similarity to the rest of the pool, 0 to 1.
     """
 
     model: str
@@ -49,9 +50,10 @@ class Candidate:
 class Ranked:
     """A candidate and the parts of its score.
 
-    quality_z, diversity_z: its quality and 1 - similarity, in standard deviations from the pool's
-    mean. score = a quality_z + b diversity_z. standard_error: of the score, from those of the
-    two means and with the pool's scale taken as given; None if either is not known.
+    quality_z, diversity_z: its quality and its 1 - similarity, in standard deviations from the
+    pool's mean. score: a quality_z + b diversity_z. standard_error: that of the score, computed
+    from the standard errors of the two means, with the pool's standard deviations taken as exact;
+    None if one of them is not known.
     """
 
     candidate: Candidate
@@ -65,11 +67,12 @@ class Ranked:
 def best(
     pool: Sequence[Candidate], k: int, *, a: float = 2.0, b: float = 1.0
 ) -> tuple[Ranked, ...]:
-    """The whole pool, best score first, the first k chosen; equal scores in the pool's order.
+    """The whole pool, best score first, with the first k marked as chosen. Equal scores keep the
+    pool's order.
 
-    Each model is scored by itself, against the pool: score = a z(quality) + b z(1 - similarity), z
-    over the pool with its standard deviation (n in it). If all are equal, z is 0, and that part
-    decides nothing; in a pool of one, all are 0.
+    The score of a model is a z(quality) + b z(1 - similarity). z is the distance from the pool's
+    mean in standard deviations (divided by n, not n - 1). If all models are equal in a part, z is 0
+    for all, and that part decides nothing. In a pool of one, both are 0.
 
     Raises BenchError if k is not between 1 and the pool's size, a weight is negative, or a
     candidate was not measured.
@@ -117,7 +120,8 @@ def _error(
     return math.sqrt(math.fsum(squares))
 
 
-# Keys that a chosen mixture sets anew. A route counts proposers, and these have changed.
+# Keys of a profile that are not copied to a chosen mixture. A route refers to proposers by number,
+# and the proposers have changed.
 _CHOSEN: Final = ("description", "rounds", "proposers", "layers", "aggregator", "route")
 
 
@@ -125,8 +129,8 @@ _CHOSEN: Final = ("description", "rounds", "proposers", "layers", "aggregator", 
 class Pool:
     """Models as proposers, all measured on the same items.
 
-    origins: the run that each model's answers are taken from. measure: of similarity. items: how
-    many were answered by all and judged; asked: how many there are.
+    origins: the run from which each model's answers are taken. measure: the measure of similarity.
+    items: how many items all models answered with a judged answer. asked: how many items there are.
     """
 
     candidates: tuple[Candidate, ...]
@@ -139,7 +143,8 @@ class Pool:
 
 @dataclass(frozen=True)
 class AggregatorWorth:
-    """What the mixture is worth under that aggregator. run: the folder that it was measured in."""
+    """What the mixture is worth with that aggregator. run: the folder of the run that measured
+    it."""
 
     model: str
     run: str
@@ -147,7 +152,8 @@ class AggregatorWorth:
 
 
 def check_alike(runs: Sequence[ValuedRun]) -> None:
-    """Raise BenchError if the runs cannot be compared, or nothing is known of their answers."""
+    """Raise BenchError if the runs cannot be compared, or it is not known what their answers are
+    worth."""
     first = runs[0]
     for valued in runs:
         run, values = valued.run, valued.values
@@ -166,9 +172,9 @@ def check_alike(runs: Sequence[ValuedRun]) -> None:
 
 
 def pool_of(runs: Sequence[ValuedRun]) -> Pool:
-    """The models that answered alone in any of the runs, which are alike (`check_alike`). A model
-    that did so in several runs is taken from the first. Raises BenchError if there is none, or no
-    item to which all have a judged answer.
+    """The models that answered alone in any of the runs. The runs must have passed `check_alike`. A
+    model that answered alone in several runs is taken from the first. Raises BenchError if there is
+    no such model, or no item to which all of them have a judged answer.
     """
     origins: dict[str, ValuedRun] = {}
     for valued in runs:
@@ -210,14 +216,15 @@ def pool_of(runs: Sequence[ValuedRun]) -> Pool:
 
 
 def _worths(valued: ValuedRun, arm: str) -> Mapping[Unit, float]:
-    """What the arm's answers are worth, where there are both."""
+    """What the arm's answers are worth, for units that have both an answer and a value."""
     answered = valued.run.answers.get(arm, {})
     known = valued.values.by_arm.get(arm, {})
     return {unit: value for unit, value in known.items() if unit[0] in answered}
 
 
 def _common(values: Mapping[str, Mapping[Unit, float]]) -> list[Unit]:
-    """The units that all have a value for, in the order of the first. Raises BenchError."""
+    """The units for which all models have a value, in the order of the first model. Raises
+    BenchError if there are none."""
     first, *others = values.values()
     units = [unit for unit in first if all(unit in other for other in others)]
     if not units:
@@ -233,10 +240,10 @@ def _mean(values: Mapping[Unit, float], units: Iterable[Unit]) -> Mean:
 
 
 def aggregators(runs: Sequence[ValuedRun]) -> tuple[AggregatorWorth, ...]:
-    """Aggregators by what the same mixture is worth under each, the best first.
+    """Aggregators by what the same mixture is worth with each, the best first.
 
-    They are measured if the mixtures of two or more runs differ only in the aggregator; of several
-    such groups, the largest counts. Empty if there is none.
+    They can be compared if the mixtures of two or more runs differ only in the aggregator. If there
+    are several such groups of runs, the largest is used. Empty if there is none.
     """
     groups: dict[str, dict[str, ValuedRun]] = {}
     for valued in runs:
@@ -257,7 +264,7 @@ def aggregators(runs: Sequence[ValuedRun]) -> tuple[AggregatorWorth, ...]:
 
 
 def _but_for_aggregator(settings: RunSettings) -> str:
-    """All that a mixture's answers depend on, without the aggregator."""
+    """Everything on which a mixture's answers depend, except the aggregator's model, as a key."""
     profile = _without(settings.profile, "name", "description", "aggregator")
     files = [asdict(file) for file in settings.reference_paths]
     own = _without(settings.aggregator, "model", "fallbacks")
@@ -291,9 +298,10 @@ def chosen_profile(
 
 
 def _settings(origin: ValuedRun, model: str, *, reply: bool = False) -> dict[str, Any]:
-    """The model's table in the profile of its run. reply: as an aggregator's, if it was that."""
+    """The model's table in the profile of its run. reply: prefer the table of the aggregator, if
+    the model has several roles."""
     profile = origin.run.settings.profile
-    # As layers meet them, the aggregator's last.
+    # In the order of layers, with the aggregator last.
     tables = [
         *profile.get("proposers", ()),
         *(table for layer in profile.get("layers", ()) for table in layer["proposers"]),

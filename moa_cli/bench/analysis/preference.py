@@ -1,9 +1,10 @@
-"""Whether a reply is more similar to better proposals, and whether that means anything.
+"""Whether a reply is more similar to better proposals, and whether mixing is the cause.
 
-As in Mixture-of-Agents (arXiv:2406.04692, section 3.3): in each turn, Spearman's rank correlation
-of the reply's similarity to each proposal with what the proposal is worth; then the mean over
-turns. Good answers are similar to each other, so any good answer correlates, even one that never
-saw the proposals. The control is such an answer; the difference to it is what mixing adds.
+As in Mixture-of-Agents (arXiv:2406.04692, section 3.3), each turn gives Spearman's rank correlation
+between the reply's similarity to each proposal and what the proposal is worth. The result is the
+mean over turns. Good answers are similar to each other, so any good answer correlates, even one
+that never saw the proposals. The control is such an answer. The difference to it is what mixing
+adds.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from moa_cli.core.text import plural
 
 @dataclass(frozen=True)
 class ControlAnswers:
-    """Answers that never saw the proposals. name: an arm, or the author of the answers. replies: by
-    turn."""
+    """Answers of a model that never saw the proposals. name: the arm, or the author of the answers.
+    replies: by unit, which is an item and a turn."""
 
     name: str
     replies: Mapping[Unit, str]
@@ -32,8 +33,8 @@ class ControlAnswers:
 class MeanCorrelation:
     """Mean rank correlations over turns, -1 to 1, by one measure of similarity.
 
-    reply: of the reply. control: of the control. difference: reply less control, over the same
-    turns and proposals.
+    reply: that of the reply. control: that of the control. difference: reply minus control, over
+    the same turns and proposals.
     """
 
     measure: str
@@ -44,9 +45,10 @@ class MeanCorrelation:
 
 @dataclass(frozen=True)
 class Preference:
-    """The correlations; empty if nothing is known of the proposals' worth.
+    """The correlations, which are empty if it is not known what the proposals are worth.
 
-    control: its name, None without one. notes: what they are made of, and what is missing.
+    control: the name of the control, None without one. notes: which data was used, and what is
+    missing.
     """
 
     rows: tuple[MeanCorrelation, ...]
@@ -60,8 +62,8 @@ def preference(
     similarity: Similarity,
     control: ControlAnswers | None,
 ) -> Preference:
-    """How the reply's similarity to proposals goes with their worth, and the same for the
-    control."""
+    """Correlate the reply's similarity to proposals with what these are worth, and do the same for
+    the control."""
     if not values.unit:
         return Preference((), None, ("nothing is known of what the proposals are worth",))
     tally = _Tally(values, similarity, control)
@@ -80,7 +82,7 @@ def preference(
     return Preference(rows, name, tuple(tally.notes(turns)))
 
 
-# By measure, the correlations of a turn, and its item.
+# For each turn, its correlation by each measure, and its item.
 _Rows = list[tuple[dict[str, float], str]]
 
 
@@ -90,7 +92,12 @@ def _mean(rows: _Rows, measure: str) -> Mean:
 
 @dataclass
 class _Tally:
-    """What the turns had. stand_ins: proposals that are worth what a lone answer was."""
+    """Collects the correlations of turns and counts what was left out.
+
+    own: proposals that were valued themselves. stand_ins: proposals for which the value of another
+    answer of their model is used. without_worth: turns with a proposal of unknown value. flat:
+    turns whose proposals all have the same value. left_out: proposals that are the control itself.
+    """
 
     values: AnswerValues
     similarity: Similarity
@@ -105,7 +112,7 @@ class _Tally:
     by_difference: _Rows = field(default_factory=list)
 
     def add(self, turn: MixedTurn) -> None:
-        """One turn's correlations, if there are any."""
+        """Add a turn's correlations, if they can be computed."""
         worth = [self._worth(turn.unit, proposal) for proposal in turn.last]
         valued = [
             (proposal, value)
@@ -126,7 +133,7 @@ class _Tally:
         answer = None if self.control is None else self.control.replies.get(turn.unit)
         if answer is None:
             return
-        # If the control is itself one of the proposals, the others are compared.
+        # A control that is itself one of the proposals is compared with the others only.
         others = [(proposal, value) for proposal, value in valued if proposal.text != answer]
         self.left_out += len(valued) - len(others)
         by_control = self._correlations(answer, others)
@@ -138,7 +145,7 @@ class _Tally:
     def _correlations(
         self, text: str, valued: Sequence[tuple[CallAnswer, float]]
     ) -> dict[str, float]:
-        """By measure, the rank correlation over these proposals, if there is one."""
+        """The rank correlation over these proposals by each measure for which it is defined."""
         alike = [self.similarity.of(text, proposal.text) for proposal, _ in valued]
         worth = [value for _, value in valued]
         found = {
@@ -148,7 +155,8 @@ class _Tally:
         return {name: value for name, value in found.items() if value is not None}
 
     def _worth(self, unit: Unit, proposal: CallAnswer) -> tuple[float | None, bool]:
-        """What a proposal is worth, and whether another answer of its model stands in for it."""
+        """What a proposal is worth, None if unknown, and whether that is the value of another
+        answer of its model."""
         values = self.values
         if values.is_right is not None:
             right = values.is_right(unit[0], proposal.text)

@@ -1,4 +1,4 @@
-"""How similar texts are, and how similarity goes with preference.
+"""How similar texts are, and rank correlation.
 
 The measures and their settings are those of the published analysis of Mixture-of-Agents
 (arXiv:2406.04692, section 3.3): BLEU, Levenshtein and the cosine of TF-IDF vectors, all 0 to 1.
@@ -28,9 +28,9 @@ _TERM = re.compile(r"\b\w\w+\b")
 
 
 def bleu(text: str, reference: str) -> float:
-    """The BLEU of `text` against one reference: sacrebleu's for a sentence, divided by 100.
+    """The BLEU of `text` against one reference: sacrebleu's sentence score, divided by 100.
 
-    Not symmetric. Raises BenchError if sacrebleu is not installed.
+    It is not symmetric. Raises BenchError if sacrebleu is not installed.
     """
     return float(_sacrebleu().sentence_score(text, [reference]).score) / 100
 
@@ -59,11 +59,11 @@ def pairwise(
     measure: Callable[[str, str], float],
     items: Sequence[str] | None = None,
 ) -> dict[str, Mean]:
-    """How similar each model's texts are to those of the others, averaged over both directions.
+    """How similar each model's texts are to those of the other models, averaged over both
+    directions.
 
-    texts: by model, one for each item, all in the same order of items. items: which item each text
-    belongs to, where there are several of one. A single model has no others, so its mean has no
-    values.
+    texts: for each model its texts, in the same order for all. items: the item that each text
+    belongs to, if an item has several texts. With a single model, its mean has no values.
     """
     alike: dict[str, list[tuple[float, Hashable]]] = {model: [] for model in texts}
     for pair in permutations(texts, 2):
@@ -122,7 +122,7 @@ class MeanSimilarity:
 
 
 class Similarity:
-    """Similarity by all available measures, 0 to 1. corpus: the texts by which terms are weighted.
+    """Similarity by all available measures, 0 to 1. corpus: the texts that give TF-IDF weights.
     names: of the measures; BLEU is among them if sacrebleu is installed.
     """
 
@@ -143,7 +143,7 @@ class Similarity:
         return self._known[pair]
 
     def both_ways(self, left: str, right: str) -> tuple[float, ...]:
-        """The mean of both directions; BLEU is not symmetric."""
+        """The mean of both directions, because BLEU is not symmetric."""
         return tuple(
             (a + b) / 2 for a, b in zip(self.of(left, right), self.of(right, left), strict=True)
         )
@@ -151,7 +151,7 @@ class Similarity:
     def means(
         self, rows: Sequence[tuple[tuple[float, ...], Hashable]]
     ) -> tuple[MeanSimilarity, ...]:
-        """The mean of each measure, of similarities each with its group; see `grouped_mean`."""
+        """The mean of each measure. rows: similarities, each with its group; see `grouped_mean`."""
         return tuple(
             MeanSimilarity(name, grouped_mean((alike[place], group) for alike, group in rows))
             for place, name in enumerate(self.names)
@@ -159,15 +159,15 @@ class Similarity:
 
 
 def rank_correlation(left: Sequence[float], right: Sequence[float]) -> float | None:
-    """Spearman's, -1 to 1: Pearson's correlation of the ranks, ties at the mean of their ranks;
-    None where one side does not vary."""
+    """Spearman's rank correlation, -1 to 1: Pearson's correlation of the ranks, where ties get the
+    mean of their ranks. None if all values of one side are equal."""
     pairs = list(zip(_centred_ranks(left), _centred_ranks(right), strict=True))
     spread = math.sqrt(math.fsum(a * a for a, _ in pairs) * math.fsum(b * b for _, b in pairs))
     return max(-1.0, min(1.0, math.fsum(a * b for a, b in pairs) / spread)) if spread else None
 
 
 def _centred_ranks(values: Sequence[float]) -> list[float]:
-    """The rank of each value less the mean rank."""
+    """The rank of each value minus the mean rank."""
     ranks: dict[float, float] = {}
     below = 0
     for value, count in sorted(Counter(values).items()):

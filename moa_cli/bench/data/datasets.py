@@ -1,7 +1,8 @@
-"""The datasets that are known by name. Its entry in `DATASETS` holds everything that depends on a
-dataset: where its files come from, how they are read, who judges it, and what makes a reply right.
+"""The datasets that are known by name. Everything that depends on a dataset is in its entry in
+`DATASETS`: where its files come from, how they are read, which kind of judge it has, and what makes
+a reply right.
 
-To add a dataset: a function that reads its file, and an entry.
+To add a dataset, write a function that reads its file, and an entry.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from moa_cli.bench.scoring.answers import Grader, grade_gsm8k, grade_math
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError
 
-# What is added to a question with a right answer, so that replies end in one that can be read.
+# This is added to a question that has a right answer, so that replies end in an answer that can be
+# parsed.
 ASKING_FOR_ANSWER = "End with a line that says `The answer is …`, with the final answer alone."
 
 _GITHUB = "https://raw.githubusercontent.com"
@@ -28,21 +30,21 @@ _ALPACA_DATA = (
 _FASTCHAT = (
     f"{_GITHUB}/lm-sys/FastChat/587d5cfa1609a43d192cedb8441cac3c17db105d/fastchat/llm_judge/data"
 )
-# The copy that the paper's authors evaluated with; upstream's own has no licence.
 _ARENA_HARD = (
     f"{_GITHUB}/lmarena/arena-hard-auto/196f6b826783b3da7310e361a805fa36f0be83f3"
     "/data/arena-hard-v0.1"
 )
+# The copy that the MoA paper's authors used. FLASK's own repository has no licence.
 _FLASK = f"{_GITHUB}/togethercomputer/MoA/1b5cab0f0905d9da821e37322ac6df96ba65e1a7/FLASK"
 _GSM8K = f"{_GITHUB}/openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c"
 
 
 @dataclass(frozen=True)
 class PublicFile:
-    """An upstream's own file, at one commit. file: its place below the data folder.
+    """A file of the dataset's publisher, at one commit. file: its path below the data folder.
 
-    sha256: of its bytes; None if upstream never published it: then the file must have so many
-    `lines`.
+    sha256: the hash of its bytes; None if the publisher gives none. Then the file must have
+    `lines` lines.
     """
 
     file: str
@@ -55,12 +57,13 @@ class PublicFile:
 class KnownDataset:
     """A dataset that is known by name.
 
-    measures: in one line. licence: of its data. files: below the data folder, the first that is
-    there is taken. read: the items in such a file. fetched: what `moa bench fetch` brings;
-    why_unfetched: why that is nothing. judge: the kind of judge (of `judge.registry.KINDS`), None
-    if the right answers are known: then `grade` tells. answer_format: what is added to a question,
-    so that replies end in an answer that can be read. parity: what the settings of the authors'
-    scripts concern, if they know the dataset: the final call, or all calls by the item's category.
+    measures: what it measures, in one line. licence: that of its data. files: paths below the data
+    folder; the first file that exists is used. read: reads the items in such a file. fetched: the
+    files that `moa bench fetch` gets. why_unfetched: why there are none. judge: the kind of judge
+    (a key of `judge.registry.KINDS`); None if the right answers are known, so that `grade` decides.
+    answer_format: this is added to a question, so that replies end in an answer that can be parsed.
+    parity: what the settings in the MoA authors' scripts apply to, if they cover the dataset: the
+    final call, or all calls by the item's category.
     """
 
     name: str
@@ -86,10 +89,10 @@ def _items(
     category: Sequence[str],
     answer: Callable[[DataRow], str | None] = lambda row: None,
 ) -> Callable[[Path], Iterator[Item]]:
-    """A reader of files with an item of one turn in each row.
+    """A reader of files in which each row is an item of one turn.
 
-    prompt, category: the names of the fields, of which the first that is there is taken. identity,
-    answer: of a row.
+    prompt, category: the names of the fields; the first one that the row has is used. identity,
+    answer: give the id and the right answer of a row.
     """
 
     def read(path: Path) -> Iterator[Item]:
@@ -119,8 +122,8 @@ def _mt(path: Path) -> Iterator[Item]:
 
 
 def _place(name: str) -> Callable[[DataRow], str]:
-    """The id in that field, else the place in upstream's order, which is how its own files name an
-    item."""
+    """A function that gives the id of a row: that in the field, else the row's place in the
+    publisher's order, which the publisher's own files use."""
     return lambda row: row.optional(name) or str(row.number - 1)
 
 
@@ -237,7 +240,7 @@ _ALL = (
         measures="Arena-Hard v0.1: hard prompts of users, in both orders against a baseline",
         licence="Apache-2.0",
         files=("arena_hard/question.jsonl",),
-        # Upstream's `category` is the same for all.
+        # The published `category` is the same for all items.
         read=_items(rows_of_lines, ["prompt"], lambda row: _id(row, "uid"), ["cluster"]),
         judge="arena",
         fetched=(
@@ -274,8 +277,8 @@ _ALL = (
         measures="MATH: competition problems with known answers",
         licence="MIT, but disputed",
         files=("math/test.jsonl", "math/math500.jsonl", "math/math500_even.jsonl"),
-        # As its authors published it, or one of the copies of its 500 problems, which have a key
-        # beside the solution, or the solution under another name.
+        # There are the authors' file and copies of 500 of its problems. The copies name fields
+        # differently, and some have the final answer beside the solution.
         read=_items(
             rows_of_lines,
             ["problem", "question"],

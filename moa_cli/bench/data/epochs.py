@@ -1,8 +1,8 @@
 """Epochs: a run may ask each of its items several times.
 
-Each asking is an item with its own id (`q1`, `q1 epoch 2`, `q1 epoch 3`). So the journal, judges
-and exports keep epochs apart as they keep items apart. Statistics must not do so: the askings of
-one item are one observation; `origin_of` names it.
+Each epoch of an item is an item with its own id (`q1`, `q1 epoch 2`, `q1 epoch 3`). So the journal,
+judges and exports keep epochs apart as they keep items apart. Statistics must not do so: all epochs
+of one item are one observation, which `origin_of` names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Value = TypeVar("_Value")
 
 
 def epoch_id(item: str, epoch: int) -> str:
-    """The id of an item in that epoch, from 1."""
+    """The id of an item in that epoch. Epochs count from 1."""
     return item if epoch == 1 else f"{item} epoch {epoch}"
 
 
@@ -32,12 +32,12 @@ def epoch_of(item: str) -> int:
 
 
 def origin_of(item: str) -> str:
-    """The id that the item has in the dataset."""
+    """The id that an item of any epoch has in the dataset."""
     return _LATER.sub("", item)
 
 
 def first_epoch(items: Iterable[Item]) -> tuple[Item, ...]:
-    """Each item once."""
+    """The items of the first epoch, so that each item is there once."""
     return tuple(item for item in items if item.epoch == 1)
 
 
@@ -47,10 +47,10 @@ def own_id(item: Item) -> str:
 
 
 def in_epochs(items: Sequence[Item], epochs: int) -> tuple[Item, ...]:
-    """The items of all epochs, one epoch after another: a stopped run has then asked most items,
-    and a run that grows by an epoch continues at its end.
+    """The items of all epochs, one epoch after another. In this order a stopped run has asked as
+    many items as possible, and a run that gets another epoch continues at its end.
 
-    Raises UsageError if the id of an item reads like that of a later epoch.
+    Raises UsageError if the id of an item looks like that of a later epoch.
     """
     if epochs == 1:
         return tuple(items)
@@ -69,7 +69,7 @@ def in_epochs(items: Sequence[Item], epochs: int) -> tuple[Item, ...]:
 
 
 def for_all_epochs(known: Mapping[str, _Value], epochs: int) -> dict[str, _Value]:
-    """The same values, known by the items' ids in the dataset, under their ids in all epochs."""
+    """Values by the items' ids in all epochs. known: the same values by the ids in the dataset."""
     return {
         epoch_id(item, epoch): value
         for epoch in range(1, epochs + 1)

@@ -1,4 +1,5 @@
-"""Fetches public datasets into the data folder: each file whole and checked, or not at all."""
+"""Fetches public datasets into the data folder. A file is only written when it is complete and
+checked."""
 
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import meant
 
 ALL = "all"
-# Far more than the largest of the files.
+# The most bytes that are read for one file. It is far more than the largest of the files has.
 _MOST_BYTES = 64 << 20
 
 
 def names_of(typed: str) -> tuple[str, ...]:
-    """The datasets that are meant: one, or `all`. Raises UsageError for what cannot be fetched."""
+    """The datasets that a typed name means: one, or all for `all`. Raises UsageError if it cannot
+    be fetched."""
     public = tuple(name for name, dataset in DATASETS.items() if dataset.fetched)
     if typed == ALL:
         return public
@@ -36,8 +38,8 @@ def names_of(typed: str) -> tuple[str, ...]:
 
 
 def address_of(source: PublicFile) -> str:
-    """Where to fetch it: upstream, or below MOA_BENCH_MIRROR, which has upstream's addresses
-    without `https://` as paths."""
+    """The address to fetch a file from: the publisher's, or one below MOA_BENCH_MIRROR. A mirror
+    uses the publisher's addresses without `https://` as paths."""
     mirror = os.environ.get("MOA_BENCH_MIRROR")
     if not mirror:
         return source.address
@@ -53,8 +55,8 @@ async def fetch(
     """Fetch the missing files of a dataset. Returns how many were fetched. A partial file is not
     written.
 
-    folder: the data folder. download: the bytes at an address; raises ClientError. say: told of
-    each file. Raises BenchError if a file is not the published one, OSError.
+    folder: the data folder. download: yields the bytes at an address; raises ClientError. say: gets
+    a message on each file. Raises BenchError if a file is not the published one, OSError.
     """
     sources = DATASETS[name].fetched
     fetched = 0
@@ -90,7 +92,7 @@ def _is_there(path: Path, source: PublicFile) -> bool:
 
 
 def _wrong(data: bytes | bytearray, source: PublicFile) -> str:
-    """Why these are not the file's bytes; "" if they are."""
+    """Why these bytes are not those of the published file; "" if they are."""
     if source.sha256 is not None:
         found = hashlib.sha256(data).hexdigest()
         return "" if found == source.sha256 else f"its SHA-256 is {found[:12]}…"

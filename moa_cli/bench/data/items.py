@@ -1,4 +1,4 @@
-"""What is asked in an evaluation."""
+"""The items of an evaluation, and how they are read from files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from moa_cli.core.files.text import lines_of, read_bytes, text_of
 class Item:
     """One item of a dataset.
 
-    id: unique in its dataset, and stable. turns: the user's messages, one a turn.
-    before: messages that precede the first turn. answer: the right one, as the dataset has it.
-    fields: the row as upstream has it. parts: all parts of the first message, if there are others
-    than text. speaker: the name of who says it. epoch: which asking of the item it is, from 1 (see
-    `data.epochs`).
+    id: unique in its dataset, and stable. turns: the user's messages, one for each turn.
+    before: messages that precede the first turn. answer: the right answer as in the dataset.
+    fields: the unchanged row of the file. parts: all parts of the first message, if there are any
+    besides text. speaker: the name of the first message's author. epoch: the epoch that the item
+    is asked in, from 1 (see `data.epochs`).
     """
 
     id: str
@@ -36,7 +36,7 @@ class Item:
     epoch: int = 1
 
     def ask(self, conversation: Conversation, turn: int) -> Conversation:
-        """The conversation with the message of that turn, from 0, as its open turn."""
+        """The conversation with the message of that turn (from 0) added as its open turn."""
         if turn or not (self.parts or self.speaker):
             return conversation.ask(self.turns[turn])
         asked = conversation.ask(self.turns[0], self.parts)
@@ -53,7 +53,7 @@ class DataRow:
     fields: Mapping[str, Any]
 
     def text(self, *names: str) -> str:
-        """The text under the first of `names` that is there. Raises BenchError if none is."""
+        """The text in the first of these fields that exists. Raises BenchError if there is none."""
         found = next((self.fields[name] for name in names if name in self.fields), None)
         if isinstance(found, str) and found.strip():
             return found
@@ -61,7 +61,7 @@ class DataRow:
         raise BenchError(f"{self.place}: {wanted} is missing or is not text")
 
     def optional(self, name: str) -> str | None:
-        """The text or number there, as text; None if there is none."""
+        """The text or number in that field, as text; None if there is none."""
         found = self.fields.get(name)
         if isinstance(found, str):
             return found
@@ -71,7 +71,7 @@ class DataRow:
 
 
 def read_file(path: Path) -> bytes:
-    """What the file holds. Raises BenchError, naming the file, if it cannot be read."""
+    """The bytes of a file. Raises BenchError, naming the file, if it cannot be read."""
     return read_bytes(path, BenchError)
 
 
@@ -80,7 +80,7 @@ def sha256_of(file: Path) -> str:
 
 
 def text_in(path: Path) -> str:
-    """The text of a file, with line ends as they are.
+    """The text of a file, with unchanged line ends.
 
     Raises BenchError, naming the file, if it cannot be read, UsageError if it is not text.
     """
@@ -88,9 +88,10 @@ def text_in(path: Path) -> str:
 
 
 def rows_of_lines(path: Path) -> Iterator[DataRow]:
-    """The rows of a JSONL file, without empty lines, or of one list of objects.
+    """The rows of a file that has a JSON object on each line, without empty lines, or one list of
+    objects.
 
-    Raises BenchError naming file and line, UsageError if the file is not text.
+    Raises BenchError, naming file and line, or UsageError if the file is not text.
     """
     text = text_in(path)
     if text.lstrip().startswith("["):
@@ -107,7 +108,7 @@ def rows_of_lines(path: Path) -> Iterator[DataRow]:
 
 
 def rows_of_json(path: Path) -> Iterator[DataRow]:
-    """The rows of a JSON file that is one list of objects. Raises BenchError naming the place."""
+    """The rows of a JSON file that is one list of objects. Raises BenchError, naming the row."""
     return _rows_of_list(text_in(path), str(path))
 
 
@@ -133,11 +134,11 @@ def _row(values: object, place: str, number: int) -> DataRow:
 def read_own(
     row: DataRow, read_messages: Callable[[DataRow, list[object]], list[Message]] | None = None
 ) -> Item:
-    """An item of a user's own file: `prompt` (or `messages`, the last of which is the user's),
-    and maybe `answer`, `category` and `id` (else the number of the line).
+    """An item of a user's own file. A row has `prompt`, or `messages` that end with the user's, and
+    perhaps `answer`, `category` and `id`. Without `id`, the id is the number of the line.
 
-    read_messages: reads `messages`; by default, those of text alone.
-    Raises BenchError naming file and line.
+    read_messages: reads `messages`; the default accepts only messages of text.
+    Raises BenchError, naming file and line.
     """
     if "prompt" in row.fields or "messages" not in row.fields:
         messages = [Message("user", row.text("prompt"))]

@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow, and outlive a kill."""
+"""Files of JSON lines to which lines are appended, and which stay readable after a kill."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _T = TypeVar("_T")
 
 
 def plain(value: Any, renamed: Mapping[str, str] = MappingProxyType({})) -> Any:
-    """Values of dataclasses as JSON values; `dataclasses.asdict`, which copies all that it meets,
-    takes twice as long. Fields that answers rarely have are left out if they are empty, as in
+    """A dataclass as JSON values. This takes half the time of `dataclasses.asdict`, which copies
+    every value. Fields that answers rarely have are left out if they are empty, as in
     `core.conversation`. renamed: the names of fields in JSON, if they differ."""
     if is_dataclass(value):
         fields = vars(value).items()
@@ -40,16 +40,16 @@ def to_line(value: Any) -> str:
 
 
 class Lines:
-    """A file, readable by its owner alone, that lines are added to; made with the first one.
+    """A file to which lines are appended, readable by its owner only. The first line creates it.
 
-    The system has each line when `add` returns. A partial last line, left by a kill or a full disk,
-    is cut off.
+    When `add` returns, the line is handed to the operating system. An incomplete last line, left by
+    a kill or a full disk, is cut off.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO | None = None
-        # The bytes of whole lines.
+        # How many bytes the complete lines have.
         self._size = 0
 
     def _open(self) -> BinaryIO:
@@ -60,7 +60,7 @@ class Lines:
         return self._file
 
     def add(self, line: str) -> int:
-        """Write one line; the byte that it begins at. Raises OSError."""
+        """Append a line. Returns the byte at which it begins. Raises OSError."""
         if self._file is None:
             self._size = _whole(self._open().read())
         return self._append(line)
@@ -73,13 +73,13 @@ class Lines:
                 file.seek(start)
             view = memoryview(data)
             while view:
-                # A raw file may take a part only.
+                # An unbuffered file may write only a part of the data.
                 view = view[file.write(view) :]
         self._size += len(data)
         return start
 
     def replace(self, lines: Iterable[str]) -> None:
-        """Make these the whole content, in one step. Raises OSError."""
+        """Replace the whole content by these lines, in one step. Raises OSError."""
         self.close()
         with paths.replacing(self.path) as file:
             for line in lines:
@@ -92,17 +92,19 @@ class Lines:
 
 
 def _whole(data: bytes) -> int:
-    """The length without a last line that was not written to its end."""
+    """The length of the complete lines, without an incomplete last one."""
     return data.rfind(b"\n") + 1
 
 
 def read_lines(path: Path, load: Callable[[str], _T]) -> list[_T]:
-    """What `load` makes of each line; nothing if there is no such file. A partial last line does
-    not count. load: raises ValueError for a wrong line. Raises BenchError, naming file and line,
-    then, or if the file cannot be read.
+    """The value that `load` makes of each line; empty if there is no such file. An incomplete last
+    line is left out.
+
+    load: raises ValueError for a wrong line. Raises BenchError, naming file and line, in that case
+    or if the file cannot be read.
     """
     try:
-        # An editor on Windows may add a byte order mark.
+        # Some editors on Windows add a byte order mark.
         data = paths.read_bytes(path).removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
         return []
@@ -120,7 +122,7 @@ def read_lines(path: Path, load: Callable[[str], _T]) -> list[_T]:
 
 
 def read_records(path: Path, kind: type[_T]) -> list[_T]:
-    """The dataclass in each line, as `to_line` wrote it; see `read_lines`."""
+    """The dataclass that `to_line` wrote in each line; see `read_lines`."""
     return read_lines(path, lambda line: load_value(kind, json.loads(line)))
 
 

@@ -18,10 +18,10 @@ from moa_cli.core.text import meant
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """A dataset as run.json names it.
+    """A dataset as run.json records it.
 
-    name: of a known one, or the stem of the user's file. known: whether it is one by name. file:
-    its name. sha256: of its bytes. items: how many it has in all.
+    name: that of a known dataset, or the stem of the user's file. known: whether it is a known
+    dataset. file: the file's name. sha256: the hash of its bytes. items: how many items it has.
     """
 
     name: str
@@ -33,7 +33,7 @@ class DatasetSettings:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a run asks. file: as given or found."""
+    """A dataset with its items. file: the user's, or the one found in the data folder."""
 
     settings: DatasetSettings
     file: Path
@@ -41,7 +41,7 @@ class Dataset:
 
 
 def data_folder(given: Path | None) -> Path:
-    """Where data is looked for. given: what was typed, before MOA_BENCH_DATA and the cache."""
+    """The data folder: the given one, else MOA_BENCH_DATA, else one in the cache folder."""
     if given is not None:
         return given
     named = os.environ.get("MOA_BENCH_DATA")
@@ -49,10 +49,11 @@ def data_folder(given: Path | None) -> Path:
 
 
 def load_dataset(name: str, folder: Path) -> Dataset:
-    """The dataset of that name, or in the user's file of that path, which ends in `.jsonl`.
+    """The dataset with that name or, if it is a path or ends in `.jsonl` or `.json`, the user's own
+    file.
 
     folder: the data folder. Raises BenchError if a file is missing or wrong, UsageError if there
-    is no dataset of that name.
+    is no dataset with that name.
     """
     if name.endswith((".jsonl", ".json")) or os.sep in name:
         path = paths.expand(name)
@@ -60,7 +61,7 @@ def load_dataset(name: str, folder: Path) -> Dataset:
             raise BenchError(f"{path}: no such file")
         unfit = why_unfit(path.stem)
         if unfit:
-            # A run's folder and its exports have the name of the dataset.
+            # The dataset's name becomes part of the names of a run's folder and exports.
             raise UsageError(f"{path}: {unfit}", hint="rename the file")
         return _loaded(path.stem, path, map(read_own, rows_of_lines(path)), known=False)
     if name not in DATASETS:
@@ -76,12 +77,12 @@ def load_dataset(name: str, folder: Path) -> Dataset:
 
 
 def dataset_of(told: DatasetSettings, source: str | None, given: Path | None = None) -> Dataset:
-    """What a run asked, as its run.json tells it.
+    """The dataset that a run asked.
 
-    source: the file that it was read from. given: the data folder, or the user's own file, if it
-    has been moved since. Lines that were added to the user's own file are left out. Raises
-    BenchError if the file is missing, or not what the run read, UsageError if there is no dataset
-    of that name, or its file is not text.
+    told: the dataset as run.json records it. source: the file that the run read. given: the data
+    folder or the user's own file, if that was moved since. Lines that were added to the user's own
+    file are left out. Raises BenchError if the file is missing or has changed, UsageError if there
+    is no dataset with that name, or its file is not text.
     """
     file = Path(source or told.file)
     if not told.known:
@@ -101,13 +102,13 @@ def dataset_of(told: DatasetSettings, source: str | None, given: Path | None = N
 def is_continued(told: DatasetSettings, file: Path) -> bool:
     """Whether lines were added to the user's own file, and nothing else was changed in it.
 
-    told: the file as it was. file: as it is. Raises OSError.
+    told: the dataset when the run read it. file: the present file. Raises OSError.
     """
     if told.known:
         return False
     digest = hashlib.sha256()
     for line in paths.read_bytes(file).splitlines(keepends=True):
-        # The same without the last line end, which may have been missing.
+        # The old file may have ended here without a line end, so both forms are compared.
         bare = digest.copy()
         bare.update(line.rstrip(b"\r\n"))
         digest.update(line)

@@ -1,4 +1,4 @@
-"""Released answers of other models, in the formats of the three evaluations."""
+"""Released answers of other models, in the formats of the published evaluations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moa_cli.core.errors import BenchError
 
 @dataclass(frozen=True)
 class ReleasedDigest:
-    """A file of released outputs, and their author's name."""
+    """A file of released outputs. name: that of their author, which is usually a model."""
 
     name: str
     file: str = ""
@@ -22,26 +22,27 @@ class ReleasedDigest:
 
 @dataclass(frozen=True)
 class Released:
-    """One author's answers: by item id, one a turn."""
+    """One author's answers. replies: by item id, one for each turn."""
 
     digest: ReleasedDigest
     replies: Mapping[str, tuple[str, ...]]
 
 
-# For each answer in a file: its author, if known; the format's key of the question; and the
-# replies, one a turn.
+# Each answer in a file, as three values: its author, if known; the key by which the format names
+# the question; and the replies, one for each turn.
 AnswerRows = Iterator[tuple[str | None, str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """The format of an evaluation's answers. key: the format's key of an item."""
+    """The format of an evaluation's answers. rows: reads a file. key: gives the key by which the
+    format names an item."""
 
     rows: Callable[[Path], AnswerRows]
     key: Callable[[Item], str] = lambda item: item.id
 
     def read(self, path: Path) -> tuple[str, dict[str, tuple[str, ...]]]:
-        """The author's name, else the file's, and the replies by the format's keys."""
+        """The author's name (the file's, if there is none) and the replies by the format's keys."""
         name, replies = path.stem, {}
         for author, key, turns in self.rows(path):
             name, replies[key] = author or name, turns
@@ -49,9 +50,9 @@ class AnswerFormat:
 
 
 def read_released(path: Path, form: AnswerFormat, items: Sequence[Item]) -> Released:
-    """The answers in a file to these items; some may be missing.
+    """The answers in a file to these items. Some answers may be missing.
 
-    Raises BenchError if it cannot be read, or answers none of the items.
+    Raises BenchError if the file cannot be read, or answers none of the items.
     """
     name, found = form.read(path)
     replies = {item.id: found[form.key(item)] for item in items if form.key(item) in found}
@@ -61,8 +62,8 @@ def read_released(path: Path, form: AnswerFormat, items: Sequence[Item]) -> Rele
 
 
 def read_outputs(paths: Sequence[Path], items: Sequence[Item]) -> dict[str, dict[str, str]]:
-    """The answers in each file of model outputs, by the author's name and item id; found by the
-    item's instruction, as the authors' scripts do.
+    """The answers in each file of model outputs, by the author's name and the item's id. Answers
+    are matched by the item's instruction, as the MoA authors' scripts do.
 
     Raises BenchError if a file cannot be read, or lacks an answer to an item.
     """
@@ -112,7 +113,7 @@ def _flask(path: Path) -> AnswerRows:
 
 
 def _arena(path: Path) -> AnswerRows:
-    """As Arena-Hard's repository has answers now, and as it had them before."""
+    """Reads both the present and the former format of Arena-Hard's repository."""
     for row in rows_of_lines(path):
         try:
             if "messages" in row.fields:

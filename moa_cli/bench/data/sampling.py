@@ -1,5 +1,4 @@
-"""Which items of a dataset a run asks: a sample that represents it, items by their ids, or
-categories."""
+"""Which items of a dataset a run asks: a representative sample, or certain ids or categories."""
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ from moa_cli.bench.data.items import Item
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import meant, plural
 
-# How a number of items is drawn: from each category its share, without regard to categories, or
-# the first ones.
+# How items are drawn. stratified: from each category in proportion to its size. random: without
+# regard to categories. first: the first ones.
 Draw = Literal["stratified", "random", "first"]
 DRAWS: tuple[Draw, ...] = get_args(Draw)
 _MOST_NAMED = 20
@@ -22,11 +21,12 @@ _MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class ItemSample:
-    """What of a dataset a run asks, as run.json tells it.
+    """The part of a dataset that a run asks, as run.json records it.
 
-    items: how many. limit: at most so many; None is all that fit. draw, seed: how those are drawn.
-    ids, categories: only these; empty is any. shuffle: whether items are asked in the order in
-    which they are drawn, so that a stopped run has a sample, too; otherwise in the dataset's order.
+    items: how many items it has. limit: the most items to draw; None is all that match. draw, seed:
+    how they are drawn. ids, categories: only these match; empty is any. shuffle: whether items are
+    asked in the order of the draw, so that a stopped run also has a sample. Otherwise they are
+    asked in the dataset's order.
     """
 
     items: int
@@ -51,7 +51,7 @@ class ItemSample:
         return tuple(item for item in known if item.id in chosen)
 
     def text(self) -> str:
-        """In words, which follow the number of items."""
+        """The sample in words, to be put after the number of items."""
         parts = []
         if self.ids:
             parts.append("by their ids")
@@ -77,9 +77,9 @@ def sample_of(
     categories: Collection[str] = (),
     shuffle: bool = False,
 ) -> ItemSample | None:
-    """The sample that is asked for; None where it is the whole dataset, or its first items.
+    """The sample that these options describe; None if it is the whole dataset or its first items.
 
-    Raises UsageError if there is no item of an id, no category of a name, or nothing is left.
+    Raises UsageError if an id or a category does not exist, or no item matches both.
     """
     for wanted, there, what in (
         (ids, [item.id for item in items], "item"),
@@ -109,13 +109,11 @@ def _unknown(name: str, there: Sequence[str], what: str) -> UsageError:
 
 
 def _drawn(items: Sequence[Item], draw: Draw, seed: int) -> list[Item]:
-    """The items in the order in which they are drawn, so that a smaller sample is a part of each
-    larger one.
+    """The items in the order of the draw. So a smaller sample is a part of each larger one.
 
-    By category, the next item comes from the category whose share lags furthest behind
-    (Sainte-Laguë's method, by which parliaments distribute seats). An item's place in its category
-    depends on the seed and its id alone: other items, and other versions of Python, do not change
-    it.
+    For a stratified draw, the next item comes from the category that is furthest below its share
+    (Sainte-Laguë's method, by which parliaments distribute seats). The order of items in a category
+    depends only on the seed and their ids, and not on the version of Python.
     """
     if draw == "first":
         return list(items)

@@ -1,10 +1,11 @@
-"""A run in other programs' formats: the files of other evaluators, and our own lines. To add a
-format: a function, and its entry in `FORMATS`.
+"""Exports a run in the formats of other evaluators, or as our own JSON lines. To add a format,
+write a function and its entry in `FORMATS`.
 
 Formats: AlpacaEval's `model_outputs.json`; FastChat's answers and single-answer judgments
 (`llm_judge/common.py`); FLASK's answers and reviews (`gpt_review/gpt4_eval.py`); Arena-Hard's
 answers and judgments (`gen_answer.py`, `gen_judgment.py`); a folder of prompts, predictions of a
-mixture and of a base model, and who won. Nothing depends on when or how often it is exported.
+mixture and of a base model, and which of them won. Exporting the same run again gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from moa_cli.core.text import meant
 
 @dataclass(frozen=True)
 class Exported:
-    """What is to be written. files: bytes by name, in a separate folder if `folder`. asked: how
-    many answers, judgements or the like there should be. missing: how many of these are missing.
+    """The files to write. files: their bytes by name. folder: whether they need a folder of their
+    own. asked: how many answers, judgements or the like there should be. missing: how many of these
+    are missing.
     """
 
     files: Mapping[str, bytes]
@@ -44,10 +46,10 @@ class Exported:
 
 @dataclass(frozen=True)
 class ExportChoice:
-    """What is to be exported, as it was typed; None for what was not typed.
+    """What to export, as the user typed it. None means that an option was not given.
 
-    arm: see `named_arm`. base: the arm to compare with. judge: its model. name: what the arm is
-    to be called. epoch: the one whose answers are exported; None is all of them.
+    arm: see `named_arm`. base: the arm to compare with. judge: the judge's model. name: the name of
+    the arm in the export. epoch: only the answers of this epoch are exported; None is all epochs.
     """
 
     run: RunReader
@@ -59,7 +61,7 @@ class ExportChoice:
 
     @cached_property
     def items(self) -> list[Item]:
-        """What was asked, in the dataset's order."""
+        """The items of the chosen epoch, or of all, in the dataset's order."""
         wanted = self.epoch
         return [item for item in self.run.items if wanted in (None, item.epoch)]
 
@@ -70,12 +72,12 @@ class ExportChoice:
 
     @property
     def called(self) -> str:
-        """What that arm is called in the export."""
+        """The name of the chosen arm in the export."""
         return self.name or self.name_of(self.chosen)
 
     def named_arm(self, typed: str | None) -> str:
-        """The arm that is meant: the typed one, else the mixture, else the only one. Raises
-        UsageError if there is none, or there are several.
+        """The arm that the user means: the typed one, else the mixture, else the only one. Raises
+        UsageError if there is no such arm, or there are several.
         """
         arms = self.run.settings.arms
         hint = f"there are {', '.join(arms)}"
@@ -100,8 +102,8 @@ class ExportChoice:
         return [(item, found[item.id]) for item in self.items if item.id in found]
 
     def verdicts(self) -> JudgeReader:
-        """The judgements of the typed judge, else of the only one. Raises UsageError if there is
-        none of that name, or there are several, BenchError if no judge has judged the run.
+        """The judgements of the typed judge, else those of the only one. Raises UsageError if there
+        is no such judge, or there are several, BenchError if no judge has judged the run.
         """
         path, judges = self.run.path, self.run.judges
         if not judges:
@@ -119,8 +121,9 @@ class ExportChoice:
 class ExportFormat:
     """A format of `moa bench export`.
 
-    write: what it makes of a choice. judged: whether it holds a judge's verdicts. compares:
-    whether it holds a second arm. epochs: whether it holds several answers to an item.
+    write: makes the files for a choice. judged: whether the format includes a judge's verdicts.
+    compares: whether it includes a second arm. epochs: whether it can include several answers to an
+    item.
     """
 
     write: Callable[[ExportChoice], Exported]
@@ -130,7 +133,7 @@ class ExportFormat:
 
 
 def _check_one_turn(run: RunReader, name: str) -> None:
-    """Raise UsageError for the format `name`, if the run asked more than one prompt an item."""
+    """Raise UsageError for the format `name` if an item of the run has more than one message."""
     if any(len(item.turns) > 1 or item.before for item in run.items):
         raise UsageError(
             f"--to {name} holds one prompt for each item, but the run has conversations",
@@ -147,8 +150,9 @@ def _json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def _json_bytes(made: str) -> bytes:
-    """What `json.dumps` made, and a line end."""
-    # Upstream reads in the encoding of the locale: ASCII is valid in all. DEL acts on terminals.
+    """The output of `json.dumps` with a line end."""
+    # The other programs read files in the locale's encoding, and ASCII is valid in all of them. DEL
+    # is escaped because terminals act on it.
     return made.replace("\x7f", "\\u007f").encode("ascii") + b"\n"
 
 
@@ -205,9 +209,9 @@ def _base(choice: ExportChoice, arm: str) -> str:
 
 
 def _wins(choice: ExportChoice, arm: str, base: str, told: JudgeReader | None) -> dict[str, Any]:
-    """How often each of the two won, over the items for which the judge's verdicts tell it.
+    """How often each of the two arms won, over the items whose verdicts decide it.
 
-    If the judge compared `arm` with `base`, its preference decides; else the higher score.
+    If the judge compared `arm` with `base`, its preference decides, else the higher score.
     """
     if told is None:
         return {"judge": None}
@@ -232,7 +236,8 @@ def _wins(choice: ExportChoice, arm: str, base: str, told: JudgeReader | None) -
 
 
 def _score(verdicts: Iterable[Judgement]) -> float | None:
-    """The mean over turns, or over skills; None without one, or where a turn has none."""
+    """The mean of the verdicts over turns or skills; None without verdicts, or if one has no
+    value."""
     values: list[float] = []
     for verdict in verdicts:
         if verdict.value is None and not verdict.skills:
@@ -240,7 +245,7 @@ def _score(verdicts: Iterable[Judgement]) -> float | None:
         values += verdict.skills.values() if verdict.value is None else [verdict.value]
     if len(values) < 2:
         return values[0] if values else None
-    # Games that contradict each other are a draw, up to rounding.
+    # Rounded, because two games that contradict each other must give exactly a draw.
     return round(sum(values) / len(values), 9)
 
 
@@ -275,8 +280,8 @@ def _mt(choice: ExportChoice) -> Exported:
 
 
 def _identity(choice: ExportChoice, item: Item, result: Result) -> tuple[str, float]:
-    """An id of an answer, made of its text and as long as FastChat's ids; and when its last call
-    ended, 0 if that is not known."""
+    """An id for an answer, which is a hash of its text with the length of FastChat's ids, and when
+    its last call ended (0 if unknown)."""
     said = json.dumps((choice.called, item.id, *result.replies)).encode()
     reply = result.turns[-1].reply if result.turns else None
     record = choice.run.calls.find(reply.key) if reply else None
@@ -299,7 +304,8 @@ def _answers(
 
 
 def _called_of(choice: ExportChoice, dataset: str) -> str:
-    """What the file of the chosen arm is called. Raises UsageError for another dataset's run."""
+    """The name of the chosen arm's file, without a suffix. Raises UsageError if the run is of
+    another dataset."""
     name, run = _slug(choice.called), choice.run
     if run.dataset is None or run.dataset.name != dataset:
         raise UsageError(
@@ -312,7 +318,7 @@ def _called_of(choice: ExportChoice, dataset: str) -> str:
 def _rows(
     choice: ExportChoice, name: str, rows: Sequence[Mapping[str, Any]], turns: int | None = None
 ) -> Exported:
-    """One file, of which there should be a row for each item, or for each of so many turns."""
+    """An export of one file. It should have a row for each item or, if given, `turns` rows."""
     asked = len(choice.items) if turns is None else turns
     return Exported({f"{name}.jsonl": _json_lines(rows)}, asked, asked - len(rows))
 
@@ -359,7 +365,7 @@ def _arena_answers(choice: ExportChoice) -> Exported:
                 {"role": "assistant", "content": {"answer": result.replies[0]}},
             ],
             "tstamp": ended,
-            # What style control is made of. Upstream counts tokens; here they are estimated.
+            # The values for style control. Arena-Hard counts tokens; here they are estimated.
             "metadata": {
                 "token_len": style.tokens,
                 "header_count": style.headers,

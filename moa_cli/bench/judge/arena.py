@@ -1,4 +1,4 @@
-"""The judge of Arena-Hard: pairs in both orders against a baseline's answers."""
+"""The judge of Arena-Hard, which compares answers with a baseline's in both orders."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from moa_cli.bench.scoring.means import Figures, Metric
 
 SCORE: Final = "score"
 STYLE_SCORE: Final = "score, style control"
-# Upstream's own words; the file says where they come from.
+# The prompt of Arena-Hard, word for word; the file names its source.
 PROMPT: Final = Path(__file__).with_name("arena_hard.json")
 
 
 @dataclass(frozen=True)
 class ArenaTask(JudgeTask):
-    """See `JudgeTask`. baseline: what answers are compared with, by item."""
+    """See `JudgeTask`. baseline: the answers to compare with, by item."""
 
     prompt: arena.ArenaPrompt
     baseline: Mapping[str, str]
 
     def turns(self, item: Item) -> int:
-        """See `JudgeTask`; an item without a reference is not compared."""
+        """See `JudgeTask`. An item without a baseline answer is not judged."""
         return int(item.id in self.baseline)
 
     def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
@@ -96,7 +96,8 @@ def _figures(judged: JudgedArm) -> Figures:
 
 
 def _styled(judged: JudgedArm) -> tuple[arena.StyledBattle, ...]:
-    """The battles of all arms and anchors: the effect of style is the same for all of them."""
+    """The battles of all arms and anchors. The effect of style is fitted over all of them, because
+    it is taken to be the same for all."""
     replies, baseline = judged.run.shown(judged.judge), judged.reference
     return tuple(
         arena.StyledBattle(

@@ -1,6 +1,6 @@
-"""What a judge has to do, and its verdicts as they are recorded. Each judgement is a turn of a
-mixture without proposers, so a run's machinery does the work: its journal, its limiter, its
-retries, its caps.
+"""The work of a judge, and how its verdicts are recorded. Each judgement is a turn of a mixture
+without proposers. So the code that runs an evaluation also does this work, with its journal,
+limiter, retries and caps.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from moa_cli.profile import Aggregator, Profile
 class JudgeFolder(StateFolder[JudgeSettings]):
     """An open folder of a judge. See `StateFolder`.
 
-    texts: see `JudgeReader.texts`. judgements: by name, failed ones included.
+    texts: see `JudgeReader.texts`. judgements: all judgements by name, including failed ones.
     """
 
     noun = "judge"
@@ -57,17 +57,17 @@ class JudgeFolder(StateFolder[JudgeSettings]):
         self.lines = Lines(path / JUDGEMENTS)
 
     def check(self, settings: JudgeSettings) -> None:
-        """See `StateFolder`. A judge that was asked in one order may be asked in the other, too:
-        its verdicts are the first half."""
+        """See `StateFolder`. A judge that judged pairs in one order may go on in both orders: its
+        verdicts are the first half of these."""
         kinds = self.settings and self.settings.kind, settings.kind
         if self.settings is not None and kinds == (PAIRWISE.name, BOTH_ORDERS.name):
             self.settings = replace(self.settings, kind=settings.kind)
         super().check(settings)
 
     def go_on(self, plan: JudgePlan) -> JudgePlan:
-        """The plan for the judge as it was begun: in the same way, and with the room for reasoning
-        that it had, if the plan names none. Raises BenchError if it was begun with other
-        settings."""
+        """The plan with the values with which this judge was begun: the date, the way of asking
+        and, if the plan names none, the tokens for reasoning. Raises BenchError if it was begun
+        with other settings."""
         begun = self.settings
         if begun is not None:
             room = plan.reasoning_tokens
@@ -87,9 +87,12 @@ class JudgeFolder(StateFolder[JudgeSettings]):
 
 @dataclass(frozen=True)
 class JudgedTexts:
-    """replies: the judged replies, by arm and item, in the order of arms. reference: what pairs are
-    compared with, by item. texts: of the reference and the anchors, which are no results of the
-    run. source, against, anchors: where they come from (see `JudgeSettings`).
+    """The texts that a judge gets.
+
+    replies: the judged replies, by arm and item, in the order of arms. reference: the answers that
+    replies are compared with, by item. texts: the answers of the reference and the anchors, which
+    are not results of the run. source, against, anchors: where these come from (see
+    `JudgeSettings`).
     """
 
     replies: Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -109,11 +112,13 @@ def texts_of(
     against: str | None,
     anchors: Sequence[Path],
 ) -> JudgedTexts:
-    """What is to be judged of a run. The anchors of an earlier start stay in the judge's folder.
+    """The texts of a run to judge. They include the anchors of earlier starts, which are in the
+    judge's folder.
 
-    reference: a file, else the one in the data folder. against: an arm in its place. anchors:
-    files of released outputs. Raises UsageError if there is no such arm, BenchError if a file is
-    missing, cannot be read, or differs from what was judged before.
+    reference: a file of reference answers; None takes the one in the data folder. against: an arm
+    to compare with instead. anchors: files of released outputs. Raises UsageError if there is no
+    such arm, BenchError if a file is missing, cannot be read, or differs from what was judged
+    before.
     """
     replies = {
         arm: {item: result.replies for item, result in answers.items()}
@@ -164,7 +169,7 @@ def _results(released: Released, arm: str, items: Sequence[Item]) -> list[Result
     ]
 
 
-# What asks for the log-probabilities of a whole answer, by the way in which it is asked.
+# For each way of asking, the request fields that ask for the log-probabilities of all tokens.
 _ALL_LOGPROBS: Mapping[Asked, Mapping[str, Any]] = {
     "logprobs": {"logprobs": True, "top_logprobs": ALTERNATIVES},
     "count": {"logprobs": ALTERNATIVES},
@@ -174,11 +179,11 @@ _ALL_LOGPROBS: Mapping[Asked, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class JudgePlan:
-    """The judgements that are asked for.
+    """The judgements to make.
 
-    model: the judge's name. items: of the run. date: of the first judgement, YYYY-MM-DD; today, for
-    a new judge. asked: how log-probabilities are asked for. reasoning_tokens: see `JudgeSettings`.
-    expected: whether ratings are read in log-probabilities.
+    model: the judge's name. items: those of the run. date: when the first judgement was made,
+    YYYY-MM-DD; today for a new judge. asked: how log-probabilities are asked for. reasoning_tokens:
+    see `JudgeSettings`. expected: whether ratings are computed from log-probabilities.
     """
 
     model: str
@@ -192,7 +197,7 @@ class JudgePlan:
     expected: bool = False
 
     def questions(self) -> Iterator[JudgeQuestion]:
-        """Everything that is to be judged, item by item."""
+        """Everything to judge, item by item."""
         for item in self.items:
             for arm, replies in self.judged.replies.items():
                 found = replies.get(item.id, ())
@@ -227,8 +232,8 @@ class JudgePlan:
         return Work(Arm(question.arm, profile), item, order)
 
     def _room(self, call: JudgeCall) -> int | None:
-        """The most tokens of the answer. If the first token is the verdict, there is no reasoning
-        before it."""
+        """The most tokens of the answer. If the answer is a single token, which is the verdict, no
+        room for reasoning is added."""
         if call.max_tokens is None or call.max_tokens == 1:
             return call.max_tokens
         return call.max_tokens + (self.reasoning_tokens or 0)
@@ -259,26 +264,28 @@ class JudgePlan:
         )
 
 
-# So many unreadable verdicts in a row are no accident: the next ones would cost money for nothing.
+# After this many unreadable verdicts in a row the judging stops: the judge does not keep to the
+# form, and further answers would cost money for nothing.
 MOST_UNREADABLE = 10
 _SHOWN = 100
 
 
 @dataclass
 class JudgeResults:
-    """Judgements as the results of the work of `plan`; see `runner.Results`."""
+    """Records judgements as the results of the plan's work; see `runner.Results`."""
 
     folder: JudgeFolder
     plan: JudgePlan
     _unreadable: int = 0
 
     def error(self, name: tuple[str, str]) -> Failure | None:
-        """Why the judge gave no verdict. Raises KeyError if it was not asked yet."""
+        """Why the judge gave no verdict, None if it did. Raises KeyError if it was not asked
+        yet."""
         return self.folder.judgements[self.plan.question(name).name].error
 
     def add(self, result: Result) -> None:
-        """The judge has answered, or failed for good. Raises OSError, and BenchError after
-        MOST_UNREADABLE verdicts in a row that cannot be read."""
+        """Record a judge's answer, or that it has failed for good. Raises OSError, and BenchError
+        after MOST_UNREADABLE verdicts in a row that cannot be read."""
         question = self.plan.question((result.arm, result.item))
         if result.error is not None:
             self._keep(Judgement(*question.name, error=result.error))
@@ -308,8 +315,7 @@ class JudgeResults:
         return self.folder.journal.find(reply.key) if reply else None
 
     def settle(self) -> None:
-        """Write down the texts of the plan, and the verdicts for which no judge is asked. Raises
-        OSError."""
+        """Write the texts of the plan, and the verdicts that need no judge. Raises OSError."""
         Lines(self.folder.path / OUTPUTS).replace(map(to_line, self.plan.judged.texts))
         for question in self.plan.questions():
             verdict = self.plan.prompts.settled(question)
@@ -321,12 +327,12 @@ class JudgeResults:
         self.folder.judgements[judgement.name] = judgement
 
     def finish(self, order: Sequence[tuple[str, str]]) -> None:
-        """All have ended: write them in the order of items and arms. Raises OSError."""
+        """Write all judgements again, in the order of items and arms. Raises OSError."""
         del order
         self.folder.lines.replace(map(to_line, list(self.all())))
 
     def all(self) -> Iterator[Judgement]:
-        """The verdicts so far on what is to be judged."""
+        """The judgements of the plan that exist so far."""
         found = self.folder.judgements
         names = (question.name for question in self.plan.questions())
         return (found[name] for name in names if name in found)
@@ -336,7 +342,7 @@ class JudgeResults:
         return record is not None and record.logprobs is not None
 
     def tells_numbers(self, result: Result) -> bool:
-        """Whether the judge told how likely other numbers were in that answer."""
+        """Whether that answer has the probabilities of other numbers than the one in its text."""
         record = self._record(result)
         return record is not None and any(
             len(alternatives) > 1 for _, alternatives in record.number_logprobs
@@ -347,7 +353,8 @@ class JudgeResults:
         return verdict is not None and not verdict.unreadable
 
     def reasoned(self, result: Result) -> bool:
-        """Whether the judge reasoned before that answer, or its tokens ran out before a verdict."""
+        """Whether the judge reasoned before that answer, or reached the token limit before a
+        verdict."""
         if result.error is not None:
             return any(words in result.error.message for words in WORDLESS)
         record, verdict = self._record(result), self._verdict(result)
@@ -360,7 +367,7 @@ class JudgeResults:
     def ask(
         self, work: Sequence[Work], *, asked: Asked, reasoning_tokens: int | None = None
     ) -> list[Work]:
-        """Ask that way from now on: the same work, by new requests."""
+        """Change the way of asking from now on. Returns the same work with new requests."""
         self.plan = replace(self.plan, asked=asked, reasoning_tokens=reasoning_tokens)
         self.folder.note(self.plan.settings())
         renewed = {task.name: task for task in self.plan.work()}
@@ -368,6 +375,6 @@ class JudgeResults:
 
 
 def shown(verdict: Judgement) -> str:
-    """The end of a judge's words, where its verdict should stand, in a line."""
+    """The end of a judge's answer, where the verdict should be, in one line."""
     words = one_line(verdict_text(verdict.text).strip() or verdict.text.strip(), 100_000)
     return f"“…{words[-_SHOWN:]}”" if len(words) > _SHOWN else f"“{words}”"

@@ -1,8 +1,8 @@
-"""What a kind of judge is, and two of them: by ratings (MT-Bench, Zheng et al. 2023,
+"""Defines kinds of judges, and two of them: by ratings (MT-Bench, Zheng et al. 2023,
 arXiv:2306.05685), and by skills (FLASK, Ye et al. 2023, arXiv:2307.10928).
 
-To add a kind: a `JudgeTask`, a `JudgeKind`, and its entry in `registry.KINDS`. Nothing else depends
-on the kind.
+To add a kind, write a `JudgeTask`, a `JudgeKind`, and its entry in `registry.KINDS`. Nothing else
+depends on the kind.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from moa_cli.bench.scoring.means import Figures, Mean, Metric, grouped_mean, mea
 from moa_cli.bench.scoring.rating_logprobs import expected_rating
 from moa_cli.core.errors import BenchError
 
-# How preferences are asked for: with OpenAI's fields for log-probabilities, with Together's, or
-# as a text.
+# How a preference or rating is asked for. logprobs: with OpenAI's fields for log-probabilities.
+# count: with Together's field, which is a count. text: as text only.
 Asked = Literal["logprobs", "count", "text"]
 
 
 @dataclass(frozen=True)
 class JudgeQuestion:
-    """What a judge is asked about. turn: from 0; with several games, see `JudgeKind`. replies: of
-    all turns."""
+    """One question to a judge. turn: the turn to judge, from 0; for several games, see `JudgeKind`.
+    replies: those of all turns."""
 
     arm: str
     item: Item
@@ -47,19 +47,19 @@ class JudgeQuestion:
 
 @dataclass(frozen=True)
 class JudgeTask(ABC):
-    """What a judge is sent, and how its answers are read.
+    """Makes the requests to a judge, and reads its answers.
 
-    files: those of the judge's prompt, and of what goes with it.
+    files: the files of the judge's prompt and of the data in it.
     """
 
-    # What items that are not judged lack, in words that follow "no".
+    # What an item lacks if it is not judged, for messages, after the word "no".
     needed: ClassVar = "reference"
 
     files: tuple[Path, ...]
 
     @property
     def wording(self) -> str | None:
-        """The user's rubric, if the kind takes one."""
+        """The user's rubric, if this kind of judge takes one."""
         return None
 
     def turns(self, item: Item) -> int:
@@ -68,22 +68,22 @@ class JudgeTask(ABC):
         return 1
 
     def settled(self, question: JudgeQuestion) -> Judgement | None:
-        """The verdict, if no judge need be asked."""
+        """The verdict on a question for which no judge is needed; None if one is."""
         del question
         return None
 
     @abstractmethod
     def call(self, question: JudgeQuestion, asked: Asked) -> JudgeCall:
-        """The request. Raises BenchError where something is missing for it."""
+        """The request to the judge. Raises BenchError if data for it is missing."""
 
     @abstractmethod
     def read(self, question: JudgeQuestion, record: CallRecord, asked: Asked) -> Judgement:
-        """The verdict in an answer. record: of its call; its text is without reasoning."""
+        """The verdict in an answer. record: the judge's call; its text has no reasoning."""
 
 
 @dataclass(frozen=True)
 class JudgedArm:
-    """An arm (or an anchor) of a run and the verdicts on it. answered: its replies."""
+    """An arm or an anchor of a run, with the verdicts on it. answered: its results."""
 
     run: RunReader
     judge: JudgeReader
@@ -92,7 +92,7 @@ class JudgedArm:
 
     @property
     def asked(self) -> int:
-        """How many answers should be judged. Released ones exist once, for all epochs."""
+        """How many answers should be judged. An anchor has one answer for all epochs of an item."""
         settings = self.run.settings
         return settings.asked if self.arm.startswith(ANCHOR) else settings.askings
 
@@ -102,12 +102,12 @@ class JudgedArm:
 
     @cached_property
     def category(self) -> Mapping[str, str | None]:
-        """By item, of its answered ones."""
+        """The category of each item that this arm answered."""
         return {result.item: result.category for result in self.answered}
 
     @cached_property
     def reference(self) -> Mapping[str, Result]:
-        """What pairs are compared with, by item."""
+        """The results that answers are compared with, by item."""
         against = self.judge.settings.against
         if against is not None:
             return self.run.answers.get(against, {})
@@ -116,14 +116,14 @@ class JudgedArm:
         return for_all_epochs(known, self.run.settings.epochs)
 
     def length(self) -> Mean:
-        """Of its first replies, in characters."""
+        """The mean length of first replies, in characters."""
         return grouped_mean(
             (len(result.replies[0]), origin_of(result.item)) for result in self.answered
         )
 
     def categories(self) -> dict[str, int]:
-        """The categories of the run's items (of the answered ones, where the items cannot be
-        had), and how many items each has."""
+        """The categories of the run's items, and how many items each has. If the dataset is not
+        there, only answered items count."""
         items = self.run.known_items
         if items is not None and self.arm.startswith(ANCHOR):
             items = first_epoch(items)
@@ -135,14 +135,15 @@ class JudgedArm:
 class JudgeKind:
     """A kind of judge.
 
-    name: in judge.json. how: in words. unit: of what an answer is worth. original: the judge of the
-    published figures. answers: the format of released answers. compares: whether answers are
-    compared with a reference. rates: whether a verdict is one rating. logprobs: whether preferences
-    are read in log-probabilities, where the judge tells them. references: files of the data folder
-    with the reference's answers, the first that is there is taken. games: how often each answer is
-    judged; game g of turn t is number games x t + g. even: the value of a draw, None without pairs.
-    prompts: reads the prompt's files; the second argument is the reference, by item. worth: what a
-    verdict says that its answer is worth, more is better. figures: of an arm.
+    name: as in judge.json. how: how it judges, in words. unit: the unit of what an answer is worth.
+    original: the judge model of the published figures. answers: the format of released answers.
+    compares: whether answers are compared with a reference. rates: whether a verdict is one rating.
+    logprobs: whether preferences are computed from log-probabilities, if the judge gives them.
+    references: files in the data folder with the reference's answers; the first that exists is
+    used. games: how often each answer is judged; game g of turn t has the number games x t + g.
+    even: the value of a draw; None without pairs. prompts: reads the prompt's files; its second
+    argument is the reference, by item. worth: what an answer is worth by a verdict; more is better.
+    figures: computes the figures of an arm.
     """
 
     name: str
@@ -173,7 +174,8 @@ def prompt_file(run: RunReader, name: str) -> Path:
 
 @dataclass(frozen=True)
 class RatingTask(JudgeTask):
-    """See `JudgeTask`. references: the reference answers, by item."""
+    """See `JudgeTask`. prompts: the judge's prompts by name. references: the reference answers, by
+    item."""
 
     prompts: Mapping[str, mt_bench.JudgePrompt]
     references: Mapping[str, tuple[str, ...]]
@@ -200,8 +202,9 @@ class RatingTask(JudgeTask):
 def rating_in(
     question: JudgeQuestion, record: CallRecord, said: float | None, span: tuple[int, int] | None
 ) -> Judgement:
-    """The verdict of a judge that rates: the expected rating, if the judge tells the probabilities
-    of others. said, span: the rating in the text, and where it stands.
+    """The verdict of a judge that rates. It is the expected rating, if the answer has the
+    probabilities of other ratings, else the rating in the text. said, span: that rating, and its
+    place in the text.
     """
     value = said
     if span is not None and said is not None and record.number_logprobs:
@@ -285,7 +288,8 @@ def _skill_prompts(run: RunReader, reference: Mapping[str, str]) -> SkillTask:
 
 
 def _skill_figures(judged: JudgedArm) -> Figures:
-    """By skill; `mean` is over all scores, those of a review taken as one observation."""
+    """The mean score of each skill, and `mean` over all scores. All scores of an item are one
+    observation."""
     mean = grouped_mean(
         (score, origin_of(verdict.item))
         for verdict in judged.verdicts
@@ -305,7 +309,7 @@ def _skill_figures(judged: JudgedArm) -> Figures:
 
 
 def _without_review(judged: JudgedArm) -> list[set[str]]:
-    """For each item, the skills without a readable review."""
+    """For each item without a readable review, its skills."""
     read = {
         verdict.item
         for verdict in judged.verdicts

@@ -1,5 +1,6 @@
-"""The judge of AlpacaEval 2 (Dubois et al. 2024, arXiv:2404.04475): pairs, each in one order drawn
-by a seed, as upstream has it, or in both; and how the position of an output affects it."""
+"""The judge of AlpacaEval 2 (Dubois et al. 2024, arXiv:2404.04475). It judges each pair in one
+order, drawn by a seed as in AlpacaEval, or in both orders. This module also measures how the
+position of an output affects the judge."""
 
 from __future__ import annotations
 
@@ -30,40 +31,42 @@ from moa_cli.bench.scoring.statistics import interval_of
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.files.text import line_feeds
 
-# The reference's answers to AlpacaEval: as released with the dataset, or a part of them.
+# Files of the reference's answers to AlpacaEval: those released with the dataset, or a part of
+# them.
 REFERENCES = (
     "alpaca_eval/model_outputs.json",
     "alpaca_eval/gpt4_1106_preview.json",
     "alpaca_eval/slice50/model_outputs/gpt4_1106_preview.json",
 )
 _DIGITS = 12
-# What an answer is worth, in percent, if neither of a pair is better.
+# What an answer is worth, in percent, if neither output of the pair is better.
 _EVEN = 50.0
 OWN_FIT = "LC win rate (own fit)"
 DIFFICULTY = ("alpaca_eval/df_gamed.csv", "alpaca_eval/reconstructed/df_gamed.csv")
-# What the difficulties of AlpacaEval's instructions were fitted against.
+# The baseline against which the difficulties of AlpacaEval's instructions were fitted.
 _LC_BASELINE = "gpt4_1106_preview"
 
 
 @dataclass(frozen=True)
 class PairwiseTask(JudgeTask):
-    """See `JudgeTask`. reference: what outputs are compared with, by item."""
+    """See `JudgeTask`. template: the judge's prompt. reference: the outputs to compare with, by
+    item."""
 
     template: str
     reference: Mapping[str, str]
 
     def turns(self, item: Item) -> int:
-        """See `JudgeTask`; nothing is compared with what is not there."""
+        """See `JudgeTask`. An item without a reference is not judged."""
         return int(item.id in self.reference)
 
     def _comparison(self, question: JudgeQuestion) -> alpaca.OutputPair:
-        """The pair in the order of that game: the first has that of the seed."""
+        """The pair in the order of that game. The first game has the order that the seed gives."""
         item = question.item
         reference, reply = self.reference[item.id], question.replies[0]
         return alpaca.OutputPair(item.turns[0], reference, reply, reversed=question.turn % 2 == 1)
 
     def settled(self, question: JudgeQuestion) -> Judgement | None:
-        """See `JudgeTask`; equal outputs are a draw."""
+        """See `JudgeTask`. Equal outputs are a draw."""
         pair = self._comparison(question)
         if not pair.draw:
             return None
@@ -97,9 +100,9 @@ def _pairwise_prompts(run: RunReader, reference: Mapping[str, str]) -> PairwiseT
 
 
 def preferences_of(verdicts: Iterable[Judgement], games: int) -> dict[str, float | None]:
-    """The preference for each judged item, 1 to 2; None where it is not known in all games. In both
-    orders it is their mean: a win or a loss if the orders agree, and a draw if they do not and the
-    judge is sure of both."""
+    """The preference for each judged item, from 1 to 2; None if a game gave none. For two games it
+    is their mean: a win or a loss if the games agree, and a draw if they contradict each other and
+    the judge is sure in both."""
     told: dict[str, list[float | None]] = {}
     for verdict in verdicts:
         told.setdefault(verdict.item, []).append(verdict.value)
@@ -108,7 +111,7 @@ def preferences_of(verdicts: Iterable[Judgement], games: int) -> dict[str, float
     found: dict[str, float | None] = {}
     for item, values in told.items():
         known = [value for value in values if value is not None]
-        # 1 + p and 2 - p add up to a draw, up to rounding.
+        # Rounded, because the mean of 1 + p and 2 - p must be exactly a draw.
         found[item] = round(sum(known) / games, _DIGITS) if len(known) == games else None
     return found
 
@@ -136,7 +139,8 @@ def _figures(judged: JudgedArm, games: int) -> Figures:
 
 
 def _order_metrics(judged: JudgedArm) -> Iterator[Metric]:
-    """How steady the judge is, over the pairs that it was shown: it does not see equal outputs."""
+    """How consistent the judge is, over the pairs that it was shown. Pairs of equal outputs are not
+    shown to it."""
     pairs = ordered_pairs(BOTH_ORDERS, judged.verdicts)
     shown = {verdict.item for verdict in judged.verdicts if verdict.key or verdict.error}
     yield Metric("both orders agree", agreement_of(pairs), len(shown), "%")
@@ -147,8 +151,8 @@ def _order_metrics(judged: JudgedArm) -> Iterator[Metric]:
 class OrderedPair:
     """A pair that was judged in both orders.
 
-    item: of the answer. first, second: what the answer is worth where it is shown first, and
-    second; percent.
+    item: that of the answer. first, second: what the answer is worth when it is shown first, and
+    when it is shown second, in percent.
     """
 
     item: str
@@ -174,7 +178,8 @@ class OrderedPair:
 
 
 def ordered_pairs(kind: JudgeKind, verdicts: Iterable[Judgement]) -> list[OrderedPair]:
-    """The pairs that the judge decided in both orders. No judge sees equal outputs."""
+    """The pairs that the judge decided in both orders. Equal outputs are left out, because no judge
+    sees them."""
     told: dict[tuple[str, str, int], dict[bool, float]] = {}
     for verdict in verdicts:
         value = kind.worth(verdict) if verdict.key else None
@@ -189,20 +194,21 @@ def ordered_pairs(kind: JudgeKind, verdicts: Iterable[Judgement]) -> list[Ordere
 
 
 def agreement_of(pairs: Iterable[OrderedPair]) -> Mean:
-    """How many pairs have the same winner in both orders, percent."""
+    """The share of pairs that have the same winner in both orders, in percent."""
     return share_of((float(pair.agrees), origin_of(pair.item)) for pair in pairs).in_percent()
 
 
 def following_of(pairs: Iterable[OrderedPair]) -> Mean:
-    """At how many pairs the judge prefers the same position in both orders, percent."""
+    """The share of pairs at which the judge prefers the same position in both orders, in
+    percent."""
     return share_of(
         (float(pair.follows_first or pair.follows_second), origin_of(pair.item)) for pair in pairs
     ).in_percent()
 
 
 def orders_note(pairs: list[OrderedPair]) -> str | None:
-    """How often the judge follows the position, and what that does to an output's worth; None
-    without pairs."""
+    """A sentence on how often the judge follows the position, and how many points an output gains
+    by it; None without pairs."""
     following = following_of(pairs)
     items = len({origin_of(pair.item) for pair in pairs})
     interval = interval_of(replace(following, n=items), 0.0, 100.0)
@@ -223,7 +229,7 @@ def orders_note(pairs: list[OrderedPair]) -> str | None:
 def _length_controlled(
     judged: JudgedArm, preferences: Mapping[str, float | None]
 ) -> tuple[list[Metric], tuple[str, ...]]:
-    """The length-controlled win rate, or why it is withheld."""
+    """The length-controlled win rate, or a note that says why it is withheld."""
     run, reference = judged.run, judged.judge.settings.reference
     if run.dataset is None or run.dataset.name != "alpaca":
         return [], ()
@@ -270,7 +276,7 @@ PAIRWISE = JudgeKind(
     figures=partial(_figures, games=1),
 )
 
-# The first game is the one that `PAIRWISE` plays: its verdicts count here, too.
+# The first game has the order that `PAIRWISE` uses, so verdicts of `PAIRWISE` are reused here.
 BOTH_ORDERS = replace(
     PAIRWISE,
     name="pairwise_both_orders",

@@ -1,6 +1,6 @@
-"""Several judges of one run: how far they agree, what they say together, and how they compare with
-a person's choices in `moa compare`. The person saw other answers than the judges of a run.
-`compare.judging` has judges decide on the same answers, if these were kept.
+"""Several judges of one run: how far they agree, their mean verdicts, and how they compare with a
+person's choices in `moa compare`. The person saw other answers than the judges of a run. For the
+same answers, if they were kept, see `compare.judging`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from moa_cli.bench.scoring.statistics import ConfidenceInterval
 from moa_cli.core.errors import BenchError
 from moa_cli.store.comparisons import Comparison
 
-# An arm, an item and a turn of it: what a verdict is on.
+# What a verdict is about: an arm, an item and a turn of it.
 VerdictName = tuple[str, str, int]
-# What a reply is worth in a win rate if it and the other output are equally good.
+# What a reply is worth, in percent, if it and the other output are equally good.
 _EVEN = 50.0
-# The same for shares of comparisons.
+# The same value for shares of comparisons, which are from 0 to 1.
 _HALF = 0.5
 
 
@@ -37,9 +37,10 @@ _HALF = 0.5
 class JudgePair:
     """How far two judges agree.
 
-    units: what both have judged. same: the share of them with the same verdict, 0 to 1; for
-    ratings, the same whole number. kappa: Cohen's, for ratings with quadratic weights; None if it
-    is undefined. interval: its 95 % interval; see `interval_of`.
+    units: how many answers both have judged. same: the share of these with the same verdict, 0 to
+    1; ratings are the same if they round to the same whole number. kappa: Cohen's kappa, with
+    quadratic weights for ratings; None if it is undefined. interval: its 95 % interval; see
+    `interval_of`.
     """
 
     first: str
@@ -52,7 +53,8 @@ class JudgePair:
 
 @dataclass(frozen=True)
 class PanelArm:
-    """What an arm is worth. panel: by the mean of all judges. by_judge: by each, over the same."""
+    """What an arm is worth. panel: by the mean of all judges. by_judge: by each judge, over the
+    same answers."""
 
     arm: str
     panel: Mean
@@ -61,10 +63,10 @@ class PanelArm:
 
 @dataclass(frozen=True)
 class Panel:
-    """The verdicts of several judges of a run that can be compared.
+    """The verdicts of several judges of a run, which can be compared.
 
-    unit: of what an answer is worth. against: what pairs are compared with, None without pairs.
-    values: by judge, what each answer is worth.
+    unit: the unit of what an answer is worth. against: the name of what answers are compared with;
+    None without pairs. values: for each judge, what each answer is worth.
     """
 
     unit: str
@@ -73,7 +75,8 @@ class Panel:
 
     @property
     def scale(self) -> Scale:
-        """Of pairs it is told who is better; of ratings how good."""
+        """The scale of verdicts: nominal for pairs, which only say who is better, and interval for
+        ratings."""
         return "interval" if self.against is None else "nominal"
 
     def _verdicts(self, judge: str) -> dict[VerdictName, float]:
@@ -97,26 +100,27 @@ class Panel:
         return found
 
     def common(self) -> list[VerdictName]:
-        """What all have judged."""
+        """The answers that all judges have judged."""
         first, *others = self.values.values()
         return [name for name in first if all(name in values for values in others)]
 
     def fleiss(self) -> Agreement[VerdictName] | None:
-        """Fleiss' kappa over what all have judged; None for ratings, which are no names."""
+        """Fleiss' kappa over the answers that all have judged; None for ratings, because it needs a
+        nominal scale."""
         if self.scale == "interval":
             return None
         verdicts = list(map(self._verdicts, self.values))
         return fleiss_kappa({name: [judge[name] for judge in verdicts] for name in self.common()})
 
     def alpha(self) -> Agreement[VerdictName]:
-        """Krippendorff's alpha over all that two or more have judged."""
+        """Krippendorff's alpha over the answers that two or more have judged."""
         verdicts = list(map(self._verdicts, self.values))
         names = dict.fromkeys(name for judge in verdicts for name in judge)
         units = {name: [judge[name] for judge in verdicts if name in judge] for name in names}
         return krippendorff_alpha(units, self.scale)
 
     def arms(self) -> list[PanelArm]:
-        """What each arm is worth, over what all have judged."""
+        """What each arm is worth, over the answers that all have judged."""
         judges = len(self.values)
         by_arm: dict[str, list[VerdictName]] = {}
         for name in self.common():
@@ -137,9 +141,10 @@ class Panel:
         ]
 
     def share_better(self, judge: str, first: str, second: str) -> Mean:
-        """How often that judge finds the first arm better than the second, 0 to 1; draws are half.
+        """How often that judge finds the first arm better than the second, 0 to 1. A draw counts as
+        a half.
 
-        Ratings, and win rates against a third, are compared item by item.
+        Ratings, and win rates against a third arm, are compared item by item.
         """
         told = self.values[judge]
         shares = []
@@ -155,14 +160,14 @@ class Panel:
 
 
 def interval_of(agreement: Agreement[VerdictName]) -> ConfidenceInterval | None:
-    """The 95 % interval of a measure. Whole items are drawn, with all their judged answers: these
-    share what is hard to judge about the item."""
+    """The 95 % interval of a measure of agreement. The bootstrap draws whole items with all their
+    judged answers, because these depend on how hard the item is to judge."""
     return agreement.interval(lambda name: origin_of(name[1]))
 
 
 def read_panel(run: RunReader, judges: Sequence[str]) -> Panel:
-    """The verdicts of these judges of a run, of all of them if none is named. Raises BenchError if
-    there is none, or they have not judged the same by the same measure."""
+    """The verdicts of these judges of a run, or of all judges if none is named. Raises BenchError
+    if there is none, or their verdicts have different measures."""
     found = [run.judge(name) for name in judges] or list(run.judges.values())
     if not found:
         raise BenchError(
@@ -190,8 +195,8 @@ def _measure(settings: JudgeSettings) -> tuple[object, ...]:
 
 @dataclass(frozen=True)
 class ChosenPair:
-    """Two arms, and how often the first is better than the second, 0 to 1, ties as a half: by the
-    person's choices, and by each judge on the run's items."""
+    """Two arms, and how often the first is better than the second, from 0 to 1, with ties as a
+    half. chosen: by the person's choices. by_judge: by each judge on the run's items."""
 
     first: str
     second: str
@@ -199,8 +204,8 @@ class ChosenPair:
     by_judge: Mapping[str, Mean]
 
     def agrees(self, judge: str) -> bool | None:
-        """Whether that judge prefers the arm that the person prefers; None if one of them prefers
-        none."""
+        """Whether that judge and the person prefer the same arm; None if one of them prefers
+        neither."""
         chosen, told = self.chosen.value, self.by_judge[judge].value
         if chosen is None or told is None or _HALF in (chosen, told):
             return None
@@ -210,9 +215,9 @@ class ChosenPair:
 def chosen_pairs(
     panel: Panel, arms: Sequence[str], comparisons: Iterable[Comparison], profile: str
 ) -> list[ChosenPair]:
-    """Each two arms of a run between which the person has chosen, and which all judges judged.
+    """The pairs of a run's arms between which the person has chosen, if all judges judged both.
 
-    profile: the name of the run's; choices between arms of others are left out.
+    profile: the name of the run's profile; choices between arms of other profiles are left out.
     """
     made = list(comparisons)
     found = []
@@ -227,8 +232,8 @@ def chosen_pairs(
 def _points(
     comparisons: Iterable[Comparison], profile: str, first: str, second: str
 ) -> Iterator[float]:
-    """1 if the first was chosen, 0 if the second was, a half if neither is better. The choice of a
-    third arm tells nothing."""
+    """For each comparison: 1 if the first arm was chosen, 0 if the second was, a half if neither is
+    better. A comparison in which a third arm was chosen is left out."""
     for comparison in comparisons:
         places = {
             contender.arm: place

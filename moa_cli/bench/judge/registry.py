@@ -14,14 +14,15 @@ from moa_cli.core.errors import BenchError
 KINDS: Mapping[str, JudgeKind] = {
     kind.name: kind for kind in (PAIRWISE, BOTH_ORDERS, RATING, SKILLS, ARENA, RUBRIC)
 }
-# Two games that contradict each other are a draw, up to rounding.
+# Decimal places of an answer's worth. Rounding makes two games that contradict each other exactly a
+# draw.
 _DIGITS = 9
-# The kind for a user's own prompts.
+# The default kind for a user's own prompts.
 OWN = PAIRWISE
 
 
 def kind_of(judge: JudgeReader) -> JudgeKind:
-    """The kind of a judge that has judged. Raises BenchError if there is none of its name."""
+    """The kind of a judge that has judged. Raises BenchError if its kind is not known."""
     name = judge.settings.kind
     if name not in KINDS:
         raise BenchError(
@@ -32,8 +33,10 @@ def kind_of(judge: JudgeReader) -> JudgeKind:
 
 
 def worths_of(judge: JudgeReader) -> dict[tuple[str, str, int], float]:
-    """What each answer is worth by that judge, by arm, item and turn: the mean of all its games.
-    Answers with a missing game are left out: the other games would also measure who stood first."""
+    """What each answer is worth by that judge, by arm, item and turn. It is the mean of all games.
+
+    Answers with a missing game are left out, because the other game would also measure the effect
+    of the position."""
     kind = kind_of(judge)
     told: dict[tuple[str, str, int], list[float]] = {}
     for verdict in judge.judgements:

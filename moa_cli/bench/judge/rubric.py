@@ -26,7 +26,7 @@ from moa_cli.core.conversation import Message
 
 @dataclass(frozen=True)
 class RubricTask(JudgeTask):
-    """See `JudgeTask`. rubric: for replies to items that have no rubric."""
+    """See `JudgeTask`. rubric: the rubric for items that have none of their own."""
 
     needed: ClassVar = "rubric and no answer"
 
@@ -37,7 +37,7 @@ class RubricTask(JudgeTask):
         return self.rubric
 
     def turns(self, item: Item) -> int:
-        """See `JudgeTask`; an item without a rubric and an answer is not rated."""
+        """See `JudgeTask`. An item with neither a rubric nor an answer is not rated."""
         return len(item.turns) if self._rubric(item) is not None else 0
 
     def _rubric(self, item: Item) -> str | None:
@@ -50,7 +50,7 @@ class RubricTask(JudgeTask):
         for prompt, reply in zip(item.turns[:turn], question.replies, strict=False):
             conversation += [Message("user", prompt), Message("assistant", reply)]
         conversation.append(Message("user", item.turns[turn]))
-        # The right answer is that to the last message.
+        # The reference answers the last message, so it does not apply to earlier turns.
         reference = _reference(item) if turn == len(item.turns) - 1 else None
         wanted = self._rubric(item) or ""
         return rubric.judge_call(wanted, conversation, question.replies[turn], reference)
@@ -67,7 +67,7 @@ def own_rubric(item: Item) -> str | None:
 
 
 def _reference(item: Item) -> str | None:
-    """The answer to compare with: `reference` of the user's line, else the right answer."""
+    """The answer to compare with: the field `reference` of the item, else its right answer."""
     found = item.fields.get("reference")
     return found if isinstance(found, str) and found.strip() else item.answer
 
@@ -106,5 +106,5 @@ RUBRIC = JudgeKind(
 
 
 def rubric_kind(text: str | None) -> JudgeKind:
-    """The kind that rates by that rubric; by the items' own rubrics and answers alone if None."""
+    """The kind that rates by that rubric. None uses only the items' own rubrics and answers."""
     return replace(RUBRIC, prompts=lambda run, reference: RubricTask((), text))

@@ -1,4 +1,5 @@
-"""The kinds of charts, as inline SVG that a page's style draws: bars, points, lines, radar."""
+"""Draws charts as inline SVG: bars, points, lines and radar. The page's style sheet sets colours
+and fonts."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ def bars(
 ) -> str:
     """A group of bars for each of `groups`, with one bar of each series.
 
-    The number and its interval stand beside its bar. digits: behind their points. mark: a value
-    to compare with (50 % is a draw).
+    The number and its interval are beside its bar. digits: how many decimal places they have. mark:
+    a value to compare with, such as 50 % for a draw.
     """
     parts, top = legend([row.name for row in series]) if len(series) > 1 else ([], TOP)
     numbers = [_number(value, digits) for row in series for value in row.values]
@@ -97,8 +98,9 @@ def scatter(
     digits: tuple[int, int] = (1, 1),
     front: Sequence[int] = (),
 ) -> str:
-    """A point for each name, with its values on both axes. digits: of both, in words. front: the
-    places of the points on the Pareto front, in order; a line joins them."""
+    """A point for each name, at its values on both axes. digits: decimal places of both values in
+    the description. front: the indexes of the points on the Pareto front, in order; a line joins
+    them."""
     parts, top = legend([point for point, _, _ in points])
     left, right, top, bottom = _plot(upright, top, across.tick(across.ticks[-1]))
     parts += grid_and_ticks(upright, bottom, top, left, right, upright=True)
@@ -126,7 +128,8 @@ def scatter(
 def lines(
     name: str, title: str, places: Sequence[str], series: Sequence[ChartSeries], upright: Axis
 ) -> str:
-    """A line for each series through its values at `places`, which are in order."""
+    """A line for each series through its values at `places`, which are in order from left to
+    right."""
     parts, top = legend([row.name for row in series])
     left, right, top, bottom = _plot(upright, top)
     parts += grid_and_ticks(upright, bottom, top, left, right, upright=True)
@@ -136,7 +139,7 @@ def lines(
     for x, place in zip(middles, places, strict=True):
         parts.append(label(x, bottom + 13, cut(place, room), anchor="middle", kind="tick"))
     for number, row in enumerate(series):
-        # Beside each other, so that intervals can be told apart.
+        # Shifted sideways, so that the intervals of series do not overlap.
         shift = (number - (len(series) - 1) / 2) * min(9.0, room / (2 * len(series)))
         colour = f"s{number % COLOURS}"
         known = [
@@ -155,7 +158,8 @@ def lines(
 
 
 def _plot(upright: Axis, top: float, last: str = "") -> tuple[float, float, float, float]:
-    """Left, right, top and bottom of where points may be. last: below its right end."""
+    """Left, right, top and bottom of the area for points. last: the label at the right end of the
+    horizontal axis."""
     left = max(text_width(upright.tick(tick), 12) for tick in upright.ticks) + 16.0
     top += 30.0
     return left, WIDTH - max(_EDGE, text_width(last, 12) / 2), top, top + _TALL
@@ -164,8 +168,8 @@ def _plot(upright: Axis, top: float, last: str = "") -> tuple[float, float, floa
 def _interval(
     known: Interval, middle: float, at: Callable[[float], float], kind: str, *, upright: bool
 ) -> list[str]:
-    """Three lines, of which the later two cap the first. middle: where they are across the axis.
-    at: places on it."""
+    """Three lines: the interval and its two end caps. middle: their position across the axis. at:
+    gives the position of a value on the axis."""
     if known.half is None:
         return []
     low, high = at(known.low), at(known.high)
@@ -179,8 +183,8 @@ def _interval(
 def radar(
     name: str, title: str, places: Sequence[str], series: Sequence[ChartSeries], scale: Axis
 ) -> str:
-    """A spoke for each of `places` (three at least), a polygon for each series; it is open
-    where a value lacks."""
+    """A spoke for each of `places` (at least three), and a polygon for each series. A series with a
+    missing value is an open line."""
     parts, top = legend([row.name for row in series])
     centre = (WIDTH / 2, top + _RADIUS + 36.0)
     angles = [2 * math.pi * number / len(places) for number in range(len(places))]
@@ -218,7 +222,7 @@ def radar(
 
 
 def _name(place: str, at: tuple[float, float]) -> str:
-    """The name of a spoke at its end, to the side that it is on."""
+    """The label of a spoke at its outer end, on the side of the chart where the spoke is."""
     x, y = at
     if abs(x - WIDTH / 2) < 1:
         return label(x, y, cut(place, WIDTH / 2), anchor="middle", kind="tick", full=place)

@@ -1,5 +1,5 @@
-"""How the arms of a report differ, pair by pair over the items that both have answered, and what
-that means in plain words."""
+"""How the arms of a report differ, pair by pair over the items that both have answered, and
+sentences that say what this means."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from moa_cli.bench.scoring.statistics import (
 )
 from moa_cli.core.text import plural
 
-# The values of a unit, by how its name ends: the least and the most.
+# The lowest and the highest value of a unit, by the end of its name.
 _SCALES = {"%": (0.0, 100.0), "of 10": (1.0, 10.0), "of 5": (1.0, 5.0)}
-# With more arms than that, each is compared with the first only.
+# With more arms than this, each arm is compared with the first one only.
 _MOST_ALL = 6
-# From so many standard errors on, an output's position counts as having an effect.
+# An effect of an output's position is reported from this many standard errors on (95 %).
 _CLEAR = 1.96
 
 
 @dataclass(frozen=True)
 class ArmWorth:
-    """What an arm's answers are worth. name: of the arm in its report. values: by item and turn,
-    over all epochs: askings of one item are one observation.
+    """What an arm's answers are worth. name: that of the arm in the report. values: by item and
+    turn, as means over all epochs, because the epochs of an item are one observation.
 
-    cost: USD an item; None if it is unknown, or nothing was paid.
+    cost: USD for each item; None if it is unknown, or nothing was paid.
     """
 
     name: str
@@ -51,8 +51,9 @@ class ArmWorth:
 
 @dataclass(frozen=True)
 class ArmPair:
-    """Two arms. found: how the first differs from the second. p_holm: its p value, corrected for
-    the number of pairs. cost_ratio: what the first costs for each dollar of the second."""
+    """Two arms that are compared. found: how the first differs from the second. p_holm: the p
+    value, corrected for the number of pairs by Holm's method. cost_ratio: the cost of the first
+    divided by that of the second."""
 
     first: ArmWorth
     second: ArmWorth
@@ -82,10 +83,10 @@ class ArmPair:
 
 @dataclass(frozen=True)
 class Differences:
-    """Of all arms with values of one unit.
+    """The differences between all arms with values of one unit.
 
-    intervals: 95 %, of each arm's mean. pairs: of all arms, or of each with the first (`all_of`
-    is how many pairs there are). conclusions: sentences.
+    intervals: the 95 % interval of each arm's mean. pairs: all pairs of arms, or only those with
+    the first arm. all_of: how many pairs there are in all. conclusions: sentences.
     """
 
     unit: str
@@ -96,7 +97,7 @@ class Differences:
     conclusions: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, without those of the items."""
+        """The differences as JSON values, without the values of items."""
         return {
             "unit": self.unit,
             "arms": [
@@ -109,12 +110,13 @@ class Differences:
 
 
 def scale_of(unit: str) -> tuple[float, float] | None:
-    """The least and the most of the values in a unit; None where they have no bounds."""
+    """The lowest and the highest value in a unit; None if the unit has no bounds."""
     return next((scale for end, scale in _SCALES.items() if unit.endswith(end)), None)
 
 
 def differences_of(unit: str, arms: Iterable[ArmWorth]) -> Differences | None:
-    """How the arms differ; None where nothing can be told. unit: of all values."""
+    """How the arms differ; None if there are no values, or their unit has no bounds. unit: that of
+    all values."""
     scale = scale_of(unit)
     known = [arm for arm in arms if arm.values]
     if scale is None or not known:
@@ -134,7 +136,7 @@ def differences_of(unit: str, arms: Iterable[ArmWorth]) -> Differences | None:
 
 
 def differences_in(valued: ValuedRun) -> Differences | None:
-    """How the arms of a run differ; None where nothing is known of what their answers are worth."""
+    """How the arms of a run differ; None if it is not known what their answers are worth."""
     run = valued.run
     judge = run.judges.get(valued.values.judge or "")
     values = with_reference(valued.values, judge.settings.against if judge else None)
@@ -153,7 +155,7 @@ def differences_in(valued: ValuedRun) -> Differences | None:
 
 
 def _cost(results: Iterable[Result]) -> float | None:
-    """USD an item; None where a price is unknown, or nothing was paid."""
+    """USD for each item; None if a price is unknown or there are no results."""
     usages = [result.usage for result in results]
     if not usages or any(usage.unpriced_calls for usage in usages):
         return None
@@ -182,7 +184,8 @@ def _difference(
 
 
 def _conclusions(arms: Sequence[ArmWorth], scale: tuple[float, float]) -> Iterator[str]:
-    """What each mixture is worth against the best single model, and which arm to take."""
+    """Sentences on how each mixture compares with the best single model, and on which arm to
+    take."""
     own = [arm for arm in arms if not arm.arm.startswith(ANCHOR)]
     singles = [arm for arm in own if arm.arm.startswith(SINGLE)]
     mixtures = [arm for arm in own if not arm.arm.startswith(SINGLE)]
@@ -227,7 +230,7 @@ def _price(arm: ArmWorth, other: ArmWorth) -> str:
 
 
 def _choice(arms: Sequence[ArmWorth], scale: tuple[float, float]) -> Iterator[str]:
-    """The cheapest arm that is not shown to be worse than another."""
+    """A sentence that names the cheapest arm that is not shown to be worse than another."""
 
     def is_worse(arm: ArmWorth) -> bool:
         found = (_difference(arm, other, scale) for other in arms if other is not arm)
@@ -249,7 +252,8 @@ def _choice(arms: Sequence[ArmWorth], scale: tuple[float, float]) -> Iterator[st
 
 
 def position_note(judged: Mapping[str, Sequence[tuple[float, bool]]]) -> str | None:
-    """What the position of an output does to a judge of pairs; None where it is not known.
+    """A sentence on how the position of an output affects a judge of pairs; None if that is not
+    known.
 
     judged: for each item, the values (%) of its outputs, and whether each was shown first.
     """
@@ -271,8 +275,8 @@ def position_note(judged: Mapping[str, Sequence[tuple[float, bool]]]) -> str | N
 
 
 def with_reference(values: AnswerValues, against: str | None) -> AnswerValues:
-    """The values, and those of the arm that all others were compared with: against itself, it wins
-    half of the time."""
+    """The values, with those of the arm that all others were compared with. Its values are 50 %,
+    because it wins half of the time against itself."""
     if against is None or not values.by_arm:
         return values
     judged = dict.fromkeys((unit for known in values.by_arm.values() for unit in known), 50.0)

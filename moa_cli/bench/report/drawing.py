@@ -1,4 +1,4 @@
-"""What all charts are made of: intervals, axes, text, legends, and the SVG around them."""
+"""The parts that all charts share: intervals, axes, text, legends, and the SVG around them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from html import escape
 
 from moa_cli.core.sanitize import one_line
 
-# All charts are as wide; a page scales them.
+# The width of every chart, in SVG units; a page scales it.
 WIDTH = 720.0
 SIZE = 13.0
-# Where charts begin.
+# The upper margin of a chart.
 TOP = 4.0
-# Classes `s0` to `s7` of the page's style.
+# The page's style sheet has this many colours, as the classes `s0` to `s7`.
 COLOURS = 8
-# A wide guess for sans-serif fonts: labels that are laid out by it do not run into each other.
+# The assumed width of a letter, relative to the font size. It is rather wide for sans-serif fonts,
+# so that labels do not overlap.
 _ADVANCE = 0.58
 _NOTHING = 1e-9
 _MOST_DECIMALS = 6
@@ -28,7 +29,7 @@ _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 class Interval:
     """A number and half the width of its 95 % interval; None if that is unknown.
 
-    ends: of the interval, where it is longer to one side.
+    ends: both ends of the interval, if it is not symmetric.
     """
 
     value: float
@@ -46,7 +47,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class ChartSeries:
-    """What has one colour: a name, and an interval (or none) for each place of the chart."""
+    """Values with one colour and name. values: an interval or None for each place of the chart."""
 
     name: str
     values: Sequence[Interval | None]
@@ -62,7 +63,8 @@ class Axis:
     ticks: tuple[float, ...]
 
     def at(self, value: float, start: float, end: float) -> float:
-        """Where on the way from `start` to `end` the value is; at an end if it is beyond."""
+        """The position of a value between `start` and `end`; at an end if the value is beyond the
+        scale."""
         share = (value - self.low) / (self.high - self.low)
         return start + min(max(share, 0.0), 1.0) * (end - start)
 
@@ -82,10 +84,10 @@ def axis(
     ceiling: float = math.inf,
     whole: bool = False,
 ) -> Axis:
-    """An axis that all intervals fit on.
+    """An axis that covers all intervals.
 
-    floor, ceiling: what no value can be below or above. whole: begin at `floor`, and end at
-    `ceiling` if there is one.
+    floor, ceiling: the lowest and the highest possible value. whole: begin at `floor`, and end at
+    `ceiling` if it is finite.
     """
     known = [interval for interval in intervals if interval is not None]
     low = max(floor, min((interval.low for interval in known), default=0.0))
@@ -93,7 +95,7 @@ def axis(
     if whole:
         low, high = floor, ceiling if math.isfinite(ceiling) else high
     if high - low < max(_NOTHING, 1e-6 * abs(high)):
-        # All are the same: some room around them.
+        # All values are equal, so leave some room around them.
         room = abs(high) / 10 if abs(high) > _NOTHING else 1.0
         low, high = max(floor, low - room), min(ceiling, high + room)
     step = _step((high - low) / 5)
@@ -104,20 +106,20 @@ def axis(
 
 
 def _step(rough: float) -> float:
-    """The round number at or above it."""
+    """The next round number, such as 2.5 or 50, that is not below `rough`."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(step * power for step in _STEPS if step * power >= rough * (1 - 1e-9))
 
 
 def text_width(text: str, size: float = SIZE) -> float:
-    """About how wide a line of text is, rather too much than too little."""
+    """The estimated width of a line of text, rather too large than too small."""
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return size * (_ADVANCE * (len(text) - wide) + wide)
 
 
 def cut(text: str, room: float) -> str:
-    """Untrusted text on one line, with an ellipsis in its middle if it is wider than `room`:
-    models of one family differ at their ends."""
+    """Untrusted text on one line. If it is wider than `room`, an ellipsis replaces its middle,
+    because models of one family differ at the ends of their names."""
     known = one_line(text)
     if text_width(known) <= room:
         return known
@@ -131,7 +133,8 @@ def cut(text: str, room: float) -> str:
 def label(
     x: float, y: float, text: str, *, anchor: str = "start", kind: str = "", full: str = ""
 ) -> str:
-    """A text; y is its middle. kind: classes. full: what it was cut from."""
+    """A text. y: its vertical middle. kind: CSS classes. full: the text before it was cut, which is
+    shown as a tooltip."""
     shown = escape(one_line(text))
     title = f"<title>{escape(one_line(full))}</title>" if full and full != text else ""
     classes = f' class="{kind}"' if kind else ""
@@ -146,8 +149,8 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def marker(x: float, y: float, place: int, size: float = 5.0) -> str:
-    """The mark of the series at that place: its colour, and its shape for readers who do not see
-    colours."""
+    """The mark of the series with that number. Its shape differs as well as its colour, for readers
+    who do not see colours."""
     shape = (place + place // COLOURS) % 4
     kind = f"mark s{place % COLOURS}" + (" hollow" if place % COLOURS >= 4 else "")
     if shape == 0:
@@ -162,7 +165,7 @@ def marker(x: float, y: float, place: int, size: float = 5.0) -> str:
 
 
 def legend(names: Sequence[str]) -> tuple[list[str], float]:
-    """The names with their marks in rows, at the top, and where they end below."""
+    """Rows of names with their marks, for the top of a chart, and the y at which they end."""
     parts = []
     x, y = 8.0, TOP + 10.0
     for place, name in enumerate(names):
@@ -180,8 +183,9 @@ def grid_and_ticks(
 ) -> list[str]:
     """The grid of an axis, its ticks' numbers and its title.
 
-    It runs from `start` to `end`: below the plot, or, if `upright`, to the left of it; `top` and
-    `bottom` are the plot's limits across (upright: its left and right one).
+    The axis runs from `start` to `end`, below the plot or, if `upright`, to the left of it. `top`
+    and `bottom` are the limits of the plot across the axis; for an upright axis they are its left
+    and right limits.
     """
     parts = []
     for tick in known.ticks:
@@ -202,7 +206,7 @@ def grid_and_ticks(
 def description(
     name: str, places: Sequence[str], series: Sequence[ChartSeries], digits: int
 ) -> str:
-    """All that a chart shows, in words, for readers who do not see it."""
+    """The content of a chart in words, for readers who do not see it."""
     said = []
     for row in series:
         for place, known in zip(places, row.values, strict=True):
@@ -216,7 +220,7 @@ def description(
 
 
 def svg(name: str, title: str, words: str, height: float, parts: Iterable[str]) -> str:
-    """A whole chart. name: unique on its page, letters, digits and hyphens."""
+    """A complete chart. name: unique on its page; it has only letters, digits and hyphens."""
     inside = "\n".join(parts)
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH:.0f} {math.ceil(height)}" role="img"'

@@ -1,5 +1,5 @@
-"""The items of a run one by one: what was asked, proposed and answered, and what it is worth; as
-lines of JSON, and as a page that stands alone."""
+"""Lists the items of a run: what was asked, proposed and answered, and what the reply is worth. The
+output is lines of JSON, or a page in a single file."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Outcome = Literal["right", "wrong", "unanswered", "judged", "unjudged", "failed"
 
 @dataclass(frozen=True)
 class ItemAnswer:
-    """A proposal or a reply. answer, score: what was read in it, and what it is worth, if the right
-    answer is known. cut: how it was cut, if it was. error: why there is none."""
+    """A proposal or a reply. answer, score: the answer that was parsed in it, and its score, if the
+    right answer is known. cut: how it was cut, None if it was not. error: why there is no text."""
 
     model: str
     text: str
@@ -40,10 +40,10 @@ class ItemAnswer:
 
 @dataclass(frozen=True)
 class ItemVerdict:
-    """What a judge said of a turn's reply. turn: from 1. value: what the reply is worth, in `unit`.
-    text: the judge's words. unreadable: whether no verdict stands in them. error: why there are
-    none. shown_first: whether it saw the reply before what it compared it with; None where it
-    compared nothing."""
+    """A judge's verdict on a turn's reply. turn: from 1. value: what the reply is worth, in `unit`.
+    text: the judge's answer. unreadable: whether no verdict can be parsed in it. error: why there
+    is no answer. shown_first: whether the judge saw the reply before the one it was compared with;
+    None if it compared nothing."""
 
     judge: str
     turn: int
@@ -57,12 +57,12 @@ class ItemVerdict:
 
 @dataclass(frozen=True)
 class ItemRow:
-    """What an arm made of an item.
+    """The result of an arm for an item.
 
     prompt: the messages of the user. expected: the right answer. layers: the proposals of the last
-    turn. reply: the last. value: what a judge found, in `unit`. cost: USD, None where a price is
-    unknown. seconds: on the critical path. error: why there is no reply. verdicts: all that judges
-    said.
+    turn. reply: the last reply. value: what the reply is worth by a judge, in `unit`. cost: USD;
+    None if a price is unknown. seconds: on the critical path. error: why there is no reply.
+    verdicts: those of all judges.
     """
 
     run: str
@@ -83,13 +83,14 @@ class ItemRow:
 
 
 def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[ItemRow]:
-    """The items of a run, item by item, arm by arm. Raises BenchError if a file is damaged.
+    """The rows of a run, item by item, and for each item arm by arm. Raises BenchError if a file is
+    damaged.
 
-    name: of the run. arms: those that are wanted; none is all.
+    name: the name of the run. arms: only these; empty is all.
     """
     run = valued.run
     asked = {item.id: item for item in run.known_items or ()}
-    # The epochs of an item stand together.
+    # All epochs of an item have the same place, so that their rows are together.
     places = {item: place for place, item in enumerate(dict.fromkeys(map(origin_of, asked)))}
     wanted = [result for result in run.results if not arms or result.arm in arms]
     order = {arm: place for place, arm in enumerate(run.settings.arms)}
@@ -100,7 +101,7 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
             order.get(result.arm, len(order)),
         )
     )
-    # Where the right answers are known, they are the verdict.
+    # If the right answers are known, they decide the outcome, and a judge's values are left out.
     judged = valued.values.by_arm if valued.values.is_right is None else {}
     named = valued.values.judge
     said = _verdicts(run.judges.values() if named is None else [run.judge(named)])
@@ -135,7 +136,7 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
 
 
 def _verdicts(judges: Iterable[JudgeReader]) -> dict[tuple[str, str], list[ItemVerdict]]:
-    """By arm and item, what each of the judges said."""
+    """The verdicts of all these judges, by arm and item."""
     found: dict[tuple[str, str], list[ItemVerdict]] = {}
     for judge in judges:
         kind = kind_of(judge)
@@ -181,8 +182,7 @@ def json_lines(rows: Iterable[ItemRow]) -> Iterator[str]:
 
 
 def page(rows: Sequence[ItemRow]) -> Iterator[str]:
-    """The page, piece by piece. It is filtered by outcome and arm without a script, and searched
-    with one."""
+    """The page, piece by piece. Its filters by outcome and arm need no script; its search does."""
     script = files("moa_cli.bench.report").joinpath("items.js").read_text("utf-8")
     yield opening("Items", ("moa_cli.bench.report", "items.css"), script=script)
     counts = Counter[str](row.outcome for row in rows)
@@ -204,7 +204,7 @@ def page(rows: Sequence[ItemRow]) -> Iterator[str]:
 
 
 def _choices(name: str, counts: Mapping[str, int]) -> str:
-    """One of the values, or all."""
+    """Radio buttons for one of the values, or all."""
     made = [f'<label><input type="radio" name="{name}" id="{name}-all" checked> all</label>']
     for place, (value, count) in enumerate(counts.items()):
         mark = value if name == "outcome" else str(place)
@@ -216,7 +216,8 @@ def _choices(name: str, counts: Mapping[str, int]) -> str:
 
 
 def _hiding(name: str, counts: Mapping[str, int]) -> str:
-    """The rules that hide what is not chosen. Values of the run are named by number only."""
+    """The style rules that hide what is not chosen. Arms appear in them only as numbers, because
+    their names are untrusted text."""
     marks = list(counts) if name == "outcome" else [str(place) for place in range(len(counts))]
     rules = "".join(
         f'main:has(#{name}-{mark}:checked) article:not([data-{name}="{mark}"])'
@@ -274,7 +275,7 @@ def _verdict_html(verdict: ItemVerdict) -> str:
 
 
 def _end(answer: str) -> str:
-    """The end of a worked solution, where its answer stands."""
+    """The end of a worked solution, which is where its answer is."""
     text = one_line(answer)
     return text if len(text) <= 120 else f"…{text[-119:]}"
 

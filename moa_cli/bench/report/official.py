@@ -1,4 +1,4 @@
-"""Length-controlled win rates by alpaca_eval itself, next to those of our own fit."""
+"""Adds the length-controlled win rates that alpaca_eval itself computes to those of our own fit."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ OFFICIAL = "LC win rate (alpaca_eval)"
 
 
 def with_official(scores: Scores, data: Path | None) -> Scores:
-    """The scores, with alpaca_eval's figure after each of our own fit. alpaca_eval runs in a
-    separate process: it is large, and changes settings of what it imports. data: see `scores_of`.
-    Raises BenchError if it is not installed, or fails.
+    """The scores, with alpaca_eval's figure after each one of our own fit. alpaca_eval runs in a
+    separate process, because it is large and changes settings of modules that it imports.
+
+    data: see `scores_of`. Raises BenchError if alpaca_eval is not installed, or fails.
     """
     known = find_spec("alpaca_eval")
-    # A folder of that name (of its data) is no package.
+    # A folder with that name, such as that of its data, is found as a package without an origin.
     if known is None or known.origin is None:
         command = install_command("alpaca")
         raise BenchError("--official needs alpaca_eval", hint=f"install it with: {command}")
@@ -41,7 +42,7 @@ def with_official(scores: Scores, data: Path | None) -> Scores:
     if scores.judge is None or not names:
         return scores
     run = read_run(scores.path, data)
-    # It knows one annotation of an instruction: the epochs are fitted one by one.
+    # alpaca_eval takes one annotation for each instruction, so the epochs are fitted one by one.
     keys = {
         f"{number} {epoch}": (name, epoch)
         for number, name in enumerate(names)
@@ -68,12 +69,13 @@ def with_official(scores: Scores, data: Path | None) -> Scores:
 
 
 def _rows(run: RunReader, judge: str, name: str, epoch: int) -> list[dict[str, Any]]:
-    """For an arm what alpaca_eval calls annotations: `output_2` is judged."""
+    """The results of an arm in an epoch as alpaca_eval's annotations. `output_2` is the one that is
+    judged."""
     reader = run.judge(judge)
     against = reader.settings.against
 
     def reference(item: str) -> tuple[str, str]:
-        # Released answers exist once, for all epochs.
+        # Released answers are stored once for all epochs, under the id in the dataset.
         return (REFERENCE, origin_of(item)) if against is None else (against, item)
 
     texts = {name: replies[0] for name, replies in run.shown(reader).items()}
@@ -97,9 +99,9 @@ def _rows(run: RunReader, judge: str, name: str, epoch: int) -> list[dict[str, A
 
 
 def _fitted(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What `official_fit` makes of it."""
+    """Run `official_fit` on this input. Returns its output. Raises BenchError if it fails."""
     program = Path(__file__).with_name("official_fit.py")
-    # -P: nothing is imported from the program's folder.
+    # -P keeps the program's folder off the import path: its modules could hide others.
     done = subprocess.run(
         [sys.executable, "-P", str(program)],
         input=json.dumps(asked),

@@ -1,6 +1,6 @@
-"""Run as a program of its own: alpaca_eval's length-controlled win rates.
+"""A program that computes alpaca_eval's length-controlled win rates; `official` runs it.
 
-Standard input: {"gamed": FILE, "arms": {NAME: ROWS}}, the rows as alpaca_eval annotates them.
+Standard input: {"gamed": FILE, "arms": {NAME: ROWS}}; the rows are alpaca_eval's annotations.
 The last line of standard output: {"version": …, "arms": {NAME: percent}}.
 """
 
@@ -15,9 +15,10 @@ from pandas import DataFrame
 
 
 def main() -> None:
-    """Fit each arm. Nothing is saved: alpaca_eval would write into its own folder."""
+    """Fit each arm. The weights are not saved, because alpaca_eval would write them into its own
+    folder."""
     asked = json.load(sys.stdin)
-    # The file that it would fetch at each fit is there already.
+    # alpaca_eval fetches this file for each fit, but it is already on disk.
     glm_winrate.hf_hub_download = lambda *_, **__: asked["gamed"]
     arms = {}
     for name, rows in asked["arms"].items():

@@ -13,7 +13,8 @@ Figure = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A published table. dataset: as `moa bench` calls it. judged: by whom."""
+    """A published table. dataset: its name in `moa bench`. judged: "by" and the judge, for
+    titles."""
 
     dataset: str
     title: str
@@ -33,7 +34,7 @@ _PAPER = (
     "Wang et al., Mixture-of-Agents Enhances Large Language Model Capabilities, arXiv:2406.04692"
 )
 _RUNS = "±: standard deviation over the authors' three runs, not a standard error over items"
-# Of the skills in the order of SKILLS.
+# The scores of the skills, in the order of SKILLS.
 _FLASK_GPT_4O = (4.55, 4.35, 4.66, 4.3, 4.51, 4.43, 3.77, 4.44, 3.93, 4.93, 4.68, 4.89)
 _FLASK_MOA = (4.4, 4.41, 4.57, 4.35, 4.5, 4.43, 4.29, 4.59, 4.22, 4.81, 4.23, 4.88)
 _FLASK_QWEN = (4.18, 4.1, 4.46, 4.29, 4.43, 4.41, 4.13, 4.48, 4.27, 4.88, 4.5, 4.77)
@@ -120,7 +121,7 @@ PUBLISHED = (
 )
 
 _TWO_LAYERS = "LC win rates of two layers; Qwen1.5-110B-Chat aggregates unless the row's model does"
-# Of parts of the paper that only `moa bench reproduce` shows.
+# Further tables of the paper, which only `moa bench reproduce` shows.
 ABLATIONS = (
     _alpaca(
         title="AlpacaEval 2 by number of proposers",

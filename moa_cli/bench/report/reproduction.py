@@ -1,4 +1,5 @@
-"""The paper's tables by name: the runs that each one takes, and its figures beside one's own."""
+"""Reproduces the MoA paper's tables: the runs that each one needs, and the published figures beside
+the user's own."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from moa_cli.bench.run.folder import RunReader
 from moa_cli.bench.scoring.means import Mean
 from moa_cli.profile import short_name
 
-# A model is called differently from table to table, and by each host.
+# Patterns of the paper's models: their names differ from table to table, and from host to host.
 _MODELS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -34,9 +35,10 @@ _LITE, _GPT_4O = "MoA-Lite", "MoA w/ GPT-4o"
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of one's own, and where it stands in the table.
+    """A figure of the user's own, and its place in the paper's table.
 
-    arm: whose. metric: its name in a report; "layer N" is the accuracy of `model` in that layer.
+    arm: the arm that it is of. metric: its name in a report; "layer N" is the accuracy of `model`
+    in that layer.
     """
 
     row: str
@@ -48,11 +50,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class ReproductionRun:
-    """A run that a table takes, as `moa bench run` is asked for it.
+    """A run that a table needs, as options of `moa bench run`.
 
-    folder: its name. profile: another than the one that is reproduced with; None is that one.
-    proposers, aggregator, rounds: what differs from the profile; None is as it has it. arms: kinds.
-    best: whom Self-MoA samples. figures: what the table has of it.
+    folder: its name. arms: the kinds of arms. figures: the figures of the run that the table shows.
+    profile: a profile to use instead of the user's choice; None is that choice. proposers,
+    aggregator, rounds: values that replace those of the profile; None keeps them. best: the model
+    that Self-MoA samples.
     """
 
     folder: str
@@ -66,7 +69,8 @@ class ReproductionRun:
     best: str | None = None
 
     def arguments(self, profile: str, output: Path) -> list[str]:
-        """The words of the command behind `moa`. profile: that is reproduced with."""
+        """The arguments of the command `moa`. profile: the one that the user chose to reproduce
+        with."""
         words = ["bench", "run", self.dataset, "-p", self.profile or profile]
         if self.proposers is not None:
             words += ["-m", ",".join(self.proposers)]
@@ -84,7 +88,7 @@ class ReproductionRun:
 
 @dataclass(frozen=True)
 class Mixed:
-    """The models that a table is reproduced with."""
+    """The mixture that a table is reproduced with. is_papers: whether it is that of the paper."""
 
     proposers: tuple[str, ...]
     aggregator: str
@@ -94,8 +98,8 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A part of the paper that can be reproduced. tables: its published figures. runs: what it
-    takes. notes: what differs."""
+    """A part of the paper that can be reproduced. tables: its published figures. runs: gives the
+    runs that it needs. notes: how these differ from the paper's."""
 
     title: str
     tables: tuple[PublishedTable, ...]
@@ -104,7 +108,7 @@ class Reproduction:
 
 
 def _row_of(table: PublishedTable | None, model: str) -> str:
-    """The row of that model; its short name where the table has none."""
+    """The name of that model's row in the table; its short name if the table has no such row."""
     pattern = next((pattern for pattern in _MODELS if pattern.search(model)), None)
     for name, _ in table.rows if table is not None and pattern is not None else ():
         if pattern is not None and pattern.search(name):
@@ -142,13 +146,13 @@ def _table2(mixed: Mixed) -> Iterator[ReproductionRun]:
 def _alpaca_run(
     folder: str, row: str, columns: Mapping[str, str], **differing: Any
 ) -> ReproductionRun:
-    """A run whose length-controlled win rates stand in a row. columns: by arm."""
+    """A run whose length-controlled win rates fill a row. columns: the column for each arm."""
     figures = (Figure(row, column, arm, OWN_FIT) for arm, column in columns.items())
     return ReproductionRun(folder, "alpaca", tuple(columns), tuple(figures), **differing)
 
 
 def _table3(mixed: Mixed) -> Iterator[ReproductionRun]:
-    # With one proposer, the paper samples the aggregator.
+    # The aggregator comes first, because with one proposer the paper samples the aggregator.
     led = [model for model in mixed.proposers if model == mixed.aggregator]
     models = tuple(dict.fromkeys([*led, *mixed.proposers]))
     for count in dict.fromkeys(min(n, len(models)) for n in (6, 3, 2, 1)):
@@ -176,7 +180,7 @@ def _table4(mixed: Mixed) -> Iterator[ReproductionRun]:
 
 def _table8(mixed: Mixed) -> Iterator[ReproductionRun]:
     models = tuple(dict.fromkeys(mixed.proposers))
-    # With every aggregator, all models answer in both layers before it.
+    # In each run, all models answer in both layers before the aggregator.
     before = [
         Figure(_row_of(_MATH, model), f"layer {layer} (%)", MIXTURE, f"layer {layer}", model)
         for model in models
@@ -242,8 +246,8 @@ REPRODUCTIONS: Final[Mapping[str, Reproduction]] = {
 
 @dataclass(frozen=True)
 class Beside:
-    """A cell of a table. paper: the published value and the ± printed with it, None if there is
-    none. ours: None where nothing was run or judged."""
+    """A cell of a table. paper: the published value and the ± printed with it, or None. ours: the
+    user's value; None if nothing was run or judged."""
 
     table: str
     row: str
@@ -255,10 +259,10 @@ class Beside:
 def beside(
     known: Reproduction, runs: Sequence[tuple[ReproductionRun, RunReader, Scores]]
 ) -> list[Beside]:
-    """The published figures, and one's own beside them, in the order of the tables. Rows that the
-    paper does not have follow.
+    """The published figures with the user's own beside them, in the order of the tables. Rows that
+    the paper does not have come last in each table.
 
-    runs: those that are there, with their scores.
+    runs: the runs that exist, with their scores.
     """
     found: dict[tuple[str, str, str], Mean | None] = {}
     for run, reader, scores in runs:

@@ -1,4 +1,4 @@
-"""Everything that a report prints, computed from a run's folder and one judge's."""
+"""The numbers of a report, computed from the folder of a run and that of one judge."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ NO_MEAN = Mean(None, None, 0)
 _TINY = "local:smollm2"
 
 
-# What a cost is given for, by metric: a right answer, a won comparison or a point of a rating; and
-# its value in the metric's unit.
+# For each metric, the achievement whose cost is shown (a right answer, a won comparison or a point
+# of a rating), and how much of the metric's unit it is.
 _REACHED = {
     "accuracy": ("right", 100.0),
     "win rate": ("win", 100.0),
@@ -38,9 +38,10 @@ _REACHED = {
 
 @dataclass(frozen=True)
 class PointCost:
-    """What a part of a score cost. metric: its name. point: of what: `right` is a right answer.
+    """The cost of an achievement. metric: the metric that counts it. point: `right`, `win` or
+    `point`; see `_REACHED`.
 
-    value: USD; None where the price is unknown, or nothing was reached.
+    value: USD; None if a price is unknown, or the metric is 0.
     """
 
     metric: str
@@ -50,10 +51,10 @@ class PointCost:
 
 @dataclass(frozen=True)
 class Saved:
-    """What the turns of an arm skipped, since less was enough; see `Decision`.
+    """The work that turns of an arm skipped because it was not needed; see `Decision`.
 
-    turns: how many of them. asked: how many there are. calls, cost: about what was saved, in USD.
-    reasons: what was not needed in how many turns.
+    turns: how many turns skipped work. asked: how many turns there are. calls: how many calls were
+    saved. cost: about how many USD were saved. reasons: what was skipped, with the number of turns.
     """
 
     turns: int
@@ -65,14 +66,14 @@ class Saved:
 
 @dataclass(frozen=True)
 class ArmScores:
-    """One arm's.
+    """The scores of one arm.
 
-    by_category: of the dataset's. answered, failed: items. usage: of all answers, also of those
-    that arms share. cost_per_item: USD, without a value where a price is unknown. seconds_path:
-    of an item on its critical path, which is what it would take alone; seconds_sum: of all its
-    calls. tokens_per_item: of all its calls, prompts and answers. tflops_per_item: see
-    `budget.path_tflops`; without a value where a model's size is not known. An anchor has neither
-    usage nor seconds. saved: None where nothing was.
+    by_category: the metrics for each category of the dataset. answered, failed: how many items.
+    usage: that of all answers, including those that arms share. cost_per_item: USD; without a value
+    if a price is unknown. seconds_path: on the critical path of an item, which is what the item
+    would take alone. seconds_sum: over all calls of an item. tokens_per_item: over all calls, for
+    prompts and answers. tflops_per_item: see `budget.path_tflops`; without a value if a model's
+    size is not known. saved: None if nothing was skipped. An anchor has neither usage nor seconds.
     """
 
     arm: str
@@ -90,8 +91,8 @@ class ArmScores:
 
     @property
     def point_costs(self) -> tuple[PointCost, ...]:
-        """What a right answer, a won comparison or a point of a rating cost; nothing of an anchor,
-        whose answers were there already."""
+        """The cost of a right answer, a won comparison or a point of a rating. Empty for an anchor,
+        whose answers were made elsewhere."""
         found = []
         for metric in () if self.arm.startswith(ANCHOR) else self.metrics:
             if metric.name in _REACHED:
@@ -107,11 +108,12 @@ class ArmScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """A run's, by one judge, or by known answers alone (judge None).
+    """The scores of a run by one judge or, if `judge` is None, by known answers only.
 
-    asked: items of the run. whole: items of the full dataset. anchors: released outputs, judged
-    by the same judge. notes: what has to be said beside the numbers. values: what each answer is
-    worth. origin: the SHA-256 of the dataset's file. epochs: how often each item was asked.
+    asked: how many items the run has. whole: how many items the full dataset has. anchors: released
+    outputs, judged by the same judge. notes: notes that must be shown with the numbers. values:
+    what each answer is worth. origin: the SHA-256 of the dataset's file. epochs: how often each
+    item was asked.
     """
 
     path: Path
@@ -131,7 +133,7 @@ class Scores:
         return self.asked * self.epochs
 
     def by_epoch(self) -> dict[str, EpochFigures]:
-        """What the answers of each arm are worth, epoch by epoch; empty where there is one."""
+        """What the answers of each arm are worth, epoch by epoch; empty if there is only one."""
         if self.epochs == 1:
             return {}
         return {
@@ -148,8 +150,8 @@ class Scores:
 def scores_of(path: Path, judge: str | None, data: Path | None = None) -> Scores:
     """The scores of the run in that folder. Raises BenchError.
 
-    judge: the model's name; None takes no judge, and only known answers count. data: the folder
-    of datasets (or the user's own file), where the run's is not found again.
+    judge: the name of the judge's model; None uses known answers only. data: the data folder or the
+    user's own file, if the dataset is no longer where the run found it.
     """
     run = read_run(path, data)
     reader = None if judge is None else run.judge(judge)
@@ -183,7 +185,7 @@ def _arm_scores(
     results: Sequence[Result],
     notes: list[str],
 ) -> ArmScores:
-    """notes: what is to be said of the figures is added."""
+    """Compute the scores of an arm. notes: notes on the figures are appended to this list."""
     answered = [result for result in results if result.error is None]
     is_anchor = arm.startswith(ANCHOR)
     figures = Figures()
@@ -222,7 +224,7 @@ def _saved(results: Sequence[Result]) -> Saved | None:
     found = [turn.decision for turn in turns if turn.decision is not None and turn.decision.skipped]
     if not found:
         return None
-    # What was seen, and what it saved, differs from turn to turn.
+    # A reason has details after the colon, which differ from turn to turn.
     reasons = Counter(skipped.partition(":")[0] for told in found for skipped in told.skipped)
     return Saved(
         turns=len(found),
@@ -234,8 +236,8 @@ def _saved(results: Sequence[Result]) -> Saved | None:
 
 
 def _accuracies(run: RunReader, answered: Sequence[Result]) -> Figures:
-    """How many replies are right, and how many of each layer's proposals: on average, and where
-    the best of them counts."""
+    """The share of right replies, and for each layer the share of right proposals: the mean, and
+    the share of items of which at least the best proposal is right."""
     replies = {
         result.item: verdict
         for result in answered
@@ -246,7 +248,7 @@ def _accuracies(run: RunReader, answered: Sequence[Result]) -> Figures:
     layers: list[Metric] = []
     depth = max((len(result.turns[-1].proposals) for result in results), default=0)
     for number in range(depth):
-        # For each item that has such a layer, which of its proposals are right.
+        # For each item with this layer, the scores of its proposals.
         right = []
         for result in results:
             for layer in result.turns[-1].proposals[number : number + 1]:
@@ -312,7 +314,8 @@ def _notes(run: RunReader, judge: JudgeReader | None) -> Iterator[str]:
 
 
 def _position(judge: JudgeReader) -> str | None:
-    """How an output's position affects the judge; None if it compares nothing."""
+    """A sentence on how an output's position affects the judge; None if the judge does not
+    compare."""
     kind = kind_of(judge)
     if not kind.compares:
         return None
@@ -321,7 +324,7 @@ def _position(judge: JudgeReader) -> str | None:
     judged: dict[str, list[tuple[float, bool]]] = {}
     for verdict in judge.judgements:
         value = kind.worth(verdict)
-        # No judge sees equal outputs.
+        # A verdict without a key was made without the judge, because the outputs are equal.
         if value is not None and verdict.key:
             judged.setdefault(origin_of(verdict.item), []).append((value, verdict.switched))
     return position_note(judged)
@@ -330,7 +333,7 @@ def _position(judge: JudgeReader) -> str | None:
 def _partial(arms: Iterable[ArmScores]) -> Iterator[str]:
     by_text: dict[str, list[str]] = {}
     for arm in arms:
-        # The name of a metric may have a comma.
+        # Joined by semicolons, because the name of a metric may have a comma.
         told = "; ".join(metric.coverage for metric in arm.metrics if metric.partial)
         by_text.setdefault(told, []).append(arm.arm)
     for told, names in by_text.items():

@@ -25,7 +25,7 @@ _LAYER = re.compile(r"accuracy, layer (\d+), mean")
 
 
 def charts_of(section: ReportSection, name: str) -> Iterator[tuple[str, str]]:
-    """Caption and SVG of each chart. name: unique on the page, for the SVGs' ids."""
+    """The caption and the SVG of each chart. name: unique on the page, for the SVGs' ids."""
     rows = [row for row in section.rows if row.arm.metrics]
     arms = list(zip(_labels(rows), map(_by_item, rows), strict=True))
     judged = f", {section.judged}" if section.judged else ""
@@ -59,14 +59,14 @@ def _by_item(row: ArmRow) -> ArmScores:
 
 
 _Charts = Iterator[tuple[str, str]]
-# With their labels.
+# Arms with their labels.
 _Arms = Sequence[tuple[str, ArmScores]]
-# The charts of these arms; the last argument is a name for the SVG's ids.
+# A function that draws charts of arms. Its second argument is a name for the SVGs' ids.
 _Maker = Callable[[_Arms, str], _Charts]
 
 
 def _labels(rows: Sequence[ArmRow]) -> list[str]:
-    """The rows' names with short names of models, where those tell them apart."""
+    """The rows' names. They have short names of models where these are unique."""
     short = []
     for row in rows:
         kind, colon, model = row.arm.arm.partition(":")
@@ -80,7 +80,7 @@ def _labels(rows: Sequence[ArmRow]) -> list[str]:
 def _bars_of(
     metrics: Sequence[str], caption: str, mark: float | None, arms: _Arms, name: str
 ) -> _Charts:
-    """Bars of those of the metrics that there are, grouped by arm."""
+    """Bars of the given metrics, as far as arms have them, grouped by arm."""
     found = {metric: [metric_interval(arm.metric(metric)) for _, arm in arms] for metric in metrics}
     there = [metric for metric, values in found.items() if any(values)]
     if not there:
@@ -154,7 +154,8 @@ def _by_category(arms: _Arms, name: str) -> _Charts:
 
 
 def _against(what: str, title: str, field: str, arms: _Arms, name: str) -> _Charts:
-    """Quality against what it takes. field: of the arm's scores."""
+    """A chart of the quality against a cost. what: the cost's name. field: the field of `ArmScores`
+    that holds it."""
     quality = quality_of([arm for _, arm in arms])
     points = []
     unit = ""
@@ -182,14 +183,14 @@ def _against(what: str, title: str, field: str, arms: _Arms, name: str) -> _Char
 
 
 def _whole_axis(title: str, unit: str) -> Axis:
-    """From nothing to the most that there can be."""
+    """An axis from 0 to the highest possible value of the unit."""
     _, most = scale_of(unit) or (0.0, 1.0)
     return axis(title, (), floor=0.0, ceiling=most, whole=True)
 
 
 def metric_interval(metric: Metric | None) -> Interval | None:
-    """The value of a metric, with its 95 % interval, which holds where all answers are right or
-    none is; None where there is no value."""
+    """The value of a metric with its 95 % interval, which is also valid if all answers are right or
+    all are wrong; None if there is no value."""
     found = None if metric is None else mean_interval(metric.mean)
     scale = None if metric is None else scale_of(metric.unit)
     if metric is None or found is None or found.half is None or scale is None:
@@ -199,7 +200,7 @@ def metric_interval(metric: Metric | None) -> Interval | None:
 
 
 def mean_interval(mean: Mean) -> Interval | None:
-    """A mean with its 95 % interval; None where there is no value."""
+    """A mean with its 95 % interval; None if there is no value."""
     if mean.value is None or not math.isfinite(mean.value):
         return None
     error = mean.standard_error

@@ -1,4 +1,4 @@
-"""What a report says, as sections and tables of text. The writers decide how they look."""
+"""The content of a report as sections and tables of text. The writers decide how it looks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moa_cli.bench.scoring.means import Mean, Metric
 from moa_cli.core.money import usd
 from moa_cli.core.text import plural
 
-# By how the name of a unit ends.
+# Decimal places of a number, by the end of its unit's name.
 _DIGITS = {"%": 1, "of 10": 2, "of 5": 2, "characters": 0}
 # The metrics for an arm's quality; the first that exists counts.
 QUALITY = (OFFICIAL, OWN_FIT, "win rate", SCORE, "average", "mean", "accuracy")
@@ -40,9 +40,9 @@ _INCOMPARABLE = "not comparable with published"
 
 @dataclass(frozen=True)
 class TextTable:
-    """Text in rows. keys: how many of its first columns name a row; numbers stand in the others.
+    """A table of text. keys: how many of its first columns name a row; the others hold numbers.
 
-    notes: what is to stand below it.
+    notes: lines to show below the table.
     """
 
     title: str
@@ -54,8 +54,8 @@ class TextTable:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """An arm, or an anchor, of one of the runs. name: unique in its section. keys: the run, if
-    there are several, and the arm."""
+    """An arm or an anchor of one of the runs. name: unique in its section. keys: the name of the
+    run, if there are several runs, and that of the arm."""
 
     name: str
     keys: tuple[str, ...]
@@ -65,10 +65,10 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class ReportSection:
-    """What the runs over one dataset came to, side by side.
+    """The results of all runs over one dataset, side by side.
 
-    judged: by whom, for all rows; "" if they differ. differences: between the rows with values of
-    one unit and judge. published: what the MoA paper has.
+    judged: "by" and the judge of all rows; "" if judges differ. differences: those between rows
+    with the same unit and judge. published: the tables of the MoA paper.
     """
 
     dataset: str
@@ -81,12 +81,13 @@ class ReportSection:
 
     @property
     def conclusions(self) -> tuple[str, ...]:
-        """What the differences say, in plain words."""
+        """The sentences on the differences."""
         return tuple(told for found in self.differences for told in found.conclusions)
 
 
 def run_names(runs: Iterable[Scores]) -> list[str]:
-    """What the runs are called: their folders' names, or whole paths where names are the same."""
+    """The names of the runs: those of their folders, or whole paths if folders have the same
+    name."""
     paths = [run.path for run in runs]
     names = [path.resolve().name for path in paths]
     return [
@@ -105,7 +106,7 @@ def sections_of(runs: Sequence[Scores]) -> list[ReportSection]:
 
 
 def digits_of(unit: str) -> int:
-    """How many digits of a number of that unit say something."""
+    """How many decimal places of a number in that unit are significant."""
     return next((digits for end, digits in _DIGITS.items() if unit.endswith(end)), 2)
 
 
@@ -138,7 +139,7 @@ def _section(dataset: str, runs: Sequence[tuple[str, Scores]]) -> ReportSection:
 
 
 def _differences(rows: Sequence[ArmRow]) -> Iterator[Differences]:
-    """Of rows with the same items and the same judge."""
+    """The differences within each group of rows with the same items, unit and judge."""
     groups: dict[tuple[str, ...], list[ArmWorth]] = {}
     for row in rows:
         values = row.scores.values
@@ -190,8 +191,8 @@ def _tables(rows: Sequence[ArmRow], judged: str) -> Iterator[TextTable]:
 
 
 def _epochs(rows: Sequence[ArmRow]) -> Iterator[TextTable]:
-    """What the arms of runs that asked their items several times are worth, epoch by epoch; a table
-    for each unit."""
+    """A table for each unit of what arms are worth, epoch by epoch. It has the runs that asked
+    their items several times."""
     found = [
         (row, figures, row.scores.values.unit)
         for row in rows
@@ -223,7 +224,7 @@ def _epochs(rows: Sequence[ArmRow]) -> Iterator[TextTable]:
 
 
 def _categories(arm: ArmScores, name: str) -> list[Metric]:
-    """The metric of that name in each category, under the category's name."""
+    """The metric with that name in each category, renamed to the category."""
     return [
         replace(metric, name=category)
         for category, found in arm.by_category.items()
@@ -240,7 +241,7 @@ def _scores(
     *,
     counted: bool = True,
 ) -> TextTable:
-    """counted: whether there is a column for how many values the numbers are made of."""
+    """A table of scores. counted: whether it has columns for costs and for the number of values."""
     units = {metric.name: metric.unit for row in rows for metric in metrics[row.name]}
     costs = [cost for row in rows for cost in row.arm.point_costs if counted]
     points = dict.fromkeys(cost.point for cost in costs if cost.value is not None)
@@ -336,7 +337,7 @@ def _costs(rows: Sequence[ArmRow]) -> TextTable:
 
 
 def difference_tables(differences: Iterable[Differences]) -> Iterator[TextTable]:
-    """The intervals of arms, and how the arms differ."""
+    """Tables of the arms' intervals, and of the differences between arms."""
     for found in differences:
         yield _intervals(found)
         if found.pairs:
@@ -399,7 +400,7 @@ def _p(value: float) -> str:
 
 
 def _saved(name: str, saved: Saved) -> str:
-    """What an arm's turns skipped, and what that saved."""
+    """A note on what an arm's turns skipped, and how much that saved."""
     reasons = ", ".join(f"{reason} ({times:,})" for reason, times in saved.reasons.items())
     about = f" and about {usd(saved.cost)}" if saved.cost else ""
     return (
@@ -409,12 +410,12 @@ def _saved(name: str, saved: Saved) -> str:
 
 
 def quality_of(arms: Sequence[ArmScores]) -> str:
-    """The metric that stands for the arms' quality; "" if there is none."""
+    """The name of the metric for the arms' quality; "" if there is none."""
     return next((name for name in QUALITY if any(arm.metric(name) for arm in arms)), "")
 
 
 def _budget(rows: Sequence[ArmRow]) -> TextTable | None:
-    """Scores next to their costs; None if there are not two to compare."""
+    """A table of scores and their costs; None if there are fewer than two to compare."""
     quality = quality_of([row.arm for row in rows])
     scored = [
         (row, metric)
@@ -467,7 +468,8 @@ def _budget(rows: Sequence[ArmRow]) -> TextTable | None:
 def _cost(mean: Mean) -> str:
     if mean.value is None:
         return "unknown"
-    # Where all items cost the same, what is left is the noise of the sum.
+    # If all items cost the same, the standard error is not exactly 0 because of rounding. Show it
+    # as 0.
     least = abs(mean.value) / 1000
     return _with_error(mean, lambda value: usd(value if value > least else 0.0))
 

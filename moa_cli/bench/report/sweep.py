@@ -1,4 +1,4 @@
-"""What a sweep came to: a table of its runs, and one chart of the score over what was varied."""
+"""The results of a sweep: a table of its runs, and a chart of the score by what was varied."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _COST = "cost of an item"
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A run of a sweep. proposals: of a layer; None where they were not varied. aggregator: its
-    model; None likewise. scores: what it came to."""
+    """A run of a sweep. proposals: how many each layer has; None if that was not varied.
+    aggregator: its model; None if that was not varied. scores: the results of the run."""
 
     proposals: int | None
     aggregator: str | None
@@ -33,7 +33,7 @@ class SweepRun:
 
 
 def sweep_table(runs: Sequence[SweepRun]) -> TextTable:
-    """A row for each run: what was varied, its score, and what it took."""
+    """A row for each run: what was varied, its score, and its costs."""
     quality = quality_of([run.arm for run in runs])
     unit = next((metric.unit for run in runs if (metric := run.arm.metric(quality))), "")
     rows = [tuple(cell for _, cell in _cells(run, quality, unit)) for run in runs]
@@ -43,7 +43,7 @@ def sweep_table(runs: Sequence[SweepRun]) -> TextTable:
 
 
 def _cells(run: SweepRun, quality: str, unit: str) -> Iterator[tuple[str, str]]:
-    """Head and cell of each column."""
+    """The head and the cell of each column."""
     if run.proposals is not None:
         yield "proposals", str(run.proposals)
     if run.aggregator is not None:
@@ -65,15 +65,15 @@ def _cells(run: SweepRun, quality: str, unit: str) -> Iterator[tuple[str, str]]:
 
 
 def sweep_page(dataset: str, runs: Sequence[SweepRun], notes: Sequence[str]) -> str:
-    """A web page that stands alone, with the chart and the table."""
+    """A web page in a single file, with the chart and the table."""
     caption, drawn = _chart(runs)
     title = f"{dataset}: sweep"
     return figure_page(title, caption, drawn, sweep_table(runs), notes)
 
 
 def _chart(runs: Sequence[SweepRun]) -> tuple[str, str]:
-    """The score of each run, else what an item cost. A line over the number of proposals for each
-    aggregator, or a bar for each aggregator."""
+    """A chart of each run's score or, without scores, the cost of an item. It has a line over the
+    number of proposals for each aggregator, or a bar for each aggregator."""
     quality = quality_of([run.arm for run in runs])
     title = quality or _COST
     unit = next((metric.unit for run in runs if (metric := run.arm.metric(quality))), "USD")
@@ -108,7 +108,7 @@ def _scale(title: str, unit: str, values: Sequence[Interval | None]) -> Axis:
 
 
 def _value(run: SweepRun, quality: str) -> Interval | None:
-    """The score of a run, else what an item cost."""
+    """The score of a run or, without scores, the cost of an item."""
     if quality:
         metric = run.arm.metric(quality)
         if metric is None:

@@ -1,4 +1,4 @@
-"""What each answer of a run is worth, item by item: by a judge, or by known answers."""
+"""What each answer of a run is worth, by a judge's verdicts or by known right answers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from moa_cli.bench.scoring.means import Mean, share_of
 
 # An item and the number of a turn in it, from 0.
 Unit = tuple[str, int]
-# Whether a text answers an item rightly (the item's id, then the text); None if that is not known.
+# A function that scores a text as an answer to an item (arguments: the item's id, the text): from 0
+# for wrong to 1 for right; None if that is not known.
 IsRight = Callable[[str, str], float | None]
 
 
 @dataclass(frozen=True)
 class AnswerValues:
-    """What answers are worth, more is better.
+    """What answers are worth; more is better.
 
-    unit: in words; "" if nothing is known. judge: whose, None for known answers. by_arm: of each
-    arm's (or `anchor:NAME`'s) reply, by item and turn. by_text: of any text that was judged.
-    is_right: what they come from, where they come from known answers; they are 0 and 100 then.
+    unit: in words; "" if no values are known. judge: the judge's name; None for known answers.
+    by_arm: for each arm (or `anchor:NAME`), the values of its replies. by_text: the value of any
+    text that was judged. is_right: the function that gave the values, if they come from known
+    answers; they are from 0 to 100 then.
     """
 
     unit: str = ""
@@ -37,8 +39,8 @@ class AnswerValues:
 class ValuedRun:
     """A run, and what its answers are worth.
 
-    values: empty where there are neither judgements nor known answers. is_right: None without
-    known answers. notes: what is missing, and why.
+    values: empty if there are neither judgements nor known answers. is_right: None without known
+    answers. notes: which values are missing, and why.
     """
 
     run: RunReader
@@ -48,8 +50,8 @@ class ValuedRun:
 
 
 def over_epochs(values: Mapping[Unit, float], epochs: int) -> Mapping[Unit, float]:
-    """The mean value of each item's turn over the epochs in which it has one, by the item's id in
-    the dataset. epochs: how many the run has."""
+    """The mean value of each unit over the epochs in which it has a value. The units have the
+    items' ids in the dataset. epochs: how many epochs the run has."""
     if epochs == 1:
         return values
     told: dict[Unit, list[float]] = {}
@@ -59,10 +61,10 @@ def over_epochs(values: Mapping[Unit, float], epochs: int) -> Mapping[Unit, floa
 
 
 def read_valued(path: Path, judge: str | None, data: Path | None = None) -> ValuedRun:
-    """The run in that folder, with the worth of its answers. Raises BenchError.
+    """The run in that folder, with what its answers are worth. Raises BenchError.
 
-    judge: whose values; None takes known answers, else the run's judge if it has only one.
-    data: where datasets are, if the run's is not found again.
+    judge: the judge whose values are used; None takes known answers or, without these, the run's
+    judge if it has only one. data: see `scores_of`.
     """
     run = read_run(path, data)
     notes = [f"known answers are not used: {run.missing}"] if run.missing else []
@@ -76,7 +78,8 @@ def read_valued(path: Path, judge: str | None, data: Path | None = None) -> Valu
 
 
 def values_of(run: RunReader, judge: JudgeReader | None) -> AnswerValues:
-    """What a run's answers are worth, by that judge, or by known answers. Raises BenchError."""
+    """What a run's answers are worth by that judge or, if it is None, by known answers. Raises
+    BenchError."""
     if judge is not None:
         return _judged(run, judge)
     is_right = _is_right(run)
@@ -84,7 +87,7 @@ def values_of(run: RunReader, judge: JudgeReader | None) -> AnswerValues:
 
 
 def _only_judge(run: RunReader, notes: list[str]) -> JudgeReader | None:
-    """The judge of a run that has one; else a note says why there is none."""
+    """The judge of a run that has exactly one. Otherwise None, and a note says why."""
     if len(run.judges) == 1:
         return next(iter(run.judges.values()))
     if run.judges:
@@ -107,7 +110,7 @@ def _judged(run: RunReader, judge: JudgeReader) -> AnswerValues:
             continue
         unit = item, turn
         by_arm.setdefault(arm, {})[unit] = value
-        # What a later turn's answer is worth depends on the conversation before it.
+        # Only for first turns: the value of a later answer depends on the conversation before it.
         if turn == 0:
             by_text.setdefault((unit, texts[arm, item][0]), value)
     return AnswerValues(kind.unit, judge.settings.model, by_arm, by_text)
@@ -122,7 +125,7 @@ def _is_right(run: RunReader) -> IsRight | None:
 
 
 def _graded(run: RunReader, is_right: IsRight) -> AnswerValues:
-    """Known answers are to an item's last turn."""
+    """The values by right answers, which are known for an item's last turn only."""
     by_arm = {
         arm: {
             (item, len(result.replies) - 1): 100.0 * right
@@ -135,10 +138,10 @@ def _graded(run: RunReader, is_right: IsRight) -> AnswerValues:
 
 
 def accuracy_by_model(run: RunReader, arm: str) -> dict[tuple[str, int], Mean]:
-    """How many proposals of each model are right in each layer (from 1), percent.
+    """The share of each model's proposals in each layer (from 1) that are right, in percent.
 
-    A model's answer in a later layer is made of all proposals before it, so it tells how well the
-    model aggregates. Empty without known answers.
+    A model's answer in a later layer is based on all proposals of the layer before, so its accuracy
+    shows how well the model aggregates. Empty without known answers.
     """
     told: dict[tuple[str, int], list[tuple[float, str]]] = {}
     for item, result in run.answers.get(arm, {}).items():

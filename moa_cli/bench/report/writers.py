@@ -1,5 +1,4 @@
-"""A report as Markdown, JSON, CSV, and as a web page that stands alone: no script, nothing
-fetched."""
+"""Writes a report as Markdown, JSON, CSV, or a web page in a single file without scripts."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ from moa_cli.core.text import dumps
 from moa_cli.documents.markdown import escaped
 from moa_cli.documents.web_page import CLOSING, opening
 
-# What a report is made of, but does not tell.
+# Fields of `Scores` that are not copied to JSON as they are.
 _UNTOLD = ("values", "origin", "epochs")
 _HEADS = "run,arm,metric,category,value,standard error,n,asked,judge,date"
 
@@ -56,7 +55,7 @@ def _markdown_table(table: TextTable) -> str:
 
 
 def json_text(runs: Sequence[Scores], sections: Sequence[ReportSection], *, published: bool) -> str:
-    """All numbers, as precise as they are known."""
+    """All numbers as JSON, without rounding."""
     table: dict[str, Any] = {
         "runs": [
             {
@@ -83,7 +82,7 @@ def json_text(runs: Sequence[Scores], sections: Sequence[ReportSection], *, publ
 
 
 def _epochs(run: Scores) -> dict[str, Any]:
-    """What a run that asked its items several times is worth, epoch by epoch."""
+    """The values by epoch of a run that asked its items several times; else empty."""
     if run.epochs == 1:
         return {}
     by_arm = {arm: asdict(figures) for arm, figures in run.by_epoch().items()}
@@ -119,8 +118,8 @@ def _published(known: PublishedTable) -> dict[str, Any]:
 
 
 def csv_text(runs: Sequence[Scores], sections: Sequence[ReportSection] = ()) -> str:
-    """A row for each metric of each arm; by category too, and what an item cost and took; then one
-    for each difference between two arms."""
+    """A row for each metric of each arm, in all and by category, and for costs and seconds. Then a
+    row for each difference between two arms."""
     text = io.StringIO()
     text.write(f"{_HEADS}\n")
     writer = csv.writer(text, lineterminator="\n")
@@ -140,7 +139,7 @@ def _csv_cells(cells: Iterable[object]) -> list[object]:
 
 
 def _csv_differences(section: ReportSection, row: ArmRow) -> Iterator[tuple[object, ...]]:
-    """How an arm differs from those that it is compared with."""
+    """A row for each arm that this arm is compared with."""
     scores = row.scores
     run = row.keys[0] if len(row.keys) > 1 else run_names([scores])[0]
     judge = (scores.judge.model, scores.judge.date) if scores.judge else ("", "")
@@ -174,7 +173,7 @@ def _csv_rows(scores: Scores, arm: ArmScores) -> Iterator[tuple[object, ...]]:
 
 
 def page(sections: Sequence[ReportSection], *, published: bool) -> Iterator[str]:
-    """The text of the page, piece by piece. All charts have their tables behind them."""
+    """The page, piece by piece. Every chart shows numbers that are also in a table."""
     yield opening("Evaluation", ("moa_cli.bench.report", "report.css"))
     yield "<header>\n<h1>Evaluation</h1>\n</header>\n"
     for number, section in enumerate(sections):
@@ -227,7 +226,8 @@ def _html_table(table: TextTable) -> str:
 
 
 def _scrolled(title: str, inside: str) -> str:
-    """What may be wider than the page; what can be scrolled must be reachable by keys."""
+    """A box with a scroll bar for content that may be wider than the page. It has a tab stop, so
+    that it can be scrolled with the keyboard."""
     return f'<div class="wide" role="group" tabindex="0" aria-label="{title}">\n{inside}</div>\n'
 
 

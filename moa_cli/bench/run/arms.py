@@ -1,5 +1,5 @@
-"""What a run compares: the mixture, its proposals under each strategy, Self-MoA, and each model
-alone; and the settings of the paper's authors."""
+"""The arms that a run compares: the mixture, its proposals under each strategy, Self-MoA, and each
+model alone. Also the settings of the MoA authors' scripts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FINAL: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to answer. name: "mixture", a strategy's, "self", or "single:MODEL"."""
+    """One way to answer. name: "mixture", the name of a strategy, "self", or "single:MODEL"."""
 
     name: str
     profile: Profile
@@ -38,13 +38,14 @@ class Arm:
 def make_arms(profile: Profile, kinds: Sequence[str], best: str) -> list[Arm]:
     """The arms of these kinds, in the order of ARMS.
 
-    Their turns send the whole conversation, wait for all proposers unless an option says
-    otherwise, lose nothing silently, and have no fallback and no alternatives: what another model
-    answered would not be a result of this mixture. No report is made: it follows the reply.
+    Their turns send the whole conversation, wait for all proposers unless an option says otherwise,
+    and fail if all proposers fail. They have no fallback and no alternatives, because the answer of
+    another model would not be a result of this mixture. They make no report, because a report
+    follows the reply and does not change it.
 
-    The arm of a strategy has the profile's own proposers and its settings. So it asks the proposers
-    the same as the mixture does, which is paid for once. It runs to its end: only the mixture has a
-    route, or `stop_when_agreed`, which shows what they cost and save.
+    The arm of a strategy has the proposers and the settings of the profile. So its calls to the
+    proposers equal those of the mixture, and are paid for once. It runs all its layers. Only the
+    mixture has a route or `stop_when_agreed`, so the comparison shows what they cost and save.
 
     best: the proposer that the arm `self` samples (see `best_of`).
     """
@@ -74,7 +75,7 @@ def _fixed(proposers: Sequence[Proposer]) -> tuple[Proposer, ...]:
 
 
 def best_of(profile: Profile, named: str | None) -> str:
-    """The proposer that Self-MoA samples. named: in full or short; None takes the first.
+    """The proposer that Self-MoA samples. named: its full or short name; None takes the first one.
 
     Raises UsageError if there is no such proposer, or none at all.
     """
@@ -90,14 +91,14 @@ def best_of(profile: Profile, named: str | None) -> str:
 
 
 def proposers_of(profile: Profile) -> Iterable[Proposer]:
-    """Those of all layers."""
+    """The proposers of all layers."""
     layers = map(profile.layer, range(1, profile.rounds + 1))
     return (proposer for layer in layers for proposer in layer)
 
 
 def _self_moa(profile: Profile, best: str) -> Profile:
-    """Self-MoA (arXiv:2502.00674): one proposer, sampled as many times as the mixture has
-    proposals in a layer, in as many layers; the same aggregator."""
+    """Self-MoA (arXiv:2502.00674): one proposer takes the place of all. In each layer it is sampled
+    as often as the mixture has proposals there. The aggregator is the same."""
     sampled = next(proposer for proposer in proposers_of(profile) if proposer.model == best)
     layers = tuple(
         Layer(proposers=(replace(sampled, samples=len(profile.layer(number))),))
@@ -107,7 +108,7 @@ def _self_moa(profile: Profile, best: str) -> Profile:
 
 
 def _singles(profile: Profile) -> list[Arm]:
-    """Each model alone, asked as in the first layer that it is in."""
+    """An arm for each model alone, with its settings in the first layer that has it."""
     firsts: dict[str, ModelSettings] = {}
     for settings in (*proposers_of(profile), *profile.aggregators()):
         firsts.setdefault(settings.model, settings)
@@ -130,7 +131,7 @@ def _singles(profile: Profile) -> list[Arm]:
 def with_given(profile: Profile, names: Sequence[str]) -> Profile:
     """The profile with existing answers as its first layer.
 
-    names: of the answers' authors; as models they are called `given:NAME`.
+    names: those of the answers' authors. Their model names are `given:NAME`.
     """
     if not profile.rounds:
         raise UsageError("--reference-paths needs a profile with at least one round")
@@ -145,10 +146,10 @@ def with_given(profile: Profile, names: Sequence[str]) -> Profile:
 def with_parity(
     profile: Profile, parity: Literal["final", "category"], category: str | None
 ) -> Profile:
-    """The profile with the settings of the authors' scripts for a dataset.
+    """The profile with the settings of the MoA authors' scripts for a dataset.
 
-    parity: "final" (AlpacaEval, FLASK): the final call has temperature 0.7 and 2048 tokens;
-    proposers have what the profile says, which is the same where it says nothing. "category"
+    parity: "final" (AlpacaEval, FLASK): the final call has temperature 0.7 and 2048 tokens.
+    Proposers keep the values of the profile; where it has none, they get the same. "category"
     (MT-Bench): all calls have 1024 tokens and the temperature of the item's category.
     """
     own: dict[str, Any] = {}

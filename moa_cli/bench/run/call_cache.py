@@ -1,7 +1,7 @@
-"""A folder of answered calls that several runs share: the same request is paid for once.
+"""A folder of answered calls that several runs share, so that the same request is paid for once.
 
-Each answer is a separate file, put in place in one step, so that runs may use the folder at the
-same time.
+Each answer is a separate file, written in one step. So several runs can use the folder at the same
+time.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from moa_cli.core.values import load_value
 
 @dataclass
 class CallCache:
-    """The answers in a folder, as one run sees them.
+    """The cached answers in a folder, for one run.
 
-    An answer is known by its whole request and the address that it is sent to. Ids of items do not
-    count, so datasets share what they have in common. Equal items of a run still have separate
-    answers, and so have samples and epochs: for the same request, each epoch finds the answer of
-    that epoch.
+    The key of an answer is its whole request and the address of the model. It does not include the
+    item's id, so datasets with equal items share answers. Equal items of one run still have
+    separate answers, and so have samples and epochs: each epoch finds only the answers of the same
+    epoch.
 
-    address: where a model is, by its name.
+    address: gives a model's address by its name.
     """
 
     folder: Path
     address: Callable[[str], str]
     items: Iterable[Item]
-    # By item: its epoch, and which of the items that are asked the same it is.
+    # For each item: its epoch, and its number among the items with equal content.
     _ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,16 +48,16 @@ class CallCache:
                 equal[asked] += 1
 
     def find(self, record: CallRecord, request: Request, sample: int) -> CallRecord | None:
-        """The call with the answer that is there, or None.
+        """The call with its cached answer, or None if there is none.
 
-        record: the call, without an answer. sample: which of several equal calls of its turn.
+        record: the call without an answer. sample: its number among equal calls of its turn.
         """
         file = self._file(record, request, sample)
         try:
             found = load_value(CallRecord, json.loads(file.read_bytes()))
             check_usage(found.usage)
         except (OSError, ValueError, RecursionError):
-            # An unreadable answer is asked for and written again.
+            # An unreadable file counts as missing: the call is made, and the file written again.
             return None
         return replace(
             found,
@@ -77,7 +77,7 @@ class CallCache:
 
     def _file(self, record: CallRecord, request: Request, sample: int) -> Path:
         epoch, rank = self._ranks.get(record.item, (1, 0))
-        # The first epoch finds what runs without epochs have asked.
+        # The first epoch has the same keys as runs without epochs, so they share answers.
         asking = f"epoch {epoch}" if epoch > 1 else ""
         key = call_key(asking, rank, self.address(record.model), request, sample)
         return self.folder / key[:2] / f"{key}.json"

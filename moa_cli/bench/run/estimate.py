@@ -1,4 +1,4 @@
-"""What a run will take, told before anything is sent."""
+"""Estimates how many calls and tokens a run will take, before any request is sent."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ from moa_cli.engine.sight import seen_by
 from moa_cli.engine.strategies import wording_of
 from moa_cli.profile import ModelSettings, Profile
 
-# Tokenizers differ, and prompts are counted without one.
+# Prompts may have this share more or fewer tokens than estimated, because tokenizers differ and no
+# tokenizer is used.
 MARGIN = 0.25
-# The most tokens of a comparison that the aggregator is given.
+# At most this many tokens of reviews are put into the aggregator's prompt.
 _COMPARISON = 4000
 
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """The calls that will be made, without those in the journal.
+    """The calls that will be made, without those that the journal has.
 
-    low: prompts as they are (MARGIN less, without any chat template), empty answers, and only what
-    is asked in any case. high: prompts MARGIN more, each answer as long as its max_tokens allows,
-    and as long again in what the next models are sent. assumed: whether answers without max_tokens
-    are counted as ASSUMED_TOKENS, so that `high` is no bound.
+    low: only calls that are made in any case, with prompts MARGIN below the estimate, no chat
+    template, and empty answers. high: prompts MARGIN above the estimate, each answer as long as its
+    max_tokens allows, and the prompts of later models with answers of that length. assumed: whether
+    answers without max_tokens are counted as ASSUMED_TOKENS, so that `high` is not a bound.
     """
 
     low: Usage = field(default_factory=Usage)
@@ -50,7 +51,7 @@ class RunEstimate:
     assumed: bool = False
 
     def times(self, whole: int, sample: int) -> RunEstimate:
-        """What `whole` items will take, if this is what a sample of them will."""
+        """The estimate for `whole` items, if this is the estimate for `sample` of them."""
         if whole == sample:
             return self
         low, high = (_scaled(usage, whole / sample) for usage in (self.low, self.high))
@@ -64,9 +65,10 @@ def _scaled(usage: Usage, factor: float) -> Usage:
 
 @dataclass(frozen=True)
 class _Said:
-    """An answer: its words, or how long it may be while they are not known.
+    """An answer. text: None if it is not known yet. most: then, how many tokens it may have.
 
-    identity: of the call; it tells equal calls of several arms even before their prompts are known.
+    identity: that of the call. It shows which calls of several arms are equal even before their
+    prompts are known.
     """
 
     text: str | None
@@ -76,7 +78,7 @@ class _Said:
 
 @dataclass(frozen=True)
 class _Place:
-    """A turn. earlier: its earlier replies."""
+    """A turn of an item. earlier: the replies of earlier turns."""
 
     arm: Arm
     item: Item
@@ -87,8 +89,9 @@ class _Place:
 
 @dataclass(frozen=True)
 class _ForeseenCall:
-    """A call of a turn. wording: how it is told the answers that it is given. certain: whether it
-    is made in any case. before: those answers; reviews: what else its prompt is made of."""
+    """A call of a turn. wording: the profile that words its prompt. certain: whether the call is
+    made in any case. before: the answers that its prompt includes. reviews: the reviews that its
+    prompt includes."""
 
     purpose: Purpose
     wording: Profile
@@ -98,7 +101,7 @@ class _ForeseenCall:
     reviews: Sequence[_Said]
 
     def unsaid(self) -> int:
-        """Tokens of the parts of its prompt whose words are not known."""
+        """The tokens of those parts of its prompt whose text is not known yet."""
         compared = sum(said.most for said in self.reviews)
         told = min(compared, _COMPARISON)
         return told + sum(said.most for said in self.before if said.text is None)
@@ -106,12 +109,12 @@ class _ForeseenCall:
 
 @dataclass
 class RunEstimator:
-    """Adds up what items will take, one arm after another.
+    """Adds up the calls of items, one arm after another.
 
-    model_id: a model's id at its endpoint, by its name. given, cache: see `replay.RunContext`.
-
-    A reply that is written with reviews is not looked up in the journal: only the strategy knows
-    what it makes of them. It is the last call of its turn, so nothing depends on it.
+    model_id: gives a model's id at its endpoint by its name. given, cache: see `replay.RunContext`.
+    A reply that is written with reviews is not looked up in the journal, because only the strategy
+    knows how it puts reviews into the prompt. It is the last call of its turn, so no other call
+    depends on it.
     """
 
     facts: Mapping[str, ModelInfo]
@@ -120,7 +123,7 @@ class RunEstimator:
     given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     cache: CallCache | None = None
     total: RunEstimate = field(default_factory=RunEstimate)
-    # Calls that another arm will have made by then, and whether it makes them in any case.
+    # Calls that are counted already: by key, whether an arm makes them in any case.
     _coming: dict[str, bool] = field(default_factory=dict)
 
     def add(self, arm: Arm, item: Item) -> None:
@@ -136,12 +139,14 @@ class RunEstimator:
             )
 
     def _turn(self, at: _Place) -> _Said:
-        """The reply of a turn: the answer of its last call, or one of the proposals."""
+        """Add the calls of a turn. Returns its reply: the answer of its last call, or one of the
+        proposals."""
         profile = at.arm.profile
         proposals: list[_Said] = []
         reviews: list[_Said] = []
         equal = Counter[str]()
-        # With a route, only the first models are asked in any case.
+        # With a route, the only proposers that are asked in any case are the first ones, as many as
+        # its smallest stage has.
         first = min((stage.proposers for stage in profile.route), default=0)
         prompt = at.conversation.turns[-1].user
         for number, stage in enumerate(profile.stages(), 1):
@@ -171,7 +176,7 @@ class RunEstimator:
         return _Said(None, longest, identity)
 
     def _call(self, at: _Place, asked: _ForeseenCall, equal: Counter[str]) -> _Said:
-        """equal: calls of this turn by key, so far."""
+        """Add a call. equal: how many equal calls this turn has so far, by key."""
         settings = asked.settings
         if settings.model in self.given:
             text = self.given[settings.model][at.item.id]
@@ -183,7 +188,7 @@ class RunEstimator:
             talk = seen_by(view_for(at.arm.profile, settings, at.conversation), info.sees)
             fitted = fit(asked.wording, settings, talk, references, context)
         except ContextTooLong:
-            # It will not be asked, and the item fails.
+            # The call will not be made, and the item fails.
             return _Said("", 0, "")
         # Tokens of answers that are not in the prompt yet.
         unsaid = asked.unsaid() + sum(said.most for said in at.earlier if said.text is None)

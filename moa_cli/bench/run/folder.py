@@ -1,12 +1,12 @@
-"""The folder of a run, a judge or a batch, which is all of its state: the work can be stopped and
-continued.
+"""The folder of a run, a judge or a batch. It holds the whole state of the work, so that work can
+be stopped and continued.
 
     RUN/run.json         settings (`RunSettings`), with the facts on models
     RUN/items.jsonl      a `Result` for each arm and item
     RUN/calls.jsonl      a `CallRecord` for each call
-    RUN/judges/NAME/     of each judge: judge.json (`JudgeSettings`), judgements.jsonl
-                         (`Judgement`), outputs.jsonl (a `Result` for each text that it was shown
-                         and that is no result of the run), calls.jsonl
+    RUN/judges/NAME/     for each judge: judge.json (`JudgeSettings`), judgements.jsonl
+                         (`Judgement`), outputs.jsonl (a `Result` for each text that the judge was
+                         shown besides results of the run), calls.jsonl
 
 Lines that follow later replace earlier ones.
 """
@@ -58,36 +58,36 @@ _Record = TypeVar("_Record", Result, Judgement)
 
 
 def latest(path: Path, kind: type[_Record]) -> dict[Any, _Record]:
-    """The records in a file, by name, the latest of each. Raises BenchError."""
+    """The latest record of each name in a file, by name. Raises BenchError."""
     return {record.name: record for record in read_records(path, kind)}
 
 
 def judge_folder(run: Path, model: str) -> Path:
-    """Where the judgements of that model are, by its full name."""
+    """The folder of the judgements by that model. model: its full name."""
     return run / _JUDGES / re.sub(r"[^A-Za-z0-9._-]+", "-", model)
 
 
 @dataclass(frozen=True)
 class JudgeReader:
-    """What a judge said of a run; see the module. path: of its folder."""
+    """Reads the folder of a judge; see the module. path: that of the folder."""
 
     path: Path
     settings: JudgeSettings
 
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
-        """Its verdicts, failed ones included. Raises BenchError if the file is damaged."""
+        """The judge's verdicts, including failed ones. Raises BenchError if the file is damaged."""
         return tuple(latest(self.path / JUDGEMENTS, Judgement).values())
 
     @cached_property
     def by_name(self) -> Mapping[tuple[str, str, int], Judgement]:
-        """Its verdicts by arm, item and turn, without those that failed."""
+        """The judge's verdicts by arm, item and turn, without failed ones."""
         return {verdict.name: verdict for verdict in self.judgements if verdict.error is None}
 
     @cached_property
     def texts(self) -> Mapping[tuple[str, str], Result]:
-        """What it was shown besides the run's results: by arm (`reference`, `anchor:NAME`) and
-        item. Raises BenchError if the file is damaged."""
+        """The texts that the judge was shown besides the run's results, by arm (`reference`,
+        `anchor:NAME`) and item. Raises BenchError if the file is damaged."""
         return latest(self.path / OUTPUTS, Result)
 
     def anchors(self) -> dict[str, list[Result]]:
@@ -100,15 +100,15 @@ class JudgeReader:
 
     @cached_property
     def calls(self) -> CallJournal:
-        """Its calls. Raises BenchError if the file is damaged."""
+        """The judge's calls. Raises BenchError if the file is damaged."""
         return CallJournal(self.path / CALLS)
 
 
 @dataclass(frozen=True)
 class RunReader:
-    """What a run's folder holds; see the module. `read_run` makes it.
+    """Reads the folder of a run; see the module. `read_run` makes it.
 
-    data: where the dataset is (its folder, or the user's own file), if it has been moved since.
+    data: the data folder or the user's own file, if the dataset has been moved since the run.
     """
 
     path: Path
@@ -159,20 +159,20 @@ class RunReader:
 
     @cached_property
     def keyed(self) -> Mapping[str, Item]:
-        """By id, the items of which it is known whether a reply is right."""
+        """The items for which it can be decided whether a reply is right, by id."""
         keyed = {item.id: item for item in self.known_items or () if item.answer is not None}
         return keyed if keyed and self._grade is not None else {}
 
     def verdict(self, item: str, text: str) -> Verdict | None:
-        """Whether a text answers that item rightly; None where nobody knows."""
+        """Whether a text answers that item rightly; None if the right answer is not known."""
         known = self.keyed.get(item)
         if known is None or self._grade is None:
             return None
         return self._grade(text, known.answer or "", known.fields)
 
     def data_file(self, *names: str) -> Path | None:
-        """The first of these files that is there: in the data folder, or in the one that the
-        dataset came from."""
+        """The first of these files that exists in the data folder, or in the data folder that the
+        dataset was read from."""
         folders = [data_folder(self.data)]
         if self.settings.dataset.known and self.settings.source is not None:
             folders.append(Path(self.settings.source).parent.parent)
@@ -181,12 +181,12 @@ class RunReader:
 
     @cached_property
     def results(self) -> tuple[Result, ...]:
-        """All results, failed ones included. Raises BenchError if the file is damaged."""
+        """All results, including failed ones. Raises BenchError if the file is damaged."""
         return tuple(latest(self.path / ITEMS, Result).values())
 
     @cached_property
     def answers(self) -> Mapping[str, Mapping[str, Result]]:
-        """The results that did not fail, by arm and item; arms are there also without any."""
+        """The results that did not fail, by arm and item. An arm without results is empty."""
         found: dict[str, dict[str, Result]] = {arm: {} for arm in self.settings.arms}
         for result in self.results:
             if result.error is None:
@@ -194,7 +194,8 @@ class RunReader:
         return found
 
     def shown(self, judge: JudgeReader) -> dict[tuple[str, str], tuple[str, ...]]:
-        """The replies that a judge could be shown, the run's and others, by arm and item."""
+        """All replies that the judge may have been shown, by arm and item: those of the run, the
+        reference and the anchors."""
         own = (result for answers in self.answers.values() for result in answers.values())
         return {result.name: result.replies for result in (*judge.texts.values(), *own)}
 
@@ -226,10 +227,10 @@ class RunReader:
 
 
 def read_run(path: Path, data: Path | None = None) -> RunReader:
-    """The run in that folder; its files but run.json are read when they are asked for.
+    """The run in that folder. Only run.json is read now; other files are read when they are needed.
 
-    data: where its dataset is, if that has been moved since. Raises BenchError if it is not the
-    folder of a run, or run.json is damaged.
+    data: see `RunReader`. Raises BenchError if it is not the folder of a run, or run.json is
+    damaged.
     """
     if not (path / RUN_FILE).exists():
         raise BenchError(f"{path}: is not the folder of a run: there is no {RUN_FILE}")
@@ -237,10 +238,9 @@ def read_run(path: Path, data: Path | None = None) -> RunReader:
 
 
 class State(Generic[Settings]):
-    """The settings of some work and its calls; in memory, so that nothing of it is left when the
-    process ends.
+    """The settings of some work, and its calls. Without a file and a journal it is in memory only.
 
-    settings: None for new work. journal: of the calls. file: where the settings are written.
+    settings: None for new work. journal: that of the calls. file: where the settings are written.
     """
 
     def __init__(
@@ -254,17 +254,17 @@ class State(Generic[Settings]):
         self._file = file
 
     def facts(self, now: Mapping[str, ModelInfo]) -> dict[str, ModelInfo]:
-        """What was known of the models when the work began, else what is known now.
+        """The facts on models from when the work began, or the present facts for new models.
 
-        The work keeps to that: a context that becomes known later would change prompts, and a price
-        would change sums.
+        The work keeps the old facts: a context length that becomes known later would change
+        prompts, and another price would change sums.
         """
         kept = (self.settings and self.settings.facts) or {}
         return {
             name: replace(
                 info,
                 context_length=kept[name].context_length,
-                # A price that was unknown may be told later.
+                # A price that was unknown at the beginning may be added later.
                 price=kept[name].price or info.price,
             )
             if name in kept
@@ -278,11 +278,11 @@ class State(Generic[Settings]):
         self._write(settings, known)
 
     def note(self, settings: Settings) -> None:
-        """Change the settings, but not what is known of the models. Raises OSError."""
+        """Write changed settings, but keep the facts on models. Raises OSError."""
         self._write(settings, self.settings.facts if self.settings else None)
 
     def _write(self, settings: Settings, facts: Mapping[str, ModelFacts] | None) -> None:
-        """With the versions that the work was begun with."""
+        """Write the settings, with the versions of `moa` and Python that began the work."""
         now = Versions(__version__, platform.python_version())
         versions = (self.settings and self.settings.versions) or now
         self.settings = replace(settings, facts=facts, versions=versions)
@@ -294,9 +294,11 @@ class State(Generic[Settings]):
 
 
 class StateFolder(State[Settings]):
-    """An open folder; no other process has it open. See `State`. file, kind: of its settings. hint:
-    what to do if they differ. journal: of its calls, if they are not all read at once. noun: what
-    the folder is of.
+    """An open folder; no other process has it open. See `State`.
+
+    file, kind: the file of its settings, and their class. hint: what the user can do if settings
+    differ. journal: that of its calls; None reads all calls into memory. noun: what the folder is
+    of, for messages.
     """
 
     noun: ClassVar = "run"
@@ -343,7 +345,7 @@ class StateFolder(State[Settings]):
 class RunFolder(StateFolder[RunSettings]):
     """An open run. See `StateFolder`.
 
-    results: by arm and item, failed ones included.
+    results: by arm and item, including failed ones.
     """
 
     def __init__(self, path: Path) -> None:
@@ -351,14 +353,14 @@ class RunFolder(StateFolder[RunSettings]):
         super().__init__(path, RUN_FILE, RunSettings, hint)
         self.results = latest(path / ITEMS, Result)
         self._items = Lines(path / ITEMS)
-        # Arms whose results no longer hold, and are in the files until the work begins.
+        # Arms whose results are no longer valid. They stay in the files until the work begins.
         self._stale: frozenset[str] = frozenset()
 
     def go_on(self, plan: RunPlan) -> tuple[str, ...]:
-        """Take up the run as planned, which may be more than it was begun with (`growth_of`).
+        """Continue the run as planned. The plan may have more than the run had (`growth_of`).
 
         Returns what is new, in words. Nothing is written before `begin` or `note`. Raises
-        BenchError if the run was begun with settings that this plan cannot go on with.
+        BenchError if the run was begun with settings that this plan cannot continue.
         """
         if self.settings is None:
             self.check(plan.settings())
@@ -378,8 +380,8 @@ class RunFolder(StateFolder[RunSettings]):
         return growth.told
 
     def _write(self, settings: RunSettings, facts: Mapping[str, ModelFacts] | None) -> None:
-        """Remove first what no longer holds: after a kill here, the next start makes results from
-        the calls again."""
+        """Write the settings after results that are no longer valid are removed. After a kill in
+        between, the next start makes the results again from the calls."""
         if self._stale:
             self._items.replace(map(to_line, self.results.values()))
             for file in sorted((self.path / _JUDGES).glob(f"*/{JUDGE_FILE}")):
@@ -388,7 +390,7 @@ class RunFolder(StateFolder[RunSettings]):
         super()._write(settings, facts)
 
     def _forget_verdicts(self, file: Path) -> None:
-        """Take out a judge's verdicts on replies that are made again. file: its settings."""
+        """Remove a judge's verdicts on replies that are made again. file: that of its settings."""
         against = read_settings(file, JudgeSettings).against
         verdicts = latest(file.parent / JUDGEMENTS, Judgement).values()
         kept = [
@@ -400,16 +402,17 @@ class RunFolder(StateFolder[RunSettings]):
             Lines(file.parent / JUDGEMENTS).replace(map(to_line, kept))
 
     def error(self, name: tuple[str, str]) -> Failure | None:
-        """Why that arm failed at that item. Raises KeyError if it has not ended."""
+        """Why that arm failed at that item; None if it did not. Raises KeyError if it has not
+        ended."""
         return self.results[name].error
 
     def add(self, result: Result) -> None:
-        """An item has ended, or failed for good. Raises OSError."""
+        """Write the result of an item that has ended or failed for good. Raises OSError."""
         self._items.add(to_line(result))
         self.results[result.name] = result
 
     def finish(self, order: Sequence[tuple[str, str]]) -> None:
-        """All have ended: write them in this order, of arm and item. Raises OSError."""
+        """Write all results again in this order. order: arms and items. Raises OSError."""
         self._items.replace(to_line(self.results[name]) for name in order)
 
     def close(self) -> None:
@@ -422,11 +425,11 @@ _Folder = TypeVar("_Folder", bound=State[Any])
 
 @contextlib.contextmanager
 def opened(path: Path, read: Callable[[Path], _Folder]) -> Iterator[_Folder]:
-    """What `read` makes of the folder. The folder is made if need be, and removed again if it stays
-    empty.
+    """Lock a folder, and open it with `read`. The folder is created if it does not exist, and then
+    removed at the end if it stays empty.
 
     Raises BenchError if another process has it open, or a file in it is damaged, UsageError if a
-    new folder cannot have that name on every system.
+    new folder has a name that some systems do not allow.
     """
     made = not path.exists()
     unfit = why_unfit(path.name)

@@ -1,8 +1,8 @@
-"""How a run may continue with other settings: it grows by items, epochs, arms and proposers, and a
-model that never answered is replaced or left out.
+"""With which other settings a run may continue. It can get more items, epochs, arms and proposers,
+and a model that never answered can be replaced or left out.
 
-The calls of a run are known by their whole requests. So repeated work sends only requests that are
-not in the journal, and a grown run is equal to one that was begun so.
+The key of a call is its whole request. So when work is repeated, only requests that are not in the
+journal are sent, and the result equals that of a run that had the new settings from the start.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _WHICH_ITEMS = ("epochs", "limit", "sample", "seed_step")
 @dataclass(frozen=True)
 class Growth:
     """How a run continues. refused: differences with which it cannot continue. stale: the arms
-    whose results no longer hold, since their profile has changed. told: what is new, in words.
+    whose results are no longer valid, because their profile has changed. told: what is new, in
+    words.
     """
 
     refused: tuple[str, ...] = ()
@@ -37,9 +38,10 @@ class Growth:
 def growth_of(
     old: RunSettings, plan: RunPlan, results: Collection[Result], answered: Collection[str]
 ) -> Growth:
-    """What it takes to continue a run as planned.
+    """Decide how a run continues as planned.
 
-    old: the run's settings. results: all that it has. answered: the models that have answered.
+    old: the run's settings. results: all results that it has. answered: the models that have
+    answered.
     """
     new = plan.settings()
     good = [result for result in results if result.error is None]
@@ -72,7 +74,7 @@ def growth_of(
 def _told(
     old: RunSettings, new: RunSettings, good: Sequence[Result], plan: RunPlan, *, changed: bool
 ) -> Iterator[str]:
-    """What is new. good: the results that the run has."""
+    """What is new, in words. good: the results of the run that did not fail."""
     there = old.asked
     if there < plan.count:
         yield f"the run grows from {there:,} to {plan.count:,} items"
@@ -88,7 +90,7 @@ def _told(
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from a file."""
+    """The value as it would be read back from a JSON file, so that both can be compared."""
     return json.loads(dumps(value))
 
 
@@ -99,8 +101,8 @@ def _unnamed(profile: Mapping[str, Any]) -> dict[str, Any]:
 def _profile_grows(
     old: Mapping[str, Any], new: Mapping[str, Any], answered: Collection[str]
 ) -> bool:
-    """Whether the new profile is the old one with more proposers, or with other models in place of
-    those that never answered."""
+    """Whether the new profile is the old one, except for more proposers, and for other models in
+    place of models that never answered."""
     before, now = _unnamed(old), _unnamed(new)
     pairs = [(before.pop("proposers", []), now.pop("proposers", []))]
     layers, later = before.pop("layers", []), now.pop("layers", [])
@@ -119,8 +121,8 @@ def _profile_grows(
 def _grows(
     old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], answered: Collection[str]
 ) -> bool:
-    """Whether all proposers that have answered are still there, in their order, each with as many
-    samples at least."""
+    """Whether the new list has all proposers that have answered, in the same order, each with at
+    least as many samples."""
     left = iter(new)
     return all(
         any(_at_least(proposer, other) for other in left)

@@ -1,8 +1,8 @@
-"""The lines in the files of a run and of its judges; and the journal of its calls, which records
-each call as soon as it has ended, so that none is made twice.
+"""The records in the files of a run and of its judges, and the journal of calls. The journal
+records each call as soon as it has ended, so that no call is made twice.
 
-Nothing in a line of items.jsonl or judgements.jsonl depends on the clock or on the order in which
-calls end: what a call took in seconds stands in calls.jsonl, under the key that its answer names.
+Lines of items.jsonl and judgements.jsonl depend neither on the clock nor on the order in which
+calls end. The seconds of a call are in calls.jsonl, under the key that its answer has.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from moa_cli.core.outcomes import cut_text
 from moa_cli.core.strategy import Decision, Purpose
 from moa_cli.core.values import load_value
 
-# Arms of a judge's outputs.jsonl: what pairs are compared with, and released outputs (the name of
-# their author follows).
+# Names of arms in a judge's outputs.jsonl: the answers that replies are compared with, and released
+# outputs (their author's name follows).
 REFERENCE = "reference"
 ANCHOR = "anchor:"
 
 
 @dataclass(frozen=True)
 class CallAnswer:
-    """What one call of a turn answered.
+    """The answer to one call of a turn.
 
-    model: as the profile names it. text: without reasoning. key: of its call in calls.jsonl,
-    "" where there is no call: the answer was given beforehand (`--reference-paths`), or the reply
-    is a proposal's own words (`copied` of `TurnResult`). answered_by: the model id
-    that the endpoint told. usage: of that call alone, not of failed attempts before it.
-    error: why there is no usable answer, or None. citations: the sources that the endpoint names.
-    unfinished, purpose: see `Proposal`.
+    model: its name in the profile. text: without reasoning. key: that of its call in calls.jsonl;
+    "" if there is no call, because the answer was read from a file (`--reference-paths`) or the
+    reply is a copy of a proposal (`copied` of `TurnResult`). answered_by: the model id that the
+    endpoint reported. usage: that of this call, without failed attempts before it. error: why there
+    is no usable answer, or None. citations: the sources that the endpoint names. unfinished,
+    purpose: see `Proposal`.
     """
 
     model: str
@@ -57,13 +57,13 @@ class CallAnswer:
 
 @dataclass(frozen=True)
 class TurnResult:
-    """One user message and what it caused.
+    """The result of one user message.
 
-    proposals: by layer, in profile order. reply: the aggregator's, None if it was not asked. lost:
-    a sentence for each model that gave no answer. trimmed: whether references were cut to fit a
-    model's context. reviews: what models said about the proposals, by layer. copied: whether the
-    reply is a proposal's own words, for which no call was made. decision: how the strategy came to
-    the reply. These three are left out of the line if they are empty.
+    proposals: by layer, in profile order. reply: that of the aggregator; None if it was not asked.
+    lost: a sentence for each model that gave no answer. trimmed: whether references were cut to fit
+    a model's context. reviews: the answers of models about the proposals, by layer. copied: whether
+    the reply is a copy of a proposal, for which no call was made. decision: how the strategy chose
+    the reply. The last three are left out of the line if they are empty.
     """
 
     proposals: tuple[tuple[CallAnswer, ...], ...] = ()
@@ -75,8 +75,8 @@ class TurnResult:
     decision: Decision | None = None
 
     def layers(self) -> tuple[tuple[CallAnswer, ...], ...]:
-        """The answers of each layer, those of reviews behind those of proposers; the reply, if
-        there is one, is the last."""
+        """The answers of each layer: first layers of proposals, then those of reviews, and the
+        reply as the last layer, if there is one."""
         layers = (*self.proposals, *self.reviews)
         return layers if self.reply is None else (*layers, (self.reply,))
 
@@ -86,12 +86,11 @@ class TurnResult:
 
 @dataclass(frozen=True)
 class Result:
-    """What one arm made of one item: a line of items.jsonl.
+    """The result of one arm for one item: a line of items.jsonl.
 
-    arm: see `Arm`. item: the item's id. category: the item's.
-    replies: one a turn, without reasoning; () if it failed. turns: as far as they came.
-    usage: of all answers, also of those that another arm had paid for. error: why it failed,
-    or None.
+    arm: see `Arm`. item: the item's id. category: the item's category. replies: one for each turn,
+    without reasoning; () if the item failed. turns: those that were reached. usage: that of all
+    answers, including answers that another arm paid for. error: why the item failed, or None.
     """
 
     arm: str
@@ -104,13 +103,13 @@ class Result:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Arm and item; a run has one result of them."""
+        """Arm and item, which identify a result in a run."""
         return self.arm, self.item
 
 
 def shortened_lines(results: Iterable[Result]) -> list[str]:
-    """In words, how many answers of these results were cut, and how many turns had shortened
-    references; [] if none."""
+    """Sentences that say how many answers of these results were cut, and how many turns had
+    shortened references; [] if none."""
     cuts: dict[str, list[int]] = {"replies": [0, 0], "proposals": [0, 0], "reviews": [0, 0]}
     cut_by_arm: Counter[str] = Counter()
     trimmed_by_arm: Counter[str] = Counter()
@@ -152,14 +151,14 @@ def _by_arm(counts: Counter[str]) -> str:
 class Judgement:
     """A judge's verdict: a line of judgements.jsonl.
 
-    arm, item: of the result that was judged; an arm `anchor:NAME` is of released outputs.
-    turn: from 0; a pairwise judgement has 0; of a kind with several games, see `JudgeKind`. value:
-    pairwise: the preference, 1 to 2, as AlpacaEval defines it; arena: from -2, the baseline is
-    significantly better, to 2; rating: 1 to 10; None if there is none that could be read. skills:
-    of FLASK, in the judge's words, without those that it found not applicable. switched, discrete:
-    pairwise only: whether the output was shown first, and whether the preference was read in a
-    text. text: the judge's words as they came. key: of its call in the judge's calls.jsonl, ""
-    for a draw without a call. error: why there is no judgement, or None.
+    arm, item: those of the judged result; an arm `anchor:NAME` has released outputs. turn: from 0;
+    for a kind with several games, see `JudgeKind`. value: for pairs, the preference from 1 to 2, as
+    AlpacaEval defines it; for arena, from -2 (the baseline is significantly better) to 2; for
+    ratings, from 1 to 10; None if none could be read. skills: the scores of FLASK's skills, by the
+    names that the judge used, without skills that it found not applicable. switched: for pairs and
+    arena, whether the judged output was shown first. discrete: for pairs, whether the preference
+    was read in a text. text: the judge's unchanged answer. key: that of its call in the judge's
+    calls.jsonl, "" for a draw without a call. error: why there is no judgement, or None.
     """
 
     arm: str
@@ -175,12 +174,12 @@ class Judgement:
 
     @property
     def name(self) -> tuple[str, str, int]:
-        """What is judged; a run has one verdict of a judge on it."""
+        """Arm, item and turn, which identify a judge's verdict in a run."""
         return self.arm, self.item, self.turn
 
     @property
     def unreadable(self) -> bool:
-        """Whether the judge answered, and no verdict could be read in its answer."""
+        """Whether the judge answered, but no verdict could be read in its answer."""
         return bool(self.key) and self.error is None and self.value is None and not self.skills
 
 
@@ -191,13 +190,14 @@ CALLS, BEGUN = "calls.jsonl", "begun.jsonl"
 class CallRecord:
     """A call that has ended: a line of calls.jsonl.
 
-    key: see `call_key`. item, turn: what it was first made for; turn from 0. model: as the
-    profile names it. usage: priced by what was known when the run began; estimated where the
-    endpoint told none. seconds: from the request to the end; first_token likewise.
-    when: its end, seconds since 1970. logprobs: see `Delta`. error: why there is no whole answer.
-    Such a call is made again, but counts as spent. citations: see `CallAnswer`. number_logprobs: of
-    the tokens of numbers in the answer, where log-probabilities were asked for. from_cache:
-    whether another run made it, and paid for it (`CallCache`).
+    key: see `call_key`. item, turn: those that it was first made for; turns count from 0. model:
+    its name in the profile. usage: with the prices that were known when the run began; estimated if
+    the endpoint reported none. seconds: from the request to the end. first_token: seconds from the
+    request to the first token. when: the time of its end, in seconds since 1970. logprobs: see
+    `Delta`. error: why there is no complete answer; such a call is made again, but counts as spent.
+    citations: see `CallAnswer`. number_logprobs: the log-probabilities at tokens of numbers in the
+    answer, if they were asked for. from_cache: whether another run made the call and paid for it
+    (`CallCache`).
     """
 
     key: str
@@ -220,16 +220,17 @@ class CallRecord:
 
 
 def call_key(item: str, turn: int, model: str, request: Request, sample: int = 0) -> str:
-    """The key of a call in an item's turn, for every arm: the whole request. It needs no layer, as
-    the prompt of a later layer holds the answers of the layer before. sample: see `occurrence_key`.
+    """The key of a call in an item's turn, a hash of its whole request. It is the same for all
+    arms. It needs no layer, because the prompt of a later layer includes the answers of the layer
+    before. sample: see `occurrence_key`.
     """
     fields = plain(request)
     # Arms with the same request share a call, at any place in their turns.
     del fields["place"]
-    # A request without a search is known by the same key as ever.
+    # Left out if empty, so that requests without a search keep the keys of older versions.
     if not request.web:
         del fields["web"]
-    # A message of nothing but text is known by the same key as ever.
+    # Empty fields are left out, so that messages of text only keep the keys of older versions.
     fields["messages"] = [
         {name: value for name, value in message.items() if value or name in ("role", "content")}
         for message in fields["messages"]
@@ -240,13 +241,13 @@ def call_key(item: str, turn: int, model: str, request: Request, sample: int = 0
 
 
 def occurrence_key(key: str, occurrence: int) -> str:
-    """The key of one of several equal calls of a turn (samples). occurrence: from 0."""
+    """The key of one of several equal calls (samples) of a turn. occurrence: its number, from 0."""
     return f"{key}-{occurrence}" if occurrence else key
 
 
 def read_record(line: str) -> CallRecord:
-    """Raises ValueError if it is no valid line, or has impossible costs, which would make sums and
-    caps meaningless."""
+    """The call in a line. Raises ValueError if the line is not valid, or has impossible costs,
+    which would make sums and caps meaningless."""
     entry = load_value(CallRecord, json.loads(line))
     check_usage(entry.usage)
     return entry
@@ -256,10 +257,10 @@ class CallJournal:
     """The calls of a run. Raises BenchError if the file is damaged.
 
     A call is also recorded before it is made, in a second file that exists only while the work
-    runs: what a killed start had begun counts as spent.
+    runs. After a kill, the calls that were in flight count as spent.
 
-    path: None keeps them in memory. spent: what all of them took, those without an answer included.
-    saved: what those took that other runs had made.
+    path: None keeps the calls in memory. spent: the usage of all calls that were made, including
+    those without an answer. saved: the usage of calls that other runs had made.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -282,7 +283,7 @@ class CallJournal:
             self._entries[entry.key] = entry
 
     def find(self, key: str) -> CallRecord | None:
-        """The call of that key, if it was answered."""
+        """The call with that key, if it was answered."""
         return self._entries.get(key)
 
     def __len__(self) -> int:
@@ -292,9 +293,11 @@ class CallJournal:
         return frozenset(entry.model for entry in self._entries.values())
 
     def take_up(self) -> None:
-        """Count what a killed start had begun. Only the process that holds the folder may call it.
+        """Count the calls that were in flight when an earlier start was killed. Only the process
+        that has locked the folder may do this.
 
-        Raises BenchError if that file is damaged, OSError if it cannot be counted.
+        Raises BenchError if the file of calls in flight is damaged, OSError if it or the journal
+        cannot be changed.
         """
         if self._begun is None:
             return
@@ -310,13 +313,15 @@ class CallJournal:
         self._begun.path.unlink(missing_ok=True)
 
     def begin(self, entry: CallRecord) -> None:
-        """A call is about to be made. entry: with what it may take. Raises OSError."""
+        """Record a call that is about to be made. entry: it has the usage that the call may take at
+        most. Raises OSError."""
         if self._begun is not None:
             self._begun.add(to_line(entry))
         self._in_flight[entry.key].append(entry)
 
     def ended(self, key: str) -> None:
-        """It has ended, and the journal holds it if it took anything. Raises OSError."""
+        """Record that a call is no longer in flight. If it took anything, it must be in the journal
+        already. Raises OSError."""
         self._in_flight[key].pop()
         if not self._in_flight[key]:
             del self._in_flight[key]
@@ -324,13 +329,13 @@ class CallJournal:
             self._begun.add(to_line(CallRecord(key, "", 0, "", error="ended")))
 
     def add(self, entry: CallRecord) -> None:
-        """Write down a call that has ended. Raises OSError."""
+        """Add a call that has ended to the journal. Raises OSError."""
         if self._lines is not None:
             self._lines.add(to_line(entry))
         self._take(entry)
 
     def close(self) -> None:
-        """No call will end any more."""
+        """Close the files. The file of calls in flight is removed if no call is in flight."""
         if self._lines is not None:
             self._lines.close()
         if self._begun is not None:
@@ -341,12 +346,13 @@ class CallJournal:
 
 
 def path_seconds(result: Result, journal: CallJournal) -> float:
-    """Seconds that the item would take alone: the slowest call of each layer, turn by turn."""
+    """The seconds that the item would take alone: the sum over the slowest call of each layer of
+    each turn."""
     return sum(max(layer, default=0.0) for layer in _layer_seconds(result, journal))
 
 
 def sum_seconds(result: Result, journal: CallJournal) -> float:
-    """Seconds of all its calls, as if one were made after another."""
+    """The sum of the seconds of all its calls."""
     return sum(sum(layer) for layer in _layer_seconds(result, journal))
 
 

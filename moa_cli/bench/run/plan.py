@@ -1,4 +1,4 @@
-"""What a run consists of: the items, the arms, and all that its results depend on."""
+"""The plan of a run: the items, the arms, and everything on which its results depend."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from moa_cli.core.errors import UsageError
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Aggregator, Profile, Proposer, to_table, waiting_for_all
 
-# Added to seeds from one epoch to the next. It is more than the number of samples of a proposer, as
-# each sample has its own seed.
+# This is added to seeds from one epoch to the next. It is more than a proposer can have samples,
+# because each sample has its own seed.
 SEED_STEP = 1000
 
 _Model = TypeVar("_Model", Proposer, Aggregator)
@@ -32,7 +32,7 @@ _Model = TypeVar("_Model", Proposer, Aggregator)
 
 @dataclass(frozen=True)
 class Work:
-    """What one arm has to do with one item. order: the item's place."""
+    """One item to be answered by one arm. order: the item's place among all items."""
 
     arm: Arm
     item: Item
@@ -40,22 +40,23 @@ class Work:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Arm and item, as results are named."""
+        """Arm and item, which is also the name of the result."""
         return self.arm.name, self.item.id
 
 
 @dataclass(kw_only=True)
 class RunPlan:
-    """The run that is asked for. It waits for all proposers, unless an option says otherwise.
+    """The run that the user asks for. Its arms wait for all proposers, unless an option says
+    otherwise.
 
-    kinds: of arms. best: the proposer for the arm `self`; None takes the first. parity: whether the
-    settings are those of the authors' scripts. limit: only the first so many items. given_files:
-    the first layer's answers (see `read_outputs`). answer_format: added to each question with a
-    right answer (see `format_of`). grader: compares replies with right answers, in place of the
-    dataset's own (see `grader_of`). sample: which items, in place of the first so many. epochs: how
-    often each item is asked.
+    kinds: the kinds of arms. best: the proposer for the arm `self`; None takes the first. parity:
+    whether the settings of the MoA authors' scripts are used. limit: only this many items, from the
+    first. given_files: the answers of the first layer (see `read_outputs`). answer_format: this is
+    added to each question that has a right answer (see `format_of`). grader: compares replies with
+    right answers, instead of the dataset's own grader (see `grader_of`). sample: the items, instead
+    of `limit`. epochs: how often each item is asked.
 
-    items: of all epochs. given: answers that are there already, by model name and item.
+    items: those of all epochs. given: the answers of `given_files`, by model name and item.
 
     Raises UsageError if the options contradict each other, the profile or the dataset, BenchError
     if a file cannot be used.
@@ -110,13 +111,13 @@ class RunPlan:
 
     @cached_property
     def _is_seeded(self) -> bool:
-        """Whether a model is sent a seed: with the same seed, it would answer the same each
-        time."""
+        """Whether a model gets a seed. Seeds must differ between epochs: with the same seed, all
+        epochs would get the same answer."""
         asked = [*self.profile.aggregators(), *proposers_of(self.profile)]
         return any(model.seed is not None for model in asked)
 
     def arms(self, category: str | None = None, epoch: int = 1) -> list[Arm]:
-        """The arms as an item of that category meets them in that epoch."""
+        """The arms for items of that category in that epoch."""
         parity = DATASETS[self.dataset.settings.name].parity if self.parity else None
         met = category if parity == "category" else None, epoch if self._is_seeded else 1
         if met not in self._known_arms:
@@ -170,10 +171,11 @@ def _reseeded(profile: Profile, step: int) -> Profile:
 
 
 def format_of(dataset: Dataset, grader: str | None) -> str | None:
-    """What is added to a question with a right answer, so that replies end in one that can be read;
-    None where nothing has to be. grader: that of the run, if it is not the dataset's own."""
+    """The text to add to a question that has a right answer, so that replies end in an answer that
+    can be parsed; None if none is needed. grader: that of the run, if it is not the dataset's
+    own."""
     if grader not in (None, *GRADERS):
-        # Users with their own rule for reading answers ask for the format themselves.
+        # With a rule of their own for parsing answers, users ask for the format themselves.
         return None
     if dataset.settings.known:
         return DATASETS[dataset.settings.name].answer_format
@@ -181,7 +183,7 @@ def format_of(dataset: Dataset, grader: str | None) -> str | None:
 
 
 def _asking(item: Item, answer_format: str | None) -> Item:
-    """The item whose last question tells how its answer is to be given."""
+    """The item, with the answer format added to its last question if it has a right answer."""
     if answer_format is None or item.answer is None:
         return item
     *before, last = item.turns
@@ -192,8 +194,7 @@ def _asking(item: Item, answer_format: str | None) -> Item:
 
 
 def _check_given(arms: Iterable[Arm], given: Collection[str]) -> None:
-    """Raise UsageError if an arm would ask for more than there is from those whose answers are
-    given."""
+    """Raise UsageError if an arm would ask models for reviews whose answers are given in files."""
     for arm in arms:
         reviews = [stage for stage in arm.profile.stages() if stage.purpose]
         if any(settings.model in given for stage in reviews for settings in stage.models):

@@ -1,4 +1,4 @@
-"""Clients that make no call a second time: they take from the journal what it holds."""
+"""Clients that make no call a second time: they take its answer from the journal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ _LOG = RoomLog("moa.bench")
 
 @dataclass(frozen=True)
 class RunContext:
-    """What all turns of a run share.
+    """The objects that all turns of a run share.
 
-    slots: the way in for the calls of the item of that place. facts: on each model, as known when
-    the run began. given: answers that are there already, by model name and item. ended: told of
-    each call that was made, as soon as it is written down. ledger: where calls are written down
-    before they are made, by item and turn; None keeps none. cache: of the calls of other runs.
+    slots: gives the slots that calls of the item with that place wait for. facts: the facts on each
+    model from when the run began. given: answers that were read from files, by model name and item.
+    ended: called with each call that was made, after it is in the journal. ledger: gives the ledger
+    of an item's turn, in which calls are entered before they are made; None keeps none. cache: the
+    answers of other runs.
     """
 
     clients: Clients
@@ -49,7 +50,7 @@ class RunContext:
 class Replay:
     """The clients of one turn of one arm of one item; see `Clients`.
 
-    answered: the calls that have an answer, by layer and index (see `CallPlace`).
+    answered: the answered calls, by layer and index (see `CallPlace`).
     """
 
     shared: RunContext
@@ -71,21 +72,23 @@ class Replay:
         return self.shared.facts[model_name]
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
-        """What was known when the run began: requests and costs must not change on the way."""
+        """The facts from when the run began, because requests and costs must not change during a
+        run."""
         del patience
         return self.known(model_name)
 
 
 @dataclass(frozen=True)
 class _ReplayClient:
-    """The client of one model for one turn. inner: None where its answers were given."""
+    """The client of one model for one turn. inner: the client that makes calls; None if the model's
+    answers are given in files."""
 
     replay: Replay
     model: str
     inner: Client | None
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
-        # All calls of a run are a turn's.
+        # Every call of a run belongs to a turn, so it has a place.
         assert request.place is not None
         replay, shared, place = self.replay, self.replay.shared, request.place
         key = call_key(replay.item, replay.turn, self.model, request, place.sample)
@@ -114,7 +117,7 @@ class _ReplayClient:
                     call.take(delta)
                     yield delta
         except ClientError as error:
-            # A call that was refused before it began is not billed.
+            # A call that failed before any answer is not billed, unless it timed out.
             if call.taken or isinstance(error, ClientTimeout):
                 call.end(error.message)
             else:
@@ -134,13 +137,14 @@ class _ReplayClient:
         return await self.inner.models() if self.inner else []
 
     async def aclose(self) -> None:
-        """The inner client belongs to others."""
+        """There is nothing to close: other turns share the inner client."""
 
 
 class _Call:
-    """A call that is made: written down before, with what it may take, and when it has ended.
+    """A call that is being made. It is recorded before the request, with the most that it may take,
+    and again when it has ended.
 
-    taken: whether anything came. text: of the answer so far.
+    taken: whether any part of an answer has arrived. text: the answer so far.
     """
 
     def __init__(self, replay: Replay, key: str, model: str, request: Request, layer: int) -> None:
@@ -153,7 +157,7 @@ class _Call:
         self._first_token: float | None = None
         self._reasoning = ""
         self._count = RunningCount()
-        # What the last delta that told it told.
+        # Each of these has the value of the latest delta that had one.
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
         self._answered_by: str | None = None
@@ -192,13 +196,13 @@ class _Call:
         self._citations = delta.citations or self._citations
 
     def void(self) -> None:
-        """It was not made, and is not billed."""
+        """Record that the call failed before it was made, so that it is not billed."""
         if self._ledger is not None:
             self._ledger.void(self._number)
         self._shared.journal.ended(self._key)
 
     def end(self, error: str | None) -> CallRecord:
-        """It has ended. error: why there is no whole answer."""
+        """Record that the call has ended. error: why there is no complete answer, or None."""
         answer = self.text + self._reasoning
         usage = usage_of(self._usage, self._prompt_tokens, answer, self._count.tokens)
         record = CallRecord(

@@ -1,4 +1,5 @@
-"""A run: many items at once, the turns of each one after another, and no call paid for twice."""
+"""Does the work of a run: many items at once, the turns of an item one after another. No call is
+paid for twice."""
 
 from __future__ import annotations
 
@@ -49,25 +50,27 @@ from moa_cli.profile import Profile, short_name
 
 
 class Results(Protocol):
-    """Where results are written down."""
+    """Stores results."""
 
     def error(self, name: tuple[str, str]) -> Failure | None:
-        """Why the work of that name failed. Raises KeyError if it has not ended."""
+        """Why the work with that name failed; None if it did not. Raises KeyError if it has not
+        ended."""
 
     def add(self, result: Result) -> None:
-        """Work has ended, or failed for good. Raises OSError."""
+        """Store the result of work that has ended or failed for good. Raises OSError."""
 
     def finish(self, order: Sequence[tuple[str, str]]) -> None:
-        """All has ended: write it in this order, of work's names. Raises OSError."""
+        """Put all results in order after all work has ended. order: the names of the work. Raises
+        OSError."""
 
 
 def still_to_do(whole: Iterable[Work], results: Results) -> list[Work]:
-    """What of the whole work has no result yet, or failed."""
+    """The part of the work that has no result yet, or has failed."""
     return [work for work in whole if not _has_ended(results, work, well=True)]
 
 
 def _has_ended(results: Results, work: Work, *, well: bool) -> bool:
-    """well: and not failed."""
+    """Whether the work has a result. well: whether it must not be a failure."""
     try:
         error = results.error(work.name)
     except KeyError:
@@ -75,18 +78,18 @@ def _has_ended(results: Results, work: Work, *, well: bool) -> bool:
     return error is None or not well
 
 
-# Items in progress until the first has been answered by all arms: they are the preflight of each
-# model, whose calls the run needs anyway.
+# How many items are in progress until all arms have answered a first one. So a model that does not
+# work is found after few calls. No call is extra, because the run needs these items anyway.
 SCOUTS = 4
 _MOST_FAILURES = 1000
-# Items that a model may fail alike, one after another, before the run stops.
+# After this many items in a row for which a model failed in the same way, the run stops.
 STOP_AFTER = 3
-# Failures that are the same for every item.
+# Failures that will be the same for every item.
 _PERMANENT = frozenset(
     error.__name__
     for error in (AuthenticationFailed, NoCredit, ModelNotFound, LocalModelUnavailable)
 )
-# Failures because of the prompt, or by the model's own decision.
+# Failures that are due to the item's prompt, or that the model itself decided.
 _OF_THE_ITEM = frozenset(
     error.__name__ for error in (AnswerRefused, ContentFiltered, ContextTooLong, SchemaMismatch)
 )
@@ -94,10 +97,10 @@ _OF_THE_ITEM = frozenset(
 
 @dataclass
 class FailureWatch:
-    """Tells when a model is dead: it failed in the same way for so many items in a row. `limit`
-    items, if the failure is permanent (no such model, no key, no credit). Twice as many for other
-    failures, and only if the model has not answered at all: an endpoint that is down for a moment
-    comes back. limit: 0 never tells.
+    """Detects a dead model, which has failed in the same way for several items in a row: `limit`
+    items if the failure is permanent (no such model, no key, no credit). For other failures it
+    takes twice as many items, and the model must not have answered at all, because an endpoint that
+    is down for a moment comes back. limit: 0 detects nothing.
     """
 
     limit: int
@@ -105,12 +108,12 @@ class FailureWatch:
     _failed: dict[str, tuple[str, set[str]]] = field(default_factory=dict)
 
     def answered(self, model: str) -> None:
-        """A call of it, made now, has been answered."""
+        """Note that the model has answered a call in this start."""
         self._answered.add(model)
         self._failed.pop(model, None)
 
     def failed(self, result: Result) -> Failure | None:
-        """The item has failed. Returns why the run has to stop, if it has to."""
+        """Note that an item has failed. Returns why the run must stop, or None."""
         answers = (answer for turn in result.turns[-1:] for answer in turn.answers())
         told = (
             self.call_failed(answer.model, result.item, answer.error)
@@ -120,7 +123,7 @@ class FailureWatch:
         return next(filter(None, told), None)
 
     def call_failed(self, model: str, item: str, error: Failure) -> Failure | None:
-        """A call for that item has failed; see `failed`."""
+        """Note that a call for that item has failed; see `failed`."""
         if error.kind in _OF_THE_ITEM:
             return None
         kind, items = self._failed.get(model, ("", set()))
@@ -135,7 +138,7 @@ class FailureWatch:
 
 
 class Capped(Exception):
-    """A cap was reached before a layer."""
+    """A cap was reached before a layer was asked."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -144,14 +147,15 @@ class Capped(Exception):
 
 @dataclass
 class Runner:
-    """Does the work of a run, and writes it down.
+    """Does the work of a run, and stores the results.
 
-    answer: gives what comes of an item with an arm; raises Capped if a cap does not allow it now.
-    concurrency: how many items are in progress. keep: writes a result down. stop_after: items in a
-    row that a model may fail alike before the run stops; 0 is any number. tries_again: whether what
-    fails is tried once more at the end.
+    answer: answers an item with an arm; raises Capped if a cap does not allow it now. concurrency:
+    how many items are in progress at once. keep: stores a result. stop_after: the run stops after
+    this many items in a row for which a model failed in the same way; 0 never stops it.
+    tries_again: whether failed work is tried once more at the end.
 
-    capped: why the run ended early, if a cap was reached. stopped: why, if a model is dead.
+    capped: why the run ended early, if a cap was reached. stopped: why it ended early, if a model
+    is dead.
     """
 
     results: Results
@@ -163,10 +167,10 @@ class Runner:
     capped: Failure | None = None
     _failed: set[tuple[str, str]] = field(default_factory=set)
     stopped: Failure | None = None
-    # The last failures: enough to tell why a run has stopped, but bounded in memory.
+    # The last failures, which show why a run has stopped. Their number is bounded to save memory.
     _failures: deque[Result] = field(default_factory=lambda: deque(maxlen=_MOST_FAILURES))
     _scouted: asyncio.Event = field(default_factory=asyncio.Event)
-    # Items that are neither done nor waiting for room below a cap.
+    # How many items are in progress and do not wait for room below a cap.
     _running: int = 0
     _ended: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -178,9 +182,11 @@ class Runner:
             self._watch.answered(record.model)
 
     async def run(self, whole: Sequence[Work], todo: Iterable[Work]) -> None:
-        """Do the rest of the work. Raises OSError. todo: the arms of an item stand together. It is
-        read twice, item by item, so that it need not be in memory. If it is cancelled, no call
-        stays open, and what has ended is recorded.
+        """Do the rest of the work. Raises OSError.
+
+        whole: all work. todo: the rest, in which the arms of an item are together. It is iterated
+        twice, item by item, so it need not be in memory. If this is cancelled, no call stays open,
+        and all calls that have ended are recorded.
         """
         await self._pass(todo, last=not self.tries_again)
         failed, self._failed = self._failed, set()
@@ -193,7 +199,7 @@ class Runner:
             self.results.finish([work.name for work in whole])
 
     async def _pass(self, work: Iterable[Work], *, last: bool) -> None:
-        # The arms of an item go one after another, since they may share calls.
+        # The arms of an item run one after another, because they may share calls.
         groups = groupby(work, key=lambda task: task.order)
         queue = (list(group) for _, group in groups)
         try:
@@ -202,11 +208,12 @@ class Runner:
                     scouts = number < SCOUTS
                     tasks.create_task(self._work_off(queue, last=last, scouts=scouts))
         except BaseExceptionGroup as several:
-            # Many workers may report one bug or full disk at once.
+            # Many tasks may report the same bug or full disk, so one of the errors is enough.
             raise several.exceptions[0] from None
 
     async def _work_off(self, queue: Iterator[list[Work]], *, last: bool, scouts: bool) -> None:
-        """scouts: whether it begins at once, or when an item has shown that all models answer."""
+        """Answer items from the queue. scouts: whether to begin at once; otherwise wait until an
+        item has shown that all models answer."""
         if not scouts:
             await self._scouted.wait()
         try:
@@ -217,7 +224,7 @@ class Runner:
             self._scouted.set()
 
     async def _group(self, group: Sequence[Work], *, last: bool) -> bool:
-        """All arms of an item. Returns whether the run goes on."""
+        """Answer an item with all its arms. Returns whether the run goes on."""
         self._running += 1
         well = True
         try:
@@ -244,7 +251,7 @@ class Runner:
         return True
 
     async def result(self, work: Work) -> Result | None:
-        """Its result; None if a cap does not allow it, or a model is dead."""
+        """The result of this work; None if a cap does not allow it, or a model is dead."""
         while self.capped is None and self.stopped is None:
             try:
                 return await self.answer(work)
@@ -253,11 +260,12 @@ class Runner:
         return None
 
     async def _wait_for_room(self, failure: Failure) -> None:
-        """Wait until another item has ended, which may have reserved more than it took."""
+        """Wait until another item has ended, because it may have reserved more than it took. If no
+        other item is in progress, the run is capped."""
         async with self._ended:
             self._running -= 1
             try:
-                # Work that is tried before the run does not count here.
+                # Below 0 if `result` is called before the run, which does not count as an item.
                 if self._running <= 0:
                     self.capped = failure
                     self._ended.notify_all()
@@ -268,9 +276,9 @@ class Runner:
 
 
 async def answer_item(work: Work, shared: RunContext, limits: Limits, *, partial: bool) -> Result:
-    """What comes of all turns of an item. partial: whether a turn that lost a proposer, or was
-    answered by a fallback, is a result. Raises Capped."""
-    # No user watches a reply.
+    """Answer all turns of an item. partial: whether a turn that lost a proposer, or was answered by
+    a fallback, is a result. Raises Capped."""
+    # Nobody sees the reply before its end, so a broken reply can be tried again.
     limits = replace(limits, slots=shared.slots(work.order), reply_held=True)
 
     async def take(number: int, conversation: Conversation) -> tuple[Turn, TurnResult]:
@@ -287,9 +295,9 @@ async def converse(
     *,
     partial: bool,
 ) -> Result:
-    """All turns of an item, up to the first one without a result. take: runs the turn of that
-    number, from 0, with its message, and returns what the results hold of it. partial: see
-    `answer_item`.
+    """Run all turns of an item, up to the first one without a result. take: runs the turn with that
+    number (from 0) in a conversation that includes its message, and returns the turn and its
+    result. partial: see `answer_item`.
     """
     item = work.item
     conversation = Conversation(before=item.before)
@@ -310,8 +318,8 @@ async def converse(
 
 @dataclass(frozen=True)
 class PlayedTurn:
-    """A turn. trimmed: whether a prompt of it was shortened. copied: whether its reply is a
-    proposal's."""
+    """A turn that was run. trimmed: whether one of its prompts was shortened. copied: whether its
+    reply is the copy of a proposal."""
 
     turn: Turn
     trimmed: bool
@@ -327,9 +335,9 @@ async def play_turn(
     partial: bool,
     seen: Callable[[], None] = lambda: None,
 ) -> PlayedTurn:
-    """One turn, up to the end of the layer that spoiled it, if one did.
+    """Run one turn. It ends after a layer in which a proposer was lost, unless `partial`.
 
-    partial: see `answer_item`. seen: called with each event.
+    partial: see `answer_item`. seen: called at each event.
     """
     trimmed = copied = False
 
@@ -343,7 +351,7 @@ async def play_turn(
                 copied = copied or (isinstance(event, AggregatorStarted) and event.copied)
                 lost = lost or (isinstance(event, ProposerFailed) and _spoils(event.proposal.error))
                 yield event
-                # The reply would be that of another mixture.
+                # Without this proposer, the reply would be that of another mixture.
                 if lost and not partial and isinstance(event, LayerFinished):
                     return
 
@@ -375,7 +383,7 @@ def gathered(
         error = _reply_error(turn)
         reply = CallAnswer(turn.model, turn.reply or "", reasoning=turn.reasoning, error=error)
         if played.copied:
-            # No call was made for it: its cost stands with the proposal.
+            # No call was made for the reply; its cost is part of the proposal's.
             reply = replace(
                 reply,
                 answered_by=turn.answered_by,
@@ -409,7 +417,8 @@ def gathered(
 
 
 def _spoils(error: Failure | None) -> bool:
-    """Whether a loss makes a strict mixture another one: not if the typed quorum caused it."""
+    """Whether the loss of a proposer means that the turn has no result. A loss that is due to the
+    quorum that the user set does not."""
     return error is not None and error.kind not in BY_QUORUM
 
 
@@ -435,9 +444,9 @@ def _reply_error(turn: Turn) -> Failure | None:
 
 
 def failure_of(turn: Turn, result: TurnResult, partial: bool) -> Failure | None:
-    """Why the turn is not a result, in a sentence that begins with the model's name; or None.
+    """Why the turn is not a result, or None. The message begins with the model's name.
 
-    partial: whether a turn without some of its proposals is a result.
+    partial: see `answer_item`.
     """
     told = (result.reply,) if partial else result.answers()
     for answer in told:

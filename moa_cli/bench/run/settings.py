@@ -1,7 +1,7 @@
-"""What a run, a judge or a batch was asked to do: run.json, judge.json and batch.json.
+"""The settings of a run, a judge or a batch: run.json, judge.json and batch.json.
 
-Their format has a number. The files of format 1 do not name it, so that they are the same to the
-byte as those of the versions before there was one.
+The format has a number. Files of format 1 do not contain it, so that they are byte for byte the
+same as those of versions that had no number.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from moa_cli.core.text import dumps
 from moa_cli.core.values import load_value
 
 FORMAT = 1
-# Keys that later versions have added. They are left out if unset, so that files are the same to the
-# byte as those of the versions before.
+# Keys that later versions have added. They are left out if unset, so that files without them are
+# byte for byte the same as those of older versions.
 _ADDED = (
     *("answer_format", "grader", "provider_batch", "ratings", "reading", "reasoning_tokens"),
     *("rubric", "sample", "seed_step", "shard"),
 )
-# What may differ from start to start of the same work.
+# Settings that may differ between starts of the same work.
 _FREE = (
     *("anchors", "asked", "date", "discrete", "facts", "reasoning_tokens"),
     *("source", "versions"),
 )
 
-# Characters of a setting that a message shows, and how many of them may be the same as before.
+# A message shows at most this many characters of a setting, of which this many before the
+# difference.
 _LONGEST_SHOWN, _SHOWN_ALIKE = 60, 20
 
 
@@ -48,7 +49,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What was known of a model when the work began; None is unknown."""
+    """The facts on a model from when the work began; None is unknown."""
 
     context_length: int | None
     price: Price | None
@@ -68,7 +69,7 @@ class FileDigest:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkSettings:
-    """What all such files have. facts: by model; None where no work was begun yet."""
+    """The settings that all these files have. facts: by model; None if the work has not begun."""
 
     format: int = FORMAT
     versions: Versions | None = None
@@ -77,16 +78,17 @@ class WorkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(WorkSettings):
-    """run.json: all that the results of a run depend on.
+    """The content of run.json: everything on which the results of a run depend.
 
-    source: the dataset's file, by its absolute path. limit: the first so many items; None is all.
-    arms: their names. best: the proposer of the arm `self`. reference_paths: the files of the
-    first layer's answers. profile: the table of the profile and its name. prompt: the
-    instruction that references follow. answer_format: what is added to each question with a right
-    answer. grader: what compares replies with right answers, if it is not the dataset's own.
-    sample: which items are asked; None for all, or the first `limit`. epochs: how often each item
-    is asked; left out of the file where it is 1. seed_step: what is added to the seeds of the
-    profile from one epoch to the next; None where there are no seeds, or there is one epoch.
+    source: the absolute path of the dataset's file. limit: only this many items, from the first;
+    None is all. arms: their names. best: the proposer of the arm `self`. reference_paths: the files
+    with the first layer's answers. profile: the table of the profile and its name. prompt: the
+    instruction that comes before references. answer_format: the text that is added to each question
+    with a right answer. grader: the grader that compares replies with right answers, if it is not
+    the dataset's own. sample: which items are asked; None for all, or the first `limit`. epochs:
+    how often each item is asked; left out of the file if it is 1. seed_step: the number that is
+    added to the seeds of the profile from one epoch to the next; None without seeds, or for one
+    epoch.
     """
 
     source: str | None = None
@@ -118,7 +120,7 @@ class RunSettings(WorkSettings):
 
     @property
     def askings(self) -> int:
-        """How many answers each arm gives: one to each item in each epoch."""
+        """How many answers each arm gives: one for each item in each epoch."""
         return self.asked * self.epochs
 
     @property
@@ -128,15 +130,15 @@ class RunSettings(WorkSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSettings(WorkSettings):
-    """judge.json: all that a judge's verdicts on a run depend on.
+    """The content of judge.json: everything on which a judge's verdicts on a run depend.
 
-    model: the judge. date: of its first judgement, YYYY-MM-DD. asked: how log-probabilities
-    are asked for. discrete: whether preferences are read in a text. files: the SHA-256 of the
-    prompt's files, by name. reference, against: what pairs are compared with, released outputs or
-    an arm of the run. anchors: released outputs that are judged too. reasoning_tokens: the room for
-    reasoning that the judge has beside that for its verdict; None is none. rubric: what the user
-    said that replies are rated by. ratings: whether they are read in log-probabilities; None reads
-    them in the text.
+    model: the judge. date: when it made its first judgement, YYYY-MM-DD. asked: how
+    log-probabilities are asked for. discrete: whether preferences are read in a text. files: the
+    SHA-256 of the prompt's files, by name. reference, against: the released outputs or the arm of
+    the run that replies are compared with. anchors: released outputs that are also judged.
+    reasoning_tokens: how many tokens for reasoning the judge has in addition to those for its
+    verdict; None is none. rubric: the user's rubric for ratings. ratings: whether ratings are
+    computed from log-probabilities; None reads them in the text.
     """
 
     model: str
@@ -159,8 +161,8 @@ Settings = TypeVar("Settings", bound=WorkSettings)
 def read_settings(path: Path, kind: type[Settings]) -> Settings:
     """The settings in that file.
 
-    Raises BenchError if it cannot be read, is damaged, has an unknown key (the message tells its
-    path), or has a format that only a later version knows.
+    Raises BenchError if it cannot be read, is damaged, has an unknown key (the message has its
+    path), or has the format of a later version.
     """
     table = read_table(path)
     found = table.get("format", FORMAT)
@@ -193,12 +195,12 @@ def write_settings(path: Path, settings: WorkSettings) -> None:
 
 def differences(old: WorkSettings, new: WorkSettings) -> Iterator[str]:
     """The differences that matter, each as `path was old, is new`."""
-    # As they come back from a file: lists for tuples, and so on.
+    # Both as they would be read from a file, with lists instead of tuples and so on.
     before, now = (json.loads(dumps(_table(settings))) for settings in (old, new))
     for table in (before, now):
         for name in _FREE:
             table.pop(name, None)
-        # It is for users, and reaches no model.
+        # The description is for users. No model sees it.
         table.get("profile", {}).pop("description", None)
         table.setdefault("epochs", 1)
     yield from _differences(before, now, "")
@@ -224,7 +226,7 @@ def _table(settings: WorkSettings) -> dict[str, Any]:
 
 
 def _unknown(kind: Any, value: Any, path: str) -> Iterator[str]:
-    """The paths of the keys in `value` that a value of that type does not have."""
+    """The paths of keys in `value` that the type does not have."""
     if is_dataclass(kind) and isinstance(value, dict):
         hints = get_type_hints(kind)
         for key, inner in value.items():
@@ -258,7 +260,8 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
 
 
 def _shown(old: Any, new: Any) -> Iterator[str]:
-    """Two values that differ, each cut to a part that shows it: long ones may begin alike."""
+    """Two different values, each cut to a part that shows the difference, because long values may
+    begin alike."""
     texts = ["unset" if v is None else json.dumps(v, ensure_ascii=False) for v in (old, new)]
     pairs = enumerate(zip(*texts, strict=False))
     same = next((place for place, (a, b) in pairs if a != b), min(map(len, texts)))

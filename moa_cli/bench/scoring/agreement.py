@@ -1,8 +1,8 @@
 """How far judges agree beyond chance: Cohen's, Fleiss' and Krippendorff's measures.
 
 All are 1 if judges always agree, and 0 if they agree as often as by chance. They are undefined if
-every verdict is the same, which chance alone would explain. Each measure is made of sums over what
-was judged, so a bootstrap over items only adds up their sums.
+all verdicts are the same, because chance alone would explain that. Each measure is a function of
+sums over the judged units, so a bootstrap over items only adds up the sums of its items.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Final, Generic, Literal, TypeVar
 
 from moa_cli.bench.scoring.statistics import ConfidenceInterval
 
-# Verdicts are names (nominal: which is better), or numbers whose distance counts (interval).
+# nominal: verdicts are names, such as which output is better. interval: verdicts are numbers whose
+# distance counts, such as ratings.
 Scale = Literal["nominal", "interval"]
 _Unit = TypeVar("_Unit", bound=Hashable)
 _DRAWS: Final = 1_000
-# An interval needs at least this share of the draws: the measure may be undefined for the others.
+# An interval is given only if the measure is defined for at least this share of the draws.
 _LEAST_TOLD: Final = 0.9
 
 
@@ -30,8 +31,8 @@ _LEAST_TOLD: Final = 0.9
 class Agreement(Generic[_Unit]):
     """A measure of agreement.
 
-    sums: of each unit that was judged, what it adds. told: the measure by the sums of all; None if
-    it is undefined.
+    sums: for each judged unit, the numbers that it adds to the sums. told: computes the measure
+    from the sums over all units; None if it is undefined.
     """
 
     sums: Mapping[_Unit, tuple[float, ...]]
@@ -47,8 +48,8 @@ class Agreement(Generic[_Unit]):
     ) -> ConfidenceInterval | None:
         """The 95 % interval by drawing groups of units with replacement (bootstrap, percentiles).
 
-        None for fewer than two groups, and if judges never differ or most draws are undefined: then
-        there is no spread. group: which units go together, such as the answers to one item.
+        None if there are fewer than two groups, too many draws are undefined, or all draws give the
+        same value. group: names the group of a unit, such as the item that it answers.
         """
         by_group: dict[Hashable, list[tuple[float, ...]]] = defaultdict(list)
         for unit, sums in self.sums.items():
@@ -73,13 +74,13 @@ class Agreement(Generic[_Unit]):
 def cohen_kappa(
     first: Mapping[_Unit, float], second: Mapping[_Unit, float], scale: Scale
 ) -> Agreement[_Unit]:
-    """Cohen's kappa of two judges over what both have judged.
+    """Cohen's kappa of two judges over the units that both have judged.
 
     Source: Cohen 1960; on an interval scale with quadratic weights (Cohen 1968).
     """
     pairs = {unit: (first[unit], second[unit]) for unit in first if unit in second}
     if scale == "interval":
-        # About the mean, so that nothing is lost where large values differ little.
+        # Differences to the mean are used, because squares of large values would lose precision.
         middle = _middle(pairs.values())
         apart = {unit: (left - middle, right - middle) for unit, (left, right) in pairs.items()}
         return Agreement(
@@ -113,8 +114,9 @@ def _kappa(sums: Sequence[float]) -> float | None:
 
 
 def fleiss_kappa(units: Mapping[_Unit, Sequence[float]]) -> Agreement[_Unit]:
-    """Fleiss' kappa (1971) of several judges, of names. units: the verdicts on each. Units with
-    fewer than two verdicts, or fewer than others, are left out.
+    """Fleiss' kappa (1971) of several judges, on a nominal scale. units: the verdicts on each unit.
+    The measure is undefined if there are fewer than two judges, or units have different numbers of
+    verdicts.
     """
     most = max(map(len, units.values()), default=0)
     known = {} if most < 2 or any(len(of) != most for of in units.values()) else units
@@ -139,8 +141,8 @@ def _fleiss(sums: Sequence[float]) -> float | None:
 def krippendorff_alpha(units: Mapping[_Unit, Sequence[float]], scale: Scale) -> Agreement[_Unit]:
     """Krippendorff's alpha.
 
-    units: the verdicts on each, as many as there are: judges may have missed some. Units with a
-    single verdict tell nothing.
+    units: the verdicts on each unit. Judges may have missed some units. Units with a single verdict
+    are left out.
     """
     known = {unit: verdicts for unit, verdicts in units.items() if len(verdicts) > 1}
     observed = {
@@ -189,7 +191,8 @@ def _differences(values: Sequence[float], scale: Scale) -> float:
 
 
 def _beyond_chance(observed: float, expected: float) -> float | None:
-    """observed, expected: how much judges differ, and would differ by chance."""
+    """Agreement beyond chance; None if it is undefined. observed, expected: how much judges differ,
+    and how much they would differ by chance."""
     return None if math.isclose(expected, 0.0, abs_tol=1e-12) else 1 - observed / expected
 
 

@@ -1,4 +1,4 @@
-"""AlpacaEval 2: what the pairwise judge is asked, how its answer is read, and win rates.
+"""AlpacaEval 2: makes the requests to the pairwise judge, reads its answers, computes win rates.
 
 Source: alpaca_eval, annotator `weighted_alpaca_eval_gpt4_turbo`. A preference is always 1 if the
 reference's output is better, 2 if the model's is, and in between by the judge's probability.
@@ -30,8 +30,8 @@ _AROUND = " \t\r\n\"'`*_.,:;()[]{}<>"
 
 @dataclass(frozen=True)
 class OutputPair:
-    """Two outputs for one instruction. reference: the baseline's. output: the model's. reversed:
-    whether they are shown in the other order than alpaca_eval has it."""
+    """Two outputs for one instruction. reference: the baseline's output. output: the model's
+    output. reversed: whether they are shown in the opposite order to that of alpaca_eval."""
 
     instruction: str
     reference: str
@@ -42,14 +42,14 @@ class OutputPair:
     def switched(self) -> bool:
         """Whether the judge is shown the model's output first, as `m`.
 
-        A coin that depends on the instruction only, as alpaca_eval throws it.
+        It is drawn at random with the instruction as the seed, exactly as alpaca_eval does.
         """
         coin = random.Random(f"is_switched_outputs{self.instruction}0")  # noqa: S311
         return coin.choices([False, True], k=1)[0] != self.reversed
 
     @property
     def draw(self) -> bool:
-        """Whether the outputs are the same: a draw (`DRAW`) for which no judge is asked."""
+        """Whether the outputs are equal. That is a draw (`DRAW`), and no judge is asked."""
         return self.reference == self.output
 
 
@@ -57,10 +57,10 @@ class OutputPair:
 class WinRate:
     """A model's win rate against the reference.
 
-    win_rate: percent, by the judge's probabilities. discrete_win_rate: percent, each judgement
-    rounded to a win, a draw or a loss. n_wins, n_wins_base: outputs of the model and of the
-    reference that were found better. n_missing: judgements that could not be read, counted
-    nowhere else.
+    win_rate: in percent, from the judge's probabilities. discrete_win_rate: in percent, with each
+    judgement rounded to a win, a draw or a loss. n_wins, n_wins_base: how many outputs of the model
+    and of the reference were judged better. n_missing: how many judgements could not be read; they
+    count nowhere else.
     """
 
     win_rate: Mean
@@ -72,13 +72,13 @@ class WinRate:
 
 
 def judge_call(template: str, pair: OutputPair, *, logprobs: bool = True) -> JudgeCall:
-    """The request for one judgement. Raises BenchError if the template is not of its form.
+    """The request for one judgement. Raises BenchError if the template has another format.
 
-    template: the judge's prompt, in chat markup (`<|im_start|>role … <|im_end|>`), with the places
-    `{instruction}`, `{output_1}` and `{output_2}`, as alpaca_eval has it. It is parsed before it
-    is filled, so that no output can end its message or begin another. logprobs: False asks for a
-    text alone, for judges that return no probabilities: then the likeliest one, and room for more
-    than a token.
+    template: the judge's prompt of alpaca_eval, in chat markup (`<|im_start|>role … <|im_end|>`),
+    with the places `{instruction}`, `{output_1}` and `{output_2}`. It is parsed before it is
+    filled, so that no output can end its message or begin another. logprobs: False asks for a text
+    only, for judges that return no probabilities. Then the temperature is 0, and there is room for
+    more than one token.
     """
     outputs = (pair.reference, pair.output)
     first, second = reversed(outputs) if pair.switched else outputs
@@ -92,7 +92,7 @@ def judge_call(template: str, pair: OutputPair, *, logprobs: bool = True) -> Jud
 
 
 def _chat(template: str) -> list[tuple[Role, str]]:
-    """The template's messages, not filled yet."""
+    """The messages of the template, before values are filled in."""
     found = _MESSAGE.findall(template)
     if not found or _MESSAGE.sub("", template).strip():
         raise BenchError("the judge's prompt is not in chat markup (<|im_start|>…<|im_end|>)")
@@ -105,8 +105,8 @@ def _chat(template: str) -> list[tuple[Role, str]]:
 def preference_from_logprobs(
     top_logprobs: Sequence[Mapping[str, Any]], *, switched: bool
 ) -> float | None:
-    """The preference by the probabilities of the answer's first token, None if neither name is
-    there.
+    """The preference by the probabilities of the answer's first token; None if neither `m` nor `M`
+    is among them.
 
     top_logprobs: `choice.logprobs.content[0].top_logprobs` of the answer. Only the tokens `m` and
     `M` count: the preference is 2 - P(m), with P over those two.
@@ -127,9 +127,9 @@ def preference_from_logprobs(
 def preference_from_text(text: str, *, switched: bool) -> float | None:
     """The preference that an answer states, for judges without log-probabilities.
 
-    The whole answer is read first, then its last line, then the one of the two names that is in
-    it; None if it names none, or both. This is less exact than probabilities: scores made of it
-    are *discrete*.
+    The answer is `m` or `M` if that is the whole answer, or else its last line, or else the only
+    one of the two names that occurs in it. None if neither occurs, or both. This is less exact than
+    probabilities, so scores that are computed from it are called *discrete*.
     """
     lines = text.strip().splitlines()
     for candidate in (text, lines[-1] if lines else ""):
@@ -141,17 +141,17 @@ def preference_from_text(text: str, *, switched: bool) -> float | None:
 
 
 def _preference(probability: float, switched: bool) -> float:
-    """probability: that the output shown first, as `m`, is better."""
+    """The preference, 1 to 2. probability: that the output shown first, as `m`, is better."""
     return 1 + probability if switched else 2 - probability
 
 
 def win_rate(
     preferences: Iterable[float | None], items: Iterable[Hashable] | None = None
 ) -> WinRate:
-    """Win rates and counts as alpaca_eval defines them. Of the preferences, 1 to 2, 0 is an old way
-    to write a draw, and None is a judgement that failed.
+    """Win rates and counts as alpaca_eval defines them.
 
-    items: of each preference, where there are several of an item: they are one observation.
+    preferences: from 1 to 2; 0 is an old way to write a draw, and None is a failed judgement.
+    items: the item of each preference, if items have several; those of an item are one observation.
     """
     told = list(zip(preferences, count() if items is None else items, strict=False))
     valid = [

@@ -1,7 +1,7 @@
-"""Whether a reply gives the right answer, for data that has one.
+"""Decides whether a reply is right, for items with a known right answer (the key).
 
 Sources: GSM8K (Cobbe et al. 2021, arXiv:2110.14168), whose keys end in `#### number`; MATH
-(Hendrycks et al. 2021, arXiv:2103.03874), whose keys hold a `\\boxed{…}`.
+(Hendrycks et al. 2021, arXiv:2103.03874), whose keys contain `\\boxed{…}`.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ _DELIMITERS = re.compile(r"(?<!\\)\$|\\[(\[]")
 class Verdict:
     """Whether a reply is right.
 
-    score: 1 is right, 0 is wrong; a scorer of one's own may tell what lies between. answer: what
-    was read as the reply's answer; None if it has none.
+    score: 1 is right, 0 is wrong; only the user's own scorers give values between. answer: the
+    answer that was read in the reply; None if there is none.
     """
 
     score: float
     answer: str | None
 
     def __bool__(self) -> bool:
-        """Whether it is wholly right."""
+        """Whether the reply is completely right."""
         return self.score >= 1
 
 
-# What tells whether a reply is right. It is given the reply, the right answer as the data has it,
-# and the item's fields.
+# A function that decides whether a reply is right. Its arguments are the reply, the right answer as
+# in the dataset, and the item's fields.
 Grader = Callable[[str, str, Mapping[str, Any]], Verdict]
 
 
 def grade_gsm8k(reply: str, key: str) -> Verdict:
-    """key: the worked answer of the data set. The reply's is its `final_number`.
+    """Compare the last numbers of a reply and a key. key: the worked answer of the dataset.
 
-    Raises BenchError if the key holds no number.
+    Raises BenchError if the key does not end in a number.
     """
     marked = last_hashes(key)
     expected = None if marked is None else final_number(marked)
@@ -68,12 +68,11 @@ def grade_gsm8k(reply: str, key: str) -> Verdict:
 
 
 def grade_math(reply: str, key: str) -> Verdict:
-    r"""key: the worked solution, or the answer alone.
+    r"""Compare answers in mathematics. key: the worked solution, or only the answer.
 
-    Answers are read and compared by math-verify. What a reply says "the answer is" is read as
-    LaTeX also where it stands there without `$`, if the reply has no mathematics that is marked.
-
-    Raises BenchError if math-verify is not installed.
+    math-verify reads and compares the answers. If the reply marks no mathematics with `$`, `\(` or
+    `\boxed`, the text after "the answer is" is also read as LaTeX. Raises BenchError if math-verify
+    is not installed.
     """
     from moa_cli.bench.scoring.math_verifier import same_answer
 
@@ -84,11 +83,11 @@ def grade_math(reply: str, key: str) -> Verdict:
 
 
 def grade_exact(reply: str, answer: str) -> Verdict:
-    r"""answer: the right one, of the user's own data.
+    r"""Compare words. answer: the right answer in the user's own data.
 
-    A reply is right if one of these is the answer, without regard to case, surrounding white space
-    and punctuation, and the letter of an option: the whole reply, its last line, its `\boxed{…}`,
-    or what it says "the answer is".
+    A reply is right if one of these equals the answer: the whole reply, its last line, its
+    `\boxed{…}`, or the text after "the answer is". Case, surrounding white space and punctuation,
+    and the letter of an option make no difference.
     """
     wanted = {plain_words(form) for form in _forms(answer)} - {""}
     last_line = (reply.strip().splitlines() or [""])[-1]
@@ -101,16 +100,16 @@ def grade_exact(reply: str, answer: str) -> Verdict:
 
 
 def _forms(text: str) -> tuple[str, ...]:
-    """A text, and the same without the letter of an option before it."""
+    """A text and, if it begins with the letter of an option, the text without that letter."""
     letter = _OPTION.match(text)
     return (text,) if letter is None else (text, text[letter.end() :])
 
 
 def grade_own(reply: str, answer: str) -> Verdict:
-    """answer: the right one, of the user's own data; its form tells how it is compared.
+    """Compare by the form of the answer. answer: the right answer in the user's own data.
 
-    A number is compared by value, the letter of an option as such, LaTeX as mathematics, and words
-    as `grade_exact` says.
+    Numbers are compared by value, the letter of an option as a letter, LaTeX as mathematics, and
+    other text by `grade_exact`.
     """
     expected = value_of(answer)
     if expected is not None and not _FRACTION.search(answer):
@@ -166,12 +165,12 @@ _BY_NAME: Mapping[str, Callable[[str, str], Verdict]] = {
 
 @lru_cache
 def grader_of(rule: str) -> Grader:
-    """The grader of that name. Raises UsageError if there is none.
+    """The grader that a rule names. Raises UsageError if there is none.
 
-    rule: one of GRADERS; `regex:PATTERN` (the last match, or its first group), `json:FIELD` (a
-    field of the JSON in the reply, by a dotted path); or the name of an entry point in the group
-    `moa.scorers`, which is called with the reply and the item's fields, and returns a bool or a
-    number from 0 to 1.
+    rule: one of GRADERS; `regex:PATTERN` (compares the last match, or its first group);
+    `json:FIELD` (compares a field of the JSON in the reply, by a dotted path); or the name of an
+    entry point in the group `moa.scorers`. The entry point is called with the reply and the item's
+    fields, and returns a bool or a number from 0 to 1.
     """
     if rule in _BY_NAME:
         grade = _BY_NAME[rule]
@@ -202,7 +201,7 @@ def _by_rule(reply: str, answer: str, rule: str) -> Verdict:
 
 
 def _scorer(name: str) -> Grader:
-    """A scorer that another package brings."""
+    """The grader that calls a scorer of another package."""
     from importlib.metadata import entry_points
 
     found = {point.name: point for point in entry_points(group=SCORERS)}

@@ -1,9 +1,9 @@
-"""Arena-Hard v0.1: what the pairwise judge is asked, how its verdict is read, and scores.
+"""Arena-Hard v0.1: makes the requests to the pairwise judge, reads its verdicts, computes scores.
 
 Source: Li et al. 2024, "From Crowdsourced Data to High-Quality Benchmarks" (arXiv:2406.11939), and
-the evaluation that its repository `lmarena/arena-hard-auto` published its leaderboard with.
+the code with which its repository `lmarena/arena-hard-auto` (here: upstream) made its leaderboard.
 
-Two games are judged for each answer: in the first the baseline is assistant A, in the second the
+Two games are judged for each answer. In the first the baseline is assistant A, in the second the
 model is. A verdict of "significantly better" counts as three battles, any other as one, and a tie
 is half a win. The score is the model's chance to beat the baseline by a Bradley-Terry model.
 """
@@ -27,7 +27,8 @@ from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
 from moa_cli.core.tokens import estimate_tokens
 
-# What a verdict says of assistant A: 2 is significantly better, 0 a tie, -2 significantly worse.
+# The value of each label for assistant A, from 2 (significantly better) to -2 (significantly
+# worse); 0 is a tie.
 _LABELS: Final[Mapping[str, int]] = {
     "A>>B": 2,
     "A>B": 1,
@@ -44,7 +45,7 @@ _LABEL: Final = (re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]"
 _STRONG_WEIGHT: Final = 3
 GAMES: Final = 2
 ROUNDS: Final = 100
-# Upstream's ratings are in units in which ten times the odds is one.
+# The unit of upstream's ratings: a difference of one multiplies the odds by ten.
 _UNIT: Final = math.log(10)
 _MOST_KEPT: Final = 20_000
 
@@ -56,7 +57,7 @@ _BOLD: Final = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 
 @dataclass(frozen=True)
 class ArenaPrompt:
-    """The judge's prompt. template: of the user's message, with the places `{question}`,
+    """The judge's prompt. template: that of the user's message, with the places `{question}`,
     `{answer_a}` and `{answer_b}`."""
 
     system: str
@@ -67,10 +68,10 @@ class ArenaPrompt:
 class Battle:
     """The verdict of one game.
 
-    item: what was answered: its games are told by it. strength: what the judge says of the model,
-    from -2 (significantly worse than the baseline) to 2 (significantly better). prompt: the
-    prompt's id, if it was answered several times; else `item`. Standard errors take the battles of
-    a prompt as one observation.
+    item: the item that was answered; the two games of an item belong together. strength: the
+    verdict on the model, from -2 (significantly worse than the baseline) to 2 (significantly
+    better). prompt: the id in the dataset of a prompt that was answered several times; "" takes
+    `item`. Standard errors take the battles of a prompt as one observation.
     """
 
     item: str
@@ -83,7 +84,7 @@ class Battle:
 
     @property
     def weight(self) -> int:
-        """How many battles it counts as."""
+        """How many battles this verdict counts as."""
         return _STRONG_WEIGHT if abs(self.strength) > 1 else 1
 
     @property
@@ -96,9 +97,9 @@ class Battle:
 class ArenaScore:
     """A model's score.
 
-    score: percent, with a standard error that takes the battles of one prompt as one observation;
-    n counts games. interval: percent, of 95 % by upstream's bootstrap over battles; None without
-    battles. agreement: percent of prompts whose two games agree on the winner.
+    score: in percent; its standard error takes the battles of a prompt as one observation, and its
+    n counts games. interval: the 95 % interval, in percent, by upstream's bootstrap over battles;
+    None without battles. agreement: the percentage of items whose two games have the same winner.
     """
 
     score: Mean
@@ -108,7 +109,8 @@ class ArenaScore:
 
 @dataclass(frozen=True)
 class AnswerStyle:
-    """What an answer looks like. tokens: estimated. The counts are of markup outside code."""
+    """The style of an answer. tokens: estimated. headers, lists, bold: how much of this markup is
+    outside of code."""
 
     tokens: int
     headers: int
@@ -126,11 +128,11 @@ class StyledBattle:
 
 @dataclass(frozen=True)
 class StyleControlled:
-    """What models would score if all answers had the baseline's style.
+    """The scores that models would have if all answers had the same style.
 
-    scores: percent, by model. The standard error takes the battles of one prompt as one
-    observation. weights: what tokens, headers, lists and bold text of the baseline's answer do for
-    it, each feature divided by its standard deviation.
+    scores: in percent, by model. The standard errors take the battles of a prompt as one
+    observation. weights: how much more tokens, headers, lists and bold text help the baseline's
+    answer, for a standard deviation of each feature.
     """
 
     scores: Mapping[str, Mean]
@@ -153,7 +155,8 @@ def arena_prompt(text: str) -> ArenaPrompt:
 def judge_call(
     prompt: ArenaPrompt, question: str, baseline: str, answer: str, *, switched: bool
 ) -> JudgeCall:
-    """The request for one game. switched: whether the model is assistant A, as in the second."""
+    """The request for one game. switched: whether the model is assistant A, as in the second
+    game."""
     first, second = (answer, baseline) if switched else (baseline, answer)
     values = {"question": question, "answer_a": first, "answer_b": second}
     messages = (
@@ -164,7 +167,7 @@ def judge_call(
 
 
 def parse_verdict(text: str, *, switched: bool) -> int | None:
-    """What a judge's answer says of the model, -2 to 2; None if it has no label that counts. See
+    """The verdict on the model in a judge's answer, -2 to 2; None if it has no valid label. See
     `judge_call` for `switched`."""
     label = verdict_label(text)
     if label is None:
@@ -173,8 +176,8 @@ def parse_verdict(text: str, *, switched: bool) -> int | None:
 
 
 def verdict_label(text: str) -> str | None:
-    """The label of a judge's answer, such as `A>>B`: the last one in double brackets, else the last
-    one in single brackets. None if there is none, or it is none that counts."""
+    """The label in a judge's answer, such as `A>>B`: the last one in double brackets, else the last
+    one in single brackets. None if there is none, or it is not valid."""
     upper = text.upper()
     for pattern in _LABEL:
         if found := pattern.findall(upper):
@@ -186,11 +189,11 @@ def verdict_label(text: str) -> str | None:
 def score(battles: Sequence[Battle], *, seed: str) -> ArenaScore:
     """A model's score against the baseline.
 
-    If all battles are against one opponent, the most likely Bradley-Terry model wins as often as
-    the model did, so the score is a weighted share and needs no fit.
+    With a single opponent, the most likely Bradley-Terry model gives the share of battles that the
+    model won. So the score is a weighted share and needs no fit.
 
-    battles: those games whose verdicts could be read. seed: of the bootstrap, so that the same
-    battles always have the same interval.
+    battles: the games whose verdicts could be read. seed: the seed of the bootstrap, so that the
+    same battles always give the same interval.
     """
     rows = [battle for battle in battles for _ in range(battle.weight)]
     known = grouped_mean((100 * row.won, row.group) for row in rows)
@@ -210,8 +213,8 @@ def score(battles: Sequence[Battle], *, seed: str) -> ArenaScore:
 
 
 def _bootstrap(values: Sequence[float], seed: str) -> tuple[float, float] | None:
-    """The middle 95 % of the means of ROUNDS samples with replacement, between the two nearest
-    values as numpy has it."""
+    """The middle 95 % of the means of ROUNDS samples with replacement. Like NumPy, it interpolates
+    between the two nearest values."""
     if not values:
         return None
     draw = random.Random(f"arena {seed}")  # noqa: S311
@@ -221,10 +224,10 @@ def _bootstrap(values: Sequence[float], seed: str) -> tuple[float, float] | None
     return low, high
 
 
-# A report asks for the same answers, and for the same fit, once for each arm.
+# Cached, because a report asks for the same answers, and for the same fit, once for each arm.
 @lru_cache(_MOST_KEPT)
 def style_of(answer: str) -> AnswerStyle:
-    """What an answer looks like, with the markup that upstream counts."""
+    """The style of an answer, by the markup that upstream counts."""
     text = answer
     for block in _CODE.findall(answer):
         text = text.replace(block, "")
@@ -241,13 +244,15 @@ _COUNTED: Final = ("tokens", "headers", "lists", "bold")
 
 @lru_cache(1)
 def style_controlled(battles: tuple[StyledBattle, ...]) -> StyleControlled:
-    """Scores as they would be at equal styles.
+    """The scores that models would have if all answers had the same style.
 
-    Upstream's model: a logistic regression of who wins on ratings of all models and on four
-    features of style, each the difference of both answers over their sum and one, standardised over
-    all battles; with an L2 penalty of one half on all weights, where each battle counts twice.
+    Upstream's model is a logistic regression. The target is who wins. The features are the ratings
+    of all models and four features of style. Each feature of style is the difference between both
+    answers, divided by one plus their sum, and standardised over all battles. All weights have an
+    L2 penalty of one half, and each battle counts twice.
 
-    battles: of all models that are compared with the baseline: what style does is learnt from all.
+    battles: those of all models that are compared with the baseline, because the effect of style is
+    fitted over all of them.
     """
     models = list(dict.fromkeys(styled.model for styled in battles))
     if not models:
@@ -274,7 +279,8 @@ def style_controlled(battles: tuple[StyledBattle, ...]) -> StyleControlled:
 
 
 def _standardised(battles: Sequence[StyledBattle], name: str) -> list[float]:
-    """A feature of style for each battle; its mean and spread count a battle by its weight."""
+    """A feature of style for each battle, standardised. The mean and the standard deviation count
+    each battle by its weight."""
     values = []
     for styled in battles:
         ours, theirs = getattr(styled.answer, name), getattr(styled.baseline, name)
@@ -290,8 +296,8 @@ def _standardised(battles: Sequence[StyledBattle], name: str) -> list[float]:
 def _robust(
     rows: Sequence[Observation], groups: Sequence[str], weights: Sequence[float], inverse: Matrix
 ) -> Matrix:
-    """The covariance of the weights, the rows of one prompt taken together: what each prompt
-    pulls at the weights, carried through the curvature (the sandwich estimator)."""
+    """The covariance of the weights by the cluster-robust sandwich estimator. The rows of a prompt
+    are one cluster. inverse: that of the loss's second derivative."""
     size = len(weights)
     pulls: dict[str, list[float]] = {}
     for row, group in zip(rows, groups, strict=True):

@@ -1,7 +1,8 @@
-"""FLASK: what the twelve-skill judge is asked, how its review is read, averages by skill.
+"""FLASK: makes the requests to the judge of twelve skills, reads its reviews, averages by skill.
 
 Source: FLASK (Ye et al. 2023, arXiv:2307.10928), `gpt_review/gpt4_eval.py` and
-`aggregate_skill.py`, in the version that the Mixture-of-Agents authors ran. Scores are 1 to 5.
+`aggregate_skill.py`, in the version that the Mixture-of-Agents authors ran (here: upstream). Scores
+are from 1 to 5.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
 
-# In the order of upstream's table, by their short names.
+# The short names of the skills, in the order of upstream's table.
 SKILLS: Final = (
     "robustness",
     "correctness",
@@ -38,9 +39,10 @@ SKILLS: Final = (
 _DEFAULTS: Final = ("prompt1", "prompt2")
 _PLACES: Final = (*_DEFAULTS, "skills", "question", "sample_answer", "response")
 _NOT_APPLICABLE: Final = frozenset({"na", "n/a", "not applicable"})
-# Far longer than scores for twelve skills; what is longer is not worth a parser's stack.
+# The most characters of a dictionary of scores. Twelve scores take far fewer, and a longer text
+# could exhaust the parser's stack.
 _LONGEST_LITERAL: Final = 4000
-# By skill, in the judge's words, lower case; None is "not applicable".
+# Scores by skill, with the judge's names of skills in lower case; None is "not applicable".
 Scores: TypeAlias = dict[str, float | None]
 
 
@@ -48,7 +50,7 @@ Scores: TypeAlias = dict[str, float | None]
 class Rubric:
     """The judge's prompt and the skills that it may be asked about.
 
-    skills: the text for each skill, by the name that items call it.
+    skills: the description of each skill, by its full name.
     """
 
     system: str
@@ -61,10 +63,10 @@ def rubric(
     reviewers: Sequence[Mapping[str, Any]],
     skills: Iterable[Mapping[str, Any]],
 ) -> Rubric:
-    """The rubric of the second reviewer, whose prompt holds the sample answer, as in upstream.
+    """The rubric of the second reviewer, which upstream uses. Its prompt has a sample answer.
 
     The arguments are the rows of `prompt.jsonl`, `reviewer.jsonl` and `skillset_description.json`.
-    Raises BenchError if they are not of that form.
+    Raises BenchError if they have another format.
     """
     try:
         chosen = reviewers[1]["prompt_id"]
@@ -93,9 +95,9 @@ def judge_call(
 ) -> JudgeCall:
     """The request for the review of one response.
 
-    Temperature 0 and 1024 tokens are what upstream means to send; its client drops both. skills:
-    the item's, in its order; as in upstream each stands for the first skill whose name contains
-    it, and one that is in none is left out.
+    Upstream sets temperature 0 and 1024 tokens, but its client drops both. skills: those of the
+    item, in its order. As in upstream, each means the first skill whose name contains it; if there
+    is none, it is left out.
     """
     texts = [
         next((text for name, text in known.skills.items() if skill in name), "") for skill in skills
@@ -111,10 +113,10 @@ def judge_call(
 
 
 def parse_review(review: str) -> Scores:
-    """The scores of a review: its last `{…}` as a Python dictionary, `_` read as a space.
+    """The scores of a review: its last `{…}`, read as a Python dictionary with spaces for `_`.
 
-    Values that are neither a number nor "not applicable" are left out. Empty if the judgement
-    could not be read.
+    Values that are neither a number nor "not applicable" are left out. Empty if the review cannot
+    be read.
     """
     literal = _last_braces(review).replace("\n", "").replace("_", " ").lower()
     scores: Scores = {}
@@ -127,7 +129,7 @@ def parse_review(review: str) -> Scores:
 
 
 def _last_braces(text: str) -> str:
-    """The last match of `{[^}]+}`, in time linear in the text; "" without one."""
+    """The last match of `{[^}]+}`; "" without one. Unlike the pattern, this takes linear time."""
     last = ""
     for chunk in text.split("}")[:-1]:
         start = chunk.find("{")
@@ -160,7 +162,7 @@ def _number(value: object) -> float | None:
 
 
 def short_skill(name: str) -> str | None:
-    """The name in `SKILLS` of a skill (`commonsense`, `robustness`), None if it is none of them."""
+    """The name of a skill in `SKILLS`, such as `robustness`; None if it is none of them."""
     words = name.lower().split(" ")
     if "logical" in name.lower():
         words = words[1:]
@@ -170,10 +172,9 @@ def short_skill(name: str) -> str | None:
 def skill_scores(
     reviews: Iterable[Mapping[str, float | None]], items: Iterable[Hashable] | None = None
 ) -> dict[str, Mean]:
-    """Averages over all reviews by the short name of the skill, in the order of `SKILLS`; only
-    skills with scores.
+    """Averages over all reviews for each skill that has scores, in the order of `SKILLS`.
 
-    items: of each review, where there are several of an item: they are one observation.
+    items: the item of each review, if items have several; those of an item are one observation.
     """
     by_skill: dict[str | None, list[tuple[float, Hashable]]] = defaultdict(list)
     for review, item in zip(reviews, count() if items is None else items, strict=False):

@@ -1,4 +1,4 @@
-"""What a judge is asked, and templates that its prompts are made of."""
+"""Requests to judges, and the templates of their prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moa_cli.core.errors import BenchError
 
 @dataclass(frozen=True)
 class JudgeCall:
-    """One request to a judge, whichever model that is. None leaves a setting to the endpoint.
+    """One request to a judge, without its model. None leaves a setting to the endpoint.
 
     extra: further fields of the request body.
     """
@@ -26,23 +26,23 @@ class JudgeCall:
 
 
 def require_places(template: str, names: Iterable[str]) -> None:
-    """Raises BenchError where `template` lacks the place `{name}` of one of the names."""
+    """Raise BenchError if `template` lacks the place `{name}` for one of the names."""
     for name in names:
         if f"{{{name}}}" not in template:
             raise BenchError(f"the judge's prompt has no place for {{{name}}}")
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """`template` with each `{name}` replaced, in one pass: braces in a value stay as they are.
-
-    Other braces of the template are text.
+    """`template` with each `{name}` replaced by its value. This is done in one pass, so braces in a
+    value stay as they are. Other braces of the template are text.
     """
     names = "|".join(re.escape(name) for name in values)
     return re.sub(f"{{({names})}}", lambda match: values[match[1]], template)
 
 
 def text_field(row: Mapping[str, Any], name: str, what: str) -> str:
-    """The text `row[name]`. what: what the row is. Raises BenchError if it is not there."""
+    """The text `row[name]`. what: the name of the row, for the message. Raises BenchError if there
+    is no such text."""
     value = row.get(name)
     if not isinstance(value, str):
         raise BenchError(f"{what} has no text {name!r}", hint="fetch the dataset again")

@@ -6,13 +6,13 @@ Source: Dubois et al. 2024, "Length-Controlled AlpacaEval" (arXiv:2404.04475), s
     logit p = a tanh(d / s) + b difficulty + c
 
 with d the difference of lengths (characters, reference minus model), s its standard deviation
-and the difficulty of each instruction as upstream fitted it. Upstream's judgements of two
-"gamed" models (the reference, told to be verbose or concise) are fitted along with weight 0.1
+and the difficulty of each instruction as alpaca_eval fitted it. The fit includes alpaca_eval's
+judgements of two "gamed" models (the reference, told to be verbose or concise), with weight 0.1
 each and without c. The length-controlled win rate is the mean of p at d = 0.
 
-This is an approximation of alpaca_eval's: it chooses the strength of an L1 penalty by
-cross-validation, this fit is all but unpenalised. Over 20 models of 805 judgements the two are
-at most 0.1 points apart; over 50 judgements it was 1.2.
+This approximates alpaca_eval's fit, which chooses the strength of an L1 penalty by
+cross-validation; this fit has almost no penalty. Over 20 models with 805 judgements each, the two
+differ by at most 0.1 points; over 50 judgements they differed by 1.2 points.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from moa_cli.bench.scoring.means import Mean, mean_of
 from moa_cli.core.errors import BenchError
 
 _GAMED_WEIGHT: Final = 0.1
-# Keeps the fit finite where a model wins or loses every comparison.
+# A small penalty, which keeps the fit finite if a model wins or loses every comparison.
 _RIDGE: Final = 1e-3
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What does not depend on the model: upstream's `df_gamed.csv`.
+    """The data of alpaca_eval's `df_gamed.csv`, which does not depend on the model.
 
-    difficulty: by the instruction's index in the data set.
+    difficulty: by the instruction's index in the dataset. gamed: the judgements of gamed models.
     """
 
     difficulty: Mapping[int, float]
@@ -47,9 +47,8 @@ class Baseline:
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """One comparison. index: the instruction's in the data set, also on a subset.
-
-    preference: 1 to 2, as everywhere; 0 is a draw. Lengths are in characters.
+    """One comparison. index: that of the instruction in the whole dataset, also for a subset.
+    preference: from 1 to 2; 0 is a draw. Lengths are in characters.
     """
 
     index: int
@@ -62,10 +61,11 @@ class JudgedPair:
 class LengthControlled:
     """A length-controlled win rate.
 
-    win_rate: percent; its standard error holds the noise of the judgements that the fit is made
-    of (delta method). published_standard_error: percent, as alpaca_eval and its leaderboard
-    define it: the spread of the predictions over instructions, as if the fit were exact. It is
-    about half of what resampling gives. weights: of length, difficulty and the intercept.
+    win_rate: in percent; its standard error includes the noise of the judgements that are fitted
+    (delta method). published_standard_error: in percent, as alpaca_eval and its leaderboard define
+    it: the spread of the predictions over instructions, as if the fit were exact. It is about half
+    of the standard error that resampling gives. weights: those of length, difficulty and the
+    intercept.
     """
 
     win_rate: Mean
@@ -74,7 +74,7 @@ class LengthControlled:
 
 
 def baseline(rows: Iterable[Mapping[str, str]]) -> Baseline:
-    """The baseline from the rows of upstream's `df_gamed.csv`. Raises BenchError."""
+    """The baseline from the rows of alpaca_eval's `df_gamed.csv`. Raises BenchError."""
     difficulty: dict[int, float] = {}
     gamed = []
     try:
@@ -93,7 +93,7 @@ def length_controlled(
 ) -> LengthControlled:
     """The length-controlled win rate of one model, by the fit that the module describes.
 
-    items: of each judgement, where there are several of an item: they are one observation.
+    items: the item of each judgement, if items have several; those of an item are one observation.
 
     Raises BenchError if there are no judgements, or the difficulty of an instruction is unknown.
     """
@@ -101,7 +101,7 @@ def length_controlled(
         raise BenchError("no judgements to control for length")
     own = _observations(judgements, known)
     weights, inverse = fitted((*known.gamed, *own), 3, _RIDGE)
-    # Without the difference of lengths, the first feature.
+    # Leave out the first feature, which is the difference of lengths.
     at_equal_length = [row.features[1:] for row in own]
     predicted = [logistic(dot(features, weights)) for features in at_equal_length]
     win_rate = mean_of(100 * share for share in predicted)
@@ -111,7 +111,8 @@ def length_controlled(
         for place, value in features:
             slope[place] += p * (1 - p) * value / len(own)
     pull = times(inverse, slope)
-    # How far each judgement moves the mean: by its own prediction, and through the weights.
+    # How much each judgement moves the mean: by its own prediction, and by its effect on the
+    # weights.
     moves: dict[Hashable, float] = defaultdict(float)
     for p, row, item in zip(predicted, own, items or range(len(own)), strict=True):
         moves[item] += (p - mean) / len(own) + row.residual(weights) * dot(row.features, pull)

@@ -10,26 +10,28 @@ from typing import Final, TypeAlias
 _STEPS: Final = 100
 _TOLERANCE: Final = 1e-10
 
-# The places of features among the weights, and their values; all others are 0.
+# The index of the weight for each feature, and the feature's value. Features that are not listed
+# are 0.
 Features: TypeAlias = tuple[tuple[int, float], ...]
 Matrix: TypeAlias = list[list[float]]
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One row of a fit. target: how likely it is, 0 to 1. weight: as how many rows it counts."""
+    """One row of a fit. target: the probability to be fitted, 0 to 1. weight: how many rows it
+    counts as."""
 
     features: Features
     target: float
     weight: float = 1.0
 
     def residual(self, weights: Sequence[float]) -> float:
-        """What the weights lack to the target."""
+        """The target minus the probability that the weights give."""
         return self.target - logistic(dot(self.features, weights))
 
 
 def logistic(value: float) -> float:
-    # Of the two forms the one that cannot overflow.
+    # Of the two equal forms, use the one that cannot overflow.
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
 
@@ -47,11 +49,11 @@ def times(matrix: Matrix, vector: Sequence[float]) -> list[float]:
 def fitted(
     rows: Sequence[Observation], size: int, ridge: float = 0.0
 ) -> tuple[list[float], Matrix]:
-    """The weights of least loss, and the inverse of the loss's curvature there.
+    """The weights of least loss, and the inverse of the loss's second derivative there.
 
-    The loss is the cross-entropy and half of `ridge` times the squares of the weights. It is
-    convex, and the curvature changes by a factor of e at most where no logit moves by more than
-    one: steps that are cut to that always lead downhill.
+    The loss is the cross-entropy plus half of `ridge` times the squares of the weights. It is
+    convex. As long as no logit moves by more than one, the second derivative changes by a factor of
+    e at most. So each step is cut to that length, and then always lowers the loss.
     """
     weights = [0.0] * size
     inverse: Matrix = []
@@ -77,7 +79,8 @@ def fitted(
 
 
 def _inverse(matrix: Matrix) -> Matrix:
-    """Of a positive definite matrix, by Gauss-Jordan elimination; no pivoting is needed."""
+    """The inverse of a positive definite matrix by Gauss-Jordan elimination, which needs no
+    pivoting for such a matrix."""
     size = len(matrix)
     rows = [[*line, *(float(i == j) for j in range(size))] for i, line in enumerate(matrix)]
     for i in range(size):

@@ -1,10 +1,11 @@
-r"""Whether two answers in mathematics are the same, as math-verify finds it.
+r"""Decides with math-verify whether two answers in mathematics are the same.
 
-math-verify (Hugging Face, Apache-2.0) reads LaTeX and plain expressions into SymPy and compares
+math-verify (Hugging Face, Apache-2.0) parses LaTeX and plain expressions into SymPy and compares
 them there: as numbers, by simplification, as sets, intervals, matrices and relations. A hostile
-expression (`9^{9^{9^9}}`) takes its time and memory, and its own limits need the main thread of a
-process. So it runs in a separate process with a time limit for each answer. If the time is not
-enough, the process is started again, and the answer is wrong, as it is for math-verify itself.
+expression (`9^{9^{9^9}}`) takes unlimited time and memory, and math-verify's own limits work only
+in the main thread of a process. So it runs in a separate process with a time limit for each answer.
+After a timeout the process is started again, and the answer counts as wrong, as in math-verify
+itself.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from threading import Lock
 
 from moa_cli.core.errors import BenchError
 
-# Seconds for one answer; math-verify itself gives up after five for each step.
+# Seconds for one answer. math-verify itself stops each of its steps after five seconds.
 _SECONDS = 30.0
-# Starting it takes some seconds of a busy machine.
+# Seconds for the start of the process, which takes several seconds on a busy machine.
 _START_SECONDS = 120.0
-# Characters of a reply that are read, from its end.
+# At most this many characters at the end of a reply are read.
 _LONGEST = 20_000
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP")
 
 
 class MathVerifier:
-    """A process that compares answers. It starts with the first one.
+    """A process that compares answers. It is started for the first answer.
 
-    late: how many answers were not compared in time.
+    late: how many answers could not be compared in time.
     """
 
     def __init__(self) -> None:
@@ -46,8 +47,8 @@ class MathVerifier:
         """Whether a reply ends in the right answer, and the answer that was read in it, as SymPy
         writes it; None if there was none. Raises BenchError if math-verify is not installed.
 
-        key: the right answer in LaTeX, without `$`. stated: what the reply says "the answer is",
-        where that has to be read apart.
+        key: the right answer in LaTeX, without `$`. stated: the text after "the answer is" in the
+        reply, if it must be read as LaTeX separately.
         """
         line = json.dumps([key, reply[-_LONGEST:], stated])
         with self._lock:
@@ -59,7 +60,7 @@ class MathVerifier:
         return bool(right), None if read is None else str(read)
 
     def _ask(self, line: str) -> bytes | None:
-        """What the process answers; None if it takes too long."""
+        """The response of the process; None if it takes too long."""
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._start()
@@ -80,7 +81,7 @@ class MathVerifier:
                 "answers in mathematics are compared by math-verify, which is not installed",
                 hint="`pip install 'moa-chat[bench]'`",
             )
-        # -P: no module of the folder that the user is in.
+        # -P keeps the current folder off the import path: its modules could hide others.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "moa_cli.bench.scoring.math_worker"],
             stdin=subprocess.PIPE,
@@ -93,7 +94,8 @@ class MathVerifier:
             raise BenchError("math-verify does not start", hint="install moa-chat[bench] again")
 
     def _line(self, seconds: float) -> bytes | None:
-        """The next line of the process, which is ended if none comes within that time."""
+        """The next line of the process; None if none comes in time, and then the process is
+        ended."""
         process = self._process
         if process is None or process.stdout is None:
             return None
@@ -112,7 +114,7 @@ class MathVerifier:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                # Data that could not be sent does not matter to a process that has ended.
+                # Closing may flush data, which fails because the process has ended.
                 with suppress(BrokenPipeError):
                     pipe.close()
         atexit.unregister(self.close)
@@ -123,5 +125,5 @@ VERIFIER = MathVerifier()
 
 @lru_cache(maxsize=100_000)
 def same_answer(key: str, reply: str, stated: str | None = None) -> tuple[bool, str | None]:
-    """See `MathVerifier.compare`; each reply is compared once."""
+    """See `MathVerifier.compare`. Results are cached, so that each reply is compared once."""
     return VERIFIER.compare(key, reply, stated)

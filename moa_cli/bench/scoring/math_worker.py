@@ -1,4 +1,5 @@
-"""The process in which `math_verifier` compares answers: a JSON line for each one, in and out."""
+"""The process in which `math_verifier` compares answers. It reads and writes a JSON line for
+each."""
 
 from __future__ import annotations
 
@@ -7,14 +8,14 @@ import json
 import os
 import sys
 
-# Bytes of memory that an expression may take.
+# The most bytes of memory that the process may take, because an expression may need any amount.
 _MOST_MEMORY = 4_000_000_000
 
 
 def main() -> None:
     """Answer each line of standard input: `[key, reply, stated]` by `[right, answer]`."""
     _limit_memory()
-    # What the libraries print is no answer.
+    # Answers go to a copy of standard output, so that prints of the libraries do not mix with them.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     import logging
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 def _text(found: list[object]) -> str | None:
-    """The answer that was read: as it stands in the text, if that is known."""
+    """The answer that was read, as text. math-verify puts its literal text last, if it knows it."""
     try:
         return str(found[-1])[:200] if found else None
     except Exception:

@@ -1,5 +1,4 @@
-"""Means that carry their standard error and the number of values behind them, and figures made of
-them."""
+"""Means with their standard error and their number of values, and the figures of an arm."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 class Mean:
     """A mean of n values, in their unit.
 
-    value: None if there are no values. standard_error: None if there are too few to tell.
+    value: None if there are no values. standard_error: None if there are too few values.
     """
 
     value: float | None
@@ -28,24 +27,25 @@ class Mean:
         return f"{self.value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
     def of_items(self, epochs: int) -> Mean:
-        """The same mean, with the number of items as its n, if each was asked so often."""
+        """The same mean with the number of items as its n. epochs: how often each item was
+        asked."""
         return self if epochs == 1 else Mean(self.value, self.standard_error, self.n // epochs)
 
     def in_percent(self) -> Mean:
-        """The mean of shares, 0 to 1, in percent."""
+        """This mean of shares from 0 to 1, converted to percent."""
         value = None if self.value is None else 100 * self.value
         error = None if self.standard_error is None else 100 * self.standard_error
         return Mean(value, error, self.n)
 
 
 def mean_of(values: Iterable[float]) -> Mean:
-    """The mean and its standard error, s / sqrt(n) with n - 1 in s."""
+    """The mean and its standard error s / sqrt(n), where s is divided by n - 1."""
     return grouped_mean((value, place) for place, value in enumerate(values))
 
 
 def grouped_mean(values: Iterable[tuple[float, Hashable]]) -> Mean:
-    """The mean of values, each with its group; those of one group go together (two turns of one
-    conversation), so the standard error is the cluster-robust one."""
+    """The mean of values, each with its group. Values of one group, such as two turns of one
+    conversation, are not independent, so the standard error is the cluster-robust one."""
     known = list(values)
     if not known:
         return Mean(None, None, 0)
@@ -70,8 +70,8 @@ def proportion_of(outcomes: Iterable[bool]) -> Mean:
 
 
 def share_of(scores: Iterable[tuple[float, Hashable]]) -> Mean:
-    """The mean of scores from 0 to 1, each with its group (see `grouped_mean`); where groups have
-    one score each, and those are all 0 or 1, as `proportion_of` has it."""
+    """The mean of scores from 0 to 1, each with its group (see `grouped_mean`). If each group has
+    one score, and all scores are 0 or 1, the standard error is that of `proportion_of`."""
     known = list(scores)
     values = [score for score, _ in known]
     if set(values) <= {0, 1} and len({group for _, group in known}) == len(known):
@@ -81,7 +81,7 @@ def share_of(scores: Iterable[tuple[float, Hashable]]) -> Mean:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure. asked: the values that it should be made of; less than that is partial.
+    """A figure. asked: how many values it should have; with fewer it is partial.
 
     unit: "%", "of 10", "of 5", "characters".
     """
@@ -103,7 +103,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of an arm, and what is to be said of them."""
+    """The figures of an arm, and notes on them."""
 
     metrics: tuple[Metric, ...] = ()
     by_category: Mapping[str, tuple[Metric, ...]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""MT-Bench, single-answer grading: what the judge is asked, how its rating is read, averages.
+"""MT-Bench, single-answer grading: makes the requests to the judge, reads its ratings, averages.
 
 Source: FastChat's `llm_judge` (Zheng et al. 2023, arXiv:2306.05685), `common.py` and
-`show_result.py`. Ratings are 1 to 10.
+`show_result.py` (here: upstream). Ratings are from 1 to 10.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from moa_cli.bench.scoring.means import Mean, grouped_mean
 from moa_cli.core.conversation import Message
 from moa_cli.core.errors import BenchError
 
-# Of the answering models, by category (FastChat's `temperature_config`); its own default elsewhere.
+# The temperature of the answering models by category (FastChat's `temperature_config`). Other
+# categories have FastChat's default.
 _TEMPERATURES: Final = {
     **dict.fromkeys(("writing", "roleplay"), 0.7),
     **dict.fromkeys(("extraction", "math", "coding", "reasoning", "arena-hard"), 0.0),
@@ -31,7 +32,7 @@ _LOOSE_RATING = re.compile(r"\[(\d+(?:\.\d*)?)\]")
 
 @dataclass(frozen=True)
 class JudgePrompt:
-    """A row of `judge_prompts.jsonl`. template: of the user's message."""
+    """A row of `judge_prompts.jsonl`. template: that of the user's message."""
 
     name: str
     system: str
@@ -40,7 +41,7 @@ class JudgePrompt:
 
 @dataclass(frozen=True)
 class Rating:
-    """One judgement. turn: 1 or 2. score: 1 to 10, None if there is none that can be read."""
+    """One judgement. turn: 1 or 2. score: 1 to 10; None if none can be read."""
 
     question: str
     category: str
@@ -52,7 +53,7 @@ class Rating:
 class MTBenchScores:
     """Averages over the ratings that could be read.
 
-    average: over all rows of both turns, as upstream has it. Its standard error and those of
+    average: over all ratings of both turns, as in upstream. Its standard error and those of
     `by_category` take the two turns of a question as one observation.
     """
 
@@ -73,7 +74,7 @@ def needs_reference(category: str) -> bool:
 
 
 def prompt_name(category: str, turn: int) -> str:
-    """The name of the judge's prompt for an answer of that category and turn, 1 or 2."""
+    """The name of the judge's prompt for that category and turn (1 or 2)."""
     kind = "single-math-v1" if needs_reference(category) else "single-v1"
     return kind if turn == 1 else f"{kind}-multi-turn"
 
@@ -100,8 +101,8 @@ def judge_call(
 ) -> JudgeCall:
     """The request for the rating of one turn, 1 or 2. Raises BenchError if a text is missing.
 
-    questions, answers: of both turns; for turn 1 the first is enough. reference: the reference
-    answers, needed and used only where `needs_reference`.
+    questions, answers: those of both turns; for turn 1 the first is enough. reference: the
+    reference answers, which are needed and used only if `needs_reference`.
     """
     shown = reference if needs_reference(category) else ()
     if len(questions) < turn or len(answers) < turn:
@@ -125,9 +126,9 @@ def judge_call(
 
 
 def parse_rating(judgement: str) -> float | None:
-    """The first `[[x]]` of a judgement, else the first `[x]`; None (upstream's -1) without one.
+    """The first `[[x]]` of a judgement, else the first `[x]`; None (-1 in upstream) without one.
 
-    As upstream, ratings beyond 1 to 10 are taken as they are.
+    As in upstream, ratings outside of 1 to 10 are kept.
     """
     span = rating_span(judgement)
     rating = float(judgement[slice(*span)]) if span else math.inf
@@ -135,7 +136,7 @@ def parse_rating(judgement: str) -> float | None:
 
 
 def rating_span(judgement: str) -> tuple[int, int] | None:
-    """Where that rating stands; None without one."""
+    """The place of the rating's number in a judgement; None without one."""
     found = _RATING.search(judgement) or _LOOSE_RATING.search(judgement)
     return found.span(1) if found else None
 

@@ -1,7 +1,7 @@
-"""The rating that a judge expects, by the log-probabilities of the numbers that it could have said.
+"""The expected rating of a judge, by the log-probabilities of the numbers that it could have said.
 
-A judge that says 8 may have been as near to 7 as to 9; the mean over its probabilities tells that,
-and ties between answers grow rare (Liu et al. 2023, "G-Eval", arXiv:2303.16634).
+A judge that says 8 may have been nearer to 7 or to 9. The mean over its probabilities shows that,
+and makes ties between answers rare (Liu et al. 2023, "G-Eval", arXiv:2303.16634).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-# A token of an answer that holds a digit, or follows one that does: how many characters before the
-# end of the answer it begins, and the tokens that could have stood there, each with the natural
-# logarithm of its probability.
+# A token of an answer that has a digit, or follows a token that has one. The values are how many
+# characters before the end of the answer it begins, and the alternative tokens, each with the
+# natural logarithm of its probability.
 NumberToken = tuple[int, tuple[tuple[str, float], ...]]
-# How many alternatives to each token are asked for: the most that some endpoints take.
+# How many alternatives to each token are asked for. Some endpoints do not accept more.
 ALTERNATIVES: Final = 5
 # The highest of all ratings; the lowest is 1.
 _MOST: Final = 10
@@ -30,8 +30,9 @@ _TAIL: Final = 60
 def number_tokens(tokens: Iterable[str], answer: str) -> tuple[NumberToken, ...]:
     """The tokens of an answer that matter for a number in it.
 
-    tokens: for each token the JSON object that the endpoint told, as OpenAI defines it. answer: the
-    text, to whose end they are counted: some endpoints tell tokens after it, such as the end mark.
+    tokens: for each token the JSON object from the endpoint, as OpenAI defines it. answer: the text
+    of the answer. Places are counted from its end, because some endpoints also send tokens after
+    it, such as an end mark.
     """
     found: list[tuple[int, tuple[tuple[str, float], ...]]] = []
     texts: list[str] = []
@@ -69,17 +70,17 @@ def _alternatives(told: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
 def expected_rating(
     text: str, span: tuple[int, int], numbers: Iterable[NumberToken]
 ) -> float | None:
-    """The mean of the ratings that could have stood there, by their probabilities; None where the
-    rating is no whole number, or no probabilities of it are known.
+    """The mean of all possible ratings, weighted by their probabilities. None if the rating in the
+    text is not a whole number, or its probabilities are not known.
 
-    text: the judge's answer, to its end. span: where the rating stands in it. numbers: see
+    text: the judge's whole answer. span: the place of the rating in it. numbers: see
     `number_tokens`.
     """
     said = text[slice(*span)]
     if not said.isdigit():
         return None
     known = dict(numbers)
-    # The token may begin before the digits, with a bracket or a space.
+    # The token may begin up to three characters before the digits, with a bracket or a space.
     before_end = len(text) - span[0]
     begin = next((before_end + more for more in range(4) if before_end + more in known), None)
     if begin is None:
@@ -98,7 +99,8 @@ def expected_rating(
 
 
 def _part_ten(weights: dict[int, float], said: str, following: Iterable[tuple[str, float]]) -> None:
-    """Part 10 from 1 where each digit is a token: then the token behind the 1 tells."""
+    """Split the probability of a token "1" into those of the ratings 1 and 10, for models whose
+    tokens are single digits. following: the alternatives to the next token."""
     if 10 in weights or 1 not in weights:
         return
     if said in ("1", "10"):
@@ -107,5 +109,6 @@ def _part_ten(weights: dict[int, float], said: str, following: Iterable[tuple[st
             weights[10] = weights[1] * min(1.0, zero)
             weights[1] -= weights[10]
     elif int(said) > _MOST // 2:
-        # It may also have become a 10: such a probability is left out.
+        # The judge said another digit, so it is not known whether this 1 would have become a 10. A
+        # 10 is more likely, so counting it as 1 would be wrong: leave it out.
         del weights[1]

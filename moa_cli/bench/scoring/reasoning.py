@@ -1,7 +1,7 @@
-"""What a judge says after its reasoning: only that holds its verdict. Endpoints separate most
-reasoning from the answer. What stays in the text are marks that no endpoint knows, and reasoning
-with only an end mark, since the opening tag stood in the prompt. A rating in it is a thought that
-the judge may have dropped.
+"""Removes the reasoning from a judge's answer. Endpoints separate most reasoning from the answer.
+Some stays in the text: reasoning with tags that the endpoint does not know, and reasoning with only
+an end tag, because the opening tag was in the prompt. A rating in it must not be read as the
+verdict, because the judge may have changed its mind.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _QUOTES: Final = "`\"'“”‘’«»"
 
 
 def verdict_text(text: str) -> str:
-    """What follows the reasoning in a judge's answer; the whole text where it holds none, "" where
-    the answer ends in it.
+    """The part of a judge's answer after its reasoning. This is the whole text if it has no
+    reasoning, and "" if it ends within the reasoning.
 
-    The last tag that closes reasoning ends it. A tag in quotes, backticks or a code block is only
-    mentioned by the judge. Where reasoning was opened at the start and never closed, nothing
-    follows it.
+    The reasoning ends at its last closing tag. A tag in quotes, backticks or a code block does not
+    count, because the judge only mentions it. If reasoning is opened at the start and never closed,
+    there is no part after it.
     """
     tags = reversed(list(_CLOSING.finditer(text)))
     end = next((tag.end() for tag in tags if not _is_quoted(text, tag)), 0)
@@ -55,6 +55,6 @@ def _is_quoted(text: str, tag: re.Match[str]) -> bool:
     before, after = text[: tag.start()][-1:], text[tag.end() :][:1]
     if before and after and before in _QUOTES and after in _QUOTES:
         return True
-    # The block must close again: a fence that reasoning leaves open holds all that follows.
+    # Within a code block. The block must be closed after the tag: reasoning may leave one open.
     fences = len(_FENCE.findall(text[: tag.start()]))
     return fences % 2 == 1 and _FENCE.search(text, tag.end()) is not None

@@ -1,5 +1,5 @@
-"""Ratings by a rubric and a reference answer, for a user's own prompts: what the judge is asked,
-and how its rating is read. Ratings are 1 to 10."""
+"""Ratings by a rubric and a reference answer, for a user's own prompts: makes the requests to the
+judge, and reads its ratings. Ratings are from 1 to 10."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from moa_cli.bench.scoring.judging import JudgeCall, fill
 from moa_cli.core.conversation import Message
 
-# What is asked of a reply where only a reference answer is given.
+# The rubric for an item that has only a reference answer.
 BY_REFERENCE: Final = (
     "The response says the same as the reference answer in all that the question asks for, and"
     " nothing that contradicts it. Its words, its order and its length do not matter."
@@ -44,8 +44,8 @@ _LOOSE_RATING: Final = re.compile(
 def judge_call(
     rubric: str, conversation: Sequence[Message], response: str, reference: str | None
 ) -> JudgeCall:
-    """The request for one rating. No text in it can end its own part: the mark between the parts is
-    made of them. conversation: the user's message is its last."""
+    """The request for one rating. The mark between its parts is a hash of their texts, so no text
+    can contain it and end its own part. conversation: it ends with a user's message."""
     texts = [(f"the {message.role}'s message", message.content) for message in conversation]
     if reference is not None:
         texts.append(("the reference answer", reference))
@@ -61,10 +61,10 @@ def judge_call(
 
 
 def parse_rating(judgement: str) -> float | None:
-    """The last rating of a judgement, 1 to 10, None without one.
+    """The last rating of a judgement, 1 to 10; None without one.
 
-    It is the last one, since the judge was asked to end with it; earlier ones may be quoted from
-    the response.
+    The last one counts, because the judge is asked to end with it, and earlier ones may be quoted
+    from the response.
     """
     span = rating_span(judgement)
     rating = float(judgement[slice(*span)]) if span else 0.0
@@ -72,6 +72,6 @@ def parse_rating(judgement: str) -> float | None:
 
 
 def rating_span(judgement: str) -> tuple[int, int] | None:
-    """Where that rating stands; None without one."""
+    """The place of the rating's number in a judgement; None without one."""
     found = [*_RATING.finditer(judgement)] or [*_LOOSE_RATING.finditer(judgement)]
     return found[-1].span(1) if found else None

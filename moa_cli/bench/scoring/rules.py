@@ -1,9 +1,10 @@
-"""The names of the graders, apart from what they load, for the help of commands."""
+"""The names of the graders. They are separate from the graders themselves, so that the help of
+commands loads nothing else."""
 
 from __future__ import annotations
 
 from typing import Final
 
 GRADERS: Final = ("auto", "exact", "number", "choice", "math")
-# The group of entry points under which other packages bring scorers.
+# The group of entry points in which other packages register scorers.
 SCORERS: Final = "moa.scorers"

@@ -1,7 +1,7 @@
 """Differences between answers to the same items: standard errors, intervals, tests and power.
 
-It needs only the standard library. Answers are paired by item, since what two models have in common
-(an item is easy or hard for both) then drops out of the difference; see Miller 2024, "Adding Error
+It needs only the standard library. Answers are paired by item, because an item may be easy or hard
+for both models, and that has no effect on the difference of a pair; see Miller 2024, "Adding Error
 Bars to Evals" (arXiv:2411.00640).
 """
 
@@ -21,15 +21,15 @@ from moa_cli.bench.scoring.means import Mean, grouped_mean, mean_of
 
 CONFIDENCE: Final = 0.95
 POWER: Final = 0.8
-# The normal quantile that belongs to a two-sided interval of that confidence.
+# The normal quantile for a two-sided interval with that confidence.
 QUANTILE: Final = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-# Times the standard error, this is the difference that is found with that power.
+# This times the standard error is the difference that is found with that power.
 _DETECTABLE: Final = QUANTILE + NormalDist().inv_cdf(POWER)
-# For up to so many pairs that differ, all ways to swap them are tried; for more, so many random
-# ones.
+# The swap test tries all ways to swap up to this many pairs that differ; for more pairs, this many
+# random ways.
 _MOST_EXACT, _DRAWS = 12, 10_000
 _CHUNK = 8
-# The share of a sum that rounding may have made.
+# Smaller parts of a sum than this share count as rounding errors.
 _ROUNDING: Final = 1e-9
 
 _Value = TypeVar("_Value")
@@ -38,7 +38,7 @@ _Player = TypeVar("_Player", bound=Hashable)
 
 @dataclass(frozen=True)
 class ConfidenceInterval:
-    """What a figure is, with 95 % confidence; in the figure's unit."""
+    """The 95 % confidence interval of a figure, in its unit."""
 
     low: float
     high: float
@@ -46,11 +46,12 @@ class ConfidenceInterval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """What the first is worth more than the second, over what both have answered.
+    """How much more the first is worth than the second, over the items that both have answered.
 
     difference: in the values' unit; its n counts values, of which an item may have several.
-    z: the difference over its standard error; None where that is 0 or unknown. p: of the swap
-    test, two-sided (`swap_test`). better, worse, equal: items at which the first is that.
+    z: the difference divided by its standard error; None if that is 0 or unknown. p: that of the
+    two-sided swap test (`swap_test`). better, worse, equal: at how many items the first is better,
+    worse, or equal.
     """
 
     difference: Mean
@@ -67,13 +68,14 @@ class PairedDifference:
 
     @property
     def detectable(self) -> float | None:
-        """The least true difference that a comparison of so many items finds in 8 of 10 cases."""
+        """The smallest true difference that a comparison of this many items finds in 8 of 10
+        cases."""
         error = self.difference.standard_error
         return _DETECTABLE * error if error else None
 
     def items_for(self, difference: float) -> int | None:
-        """How many items it takes to find a true difference of that size in 8 of 10 cases; None
-        where the spread is unknown."""
+        """How many items are needed to find a true difference of that size in 8 of 10 cases; None
+        if the spread is unknown."""
         least = self.detectable
         if not least or not difference:
             return None
@@ -84,10 +86,10 @@ class PairedDifference:
 class EpochFigures:
     """A score that was measured several times over the same items.
 
-    pooled: over all values, with a standard error that takes the values of an item as one
-    observation. by_epoch: each epoch alone. between: the standard error of the mean that comes
-    from the replies alone (the same items, asked again): the epochs' deviation over the root of
-    their number; None for a single epoch.
+    pooled: the mean over all values; its standard error takes the values of an item as one
+    observation. by_epoch: the mean of each epoch. between: the standard error of the mean that is
+    due to the replies alone, not to the choice of items: the standard deviation of the epochs'
+    means, divided by the root of their number; None for a single epoch.
     """
 
     pooled: Mean
@@ -98,15 +100,16 @@ class EpochFigures:
 def interval_of(mean: Mean, low: float, high: float) -> ConfidenceInterval | None:
     """The 95 % interval of a mean of values from `low` to `high`; None without values.
 
-    Wilson's, which holds at both ends: 0 of 10 is 0 to 28 %. For other values than yes and no it
-    is taken at the number of yes-or-no values that would have the same standard error.
+    This is Wilson's interval, which is valid at both ends: for 0 of 10 it is 0 to 28 %. If values
+    are not only `low` and `high`, it is computed for the number of such values that would have the
+    same standard error.
     """
     if mean.value is None:
         return None
     share = (mean.value - low) / (high - low)
     error = (mean.standard_error or 0.0) / (high - low)
     size = share * (1 - share) / error**2 if error else float(mean.n)
-    # The spread within `low` to `high` is at most that of yes and no.
+    # The spread of values from `low` to `high` is at most that of values at both ends.
     size = max(size, 1.0)
     square = QUANTILE**2
     middle = (share + square / (2 * size)) / (1 + square / size)
@@ -129,8 +132,8 @@ def paired_difference(
 ) -> PairedDifference | None:
     """How the first differs from the second; None if they have no item in common.
 
-    first, second: values from `low` to `high`, by what was asked. item: which item that belongs
-    to; the values of an item (turns, epochs) count as one observation.
+    first, second: values from `low` to `high`, by what was asked. item: gives the item that a key
+    belongs to; all values of an item (turns, epochs) are one observation.
     """
     common = [name for name in first if name in second]
     if not common:
@@ -138,7 +141,7 @@ def paired_difference(
     by_item: dict[Hashable, list[float]] = defaultdict(list)
     for name in common:
         found = first[name] - second[name]
-        # A rest of rounding between equal values is no difference.
+        # A rounding error between equal values is not a difference.
         by_item[item(name)].append(found if abs(found) > _ROUNDING * (high - low) else 0.0)
     difference = grouped_mean(
         (value, group) for group, values in by_item.items() for value in values
@@ -169,10 +172,11 @@ def paired_difference(
 
 
 def _binary_interval(differences: Sequence[float], width: float) -> ConfidenceInterval:
-    """Bonett and Price's interval (2012): Wald's, after one item more was won and one more lost.
+    """Bonett and Price's interval (2012): Wald's interval after one more win and one more loss are
+    added.
 
-    It also holds if no pair differs: ten equal pairs do not prove that two models are equal.
-    differences: of each item, at most `width`.
+    It is also valid if no pair differs, because ten equal pairs do not prove that two models are
+    equal. differences: one for each item, at most `width`.
     """
     size = len(differences) + 2
     won = (math.fsum(max(0.0, value) for value in differences) / width + 1) / size
@@ -183,12 +187,12 @@ def _binary_interval(differences: Sequence[float], width: float) -> ConfidenceIn
 
 
 def swap_test(differences: Iterable[float], *, seed: int = 0) -> float:
-    """How likely the differences add up to so much, in either direction, if the two of each pair
-    were swapped at random.
+    """The two-sided p value: how likely the sum of the differences would be at least as large, in
+    either direction, if the two values of each pair were swapped at random.
 
-    It assumes no distribution. Where all differences are of one size it is McNemar's exact test;
-    else all swaps are tried for up to 12 pairs that differ, and 10,000 seeded ones for more (then
-    the least p is 1 in 10,001).
+    It assumes no distribution. If all differences have the same size, it is McNemar's exact test.
+    Otherwise all swaps are tried for up to 12 pairs that differ, and 10,000 random ones for more
+    (then the lowest p is 1 in 10,001).
     """
     sizes = [value for value in differences if value]
     if not sizes:
@@ -200,7 +204,7 @@ def swap_test(differences: Iterable[float], *, seed: int = 0) -> float:
     if len(sizes) <= _MOST_EXACT:
         sums = [abs(math.fsum(signed)) for signed in product(*((x, -x) for x in sizes))]
         return sum(total >= observed for total in sums) / len(sums)
-    # The signs of eight pairs are one random byte; what they add up to stands in a table.
+    # For speed, the signs of eight pairs are one random byte, and a table has their signed sum.
     tables = [_signed_sums(sizes[at : at + _CHUNK]) for at in range(0, len(sizes), _CHUNK)]
     drawn = random.Random(seed)  # noqa: S311
     extreme = 0
@@ -212,7 +216,7 @@ def swap_test(differences: Iterable[float], *, seed: int = 0) -> float:
 
 
 def _signed_sums(values: Sequence[float]) -> list[float]:
-    """By byte, the sum of the values, each with the sign that its bit stands for."""
+    """For each byte, the sum of the values with the signs that its bits give."""
     return [
         sum(-value if byte >> place & 1 else value for place, value in enumerate(values))
         for byte in range(1 << _CHUNK)
@@ -220,7 +224,8 @@ def _signed_sums(values: Sequence[float]) -> list[float]:
 
 
 def _sign_test(won: int, of: int) -> float:
-    """Two-sided: how likely a fair coin falls so unevenly."""
+    """The two-sided p value of the sign test: how likely a fair coin would be at least as
+    uneven."""
     fewer = min(won, of - won)
     whole = math.lgamma(of + 1) - of * math.log(2)
     tail = math.fsum(
@@ -230,8 +235,8 @@ def _sign_test(won: int, of: int) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """The p values, corrected for there being several (Holm 1979): below 5 %, it is unlikely that
-    any one of them is below by chance."""
+    """The p values, corrected for their number (Holm 1979). With this correction, the chance that
+    any of them is below 5 % by accident is at most 5 %."""
     order = sorted(range(len(values)), key=lambda place: values[place])
     found = [0.0] * len(values)
     least = 0.0
@@ -254,7 +259,7 @@ def unpaired_difference(first: Iterable[float], second: Iterable[float]) -> Mean
 
 
 def epoch_figures(values: Iterable[tuple[Hashable, int, float]]) -> EpochFigures:
-    """values: of an item, in an epoch: (item, epoch, value)."""
+    """The figures of values that were measured in several epochs. values: (item, epoch, value)."""
     known = list(values)
     epochs: dict[int, list[float]] = defaultdict(list)
     for _, epoch, value in known:
@@ -268,11 +273,12 @@ def epoch_figures(values: Iterable[tuple[Hashable, int, float]]) -> EpochFigures
 
 
 def bradley_terry(wins: Mapping[tuple[_Player, _Player], float]) -> dict[_Player, float]:
-    """How likely each beats an average opponent, 0 to 1, by Bradley and Terry's model (1952).
+    """How likely each player beats an average opponent, 0 to 1, by Bradley and Terry's model
+    (1952).
 
     wins: how often the first of a pair has beaten the second; a tie is half a win for each. Each
-    also gets half a win and half a loss against the average, so that one that has always won has a
-    strength, too.
+    player also gets half a win and half a loss against the average, so that the strength of a
+    player that has always won is finite.
     """
     places = {player: place for place, player in enumerate(dict.fromkeys(chain(*wins)))}
     rows = [
@@ -285,7 +291,7 @@ def bradley_terry(wins: Mapping[tuple[_Player, _Player], float]) -> dict[_Player
 
 
 def t_quantile(share: float, degrees: int) -> float:
-    """The value that Student's t is below in that share of cases, from 0.5 to 1."""
+    """The quantile of Student's t distribution. share: from 0.5 to 1."""
     low, high = 0.0, 1.0
     while _t_below(high, degrees) < share:
         high *= 2
@@ -296,8 +302,8 @@ def t_quantile(share: float, degrees: int) -> float:
 
 
 def _t_below(value: float, degrees: int) -> float:
-    """The share of Student's t below a value from 0 on, by its finite series for whole degrees of
-    freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    """The distribution function of Student's t for a value that is not negative, by its finite
+    series for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
     angle = math.atan2(value, math.sqrt(degrees))
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = degrees % 2
