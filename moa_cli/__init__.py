@@ -172,8 +172,8 @@ __all__ = [
     "to_dict",
 ]
 
-# Where the public names are: what needs the settings and the store, and the rest, light modules
-# first. A module is imported when a name is asked for that those before it do not have.
+# Where the public names are: in `api`, or in one of `_HOMES`, light modules first. To find a name,
+# modules are imported in this order until one has it.
 _OF_THE_API = ("ask", "ask_async", "load_profile", "open_clients", "run_report", "run_turn")
 _CORE = ("conversation", "errors", "events", "endpoints", "money", "strategy", "stream", "tools")
 _HOMES = (*(f"core.{module}" for module in _CORE), "profile", "engine")

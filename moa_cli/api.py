@@ -34,21 +34,22 @@ load_profile = load
 _log = logging.getLogger("moa_cli")
 
 
-# By process, since one that is forked has calls of its own, and by the calls that are allowed.
+# The limiters, by process id and by how many calls are allowed. A forked process needs its own,
+# because it does not share calls with its parent.
 _limiters: dict[tuple[int, int], Limiter] = {}
 
 
 def _limiter(concurrency: int) -> Limiter:
-    """The limiter of all calls of this process, whatever thread makes them."""
+    """The limiter for all calls of this process, in all threads."""
     return _limiters.setdefault((os.getpid(), concurrency), Limiter(concurrency))
 
 
 class _Money:
-    """The budgets of the settings file, and where spending is recorded.
+    """The budgets of the settings file, and the record of spending.
 
-    It belongs to one thread of one process. clients: None where they are not those of the settings
-    file, and so not held to its limits of calls. spent: USD that already count for the budget of
-    the session. Raises StoreError if the budget of the day cannot be kept.
+    It belongs to one thread of one process. clients: None if the caller's clients are not those of
+    the settings file; its limits of calls do not apply to these. spent: USD that already count for
+    the budget of the session. Raises StoreError if the budget of the day cannot be kept.
     """
 
     def __init__(self, config: Config, clients: ClientPool | None, spent: float = 0.0) -> None:
@@ -76,12 +77,12 @@ class _Money:
 
     @property
     def inherited(self) -> bool:
-        """Whether this process was forked from the one that this belongs to."""
+        """Whether this object belongs to a parent process, from which this one was forked."""
         return self._process != os.getpid()
 
     @property
     def spent(self) -> float:
-        """USD that count for the session."""
+        """USD that count for the budget of the session."""
         return 0.0 if self._session is None else self._session.standing().spent
 
     def close(self) -> None:
@@ -96,14 +97,15 @@ class _Clients(ClientPool):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._money: _Money | None = None
-        # These hold connections of parent processes, so they are never closed or collected.
+        # Objects of parent processes. They hold the parents' connections, so this list keeps them
+        # from being closed or garbage-collected.
         self._inherited: list[_Money] = []
 
     def limits(self) -> Limits:
         """The limits of the settings file. Raises StoreError if the day's budget cannot be kept."""
         spent = 0.0
         if self._money is not None and self._money.inherited:
-            # Processes can share neither a connection nor a journal.
+            # A forked process can share neither the parent's database connection nor its journal.
             self._inherited.append(self._money)
             spent, self._money = self._money.spent, None
         if self._money is None:
@@ -153,23 +155,23 @@ def run_turn(
         conversation: What was said, with the open turn last (see `Conversation.ask`).
         clients: The way to the models (see `open_clients`).
         control: Lets you say "enough" while the turn runs.
-        limits: None holds turns over `open_clients()` to the settings file, budgets included, and
-            records what they spend in the ledger that `moa history stats` shows.
-            `budget.session` then holds for all turns over these clients together. Turns over
-            clients of your own are not held to the settings file.
+        limits: None applies the settings file, including its budgets, to turns over
+            `open_clients()`. Their spending is recorded in the ledger that `moa history stats`
+            shows, and `budget.session` applies to all turns over these clients together. To turns
+            over clients of your own, None does not apply the settings file.
         references: Answers that you already have. Then no proposer is asked, and the aggregator
-            writes its reply from these. Give proposals, in place of texts, where
-            `reference_names` is to show who said what, or some are unfinished.
-        response_format: What the reply has to be, if it is JSON. Its text is then told as one
-            delta, once it was checked; if it is wrong, the aggregator is asked once more.
-        reviews: What models have said about those references before (see `Turn.reviews`). What the
-            strategy would ask the same model about the same texts is not asked again.
+            writes its reply from these. Give proposals instead of texts if `reference_names`
+            must show who gave which answer, or if some are unfinished.
+        response_format: The format of the reply, if it must be JSON. Its text then comes as one
+            delta after it is checked. If it is wrong, the aggregator is asked once more.
+        reviews: Earlier answers of models about these references (see `Turn.reviews`). The
+            strategy does not ask the same model about the same texts again.
 
     Returns:
         A generator of the turn's events.
 
     Raises:
-        ProfileError: One of the profile's model names leads nowhere. Nothing is sent then.
+        ProfileError: One of the profile's model names has no known provider. Nothing is sent then.
         StoreError: The budget of the day cannot be kept.
         ValueError: The conversation has no open turn.
     """
@@ -197,24 +199,24 @@ def run_report(
     limits: Limits | None = None,
     reviews: Sequence[Proposal] = (),
 ) -> AsyncGenerator[Event, None]:
-    """Report where answers agree and disagree that are there already: by one call, without a reply.
+    """Report where answers that you already have agree and disagree: one call, and no reply.
 
     Args:
         profile: The mixture, whose judge is asked.
-        conversation: What was said, with the open turn last, which the references answer.
+        conversation: What was said. It ends with the open turn, which the references answer.
         clients: The way to the models (see `open_clients`).
-        references: Two answers at least. Proposals bring the names of those who hold a point;
-            texts are called by their numbers.
+        references: At least two answers. The report names proposals by their proposers, and texts
+            by their numbers.
         control: Lets you end the report.
         limits: See `run_turn`.
-        reviews: What models have said about those references before (see `Turn.reviews`).
+        reviews: Earlier answers of models about these references (see `Turn.reviews`).
 
     Returns:
-        A generator of events, as of a turn without a reply. `Reported` holds the report; without
-        one, the turn has failed.
+        A generator of events, like those of a turn, but without a reply. `Reported` has the
+        report; without one, the turn has failed.
 
     Raises:
-        ProfileError: One of the profile's model names leads nowhere. Nothing is sent then.
+        ProfileError: One of the profile's model names has no known provider. Nothing is sent then.
         StoreError: The budget of the day cannot be kept.
         ValueError: There are fewer than two references.
     """
@@ -248,9 +250,9 @@ def ask(
         prompt: The user's message.
         profile: See `ask_async`.
         conversation: What was said before.
-        sinks: What is shown each event as it comes.
+        sinks: They get each event as it comes.
         files: See `ask_async`.
-        response_format: What the reply has to be, if it is JSON.
+        response_format: See `ask_async`.
 
     Returns:
         The turn; see `ask_async`.
@@ -291,27 +293,28 @@ async def ask_async(
 ) -> Turn:
     """Ask once, and return the turn.
 
-    `[budget]` of the settings file holds, and what is spent is recorded, as for `moa ask`. The
-    conversation is not kept. A turn that a budget stops has failed.
+    `[budget]` of the settings file applies, and spending is recorded, as for `moa ask`. The
+    conversation is not stored. A turn that a budget stops has failed.
 
     Args:
         prompt: The user's message.
         profile: A profile, or the name or path of one. None takes the one that `moa ask` would
-            use, with the `MOA_*` variables laid over it.
+            use, changed by the `MOA_*` variables.
         conversation: What was said before.
-        sinks: What is shown each event as it comes.
-        clients: Used and left open. None opens those of the settings file for this call.
+        sinks: They get each event as it comes.
+        clients: The clients to use; they stay open. None opens those of the settings file for this
+            call.
         files: Text files, images and PDF files that go with the prompt. Images go to the models
             that see them.
-        response_format: What the reply has to be, if it is JSON. `turn.reply` is then exactly
-            that; else the turn has failed, with an error of the kind `SchemaMismatch`.
+        response_format: The format of the reply, if it must be JSON. If `turn.reply` does not have
+            this format, the turn has failed with an error of the kind `SchemaMismatch`.
 
     Returns:
-        The turn. If its models failed, it is returned, too; `turn.status` and `turn.error` say so.
+        The turn. It is also returned if its models failed; see `turn.status` and `turn.error`.
 
     Raises:
-        ProfileError: There is no such profile, or it is wrong, or one of its model names leads
-            nowhere. Nothing is sent then.
+        ProfileError: There is no such profile, or it is wrong, or one of its model names has no
+            known provider. Nothing is sent then.
         StoreError: The budget of the day cannot be kept.
         UsageError: One of the files cannot be read, or is too large. Nothing is sent then.
     """
@@ -327,7 +330,7 @@ async def ask_async(
             profile = await clients.settled(profile, patience=LIST_PATIENCE)
         parts: tuple[Part, ...] = ()
         if files:
-            # A PDF file takes some seconds.
+            # In a thread, because reading a PDF file takes some seconds.
             prompt, parts = await asyncio.to_thread(_with_files, prompt, files)
         asked = (conversation or Conversation()).ask(prompt, parts)
         if isinstance(clients, _Clients):

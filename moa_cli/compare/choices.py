@@ -1,4 +1,4 @@
-"""A choice in plain values, for JSON and exports."""
+"""Converts a choice to plain values, for JSON and exports."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from moa_cli.store.comparisons import Comparison
 
 
 def outcome_of(comparison: Comparison) -> str:
-    """What was chosen: the letters of the chosen answer, `tie` or `none good`."""
+    """The outcome of a choice: the letters of the chosen answer, `tie` or `none good`."""
     if comparison.winner is None:
         return "none good" if comparison.none_good else "tie"
     return ", ".join(ascii_uppercase[place] for place in comparison.winners)
 
 
 def choice_to_dict(comparison: Comparison, *, texts: bool) -> dict[str, Any]:
-    """As JSON values. texts: whether prompt and answers are told; null where they are not kept."""
+    """A choice as JSON values. texts: whether to include the prompt and the answers, which are null
+    if they were not kept."""
     kept = comparison.texts
     said = kept.answers if kept else (None,) * len(comparison.contenders)
     values: dict[str, Any] = {

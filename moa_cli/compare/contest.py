@@ -1,4 +1,4 @@
-"""Several arms answer one prompt at once."""
+"""Has several arms answer one prompt at once, and merges equal answers."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _MARKUP = " \t*_`\"'“”"
 
 @dataclass(frozen=True)
 class ArmAnswer:
-    """What an arm answered."""
+    """The answer of an arm."""
 
     arm: Arm
     turn: Turn
 
     @property
     def reply(self) -> str:
-        """Its words, without reasoning."""
+        """The text of the answer, without reasoning."""
         return strip_reasoning(self.turn.reply or "")
 
     @property
     def trouble(self) -> str | None:
-        """Why this is not an answer of that arm as it was meant: a sentence, or None."""
+        """Why the arm did not answer as its profile says: a sentence, or None if it did."""
         if words := refusal_of(self.turn):
             return f"{REFUSED}: {words}"
         if self.turn.error is not None:
@@ -53,7 +53,7 @@ class ArmAnswer:
         return None if self.reply else "it gave no answer"
 
     def contender(self) -> Contender:
-        """As the store keeps it."""
+        """The answer in the form that the store keeps."""
         arm = self.arm
         # The hash of the settings distinguishes an arm before a change of its profile from the same
         # arm after it.
@@ -69,26 +69,26 @@ class ArmAnswer:
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """One answer as it is shown, and by which arms it was given. first: the place of the first of
-    these among all arms, in the order in which they are shown."""
+    """One answer as it is shown, with all arms that gave it. first: the place of the first of these
+    arms among all arms, in the order in which answers are shown."""
 
     given: tuple[ArmAnswer, ...]
     first: int
 
     @property
     def keys(self) -> str:
-        """A letter for each of its arms."""
+        """A lower-case letter for each of its arms."""
         return ascii_lowercase[self.first : self.first + len(self.given)]
 
     @property
     def letters(self) -> str:
-        """The same as they stand above the answer: `A`, or `A, B`."""
+        """The letters as they are shown above the answer: `A`, or `A, B`."""
         return ", ".join(self.keys.upper())
 
 
 def merged(there: Sequence[ArmAnswer]) -> list[ShownAnswer]:
-    """The answers as they are shown, each once: those that differ in white space alone are the
-    same. The order is that of the first arm of each."""
+    """The answers as they are shown, each once. Answers that differ only in white space are equal.
+    The order is that of the first arm of each."""
     by_words: dict[str, list[ArmAnswer]] = {}
     for answer in there:
         by_words.setdefault(" ".join(sanitize(answer.reply).split()), []).append(answer)
@@ -100,8 +100,9 @@ def merged(there: Sequence[ArmAnswer]) -> list[ShownAnswer]:
 
 
 def same_final_answers(shown: Sequence[ShownAnswer]) -> list[tuple[str, list[ShownAnswer]]]:
-    """Which answers come to the same: the final answer that they state or put into a box, in the
-    words of the first, and the answers that do. A number in passing is no final answer."""
+    """Groups of two or more answers with the same final answer. Each group is the final answer, in
+    the words of the first, and the answers. Only a final answer that is stated as such or boxed
+    counts, not any number in the text."""
     found: dict[Hashable, tuple[str, list[ShownAnswer]]] = {}
     for answer in shown:
         text = sanitize(answer.given[0].reply)
@@ -114,7 +115,7 @@ def same_final_answers(shown: Sequence[ShownAnswer]) -> list[tuple[str, list[Sho
 async def answers(
     arms: Sequence[Arm], item: Item, clients: Clients, limits: Limits, ended: Callable[[Turn], None]
 ) -> list[ArmAnswer]:
-    """What the arms answer, in their order; all are asked at once.
+    """The answers of the arms, in their order. All arms are asked at once.
 
     ended: called as soon as an arm's turn has ended.
     """

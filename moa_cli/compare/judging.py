@@ -1,8 +1,8 @@
-"""Has a model decide what the user decided: which of two answers is better.
+"""Has a model decide what the user has decided: which of two answers is better.
 
-The judge is asked as the judge of Arena-Hard is: about each pair in both orders, without knowing
-which arms answered or what the user chose. Its state is a folder like that of a judge of `bench`
-(see `bench.run.folder`), so that it can be stopped and goes on.
+The judge gets the same request as the judge of Arena-Hard: about each pair in both orders, without
+knowing which arms answered or what the user chose. Its state is a folder like that of a judge of
+`bench` (see `bench.run.folder`), so that the judging can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DIGEST = 8
 
 
 def folder_of(model: str) -> Path:
-    """Where the verdicts of that judge on the user's choices are."""
+    """The folder of that judge's verdicts on the user's choices."""
     return judge_folder(_all_judges(), model)
 
 
@@ -49,8 +49,9 @@ def _all_judges() -> Path:
 class DecidedPair:
     """Two answers of a choice between which the user decided.
 
-    number: of the choice. first, second: the places of contenders that gave them. verdict: 1 if
-    the user found the first better, -1 if the second, 0 for a tie.
+    number: that of the choice. texts: those of the choice. first, second: the places of the
+    contenders that gave the two answers. verdict: 1 if the user found the first better, -1 if the
+    second, 0 for a tie.
     """
 
     number: int
@@ -61,19 +62,20 @@ class DecidedPair:
 
     @property
     def item(self) -> str:
-        """The choice and a digest of its words: another history may have the same numbers."""
+        """The number of the choice with a hash of its texts, because another history may have a
+        choice with the same number."""
         words = json.dumps(asdict(self.texts), sort_keys=True)
         return f"{self.number}-{hashlib.sha256(words.encode()).hexdigest()[:_DIGEST]}"
 
     @property
     def name(self) -> tuple[str, str]:
-        """How the judge's files name it."""
+        """The name of the pair in the judge's files, as an arm and an item."""
         return f"{self.first}:{self.second}", self.item
 
 
 def decided_pairs(comparisons: Iterable[Comparison]) -> list[DecidedPair]:
-    """Each two answers that differ, and of which the user's choice says which is better, of the
-    choices whose words were kept."""
+    """All pairs of different answers for which the user's choice says which is better. Choices
+    whose texts were not kept are left out."""
     found = []
     for comparison in comparisons:
         answers = comparison.answers
@@ -92,7 +94,7 @@ def decided_pairs(comparisons: Iterable[Comparison]) -> list[DecidedPair]:
 
 @dataclass(frozen=True)
 class ChoiceTask(ArenaTask):
-    """See `JudgeTask`. Both answers are those of the question: there is no baseline."""
+    """See `JudgeTask`. Both answers come from the question, so there is no baseline."""
 
     def turns(self, item: Item) -> int:
         del item
@@ -110,7 +112,7 @@ class ChoiceTask(ArenaTask):
 
 
 def _asked_text(item: Item) -> str:
-    """The prompt, below the conversation that it belongs to, if there is one."""
+    """The prompt. If it belongs to a conversation, the earlier messages come before it."""
     if not item.before:
         return item.turns[0]
     said = "\n\n".join(f"[{message.role}]\n{message.content}" for message in item.before)
@@ -118,7 +120,7 @@ def _asked_text(item: Item) -> str:
 
 
 def plan_of(pairs: Sequence[DecidedPair], model: str, reasoning_tokens: int | None) -> JudgePlan:
-    """What the judge of that name is asked. See `JudgePlan`."""
+    """The plan of what that judge is asked. See `JudgePlan`."""
     items = {
         pair.item: Item(
             id=pair.item,
@@ -146,16 +148,17 @@ def plan_of(pairs: Sequence[DecidedPair], model: str, reasoning_tokens: int | No
 class ChoiceAgreement:
     """How far a judge agrees with the user.
 
-    The judge finds an answer better where it says so in both orders; all else is a tie. Which
-    answer is the first is chance, so each pair counts from both sides where chance is told.
+    The judge finds an answer better if it says so in both orders; otherwise its verdict is a tie.
+    It is arbitrary which answer of a pair is the first one. So for agreement by chance, each pair
+    is counted in both directions.
 
-    pairs: on how many the judge gave verdicts in both orders; choices: of how many choices these
-    are. lacking: pairs without. same: the share of pairs with the same verdict. chance: what it
-    would be by chance, from how often each of both finds a tie. kappa: Cohen's; None where it
-    cannot be told. interval: its 95 % interval, by drawing choices again (bootstrap, seeded).
-    decided: pairs on which neither finds a tie; decided_same: on how many of these they agree.
+    pairs: how many pairs have the judge's verdicts in both orders. choices: how many choices these
+    pairs are from. lacking: how many pairs have no such verdicts. same: the share of pairs on which
+    both have the same verdict. chance: the share that chance would give. kappa: Cohen's kappa; None
+    if it is undefined. interval: its 95 % interval, by drawing choices again (bootstrap, seeded).
+    decided: how many pairs neither finds a tie. decided_same: on how many of these they agree.
     orders_agree: the share of pairs with the same verdict in both orders. first_better: how often
-    the judge prefers the answer that stands first, of all verdicts that prefer one.
+    the judge prefers the answer that it sees first, among its verdicts that prefer one.
     """
 
     judge: str
@@ -182,9 +185,9 @@ _Verdicts = Mapping[int, Sequence[tuple[int, int]]]
 def agreement_of(
     judge: str, pairs: Sequence[DecidedPair], judgements: Iterable[Judgement]
 ) -> ChoiceAgreement:
-    """How far the judge of that name agrees with what the user decided.
+    """How far that judge agrees with the user's decisions.
 
-    judgements: its verdicts; those on other pairs are left out.
+    judgements: the judge's verdicts; those on other pairs are left out.
     """
     told = {
         verdict.name: verdict.value
@@ -239,7 +242,8 @@ def _chance(verdicts: Sequence[tuple[int, int]]) -> float | None:
 
 
 def _kappa(by_choice: _Verdicts) -> Agreement[tuple[int, int]]:
-    """By the choice, whose pairs hang together, and a number."""
+    """Cohen's kappa over pairs in both directions. A unit is a choice and a number, so that the
+    interval can draw choices: the pairs of one choice are not independent."""
     users: dict[tuple[int, int], float] = {}
     judges: dict[tuple[int, int], float] = {}
     for choice, verdicts in by_choice.items():
@@ -249,7 +253,7 @@ def _kappa(by_choice: _Verdicts) -> Agreement[tuple[int, int]]:
 
 
 def read_agreement(judge: str, comparisons: Iterable[Comparison]) -> ChoiceAgreement | None:
-    """The same for a judge that has judged the user's choices before; None if it has not.
+    """The agreement of a judge that has judged the user's choices before; None if it has not.
 
     comparisons: with their texts. Raises BenchError if a file is damaged.
     """
@@ -261,9 +265,9 @@ def read_agreement(judge: str, comparisons: Iterable[Comparison]) -> ChoiceAgree
 
 
 def forget(numbers: Collection[int]) -> None:
-    """Remove what judges said of these choices: they quote prompts and answers.
+    """Remove the judgements on these choices, because they quote prompts and answers.
 
-    Raises BenchError if a judge is just at work, or a file is damaged, OSError.
+    Raises BenchError if a judge is at work, or a file is damaged, OSError.
     """
     for file in sorted(_all_judges().glob(f"*/*/{JUDGE_FILE}")):
         with opened(file.parent, JudgeFolder) as folder:

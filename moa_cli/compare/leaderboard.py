@@ -1,4 +1,5 @@
-"""Who won how often, against whom, and what a win cost: what blind choices say."""
+"""The leaderboard of blind choices: how often each arm won, against which others, and at which
+cost."""
 
 from __future__ import annotations
 
@@ -23,14 +24,14 @@ from moa_cli.store.comparisons import Comparison
 
 # The number of bootstrap samples for the interval of a strength.
 _DRAWS = 200
-# Arm, profile and settings.
+# The name of an arm, the name of its profile, and a hash of its settings.
 ArmName = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """How often one arm was chosen where another was offered, too. p: how likely wins and losses
-    are so uneven if the two are equally good (a sign test; two-sided)."""
+    """The results of an arm against another arm that was offered in the same choices. p: how likely
+    wins and losses would be at least as uneven if both were equally good (two-sided sign test)."""
 
     other: ArmName
     wins: int
@@ -50,7 +51,7 @@ class PairResult:
 
 @dataclass(frozen=True)
 class Strength:
-    """How likely an arm beats an average one, 0 to 1 (`bradley_terry`), with its 95 % interval."""
+    """How likely an arm beats an average arm, 0 to 1 (`bradley_terry`), with its 95 % interval."""
 
     value: float
     interval: ConfidenceInterval
@@ -60,13 +61,15 @@ class Strength:
 class LeaderboardRow:
     """An arm of a profile with certain settings, over all choices that it was part of.
 
-    wins: how often its answer was chosen. shared: how many of them with others that gave the same
-    answer. none_good: how many of the ties because no answer was good. points: 1 where its answer
-    was chosen, 0 where another was; in a tie the part that falls to each of the answers shown.
-    Arms that gave the same answer have the same points, so that none loses by agreeing with
-    others; where all gave the same, half a point. chances: the points to expect if each answer
-    were as good.
-    usage, seconds: summed. strength, against: None and empty unless `with_pairs` tells them.
+    wins: how often its answer was chosen. shared: how many of its wins are shared with other arms
+    that gave the same answer. ties: how often no answer was chosen. none_good: how many of the ties
+    were because no answer was good. points: for each choice, 1 if its answer was chosen, 0 if
+    another was, and in a tie 1 divided by the number of different answers, or a half if all arms
+    gave the same answer. Arms with the same answer get the same points, so that agreeing with
+    others is no disadvantage. chances: for each choice, the points to expect if all answers were
+    equally good.
+
+    usage, seconds: sums over all choices. strength, against: set by `with_pairs`.
     """
 
     arm: str
@@ -85,7 +88,7 @@ class LeaderboardRow:
 
     @property
     def name(self) -> ArmName:
-        """What tells it from all others."""
+        """Arm, profile and settings, which identify the row."""
         return self.arm, self.profile, self.settings
 
     @property
@@ -110,7 +113,8 @@ class LeaderboardRow:
 
     @property
     def cost_per_win(self) -> float | None:
-        """USD of all its answers, for each win; None without wins, or if a price is unknown."""
+        """The cost of all its answers in USD, divided by its wins; None without wins, or if a price
+        is unknown."""
         return self.usage.cost / self.wins if self.wins and not self.usage.unpriced_calls else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +145,7 @@ class LeaderboardRow:
 
 
 def leaderboard(comparisons: Iterable[Comparison]) -> list[LeaderboardRow]:
-    """The best win rate first."""
+    """The rows of all arms, the best win rate first."""
     found: dict[ArmName, LeaderboardRow] = {}
     for comparison in comparisons:
         tied, winners = comparison.winner is None, comparison.winners
@@ -164,7 +168,7 @@ def leaderboard(comparisons: Iterable[Comparison]) -> list[LeaderboardRow]:
 def with_pairs(
     rows: Sequence[LeaderboardRow], comparisons: Sequence[Comparison]
 ) -> list[LeaderboardRow]:
-    """The rows, each with its strength and with what it came to against each other arm."""
+    """The rows, each with its strength and its results against each other arm."""
     wins, ties = _pairs(comparisons)
     strengths = _strengths(comparisons)
     for row in rows:
@@ -181,9 +185,9 @@ def with_pairs(
 def _pairs(
     comparisons: Iterable[Comparison],
 ) -> tuple[Counter[tuple[ArmName, ArmName]], Counter[tuple[ArmName, ArmName]]]:
-    """How often an arm was chosen where another was offered, and how often neither was better: a
-    tie, or the same answer. What two arms are to each other where a third was chosen is not
-    known."""
+    """For each pair of arms, how often the first was chosen over the second, and how often neither
+    was better: a tie, or the same answer. A choice of a third arm does not count for a pair,
+    because it does not say which of the two is better."""
     wins: Counter[tuple[ArmName, ArmName]] = Counter()
     ties: Counter[tuple[ArmName, ArmName]] = Counter()
     for comparison in comparisons:
@@ -198,7 +202,7 @@ def _pairs(
 
 
 def _strengths(comparisons: Sequence[Comparison]) -> Mapping[ArmName, Strength]:
-    """Of each arm, with an interval by drawing the choices again (bootstrap, seeded)."""
+    """The strength of each arm, with an interval by drawing choices again (bootstrap, seeded)."""
     found = _fitted(comparisons)
     drawn = Random(0)  # noqa: S311
     fits = [_fitted(drawn.choices(comparisons, k=len(comparisons))) for _ in range(_DRAWS)]

@@ -1,7 +1,7 @@
-"""Which of a profile's candidates are asked: those that their providers still offer.
+"""Chooses among a profile's candidates those that their providers still offer.
 
-Hosts retire models every few months. A profile may name several for each place, in order of
-preference; the first that is on its provider's list is taken.
+Hosts retire models every few months. A profile may name several candidates for each place, in order
+of preference. The first one that is in its provider's list is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from moa_cli.profile import ModelSettings, Profile
 
-# Seconds to wait for a provider's list of models, where none is kept.
+# Seconds to wait for a provider's list of models, if none is cached.
 LIST_PATIENCE = 5.0
 _M = TypeVar("_M", bound=ModelSettings)
 # Given a model name: the name to request, "" if the provider does not offer the model, None if that
@@ -22,20 +22,20 @@ Offered = Callable[[str], str | None]
 
 
 def has_candidates(profile: Profile) -> bool:
-    """Whether there is anything to choose."""
+    """Whether the profile has candidates to choose from."""
     return any(settings.alternatives for settings in _all(profile))
 
 
 def candidates(profile: Profile) -> list[str]:
-    """All names among which something is chosen."""
+    """The names of all candidates, in all places that have several."""
     named = [name for entry in _all(profile) if entry.alternatives for name in entry.candidates]
     return list(dict.fromkeys(named))
 
 
 def settled(profile: Profile, offered: Offered) -> Profile:
-    """The profile with the candidates that are offered; its notes tell what was chosen.
+    """The profile with the chosen candidates; its notes say which were skipped.
 
-    A model that is taken already is avoided, so that a mixture stays one of different models.
+    A model that another proposer already has is avoided, so that the mixture has different models.
     """
     chooser = _Chooser(offered)
     chosen = profile.with_proposers(lambda proposers: [*map(chooser.proposer, proposers)])
@@ -59,7 +59,7 @@ def _all(profile: Profile) -> list[ModelSettings]:
 
 
 class _Chooser:
-    """Chooses one after another. notes: what to say of it."""
+    """Chooses candidates for one place after another. notes: notes for the user."""
 
     def __init__(self, offered: Offered) -> None:
         self._offered = offered
@@ -67,7 +67,8 @@ class _Chooser:
         self.notes: list[str] = []
 
     def proposer(self, settings: _M) -> _M:
-        """The same proposer with what is offered. Another of the same candidates gets the same."""
+        """The proposer with its chosen candidate. Proposers with the same candidates get the same
+        model."""
         if not settings.alternatives:
             return settings
         known = self._chosen.get(settings.candidates)
@@ -77,7 +78,7 @@ class _Chooser:
         return chosen
 
     def choose(self, settings: _M, taken: tuple[str, ...]) -> _M:
-        """The same settings with the first candidate that is offered, if possible no taken one."""
+        """The settings with the first candidate that is offered and, if possible, not taken."""
         if not settings.alternatives:
             return settings
         names = settings.candidates

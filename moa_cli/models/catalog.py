@@ -1,7 +1,7 @@
-"""What is known of models, prices and context, from the settings and the providers' own lists.
+"""Facts on models, such as price and context length, from the settings and the providers' lists.
 
-A list is read at most once a day, beside the calls and not before them, and kept in the cache
-folder with its date.
+A list is read at most once a day, and cached on disk with its date. It is read in the background,
+so calls do not wait for it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _MOST_REMEMBERED = 256
 
 @dataclass
 class _Listing:
-    """The models of one provider, by id. as_of: when they were read, seconds since 1970. whole:
-    whether those of unknown price are in it, too; up to 0.1 they were not kept."""
+    """The models of one provider, by id. as_of: when they were read, in seconds since 1970. whole:
+    whether models of unknown price are included; versions up to 0.1 did not keep these."""
 
     models: Mapping[str, ModelInfo]
     as_of: float
@@ -62,8 +62,8 @@ class _Listing:
 class Catalog:
     """Facts on models by name. A catalog belongs to one event loop.
 
-    config: its prices come before those of the lists. client: makes the client of a provider, which
-    reads its list.
+    config: its prices take precedence over those of the lists. client: makes the client of a
+    provider, which reads the provider's list.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class Catalog:
         self._known = lru_cache(_MOST_REMEMBERED)(self._info)
 
     def learn_unable(self, provider: Provider, model: str, what: Literal["sees", "tools"]) -> None:
-        """Note that a model has refused images, or tools; that counts for more than what a list
-        tells."""
+        """Note that a model has refused images or tools. This takes precedence over its provider's
+        list."""
         self._unable.setdefault((provider.name, model), {})[what] = False
         self._known.cache_clear()
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
-        """What is known of a model.
+        """The facts on a model.
 
-        patience: seconds, counted from when its provider's list was asked for, to wait for that
-        list if there is none of today.
+        patience: seconds to wait for its provider's list, if there is none from today. They count
+        from when the list was requested.
         """
         provider, model = self._providers.parse(model_name)
         if provider.base_url is not None and (
@@ -110,7 +110,7 @@ class Catalog:
         return self._known(model_name)
 
     def known(self, model_name: str) -> ModelInfo:
-        """What is known of a model without asking anybody."""
+        """The facts on a model that are known without any request."""
         return self._known(model_name)
 
     def _info(self, model_name: str) -> ModelInfo:
@@ -143,10 +143,10 @@ class Catalog:
     async def settled(self, profile: Profile, *, patience: float) -> Profile:
         """The profile with those of its candidates that are offered; see `candidates.settled`.
 
-        A list that is kept is taken, however old: the turn's own calls refresh it. Where there is
-        none, it is read now.
+        A cached list is used however old it is, because the turn's own calls refresh it. If there
+        is none, it is read now.
 
-        patience: seconds to wait for lists that are not there yet.
+        patience: seconds to wait for lists that are not cached.
         """
         named = [self._providers.parse(name)[0] for name in candidates(profile)]
         missing = {
@@ -162,16 +162,16 @@ class Catalog:
         return settled(profile, self._offered)
 
     async def offered_by(self, provider: Provider, *, patience: float) -> tuple[ModelInfo, ...]:
-        """What a provider lists, from the list that is kept for a day; nothing if there is none
-        and it cannot be read within so many seconds."""
+        """The models in a provider's list, which is at most a day old. Empty if there is no list
+        and it cannot be read within `patience` seconds."""
         await self._refresh(provider, patience)
         listing = self._listing(provider)
         return tuple(listing.models.values()) if listing else ()
 
     def listed(self) -> dict[str, ModelInfo]:
-        """What the lists on disk tell of models that answer to messages, by the names to call them.
+        """The chat models in the lists on disk, by model name.
 
-        Only providers that can be asked count. Nothing is sent.
+        It includes only providers that need no key or have one. No request is sent.
         """
         found: dict[str, ModelInfo] = {}
         for provider in self._askable():
@@ -182,8 +182,8 @@ class Catalog:
         return found
 
     def read_stale(self) -> list[asyncio.Task[None]]:
-        """Begin to read the lists that are not of today, of providers that can be asked; the tasks
-        end when the lists are read, or could not be."""
+        """Start reading the lists that are older than a day, of providers that need no key or have
+        one. Each task ends when its list is read, or could not be read."""
         for provider in self._askable():
             listing = self._listing(provider)
             if listing is None or not listing.fresh:
@@ -191,8 +191,8 @@ class Catalog:
         return [task for task in self._reading.values() if not task.done()]
 
     def unread(self) -> dict[str, str]:
-        """Why lists could not be read, by the names of the providers, without servers on this
-        machine, which need not run."""
+        """Why lists could not be read, by provider. Servers on this machine are left out, because
+        they need not run."""
         return {
             provider.name: self._trouble[provider.name]
             for provider in self._askable()
@@ -211,7 +211,7 @@ class Catalog:
         return not provider.needs_key or self._providers.key_source(provider) is not None
 
     def _offered(self, model_name: str) -> str | None:
-        """The name under which a model is offered; see `candidates.Offered`."""
+        """The name under which the provider offers a model; see `candidates.Offered`."""
         provider, model = self._providers.parse(model_name)
         listing = self._listing(provider) if provider.base_url else None
         unlisted = "unlisted_names" in provider.quirks
@@ -226,8 +226,8 @@ class Catalog:
         return f"{prefix}:{found}" if colon and prefix in self._providers.known else found
 
     def completed(self, provider: Provider, info: ModelInfo) -> ModelInfo:
-        """What a provider's list tells of a model, with what only other sources tell: the
-        settings, then the table of prices that comes with `moa`."""
+        """The facts on a model from its provider's list, with a price in the settings. Missing
+        facts are taken from the table of prices that comes with `moa`."""
         own = self._own_price(f"{provider.name}:{info.id}", provider, info.id)
         if own is not None:
             info = replace(info, price=own)
@@ -249,15 +249,15 @@ class Catalog:
         )
 
     def _has_table(self, provider: Provider) -> bool:
-        """Whether the table's prices are those of the provider; not those of a server on this
-        machine that only has its name."""
+        """Whether the table has prices for the provider. They do not apply to a server on this
+        machine that only has the provider's name."""
         if provider.price_table is None:
             return False
         is_here = is_loopback(provider.base_url or "")
         return not is_here or self._providers.key_source(provider) is not None
 
     def _own_price(self, model_name: str, provider: Provider, model: str) -> Price | None:
-        """The price in the settings; that of a model on this machine is 0, if none is set."""
+        """The price in the settings. Without one, the price of a model on this machine is 0."""
         found, prices = None, self._config.prices
         if prices:
             names = [model_name, f"{provider.name}:{model}"]
@@ -298,7 +298,7 @@ class Catalog:
         self._reading[name] = asyncio.create_task(self._read(provider))
 
     async def read(self, provider: Provider) -> list[ModelInfo]:
-        """What a provider lists now; the list is kept. Raises a ClientError."""
+        """Request a provider's list now, and cache it. Raises ClientError."""
         found = await self._client(provider).models()
         self._trouble.pop(provider.name, None)
         listing = _Listing({model.id: model for model in found}, time.time())
@@ -317,7 +317,7 @@ class Catalog:
             self._known.cache_clear()
 
     async def aclose(self) -> None:
-        """Stop reading."""
+        """Cancel the reading of lists."""
         tasks = list(self._reading.values())
         for task in tasks:
             task.cancel()
@@ -325,12 +325,13 @@ class Catalog:
 
 
 def _rested(began: Mapping[str, float], name: str) -> bool:
-    """Whether what began for that provider is long enough ago, or never was."""
+    """Whether the last attempt for that provider is long enough ago, or there was none."""
     return name not in began or time.monotonic() - began[name] >= _REST_SECONDS
 
 
 def _is_free(provider: Provider, model: str) -> bool:
-    """Whether it runs on the user's own machine; Ollama also passes on to models elsewhere."""
+    """Whether the model runs on the user's own machine. Ollama also forwards to models elsewhere,
+    whose names end in `cloud`."""
     if provider.base_url is None:
         return True
     if provider.start_hint is None or not is_loopback(provider.base_url):
@@ -343,7 +344,7 @@ def _file(provider: Provider) -> Path:
 
 
 def _load(file: Path) -> _Listing | None:
-    """The listing kept in `file`, if one is and can be read."""
+    """The list in that cache file; None if it is missing or cannot be read."""
     try:
         table = json.loads(file.read_bytes())
         models = [check_info(load_value(ModelInfo, model)) for model in table["models"]]
@@ -357,7 +358,7 @@ def _load(file: Path) -> _Listing | None:
 
 
 def _keep(file: Path, listing: _Listing) -> None:
-    # `asdict` of the whole takes ten times as long, which shows for tens of thousands of models.
+    # `asdict` on whole models takes ten times as long, which is noticeable for tens of thousands.
     models = [
         {**vars(model), "price": None if model.price is None else asdict(model.price)}
         for model in listing.models.values()

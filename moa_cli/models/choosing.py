@@ -1,8 +1,8 @@
-"""Choosing a mixture from the models that an endpoint offers.
+"""Chooses a mixture from the models that an endpoint offers.
 
-Models of one family answer alike, so a mixture takes one model of each family: the newest
-general one, and of those the largest. What is known of a model is its name, and sometimes its
-price; the rules read names as the vendors write them.
+Models of one family give similar answers, so a mixture takes one model of each family: the newest
+general one and, among equally new ones, the largest. Only the names of models are known, and
+sometimes their prices. So the rules read names as the vendors write them.
 """
 
 from __future__ import annotations
@@ -46,36 +46,36 @@ _SIZE = re.compile(r"(?<![\d.a-z])(?:(\d+)x)?(\d+(?:\.\d+)?)(b|m)(?![a-z])", re.
 _DATE = re.compile(r"(?<!\d)(?:20\d{2}[-.]?\d{2}[-.]?\d{2}|\d{4,})(?!\d)")
 # USD per million completion tokens: a mixture is not made of paid models that cost more.
 _MOST_USD = 16.0
-# A mixture of a single model asks it several times.
+# How often a mixture of a single model asks it.
 _SAMPLES = 3
 
 
 @dataclass(frozen=True)
 class ChosenMixture:
-    """The models of a mixture, by name, the aggregator among them. samples: of each proposer."""
+    """The models of a mixture, by name. samples: how often each proposer is asked."""
 
     proposers: tuple[str, ...]
     aggregator: str
     samples: int = 1
 
     def table(self) -> dict[str, Any]:
-        """The mixture as a profile's file has it."""
+        """The mixture as the table of a profile's file."""
         samples = {} if self.samples == 1 else {"samples": self.samples}
         proposers = [{"model": model, **samples} for model in self.proposers]
         return {"rounds": 1, "proposers": proposers, "aggregator": {"model": self.aggregator}}
 
 
 def can_chat(info: ModelInfo) -> bool:
-    """Whether a listed model answers chats, as far as is known.
+    """Whether a listed model is a chat model, as far as is known.
 
-    An id that no profile can hold, such as one with spaces or control characters, is none.
+    It is not if no profile can contain its id, such as one with spaces or control characters.
     """
     is_name = bool(info.id) and info.id.isprintable() and " " not in info.id
     return is_name and info.kind == "chat" and _BASE.search(info.id) is None
 
 
 def family(model: str) -> str:
-    """The family of a model: one of the known ones, else the first word of its name."""
+    """The family of a model: a known one, else the first word of its name."""
     name = model.rpartition("/")[2].lower()
     for other, known in _OTHER_NAMES.items():
         if re.match(rf"{other}(?![a-z])", name):
@@ -88,7 +88,7 @@ def family(model: str) -> str:
 
 
 def size(model: str) -> float:
-    """The number of a model's parameters, in billions; 0 if its name does not tell."""
+    """The number of a model's parameters, in billions; 0 if its name does not have it."""
     name = model.rpartition("/")[2]
     sizes = [
         float(experts or 1) * float(number) / (1 if unit.lower() == "b" else 1000)
@@ -98,16 +98,17 @@ def size(model: str) -> float:
 
 
 def _version(model: str) -> tuple[float, ...]:
-    """The version in a model's name: (3.3) of Llama-3.3-70B; () if it tells none."""
+    """The version in a model's name, such as (3.3,) for Llama-3.3-70B; () if there is none."""
     name = _DATE.sub("", _SIZE.sub("", model.rpartition("/")[2].lower()))
     return tuple(float(number) for number in re.findall(r"\d+(?:\.\d+)?", name)[:1])
 
 
 def choose(provider: str, offered: Sequence[ModelInfo], *, most: int = 4) -> ChosenMixture | None:
-    """A mixture of the models that `provider` offers: one of each of the best families, of which
-    the best writes the reply; of a single model, several samples. None if no model chats.
+    """A mixture of models that `provider` offers: one of each of the best families. The best of
+    them is also the aggregator. If there is only one model, it is sampled several times. None if
+    there is no chat model.
 
-    offered: what it lists. most: the largest number of proposers.
+    offered: the provider's list. most: the largest number of proposers.
     """
     chats = [info for info in offered if can_chat(info)]
     affordable = [info for info in chats if _usd(info) <= _MOST_USD] or chats
@@ -125,7 +126,8 @@ def choose(provider: str, offered: Sequence[ModelInfo], *, most: int = 4) -> Cho
 
 
 def _by_quality(by_family: dict[str, ModelInfo]) -> list[ModelInfo]:
-    """The largest first where names tell sizes, as on one's own machine; else by family."""
+    """The models, the best first: by size if all names have one, as on the user's own machine, else
+    by the order of families."""
     place = {name: number for number, name in enumerate(_FAMILIES)}
 
     def key(item: tuple[str, ModelInfo]) -> tuple[float, int, str]:
@@ -140,7 +142,7 @@ def _by_quality(by_family: dict[str, ModelInfo]) -> list[ModelInfo]:
 
 
 def _rank(info: ModelInfo) -> tuple[bool, tuple[float, ...], float, float, int]:
-    """How well a model stands for its family: the greater, the better."""
+    """A key by which the model that best represents its family is the greatest."""
     model = info.id
     is_general = _SPECIAL.search(model.rpartition("/")[2]) is None
     # Among names that differ by a date, the shortest is an alias that is kept up to date.

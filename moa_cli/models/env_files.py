@@ -1,8 +1,8 @@
 """Keys from `.env` files: the one in the config folder, then the one in the working directory.
 
-A working directory may be somebody else's project, so its file supplies a key only where the
-user's own has none. Only keys are looked up there: nobody's `.env` can send a key to another
-address.
+A working directory may be somebody else's project, so its file supplies a key only if the user's
+own file has none. Only keys are read from these files, so that no `.env` file can send a key to
+another address.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _NAME = ".env"
 
 @dataclass(frozen=True)
 class FoundKey:
-    """A key that was found, and its file. foreign: whether that is the working directory's.
-    differs: whether the working directory's file holds another key, which is not used."""
+    """A key that was found, and its file. foreign: whether it is the file in the working directory.
+    differs: whether the file in the working directory has another key, which is not used."""
 
     value: str = field(repr=False)
     file: Path
@@ -33,8 +33,8 @@ class FoundKey:
 
 @dataclass(frozen=True)
 class _EnvFile:
-    """What a file holds. values: by name. broken: lines that hold no value, by number. trouble: why
-    the file cannot be read, or None."""
+    """The content of a file. values: by name. broken: the lines that cannot be parsed, by number.
+    trouble: why the file cannot be read, or None."""
 
     path: Path
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -43,7 +43,7 @@ class _EnvFile:
 
 
 class EnvFiles:
-    """The `.env` files of this process, read when they are first asked."""
+    """The `.env` files of this process. Each is read when it is first needed."""
 
     @cached_property
     def _own(self) -> _EnvFile:
@@ -57,7 +57,7 @@ class EnvFiles:
         return _EnvFile(here.path) if _is_same(here.path, self._own.path) else here
 
     def find(self, variable: str) -> FoundKey | None:
-        """The key of that name, and where it is; None if no file has it."""
+        """The key in that variable, and its file; None if no file has it."""
         own = self._own.values.get(variable, "").strip()
         here = self._here.values.get(variable, "").strip()
         if own:
@@ -65,7 +65,7 @@ class EnvFiles:
         return FoundKey(here, self._here.path, foreign=True) if here else None
 
     def trouble(self, variable: str) -> str | None:
-        """Why a file that may be meant to have the key does not; None if none is to blame."""
+        """A problem in one of the files that may be the reason why the key is missing, or None."""
         for file in (self._own, self._here):
             if file.trouble is not None:
                 return file.trouble

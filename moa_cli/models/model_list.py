@@ -1,8 +1,8 @@
-"""Lists of models, as providers and servers write them.
+"""Parses the lists of models of providers and servers.
 
-There is no common form. An entry may tell its context and its price in one of a dozen places, per
-token or per million, as numbers or texts, for itself or for each of several hosts. What cannot be
-understood is unknown, never guessed.
+There is no common format. An entry may have its context length and its price in one of a dozen
+fields, per token or per million tokens, as numbers or texts, for itself or for each of several
+hosts. A value that cannot be understood is unknown. It is never guessed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _IN_TEN_THOUSANDTHS = (
 # USD a token. Prices per million tokens are above this value, prices per token are below it.
 _MOST_PER_TOKEN = 0.001
 
-# Where an entry says whether the model calls tools: as a truth value, or in a list.
+# Fields that say whether the model can call tools: truth values, lists, and words in these lists.
 _TOOL_KEYS = frozenset(
     {
         "function_calling",
@@ -86,7 +86,7 @@ _TOOL_WORDS = frozenset(
     }
 )
 
-# Fields of an entry, or of a table in it, that say yes or no.
+# Fields of an entry, or of a table in it, that say whether the model takes images.
 _FLAGS = (
     "vision",
     "supports_vision",
@@ -97,7 +97,7 @@ _FLAGS = (
     "image_input",
     "image",
 )
-# Lists of what goes in, and those of what a model can do, in which it is one word.
+# Lists of kinds of input, and lists of abilities, in which one word may stand for images.
 _INPUTS = ("input_modalities", "supported_input_modalities", "inputModalities", "input")
 _ABILITIES = ("capabilities", "features", "tags", "supported_features")
 _VISION = frozenset({"vision", "image", "images", "image_input", "multimodal", "vlm"})
@@ -154,12 +154,13 @@ _TOLD_KINDS = {
 
 
 def read_list(payload: object) -> list[ModelInfo] | None:
-    """The models of a list, in its order; those that answer to messages come first. None if it is
-    not a list of models. payload: the list as parsed JSON."""
+    """The models of a list: first chat models, then others, both in the order of the list. None if
+    it is not a list of models. payload: the list as parsed JSON."""
     rows = _rows(payload)
     if rows is None:
         return None
-    # Under `models`, as Gemini and Ollama have it, an entry has a name in place of an id.
+    # In Gemini's and Ollama's own format, entries are under `models` and may have a name instead of
+    # an id.
     native = isinstance(payload, Mapping) and not payload.get("data")
     names = ("id", "model", "name") if native else ("id",)
     found = (_info(row, names) for row in rows)
@@ -185,7 +186,7 @@ def _rows(payload: object) -> list[object] | None:
 
 
 def _info(row: object, names: tuple[str, ...]) -> ModelInfo | None:
-    """names: the fields that may hold its id."""
+    """The facts in an entry; None if it has no id. names: the fields that may have the id."""
     if isinstance(row, str):
         row = {"id": row}
     if not isinstance(row, Mapping):
@@ -228,9 +229,9 @@ def _context(row: _Row) -> int | None:
 def _tables_in(
     row: _Row, names: Sequence[str] = _INSIDE, deeper: Sequence[str] = ("limits",)
 ) -> Iterator[_Row]:
-    """The entry, and the tables in it that may tell more.
+    """The entry, and the tables in it that may have further fields.
 
-    names: of tables in the entry. deeper: of tables in those.
+    names: names of tables in the entry. deeper: names of tables in these tables.
     """
     yield row
     for name in names:
@@ -241,7 +242,7 @@ def _tables_in(
 
 
 def _number(value: object) -> float | None:
-    """A number, or the number that a text says; None if it is neither."""
+    """A number, or the number that a text contains; None for anything else."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -255,7 +256,8 @@ def _number(value: object) -> float | None:
 
 
 def _highest(hosts: list[_Row], model: str) -> Price | None:
-    """The highest price of the hosts that a router may choose, so that a cap holds."""
+    """The highest price of the hosts that a router may choose. With a lower one, a cap might be
+    exceeded."""
     prices = [
         price
         for host in hosts
@@ -279,8 +281,9 @@ def _price_of(row: _Row, model: str) -> Price | None:
 
 
 def _price(pricing: _Row, *, free: bool) -> Price | None:
-    """free: whether the model's name says so. Together lists 0 also for models that it does not
-    sell by the token."""
+    """The price in a table of prices. free: whether the model's name says that it is free.
+    Otherwise two prices of 0 mean an unknown price: Together lists 0 also for models that it does
+    not sell by the token."""
     unit = str(pricing.get("unit", ""))
     prompt = _rate(pricing, _PROMPT, unit)
     completion = _rate(pricing, _COMPLETION, unit)
@@ -298,7 +301,7 @@ def _price(pricing: _Row, *, free: bool) -> Price | None:
 
 
 def _checked(price: Price) -> Price | None:
-    """The price; None, which is told, rather than an absurd one."""
+    """The price; None if it is absurd. Users are told that a price is unknown."""
     try:
         check_info(ModelInfo(id="", price=price))
     except ValueError:
@@ -307,7 +310,7 @@ def _checked(price: Price) -> Price | None:
 
 
 def _rate(pricing: _Row, names: tuple[str, ...], unit: str) -> float | None:
-    """USD per million tokens: the first of these that the table has."""
+    """The first of these prices that the table has, in USD per million tokens."""
     for name in names:
         value = pricing.get(name)
         if isinstance(value, Mapping):
@@ -315,20 +318,20 @@ def _rate(pricing: _Row, names: tuple[str, ...], unit: str) -> float | None:
         number = _number(value)
         if number is None:
             continue
-        # OpenRouter's router models say -1: the price depends on the model they choose.
+        # OpenRouter's router models have -1, because their price depends on the model they choose.
         return _scaled(number, _factor(name, value, number, unit)) if number >= 0 else None
     return None
 
 
 def _factor(name: str, value: object, number: float, unit: str) -> float:
-    """What makes a number USD per million tokens."""
+    """The factor that converts a number to USD per million tokens."""
     if re.search(r"1m|million|mtok", unit, re.IGNORECASE):
         return 1.0
     if re.search(r"1k|thousand", unit, re.IGNORECASE):
         return 1e3
     if "per_token" in unit:
         return 1e6
-    # OpenRouter's words are always prices of a token.
+    # In OpenRouter's fields, texts are always prices of one token.
     is_text = isinstance(value, str)
     if name in ("prompt", "completion", "input_cache_read"):
         return 1e6 if is_text or number < _MOST_PER_TOKEN else 1.0
@@ -336,12 +339,12 @@ def _factor(name: str, value: object, number: float, unit: str) -> float:
 
 
 def _scaled(number: float, factor: float) -> float:
-    """The product as a decimal number that somebody would write: 0.0000003 · 1e6 is 0.3."""
+    """The product, rounded to 12 digits, so that 0.0000003 · 1e6 is 0.3."""
     return float(f"{number * factor:.12g}")
 
 
 def _tiers(pricing: _Row, base: Price, unit: str) -> Iterator[PriceTier]:
-    """Prices of long prompts: OpenRouter's `overrides`, Vercel's `input_tiers`."""
+    """Prices for long prompts, from OpenRouter's `overrides` or Vercel's `input_tiers`."""
     for row in _list(pricing.get("overrides")):
         start = _number(row.get("min_prompt_tokens")) if isinstance(row, Mapping) else None
         if isinstance(row, Mapping) and start is not None and start >= 1:
@@ -373,8 +376,8 @@ def _tiers(pricing: _Row, base: Price, unit: str) -> Iterator[PriceTier]:
 
 
 def _tools(row: _Row, hosts: list[_Row]) -> bool | None:
-    """Whether it calls tools, None if the entry does not say; of a router's, whether one of the
-    hosts has it do so."""
+    """Whether the model calls tools; None if the entry does not say. For a router, one host with
+    tools is enough."""
     own = _own_tools(row)
     if own is not None or not hosts:
         return own
@@ -399,7 +402,8 @@ def _own_tools(row: _Row) -> bool | None:
                 words = {str(word).lower().replace("-", "_") for word in listed}
                 if words & _TOOL_WORDS:
                     return True
-                # Those that list what they take do so to the end; others name what they like.
+                # These lists are complete, so tools are not supported. Other lists may be
+                # incomplete.
                 if name in _WHOLE_LISTS or "completion" in words:
                     return False
     return None
@@ -409,11 +413,11 @@ def _own_tools(row: _Row) -> bool | None:
 
 
 def _sight(row: _Row) -> bool | None:
-    """Whether it takes images; None if the entry does not say."""
+    """Whether the model takes images; None if the entry does not say."""
     for part in _tables_in(row, _SIGHT_INSIDE, _SIGHT_INSIDE):
         for name in _FLAGS:
             value = part.get(name)
-            # Anthropic's is a table of its own.
+            # In Anthropic's list, the value is a table.
             value = value.get("supported") if isinstance(value, Mapping) else value
             if isinstance(value, bool):
                 return value
@@ -429,14 +433,14 @@ def _sight(row: _Row) -> bool | None:
         if abilities & _VISION:
             return True
         if name == "capabilities" and "completion" in abilities:
-            # Ollama and llama.cpp list all that a model can do.
+            # Ollama and llama.cpp list all abilities of a model.
             return False
-    # LM Studio's words.
+    # LM Studio's values.
     return {"vlm": True, "llm": False}.get(str(row.get("type", "")).lower())
 
 
 def _words(value: object) -> set[str]:
-    """The words of a list, in lower case; empty for a value of another kind."""
+    """The words of a list, in lower case; empty for a value of another type."""
     return {str(word).lower() for word in value} if isinstance(value, list) else set()
 
 
@@ -448,12 +452,12 @@ def _kind(row: _Row, model: str) -> str:
     if told not in (None, "chat"):
         return told or "chat"
     by_name = next((kind for kind, words in _KINDS if re.search(words, model.lower())), "chat")
-    # A model that hears or sees, and answers in words, is one to talk to.
+    # If the entry says chat, a name with "audio" or "image" means the input, not the output.
     return "chat" if told == "chat" and by_name in ("audio", "image", "video") else by_name
 
 
 def _told_kind(row: _Row) -> str | None:
-    """What the entry says that the model makes; None if it does not say."""
+    """The kind of model by the entry's fields; None if it does not say."""
     architecture = row.get("architecture")
     for part in (row, architecture if isinstance(architecture, Mapping) else {}):
         outputs = [str(output).lower() for output in _list(part.get("output_modalities"))]

@@ -1,8 +1,8 @@
-"""Ids of models that mean the same model.
+"""Different ids of the same model.
 
-Providers list a model under one id and take it under several: with `models/` before it (Gemini),
-with a way of routing behind it (`:nitro`, `:floor`, `:novita`), with or without a date, and in any
-case.
+Providers list a model under one id and accept several forms of it: with the prefix `models/`
+(Gemini), with a route as suffix (`:nitro`, `:floor`, `:novita`), with or without a date, and in
+upper or lower case.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _FREE = ":free"
 
 
 def plain(model: str) -> str:
-    """The id in lower case, without the marks that change nothing: `models/`, `:latest`."""
+    """The id in lower case, without `models/` and `:latest`, which make no difference."""
     return model.lower().removeprefix("models/").removesuffix(":latest")
 
 
 def without_route(model: str) -> str:
-    """The id without the way of routing behind it. A tag with a digit tells of another model."""
+    """The id without its route. A suffix with a digit, such as a size, means another model."""
     head, colon, tail = model.rpartition(":")
     is_route = colon and tail and not re.search(r"\d", tail) and f":{tail}" != _FREE
     return head if is_route else model
@@ -42,8 +42,8 @@ def says_free(model: str) -> bool:
 
 
 def find_model(model: str, known: Mapping[str, _T]) -> _T | None:
-    """What is known of a model, where its id may be listed in another form; None if no id of the
-    list means the same, or several do. known: by the ids of the list."""
+    """The value for a model, whose id may be listed in another form. None if no listed id means the
+    same model, or several do. known: the values by the listed ids."""
     if model in known:
         return known[model]
     asked = plain(model)
@@ -53,7 +53,7 @@ def find_model(model: str, known: Mapping[str, _T]) -> _T | None:
         if len(found) == 1:
             return known[found[0]]
     if without_date(routed) == routed:
-        # The id without a date is as a rule the newest with one.
+        # An id without a date usually means the newest one with a date.
         found = _matches(routed, known, lambda listed: without_date(plain(listed)))
         if found:
             return known[max(found)]
@@ -61,7 +61,7 @@ def find_model(model: str, known: Mapping[str, _T]) -> _T | None:
 
 
 def find_similar(model: str, known: Mapping[str, _T]) -> _T | None:
-    """What is known of the same model under another date, the newest, or of another vendor.
+    """The value for the same model with another date (the newest one), or under another vendor.
 
     Its price may differ, so this is the last resort.
     """
@@ -73,7 +73,7 @@ def find_similar(model: str, known: Mapping[str, _T]) -> _T | None:
 
 
 def forms(model: str) -> Iterator[str]:
-    """The id as others may write it, the nearest first."""
+    """Other forms of the id, the most similar first."""
     seen = []
     asked = plain(model)
     routed = without_route(asked.removesuffix(_FREE))
@@ -84,7 +84,7 @@ def forms(model: str) -> Iterator[str]:
 
 
 def _matches(wanted: str, known: Iterable[str], form: Callable[[str], str]) -> list[str]:
-    # Each form is a part of the id in lower case, which is quicker to look for in a long list.
+    # Each form is a part of the id in lower case. Checking that first is faster for a long list.
     return [listed for listed in known if wanted in listed.lower() and form(listed) == wanted]
 
 

@@ -1,4 +1,4 @@
-"""The prices and contexts that come with `moa`, for models of which no list tells.
+"""The prices and context lengths that come with `moa`, for models whose lists do not have them.
 
 `prices.json` is made from genai-prices (`scripts/update_prices.py`). It is read when a price is
 first missing, which takes a few milliseconds.
@@ -34,10 +34,10 @@ _Row = list[Any]
 
 
 def from_table(provider: str, model: str) -> ModelInfo | None:
-    """The context length of a model and its price of today; None if the table does not have it. Of
-    a router that does not say who will answer: the highest price.
+    """The context length of a model and its present price; None if the table does not have it. For
+    a router whose host is not known, it is the highest price.
 
-    provider: its name in the table. model: its id there.
+    provider: its name in the table. model: its id at the provider.
     """
     found = [known for tables in _tables(provider, model) if (known := _first(tables, model))]
     if not found:
@@ -49,7 +49,7 @@ def from_table(provider: str, model: str) -> ModelInfo | None:
 
 
 def _tables(provider: str, model: str) -> Iterator[list[str]]:
-    """The tables to look into; of each group, the first that has the model."""
+    """Groups of tables to look into. In each group, the first table that has the model counts."""
     if provider != _ROUTER:
         yield [provider, *_ALSO.get(provider, ())]
         return
@@ -60,7 +60,7 @@ def _tables(provider: str, model: str) -> Iterator[list[str]]:
 
 
 def _first(tables: list[str], model: str) -> tuple[Price, int | None] | None:
-    """The price and the context of a model, by the nearest form of its id."""
+    """The price and the context length of a model, by the most similar form of its id."""
     for form in forms(model):
         for table in tables:
             for match, context, phases in _providers().get(table, ()):
@@ -70,7 +70,8 @@ def _first(tables: list[str], model: str) -> tuple[Price, int | None] | None:
 
 
 def _price(phases: list[_Row]) -> Price:
-    """The price of today; the first holds where no other does."""
+    """The present price. phases: prices with the dates on which they begin; before all of them, the
+    first one is used."""
     today = time.strftime("%Y-%m-%d", time.gmtime())
     reached = [phase for phase in phases if phase[0] <= today]
     phase = reached[-1] if reached else phases[0]

@@ -1,8 +1,8 @@
 """Providers by name, and their keys.
 
 A model name is `provider:model-id`, or an id without a colon, which belongs to the default
-provider. What stands before the first colon must be a known provider: a prompt must not go to
-one that was not meant, because a name was mistyped.
+provider. The part before the first colon must be a known provider: because of a mistyped name, a
+prompt must not go to a provider that the user did not mean.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def is_loopback(url: str) -> bool:
 
 
 class Providers:
-    """The known providers: the built-in ones, changed and joined by the user's.
+    """The known providers: the built-in ones, which the settings may change, and the user's own.
 
     environment: where keys and the `…_BASE_URL` variables are looked up. Raises ProfileError if a
-    provider of the settings is wrong.
+    provider in the settings is wrong.
     """
 
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
@@ -73,7 +73,7 @@ class Providers:
         self._parsed = lru_cache(_MOST_PARSED)(self._parse)
         for name, settings in config.providers.items():
             self.known[name] = self._from_settings(name, settings, config.place)
-        # The environment comes last, so that it beats the file.
+        # The environment comes last, so that it takes precedence over the file.
         for name in BUILT_IN:
             url = self._url_from_environment(name)
             if url is not None:
@@ -89,7 +89,7 @@ class Providers:
         return _ollama_url(host) if host and name == "ollama" else None
 
     def _at(self, provider: Provider, url: str) -> Provider:
-        """The provider at another address, as somebody wrote it."""
+        """The provider at another address. url: as the user wrote it."""
         built_in = BUILT_IN.get(provider.name)
         own = urlsplit(built_in.base_url) if built_in and built_in.base_url else None
         host, path = _host_and_path(url)
@@ -110,7 +110,8 @@ class Providers:
         )
 
     def _dated(self, provider: Provider, url: str) -> Provider:
-        """Azure's older interface, where the date of a version is told; else the provider."""
+        """The provider with Azure's older interface if the date of a version is set, else
+        unchanged."""
         version = dict(parse_qsl(urlsplit(url).query)) | dict(provider.query)
         found = (self._environment.get(variable, "").strip() for variable in _AZURE_VERSIONS)
         dated = version.get("api-version") or next(filter(None, found), "")
@@ -167,7 +168,7 @@ class Providers:
         return self._at(changed, settings.base_url)
 
     def provider_of(self, model_name: str) -> Provider:
-        """The provider of `model_name`. Raises ProfileError if the name leads nowhere."""
+        """The provider of `model_name`. Raises ProfileError as `parse` does."""
         return self.parse(model_name)[0]
 
     def model_id(self, model_name: str) -> str:
@@ -195,8 +196,8 @@ class Providers:
         return self.known[name], model
 
     def _bare(self, model: str) -> str:
-        """A model's id that is named without a provider. Raises ProfileError if it can be none,
-        or another provider may be meant."""
+        """Check a model's id that is named without a provider. Raises ProfileError if it cannot be
+        an id, or another provider may be meant."""
         if not model.strip():
             raise ProfileError(f"`{model}` does not name a model", hint="write `provider:model-id`")
         plain = unicodedata.normalize("NFKC", model)
@@ -224,8 +225,8 @@ class Providers:
         return model
 
     def _misspelt(self, model: str, odd: re.Match[str], by_case: Mapping[str, str]) -> ProfileError:
-        """That a name without a provider holds what no model's id does. by_case: the known
-        providers by their names in lower case."""
+        """The error for a name without a provider that has a character which no id has. by_case:
+        the known providers by their names in lower case."""
         letter = odd[0]
         shown = f"`{letter}`" if "!" <= letter <= "~" else f"U+{ord(letter):04X}"
         meant = by_case.get(model[: odd.start()].lower())
@@ -261,8 +262,8 @@ class Providers:
         )
 
     def _meant(self, name: str, model_name: str) -> str | None:
-        """What may be meant by an unknown provider: a known one, or the name with its colon in
-        the right place."""
+        """What the user may mean by an unknown provider: a known provider, or the model name with
+        its colon in the right place."""
         first, slash, _ = name.partition("/")
         if slash:
             known = first in self.known
@@ -272,16 +273,16 @@ class Providers:
         return by_case[near] if near else None
 
     def faults(self, profile: Profile) -> Iterator[ProfileError]:
-        """What is wrong with the model names of `profile`; each error names the place too."""
+        """The errors in the model names of `profile`. Each error has the place."""
         return model_faults(profile, self.parse)
 
     def check(self, profile: Profile) -> None:
-        """Raise ProfileError if a model name of `profile` leads nowhere, used or not."""
+        """Raise ProfileError if a model name of `profile` is wrong, even if it is not used."""
         for fault in self.faults(profile):
             raise fault
 
     def price_faults(self) -> Iterator[ProfileError]:
-        """What is wrong with the names of models in the settings' prices."""
+        """The errors in the model names of the prices in the settings."""
         for model_name in self._config.prices:
             path = ("prices", model_name)
             try:
@@ -295,7 +296,7 @@ class Providers:
                 )
 
     def key_source(self, provider: Provider) -> str | None:
-        """Where the provider's key would come from, in words without the key; None if nowhere."""
+        """The source of the provider's key, in words without the key; None if there is no key."""
         found = self._value_of(provider.key_variables)
         if found is None:
             return "api_key_cmd" if provider.key_command else None
@@ -303,8 +304,8 @@ class Providers:
         return f"{variable} in {kept.file}" if kept else f"environment variable {variable}"
 
     def _value_of(self, variables: Sequence[str]) -> tuple[str, str, FoundKey | None] | None:
-        """The first of these variables that is set, its value, and the .env file that it stands in,
-        if it does; None if none is set. The environment comes before the files."""
+        """The first of these variables that is set, its value, and its .env file unless it is from
+        the environment; None if none is set. The environment takes precedence over the files."""
         for variable in variables:
             if value := self._environment.get(variable, "").strip():
                 return variable, value, None
@@ -314,8 +315,8 @@ class Providers:
         return None
 
     def key_notice(self, provider: Provider) -> str | None:
-        """What is to be said of where the provider's key comes from: that it is the working
-        directory's file, or that this file has another key; None if there is nothing to say."""
+        """A notice if the provider's key comes from the file in the working directory, or that file
+        has another key; else None."""
         variable, _, kept = self._value_of(provider.key_variables) or ("", "", None)
         if kept is not None and kept.foreign:
             return f"the key of {provider.name} comes from the working directory: {kept.file}"
@@ -327,9 +328,9 @@ class Providers:
         return None
 
     def key_notices(self, models: Iterable[str] | None = None) -> list[str]:
-        """What is to be said of where keys come from; see `key_notice`.
+        """The notices on where keys come from; see `key_notice`.
 
-        models: whose keys; None for those of all known providers.
+        models: the models whose providers count; None for all known providers.
         """
         asked = (
             self.known.values()
@@ -339,9 +340,9 @@ class Providers:
         return [notice for provider in asked if (notice := self.key_notice(provider))]
 
     def key(self, provider: Provider) -> str:
-        """The provider's key, NO_KEY for one that takes none.
+        """The provider's key, or NO_KEY if it needs none.
 
-        Raises AuthenticationFailed if there is no key, or what is there can be none.
+        Raises AuthenticationFailed if there is no key, or the value cannot be a key.
         """
         if not provider.takes_key:
             return NO_KEY
@@ -378,10 +379,10 @@ class Providers:
         )
 
     def resolved(self, provider: Provider, part: Literal["headers", "query"]) -> dict[str, str]:
-        """The headers or parameters of the user's own, with the values of variables in them.
+        """The headers or query parameters that the user has set, with the values of variables.
 
-        A header of a variable's value is a secret from then on. Raises AuthenticationFailed if a
-        variable is not set, or its value cannot be sent.
+        From now on, the debug log hides headers, and parameters with a variable's value. Raises
+        AuthenticationFailed if a variable is not set, or its value cannot be sent.
         """
         pairs: Pairs = getattr(provider, part)
         found = {}
@@ -409,8 +410,8 @@ class Providers:
 
 
 def default_profile(config: Config, environment: Mapping[str, str]) -> str:
-    """The profile of MOA_PROFILE, else the config's, else the one of the first provider that
-    there is a key for, else the embedded model's."""
+    """The name of the default profile: MOA_PROFILE, else that of the settings, else that of the
+    first provider with a key, else that of the embedded model."""
     named = environment.get("MOA_PROFILE") or config.profile
     if named:
         return named
@@ -420,7 +421,7 @@ def default_profile(config: Config, environment: Mapping[str, str]) -> str:
 
 
 def _without_password(text: str) -> str:
-    """The text, should it be an address, without the password or token in it."""
+    """The text. If it is an address, a password or token in it is hidden."""
     return re.sub(r"(^|:)[^:@/]+@", r"\1***@", re.sub(r":[^:@]+@", ":***@", text))
 
 
@@ -449,7 +450,8 @@ def _run_key_command(provider: Provider) -> str:
 
 
 def _is_elsewhere(provider: Provider, url: str) -> bool:
-    """Whether the URL leads to another domain than that of a built-in provider."""
+    """Whether the URL has another domain than the built-in provider. Always False for the providers
+    in `_LONG_KNOWN`."""
     host = (_host_and_path(url)[0] or "").split(".")
     own = (_host_and_path(provider.base_url or "")[0] or "").split(".")
     return provider.name not in _LONG_KNOWN and own != [""] and host[-2:] != own[-2:]
@@ -466,7 +468,7 @@ def _host_and_path(url: str) -> tuple[str | None, str]:
 def _base_url(url: str, default_path: str) -> tuple[str, Pairs]:
     """The URL without its last slash, and the parameters of its query.
 
-    default_path: is added where it has no path at all.
+    default_path: this path is added if the URL has none.
     """
     url, mark, query = url.strip().partition("?")
     if mark and ("#" in query or not query.isprintable()):
@@ -477,7 +479,8 @@ def _base_url(url: str, default_path: str) -> tuple[str, Pairs]:
 
 
 def _ollama_url(host: str) -> str:
-    """The base URL for OLLAMA_HOST, as Ollama reads it: scheme, port and path may be missing."""
+    """The base URL for OLLAMA_HOST, which is read as Ollama does: scheme, port and path may be
+    missing."""
     scheme, mark, rest = host.rpartition("://")
     address, slash, path = rest.strip("/").partition("/")
     port = "443" if scheme == "https" else "80" if mark else "11434"

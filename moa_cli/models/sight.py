@@ -1,7 +1,7 @@
-"""The names of models that are known to see images, or not to.
+"""The names of models that are known to take images, and of those that are known not to.
 
-Source: the vendors' own pages of their models. A name that is not here is unknown: such a model is
-sent images, and its endpoint tells whether it takes them.
+Source: the vendors' own pages of their models. Other models are unknown. They are sent images, and
+their endpoint's response shows whether they take them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _SEEING = re.compile(
 # Cached, because it is asked before each call.
 @lru_cache(maxsize=256)
 def known_sight(model: str) -> bool | None:
-    """Whether a model takes images, as its id at any provider tells; None if it is not known."""
+    """Whether a model takes images, by its id at any provider; None if that is not known."""
     name = model.lower().removeprefix("models/")
     if _BLIND.search(name):
         return False

@@ -1,9 +1,9 @@
 """The table of the providers that `moa` knows.
 
-An entry holds all that is special about a provider, so that no other code names one. Addresses,
-variables and header styles are those of the providers' own documentation. Quirks are listed only
-where every model of the provider has them: the client learns by itself which fields a single model
-refuses.
+An entry has everything that is special about a provider, so that no other code needs the name of a
+provider. Addresses, variables and header styles are from the providers' own documentation. Quirks
+are listed only if every model of the provider has them. The client learns at run time which fields
+a single model refuses.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from moa_cli.core.quirks import Quirk
 
 DEFAULT_PROVIDER = "together"
 
-# How a key is sent: `Authorization: Bearer`, `api-key` (Azure), or as Anthropic takes it, whose
-# chat completions want `Authorization: Bearer`, and whose list of models wants `x-api-key`.
+# How a key is sent. bearer: `Authorization: Bearer`. api-key: the header `api-key` (Azure).
+# anthropic: `Authorization: Bearer` for chat completions, `x-api-key` for the list of models.
 AuthStyle = Literal["bearer", "api-key", "anthropic"]
 # The names and values of headers, or of parameters of a query.
 Pairs = tuple[tuple[str, str], ...]
@@ -28,19 +28,20 @@ Pairs = tuple[tuple[str, str], ...]
 class Provider:
     """An OpenAI-compatible endpoint.
 
-    name: what stands before the colon of a model name. base_url: None for the embedded model, ""
-    where only the user knows it. key_variable, other_key_variables: those of the environment that
-    may hold its key. key_command: prints its key. key_optional: whether it also answers without
-    one. auth: how the key is sent. headers, query: the user's own for every request; `${NAME}`
-    stands for a variable. quirks: in what it differs from OpenAI's API. models_path: where its list
-    of models is, below the base URL. address_variable: the environment variable of its address,
-    besides `NAME_BASE_URL`. default_path: is added to an address without a path. price_table: its
-    name in the table of prices that comes with `moa`. start_hint: how to start it, where it is a
-    server on this machine. concurrency, rpm: calls that it takes at once, and requests in a minute,
-    as the user says. web: the fields of a request that have a model search the web, as JSON values;
-    empty where its models do so by themselves; None where no such fields are known. batch_price:
-    what its batch interface charges, as a share of the price of a call; None where it has none.
-    vendor: whether the id of a model of the default provider may begin with its name and a slash.
+    name: the part of a model name before the colon. base_url: None for the embedded model, "" if
+    only the user knows it. key_variable, other_key_variables: the environment variables that may
+    have its key. key_command: a command that prints its key. key_optional: whether it also answers
+    without a key. auth: how the key is sent. headers, query: the user's additions to every request;
+    `${NAME}` means the value of a variable. quirks: how it differs from OpenAI's API. models_path:
+    the path of its list of models below the base URL. address_variable: an environment variable for
+    its address, besides `NAME_BASE_URL`. default_path: it is added to an address without a path.
+    price_table: its name in the table of prices that comes with `moa`. start_hint: how the user can
+    start it, if it is a server on this machine. concurrency, rpm: how many calls at once and how
+    many requests in a minute the user allows. web: the request fields that let a model search the
+    web, as JSON values; empty if its models search by themselves, None if no such fields are known.
+    batch_price: the price of its batch interface as a share of the normal price; None if it has no
+    such interface. vendor: whether ids of the default provider's models may begin with its name and
+    a slash.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Provider:
 
     @property
     def takes_key(self) -> bool:
-        """Whether it can be asked for with a key."""
+        """Whether it can be called with a key."""
         return self.key_variable is not None or self.key_command is not None
 
     @property
@@ -81,16 +82,16 @@ class Provider:
 
     @property
     def file_name(self) -> str:
-        """The name of a file on what is known of it at this address.
+        """The name of the file that caches its list of models at this address.
 
-        The address may hold a password: it is told apart by its hash.
+        The name has a hash of the address, which may contain a password.
         """
         mark = hashlib.sha256((self.base_url or "").encode()).hexdigest()[:12]
         return f"{self.name}-{mark}.json"
 
 
 def name_at(provider: str, model: str) -> str:
-    """The model name of an id at a provider."""
+    """The model name for a model id at a provider."""
     return model if provider == DEFAULT_PROVIDER else f"{provider}:{model}"
 
 
