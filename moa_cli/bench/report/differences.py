@@ -270,7 +270,7 @@ def position_note(judged: Mapping[str, Sequence[tuple[float, bool]]]) -> str | N
         return None
     size = f"{found.value:+.1f} ± {found.standard_error:.1f} points"
     if abs(found.value) < _CLEAR * found.standard_error:
-        return f"position: no effect of which output the judge sees first is shown ({size})"
+        return f"position: which output the judge sees first has no clear effect ({size})"
     return f"position: shown first, an output gets {size} compared with being shown second"
 
 

@@ -111,7 +111,7 @@ def _fitted(asked: Mapping[str, Any]) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it printed no error"])[-1]
         raise BenchError(f"alpaca_eval failed: {last}")
     told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return told

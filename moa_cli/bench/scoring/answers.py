@@ -191,7 +191,7 @@ def _check_pattern(pattern: str) -> None:
     try:
         regex.compile(pattern)
     except regex.error as error:
-        raise UsageError(f"--grader: the pattern is none: {error}") from None
+        raise UsageError(f"--grader: not a valid regular expression: {error}") from None
 
 
 def _by_rule(reply: str, answer: str, rule: str) -> Verdict:

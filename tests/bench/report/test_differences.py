@@ -176,7 +176,7 @@ def test_the_position_of_an_output_is_told_with_its_error() -> None:
     assert note is not None
     assert note.startswith("position: shown first, an output gets +21.0 ± 0.2 points")
     even = {name: [(50.0 + int(name) % 5, first)] for name, [(_, first)] in judged.items()}
-    assert "no effect of which output the judge sees first is shown" in (position_note(even) or "")
+    assert "which output the judge sees first has no clear effect" in (position_note(even) or "")
     assert position_note({"1": [(50.0, True)]}) is None
 
 
