@@ -86,10 +86,10 @@ def _run(arguments: list[str]) -> Any:
 
 
 def _meant(arguments: list[str]) -> list[str]:
-    """The arguments with the command that may be left out: `moa` alone at a terminal is the chat,
-    and `moa "a question"` asks it.
+    """The arguments, with the command if it was left out: `moa` alone at a terminal means `chat`,
+    and `moa "a question"` means `ask`.
 
-    A question holds a space, so that a mistyped command is not sent to models.
+    A question must contain a space, so that a mistyped command is not sent to models.
     """
     before, given = (
         ([], arguments) if arguments[:1] != ["--debug"] else (["--debug"], arguments[1:])
@@ -107,16 +107,15 @@ def _meant(arguments: list[str]) -> list[str]:
 
 
 def _holds_a_space(word: str) -> bool:
-    """Whether there are several words in it, on one line or on many."""
+    """Whether there are several words in it, on one line or on several."""
     return len(word.split()) > 1
 
 
 def _dash_hint(arguments: list[str], unknown: str | None = None) -> str | None:
-    """What to do about a prompt that begins with a dash, if one seems to be among the arguments of
-    a command.
+    """The hint for an error that seems to come from a prompt that begins with a dash, else None.
 
-    Such a prompt is read as options: `-mean of 3` names a model. Its spaces give it away. unknown:
-    the option that does not exist, if that is the error.
+    Such a prompt is read as options: `-mean of 3` sets the option `-m`. It is recognised by its
+    spaces. unknown: the option that does not exist, if that is the error.
     """
     if arguments[:1] not in (["ask"], ["compare"]):
         return None
@@ -175,8 +174,9 @@ def _reader_gone() -> int:
 
 
 def _drop_unwritten() -> bool:
-    """Drop what standard output does not take. Returns whether there was such output. The
-    interpreter would try again when it ends, and report the failure in its own words.
+    """Drop buffered output that standard output does not accept. Returns whether there was any.
+
+    Otherwise the interpreter would try to write it again at its end, and print an error of its own.
     """
     try:
         sys.stdout.flush()

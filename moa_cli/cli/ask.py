@@ -253,7 +253,7 @@ def _piped(
 
 
 def _print_estimate(profile: Profile, conversation: Conversation, *, json: bool) -> None:
-    """Print what a turn would take; only prices are asked for."""
+    """Print an estimate of a turn. The only requests are those for prices."""
     import asyncio
 
     from moa_cli.terminal import estimate
@@ -286,7 +286,7 @@ def _run(
     """Answer and show the open turn of a conversation, and return the exit code.
 
     merging: the turn from whose proposals the reply is written; None asks the proposers.
-    response_format: what the reply has to be, if it is no plain text.
+    response_format: the format of the reply, if it must be JSON.
     """
     import asyncio
 
@@ -372,7 +372,7 @@ def _run(
 
 
 def _tell(turn: Turn, show: Show, *, saved: bool) -> None:
-    """Say on standard error how a turn ended, and how to go on."""
+    """Print on standard error how a turn ended, and how the user can continue."""
     from moa_cli.engine.merging import kept_text
 
     left = kept_text(turn, "`moa ask --remerge`") if saved and not show.quiet else ""

@@ -1,8 +1,8 @@
-"""The kinds of commands that `moa` is made of.
+"""The classes of `moa`'s commands and groups of commands.
 
-A group made by `deferred` knows its commands by name and by the first sentence of their help; it
-imports a command's module when that command is called. So the help of `moa`, the completion of
-names, and each single command load only what they need.
+A group made by `deferred` knows only the names of its commands and the first sentence of their
+help. It imports a command's module when that command is called. So the help of `moa`, the
+completion of names, and each single command load only what they need.
 
 Every command refuses blank values of its options and arguments. `--api-key "$KEY"` with an unset
 variable gives an empty text. Treating that as "not given" would start a server without a key, ask
@@ -52,7 +52,8 @@ def _write_debug_log(wanted: bool) -> None:
         debug_log.to_stderr(sys.argv[1:])
 
 
-# Of `moa` itself, and of each command that calls models. It acts before the others are read.
+# An option of `moa` itself, and of each command that calls models. It takes effect before the other
+# options are parsed.
 Debug = Annotated[
     bool,
     Option(
@@ -66,13 +67,13 @@ Debug = Annotated[
 
 
 class _Unconverted:
-    """Leaves values alone that need no conversion, so that Pydantic is not imported for them.
+    """Returns values that need no conversion unchanged, so that Pydantic is not imported for them.
 
-    Since 0.29 Typer converts values by Pydantic, even if nothing was typed, or only words.
-    Importing Pydantic takes longer than importing Typer. This stands where Typer would put its
-    converter of a parameter (`_runtime_param`, made when it is first needed) and gives way to it at
-    the first value that needs one. A Typer that does not use that attribute works as before, only
-    slower.
+    Since 0.29 Typer converts all values by Pydantic, even if nothing was typed, or only words.
+    Importing Pydantic takes longer than importing Typer. This object takes the place of Typer's own
+    converter of a parameter (`_runtime_param`, which Typer makes when it is first needed). At the
+    first value that needs a conversion, it lets Typer make its own. A Typer that does not use that
+    attribute works as before, only slower.
     """
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
@@ -126,7 +127,7 @@ class _NotEmpty(TyperCommand):
 
 
 def _shown(parameter: Any) -> str:
-    """The longest spelling of an option, or an argument's name."""
+    """The name of a parameter for messages: an option's longest spelling, or an argument's name."""
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name).strip("[]").upper()
     return str(max(parameter.opts, key=len))
@@ -156,8 +157,8 @@ class Group(TyperGroup):
 def deferred(package: str, table: Mapping[str, tuple[str, str]], **settings: Any) -> Commands:
     """A group whose commands are imported when they are called.
 
-    table: by name, where in the package a command is (`module:attribute`, a function or a
-    `Commands`), and the first sentence of its help. settings: of `typer.Typer`.
+    table: for each name, where in the package the command is (`module:attribute`, a function or a
+    `Commands`), and the first sentence of its help. settings: those of `typer.Typer`.
     """
     found = {name: (f"{package}.{place}", help) for name, (place, help) in table.items()}
 
@@ -177,21 +178,22 @@ def deferred(package: str, table: Mapping[str, tuple[str, str]], **settings: Any
 
 
 class _Loading(UserDict[str, Any]):
-    """Commands by name, each imported when it is taken out. data: the place of each."""
+    """Commands by name. Each is imported when it is looked up. data: where each command is."""
 
     def __getitem__(self, name: str) -> Any:
         return _loaded(name, self.data[name][0])
 
 
 class _Deferred(TyperCommand):
-    """Stands for a command in its group's help and completion, and loads it when it is called."""
+    """A placeholder for a command in its group's help and completion. It loads the command when it
+    is called."""
 
     def __init__(self, name: str, place: str, help: str) -> None:
         super().__init__(name, help=help, rich_markup_mode=None)
         self._place = place
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
-        """See `TyperCommand`: the context of the command that this one stands for."""
+        """See `TyperCommand`. The context is that of the real command."""
         loaded = _loaded(self.name or "", self._place)
         return loaded.make_context(info_name, args, *rest, **extra)
 

@@ -1,4 +1,4 @@
-"""What `moa ask` sends: words, the files that are attached, standard input, and the schema."""
+"""Composes what `moa ask` sends: the words, attached files, standard input, and the schema."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ _SILENT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class FileQuestions:
-    """The questions before files are sent to the mixture. tell: prints notices that do not keep the
-    prompt from being sent. yes: send files of any size without a question. allow_secrets: the same
-    for files that seem to hold secrets.
+    """Asks the user before files are sent to the mixture.
+
+    tell: prints notices that do not stop the prompt from being sent. yes: whether to send files of
+    any size without a question. allow_secrets: the same for files that seem to contain secrets.
     """
 
     profile: Profile
@@ -49,7 +50,7 @@ class FileQuestions:
     allow_secrets: bool
 
     def known(self) -> dict[str, ModelInfo]:
-        """What is known of the models without a request."""
+        """The facts on the models that are known without a request."""
         pool = wiring.client_pool()
         return {model: pool.known(model) for model in self.profile.models()}
 
@@ -58,10 +59,12 @@ class FileQuestions:
         return any(info.sees is not False for info in self.known().values())
 
     def ask(self, gathered: Gathered, piped: int) -> None:
-        """Ask the questions about these files. If no question can be asked, files of folders and
-        patterns are left out if they seem secret, and refused if they are large: the user may not
-        know of them. piped: about how many tokens standard input has. Raises UsageError if an
-        answer is needed and there is no terminal to ask at, typer.Abort after a no.
+        """Ask the questions about these files. Without a terminal to ask at, files of folders and
+        patterns are left out if they seem secret, and refused if they are large, because the user
+        may not know of them.
+
+        piped: about how many tokens standard input has. Raises UsageError if an answer is needed
+        and there is no terminal, typer.Abort after a no.
         """
         if gathered.secrets and not self.allow_secrets:
             self._ask_about_secrets(gathered)
@@ -95,11 +98,11 @@ def compose_prompt(
     *,
     needed: bool,
 ) -> tuple[str, tuple[Part, ...]]:
-    """The prompt, and its parts (see `prompt_of`): the words, then each file and standard input,
-    texts in fences; standard input alone is the prompt itself.
+    """The prompt and its parts (see `prompt_of`): the words, then each file and standard input.
+    Texts of files are in fences. If there is only standard input, it is the prompt itself.
 
-    files: what is attached, in this order; `-` is standard input. needed: whether there must be
-    something to ask. Raises UsageError if there is not, or if something cannot be sent.
+    files: the files to attach, in this order; `-` is standard input. needed: whether the prompt
+    must not be empty. Raises UsageError if it is empty nevertheless, or something cannot be sent.
     """
     prompt = prompt_text(" ".join(words))
     piped = _stdin_part(standard_input, attached=_STDIN in files)
@@ -132,10 +135,10 @@ def compose_prompt(
 
 
 def _stdin_part(data: bytes, *, attached: bool) -> Part:
-    """Standard input as a part of a prompt; a part without text if there is nothing but space.
+    """Standard input as a part of a prompt. The part has no text if the input is only white space.
 
-    attached: whether it was named as a file (`-f -`), and so may be an image or a PDF file.
-    Raises UsageError if it is neither of them, nor a text.
+    attached: whether it was named as a file (`-f -`), so that it may be an image or a PDF file.
+    Raises UsageError if it is neither of these nor text.
     """
     if attached and not is_text(data):
         return part_of(data, STANDARD_INPUT)
@@ -152,7 +155,7 @@ def _stdin_part(data: bytes, *, attached: bool) -> Part:
 def _attached(
     files: Sequence[Path], piped: Part, asking: FileQuestions, piped_tokens: int
 ) -> list[Attached]:
-    """The attached files in order, once the user has agreed to send them."""
+    """The attached files in order, after the user has agreed to send them."""
     gathered = Gathered()
     stdin = Attached(str(_STDIN), piped)
     for path in files:
@@ -173,7 +176,7 @@ def _attached(
 
 @contextmanager
 def _told_if_silent(path: Path, asking: FileQuestions) -> Iterator[None]:
-    """Within, say which pipe is waited for if that takes a while."""
+    """Within this context, print a notice if the named pipe `path` keeps us waiting for a while."""
     is_pipe = False
     with suppress(OSError):
         is_pipe = path.is_fifo()
@@ -193,10 +196,10 @@ def _told_if_silent(path: Path, asking: FileQuestions) -> Iterator[None]:
 
 
 def read_schema(typed: str) -> ResponseFormat:
-    """What a reply has to be, by `--schema`.
+    """The format of the reply that `--schema` sets.
 
     typed: the name of a file, or the schema itself, which begins with a brace.
-    Raises UsageError if it cannot be read, or is no schema that can be used.
+    Raises UsageError if it cannot be read, or is not a usable schema.
     """
     from moa_cli.engine.structured.format import ResponseFormat, read_json
 

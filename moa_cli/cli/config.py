@@ -31,12 +31,12 @@ group = Commands(help="List, get, set and unset settings, and edit their file.")
 # The path of keys to a setting, its value (None if it is not set) and its origin.
 Row = tuple[tuple[str, ...], object, str]
 _FILE, _DEFAULT = "config.toml", "default"
-# A password in an address, or a token in place of the user.
+# The part of an address with a password, or with a token in place of a user name.
 _PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]*://)?([^:/@]*:)?.*@", re.IGNORECASE | re.DOTALL)
 
 
 def _setting_names() -> list[str]:
-    """For the shell's completion."""
+    """The names of settings, for the shell's completion."""
     from moa_cli.config.names import NAMED, dotted, leaves
 
     return [dotted(path) for path in leaves() if path[0] not in NAMED]
@@ -153,7 +153,8 @@ def edit() -> None:
 
 
 def _check(table: Mapping[str, Any], place: str | None = None) -> None:
-    """Refuse what would stop the next command. place: for messages; else the changed file."""
+    """Raise ProfileError if a settings file would stop the next command. place: how messages name
+    it; None is the file with the change."""
     from moa_cli.config.schema import to_config
     from moa_cli.models.providers import Providers
 
@@ -161,7 +162,8 @@ def _check(table: Mapping[str, Any], place: str | None = None) -> None:
 
 
 def _tell_of_prices() -> None:
-    """Tell of prices for unknown model names: they stop no command, but fit no model."""
+    """Print a notice on each price for an unknown model name. Such a price stops no command, but
+    has no effect."""
     from moa_cli.config.schema import load_config
     from moa_cli.models.providers import Providers
 
@@ -178,7 +180,7 @@ def _tell_of_variable(path: tuple[str, ...]) -> None:
 
 
 def _rows() -> Iterator[Row]:
-    """All settings in force, in the order of the template; a password in an address is masked."""
+    """All settings in effect, in the order of the template. Passwords in addresses are masked."""
     from moa_cli.config.names import NAMED, SERVER_KEYS, leaves
     from moa_cli.config.schema import VARIABLES
     from moa_cli.config.toml import read_toml
@@ -206,7 +208,7 @@ def _rows() -> Iterator[Row]:
 
 
 def _given(path: tuple[str, ...], settings: object) -> Iterator[Row]:
-    """What the file says in a table of the user's own name."""
+    """The settings in a table of the file whose name the user has chosen, such as a model's."""
     from moa_cli.config.names import KEYS_OF
 
     for key in KEYS_OF[path[0]]:

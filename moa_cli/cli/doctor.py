@@ -1,4 +1,4 @@
-"""`moa doctor`: is everything in place?"""
+"""`moa doctor`: checks whether everything that `moa` needs is in place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ _LIST_COLUMNS = 80
 
 
 class Finding(NamedTuple):
-    """One line of the report. listed: what it ends with, on as many lines as that takes."""
+    """A finding of the report. what: its line. listed: names that follow the line, and may take
+    several lines."""
 
     level: Literal["OK", "WARN", "ERROR", "SKIP"]
     what: str
@@ -40,7 +41,8 @@ class Finding(NamedTuple):
     listed: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
-        """As it is printed: at a terminal folded at its width, and a list always at 80 cells."""
+        """The lines to print. They are folded at the terminal's width, and a list at 80 cells even
+        without a terminal."""
         line = f"{self.level:<5}  {one_line(self.what)}"
         if self.listed:
             # A name stays with what follows it.
@@ -71,7 +73,7 @@ def doctor(
 ) -> None:
     """Check the installation: versions, folders, keys, providers and models.
 
-    Versions, folders, keys, and the providers and models of a profile.
+    The providers and models are those of a profile.
     """
     import asyncio
 
@@ -87,7 +89,7 @@ def doctor(
 
 
 async def _report(profile: Profile, *, offline: bool, call: bool) -> bool:
-    """Print each finding; whether all is in place."""
+    """Print each finding. Returns whether there was no error."""
     sound = True
     async for finding in _findings(profile, offline=offline, call=call):
         sound = sound and finding.level != "ERROR"
@@ -115,7 +117,7 @@ async def _findings(
 
 
 async def _calls(profile: Profile) -> AsyncGenerator[Finding, None]:
-    """Whether each model answers."""
+    """A finding for each model: whether it answers."""
     import asyncio
 
     from moa_cli.api import open_clients
@@ -153,10 +155,10 @@ def _versions() -> Iterator[Finding]:
 
 
 def _others_with_our_names() -> list[str]:
-    """The distributions that also bring a package `moa_cli` or a command `moa`.
+    """The installed distributions that also have a package `moa_cli` or a command `moa`.
 
-    The package index has one, `moa-cli`. Where both are installed, the later one has overwritten
-    files of the other, and uninstalling either takes away files of both.
+    The package index has one, `moa-cli`. If both are installed, the later one has overwritten files
+    of the other, and uninstalling either of them removes files of both.
     """
     import importlib.metadata
 
@@ -234,8 +236,8 @@ def _keys(profile: Profile) -> Iterator[Finding]:
 
 
 def _is_likely(provider: Provider) -> bool:
-    """Whether a separate line says that there is no key: the user names the provider, or a shipped
-    profile has its name."""
+    """Whether a missing key gets a line of its own. It does if the provider is in the settings, or
+    a shipped profile has its name."""
     from moa_cli.profile import find
 
     if provider.name in wiring.config().providers:
@@ -289,7 +291,7 @@ async def _providers(
 
 
 async def _runtime(profile: Profile) -> Finding:
-    """Whether the embedded model starts: it is started for real, and ended."""
+    """Whether the embedded model starts. To find out, it is started and ended again."""
     import importlib.metadata
     import importlib.util
 

@@ -1,4 +1,4 @@
-"""The exit codes, told once.
+"""The exit codes of all commands.
 
 0 answered · 1 failed · 2 wrong usage or profile · 3 budget reached · 75 rate-limited ·
 76 authentication · 77 model unavailable · 130 interrupted · 141 the reader went away ·
@@ -27,7 +27,7 @@ _CODES: dict[type[errors.MoAError], int] = {
     errors.ModelNotFound: 77,
     errors.LocalModelUnavailable: 77,
 }
-# A turn tells the classes of its errors by name, since events are also written to disk.
+# A turn has the classes of its errors as names, because events are also written to disk.
 _BY_KIND = {error.__name__: code for error, code in _CODES.items()}
 
 
@@ -37,7 +37,7 @@ def of_error(error: errors.MoAError) -> int:
 
 
 def of_turn(turn: Turn) -> int:
-    """The exit code of a turn: that of the cause, if all causes are of one kind."""
+    """The exit code of a turn. If all causes of its failure have the same code, it is that code."""
     if turn.status == "finished":
         return 0
     if turn.status == "interrupted":

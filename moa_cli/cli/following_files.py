@@ -1,7 +1,7 @@
-"""`-f a.py b.py "question"`: the files that follow the one after `-f` are attached, too.
+"""`-f a.py b.py "question"`: further files after the path of `-f` are attached, too.
 
-A shell makes this of `-f *.py`, and people type it. Only words that stand directly after the path
-of a `-f`, and name files that are there, are taken; the question is never the name of a file.
+A shell expands `-f *.py` to this, and people type it. Only words that come directly after the path
+of a `-f` and name existing files are taken as files, so the question is not.
 """
 
 from __future__ import annotations

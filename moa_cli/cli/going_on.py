@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def own_mixture(typed: TypedMixture, past: Past) -> tuple[Profile | None, str]:
-    """The mixture that a conversation was last held with, under the settings that were typed.
+    """The mixture that a conversation was last held with, changed by the typed settings.
 
-    Returns it, and which one it is in words. It is None if a profile was typed, or if nothing is
-    known of the conversation's own one, as with some imports. Raises ProfileError if the mixture
-    cannot be used any more, or if what was typed does not go with it.
+    Returns it, and a description of it. It is None if a profile was typed, or if the conversation's
+    own mixture is not known, as after some imports. Raises ProfileError if the mixture cannot be
+    used any more, or the typed settings do not fit it.
     """
     if typed.profile is not None:
         return None, ""
@@ -43,10 +43,10 @@ def own_mixture(typed: TypedMixture, past: Past) -> tuple[Profile | None, str]:
 
 
 def take_up(past: Past, typed: TypedMixture) -> tuple[Profile, str]:
-    """The mixture with which a command goes on, and a line that says so.
+    """The mixture with which a command continues a conversation, and a line that says so.
 
-    Raises UsageError if the conversation's own mixture cannot be used: what was said before must
-    not go to other models unless the user names them.
+    Raises UsageError if the conversation's own mixture cannot be used, because the conversation
+    must not be sent to other models unless the user names them.
     """
     try:
         own, words = own_mixture(typed, past)

@@ -1,4 +1,4 @@
-"""`moa models`: what providers offer, and the embedded model's weights."""
+"""`moa models`: lists what providers offer, and fetches weights for models that run inside moa."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _ListByDefault(Group):
-    """A group whose command `list` need not be named: `moa models openai` lists too."""
+    """A group whose default command is `list`: `moa models openai` is `moa models list openai`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
@@ -32,7 +32,7 @@ class _ListByDefault(Group):
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """See `Group`: the names of commands, and of providers."""
+        """See `Group`. It completes the names of commands and of providers."""
         provider = self.commands["list"].params[0]
         return [*super().shell_complete(ctx, incomplete), *provider.shell_complete(ctx, incomplete)]
 
@@ -47,7 +47,7 @@ group = Commands(
 
 
 def _weights_names() -> list[str]:
-    """For the shell's completion."""
+    """The names of weights, for the shell's completion."""
     from moa_cli.clients.local.weights import SMOLLM2
 
     return [SMOLLM2]
@@ -68,8 +68,8 @@ def list_(
 ) -> None:
     """List what a provider offers.
 
-    Without a name: each provider that there is a key for, and the embedded model. `~` marks a
-    price from the table that comes with moa, because the provider lists none.
+    Without a name, all providers with a key and the embedded model are listed. `~` marks a price
+    from the table that comes with moa, because the provider lists none.
     """
     import asyncio
 
@@ -186,7 +186,7 @@ def _row(provider: str, name: str, info: ModelInfo) -> dict[str, Any]:
         "prompt_usd_per_million": price.prompt if price else None,
         "completion_usd_per_million": price.completion if price else None,
     }
-    # What only few models have is told only for those.
+    # These fields apply to few models, so they are left out for the others.
     if info.kind != "chat":
         row["kind"] = info.kind
     if price and price.cached is not None:
@@ -203,7 +203,8 @@ def _row(provider: str, name: str, info: ModelInfo) -> dict[str, Any]:
 
 
 def _lines(rows: list[dict[str, Any]], columns: int) -> list[str]:
-    """A table of models; where it is wider than that, each model's figures below its name."""
+    """A table of models. If it is wider than `columns`, the figures of each model are below its
+    name."""
     from moa_cli.core.money import price_cell
 
     names = [one_line(row["name"]) for row in rows]

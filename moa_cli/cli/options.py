@@ -1,8 +1,8 @@
-"""The options that several commands have in common, each declared once.
+"""The options that several commands share. Each is declared once.
 
-`takes_profile` grafts the options of a mixture onto a command. It also grafts the fields of a
-bundle: a command with a parameter `display: Display` has the options that are `Display`'s fields,
-in that place of its help, and is handed the `Display`.
+`takes_profile` adds the options of a mixture to a command. It also adds the fields of a bundle: a
+command with a parameter `display: Display` has the fields of `Display` as options, at that place of
+its help, and gets a `Display` with their values.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MOST_TOKENS = 10**12
 
 
 def _profile_names() -> list[str]:
-    """For the shell's completion, which picks those that begin as what is typed."""
+    """The names of all profiles, for the shell's completion, which filters them."""
     from moa_cli.profile import list_profiles
 
     return [file.name for file in list_profiles()]
@@ -80,7 +80,7 @@ Since = Annotated[
 ]
 ForceFile = Annotated[bool, Option("--force", help="Overwrite the file.")]
 ForceProfile = Annotated[bool, Option("--force", help="Replace a profile of that name.")]
-# Of evaluations, and of what resembles them.
+# Options of evaluations and of similar commands.
 Best = Annotated[
     str | None,
     Option(metavar="MODEL", help="The proposer that Self-MoA samples; by default, the first."),
@@ -103,7 +103,7 @@ def _amount(value: float | None) -> float | None:
     if value is not None:
         from moa_cli.core.money import MOST_USD
 
-        # NaN is not within.
+        # Written in this way, the condition also refuses NaN.
         if not 0 <= value <= MOST_USD:
             raise typer.BadParameter(f"{value} is not an amount between 0 and {MOST_USD:,.0f}")
     return value
@@ -133,7 +133,7 @@ def _themes() -> list[str]:
 
 
 def look_of(settings: Config, theme: str | None = None) -> Look:
-    """The colours that are configured. theme: one that was typed."""
+    """The look that is configured. theme: the typed theme, which takes precedence."""
     from moa_cli.config.palette import THEMES
     from moa_cli.terminal.look import Look
 
@@ -143,7 +143,7 @@ def look_of(settings: Config, theme: str | None = None) -> Look:
 
 @dataclass(frozen=True)
 class Display:
-    """The options that say how replies are shown. None: the settings say."""
+    """The options for how replies are shown. None means that the settings decide."""
 
     plain: Plain = None
     live: Live = None
@@ -162,9 +162,9 @@ class Display:
     ] = None
 
     def over(self, show: _S) -> _S:
-        """`show` with what was typed, else what is configured."""
+        """`show` with the typed values, else with those of the settings."""
         settings = wiring.config()
-        # They are named as the settings.
+        # The options have the names of the settings.
         shown: dict[str, Any] = {
             name: typed_or(typed, getattr(settings, name)) for name, typed in vars(self).items()
         }
@@ -204,13 +204,13 @@ _BUNDLES = (Display, TurnCaps)
 
 
 def typed_or(typed: _T | None, configured: _T) -> _T:
-    """What was typed, else what is configured."""
+    """The typed value, or the configured one if none was typed."""
     return configured if typed is None else typed
 
 
 def time_ago(span: str | None) -> float:
-    """When `30d`, `12h` or `2w` ago was, in seconds since 1970; 0.0 for None. Raises UsageError for
-    anything else."""
+    """The time that is a span such as `30d`, `12h` or `2w` ago, in seconds since 1970; 0.0 for
+    None. Raises UsageError for anything else."""
     if span is None:
         return 0.0
     match = re.fullmatch(r"(\d{1,6})([hdw])", span)
@@ -222,7 +222,7 @@ def time_ago(span: str | None) -> float:
 def split_names(given: list[str] | None, option: str, noun: str) -> tuple[str, ...] | None:
     """Names from repeated and comma-separated values; None if nothing was given.
 
-    option, noun: for messages. Raises UsageError if what was given holds none.
+    option, noun: for messages. Raises UsageError if the values contain no name.
     """
     if given is None:
         return None
@@ -232,7 +232,7 @@ def split_names(given: list[str] | None, option: str, noun: str) -> tuple[str, .
     return names
 
 
-# What `--arms` takes, in words.
+# The values of `--arms`, for its help.
 ARMS_HELP = (
     "mixture (the profile as it is), a strategy over its proposals"
     f" ({', '.join(STRATEGIES)}), self (Self-MoA: one proposer in the place of all),"
@@ -241,7 +241,7 @@ ARMS_HELP = (
 
 
 def arm_names(typed: str) -> tuple[str, ...]:
-    """The arms of a bench that `--arms` names. Raises UsageError for an unknown one."""
+    """The kinds of arms that `--arms` names. Raises UsageError for an unknown one."""
     from moa_cli.bench.run.arms import ARMS
 
     names = [name.strip() for name in typed.split(",") if name.strip()]
@@ -256,7 +256,8 @@ def arm_names(typed: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class TypedMixture:
-    """What was typed of the mixture: a profile's name, and settings over it; None is not typed."""
+    """The typed options for the mixture: a profile's name, and settings that change it. None means
+    that an option was not typed."""
 
     profile: Annotated[
         str | None,
@@ -320,8 +321,8 @@ class TypedMixture:
 
     @cached_property
     def settings(self) -> Overrides:
-        """What is laid over the profile. Raises UsageError if two spellings contradict each
-        other."""
+        """The settings that change the profile. Raises UsageError if two spellings of an option
+        have different values."""
         from moa_cli.profile import Overrides
 
         typed = vars(self)
@@ -336,7 +337,7 @@ class TypedMixture:
         return Overrides(**found)
 
     def resolved(self) -> Profile:
-        """The typed profile, or the default one, with the typed settings laid over it."""
+        """The typed profile, or the default one, changed by the typed settings."""
         return wiring.choose_profile(self.profile, self.settings)
 
 
@@ -347,22 +348,22 @@ def _first(ours: Any, theirs: Any) -> Any:
 
 
 def signature_of(command: Callable[..., Any]) -> inspect.Signature:
-    """The parameters of a command. The type of a profile that it is handed is not loaded yet."""
+    """The signature of a command. `Any` stands for the type `Profile`, which is not loaded yet."""
     return inspect.signature(command, eval_str=True, locals={"Profile": Any})
 
 
 def takes_profile(
     command: Callable[..., Any], *, checked: bool = True, settles: bool = True
 ) -> Callable[..., Any]:
-    """Graft the mixture's options onto a command, and hand it the resolved `profile`.
+    """Add the mixture's options to a command, and pass it the resolved `profile`.
 
-    checked: whether a model name whose provider is not known ends the command before it begins.
-    settles: whether the profile's candidates are chosen among before it begins.
+    checked: whether a model name with an unknown provider ends the command before it begins.
+    settles: whether to choose among the profile's candidates before the command begins.
 
-    If the command has such parameters, it also gets `concurrency` (None if not typed), and as
-    `typed` the TypedMixture. A command without a parameter `profile` resolves the profile itself,
-    if it needs one. A command that takes the profile's name as an argument calls it `named`; it is
-    not passed on. For bundles, see the module.
+    If the command has a parameter `concurrency`, it gets the typed value or None. If it has a
+    parameter `typed`, it gets the TypedMixture. A command without a parameter `profile` resolves
+    the profile itself, if it needs one. A command that takes the profile's name as an argument
+    calls it `named`; this argument is not passed on. For bundles, see the module.
     """
     shared = inspect.signature(TypedMixture, eval_str=True).parameters
     own = signature_of(command).parameters

@@ -1,4 +1,4 @@
-"""What a command prints beside a reply: lines on standard error, tables, JSON, and questions."""
+"""Prints what commands show besides a reply: notices, tables, JSON, and questions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from moa_cli.terminal.tty import columns_of, folded
 if TYPE_CHECKING:
     from moa_cli.terminal.table import Column
 
-# In a pipe nothing is cut.
+# The width without a terminal, in cells. It is large, so that nothing is cut in a pipe.
 _UNBOUND = 1000
-# A longer list would push the question off a small screen.
+# A question lists at most this many things. A longer list would push the question off a small
+# screen.
 MOST_NAMED = 10
 
 
 def say(text: str) -> None:
-    """Tell something on standard error, on one line; at a terminal folded between words."""
+    """Print a notice on standard error, as one line. At a terminal it is folded between words."""
     sys.stderr.write(folded(f"moa: {one_line(text)}", sys.stderr) + "\n")
     sys.stderr.flush()
 
@@ -51,7 +52,7 @@ def print_json(values: object) -> None:
 
 
 def output_width(elsewhere: int = _UNBOUND) -> int:
-    """The cells that a line on standard output may take. elsewhere: if it is no terminal."""
+    """The width of standard output in cells. elsewhere: the value without a terminal."""
     return columns_of(sys.stdout) or elsewhere
 
 
@@ -63,16 +64,16 @@ def print_table(columns: Sequence[Column]) -> None:
 
 
 def check_can_confirm() -> None:
-    """Raise UsageError if standard input is not a terminal: no answer can come."""
+    """Raise UsageError if standard input is not a terminal, so that no question can be asked."""
     if not sys.stdin.isatty():
         raise UsageError("cannot confirm: standard input is not a terminal; pass --yes")
 
 
 def confirm(question: str, named: Sequence[str] = (), *, more: int = 0) -> None:
-    """Ask, and go on only after a yes.
+    """Ask a question, and return only after a yes.
 
-    named: what it is about, a line each; more: how many there are beside those. Raises UsageError
-    if standard input is not a terminal, typer.Abort after a no.
+    named: the things that it is about, to be listed before it. more: how many further things there
+    are. Raises UsageError if standard input is not a terminal, typer.Abort after a no.
     """
     check_can_confirm()
     columns = columns_of(sys.stderr)

@@ -59,7 +59,8 @@ def list_(json: JsonArray = False) -> None:
 
 
 def _hanging(head: str, text: str) -> str:
-    """`text` after `head`; on a terminal folded between words, beside it."""
+    """`text` after `head`. At a terminal, the text is folded between words and stays to the right
+    of the head."""
     from moa_cli.terminal.table import cell_len
 
     room = shutil.get_terminal_size().columns - cell_len(head)
@@ -111,7 +112,7 @@ def copy_(source: NameOrPath, target: Name, force: ForceProfile = False) -> None
     try:
         _load_checked(str(path))
     except ProfileError as error:
-        # Only told: a broken profile may be copied in order to repair it.
+        # Only a notice, because a broken profile may be copied in order to repair it.
         say(with_hint(error.message, error.hint))
 
 

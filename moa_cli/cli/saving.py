@@ -29,9 +29,9 @@ _TITLE_CELLS = 40
 
 
 def open_books(*, save: bool | None) -> Records:
-    """Where a conversation and its costs are kept. save: see `saves`.
+    """Open the records of conversations and spending. save: see `saves`.
 
-    Raises StoreError if the day's budget could not be kept.
+    Raises StoreError if the budget of the day cannot be kept.
     """
     from moa_cli.store import accounts
 
@@ -39,10 +39,10 @@ def open_books(*, save: bool | None) -> Records:
 
 
 def saves(save: bool | None) -> bool:
-    """Whether words are kept. save: what was typed; None leaves it to the settings.
+    """Whether conversations are saved. save: the typed option; None leaves it to the settings.
 
-    If they are not, no crash of this process or its children writes them to a core file. What a
-    killed chat left in a file for an editor is wiped.
+    If they are not, core files are switched off for this process and its children, because these
+    could contain the text. In any case, drafts that a killed chat left in files are wiped.
     """
     kept = typed_or(save, wiring.config().save)
     if not kept:
@@ -59,9 +59,10 @@ def saves(save: bool | None) -> bool:
 
 
 def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
-    """The store. It tells of a damaged file that was put aside. Raises StoreError. to_read: it is
-    only read, so a read-only folder is enough. cleaning: this process itself finishes what is left
-    to wipe.
+    """Open the store. Prints a notice if a damaged file was put aside. Raises StoreError.
+
+    to_read: whether it is only read, so that a read-only folder is enough. cleaning: whether this
+    process itself wipes deleted text, so that no other one is started for it.
     """
     from moa_cli.store.store import Store
 
@@ -82,14 +83,14 @@ def open_store(*, to_read: bool = False, cleaning: bool = False) -> Store:
 
 
 def tell_unreadable(store: Store) -> None:
-    """Tell what was left out of what was read."""
+    """Print a notice if damaged values were left out when the store was read."""
     if store.unreadable:
         values = plural(store.unreadable, "damaged value")
         say(f"{values} in the history left out; see `moa history check`")
 
 
 def resume(identity: str | None) -> Past:
-    """The conversation of that id, or the last one for None. Raises StoreError if there is no such
+    """The conversation with that id; None is the latest one. Raises StoreError if there is no such
     conversation."""
     from moa_cli.chat.keeping import read_past
 
@@ -101,8 +102,9 @@ def resume(identity: str | None) -> Past:
 
 
 def cut_off(store: Store | None, past: Past | None) -> list[str]:
-    """What a new chat says if the last turn of the latest conversation was cut off, as by a signal
-    or a crash. past: the conversation that goes on, if one does: it shows its last turn itself."""
+    """A notice for a new chat if the last turn of the latest conversation was cut off, for example
+    by a crash. past: the conversation that is continued; it shows its last turn itself, so there is
+    no notice."""
     if store is None or past is not None:
         return []
     with suppress(StoreError):
@@ -116,8 +118,8 @@ def cut_off(store: Store | None, past: Past | None) -> list[str]:
 
 
 def not_sent(past: Past) -> list[str]:
-    """What a new question does not show the models of the conversation that it continues: a last
-    turn without a reply."""
+    """A notice if the last turn of the continued conversation has no reply, because such a turn is
+    not sent to the models."""
     from moa_cli.engine.merging import kept_text, last_turn
 
     turns = past.conversation.turns
@@ -133,8 +135,8 @@ def not_sent(past: Past) -> list[str]:
 
 @dataclass(frozen=True)
 class LeftTurn:
-    """A turn that left proposals. past: its conversation, with the mixture of this turn. asked: the
-    conversation before it, and its prompt."""
+    """A turn with proposals that can be merged. past: its conversation, with the mixture of this
+    turn. asked: the conversation before it, with its prompt as the open turn."""
 
     past: Past
     asked: Conversation
@@ -142,7 +144,7 @@ class LeftTurn:
 
 
 def left_turn(identity: str | None) -> LeftTurn:
-    """The last turn of that conversation, or of the last one, if its proposals can be merged.
+    """The last turn of that conversation (None is the latest one), if its proposals can be merged.
 
     Raises StoreError if there is no such conversation, UsageError if there are no proposals.
     """
@@ -172,7 +174,8 @@ def left_turn(identity: str | None) -> LeftTurn:
 def choose(*, accessible: bool) -> str | None:
     """The id of the conversation that the user chooses at the terminal; None if they leave.
 
-    accessible: nothing on the screen may change. Raises UsageError if no list can be shown.
+    accessible: whether nothing on the screen may be redrawn. Raises UsageError if no list can be
+    shown.
     """
     import asyncio
 

@@ -227,8 +227,8 @@ def mcp(
 
 
 def _check_installed(extra: str, server: str, *modules: str) -> None:
-    """Raise MoAError if an extra is not installed. server: what it holds. modules: those that it
-    needs, besides those of all servers."""
+    """Raise MoAError if an extra is not installed. server: the name of what it contains. modules:
+    the modules that it needs besides `_MODULES`."""
     if any(find_spec(name) is None for name in (*modules, *_MODULES)):
         from moa_cli.core.installation import install_command
 
@@ -245,9 +245,9 @@ def _start(
     unset: int,
     traced: tuple[Tracing | None, list[str]],
 ) -> Start:
-    """What a server begins with. typed, caps: the typed options, which come before all files.
-    concurrency: calls at the same time, None if that was not typed. unset: the same if the settings
-    set none either. traced: see `_tracing`.
+    """The objects that a server starts with. typed, caps: the typed options, which take precedence
+    over all files. concurrency: the typed number of calls at once, or None. unset: the number if
+    the settings have none either. traced: see `_tracing`.
     """
     from moa_cli.clients.limiter import Limiter
     from moa_cli.config.schema import load_config
@@ -292,8 +292,8 @@ def _start(
 
 
 def _tracing(endpoint: str | None) -> tuple[Tracing | None, list[str]]:
-    """What traces the turns, if that is wanted, and why tracing is not possible, if so. endpoint:
-    what was typed. Raises MoAError if it was typed, and tracing is not possible.
+    """The tracing of turns, None without it, and notices on why it is not possible. endpoint: the
+    typed address, or None. Raises MoAError if it was typed, but tracing is not possible.
     """
     from moa_cli.observability.commands import tracing_of
     from moa_cli.observability.tracing import Tracing

@@ -1,4 +1,5 @@
-"""`moa setup`: find what there is, try it, and keep a mixture of it as the default profile."""
+"""`moa setup`: finds keys and model servers, tries a mixture of their models, and makes it the
+default profile."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ _EXAMPLE_PROMPT = "word " * 100
 
 @dataclass(frozen=True)
 class _Source:
-    """A provider that there is a key for, or a server here, on this machine. trouble: why not."""
+    """A provider with a key, or a model server on this machine. origin: where it was found. here:
+    whether it is on this machine. trouble: why it cannot be used, or None."""
 
     provider: str
     origin: str
@@ -50,7 +52,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Proposal:
-    """A mixture of what a source offers, and the cost of a turn, in words."""
+    """A mixture of the models of a source. price: the cost of a turn, in words."""
 
     profile: Profile
     price: str
@@ -126,7 +128,7 @@ async def _sources(pool: ClientPool) -> list[_Source]:
 
 
 async def _ask(pool: ClientPool, provider: Provider) -> _Source:
-    """What a provider with a key lists, which also shows whether the key is taken."""
+    """A provider with a key as a source. Reading its list also shows whether the key is valid."""
     import asyncio
 
     from moa_cli.models.choosing import can_chat
@@ -169,10 +171,10 @@ async def _proposals(sources: Sequence[_Source], pool: ClientPool) -> list[_Prop
 
 
 async def _mixture(source: _Source, pool: ClientPool) -> Profile | None:
-    """The shipped profile of a provider if its models are listed, else a choice of what is.
+    """The shipped profile of a provider if its models are listed, else a choice of listed models.
 
-    For a server on this machine, the models that the user has installed count, not those that a
-    profile names.
+    A server on this machine gets a choice of the models that the user has installed, because a
+    profile may name others.
     """
     from moa_cli.models.candidates import LIST_PATIENCE
     from moa_cli.models.choosing import choose
@@ -225,8 +227,8 @@ def _line(profile: Profile) -> str:
 
 
 async def _tried(profile: Profile, pool: ClientPool) -> tuple[Profile | None, list[Turn]]:
-    """The profile without the models that do not answer, and the turns in which they did not; None
-    in place of the profile if no model answers."""
+    """Ask each model once. Returns the profile without the models that do not answer (None if none
+    answers), and the failed turns."""
     import asyncio
 
     from moa_cli.profile import short_name
@@ -286,15 +288,15 @@ def _keep(profile: Profile, proposal: _Proposal, name: str | None, *, force: boo
 
 
 def _free_name() -> str:
-    """The usual name, or the first with a number that no profile has."""
+    """The usual name if no profile has it, else the first free one with a number."""
     taken = {path.stem for path in paths.user_profiles_dir().glob("*.toml")}
     names = chain([_NAME], (f"{_NAME}-{number}" for number in count(2)))
     return next(name for name in names if name not in taken)
 
 
 def _nothing_answers(sources: Sequence[_Source]) -> None:
-    """Say what to do if no provider and no server can be used. Raises typer.Exit if one exists that
-    cannot be used, UsageError if there is none, and no embedded model either.
+    """Print what to do if no provider and no server can be used. Raises typer.Exit if there is one
+    that cannot be used, UsageError if there is none and no embedded model either.
     """
     for source in sources:
         if source.trouble is not None:

@@ -1,4 +1,5 @@
-"""What `moa profile new --strategy` asks for: what the strategy needs and was not typed."""
+"""The questions of `moa profile new --strategy`, for settings that the strategy needs and that were
+not typed."""
 
 from __future__ import annotations
 
@@ -23,15 +24,16 @@ _KEYS: Final[Mapping[Strategy, tuple[str, ...]]] = {
     "select": ("chosen_by", "judge"),
     "council": (),
 }
-# With fewer proposals, there is nothing to compare, to choose from, to count or to rank.
+# The fewest proposals for which a strategy makes sense. With fewer, there is nothing to compare, to
+# choose from, to count or to rank.
 _FEWEST: Final[Mapping[Strategy, int]] = {"fusion": 2, "vote": 3, "select": 2, "council": 3}
 
 
 def completed(profile: Profile, *, ask: bool) -> Profile:
-    """The profile with what its strategy needs, if that was typed.
+    """The profile with everything that its strategy needs, if the strategy was typed.
 
-    ask: whether to ask for it; otherwise, and without a terminal, settings stay as they are, and
-    the proposers get the fewest samples that the strategy takes.
+    ask: whether to ask for it. Otherwise, and without a terminal, settings stay as they are, and
+    the proposers get as few samples as the strategy needs.
     """
     if not _typed(profile, "strategy") or not profile.rounds:
         return profile
@@ -50,7 +52,7 @@ def _typed(profile: Profile, key: str) -> bool:
 
 
 def _matters(profile: Profile, key: str) -> bool:
-    """Whether a judge is asked at all."""
+    """Whether a setting has an effect. `judge` has none if the strategy asks no judge."""
     if key != "judge":
         return True
     return profile.chosen_by == "judge" if profile.strategy == "select" else not profile.one_call
@@ -79,7 +81,7 @@ def _with_proposals(profile: Profile, *, ask: bool) -> Profile:
 
 
 def _asked(profile: Profile, key: str) -> Profile:
-    """The profile with what is answered to the question for that key."""
+    """Ask the user for the value of that key. Returns the profile with it."""
     about = PROFILE_KEYS[key]
     value: Any = getattr(profile, key)
     if isinstance(value, bool):

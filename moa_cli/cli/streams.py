@@ -1,7 +1,7 @@
-"""The standard streams: put in order at the start, and standard input as a command reads it.
+"""Prepares the standard streams at the start, and reads standard input for commands.
 
-Programs that start `moa` (cron, `nohup`, services, agents) leave streams closed, open the wrong way
-round, or without blocking. After `prepare_streams`, each of them can be used.
+Programs that start `moa` (cron, `nohup`, services, agents) may leave streams closed, opened in the
+wrong direction, or non-blocking. After `prepare_streams`, all of them can be used.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _PIECE = 1 << 16
 
 
 def prepare_streams() -> None:
-    """Put the standard streams in order.
+    """Prepare the standard streams.
 
-    One that is closed, or opened the wrong way round, becomes the null device. Pipes and files get
-    UTF-8 whatever the locale. A terminal that cannot show a character gets a question mark, not a
-    traceback. Only what standard error does not take is lost.
+    A stream that is closed, or opened in the wrong direction, becomes the null device. Pipes and
+    files get UTF-8 in any locale. A character that a terminal cannot show becomes a question mark.
+    Text that standard error does not accept is dropped.
     """
-    # In this order: an opened file takes the lowest free descriptor.
+    # In ascending order, because an opened file gets the lowest free descriptor.
     for descriptor, (name, mode) in enumerate(_MODES.items()):
         if getattr(sys, name) is None or _is_reversed(descriptor, mode):
             _open_null(descriptor, name, mode)
         with suppress(OSError, AttributeError):
-            # A program that shares the terminal or pipe may have switched blocking off.
+            # Another program that shares the terminal or pipe may have made it non-blocking.
             os.set_blocking(descriptor, True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -48,13 +48,13 @@ def prepare_streams() -> None:
     if isinstance(sys.stderr, io.TextIOWrapper) and not isinstance(sys.stderr, _Diagnostics):
         sys.stderr = _Diagnostics(sys.stderr)
     if isinstance(sys.stdin, io.TextIOWrapper):
-        # Keys typed in another encoding are no reason for a traceback; see `holds_bytes`.
+        # Input in another encoding must not raise; see `holds_bytes`.
         sys.stdin.reconfigure(errors="surrogateescape")
 
 
 def _is_reversed(descriptor: int, mode: str) -> bool:
-    """Whether a descriptor is open, but for the other direction only. `nohup` does this to standard
-    input at a terminal."""
+    """Whether a descriptor is open only for the other direction. At a terminal, `nohup` opens
+    standard input in this way."""
     try:
         import fcntl
 
@@ -75,9 +75,9 @@ def _open_null(descriptor: int, name: str, mode: str) -> None:
 
 
 class _Diagnostics(io.TextIOWrapper):
-    """Standard error. After it has failed once (a full disk, a reader that is gone), what is
-    written to it is dropped: a command does not fail because its notices cannot be read. At a
-    terminal, lines go above what is drawn anew there."""
+    """Standard error. After it has failed once (a full disk, a reader that is gone), all text for
+    it is dropped: a command must not fail because its notices cannot be read. At a terminal, lines
+    are printed above the part of the screen that is redrawn."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         super().__init__(stream.buffer, stream.encoding, stream.errors, line_buffering=True)
@@ -114,11 +114,11 @@ class _Diagnostics(io.TextIOWrapper):
 def standard_input(
     tell: Callable[[str], None], *, instead: str = "", after: float = SILENT_SECONDS
 ) -> BinaryIO:
-    """Standard input as bytes; at a terminal, what is typed until Ctrl-D.
+    """Standard input as bytes; at a terminal, the text that is typed until Ctrl-D.
 
-    tell: is called once, in another thread, with a line, if nothing comes for `after` seconds:
-    otherwise an open pipe without a writer looks like a program that hangs. instead: what the user
-    can do if nothing will come.
+    tell: called once, in another thread, with a notice if no input comes for `after` seconds.
+    Without the notice, an open pipe without a writer would look like a program that hangs. instead:
+    a hint on what the user can do if there will be no input.
     """
     if sys.stdin.isatty():
         instead = "Ctrl-D ends it"
@@ -127,11 +127,11 @@ def standard_input(
 
 
 def read_prompt(tell: Callable[[str], None], *, prompted: bool, named: bool, after: float) -> bytes:
-    """All of standard input, as a prompt or as what is added to one.
+    """All of standard input, as a prompt or as an addition to one.
 
     tell, after: see `standard_input`. prompted: whether there is a prompt without it. named:
-    whether it was asked for (`-f -`); if not, a terminal is not read. Raises UsageError if it
-    cannot be read, or has no end.
+    whether the user named it (`-f -`); if not, a terminal is not read. Raises UsageError if it
+    cannot be read, or is too long.
     """
     if sys.stdin.isatty() and not named:
         return b""
@@ -146,8 +146,9 @@ def read_prompt(tell: Callable[[str], None], *, prompted: bool, named: bool, aft
 
 
 def is_read_by_another() -> bool:
-    """Whether standard input is a file of which another program has read the beginning, and of
-    which something is left: the loop `while read -r line; do …; done < file` reads the rest."""
+    """Whether standard input is a file that another program is reading: its beginning has been
+    read, and something is left. In `while read -r line; do …; done < file` the rest is for the
+    loop."""
     try:
         descriptor = sys.stdin.fileno()
         status = os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""The commands of `moa`: where each is, and the first sentence of its help."""
+"""The table of `moa`'s commands: where each one is, and the first sentence of its help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model is asked once, with a few tokens, to see whether it answers."""
+"""Asks a model once, with a few tokens, to find out whether it answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = 120.0
 
 
 async def try_model(model: str, clients: ClientPool) -> Turn:
-    """A small question to one model alone. Its cost is recorded like that of any other call.
+    """Ask one model a small question. The cost is recorded like that of any other call.
 
     clients: those of `api.open_clients`.
     """
@@ -28,10 +28,10 @@ async def try_model(model: str, clients: ClientPool) -> Turn:
 
 
 def trouble_of(turn: Turn) -> Failure | None:
-    """Why a model does not answer, or None.
+    """Why a model does not answer, or None if it does.
 
-    A model that ends without a word does answer: so few tokens are too few for many models that
-    think.
+    A model that ends without any text counts as answering: the few tokens are not enough for many
+    reasoning models.
     """
     from moa_cli.engine.calls.attempt import WORDLESS
 

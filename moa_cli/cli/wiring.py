@@ -1,4 +1,4 @@
-"""The composition root: settings, profile and clients put together for a command."""
+"""The composition root: creates the settings, the profile and the clients for a command."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def config() -> Config:
 
 
 def use(settings: Config) -> None:
-    """Let these settings hold in this process from now on."""
+    """Use these settings in this process from now on."""
     _in_force[:] = [settings]
 
 
 def providers() -> Providers:
-    """The known providers, with the process's environment."""
+    """The known providers, with the environment variables of this process."""
     from moa_cli.models.providers import Providers
 
     return Providers(config(), os.environ)
@@ -61,9 +61,10 @@ def client_pool(
 
 @cache
 def limiter(limit: int, per_provider: int | None = None) -> Limiter:
-    """The limiter of all calls of this process.
+    """The limiter for all calls of this process.
 
-    limit: calls in flight at once. per_provider: the same for each provider, None finds it out.
+    limit: how many calls may be in flight. per_provider: how many at each provider; None lets the
+    limiter find out.
     """
     from moa_cli.clients.limiter import Limiter
 
@@ -73,7 +74,7 @@ def limiter(limit: int, per_provider: int | None = None) -> Limiter:
 def limits(
     concurrency: int | None = None, budgets: tuple[Budget, ...] = (), ledger: Ledger | None = None
 ) -> Limits:
-    """The engine's limits, with `concurrency` in place of the configured one, if given."""
+    """The limits for the engine. concurrency: None takes the configured one."""
     from moa_cli.engine import Limits
 
     concurrency = concurrency or config().concurrency
@@ -110,12 +111,13 @@ def default_profile() -> str:
 def choose_profile(
     name: str | None, flags: Overrides, *, checked: bool = True, settles: bool = True
 ) -> Profile:
-    """The profile of that name (or the default one) under the environment and the flags.
+    """The profile with that name (None is the default one), changed by the environment and the
+    flags.
 
-    Models that are typed without any profile that the user chose stand for themselves: nothing of
-    a shipped profile was made for them. checked: refuse a model name whose provider is not known,
-    by raising ProfileError. settles: choose among its candidates now, see `settled`; a model name
-    must be checked for that.
+    If the user types models but has chosen no profile, no shipped profile is used, because its
+    settings were not made for these models. checked: whether a model name with an unknown provider
+    raises ProfileError. settles: whether to choose among the profile's candidates now, see
+    `settled`; this needs `checked`.
     """
     from moa_cli.profile import Overrides, find, resolve
 
@@ -143,7 +145,7 @@ def choose_profile(
 def settled(profile: Profile) -> Profile:
     """The profile with those of its candidates that their providers offer.
 
-    The providers' lists are kept for a day; this waits for a list only if there is none.
+    The providers' lists are cached, so this waits for a list only if there is none.
     """
     from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 
@@ -159,8 +161,8 @@ def settled(profile: Profile) -> Profile:
 
 
 def _of_a_key() -> dict[str, Any] | None:
-    """A mixture of the models of the first provider whose key is set and whose list can be read;
-    None if there is none."""
+    """The table of a mixture of models of the first provider that has a key and whose list can be
+    read; None if there is none."""
     known = providers()
     keyed = [
         provider
@@ -188,7 +190,7 @@ def _of_a_key() -> dict[str, Any] | None:
 
 
 def _found_on_this_machine() -> dict[str, Any] | None:
-    """A mixture of the models that a server on this machine offers; None if there is no server."""
+    """The table of a mixture of models of a server on this machine; None if there is no server."""
     from moa_cli.clients.local_servers import find_local_servers
     from moa_cli.models.choosing import choose
 
@@ -210,7 +212,7 @@ def check_model_name(option: str, model: str) -> None:
 
 
 def describe(profile: Profile) -> str:
-    """Which profile and models answer, on one line."""
+    """One line that names the profile and its models."""
     from moa_cli.profile import closing_text, short_name
     from moa_cli.profile.layering import FOUND, TYPED
 
@@ -230,8 +232,8 @@ def describe(profile: Profile) -> str:
 
 
 def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
-    """What is said before the first turn: which models answer, which prices fit no model, and where
-    keys come from if that may surprise.
+    """The notices before the first turn: which models answer, which prices fit no model, and where
+    keys come from if the user may not expect it.
 
     switching: whether other models than the profile's may be asked later.
     """
@@ -245,7 +247,8 @@ def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
 
 
 def greeting(profile: Profile) -> list[str]:
-    """What `moa chat` says at its start; more the first time, if nothing is set up."""
+    """The lines that `moa chat` shows at its start. There are more at the first start if nothing is
+    set up."""
     from moa_cli.core import paths
     from moa_cli.models.providers import DEFAULT_PROFILES
 

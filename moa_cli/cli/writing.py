@@ -1,4 +1,4 @@
-"""Where a command writes its results: a file, or standard output."""
+"""Writes the results of a command to a file or to standard output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moa_cli.core.files.new_file import check_name, new_file
 
 @contextmanager
 def destination(path: Path | None, *, force: bool, error: type[MoAError]) -> Iterator[BinaryIO]:
-    """Where the bytes go: a new file (see `new_file`), or standard output."""
+    """The file to write to: a new file (see `new_file`), or standard output."""
     if path is None:
         yield sys.stdout.buffer
         return
@@ -25,8 +25,10 @@ def destination(path: Path | None, *, force: bool, error: type[MoAError]) -> Ite
 
 
 def put(text: str, output: Path | None, error: type[MoAError]) -> None:
-    """Print text that can be made again at any time, or write it to a file, over an older one.
-    Raises `error` if the file cannot be written, UsageError for a name as `destination` does."""
+    """Print a text, or write it to a file. An older file is overwritten, because such a text can be
+    made again at any time.
+
+    Raises `error` if the file cannot be written, UsageError if its name is not allowed."""
     if output is None:
         sys.stdout.write(text)
         return

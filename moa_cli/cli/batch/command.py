@@ -250,7 +250,7 @@ def batch(
 
 
 def _open(source: str, file_format: str | None) -> tuple[Source, str]:
-    """IN, and its format: what was typed, or what its name tells."""
+    """IN and its format, which is typed or taken from IN's name."""
     from moa_cli.batch.addresses import is_address, place_at
     from moa_cli.batch.sources import (
         FORMATS,
@@ -276,8 +276,8 @@ def _open(source: str, file_format: str | None) -> tuple[Source, str]:
 
 
 def _path(source: str, target: str) -> Path | None:
-    """OUT; None is standard output. Raises UsageError if no lines can be added there and read
-    again."""
+    """The path of OUT; None is standard output. Raises UsageError if it cannot be a file to which
+    lines are appended and from which they are read again."""
     if target == _STREAM:
         return None
     path = paths.expand(target)
@@ -313,7 +313,8 @@ def _alone(path: Path, done: Callable[[], bool]) -> Iterator[None]:
 
 
 def _take_lines(path: Path, lines: Path) -> None:
-    """Versions with only one format wrote JSON lines under any name of OUT."""
+    """Move JSON lines from OUT to their file in OUT.state. Early versions wrote JSON lines to OUT
+    whatever its name."""
     with path.open("rb") as file:
         is_json = file.read(1) == b"{"
     if is_json:
@@ -321,10 +322,10 @@ def _take_lines(path: Path, lines: Path) -> None:
 
 
 def _local_name(place: RemotePath) -> str:
-    """The file of this folder that holds the answers until they are copied to that place.
+    """The name of the file in the current folder that has the answers until they are copied to that
+    place. It is needed because most addresses do not allow appending to a file.
 
-    At most addresses, nothing can be added to a file. Raises UsageError or BenchError if the place
-    is no file, or holds answers of another batch.
+    Raises UsageError or BenchError if the place is not a file, or has answers of another batch.
     """
     if not place.name or place.address.endswith("/"):
         raise UsageError(f"{place.address}: names no file")
@@ -338,7 +339,7 @@ def _local_name(place: RemotePath) -> str:
 
 
 def _copy_out(path: Path, place: RemotePath) -> None:
-    """Put the answers where they belong, and their data card. Raises BenchError."""
+    """Copy the answers and their data card to that place. Raises BenchError."""
     from moa_cli.batch.card import card_path
 
     if not path.exists():
@@ -361,10 +362,10 @@ class _Start:
     work_off: WorkOff | None = None
 
     def run(self, path: Path | None, *, keep: bool) -> int:
-        """Tell what it takes, ask if there is a terminal, and run. Returns the exit code.
+        """Show the estimate, ask if there is a terminal, and run. Returns the exit code.
 
-        path: OUT, None is standard output. keep: whether calls are kept beside it, so that the
-        same command goes on.
+        path: that of OUT; None is standard output. keep: whether OUT.state is kept, so that the
+        same command resumes.
         """
         import sqlite3
 
@@ -451,7 +452,7 @@ class _Start:
             return code
 
     def _answer(self, state: MemoryState | BatchFolder, output: OutputStream | OutputFile) -> int:
-        """Answer what is left; the exit code."""
+        """Answer the prompts that have no answer yet. Returns the exit code."""
         from moa_cli.batch.output import Answers, InOrder, release
         from moa_cli.batch.prompts import Todo
         from moa_cli.batch.state import BatchFolder
@@ -532,7 +533,7 @@ class _Start:
         return 0
 
     def _tell(self, intake: Intake) -> None:
-        """Say what of the input is left out."""
+        """Print which parts of the input are left out or have no effect."""
         if intake.bad:
             for reason in intake.reasons:
                 say(f"left out: {reason}")

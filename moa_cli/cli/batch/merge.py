@@ -27,9 +27,9 @@ def merge(
 ) -> None:
     """Merge the outputs of a batch's shards into one file.
 
-    Lines are taken in turn, so that they stand in the order of the input. OUT's name tells its
-    format, and OUT.card.json adds up the cards of the parts. No model is called. The exit
-    code is 1 if an answer is missing.
+    OUT's lines have the order of the input. The ending of its name decides its format, and
+    OUT.card.json adds up the cards of the parts. No model is called. The exit code is 1 if an
+    answer is missing.
     """
     from moa_cli.batch.card import card_path, merge_cards
     from moa_cli.batch.shards import merge_parts

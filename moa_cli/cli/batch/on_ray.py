@@ -1,8 +1,8 @@
 """`moa batch --on ray`: the rows of a batch are answered by the workers of a Ray cluster.
 
-The driver, which is this process, hands rows to workers one by one and writes down what comes back,
-just as it would if it had answered them itself. So if a worker, a node or the driver is lost, only
-what it had in flight is asked again, and caps are held in one place.
+This process is the driver. It gives rows to workers one by one and stores their results as if it
+had answered the rows itself. So if a worker, a node or the driver is lost, only the calls that it
+had in flight are made again. Caps are checked only in the driver.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _CLIENT_PORT = 10001
 
 
 def address_of(where: str) -> str | None:
-    """The address in `ray` or `ray://HOST:PORT`; None is that of RAY_ADDRESS, or a cluster of this
-    machine. Raises UsageError, also where Ray is not installed."""
+    """The address in `ray` or `ray://HOST:PORT`; None means RAY_ADDRESS or, if that is not set, a
+    cluster on this machine. Raises UsageError if it is neither, or Ray is not installed."""
     if where != "ray" and not where.startswith("ray://"):
         raise UsageError(f"--on: `{where}` is no cluster", hint="write ray, or ray://HOST:PORT")
     try:
@@ -67,10 +67,10 @@ def address_of(where: str) -> str | None:
 async def work_off(
     arm: Arm, address: str | None, workers: int | None, session: JobSession, todo: Iterable[Work]
 ) -> Failure | None:
-    """Do it all on a cluster; why it ended early, if a cap was reached.
+    """Answer all rows on a cluster. Returns why that ended early, if a cap was reached.
 
-    arm: what answers. address: see `address_of`. workers: how many processes; None is one on each
-    node.
+    arm: the mixture that answers. address: see `address_of`. workers: how many processes; None is
+    one on each node.
     """
     job, view = session.job, session.view
     with _connected(address):
@@ -102,7 +102,7 @@ async def work_off(
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """The connection to a cluster. Raises BenchError if there is none."""
+    """Connect to a cluster. Raises BenchError if it cannot be reached."""
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None:
         _check_listens(address)
@@ -137,7 +137,7 @@ def _connected(address: str | None) -> Iterator[None]:
 
 
 def _check_listens(address: str) -> None:
-    """Raise BenchError if nothing listens: Ray itself would try for minutes."""
+    """Raise BenchError if nothing listens at the address. Ray itself would try for minutes."""
     place = urlsplit(address if "://" in address else f"//{address}")
     if address in ("auto", "local"):
         return
@@ -160,8 +160,8 @@ def _unreachable(address: str | None, why: str) -> BenchError:
 
 @contextlib.contextmanager
 def _without_noise() -> Iterator[None]:
-    """While inside, nothing is written to standard error, not even by Ray's native code, unless the
-    debug log goes there."""
+    """Within this context, nothing is written to standard error, not even by Ray's native code. If
+    the debug log goes there, nothing is suppressed."""
     if on_terminal():
         yield
         return
@@ -178,7 +178,7 @@ def _without_noise() -> Iterator[None]:
 
 
 def _nodes() -> list[str]:
-    """The ids of the nodes that take work: a head that has no processors to give takes none."""
+    """The ids of the nodes that take work. A head node without CPUs takes none."""
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]
@@ -187,9 +187,9 @@ def _nodes() -> list[str]:
 
 
 class _Crew:
-    """The workers: processes of a cluster, spread over its nodes.
+    """The workers: processes on a cluster, spread over its nodes.
 
-    room: how many rows each of them has at once.
+    room: how many rows each of them answers at once.
     """
 
     def __init__(self, arm: Arm, setup: WorkerSetup, nodes: Sequence[str], count: int) -> None:
@@ -218,7 +218,7 @@ class _Crew:
         ]
 
     async def answer(self, worker: int, work: Work, known: Sequence[Any]) -> AnsweredRow | None:
-        """What comes of a row; None if the worker was lost. Raises BenchError."""
+        """The answered row; None if the worker was lost. Raises BenchError."""
         from ray import exceptions
 
         reference = self._workers[worker].answer.remote(self._given, work.item, work.order, known)
@@ -245,7 +245,7 @@ class _Crew:
         return answered
 
     def dismiss(self) -> None:
-        """End the workers, and what they have in flight."""
+        """End the workers and the calls that they have in flight."""
         import ray
 
         for worker in self._workers:
@@ -255,7 +255,7 @@ class _Crew:
 
 
 class _RayRun:
-    """Rows on their way to workers and back."""
+    """Gives rows to workers, and stores what comes back."""
 
     def __init__(self, session: JobSession, crew: _Crew) -> None:
         self._session, self._crew = session, crew
@@ -285,8 +285,8 @@ class _RayRun:
         session.progress.bound_by = lambda: self._bound_by
 
     async def _answer(self, work: Work) -> Result:
-        """What comes of a row, also if workers that have it are lost. Raises OSError, Capped, and
-        BenchError if that happens too often."""
+        """The result of a row. If its worker is lost, another one answers it. Raises OSError,
+        Capped, and BenchError if too many workers are lost."""
         journal = self._session.job.folder.journal
         assert isinstance(journal, IndexedJournal)
         for _ in range(_MOST_LOST + 1):
@@ -307,7 +307,7 @@ class _RayRun:
         )
 
     async def _hand_out(self, work: Work, known: Sequence[CallRecord]) -> AnsweredRow | None:
-        """What a worker makes of a row; None if it was lost."""
+        """Have a worker answer a row. Returns None if the worker was lost."""
         await self._turn.acquire()
         worker = self._free.popleft()
         self._flying += 1
@@ -344,7 +344,7 @@ class _RayRun:
         return held
 
     def _written_down(self, answered: AnsweredRow) -> Result:
-        """The result of a row, once its calls are written down."""
+        """Write the calls of a row to the journal. Returns its result."""
         self._bound_by = answered.bound_by
         for record in answered.calls:
             self._session.job.folder.journal.add(record)
@@ -354,14 +354,14 @@ class _RayRun:
 
 
 class _Worker:
-    """An actor of Ray: a process that answers rows. share: which of the workers it is."""
+    """A Ray actor: a process that answers rows. share: which of the workers it is."""
 
     def __init__(self, share: Share) -> None:
         self._share = share
         self._answerer: RowAnswerer | None = None
 
     async def answer(self, given: bytes, item: Any, order: int, known: Any) -> AnsweredRow:
-        """What comes of a row. given: what a worker needs, the same for all rows."""
+        """Answer a row. given: the pickled arm and setup, which are the same for all rows."""
         if self._answerer is None:
             arm, setup = pickle.loads(given)  # noqa: S301 - from our own driver
             self._answerer = RowAnswerer(arm, setup.here(), self._share)

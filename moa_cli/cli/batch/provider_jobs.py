@@ -1,4 +1,4 @@
-"""`moa batch --provider-batch`: a batch through jobs of its models' providers."""
+"""`moa batch --provider-batch`: answers a batch through the batch APIs of its models' providers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _JOBS = "jobs"
 
 
 def jobs_of(state: StateFolder[Any]) -> Path:
-    """Where the jobs of a batch stand in its state."""
+    """The folder of jobs in the state of a batch."""
     return state.path / _JOBS
 
 
@@ -48,7 +48,7 @@ def check_batchable(models: Iterable[str]) -> None:
 
 
 def batch_prices(facts: dict[str, ModelInfo]) -> dict[str, ModelInfo]:
-    """The facts with what calls of these models cost in a job."""
+    """The facts with the prices of calls in jobs."""
 
     def of(model: str, info: ModelInfo) -> ModelInfo:
         share = wiring.providers().provider_of(model).batch_price
@@ -65,7 +65,7 @@ def forget_jobs(state: StateFolder[Any]) -> None:
 
 
 async def work_off(session: JobSession, todo: Iterable[Work]) -> Failure | None:
-    """Do all the work by jobs. Returns why it ended early, if a cap was reached."""
+    """Do all the work through jobs. Returns why it ended early, if a cap was reached."""
     job, progress, view = session.job, session.progress, session.view
     assert isinstance(job.folder, StateFolder)
     assert isinstance(todo, Todo)

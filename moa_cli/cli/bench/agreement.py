@@ -158,7 +158,7 @@ def _chosen_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> Ite
 
 
 def _sentence(text: str) -> str:
-    """On one line, at a terminal folded between words."""
+    """A sentence as one line, which is folded between words at a terminal."""
     return folded(one_line(text), sys.stdout)
 
 

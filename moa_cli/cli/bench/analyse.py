@@ -1,4 +1,4 @@
-"""`moa bench analyse`: what a mixture made of its proposals."""
+"""`moa bench analyse`: how a mixture used its proposals."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _differences(found: Differences, width: int) -> Iterator[str]:
 def _measures(
     found: Analysis, rows: Sequence[tuple[MeanSimilarity, ...]], *, counts: bool = True
 ) -> list[Column]:
-    """A column for each measure, and one of how many values there are."""
+    """A column for each measure and, if `counts`, a column with the number of values."""
     from moa_cli.bench.analysis.similarity import BLEU, LEVENSHTEIN, TFIDF
 
     found_of = [{similarity.measure: similarity.mean for similarity in row} for row in rows]

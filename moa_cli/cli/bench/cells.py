@@ -1,4 +1,4 @@
-"""Figures and notes of `moa bench` as lines of text."""
+"""Formats figures, tables and notes of `moa bench` as lines of text."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _LEAST_NAME, _NAME_ROOM = 12, 17
 
 
 def tell_if_long(items: int) -> None:
-    """Tell a waiting user what takes so long."""
+    """Tell the user what is being computed, if that takes a while."""
     if items >= _MANY_ITEMS and sys.stderr.isatty():
         say(f"comparing the texts of {items:,} items …")
 
 
 def cell(mean: Mean | None, decimals: int = 3, *, sign: str = "") -> str:
-    """`0.224±0.012`: a mean and its standard error. sign: "+" shows it always."""
+    """`0.224±0.012`: a mean and its standard error. sign: "+" also marks positive values."""
     if mean is None or mean.value is None:
         return UNKNOWN
     told = f"{mean.value:{sign},.{decimals}f}"
@@ -55,7 +55,8 @@ def table(title: str, columns: Sequence[Column], width: int, keys: int = 1) -> I
 
 
 def fitting_table(columns: Sequence[Column], width: int, keys: int = 1) -> Iterator[str]:
-    """A table whose last column takes what is left; see `split_table` where that is too little."""
+    """A table whose last column takes the rest of the width. If the columns do not fit, it is split
+    as by `split_table`."""
     if sum(_wide(column) + _GAP for column in columns) <= width + _GAP:
         yield from table_lines(columns, width)
     else:
@@ -64,9 +65,10 @@ def fitting_table(columns: Sequence[Column], width: int, keys: int = 1) -> Itera
 
 
 def split_table(columns: Sequence[Column], width: int, keys: int = 1) -> Iterator[str]:
-    """A table, or as many below each other as it takes to show all columns in that width.
+    """A table or, if the columns do not fit into the width, several tables below each other.
 
-    keys: so many first columns, or last ones if it is below 0, name the rows: each table has them.
+    keys: how many columns name the rows, from the first one, or if negative, from the last one.
+    Each table has them.
     """
     names, others = columns[:keys], columns[keys:]
     if keys < 0:
@@ -98,8 +100,9 @@ def _wide(column: Column) -> int:
 
 
 def shortened(names: Sequence[str], most: int) -> Sequence[str]:
-    """Names of at most `most` characters that tell apart what the whole ones do, if they can:
-    `single:Qwen2-72B` or `Qwen2-72B` for `single:together:Qwen/Qwen2-72B`."""
+    """The names, shortened to at most `most` characters, such as `single:Qwen2-72B` or `Qwen2-72B`
+    for `single:together:Qwen/Qwen2-72B`. They are unchanged if different names would become
+    equal."""
     if max(map(len, names), default=0) <= most:
         return names
     from moa_cli.profile import short_name
@@ -114,7 +117,7 @@ def shortened(names: Sequence[str], most: int) -> Sequence[str]:
 
 
 def _cut(name: str, most: int) -> str:
-    """Models of one family differ at their ends."""
+    """A name with its middle cut out, because models of one family differ at their ends."""
     if len(name) <= most:
         return name
     end = (most - 1) // 2
@@ -122,7 +125,7 @@ def _cut(name: str, most: int) -> str:
 
 
 def _groups(needed: Sequence[int], room: int) -> Iterator[list[int]]:
-    """The places of columns that fit beside each other; one at least."""
+    """Groups of columns that fit beside each other, as their indexes. Each has at least one."""
     group: list[int] = []
     used = 0
     for place, taken in enumerate(needed):

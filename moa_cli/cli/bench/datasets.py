@@ -59,7 +59,7 @@ def list_(data: Data = None, json: JsonArray = False) -> None:
 
 
 def _count(dataset: KnownDataset, file: Path | None) -> int | None:
-    """How many items it has; None if there is no file, or it is wrong."""
+    """How many items a dataset has; None if there is no file, or it cannot be read."""
     if file is None:
         return None
     try:

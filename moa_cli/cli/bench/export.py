@@ -118,7 +118,8 @@ def export(
 def _check_epoch(there: int, typed: int | None, to: str, *, several: bool) -> None:
     """Raise UsageError if the run has no such epoch, or one must be chosen.
 
-    there: how many it has. several: whether the format holds several answers to an item.
+    there: how many epochs the run has. several: whether the format can have several answers to an
+    item.
     """
     if typed is not None and typed > there:
         raise UsageError(f"--epoch {typed}: the run has {plural(there, 'epoch')}")
@@ -131,7 +132,8 @@ def _check_epoch(there: int, typed: int | None, to: str, *, several: bool) -> No
 
 
 def _write_file(made: Exported, output: str | None, force: bool) -> Path | None:
-    """Write it under its usual name, or as typed; returns the path, None for standard output."""
+    """Write the export under its usual name, or the typed one. Returns the path; None for standard
+    output."""
     ((name, data),) = made.files.items()
     target = None if output == "-" else Path(name)
     if target is not None and output is not None:

@@ -46,7 +46,7 @@ _REFUSALS = ("AnswerRefused", "BadResponse", "ContentFiltered", "RequestRefused"
 # Errors that every further item would meet, too.
 _HOPELESS = ("AuthenticationFailed", "LocalModelUnavailable", "ModelNotFound", "NoCredit")
 _MOST_TRIED = 5
-# How log-probabilities are asked for: as OpenAI takes it, or as Together does, by their number.
+# The ways to ask for log-probabilities, in the order in which they are tried; see `Asked`.
 _WAYS: tuple[Asked, ...] = ("logprobs", "count")
 # Token limits for a judge that reasons; the second is for endpoints that accept no more.
 _ROOM = (32_768, 8_192)
@@ -194,7 +194,7 @@ def judge(
 
 @dataclass
 class _Judging:
-    """What all judges of a panel have in common; see the options of `judge`."""
+    """The judging of a run by one or several judges; for its fields see the options of `judge`."""
 
     reader: RunReader
     kind: JudgeKind
@@ -208,8 +208,8 @@ class _Judging:
     _spent: dict[str, float] = field(default_factory=dict)
 
     def begin(self, models: Sequence[str]) -> None:
-        """Count what these judges took in earlier starts, and find out whether one of them was
-        asked in both orders: then all judges of the panel are. Raises BenchError."""
+        """Read what these judges spent in earlier starts, and whether one of them judged in both
+        orders. In that case all judges of the panel do. Raises BenchError."""
         from moa_cli.bench.judge.pairwise import BOTH_ORDERS, PAIRWISE
         from moa_cli.bench.run.folder import judge_folder
         from moa_cli.bench.run.journal import CALLS, CallJournal
@@ -265,7 +265,7 @@ class _Judging:
         return told
 
     def _options(self, model: str) -> SessionOptions:
-        """The options for that judge: the cap without what the other judges took."""
+        """The options for that judge, with the cap reduced by what the other judges spent."""
         cap = self.options.max_cost
         if cap is None:
             return self.options
@@ -283,8 +283,8 @@ def _print_panel(run: Path, models: Sequence[str], data: Path | None) -> None:
 
 
 def _rubric_text(typed: str | None) -> str | None:
-    """The rubric as typed, or in the file that `@FILE` names. Raises UsageError if there is no word
-    in it, BenchError if the file cannot be read."""
+    """The typed rubric, or that in the file that `@FILE` names. Raises UsageError if it is empty,
+    BenchError if the file cannot be read."""
     from moa_cli.bench.data.items import text_in
 
     if typed is None:
@@ -346,8 +346,8 @@ def ask_judge(verdicts: JudgeResults, options: SessionOptions, **more: Any) -> F
 async def _find_out_way(
     verdicts: JudgeResults, runner: Runner, todo: list[Work], tell: Callable[[str], None]
 ) -> list[Work]:
-    """See `session.Prepare`. How a judge tells preferences, and whether it reasons, is found out
-    by the first judgements that are asked for. Raises BenchError if it cannot be asked at all.
+    """See `session.Prepare`. The first judgements show in which way the judge gives preferences,
+    and whether it reasons. Raises BenchError if the judge cannot be asked at all.
     """
     plan, judged = verdicts.plan, verdicts.folder.judgements.values()
     found_out = plan.asked != "logprobs" or any(verdict.key for verdict in judged)
@@ -370,7 +370,8 @@ async def _find_out_way(
 
 @dataclass
 class _WayFinder:
-    """todo: the work, to be asked for in the way that is tried."""
+    """Finds out in which way a judge can be asked. todo: the work, with requests in the way that is
+    being tried."""
 
     verdicts: JudgeResults
     runner: Runner
@@ -382,8 +383,8 @@ class _WayFinder:
         self.todo = self.verdicts.ask(self.todo, asked=way, reasoning_tokens=room)
 
     async def try_ways(self, works: Callable[[], Awaitable[bool]], otherwise: str) -> bool:
-        """Ask for log-probabilities in one way after the other until one works, else for a text.
-        Returns whether one works."""
+        """Ask for log-probabilities in one way after another until one works. If none does, ask for
+        a text from now on. Returns whether one works."""
         for way in _WAYS:
             if way != self.verdicts.plan.asked:
                 self._ask(way)
@@ -394,7 +395,7 @@ class _WayFinder:
         return False
 
     async def tells_ratings(self) -> bool:
-        """Whether the judge tells how likely ratings are."""
+        """Whether the judge's answers have the log-probabilities of ratings."""
         await self.make_room()
         verdicts = self.verdicts
         return await self._tells(
@@ -404,15 +405,17 @@ class _WayFinder:
         )
 
     async def tells_preferences(self) -> bool:
-        """Whether the judge tells log-probabilities of its verdict: they may be of another word,
-        such as the first one of its reasoning."""
+        """Whether the judge's answers have the log-probabilities of the verdict. They may be those
+        of another word, such as the first one of its reasoning."""
         verdicts = self.verdicts
         return await self._tells(verdicts.is_readable, verdicts.told_logprobs, unclear=False)
 
     async def _tells(
         self, told: Callable[[Result], bool], is_unclear: Callable[[Result], bool], *, unclear: bool
     ) -> bool:
-        """Whether one of the first answers tells it; True also if that cannot be found out.
+        """Whether one of the first answers has what `told` looks for. True also if that cannot be
+        found out.
+
         unclear: the result if all answers are unclear.
         """
         found = True
@@ -449,13 +452,13 @@ class _WayFinder:
 
 
 def _check_hope(result: Result | None) -> None:
-    """Raise BenchError if it failed by an error that the next item will have, too."""
+    """Raise BenchError if the result has an error that every further item would meet, too."""
     if result is not None and result.error is not None and result.error.kind in _HOPELESS:
         raise BenchError(result.error.message, hint=result.error.hint)
 
 
 def unreadable_lines(told: Sequence[Judgement], kind: JudgeKind) -> Iterator[str]:
-    """How many verdicts could not be read, and the first of them."""
+    """Lines on how many verdicts could not be read, and on the first of them."""
     from moa_cli.bench.judge.judging import shown
 
     found = [verdict for verdict in told if verdict.unreadable]
@@ -471,7 +474,8 @@ def unreadable_lines(told: Sequence[Judgement], kind: JudgeKind) -> Iterator[str
 
 
 def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> Iterator[str]:
-    """What is judged, by whom and how, and what is there already. settings: the run's."""
+    """Lines on what is judged, by which judge and how, and how much is done already. settings:
+    those of the run."""
     from moa_cli.cli.bench.session import where
 
     how, judged = plan.kind.how, plan.judged
@@ -514,7 +518,7 @@ def _score_lines(scores: Scores) -> list[str]:
 
 
 def _told(metric: Metric | None) -> str:
-    """`57.2 ± 1.6 (n 805)`: the mean, its standard error, and how many it is made of."""
+    """`57.2 ± 1.6 (n 805)`: the mean, its standard error, and the number of values."""
     if metric is None or metric.mean.value is None:
         return "–"
     n = metric.mean.n

@@ -1,4 +1,4 @@
-"""What the commands of `moa bench` have in common beside the options of `cli.options`."""
+"""Options that the commands of `moa bench` share, in addition to those of `cli.options`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ StopAfter = Annotated[
 
 
 def judge_option(help: str) -> Any:
-    """The option that names a judge of a run. help: also says what applies without it."""
+    """The option that names a judge of a run. help: it should also say what the default is."""
     return typer.Option("--judge", metavar="MODEL", help=help)
 
 

@@ -1,4 +1,4 @@
-"""What bounds the rate at which work gets done, so that a user knows what to change."""
+"""Finds what limits the rate at which work is done, so that the user knows what to change."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _RECENT = 50
 
 @dataclass
 class RateBound:
-    """Tells what bounds the rate of a process.
+    """Finds what limits the rate of a process.
 
-    concurrency: calls at once. wanted: those that were asked for, of which there may be more than
-    the system has descriptors for. left: results that are still to come. waiting: calls that wait
-    to be made. provider: see `Limiter.bound_by`.
+    concurrency: how many calls are allowed at once. wanted: how many the user asked for, which may
+    be more than the system has file descriptors for. left: gives how many results are still to
+    come. waiting: gives how many calls wait to be made. provider: see `Limiter.bound_by`.
     """
 
     concurrency: int
@@ -35,16 +35,17 @@ class RateBound:
     _ran: float = field(default_factory=lambda: _busy_seconds())
 
     def answered(self, seconds: float) -> None:
-        """A call was answered in that time."""
+        """Note that a call was answered after this many seconds."""
         weight = 1 / _RECENT if self._seconds else 1.0
         self._seconds += (seconds - self._seconds) * weight
 
     def text(self) -> str:
-        """The bound, in words; "" before the first answer and after the last one.
+        """What limits the rate, in words; "" before the first answer and after the last one.
 
-        A provider that makes calls wait comes first. If this process computes all the time, more
-        calls at once would not help. Otherwise all allowed calls are in flight, or there is no work
-        for more of them, and each takes the endpoint's time.
+        If calls wait for a provider, it is that provider. If this process uses a CPU all the time,
+        it is the CPU, and more calls at once would not help. Otherwise all allowed calls are in
+        flight, or there is no work for more calls, and the limit is the time that the endpoint
+        takes for each.
         """
         provider, left = self.provider(), self.left()
         if provider or not left or not self._seconds:
@@ -69,8 +70,8 @@ class RateBound:
 
 
 def _busy_seconds() -> float:
-    """Seconds for which this process ran; on Linux, its main thread's, with those in which other
-    processes had the CPU that it needed."""
+    """The seconds for which this process ran. On Linux, they are those of its main thread, and
+    include the time for which it waited for a CPU."""
     try:
         ran, waited, _ = Path("/proc/self/schedstat").read_text("ascii").split()
         return (int(ran) + int(waited)) / 1e9

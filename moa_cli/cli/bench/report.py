@@ -1,4 +1,4 @@
-"""`moa bench report`: what runs came to."""
+"""`moa bench report`: the results of runs."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _format(form: str | None, output: Path | None) -> Format:
 
 
 def only_judge(folder: Path) -> str | None:
-    """The judge of a run that has one; None if it has none. Raises BenchError for several."""
+    """The only judge of a run; None if it has none. Raises BenchError if it has several."""
     from moa_cli.bench.run.folder import read_run
 
     models = list(read_run(folder).judges)

@@ -1,4 +1,5 @@
-"""`moa bench reproduce`: a table of the paper, what it takes, and its figures beside one's own."""
+"""`moa bench reproduce`: a table of the MoA paper, the runs that it needs, and its figures beside
+the user's own."""
 
 from __future__ import annotations
 
@@ -90,8 +91,9 @@ def reproduce(
 
 @dataclass(frozen=True)
 class _Planned:
-    """A run as it is asked for. command: its words. estimate: None if the dataset is missing;
-    `missing` says so. items: how many it asks. judged: whether a judge is needed."""
+    """A run that the table needs. command: the words of the command. is_there: whether it was
+    begun. items: how many items it asks. judged: whether a judge is needed. estimate: None if the
+    dataset is missing. missing: the error in that case."""
 
     run: ReproductionRun
     command: tuple[str, ...]
@@ -157,7 +159,7 @@ def _planned(
 
 
 def _profile_of(run: ReproductionRun, profile_name: str) -> Profile:
-    """The mixture as `moa bench run` would resolve the run's command."""
+    """The mixture that `moa bench run` would use for the run's command."""
     from moa_cli.profile import Overrides
 
     flags = Overrides(reference_models=run.proposers, aggregator=run.aggregator, rounds=run.rounds)
@@ -270,7 +272,7 @@ def _notes(
     cells: Sequence[Beside],
     scores: Sequence[Scores],
 ) -> Iterator[str]:
-    """scores: of the runs that are there."""
+    """Notes on the table. scores: those of the runs that were begun."""
     for published in known.tables:
         yield f"{published.title}: {published.judged}; {published.note}"
     yield from known.notes

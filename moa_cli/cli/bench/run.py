@@ -251,8 +251,8 @@ def _call_cache(folder: Path, whole: Sequence[Work]) -> CallCache:
 
 
 def _way_to_draw(begun: RunSettings | None, typed: str | None, seed: int | None) -> dict[str, Any]:
-    """How a sample is drawn: as typed, else as in the run that was begun; those of earlier versions
-    ask the first items."""
+    """How a sample is drawn: as typed, else as in the existing run. A run of earlier versions with
+    a limit asks the first items."""
     from moa_cli.bench.data.sampling import DRAWS
 
     draw = next((known for known in DRAWS if known == typed), None)
@@ -273,7 +273,7 @@ def _way_to_draw(begun: RunSettings | None, typed: str | None, seed: int | None)
 
 
 def _ids(given: str | None) -> list[str]:
-    """The ids in an option: by commas, or the lines of a file."""
+    """The ids in an option: separated by commas, or the lines of a file."""
     from moa_cli.bench.data.items import text_in
 
     if given is None:
@@ -286,7 +286,7 @@ def _ids(given: str | None) -> list[str]:
 
 
 def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
-    """What is asked and by whom, and what is there already."""
+    """Lines on what is asked by which arms, and on how much is done already."""
     from moa_cli.cli.bench.session import where
 
     singles = sum(arm.name.startswith("single:") for arm in plan.arms())
@@ -310,7 +310,7 @@ def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
 
 
 def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
-    """A table of the arms, what failed, and what the run took in all."""
+    """A table of the arms, the failures, and what the whole run took."""
     from moa_cli.bench.run.journal import shortened_lines
     from moa_cli.core.conversation import Usage
     from moa_cli.core.money import cost_text
@@ -359,7 +359,7 @@ def _failures(failed: Sequence[Result]) -> Iterator[str]:
 
 
 def _seconds(results: Sequence[Result], journal: CallJournal) -> str:
-    """Seconds an item would take alone, on average: its slowest call in each layer."""
+    """The mean seconds that an item would take alone; see `path_seconds`."""
     from moa_cli.bench.run.journal import path_seconds
 
     if not results:

@@ -80,7 +80,8 @@ def select(
 
 @dataclass(frozen=True)
 class _Selection:
-    """What was measured and chosen. aggregator: of the profile; why: how it was found."""
+    """The result of a selection. pool: the measured models. ranked: these by score. aggregators:
+    the measured aggregators. aggregator: the chosen one. why: why it was chosen."""
 
     runs: Sequence[ValuedRun]
     pool: Pool
@@ -100,7 +101,7 @@ class _Selection:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of the pool, then of the runs."""
+        """The notes on the pool, then those on the runs."""
         return [*self.pool.notes, *(note for run in self.runs for note in run.notes)]
 
     def profile(self, name: str) -> Profile:
@@ -119,7 +120,7 @@ class _Selection:
 
 
 def _weights(typed: str) -> tuple[float, float]:
-    """`2:1`: of quality and of diversity. Raises UsageError."""
+    """The weights of quality and of diversity in a text such as `2:1`. Raises UsageError."""
     try:
         a, b = (float(part) for part in typed.split(":"))
     except ValueError:

@@ -1,4 +1,5 @@
-"""One start of work on many items: tell what it takes, ask, then do it within the budgets."""
+"""One start of work on many items: show the estimate, ask the user, and do the work within the
+budgets."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ _PATIENCE = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """The typed options; None for those that were not typed."""
+    """The typed options; None if an option was not typed."""
 
     concurrency: int | None
     provider_concurrency: int | None
@@ -69,31 +70,33 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class Amount:
-    """whole: how many pieces of work there are. left: how many are to be done. sample: some of
-    these, spread over all of them."""
+    """How much work there is. whole: how many pieces. left: how many of them are not done yet.
+    sample: some of those that are left, spread evenly."""
 
     whole: int
     left: int
     sample: Sequence[Work]
 
 
-# Finds out what has to be known before the work begins. It is given the runner, the work, and a
-# function that prints a line, and returns the work as it is then.
+# A function that finds out what must be known before the work begins. Its arguments are the runner,
+# the work, and a function that prints a line. It returns the work, perhaps changed.
 Prepare = Callable[[Runner, list[Work], Callable[[str], None]], Awaitable[list[Work]]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """models: that are asked. settings: all that the results depend on. folder, results: where it
-    is written down.
+    """The work of a command on many items.
 
-    whole: all of the work, item by item. prepare: see `Prepare`. given: existing answers, by model
-    name and item. partial: see `answer_item`. goes_on: whether the same command resumes after a
-    stop. called: what a failed result is called by. amount: how much there is to do, and a sample
-    of the rest for estimates, if it does not fit in memory: then `whole` is empty. cache: of the
-    calls of other runs. priced: the facts on models with the prices that hold for this work.
-    work_off: does the work, if it is not done call by call from here. calls_elsewhere: whether
-    other processes make the calls, so that this one needs no connections.
+    models: the models that are asked. settings: everything on which the results depend. folder,
+    results: where settings, calls and results are stored.
+
+    whole: all work, item by item. prepare: see `Prepare`. given: existing answers, by model name
+    and item. partial: see `answer_item`. goes_on: whether the same command resumes after a stop.
+    called: gives the name of a failed result for messages. amount: how much work there is, if it
+    does not fit in memory; then `whole` is empty. cache: the answers of other runs. priced: puts
+    the prices for this work into the facts on models. work_off: does the work, if this process does
+    not do it call by call. calls_elsewhere: whether other processes make the calls, so that this
+    one needs no connections.
     """
 
     models: tuple[str, ...]
@@ -118,8 +121,8 @@ class Job:
 class JobSession:
     """One start of a job, within its budgets.
 
-    concurrency: calls at once. facts: on the job's models. spending: where its calls are written
-    down as spent. view: shows the progress.
+    concurrency: how many calls are allowed at once. facts: those on the job's models. spending: the
+    ledger of its calls, None without one. view: shows the progress.
     """
 
     job: Job
@@ -132,11 +135,11 @@ class JobSession:
 
     @cached_property
     def recorder(self) -> CallRecorder | None:
-        """Writes calls down as spent, if they are."""
+        """Writes calls to the ledger of spending; None if none is kept."""
         return CallRecorder(self.spending, self.view.say) if self.spending else None
 
     def paid(self, record: CallRecord) -> None:
-        """Show what a call took that was not made from here, and write it down as spent."""
+        """Count a call that was not made by this process, in the progress and in the ledger."""
         usage = record.usage
         self.progress.spent += usage
         if self.recorder is not None:
@@ -145,7 +148,7 @@ class JobSession:
             ledger.end([ledger.begin(begun)], record.model, usage)
 
     def keep(self, result: Result) -> None:
-        """Write down what came of a piece of work, and show it. Raises OSError."""
+        """Store the result of a piece of work, and show it. Raises OSError."""
         self.job.results.add(result)
         if result.error is None:
             self.progress.done += 1
@@ -155,14 +158,15 @@ class JobSession:
         self.view.changed()
 
 
-# Does the rest of the work. Returns why it ended early, if a cap was reached.
+# A function that does the rest of the work. It returns why that ended early, if a cap was reached.
 WorkOff = Callable[[JobSession, Iterable[Work]], Coroutine[Any, Any, Failure | None]]
 
 
 def session(job: Job, todo: Iterable[Work]) -> Failure | None:
-    """Do what is left. Returns the cap that ended it, if one did. todo: a list, or with `amount`,
-    an iterable that can be read again and again. Raises BudgetReached if a cap depends on an
-    unknown price, Exit if the command ends here.
+    """Do the rest of the work. Returns the cap that ended it, if one did.
+
+    todo: a list or, with `amount`, an iterable that can be read several times. Raises BudgetReached
+    if a cap depends on an unknown price, Exit if the command ends here.
     """
     folder, options = job.folder, job.options
     facts = folder.facts(job.priced(asyncio.run(known_facts(job.models))))
@@ -217,8 +221,9 @@ def session(job: Job, todo: Iterable[Work]) -> Failure | None:
 
 
 def _fitting(models: Iterable[str], concurrency: int) -> int:
-    """As many calls in flight as the process may open connections for. It says so if these are
-    fewer. Each provider keeps its connections for the next calls."""
+    """The number of calls at once, reduced if the process may not open enough connections. Each
+    provider keeps its connections open, so all providers count. Prints a notice if it is reduced.
+    """
     provider_of = wiring.providers().provider_of
     count = len({provider_of(name).name for name in models}) or 1
     room = max(1, room_for(concurrency * count) // count)
@@ -231,8 +236,8 @@ def _fitting(models: Iterable[str], concurrency: int) -> int:
 
 
 def _budgets(job: Job, spending: Spending | None, progress: Progress) -> tuple[Budget, ...]:
-    """The budgets of the settings and of `--max-cost`, which also counts earlier starts. Answers
-    are never shortened, since requests must not depend on what is left.
+    """The budgets of the settings and of `--max-cost`, which also counts earlier starts. They are
+    firm: answers are never shortened, because requests must not depend on what is left.
     """
     journal = job.folder.journal
     caps = (
@@ -250,7 +255,8 @@ def _budgets(job: Job, spending: Spending | None, progress: Progress) -> tuple[B
 
 
 def where(folder: StateFolder[Any], ended: Iterable[Result | Judgement], what: str) -> str:
-    """The folder of a session, and what is there already. what: a word for what has ended."""
+    """A line on the folder of a session, and on how much it has already. what: a word for the
+    results."""
     if not folder.settings:
         return f"into {folder.path}"
     done = sum(outcome.error is None for outcome in ended)
@@ -263,7 +269,8 @@ def where(folder: StateFolder[Any], ended: Iterable[Result | Judgement], what: s
 def _estimate_lines(
     estimate: RunEstimate, facts: Mapping[str, ModelInfo], left: float | None
 ) -> Iterator[str]:
-    """Calls, tokens and cost, each with its band. left: USD below --max-cost, None without."""
+    """Lines on calls, tokens and cost, each as a range. left: USD that --max-cost leaves; None
+    without it."""
     low, high = estimate.low, estimate.high
     calls = f"{low.calls:,}"
     if high.calls > low.calls:
@@ -286,7 +293,7 @@ def _estimate_lines(
 
 
 def cost_band(low: Usage, high: Usage, about: str) -> str:
-    """`cost: between $0.12 and $3.40`. about: stands before what is no bound."""
+    """`cost: between $0.12 and $3.40`. about: put before the upper value if it is not a bound."""
     if high.unpriced_calls >= high.calls:
         return cost_text(high)
     lacking = " + ?" if high.unpriced_calls else ""
@@ -296,7 +303,7 @@ def cost_band(low: Usage, high: Usage, about: str) -> str:
 
 
 async def known_facts(models: Iterable[str]) -> dict[str, ModelInfo]:
-    """What is known of the models, by name: prices, contexts."""
+    """The facts on these models, such as price and context length, by name."""
     pool = open_pool()
     try:
         return {model: await pool.facts(model, patience=_PATIENCE) for model in models}
@@ -363,7 +370,7 @@ async def _work(session: JobSession, todo: Iterable[Work]) -> Failure | None:
 def say_stopped(
     job: Job, stopped: Failure | None, tell: Callable[[str], None] = say, paid: str = "call"
 ) -> None:
-    """Say why the work has stopped, if a model is dead."""
+    """Print why the work has stopped, if a model is dead. paid: what is not paid for twice."""
     if stopped is None:
         return
     hint = f" ({stopped.hint})" if stopped.hint else ""

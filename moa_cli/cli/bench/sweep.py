@@ -32,7 +32,8 @@ _SET = ("arms", "best", "cache", "output", "max_cost", "reference_paths")
 
 @dataclass(frozen=True)
 class _Variant:
-    """One run. proposals, aggregator: what is varied; None where it is not."""
+    """One run of a sweep. proposals, aggregator: the values that are varied; None if they are
+    not."""
 
     profile: Profile
     proposals: int | None
@@ -40,7 +41,7 @@ class _Variant:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         parts = [] if self.proposals is None else [f"{self.proposals}-proposers"]
         if self.aggregator is not None:
             parts.append(re.sub(r"[^A-Za-z0-9._-]+", "-", self.aggregator))
@@ -173,7 +174,7 @@ def _variants(
 
 
 def _first(proposers: Sequence[Proposer], most: int) -> list[Proposer]:
-    """The proposers of the first so many proposals."""
+    """The proposers that give the first `most` proposals."""
     found: list[Proposer] = []
     for proposer in proposers:
         if most > 0:
@@ -183,7 +184,7 @@ def _first(proposers: Sequence[Proposer], most: int) -> list[Proposer]:
 
 
 def _left(most: float | None, others: Sequence[Path]) -> float | None:
-    """What the other runs leave of the cap. Raises BenchError if a journal is damaged."""
+    """The part of the cap that the other runs leave. Raises BenchError if a journal is damaged."""
     from moa_cli.bench.run.journal import CALLS, CallJournal
 
     if most is None:
@@ -229,7 +230,7 @@ def _print_table(found: Sequence[SweepRun], notes: Sequence[str]) -> None:
 
 
 def _signature() -> inspect.Signature:
-    """The options of `run` that a sweep passes on, and its own."""
+    """The signature with the options of `run` that a sweep passes on, and its own options."""
     own, shared = signature_of(_sweep).parameters, signature_of(_answer).parameters
     kept = [parameter for name, parameter in shared.items() if name not in own and name not in _SET]
     mine = [parameter for name, parameter in own.items() if name not in ("dataset", "given")]

@@ -1,4 +1,4 @@
-"""`moa compare list`, `show`, `export` and `delete`: the choices that were made."""
+"""`moa compare list`, `show`, `export` and `delete`: the user's earlier choices."""
 
 from __future__ import annotations
 

@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from moa_cli.store.accounts import Records
     from moa_cli.store.comparisons import Comparison
 
-# Keys besides the letters of answers.
+# Answers have the letters before `q`; the other keys follow.
 _MOST_ARMS = ascii_lowercase.index("q")
 _TIE, _NONE_GOOD, _SKIP, _NOTE, _LEAVE = "t", "0", "s", "w", ("q", "\x04")
 _KEYS = f"{_TIE}: tie, {_NONE_GOOD}: none good, {_SKIP}: skip, {_NOTE}: note, {_LEAVE[0]}: quit"
-# Characters.
+# In characters.
 _LONGEST_NOTE = 2_000
 
 
@@ -169,8 +169,8 @@ def compare(
 def _arms(
     profile: Profile, kinds: tuple[str, ...], best: str | None, names: tuple[str, ...] | None
 ) -> list[Arm]:
-    """The arms of a profile, or the mixtures of the profiles of these names. Raises UsageError if
-    they cannot be told apart, or are too few or too many."""
+    """The arms of a profile, or the mixtures of the named profiles. Raises UsageError if two of
+    them have the same name, or there are too few or too many."""
     from moa_cli.bench.run.arms import best_of, make_arms
 
     if names is None:
@@ -216,7 +216,7 @@ def _items(prompts: Sequence[str], file: Path | None) -> list[Item] | None:
 
 
 def _asked() -> Iterator[Item]:
-    """What is typed, until Ctrl-D."""
+    """The prompts that the user types, until Ctrl-D."""
     from moa_cli.bench.data.items import Item
 
     while True:
@@ -236,9 +236,9 @@ def _asked() -> Iterator[Item]:
 class _Comparing:
     """The choices of one command.
 
-    random: of the order in which answers are shown. keeps_texts: whether prompts and answers are
-    kept, too. plain: show answers as raw text. live: draw moving parts. chosen: so far. code: to
-    exit with.
+    random: gives the order in which answers are shown. keeps_texts: whether prompts and answers are
+    kept, too. plain: whether answers are shown as raw text. live: whether moving parts are drawn.
+    chosen: the choices so far. code: the exit code.
     """
 
     arms: list[Arm]
@@ -252,8 +252,8 @@ class _Comparing:
     code: int = 0
 
     def run(self, items: Iterator[Item] | Sequence[Item]) -> int:
-        """For each prompt, ask, show the answers, let the user choose, and tell the result. Returns
-        the exit code."""
+        """For each prompt, ask the arms, show their answers, let the user choose, and reveal the
+        arms. Returns the exit code."""
         import asyncio
 
         try:
@@ -270,7 +270,7 @@ class _Comparing:
         return self.code
 
     def _compare(self, item: Item) -> bool:
-        """One prompt. Returns whether another one follows."""
+        """Compare the answers to one prompt. Returns whether to continue with the next one."""
         from moa_cli.terminal.tty import run_loop
 
         print_lines(["", *drawn("", f"› {item.turns[0]}", raw=True)])
@@ -363,7 +363,7 @@ class _Comparing:
         return lines
 
     def _asked_key(self, shown: Sequence[ShownAnswer]) -> _Choice | None:
-        """What the user chooses; None if they leave."""
+        """The user's choice; None if they quit."""
         places = {letter: place for place, group in enumerate(shown) for letter in group.keys}
         letters = "/".join("=".join(group.keys) for group in shown)
         note = ""
@@ -421,8 +421,8 @@ class _Comparing:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the user said of the answers. winner: the number of the best one as shown; None for a
-    tie. For the rest see `Comparison`."""
+    """The user's choice. winner: the index of the best answer, as shown; None if there is none. For
+    the other fields see `Comparison`."""
 
     winner: int | None
     skipped: bool = False
@@ -431,7 +431,8 @@ class _Choice:
 
 
 def _pressed(question: str, keys: Sequence[str]) -> str:
-    """The first of these keys that is pressed, in lower case. Raises KeyboardInterrupt."""
+    """Wait until one of these keys is pressed. Returns it in lower case. Raises
+    KeyboardInterrupt."""
     from moa_cli.terminal.tty import single_keys
 
     with single_keys() as key:
@@ -463,9 +464,10 @@ def _asked_note(before: str) -> str:
 def _revealed(
     there: Sequence[ArmAnswer], failed: Sequence[ArmAnswer], winners: Sequence[ArmAnswer] = ()
 ) -> list[str]:
-    """Which arms gave the answers, in the order in which they were shown, and which gave none.
+    """Lines on which arms gave the answers, in the order in which these were shown, and on which
+    arms gave none.
 
-    winners: those that gave the chosen one.
+    winners: the arms that gave the chosen answer.
     """
     from moa_cli.core.outcomes import cut_lines
 

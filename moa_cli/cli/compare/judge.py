@@ -1,4 +1,5 @@
-"""`moa compare judge`: a model decides what you decided, and how far it agrees with you."""
+"""`moa compare judge`: a model chooses between the answers of earlier choices, which shows how far
+it agrees with the user."""
 
 from __future__ import annotations
 
@@ -111,8 +112,8 @@ def _judged(
     reasoning_tokens: int | None,
     options: SessionOptions,
 ) -> tuple[ChoiceAgreement, list[Judgement], Usage]:
-    """Have that model judge what it has not judged yet. Returns its agreement, its verdicts, and
-    what all of them took."""
+    """Have that model judge the pairs that it has not judged yet. Returns its agreement with the
+    user, its verdicts, and their usage."""
     from moa_cli.bench.judge.judging import JudgeFolder, JudgeResults
     from moa_cli.bench.run.folder import opened
     from moa_cli.cli.bench.session import where
@@ -140,7 +141,7 @@ def _judged(
 
 
 def _called(pairs: Sequence[DecidedPair], result: Result) -> str:
-    """What a failed judgement is called by."""
+    """The name of a failed judgement, for messages."""
     item = result.item.partition(" ")[0]
     pair = next(pair for pair in pairs if pair.name == (result.arm, item))
     first, second = ascii_uppercase[pair.first], ascii_uppercase[pair.second]
@@ -148,7 +149,7 @@ def _called(pairs: Sequence[DecidedPair], result: Result) -> str:
 
 
 def choice_agreement_lines(agreement: ChoiceAgreement) -> list[str]:
-    """How far a judge agrees with the user, folded at the width of the terminal."""
+    """Lines on how far a judge agrees with the user, folded at the width of the terminal."""
     return [folded(line, sys.stdout) for line in _agreement_lines(agreement)]
 
 

@@ -1,4 +1,4 @@
-"""What the commands of `moa compare` show: answers, who won how often, and against whom."""
+"""Output of the commands of `moa compare`: answers, the leaderboard, and the results of pairs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def drawn(head: str, text: str, *, raw: bool) -> list[str]:
-    """A head, and the (untrusted) text under it, drawn as Markdown; as it is if `raw`, or if
-    nothing can be drawn."""
+    """Lines of a head and an untrusted text. The text is rendered as Markdown, unless `raw` or the
+    output is not a terminal that can show it."""
     safe = sanitize(text).strip()
     if raw or not can_redraw(sys.stdout):
         lines = safe.split("\n")
@@ -42,8 +42,8 @@ def drawn(head: str, text: str, *, raw: bool) -> list[str]:
 
 
 def revealed(contenders: Sequence[Contender], winners: Sequence[int], width: int) -> list[str]:
-    """Which arms gave the answers, by their letters. winners: the places of those that were
-    chosen."""
+    """A table that shows which arm gave the answer of each letter. winners: the places of the
+    chosen ones."""
     from moa_cli.core.money import cost_text
     from moa_cli.terminal.table import Column, table_lines
 
@@ -59,7 +59,7 @@ def revealed(contenders: Sequence[Contender], winners: Sequence[int], width: int
 
 
 def choices_since(since: str | None, *, texts: bool = False) -> list[Comparison]:
-    """The kept choices, the oldest first. It says so if some cannot be read.
+    """The kept choices, the oldest first. Prints a notice if some cannot be read.
 
     since: a span such as `7d`. texts: whether their prompts and answers are read too.
     """
@@ -89,7 +89,7 @@ def print_results(since: str | None, *, json: bool, pairs: bool) -> None:
 
 
 def leaderboard_lines(found: Sequence[LeaderboardRow], width: int) -> list[str]:
-    """A table. width: in cells."""
+    """The leaderboard as a table. width: in cells."""
     from moa_cli.terminal.table import Column, table_lines
 
     names = _profile_names(found)
@@ -118,7 +118,7 @@ def _seldom(head: str, counts: Sequence[int]) -> Iterator[Column]:
 
 
 def _profile_names(found: Sequence[LeaderboardRow]) -> list[str]:
-    """The settings are told only if one name has had several."""
+    """The profiles' names, with the hash of the settings if a profile has had several."""
     same = Counter((row.arm, row.profile) for row in found)
     return [
         f"{row.profile} #{row.settings}" if same[row.arm, row.profile] > 1 else row.profile
@@ -127,7 +127,7 @@ def _profile_names(found: Sequence[LeaderboardRow]) -> list[str]:
 
 
 def _pair_lines(found: Sequence[LeaderboardRow], width: int) -> Iterator[str]:
-    """How sure the win rates are, and who won against whom."""
+    """A table of intervals and strengths, and a table of the results of each pair."""
     from moa_cli.terminal.table import Column, table_lines
 
     profiles = dict(zip((row.name for row in found), _profile_names(found), strict=True))
@@ -158,7 +158,7 @@ def _pair_lines(found: Sequence[LeaderboardRow], width: int) -> Iterator[str]:
         width,
     )
     yield folded("strength: how likely it beats an average arm (Bradley-Terry)", sys.stdout)
-    # Each pair once, from the side of the arm that stands higher.
+    # Each pair once, with the arm first that is higher in the leaderboard.
     places = {row.name: place for place, row in enumerate(found)}
     pairs = [
         (row, pair)

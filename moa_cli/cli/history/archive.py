@@ -154,7 +154,7 @@ def _tell(took: ImportResult, would: str) -> None:
 
 
 def _several(number: int, thing: str) -> str:
-    """`2 branches that were edited away`: the first noun counts."""
+    """A number with a noun phrase in the singular or plural: `2 branches that were edited away`."""
     noun, space, rest = thing.partition(" ")
     if noun in ("tool", "other"):
         noun, space, rest = thing, "", ""

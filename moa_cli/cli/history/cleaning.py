@@ -1,4 +1,4 @@
-"""Starts a separate process that finishes the work on the file of the history."""
+"""Starts a background process that finishes wiping deleted text from the history's file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def cleaning_lock() -> Path:
 
 
 def go_on_cleaning(store: Store) -> None:
-    """Start a process that finishes what a killed one has left."""
+    """Start a background process if an earlier one has left work, for example because it was
+    killed."""
     from moa_cli.core.files.lock import locked
 
     try:
@@ -41,7 +42,8 @@ def go_on_cleaning(store: Store) -> None:
 
 
 def finish_later(left: PendingUpkeep) -> str | None:
-    """Have the rest of the wiping done. Returns what to tell of it, if anything."""
+    """Start a background process for the rest of the wiping, if one can do it. Returns a notice for
+    the user, or None."""
     if not left.words:
         return None
     if left.conversations or left.merge:
@@ -61,13 +63,13 @@ def finish_later(left: PendingUpkeep) -> str | None:
 
 
 def _start() -> None:
-    """Start a process that cleans in parallel, and outlives this one."""
+    """Start a process that cleans in the background, and continues when this one ends."""
     import subprocess
 
     options: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.DETACHED_PROCESS}
-    # `-P`: a folder `moa_cli`, or a `json.py`, in the working directory is not to be run.
+    # `-P` keeps the working directory off the import path: a `json.py` there must not be run.
     subprocess.Popen(
         [sys.executable, "-P", "-m", "moa_cli", "history", "clean", "--background"],
         stdin=subprocess.DEVNULL,

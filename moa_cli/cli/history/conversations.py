@@ -81,12 +81,12 @@ def _listed(row: ConversationSummary, usage: Usage, tags: Sequence[str]) -> str:
 
 
 def _titled(row: ConversationSummary, tags: Sequence[str]) -> str:
-    """The title, with the tags behind it."""
+    """The title of a conversation, followed by its tags."""
     return " ".join([row.title, *(f"#{tag}" for tag in tags)])
 
 
 def _cost(usage: Usage) -> str:
-    """What a conversation cost, as short as can be: `?` is unknown."""
+    """The cost of a conversation as a short text; `?` if it is unknown."""
     from moa_cli.core.money import cost_text
 
     text = cost_text(usage)
@@ -151,7 +151,7 @@ def show(
 
 
 def _lines(turns: Sequence[Turn], proposals: bool, plain: bool) -> list[str]:
-    """The turns, blank lines between them: raw text, or drawn where that can be seen."""
+    """The lines of turns, with blank lines between turns: rendered at a terminal, else raw text."""
     from moa_cli.terminal.transcript import drawn_passages, turn_passages, turn_text
 
     if plain or not can_redraw(sys.stdout):
@@ -187,7 +187,7 @@ def search(
 ) -> None:
     """Find turns and titles that contain all the words, or other forms or parts of them.
 
-    Whole words come first. A phrase stands in quotation marks, which the shell must leave:
+    Whole words come first. Put a phrase in quotation marks, and protect these from the shell:
     '"blue sky" rainbow'.
     """
     hits = open_store(to_read=True).search(
@@ -207,7 +207,8 @@ def search(
 
 
 def _hit_values(hit: SearchHit) -> dict[str, object]:
-    """A hit as JSON values: the snippet without marks, and where its hits begin and end."""
+    """A hit as JSON values. The snippet has no marks; `hits` are the places where matches begin and
+    end in it."""
     text, spans = "", []
     for piece in re.split("([\x02\x03])", hit.snippet):
         if piece == "\x02":
@@ -220,8 +221,8 @@ def _hit_values(hit: SearchHit) -> dict[str, object]:
 
 
 def _shown_hit(hit: SearchHit) -> str:
-    """A hit on two lines: its conversation, and the words around it. At a terminal the title is cut
-    at its width, and the words are folded."""
+    """A hit on two lines: its conversation, and the text around it. At a terminal, the title is cut
+    at the terminal's width, and the text is folded."""
     marks = ("\x1b[1m", "\x1b[0m") if can_redraw(sys.stdout) else ("[", "]")
     # The marks stand in the snippet as control characters, which sanitizing takes out.
     pieces = re.split("([\x02\x03])", " ".join(hit.snippet.split()))

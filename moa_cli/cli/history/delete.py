@@ -1,5 +1,5 @@
-"""`moa history delete`: conversations, turns that were undone, and the prompts of both in the
-prompt history."""
+"""`moa history delete`: deletes conversations, undone turns, and the prompts of both in the prompt
+history."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from moa_cli.store.reading import WithdrawnTurn
     from moa_cli.store.store import Store
 
-# A text file beside a prompt, as `/file` puts it there.
+# A text file that was attached to a prompt with `/file`, as it is in the stored text.
 _ATTACHED = re.compile(r"\n\n(?:(?P<name>[^\n]+):\n)?`{3,}\n")
 _MOST_ATTACHED = 50
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What is to go. unwanted: whether a prompt of the prompt history is."""
+    """What to delete. unwanted: whether a prompt of the prompt history is to be deleted."""
 
     conversations: Sequence[str]
     turns: Sequence[WithdrawnTurn]
     unwanted: Callable[[Entry], bool]
 
     def told(self, prompts: int) -> str:
-        """In words, with so many prompts; "" for nothing."""
+        """What to delete, in words; "" for nothing. prompts: how many prompts are deleted."""
         parts = [
             (len(self.conversations), "conversation", ""),
             (len(self.turns), "undone turn", ""),
@@ -51,7 +51,8 @@ class _Chosen:
 
 @dataclass(frozen=True)
 class _Typed:
-    """What was typed to choose it. before: seconds since 1970."""
+    """The typed arguments and options that select what to delete. every: whether everything is
+    selected. words: search words, or "". before: seconds since 1970."""
 
     identities: Sequence[str]
     every: bool
@@ -162,7 +163,8 @@ def _matching(turns: Sequence[WithdrawnTurn], typed: _Typed) -> Sequence[Withdra
 
 
 def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
-    """Whether a prompt of the prompt history goes. texts: what was typed for what is deleted."""
+    """A function that decides whether a prompt of the prompt history is deleted. texts: the
+    messages of deleted turns."""
     if typed.every or typed.nothing:
         return lambda entry: True
     from moa_cli.store.query import MatchKind, Query
@@ -186,7 +188,8 @@ def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
 
 
 def _spellings(texts: Iterable[str]) -> set[str]:
-    """How these texts may have been typed: without the files beside them, and the files' names."""
+    """The forms in which these texts may be in the prompt history: as they are, without attached
+    files, and only the files' names."""
     found = set()
     for text in texts:
         found.add(text.strip())
@@ -199,7 +202,7 @@ def _spellings(texts: Iterable[str]) -> set[str]:
 
 
 def _is_one_of(line: str, texts: set[str]) -> bool:
-    """Whether a line that was typed is one of the texts, or a command on one."""
+    """Whether a typed line is one of the texts, or a command with one of them as its argument."""
     line = line.strip()
     if line.startswith("//"):
         line = line[1:]
@@ -211,7 +214,7 @@ def _is_one_of(line: str, texts: set[str]) -> bool:
 
 
 def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: bool) -> None:
-    """Ask, delete, and tell what was deleted. Raises StoreError if part of it could not be."""
+    """Ask, delete, and print what was deleted. Raises StoreError if a part could not be deleted."""
     trouble = None
     prompts = 0
     try:
@@ -262,7 +265,7 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
 
 
 def _confirm(store: Store | None, chosen: _Chosen, question: str) -> None:
-    """Name what goes, up to a limit, and ask. Raises as `confirm` does."""
+    """List what is to be deleted, up to a limit, and ask. Raises as `confirm` does."""
     check_can_confirm()
     rows = store.summaries(chosen.conversations[:MOST_NAMED]) if store is not None else []
     named = [f"{row.id} · {plural(row.turns, 'turn')} · {row.title}" for row in rows]

@@ -1,4 +1,4 @@
-"""`moa history check`, `backup`, `recover` and `clean`: what is done on the file itself."""
+"""`moa history check`, `backup`, `recover` and `clean`: work on the history's file itself."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.5
 _LONGEST_SECONDS = 3600.0
-# A large file is rewritten in the background once no process has written for so long. If that does
-# not happen, a later process tries again.
+# In the background, a file is rewritten when no process has written for the first number of
+# seconds. After the second number of seconds the attempt ends, and a later process tries again.
 _QUIET_SECONDS, _LONGEST_WAIT_SECONDS = 60.0, 900.0
 
 
@@ -63,8 +63,8 @@ def check() -> None:
 
 
 def _open_whole() -> Store:
-    """The store. Raises StoreError if it is damaged: a new, empty store takes its place, which must
-    not be called sound, or be copied over an older one."""
+    """The store. Raises StoreError if it is damaged. In that case a new, empty store has taken its
+    place, which must not be reported as sound, or be copied over an older backup."""
     store = open_store(to_read=True)
     if store.damaged is not None:
         store.close()
@@ -148,7 +148,7 @@ def recover(
 
 
 def _teller() -> Callable[[SalvageProgress], None]:
-    """A function that tells, at a terminal and once a second, how far the reading has come."""
+    """A function that prints at a terminal, once a second, how far the reading has come."""
     told = time.monotonic()
 
     def tell(progress: SalvageProgress) -> None:
