@@ -1,4 +1,4 @@
-"""Changes to the settings file: one setting at a time, all else as the user wrote it."""
+"""Changes one setting in the settings file, and keeps everything else as the user wrote it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Table = dict[str, Any]
 
 
 def set_setting(file: Path, name: Name, value: object, check: Callable[[Table], object]) -> None:
-    """Set one setting in `file`; where there is no file yet, in a new one from the template.
+    """Set one setting in `file`; if there is no file yet, it is created from the template.
 
-    check: refuses, by raising, tables that are no valid settings; nothing is changed then.
-    Raises ProfileError if the value is not what the setting takes, or the file cannot be
-    read, changed or written.
+    check: raises an error for tables that are not valid settings; then nothing is changed. Raises
+    ProfileError if the value is not valid for the setting, or if the file cannot be read, changed
+    or written.
     """
     # The value is checked alone first, so that the message does not blame the file for it.
     try:
@@ -41,7 +41,7 @@ def set_setting(file: Path, name: Name, value: object, check: Callable[[Table], 
         _put(then, path, value)
         return _first_that_means(
             then,
-            # The template's comment on that setting is made into the setting.
+            # Replaces the template's commented line of this setting.
             lambda: _line_replaced(text, path, f"#{key} = ", f"{key} = {_item(value).as_string()}"),
             lambda: _edited(text, lambda document: _lay_at(document, path, value)),
         )
@@ -50,7 +50,8 @@ def set_setting(file: Path, name: Name, value: object, check: Callable[[Table], 
 
 
 def unset_setting(file: Path, name: Name, check: Callable[[Table], object]) -> bool:
-    """Take one setting out of `file`; False if it is not in there. check, raises: as above."""
+    """Remove one setting from `file`; False if the file does not have it. check and errors: see
+    `set_setting`."""
     if _at(read_toml(file, missing_ok=True), name.path) is None:
         return False
 
@@ -73,7 +74,7 @@ def unset_setting(file: Path, name: Name, check: Callable[[Table], object]) -> b
 
 
 def create_file(file: Path) -> None:
-    """Write the template to `file`, unless there is something. Raises ProfileError."""
+    """Write the template to `file`, unless the file exists. Raises ProfileError."""
     if not file.exists():
         with _writing(file) as real, paths.replacing(real) as made:
             made.write(template().encode())
@@ -85,7 +86,8 @@ def _change(
     edit: Callable[[str, Table], str | None],
     check: Callable[[Table], object],
 ) -> None:
-    """edit: the new text, given the old one and its tables, which it makes into the new ones."""
+    """Rewrite the file. edit: gets the old text and its tables; changes the tables, and returns the
+    new text."""
     with _writing(file) as real:
         old = read_settings_file(file) or SourceText(template())
         tables = parse_toml(old.text, str(file))
@@ -103,7 +105,8 @@ def _change(
 
 @contextmanager
 def _writing(file: Path) -> Iterator[Path]:
-    """The place to write to, with nobody else at it. Raises ProfileError in place of OSError."""
+    """The real path of the file, locked for other processes. Raises ProfileError instead of
+    OSError."""
     try:
         # A symbolic link stays, because settings are often kept in a repository and linked from
         # here.
@@ -119,7 +122,7 @@ def _writing(file: Path) -> Iterator[Path]:
 
 
 def _at(tables: Any, path: tuple[str, ...]) -> Any:
-    """The value at that path; None if there is none, as TOML has no such value."""
+    """The value at this path; None if there is none. (TOML itself has no null.)"""
     for part in path:
         tables = tables.get(part) if isinstance(tables, dict) else None
     return tables
@@ -141,9 +144,9 @@ def _put(tables: Table, path: tuple[str, ...], value: object) -> None:
 
 
 def _first_that_means(tables: Table, *texts: Callable[[], str | None]) -> str | None:
-    """The first text whose tables are these; None if none is: more of it must be rewritten.
+    """The first text that parses to these tables; None if no text does.
 
-    This is what makes every edit safe: a text is taken for what it says, not for how it was made.
+    This makes every edit safe: the parsed result decides, not the way in which the text was edited.
     """
     for make in texts:
         with contextlib.suppress(ProfileError, RecursionError):
@@ -159,7 +162,8 @@ def _said(tables: Table) -> Table:
 
 
 def _commented(text: str, path: tuple[str, ...]) -> str | None:
-    """The text with that setting as the template's comment, where it stands below its words."""
+    """The text with the template's commented line in place of this setting, if the setting is right
+    below the template's explanation."""
     lines = template().split("\n")
     key = dotted(path[-1:])
     for number, line in enumerate(lines):
@@ -173,9 +177,10 @@ def _commented(text: str, path: tuple[str, ...]) -> str | None:
 def _line_replaced(
     text: str, path: tuple[str, ...], start: str, new: str, below: str | None = None
 ) -> str | None:
-    """The text with the first line in the path's section that starts so replaced.
+    """The text with `new` in place of the first line of the path's section that starts with
+    `start`.
 
-    below: the only line that it may stand below.
+    below: the line that must be right above; None for any.
     """
     lines = text.split("\n")
     section: list[str] = []

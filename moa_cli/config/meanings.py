@@ -1,7 +1,8 @@
-"""What those settings mean that are options of commands, too: told once, for the settings file, for
-profiles, and for the help of the options.
+"""The meanings of settings that are also options of commands. They are written once, for the
+settings file, for profiles, and for the help of the options.
 
-It stands apart from the dataclasses of the settings, which take longer to load than a help.
+This is a module of its own, because the dataclasses of the settings take longer to load than a help
+text.
 """
 
 from __future__ import annotations
@@ -88,6 +89,6 @@ MEANINGS: Final[dict[str, str]] = {
 
 
 def sentence(meaning: str, more: str = "") -> str:
-    """A setting's meaning as a sentence. more: what is to be said behind it."""
+    """A setting's meaning as a sentence. more: text that is appended."""
     text = f"{meaning}; {more}" if more else meaning
     return f"{text[0].upper()}{text[1:]}."

@@ -27,7 +27,7 @@ _QUOTED = re.compile(r"""(["'])(?P<name>.+)\1(?:\.(?P<last>[^"']*))?""")
 
 @dataclass(frozen=True)
 class Name:
-    """A setting that was asked for: the way to it through the tables, and what it holds."""
+    """The name of a setting: its path through the tables, and its key."""
 
     path: tuple[str, ...]
     key: Key
@@ -37,12 +37,12 @@ class Name:
 
 
 def dotted(path: tuple[str, ...]) -> str:
-    """The path as it is typed: parts that need it in quotes."""
+    """The path as a user types it, with quotes around parts that need them."""
     return ".".join(map(quoted, path))
 
 
 def leaves() -> dict[tuple[str, ...], Key]:
-    """Every setting that is no table. Names that the user gives stand as MODEL or NAME."""
+    """All settings that are not tables. MODEL or NAME stands for names that the user chooses."""
     found: dict[tuple[str, ...], Key] = {}
     for table, key in CONFIG_KEYS.items():
         if table not in KEYS_OF:
@@ -54,12 +54,12 @@ def leaves() -> dict[tuple[str, ...], Key]:
 
 
 def path_of(table: str) -> tuple[str, ...]:
-    """The way to the tables that the user names."""
+    """The path to the tables whose names the user chooses."""
     return SERVER_KEYS if table == "server" else (table,)
 
 
 def default_of(path: tuple[str, ...]) -> object:
-    """What holds where nothing is said; None if nothing does."""
+    """The default value of a setting; None if there is none."""
     return None if path[0] in NAMED else reduce(getattr, path, Config())
 
 
@@ -97,10 +97,10 @@ def find_name(text: str) -> Name:
 
 
 def _named(rest: str, keys: dict[str, Key], *, split_always: bool) -> tuple[str, str | None]:
-    """The user's name and the key behind it, if one is there.
+    """The name that the user chose, and the key after it, if there is one.
 
-    Shells take quotes away, and models' names hold dots: what stands behind the last dot is
-    a key only if there is such a key. (Other names hold none: `split_always`.)
+    Shells remove quotes, and names of models contain dots. So the part after the last dot is a key
+    only if such a key exists. (Other names contain no dots: `split_always`.)
     """
     quoted = _QUOTED.fullmatch(rest)
     if quoted:

@@ -1,4 +1,4 @@
-"""The styles that replies are drawn in: the themes, and what the user changes of them."""
+"""The styles of replies: the themes, and the user's changes to them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _style(help: str, example: str) -> Key:
 
 @dataclass(frozen=True)
 class Palette:
-    """The styles of what replies are made of; in settings, None leaves what the theme says."""
+    """The styles of the parts of replies. In settings, None keeps the theme's style."""
 
     heading: Annotated[str | None, _style("headings", "bold #ffb870")] = None
     code: Annotated[str | None, _style("code", "bright_cyan")] = None

@@ -1,4 +1,4 @@
-"""The settings file, config.toml: what is not part of a mixture."""
+"""The settings file, config.toml: all settings that are not part of a mixture."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _zone(name: str) -> tzinfo:
 
 @dataclass(frozen=True)
 class ProviderSettings:
-    """What the user says of one provider; None leaves the built-in value."""
+    """The user's settings for one provider; None keeps the built-in value."""
 
     base_url: Annotated[
         str | None,
@@ -169,7 +169,7 @@ class ProviderSettings:
     web: Annotated[
         Mapping[str, Any] | None,
         Key(
-            "fields of a request that have its models search the web",
+            "fields of a request that make its models search the web",
             example={"web_search_options": {}},
         ),
     ] = None
@@ -180,8 +180,8 @@ class ProviderSettings:
     batch_price: Annotated[
         float | None,
         Key(
-            "it has a batch interface (`/files` and `/batches` as OpenAI's), which charges this"
-            " share of the price",
+            "share of the price that its batch interface (`/files` and `/batches` as OpenAI's)"
+            " charges; if unset, it has no such interface",
             0,
             1,
             example=0.5,
@@ -213,7 +213,7 @@ class BudgetSettings:
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """The embedded model. model: a GGUF file, or None for the one that moa brings."""
+    """The embedded model. model: a GGUF file, or None for the default model, smollm2."""
 
     model: Annotated[
         Path | None,
@@ -258,7 +258,7 @@ def _check_some(names: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class ServerKeySettings:
-    """What holds for one named key of `moa serve`; None leaves it without that limit."""
+    """The settings of one named key of `moa serve`; None means no limit."""
 
     key_env: Annotated[
         str | None,
@@ -271,8 +271,8 @@ class ServerKeySettings:
     key_file: Annotated[
         Path | None,
         Key(
-            "a file that holds the key (several stand one a line), which may be replaced while the"
-            " server runs; a path that is not absolute begins at the config folder",
+            "a file that holds the key (or several, one on each line), which may be replaced while"
+            " the server runs; a path that is not absolute begins at the config folder",
             example="keys/lab",
             written=str,
         ),
@@ -301,7 +301,7 @@ class ServerKeySettings:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What holds for `moa serve`. keys: by their names."""
+    """The settings of `moa serve`. keys: the keys by name."""
 
     keys: Annotated[
         Mapping[str, ServerKeySettings],
@@ -320,9 +320,9 @@ class Config:
 
     Args:
         prices: By model name.
-        providers: By the name that stands before the colon of a model name.
-        place: The file that the settings come from, for messages.
-        given: The names of those that the file or the environment sets.
+        providers: By the name before the colon of a model name.
+        place: The file that the settings come from, for error messages.
+        given: The names of the settings that the file or the environment sets.
     """
 
     profile: Annotated[str | None, Key(MEANINGS["profile"], example="together")] = None
@@ -397,7 +397,7 @@ class Config:
 
     @property
     def moves(self) -> bool:
-        """Whether progress is drawn live, if no option says so."""
+        """Whether progress is drawn live, unless an option says otherwise."""
         return self.live and not self.accessible
 
     def zone(self) -> tzinfo:
@@ -419,8 +419,8 @@ CONFIG_KEYS = keys_of(Config)
 def load_config(path: Path | None = None) -> Config:
     """The settings in `path` (default: config.toml in the config folder), or the defaults.
 
-    MOA_CONCURRENCY and the like (see `VARIABLES`) come before the file.
-    Raises ProfileError naming file (or variable) and key.
+    Variables such as MOA_CONCURRENCY (see `VARIABLES`) override the file. Raises ProfileError
+    naming file (or variable) and key.
     """
     path = path or paths.config_file()
     found = to_config(read_toml(path, missing_ok=True), str(path))
@@ -429,7 +429,7 @@ def load_config(path: Path | None = None) -> Config:
 
 
 def to_config(table: Mapping[str, Any], place: str) -> Config:
-    """The settings in the tables of a settings file, without regard to the environment.
+    """The settings in the tables of a settings file, without the environment.
 
     place: the file's name. Raises ProfileError naming it and the key.
     """

@@ -1,4 +1,4 @@
-"""The settings file as it is before anything is set: every key, explained, as a comment."""
+"""The initial settings file, with an explanation of every key, and each key as a comment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEAD = """\
 # Settings of moa.
 #
 # Each setting is shown as a comment, at its default or, where there is none, with an
-# example: take the `#` before it away to change it. `moa config list` tells what is in force.
+# example: remove the `#` before it to change it. `moa config list` shows what is in force.
 # API keys do not belong here: they come from the environment, from a .env file, or from the
 # command in api_key_cmd.
 """
@@ -58,7 +58,7 @@ def _entry(path: tuple[str, ...], key: Key) -> str:
 
 
 def explanation(path: tuple[str, ...], key: Key) -> str:
-    """What the setting means, what it may be, and what holds where it is not set."""
+    """The meaning of a setting, its allowed values, and its default."""
     facts = [allowed(key)] if key.low is not None else []
     default = default_of(path)
     if default is not None:
@@ -68,7 +68,7 @@ def explanation(path: tuple[str, ...], key: Key) -> str:
         text = ", ".join(facts)
         parts.append(f"{text[0].upper()}{text[1:]}.")
     if path[0] in VARIABLES:
-        parts.append(f"{VARIABLES[path[0]]} comes before it.")
+        parts.append(f"{VARIABLES[path[0]]} overrides it.")
     return " ".join(parts)
 
 
@@ -77,14 +77,14 @@ def assignment(key: str, value: object) -> str:
 
 
 def toml_text(value: object) -> str:
-    """A value as TOML has it, on one line."""
+    """A value in TOML, on one line."""
     if isinstance(value, Mapping):
         given = {name: inner for name, inner in value.items() if inner is not None}
         inside = ", ".join(assignment(name, inner) for name, inner in given.items())
         return f"{{ {inside} }}" if inside else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_text, value))}]"
-    # JSON's texts, numbers and truth values are TOML's too.
+    # Texts, numbers and booleans are the same in JSON and in TOML.
     return json.dumps(value, ensure_ascii=False)
 
 

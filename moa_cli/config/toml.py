@@ -1,4 +1,4 @@
-"""Settings as people write them: TOML files, one value as a text, and what a key says of itself."""
+"""Reads TOML files and single values that users write, and describes in words what a key allows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SWITCH = {
 
 
 def allowed(key: Key) -> str:
-    """What the key's value may be, in words."""
+    """The allowed values of a key, in words."""
     if key.choices:
         return choices_text(key)
     if key.kind == "other":
@@ -35,21 +35,21 @@ def allowed(key: Key) -> str:
 
 
 def refused(fault: ValueFault, place: str = "") -> ProfileError:
-    """The error that tells of a fault. place: where the wrong value stands."""
+    """The error for a fault. place: where the wrong value was read."""
     problem = fault.problem if names_key(place, fault.path) else fault.sentence(TOML)
     return ProfileError(problem, place=place, path=fault.path, hint=fault.hint)
 
 
 def names_key(place: str, path: KeyPath) -> bool:
-    """Whether a place is an option, a variable or a command that is called as the key at `path`:
-    what is wrong need not name the key again."""
+    """Whether a place is an option, a variable or a command with the name of the key at `path`.
+    Then a message need not repeat the name of the key."""
     return place.removeprefix("MOA_").lstrip("-/").replace("-", "_").lower() in path
 
 
 def value_of(text: str, key: Key) -> object:
-    """The value that a text means for that key; the text itself where it can mean none.
+    """The value of a text for this key; the text itself if it cannot be converted.
 
-    What comes out is still to be checked.
+    The result is not checked yet.
     """
     try:
         match key.kind:
@@ -79,7 +79,7 @@ def read_toml(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
 
 
 def read_settings_file(path: Path) -> SourceText | None:
-    """The text of a settings file, and how it stands there; None if there is no such file.
+    """The text of a settings file, with its encoding and line ends; None if there is no such file.
 
     Raises ProfileError, naming the file, where it cannot be read or is not text.
     """
@@ -97,10 +97,10 @@ def read_settings_file(path: Path) -> SourceText | None:
 
 
 def line_of(text: str, path: KeyPath) -> int | None:
-    """The line, from 1, on which the value at a path of a TOML text begins, or, where that is
-    missing, the table that it belongs to; None if no line says anything of it.
+    """The number of the line, from 1, on which the value at a path of a TOML text begins. If the
+    value is missing, the line of its table; None if there is no such line.
 
-    For messages: a text of several lines that itself looks like TOML may mislead it.
+    Good enough for messages, but a multi-line text that looks like TOML may mislead it.
     """
     section: KeyPath = ()
     tables: dict[KeyPath, int] = {}
@@ -127,7 +127,7 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 
 def _numbered(names: tuple[str, ...], tables: Mapping[KeyPath, int]) -> KeyPath:
-    """The path of a table, with the place of the last item of each list of tables above it."""
+    """The path of a table, with the index of the current item for each list of tables above it."""
     path: KeyPath = ()
     for name in names[:-1]:
         path = (*path, name)
