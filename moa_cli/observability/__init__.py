@@ -1,1 +1,1 @@
-"""What can be seen of turns from outside: traces."""
+"""Traces of turns, for a collector that speaks OpenTelemetry's protocol."""

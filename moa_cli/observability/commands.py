@@ -1,4 +1,4 @@
-"""The traces of a command's turns, where the environment names a collector."""
+"""Traces the turns of a command if the environment names a collector."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from moa_cli.observability.tracing import Tracing, collector, trace_headers
 if TYPE_CHECKING:
     from moa_cli.models.providers import Providers
 
-# The trace that a program runs a command in, as its environment tells it. Source: OpenTelemetry's
+# The variables with the trace of the program that runs the command. Source: OpenTelemetry's
 # specification of context propagation by environment variables.
 _PARENTS = ("traceparent", "tracestate")
-# Seconds that a command that has its reply waits for a collector which is away, and what sets them.
+# Seconds that a command waits at its end for a collector that does not answer, and the variables
+# that change this time.
 _PATIENCE = 2.0
 _PATIENCES = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 
@@ -24,8 +25,8 @@ _PATIENCES = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 def tracing_of(
     environment: Mapping[str, str], *, patience: float | None = None
 ) -> tuple[Tracing | None, list[str]]:
-    """What traces turns, if the environment names a collector; and why nothing does, if it cannot
-    be done. patience: see `Tracing`."""
+    """The tracing, if the environment names a collector, and the reasons if tracing is not
+    possible. patience: see `Tracing`."""
     variable = collector(environment)
     if variable is None:
         return None, []
@@ -37,10 +38,10 @@ def tracing_of(
 
 
 class CommandTraces:
-    """The traces of one command, which does nothing without a collector.
+    """The traces of one command. Without a collector, it does nothing.
 
-    command: its name, as the traces tell it. tell: tells the user, at the end, what was not told
-    yet.
+    command: the name of the command in the traces. tell: called at the end with each remaining note
+    for the user.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class CommandTraces:
 
     @property
     def headers(self) -> Callable[[], Mapping[str, str]] | None:
-        """What tells the headers that put a call into the trace of its turn; None without one."""
+        """The function that returns the headers for a call, which connect it to the trace of its
+        turn; None without tracing."""
         return None if self._tracing is None else trace_headers
 
     def sinks(self, providers: Providers) -> tuple[Sink, ...]:
@@ -71,12 +73,13 @@ class CommandTraces:
         return (self._tracing.turn(providers, self._parent, command=self._command),)
 
     def notes(self) -> list[str]:
-        """What the user should know since this was asked last."""
+        """The notes for the user since the last call of this method."""
         told, self._notes[:] = list(self._notes), []
         return told
 
     def close(self) -> None:
-        """Send what is left; what no collector takes in a few seconds is lost."""
+        """Send the remaining spans. Spans that the collector does not accept within a few seconds
+        are lost."""
         if self._tracing is not None:
             self._tracing.close()
         for note in self.notes():

@@ -1,12 +1,12 @@
 """A trace of each turn, for a collector that speaks OpenTelemetry's protocol (OTLP over HTTP).
 
-A turn is a span, and each call in it is one below it. Names and attributes follow the semantic
+A turn is a span, and each of its calls is a child span. Names and attributes follow the semantic
 conventions for generative AI (https://github.com/open-telemetry/semantic-conventions-genai, v0.1):
-a turn is the operation `invoke_workflow`, a call is `chat`. Tokens and costs stand on the calls,
-so that they add up to the ledger of the turn; the turn's own are named `moa.…`. No prompt and no
-answer is sent.
+a turn is the operation `invoke_workflow`, a call is `chat`. The calls have the attributes for
+tokens and costs, so that their sum is that of the turn's ledger; the totals of the turn are
+attributes named `moa.…`. Prompts and answers are not sent.
 
-OpenTelemetry comes with the extra `otel`, and is imported only where traces are wanted.
+OpenTelemetry comes with the extra `otel`, and is imported only if traces are wanted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _carried: ContextVar[Mapping[str, str]] = ContextVar("carried", default={})  # n
 
 
 def collector(environment: Mapping[str, str]) -> str | None:
-    """The variable that tells of a collector; None if none does."""
+    """The variable that names a collector; None if there is none."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     if environment.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
@@ -59,8 +59,8 @@ def trace_headers() -> Mapping[str, str]:
 class Tracing:
     """Traces the turns of this process. Raises MoAError if OpenTelemetry is not installed.
 
-    endpoint: where a collector takes traces, such as http://localhost:4318/v1/traces. patience:
-    seconds that it has to take what it is sent. None leaves either to the OTEL_… variables.
+    endpoint: the collector's address for traces, such as http://localhost:4318/v1/traces. patience:
+    the timeout in seconds for sending. For each, None means that the OTEL_… variables decide.
     """
 
     def __init__(self, endpoint: str | None = None, *, patience: float | None = None) -> None:
@@ -86,7 +86,8 @@ class Tracing:
         self._tracer: Tracer = self._provider.get_tracer("moa", __version__)
 
     def tell(self, warn: Callable[[str], None]) -> None:
-        """Have `warn` called, in another thread, when traces cannot be sent any more."""
+        """Set the function that is called, in another thread, when traces cannot be sent any
+        more."""
         self._sender.warn = warn
 
     def turn(
@@ -99,21 +100,23 @@ class Tracing:
     ) -> TurnTrace:
         """Begin the span of a turn, whose calls are made by the running task or its children.
 
-        headers: of the request that the turn is made for; its `traceparent` is continued. served:
-        whether another program sent that request. attributes: facts on the turn, each named
+        headers: the headers of the request for the turn; its `traceparent` is continued. served:
+        whether another program sent that request. attributes: facts about the turn, each named
         `moa.…`.
         """
         given = {f"moa.{name}": value for name, value in attributes.items() if value is not None}
         return TurnTrace(self._tracer, providers, headers, given, served=served)
 
     def close(self) -> None:
-        """Send what is left; what no collector takes in a few seconds is lost."""
+        """Send the remaining spans. Spans that the collector does not accept within a few seconds
+        are lost."""
         self._provider.force_flush(_FLUSH)
         self._provider.shutdown()
 
 
 class _Sender:
-    """A SpanExporter that says when a collector takes no spans, once until it does again."""
+    """A SpanExporter that warns when a collector does not accept spans: once, and again only after
+    a success."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -132,11 +135,11 @@ class _Sender:
         return result
 
     def shutdown(self) -> None:
-        """Send no more."""
+        """Close the exporter."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = _FLUSH) -> bool:
-        """Send what is left."""
+        """Send the remaining spans."""
         return self._exporter.force_flush(timeout_millis)
 
 
@@ -179,7 +182,7 @@ class TurnTrace:
         self._ended = False
 
     def follow(self, fold: TurnFold) -> None:
-        """The fold that has what an interrupted turn took."""
+        """Set the fold, which knows the usage of an interrupted turn."""
         self._fold = fold
 
     def handle(self, event: Event) -> None:
@@ -244,7 +247,7 @@ class TurnTrace:
                 self._end_turn(event.at, event.usage, event.error, event.lost)
 
     def close(self) -> None:
-        """The events have ended; a turn that has not was interrupted."""
+        """End the spans. If the events ended without the end of the turn, it was interrupted."""
         if self._ended:
             return
         turn = self._fold.turn() if self._fold is not None else Turn(user="")
