@@ -1,4 +1,4 @@
-"""Where profiles are found and kept: the user's folder, then the shipped ones."""
+"""Finds and stores profiles: first in the user's folder, then among the shipped ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class ProfileFile:
-    """A profile that was found: its name, its file, and whose it is."""
+    """A profile that was found: its name, its file, and its source."""
 
     name: str
     path: Path
@@ -33,7 +33,7 @@ class ProfileFile:
 
 
 def check_profile_name(name: str) -> str:
-    """`name`, if a profile may be called that.
+    """Return `name` if it is allowed as the name of a profile.
 
     Raises ProfileError for anything that could leave the profiles folder.
     """
@@ -46,9 +46,10 @@ def check_profile_name(name: str) -> str:
 
 
 def _new_file(name: str, hint: str, *, overwrite: bool) -> Path:
-    """The file of a profile that is to be written. hint: what helps where there is one already.
+    """The file for a profile that will be written. hint: the hint if the profile exists already.
 
-    Raises ProfileError then, unless `overwrite`, or if no profile can be called so everywhere.
+    Raises ProfileError if it exists (unless `overwrite`), or if the name is not possible on all
+    systems.
     """
     check_profile_name(name)
     unfit = why_unfit(name)
@@ -71,12 +72,13 @@ def _new_file(name: str, hint: str, *, overwrite: bool) -> Path:
 
 
 def check_new_name(name: str, *, overwrite: bool = False) -> None:
-    """Raise ProfileError if `save` would for this name, before anything is done for it."""
+    """Raise ProfileError if `save` would raise it for this name, so that it can be checked
+    first."""
     _new_file(name, "choose another name, or --force", overwrite=overwrite)
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Raises ProfileError if the file cannot be written."""
+    """Write a file. Raises ProfileError if it cannot be written."""
     try:
         paths.make_private(path.parent)
         with paths.replacing(path) as file:
@@ -86,7 +88,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def find(name_or_path: str) -> ProfileFile:
-    """The file of a profile: an explicit path, else the user's of that name, else a shipped one.
+    """The file of a profile: an explicit path, else the user's profile of that name, else a shipped
+    one.
 
     Raises ProfileError, with the nearest known name, if there is none.
     """
@@ -117,13 +120,13 @@ def _all_files() -> Iterator[ProfileFile]:
 
 
 def list_profiles() -> list[ProfileFile]:
-    """All profiles by name; a user's hides a shipped one of the same name."""
+    """All profiles by name. A user's profile replaces a shipped one of the same name."""
     found = {file.name: file for file in reversed(list(_all_files()))}
     return sorted(found.values(), key=lambda file: (file.source != "user", file.name))
 
 
 def description_of(file: ProfileFile) -> str:
-    """What the profile's file says of it; "" if it says nothing, or cannot be read."""
+    """The description in the profile's file; "" if there is none, or the file cannot be read."""
     try:
         return _description(file.path, file.path.stat().st_mtime_ns)
     except (OSError, ProfileError):
@@ -132,13 +135,15 @@ def description_of(file: ProfileFile) -> str:
 
 @lru_cache(maxsize=256)
 def _description(path: Path, changed: int) -> str:
-    """changed: a file that has changed since is read anew."""
+    """The description in a file. changed: the time of its last change, so that the cache does not
+    return the description of an older version."""
     description = read_toml(path).get("description", "")
     return description if isinstance(description, str) else ""
 
 
 def file_origins(table: Mapping[str, Any], file: Path) -> dict[KeyPath, Origin]:
-    """The origin of each value of a profile's file, by the way to it; () is the file itself."""
+    """The origin of each value of a profile's file, by the path of the value; () is the file
+    itself."""
     origin = Origin("profile", str(file))
 
     def walk(value: object, path: KeyPath) -> Iterator[KeyPath]:
@@ -154,8 +159,8 @@ def file_origins(table: Mapping[str, Any], file: Path) -> dict[KeyPath, Origin]:
 
 
 def read_tables(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Origin]]:
-    """The tables of a profile's file, with the text of its merge prompt in place of the name of
-    that one's file; and where each value comes from.
+    """The tables of a profile's file, and the origin of each value. If the merge prompt is the name
+    of a file, the text of that file replaces it.
 
     Raises ProfileError, naming the file, if one of the two cannot be read.
     """
@@ -170,7 +175,7 @@ def read_tables(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Origin]]:
 
 
 def load(name_or_path: str) -> Profile:
-    """Load a profile as its file says, without regard to the environment.
+    """Load a profile from its file, without the overrides of the environment.
 
     Args:
         name_or_path: The name of a profile (see `moa profile list`), or the path of a TOML file.
@@ -186,16 +191,17 @@ def load(name_or_path: str) -> Profile:
 
 
 def save(profile: Profile, name: str, *, overwrite: bool = False) -> Path:
-    """Keep `profile` as the user's profile `name`; returns its file.
+    """Save `profile` as the user's profile `name`; returns its file.
 
-    Raises ProfileError for a bad name, an existing file (unless `overwrite`), or no access.
+    Raises ProfileError for an invalid name, an existing file (unless `overwrite`), or a failed
+    write.
     """
     hint = f"choose another name, or run `moa profile delete {name}` first"
     path = _new_file(name, hint, overwrite=overwrite)
     try:
         content = dump(profile).encode("utf-8")
     except UnicodeEncodeError:
-        # Half of a surrogate pair, as a paste or an argument may hold it.
+        # A text has half of a surrogate pair, which a paste or an argument may contain.
         raise ProfileError(
             "cannot be written: a text in it is not Unicode", place=str(path)
         ) from None
@@ -204,7 +210,7 @@ def save(profile: Profile, name: str, *, overwrite: bool = False) -> Path:
 
 
 def copy(source: ProfileFile, name: str, *, overwrite: bool = False) -> Path:
-    """Keep the text of `source` as the user's profile `name`; returns its file.
+    """Save the text of `source` as the user's profile `name`; returns its file.
 
     Raises ProfileError as `save` does, or if the source cannot be read.
     """

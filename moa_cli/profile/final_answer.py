@@ -1,4 +1,4 @@
-"""The rule by which the final answer of a proposal is read, as a profile holds it."""
+"""The setting of a profile with the rule for reading the final answer of a proposal."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from moa_cli.core.text import nearest
 from moa_cli.core.values import ValueFault
 
 RULES: Final = ("auto", "number", "choice", "boxed", "text")
-# Rules that are followed by a colon and what they look for.
+# Rules that have a colon and an argument: the name of a field, or a pattern.
 FIELD, PATTERN = "json", "regex"
 LONGEST_PATTERN = 2_000
 
 
 def check(rule: str) -> None:
-    """Raise ValueFault if that is no rule."""
+    """Raise ValueFault if the text is not a rule."""
     kind, colon, wanted = rule.partition(":")
     if rule in RULES:
         return
@@ -31,7 +31,7 @@ def check(rule: str) -> None:
 
 
 def _check_pattern(pattern: str) -> None:
-    # It is run with a time limit, which the standard library has not.
+    # The pattern runs with a time limit, which the standard library does not support.
     import regex
 
     if len(pattern) > LONGEST_PATTERN:

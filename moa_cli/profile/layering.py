@@ -1,4 +1,4 @@
-"""Layering of settings: profile file < MOA_* environment < flags."""
+"""Layers the settings of a profile: profile file < MOA_* environment < flags."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ from moa_cli.profile.schema import (
     to_table,
 )
 
-# What `/set` may change: plain settings of the profile, and of its aggregator.
+# The settings that `/set` may change: plain settings of the profile and of its aggregator.
 SETTABLE = (
     *(name for name, key in PROFILE_KEYS.items() if key.kind not in ("table", "tables")),
     *(f"aggregator.{name}" for name, key in AGGREGATOR_KEYS.items() if key.kind != "table"),
 )
 
-# The names of mixtures that no profile's file describes: of typed models, and of the models that
-# were found on this machine.
+# The names of mixtures without a profile's file: for typed models, and for models that were found
+# on this machine.
 TYPED, FOUND = "typed", "found"
-# Listed by MOA_REFERENCE_MODELS, and named one by one by --reference-model.
+# A list in MOA_REFERENCE_MODELS; the option --reference-model names one model at a time.
 _MODELS = "reference_models"
-# Options that are not named as what they set.
+# Options whose name differs from the setting's.
 _OPTIONS = {_MODELS: "reference_model", "judge": "judge_model"}
 _OF_EACH_MODEL = ("temperature", "max_tokens", "timeout", "stall", "first_token", "hedge_after")
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """Settings laid over a profile; None means not given.
+    """Settings that override those of a profile; None means not given.
 
-    Those that a model may have of its own (temperature, max_tokens, timeout, stall, first_token,
-    hedge_after) then hold for every model of the profile, and quorum and patience for every layer.
+    Settings that each model may have (temperature, max_tokens, timeout, stall, first_token,
+    hedge_after) then apply to every model of the profile, and quorum and patience to every layer.
     """
 
     aggregator: str | None = None
@@ -93,7 +93,7 @@ class Overrides:
     def from_environment(cls, environment: Mapping[str, str]) -> Overrides:
         """The overrides in MOA_AGGREGATOR, MOA_REFERENCE_MODELS (comma-separated), MOA_ROUNDS, …
 
-        Raises ProfileError naming the variable that lists no models.
+        Raises ProfileError, naming the variable, if a value is not valid.
         """
         given: dict[str, Any] = {}
         for setting in fields(cls):
@@ -111,7 +111,7 @@ _OF_THE_PROFILE = tuple(
 
 
 def _parse(setting: str, variable: str, text: str) -> object:
-    """What a variable's text means. Raises ProfileError if it means nothing."""
+    """The value of a variable's text. Raises ProfileError if it is not valid."""
     if setting == "aggregator":
         return text
     if setting == _MODELS:
@@ -134,12 +134,12 @@ def resolve(
     check: Callable[[Profile], object] | None = None,
     tables: Mapping[str, Any] | None = None,
 ) -> Profile:
-    """The profile with the MOA_* environment and the typed flags laid over it.
+    """The profile with the overrides of the MOA_* environment and of the flags.
 
-    name_or_path: None for a mixture without a profile's file: `tables`, or typed models alone, of
-    which the first writes the reply if no aggregator is typed. check: refuses, by raising, what no
-    profile can tell by itself, such as an unknown provider. Raises ProfileError that names the
-    file, variable or flag which is wrong.
+    name_or_path: None for a mixture without a profile's file: from `tables`, or from typed models
+    alone. The first typed model writes the reply if there is no aggregator. check: raises an error
+    for faults that a profile cannot detect itself, such as an unknown provider. Raises ProfileError
+    that names the wrong file, variable or flag.
     """
     around, typed = Overrides.from_environment(environment), flags or Overrides()
     table: dict[str, Any] = dict(copy.deepcopy(tables or {}))
@@ -149,14 +149,14 @@ def resolve(
         file = find(name_or_path)
         name = file.name
         table, origins = read_tables(file.path)
-        # The file is checked by itself first: a wrong file must not hide behind a flag.
+        # The file is checked by itself first, because a flag must not hide an error in the file.
         alone = build(file.name, table, origins)
         if check is not None:
             check(alone)
     _lay(table, origins, around, "environment")
     _lay(table, origins, typed, "flag")
     if typed.reference_models and typed.samples is None:
-        # The proposers that the environment's samples were laid on are gone.
+        # The flags have replaced the proposers, so the environment's samples are applied again.
         _lay(table, origins, Overrides(samples=around.samples), "environment")
     if name_or_path is None and "aggregator" not in table and table.get("proposers"):
         table["aggregator"] = {"model": table["proposers"][0]["model"]}
@@ -168,12 +168,13 @@ def resolve(
 
 
 def stored(settings: str, name: str, place: str, flags: Overrides | None = None) -> Profile | None:
-    """The mixture that `dump` wrote as `settings`, with the typed flags laid over it.
+    """The mixture that `dump` wrote as `settings`, with the overrides of the flags.
 
-    The environment is not laid over it again: it is part of the settings as they were in force.
+    The environment is not applied again, because the stored settings already include it.
 
-    name: of its profile. place: where the settings stand, for messages. None if they are not those
-    of a mixture, as in an import. Raises ProfileError if they make no valid profile.
+    name: the name of its profile. place: where the settings are stored, for messages. Returns None
+    if they are not those of a mixture, which happens after an import. Raises ProfileError if they
+    are not a valid profile.
     """
     try:
         table = tomllib.loads(settings)
@@ -187,9 +188,9 @@ def stored(settings: str, name: str, place: str, flags: Overrides | None = None)
 
 
 def override(profile: Profile, overrides: Overrides, where: str = "") -> Profile:
-    """`profile` with `overrides` laid over it, as a slash command does.
+    """`profile` with these overrides, as a slash command makes them.
 
-    Raises ProfileError where the result would be no valid profile.
+    Raises ProfileError if the result is not a valid profile.
     """
     table = copy.deepcopy(to_table(profile))
     origins = dict(profile.origins)
@@ -198,10 +199,10 @@ def override(profile: Profile, overrides: Overrides, where: str = "") -> Profile
 
 
 def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
-    """`profile` with one of the SETTABLE paths set. text: as in a profile's file, or a bare word;
-    `none` for a key that may be unset unsets it.
+    """`profile` with a new value at one of the SETTABLE paths. text: a TOML value as in a profile's
+    file, or a bare word; `none` unsets a key that may be unset.
 
-    Raises ProfileError where the value is not one that the key takes.
+    Raises ProfileError if the value is not valid for the key.
     """
     table = copy.deepcopy(to_table(profile))
     *above, key = path.split(".")
@@ -212,7 +213,7 @@ def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
     try:
         value: object = tomllib.loads(f"value = {text}")["value"]
     except ValueError:
-        # No TOML: a bare word. (A number of thousands of digits is no TOMLDecodeError.)
+        # Not TOML, so a bare word. (A number with thousands of digits raises another ValueError.)
         value = text
     if path == "merge_prompt":
         value = _merge_text(value, where)
@@ -237,19 +238,19 @@ def without(profile: Profile, setting: str, where: str) -> Profile:
 
 
 def _merge_text(value: object, place: str) -> object:
-    """A merge prompt that was typed: the text of the file that it names, if it does."""
+    """The text of a typed merge prompt: of the file that it names, or the value itself."""
     if isinstance(value, str) and merge_prompt.names_file(value):
         return merge_prompt.read_file(value, Path(), place)[0]
     return value
 
 
 def _built(profile: Profile, table: dict[str, Any], path: KeyPath, where: str) -> Profile:
-    """`profile` with these tables, of which the value at `path` comes from a slash command."""
+    """A profile from these tables, where the value at `path` comes from a slash command."""
     return build(profile.name, table, _marked(profile.origins, path, Origin("flag", where)))
 
 
 def _marked(origins: Origins, path: KeyPath, origin: Origin) -> dict[KeyPath, Origin]:
-    """`origins` with that one for the value at `path` and all that it holds."""
+    """`origins` with this origin for the value at `path` and everything in it."""
     others = {known: old for known, old in origins.items() if known[: len(path)] != path}
     return {**others, path: origin}
 
@@ -284,7 +285,7 @@ def drop_proposer(profile: Profile, model: str, where: str) -> Profile:
     if not dropped:
         names = [proposer.name or proposer.model for proposer in profile.proposers]
         raise ProfileError(f"there is no proposer `{model}`", hint=f"there are {', '.join(names)}")
-    # The places have moved, so what is left is said to come from this command.
+    # The indexes have changed, so the command becomes the origin of all remaining proposers.
     return _built(profile, table, ("proposers",), where)
 
 
@@ -342,7 +343,7 @@ def _lay(
 def _drop_counts(
     table: dict[str, Any], origins: Mapping[KeyPath, Origin], note: Callable[[str], None]
 ) -> None:
-    """Take out the quorum and the route of the profile's file: they told of another number of
+    """Remove the quorum and the route of the profile's file, because they are for another number of
     answers."""
     for key in ("quorum", "route"):
         origin = origin_of(origins, (key,))
@@ -357,7 +358,7 @@ def _lay_models(
     if over.reference_models is not None:
         table.pop("layers", None)
         table["proposers"] = [{"model": model} for model in over.reference_models]
-        # It told of other models.
+        # The description is about other models.
         table.pop("description", None)
         note(("layers",), _MODELS)
         note(("proposers",), _MODELS)
@@ -365,7 +366,7 @@ def _lay_models(
             table["rounds"] = 1
             note(("rounds",), _MODELS)
     if over.aggregator is not None:
-        # Another model: what was tuned for the old one does not go with it.
+        # Settings that were tuned for the old model are dropped.
         kept = table.get("aggregator", {})
         table["aggregator"] = {
             key: kept[key] for key in ("temperature", "max_tokens", "system") if key in kept
@@ -384,8 +385,8 @@ def _model_tables(table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str,
 
 
 def waiting_for_all(profile: Profile) -> Profile:
-    """`profile` without its quorums and what goes with them, except what an option set: its results
-    must not depend on who was slow, unless that is what is asked for."""
+    """`profile` without its quorums and related settings, except those that an option set: the
+    results must not depend on which models were slow, unless the user asks for that."""
 
     def typed(setting: str) -> bool:
         origin = profile.origins.get((setting,))
@@ -421,15 +422,15 @@ def _all_names(profile: Profile) -> Iterator[str]:
 
 
 def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[ProfileError]:
-    """What `check` says, by raising ProfileError, against model names of `profile`.
+    """The ProfileErrors that `check` raises for model names of `profile`.
 
-    All its names are checked, also those that no turn would call. Each error begins with the
-    place of the name: the file and the key, or the variable, option or command that set it.
+    All names are checked, also those that no turn would call. Each error begins with the place of
+    the name: the file and the key, or the variable, option or command that set it.
     """
     try:
         for name in _all_names(profile):
             check(name)
-        # As a rule, before each turn.
+        # The fast path: this runs before each turn, and usually all names are valid.
         return
     except ProfileError:
         pass
@@ -444,7 +445,7 @@ def model_faults(profile: Profile, check: Callable[[str], object]) -> Iterator[P
 
 
 def _named_models(profile: Profile) -> Iterator[tuple[KeyPath, str]]:
-    """The model names of `profile`, each with the way to it."""
+    """The model names of `profile`, each with its path."""
     for path, table in _model_tables(to_table(profile)):
         if isinstance(table["model"], str):
             yield (*path, "model"), table["model"]
@@ -460,7 +461,7 @@ def _named_models(profile: Profile) -> Iterator[tuple[KeyPath, str]]:
 
 
 def rows(profile: Profile) -> list[tuple[str, object, Origin]]:
-    """Each setting of `profile` that is in force: dotted path, value, origin."""
+    """Each setting of `profile` with the value in force: dotted path, value, origin."""
     settings = [key for key in SETTABLE if key in PROFILE_KEYS and key != "description"]
     found: list[tuple[KeyPath, object]] = [((key,), getattr(profile, key)) for key in settings]
     for place, layer in enumerate(profile.layers):
@@ -475,6 +476,6 @@ def rows(profile: Profile) -> list[tuple[str, object, Origin]]:
 
 
 def _origin(profile: Profile, path: KeyPath) -> Origin:
-    # Not (): a value that the file leaves out is a default, though the file was read.
+    # Without the origin of the whole file, (): a value that the file leaves out is a default.
     known = {place: origin for place, origin in profile.origins.items() if place}
     return origin_of(known, path) or Origin("default")

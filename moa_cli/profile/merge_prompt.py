@@ -1,9 +1,8 @@
-"""The prompt that puts references before a model, where a profile has one of its own.
+"""The merge prompt: a profile's own prompt that presents the references to a model.
 
-In a profile, a variable, an option or `/set` it is the name of a text file, or the text itself,
-which is told from a name by its `{references}`. The file is read when the setting is: what a
-`Profile` holds, and what is kept with a turn, a run or a saved profile, is the text, and so the
-prompt that was sent.
+In a profile, a variable, an option or `/set`, its value is the name of a text file or the text
+itself. A text is recognized by its `{references}`. The file is read together with the setting. So a
+`Profile`, and a stored turn, run or profile, contain the text, which is the prompt that was sent.
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ from moa_cli.core.text import nearest
 from moa_cli.core.values import ValueFault
 
 PLACEHOLDERS = ("references", "count", "prompt")
-# A name in doubled braces is that name in braces; all other braces are text, such as JSON.
+# A name in double braces means the text of the name in single braces. All other braces are plain
+# text, such as JSON.
 _NAMES = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
 
 
 def check(text: str) -> None:
-    """Raise ValueFault for a placeholder that there is not, or if there is no {references}."""
+    """Raise ValueFault for an unknown placeholder, or if {references} is missing."""
     if not text.strip():
-        # As if it were not set.
+        # An empty text means the same as no merge prompt.
         return
     found = _placeholders(text)
     for name in found:
@@ -50,22 +50,23 @@ def _placeholders(text: str) -> list[str]:
 
 
 def holds_prompt(text: str | None) -> bool:
-    """Whether the user's prompt stands in that merge prompt."""
+    """Whether the merge prompt contains the user's prompt."""
     return text is not None and "prompt" in _placeholders(text)
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:
-    """The merge prompt with `values` in place of its placeholders; braces in a value stay."""
+    """The merge prompt with `values` in place of its placeholders. Braces in a value are not
+    replaced."""
     return _NAMES.sub(lambda match: values[match[2]] if match[2] else f"{{{match[1]}}}", text)
 
 
 def as_text(text: str) -> str:
-    """`text` as a part of a merge prompt in which nothing is a placeholder."""
+    """`text` as a part of a merge prompt, escaped so that it contains no placeholder."""
     return re.sub(r"\{([A-Za-z_]\w*)\}", r"{{\1}}", text)
 
 
 def behind_references(text: str, more: str) -> str:
-    """The merge prompt with `more`, a text without placeholders, behind the references."""
+    """The merge prompt with the literal text `more` after the references."""
     places = [match.end() for match in _NAMES.finditer(text) if match[2] == "references"]
     return f"{text[: places[0]]}\n\n{as_text(more)}{text[places[0] :]}"
 
@@ -76,10 +77,10 @@ def names_file(value: str) -> bool:
 
 
 def read_file(value: str, folder: Path, place: str) -> tuple[str, Path]:
-    """The text of the file that a setting names, without the line ends at its end; and its path.
+    """The text of the file that a setting names, without trailing line ends, and the file's path.
 
-    folder: where a name that is not absolute begins. place: where the setting stands. Raises
-    ProfileError if the file is missing, is not a text, or is not a merge prompt.
+    folder: the base of a relative name. place: where the setting was read. Raises ProfileError if
+    the file is missing, is not text, or is not a merge prompt.
     """
     path = folder / paths.expand(value)
     if not paths.is_file(path):

@@ -1,4 +1,5 @@
-"""A mixture as frozen values: proposers, layers, aggregator; read from tables, and written back."""
+"""A mixture as frozen dataclasses: proposers, layers, aggregator. It is read from tables and
+written back."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ Tools = Literal["aggregator", "ignore", "refuse"]
 FanOut = Literal["user_message", "request"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 ChosenBy = Literal["judge", "proposers"]
-# What only the reply is asked for.
+# Settings that apply only to the call that writes the reply.
 _OF_A_REPLY = ("extra", "max_tokens", "hedge_with")
 _M = TypeVar("_M", "Proposer", "Aggregator")
 _V = TypeVar("_V")
@@ -67,35 +68,36 @@ class Origin:
         return self.where or self.kind
 
 
-# By the way to the value; () is the file itself.
+# The origins by the path of the value; () is the file itself.
 Origins = Mapping[KeyPath, Origin]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """A model, and how it is asked. None means: not set.
+    """A model and the settings of its calls. None means: not set.
 
     Args:
         model: The model name, `provider:model-id`. A list of names, in order of preference, may
             be given; the first is kept here.
-        alternatives: The rest of that list: models that are asked where those before them are no
+        alternatives: The rest of that list: models that are asked if those before them are no
             longer offered.
         temperature: Sampling temperature, 0 to 2. Unset: the profile's, else the endpoint's.
         max_tokens: Most tokens an answer may have. Unset: the profile's, else the endpoint's.
         system: The system prompt. Unset: the profile's.
-        instruction: What is added to the system prompt, whichever it is.
-        reasoning_effort: How much a model that reasons is to think. Unset: the profile's, else the
-            model's own default. A model that knows no such field is asked without it.
+        instruction: Text that is added to the system prompt, its own or the profile's.
+        reasoning_effort: How much a reasoning model thinks. Unset: the profile's, else the model's
+            own default. It is not sent to a model that does not know the field.
         timeout: Seconds a call may take, retries included. Unset: the profile's, else no limit.
         stall: Seconds without progress after which a call is given up. Unset: the profile's.
-        first_token: The same, before the first token. Unset: the profile's.
+        first_token: Seconds without a first token after which a call is given up. Unset: the
+            profile's.
         hedge_after: Seconds without a first token after which the request is sent once more;
             the first answer to begin is used. Unset: the profile's, else never.
-        hedge_with: The model that is sent the request then. Unset: the same model.
-        context: Context length in tokens, in place of what is known of the model.
+        hedge_with: The model that gets the second request. Unset: the same model.
+        context: Context length in tokens, instead of the known length of the model.
         top_p: Nucleus sampling, 0 to 1.
-        seed: Seed for sampling, for endpoints that take one.
-        extra: Further fields of the request's body, sent as they are.
+        seed: Seed for sampling, for endpoints that accept one.
+        extra: Further fields of the request's body, sent unchanged.
     """
 
     model: Annotated[
@@ -146,7 +148,7 @@ class ModelSettings:
     def __post_init__(self) -> None:
         candidates: object = self.model
         if isinstance(candidates, tuple):
-            # As it is written in a file.
+            # A list of names, as a file has it.
             object.__setattr__(self, "model", candidates[0])
             object.__setattr__(self, "alternatives", candidates[1:])
 
@@ -164,7 +166,7 @@ class Proposer(ModelSettings):
     Args:
         name: The name shown on screen. Unset: the last part of the model's name.
         samples: How many times it answers, each time independently.
-        web: Whether it searches the web, where its provider offers that. Unset: the profile's.
+        web: Whether it searches the web, if its provider offers that. Unset: the profile's.
     """
 
     name: Annotated[str | None, Key("name shown on screen; if empty, the model's", blank=True)] = (
@@ -197,8 +199,9 @@ class Layer:
 
     Args:
         proposers: The models that answer in it.
-        quorum: Answers after which the others have `patience`. Unset: the profile's.
-        patience: Seconds that the others have then. Unset: the profile's.
+        quorum: Number of answers after which the other proposers have only `patience` more. Unset:
+            the profile's.
+        patience: Seconds that the other proposers have after the quorum. Unset: the profile's.
     """
 
     proposers: Annotated[tuple[Proposer, ...], Key("the models that answer in this layer")] = ()
@@ -223,12 +226,12 @@ class RouteStage:
     """A part of the mixture that is asked first, and is enough if all its conditions hold.
 
     Args:
-        proposers: How many answers of the first layer there are then; each sample is one.
-        max_prompt_tokens: For which prompts it is enough: those of at most so many tokens, about.
-            Others go to the next stage at once. Unset: for all.
+        proposers: How many answers of the first layer are requested; each sample is one.
+        max_prompt_tokens: The stage is only for prompts with at most about this many tokens. Other
+            prompts go to the next stage at once. Unset: for all prompts.
         agreement: How similar the proposals have to be, 0 to 1, if not all have the same final
             answer. Unset: they need not agree.
-        verify: Whether the judge has to say that the answers are right.
+        verify: Whether the judge must confirm that the answers are right.
     """
 
     proposers: Annotated[
@@ -252,12 +255,12 @@ class RouteStage:
 
 @dataclass(frozen=True)
 class Stage:
-    """Calls of a turn that are made side by side.
+    """Calls of a turn that are made in parallel.
 
     Args:
-        purpose: What they are for: empty for proposals and for the reply, else the reviews.
-        models: Who is asked.
-        certain: Whether they are made in any case where nothing fails.
+        purpose: The purpose of the reviews; empty for proposals and for the reply.
+        models: The models that are called.
+        certain: Whether the calls are always made if nothing fails.
     """
 
     purpose: Purpose
@@ -266,7 +269,7 @@ class Stage:
 
     @property
     def writes(self) -> bool:
-        """Whether its call writes the reply."""
+        """Whether the call of this stage writes the reply."""
         return isinstance(self.models[0], Aggregator)
 
 
@@ -276,69 +279,71 @@ class Profile:
 
     Args:
         name: The profile's name.
-        description: One line on what it is for.
+        description: One line about its purpose.
         rounds: Layers of proposers; 0 asks the aggregator alone. The paper counts the
             aggregator too, so its layers are rounds + 1.
         multi_turn: Whether earlier turns are sent along.
-        max_history: Most earlier turns that are sent along; the oldest are left out first. Unset:
-            as many as the context of each model has room for.
+        max_history: Maximum number of earlier turns that are sent along; the oldest are left out
+            first. Unset: as many as fit into the context of each model.
         system: System prompt for all models.
         temperature: For models without one of their own.
         max_tokens: For models without a limit of their own.
         timeout: Seconds, for models without a timeout of their own.
         stall: Seconds, for models without a value of their own.
-        first_token: The same.
-        hedge_after: The same.
-        quorum: Answers of a layer after which the others are waited for only so long as
-            `patience`. Unset: all are waited for.
-        patience: Seconds that the others have once the quorum stands.
-        use_partial: Whether the unfinished answer of a proposer that is not waited for any longer
-            serves as a reference, marked as unfinished.
-        overlap: Whether a proposer of a later layer begins as soon as the quorum of its
-            references stands.
+        first_token: Seconds, for models without a value of their own.
+        hedge_after: Seconds, for models without a value of their own.
+        quorum: Number of answers of a layer after which the turn waits only `patience` longer for
+            the others. Unset: it waits for all.
+        patience: Seconds that the other proposers have after the quorum is reached.
+        use_partial: Whether the unfinished answer of a proposer that was too slow is used as a
+            reference, marked as unfinished.
+        overlap: Whether a proposer of a later layer begins as soon as the quorum of its references
+            is reached.
         reference_placement: The message that holds the references.
-        reference_format: How the references are told apart: numbered, as in the paper; under
-            headings, as in recursive self-aggregation (arXiv:2509.26626); or each
-            between two lines with a mark that no answer can hold.
-        reference_names: Whether the references are given the names of their proposers.
-        merge_prompt: The text that puts the references before a model, with `{references}`,
-            `{count}` and `{prompt}` in it. Unset: the paper's.
+        reference_format: How the references are separated: numbered, as in the paper; under
+            headings, as in recursive self-aggregation (arXiv:2509.26626); or each between two lines
+            with a mark that no answer can contain.
+        reference_names: Whether the references show the names of their proposers.
+        merge_prompt: The text that presents the references to a model. It must contain
+            `{references}`, and may contain `{count}` and `{prompt}`. Unset: the paper's.
         strategy: How proposals become the reply.
         judge: The model that compares, chooses, checks and reports. Unset: the aggregator's.
-        final_answer: How the final answer of a proposal is read: the rules are those of
+        final_answer: How the final answer of a proposal is read, by the rules of
             `moa_cli.core.answers.final`.
         chosen_by: Who chooses with the strategy `select`.
         one_call: Whether, with the strategy `fusion`, the aggregator compares and writes in one
             call.
-        references: How many of the references each proposer of a later layer is given, drawn anew
-            for each. Unset: all.
-        shuffle: Whether each call is given the references in another order.
-        window: How many answers an aggregator reads at once, with the strategy `synthesize`: of
-            more, it merges the first ones, and goes on with what came of them. Unset: all.
+        references: How many of the references each proposer of a later layer gets, drawn at random
+            for each proposer. Unset: all.
+        shuffle: Whether each call gets the references in another order.
+        window: How many answers the aggregator reads at once, with the strategy `synthesize`. If
+            there are more, it merges the first ones, and continues with the result and the next
+            ones. Unset: all.
         reasoning_effort: For models without one of their own.
-        proposer_max_tokens: For proposers without a limit of their own, in place of `max_tokens`.
-        web: Whether the proposers search the web, where their providers offer that. Their sources
-            are put before the aggregator with their answers.
-        variety: A set of further instructions, or of temperatures, of which each proposer of a
-            layer gets another one. Unset: none.
-        stop_when_agreed: If all proposals have the same final answer, the aggregator is not asked,
-            nor are further rounds; nor are those if the proposals are as similar as this, 0 to 1:
-            the mean over all pairs. Unset: all is asked in any case.
+        proposer_max_tokens: For proposers without a limit of their own, instead of `max_tokens`.
+        web: Whether the proposers search the web, if their providers offer that. The aggregator
+            gets their sources with their answers.
+        variety: A set of further instructions, or of temperatures. Each proposer of a layer gets a
+            different one. Unset: none.
+        stop_when_agreed: If all proposals have the same final answer, neither further rounds nor
+            the aggregator are asked. If the proposals are at least this similar, 0 to 1, on average
+            over all pairs, further rounds are not asked. Unset: no call is skipped.
         report: Whether a report on where the proposals disagree is made after the reply.
         on_all_failed: What happens if no proposer answers: the turn fails, or the aggregator
             answers alone.
-        tools: What becomes of the tools that a program offers: the aggregator may call them
+        tools: How the tools that a program offers are handled: the aggregator may call them
             (proposers never can), or they are ignored, or refused with an error.
         fan_out: How often a server asks the proposers while a program works on a user's message
             with tools: once for the message, or with each request.
         proposers: The models that answer in every layer.
-        layers: Layers with proposers of their own, in place of `proposers`. One may also be given
-            as a tuple of its proposers.
+        layers: Layers with proposers of their own, instead of `proposers`. A layer may also be a
+            tuple of its proposers.
         aggregator: The model that writes the reply.
-        route: Parts of the mixture that are asked first, in order; if one is enough, the rest is
-            not asked.
+        route: Parts of the mixture that are asked first, in order. If one of them is enough, the
+            rest is not asked.
         origins: Where the values come from.
-        notes: What was found when its candidates were compared with what providers offer.
+        notes: Lines about the choice among its candidates, after the comparison with the models
+            that providers offer.
     """
 
     name: str
@@ -437,14 +442,15 @@ class Profile:
         return self.kept(number, lambda: self._calls(number))
 
     def kept(self, name: Hashable, find: Callable[[], _V]) -> _V:
-        """Find out something that does not depend on the aggregator, once.
+        """Compute a value that does not depend on the aggregator, once.
 
         Args:
-            name: What it is kept by.
-            find: Called the first time.
+            name: The name under which the value is kept.
+            find: Computes the value; called the first time only.
 
         Returns:
-            What `find` returned, to this profile or to a copy of it with another aggregator.
+            The value that `find` returned, for this profile or for a copy of it with another
+            aggregator.
         """
         if name not in self._kept:
             self._kept[name] = find()
@@ -459,11 +465,11 @@ class Profile:
         """Change the aggregator.
 
         Args:
-            aggregator: The new one.
+            aggregator: The new aggregator.
 
         Returns:
-            A copy of this profile with it. What was worked out about the proposers is shared,
-            because most requests to a server bring settings of the aggregator only.
+            A copy of this profile with it. Computed values about the proposers are shared, because
+            most requests to a server only change settings of the aggregator.
         """
         made = object.__new__(Profile)
         vars(made).update({**vars(self), "aggregator": aggregator, "_kept": self._kept})
@@ -472,7 +478,7 @@ class Profile:
 
     def _calls(self, number: int) -> tuple[Proposer, ...]:
         chosen = self.layers[number - 1].proposers if self.layers else self.proposers
-        # Samples that share a seed would be one answer, n times.
+        # With the same seed, all samples would be the same answer.
         calls = [
             replace(
                 proposer,
@@ -495,7 +501,7 @@ class Profile:
             number: The number of the layer, counted from 1.
 
         Returns:
-            Its own, else the profile's; None if all answers are waited for.
+            The layer's own, else the profile's; None to wait for all answers.
         """
         own = self.layers[number - 1].quorum if self.layers else None
         return self.quorum if own is None else own
@@ -507,7 +513,7 @@ class Profile:
             number: The number of the layer, counted from 1.
 
         Returns:
-            Its own, else the profile's, in seconds.
+            The layer's own, else the profile's, in seconds.
         """
         own = self.layers[number - 1].patience if self.layers else None
         return self.patience if own is None else own
@@ -516,10 +522,11 @@ class Profile:
         """Change the proposers.
 
         Args:
-            change: Given the proposers of all layers, or of one that has its own.
+            change: Called with the profile's proposers, and with the proposers of each layer that
+                has its own.
 
         Returns:
-            A copy of this profile with what `change` returned in place of its own.
+            A copy of this profile with the proposers that `change` returned.
         """
         return replace(
             self,
@@ -533,7 +540,8 @@ class Profile:
         """The aggregator and its fallbacks.
 
         Returns:
-            Them in the order in which they are tried, with the profile's settings filled in.
+            These models in the order in which they are tried, with the profile's settings filled
+            in.
         """
         return self._tried
 
@@ -553,13 +561,14 @@ class Profile:
 
         Returns:
             The judge, then the aggregator's fallbacks, which are tried in order if it fails. They
-            are asked as proposers are: without tools, and without what a program asks of a reply.
+            are called like proposers, without tools and without a program's requirements on
+            the reply.
         """
         models = dict.fromkeys((self.judge or self.aggregator.model, *self.aggregator.fallbacks))
         return tuple(self._inherit(Proposer(model=model, name="judge")) for model in models)
 
     def stages(self, rounds: int | None = None, *, references: int = 0) -> list[Stage]:
-        """What a turn asks if nothing fails.
+        """The calls that a turn makes if nothing fails.
 
         Args:
             rounds: The number of proposer layers; None takes the profile's.
@@ -578,11 +587,11 @@ class Profile:
         return [replace(stage, certain=False) for stage in (*stages, *checks, *closing)]
 
     def mergers(self) -> tuple[Proposer, ...]:
-        """Who merges the answers of one window.
+        """The models that merge the answers of one window.
 
         Returns:
-            The aggregator and its fallbacks. They are asked as proposers are, without tools and
-            without what a program asks of a reply.
+            The aggregator and its fallbacks. They are called like proposers, without tools and
+            without a program's requirements on the reply.
         """
         names = [key.name for key in fields(ModelSettings) if key.name not in _OF_A_REPLY]
         return tuple(
@@ -591,14 +600,15 @@ class Profile:
         )
 
     def _windows(self, references: int) -> list[Stage]:
-        """The merges before the reply, for so many references."""
+        """The merges before the reply, for this number of references."""
         if self.window is None or references <= self.window:
             return []
         merges = -((self.window - references) // (self.window - 1))
         return [Stage("merge", self.mergers()[:1])] * merges
 
     def _closing(self, references: int) -> Sequence[Stage]:
-        """What follows so many proposals; without any, the aggregator answers alone."""
+        """The stages after this number of proposals. Without proposals, the aggregator answers
+        alone."""
         write = Stage("", self.aggregators()[:1])
         if not references:
             return (write,)
@@ -612,46 +622,47 @@ class Profile:
             case "vote" | "select":
                 votes = self.strategy == "vote"
                 by_peers = () if votes or self.chosen_by == "judge" else self._peers(references)
-                # Of votes, the judge is asked only where no final answer can be read.
+                # With votes, the judge is asked only if no final answer can be read.
                 certain = not votes or self.final_answer == "text"
                 if references > 1:
                     stages = [Stage("choose", by_peers or self.judges()[:1], certain)]
-                # Whoever acts, or keeps to a schema, is the aggregator.
+                # Only the aggregator calls tools, and keeps to a schema.
                 acts = self.tools == "aggregator" and self.aggregator.extra.get("tools")
                 if acts or "response_format" in self.aggregator.extra:
                     stages.append(write)
             case "council":
                 members = self._peers(references)
                 stages = [*([Stage("rank", members)] if members else []), write]
-        # A comparison tells all that a report does.
+        # A comparison already contains everything that a report would.
         if self.report and not any(stage.purpose == "compare" for stage in stages):
             stages.append(Stage("report", self.judges()[:1]))
         return stages
 
     @property
     def compares_apart(self) -> bool:
-        """Whether the strategy `fusion` compares in a call of its own: `one_call` says otherwise,
-        but an answer that has to be JSON has no room for a comparison."""
+        """Whether the strategy `fusion` compares in a separate call. With `one_call` it does not,
+        except if the reply must be JSON, which has no room for a comparison."""
         return not self.one_call or "response_format" in self.aggregator.extra
 
     def _peers(self, references: int) -> Sequence[Proposer]:
-        """The proposers that judge each other's proposals; none where each would be shown one
-        proposal at most."""
+        """The proposers that judge each other's proposals; none if each of them would see only one
+        other proposal."""
         return self.members(self.rounds) if self.rounds and references > 2 else ()
 
     def members(self, number: int) -> tuple[Proposer, ...]:
-        """The proposers of a layer as they review proposals.
+        """The proposers of a layer with the settings for reviewing proposals.
 
         Args:
             number: The number of the layer, counted from 1.
 
         Returns:
-            Them without the search of the web, for what they judge is before them.
+            The proposers without web search, because the proposals that they judge are in their
+            prompt.
         """
         return tuple(replace(call, web=False) for call in self.layer(number))
 
     def all_layers(self, rounds: int | None = None) -> list[Sequence[ModelSettings]]:
-        """What a turn asks if nothing fails.
+        """The models that a turn calls if nothing fails.
 
         Args:
             rounds: The number of proposer layers; None takes the profile's.
@@ -670,12 +681,12 @@ class Profile:
         calls = [call for layer in self.all_layers() for call in layer]
         used = [call.model for call in calls]
         hedges = [call.hedge_with for call in calls]
-        # The aggregator writes where a strategy that copies a proposal has none to copy.
+        # The aggregator writes the reply if a strategy that copies a proposal has none to copy.
         others = [self.aggregator.model, *self.aggregator.fallbacks, *filter(None, hedges)]
         return tuple(dict.fromkeys([*used, *others]))
 
     def _proposing(self, proposer: Proposer) -> Proposer:
-        """A proposer with what the profile says of proposers alone."""
+        """A proposer with the profile's settings for proposers filled in."""
         limit = proposer.max_tokens
         return replace(
             proposer,
@@ -712,14 +723,14 @@ def short_name(model: str) -> str:
         model: A model name, such as `together:org/model`.
 
     Returns:
-        What stands behind the last slash, such as `model`.
+        The part after the last slash, such as `model`.
     """
     return model.rstrip("/").rsplit("/", 1)[-1] or model
 
 
 def closing_text(profile: Profile) -> str:
-    """What makes the reply of the proposals, on one line: the strategy if it is another one than
-    the paper's, with the judge's name if that is a model of its own, and the aggregator."""
+    """The steps from the proposals to the reply, on one line: the strategy if it is not the
+    paper's, with the judge's name if the judge is a separate model, and the aggregator."""
     names = []
     stages = profile.stages()[profile.rounds :]
     writes = any(stage.writes for stage in stages)
@@ -734,7 +745,7 @@ def closing_text(profile: Profile) -> str:
 
 
 def unique_names(names: list[str]) -> list[str]:
-    """Those names; where several are the same, numbered."""
+    """The names, with numbers added to names that occur more than once."""
     taken = {name for name in names if names.count(name) == 1}
     result = []
     for name in names:
@@ -748,7 +759,7 @@ def unique_names(names: list[str]) -> list[str]:
 
 PROFILE_KEYS = keys_of(Profile)
 LAYER_KEYS = keys_of(Layer)
-# What a layer may have of its own.
+# The settings that a layer may have, other than its proposers.
 OF_A_LAYER = tuple(name for name in LAYER_KEYS if name != "proposers")
 PROPOSER_KEYS = keys_of(Proposer)
 AGGREGATOR_KEYS = keys_of(Aggregator)
@@ -760,7 +771,8 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
     """A profile from its tables. Raises ProfileError, with place and path, if a value is wrong."""
     origins = origins or {}
     try:
-        # With a stand-in: a misspelled key or a wrong value is blamed before what is missing.
+        # With a placeholder for the aggregator, so that a misspelled key or a wrong value is
+        # reported before a missing aggregator.
         settings = read_fields(Profile, {"aggregator": {"model": "-"}, **table}, TOML)
         if "aggregator" not in table:
             raise ProfileError(
@@ -801,7 +813,7 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
 
 
 def _check_route(profile: Profile) -> None:
-    """Raise ProfileError, with place and path, for a stage that could never do anything."""
+    """Raise ProfileError, with place and path, for a stage that could never have an effect."""
     answers = len(profile.layer(1)) if profile.rounds else None
     asked = 0
     for place, stage in enumerate(profile.route):
@@ -829,7 +841,7 @@ def _check_route(profile: Profile) -> None:
 
 
 def origin_of(origins: Origins, path: KeyPath) -> Origin | None:
-    """Where the value at `path` comes from, or what is above it; None if nobody knows."""
+    """The origin of the value at `path`, or of the nearest table above it; None if unknown."""
     for end in range(len(path), -1, -1):
         if path[:end] in origins:
             return origins[path[:end]]
@@ -837,12 +849,12 @@ def origin_of(origins: Origins, path: KeyPath) -> Origin | None:
 
 
 def place_of(origins: Origins, path: KeyPath) -> str:
-    """The same in words, for messages; "" if nobody knows."""
+    """The origin of the value at `path` in words, for messages; "" if unknown."""
     return str(origin_of(origins, path) or "")
 
 
 def to_table(profile: Profile) -> dict[str, Any]:
-    """The tables of a profile's file; what is at its default is left out."""
+    """The tables of a profile's file, without values that are the default."""
     default = Profile(name="", rounds=-1, aggregator=_NO_AGGREGATOR)
     table = _unlike(profile, default, PROFILE_KEYS)
     if profile.proposers:
@@ -866,7 +878,7 @@ def _proposer_tables(proposers: Sequence[Proposer]) -> list[dict[str, Any]]:
 
 
 def _unlike(values: Any, default: Any, keys: Iterable[str]) -> dict[str, Any]:
-    """The fields of a dataclass that differ from those of another one."""
+    """The fields of a dataclass that differ from a default."""
     found = {key: getattr(values, key) for key in keys}
     if isinstance(values, ModelSettings) and values.alternatives:
         found["model"] = list(values.candidates)
@@ -874,7 +886,7 @@ def _unlike(values: Any, default: Any, keys: Iterable[str]) -> dict[str, Any]:
 
 
 def dump(profile: Profile) -> str:
-    """The profile as the text of a TOML file. To read it back gives an equal profile."""
+    """The profile as the text of a TOML file. Reading the text returns an equal profile."""
     import tomli_w
 
     table = to_table(profile)

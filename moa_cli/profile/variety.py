@@ -1,9 +1,9 @@
 """Sets of instructions and temperatures that make the proposals of a layer differ.
 
-Answers of one model to one prompt are much alike, and a mixture lives on what differs. Each
-proposer of a layer gets another entry of the set, by its place; a set begins anew at its end. What
-a proposer has of its own stays: an instruction of the set follows its own, and a temperature is set
-only where it has none.
+Answers of one model to one prompt are very similar, and a mixture needs different answers. Each
+proposer of a layer gets the entry of the set at its own index; after the last entry, the set begins
+again. A proposer keeps its own settings: an instruction of the set follows its own instruction, and
+a temperature is set only if the proposer has none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ INSTRUCTIONS: dict[Variety, tuple[str, ...]] = {
 
 
 def varied(proposer: Proposer, variety: Variety, place: int) -> Proposer:
-    """The proposer with its entry of a set. place: in its layer, from 0."""
+    """The proposer with its entry of a set. place: its index in the layer, from 0."""
     if variety == "temperatures":
         if proposer.temperature is not None:
             return proposer

@@ -23,7 +23,8 @@ _LEAST_CELLS = 30
 _KEYS = (
     "Enter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C or Esc"
     " continues with what has arrived; pressed again, it cancels the turn. While the reply is"
-    " written, it stops the reply. Ctrl-X Ctrl-E opens your editor, Ctrl-R searches,{} Ctrl-D leaves."
+    " written, it stops the reply. Ctrl-X Ctrl-E opens your editor, Ctrl-R searches,{} Ctrl-D"
+    " leaves."
 )
 # With a screen reader, there are no panels, and completions are printed below the line.
 _ZOOM, _MENU, _COMPLETION = " Ctrl-O shows one proposer alone,", "/ opens a menu.", "Tab completes."
