@@ -1,4 +1,4 @@
-"""Conversations as a file: Markdown, a web page, or JSON that can be imported again."""
+"""Exports conversations to a file: Markdown, a web page, or JSON that can be imported again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _BY_SUFFIX: dict[str, Format] = {".json": "json", ".html": "html", ".htm": "html
 
 
 def format_of(path: Path | None) -> Format:
-    """The format that the name of a file asks for; Markdown for any other name, and for none."""
+    """The format for the name of a file; Markdown for an unknown suffix or no name."""
     return _BY_SUFFIX.get(path.suffix.lower() if path else "", "md")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What the turns of conversations hold beside texts, which the head of their file tells. parts:
-    images, files, a speaker or calls of tools. summaries: of the turns before."""
+    """What the turns of conversations contain beside texts. The head of an export needs this before
+    the turns are read. parts: images, files, a speaker or tool calls. summaries: summaries of
+    earlier turns."""
 
     tags: bool = False
     parts: bool = False
@@ -31,7 +32,8 @@ class Contents:
 
     @classmethod
     def stored(cls, store: Reader, identities: Sequence[str] | None) -> Contents:
-        """Of these conversations in a store (None: of all), of which none is read for it."""
+        """The contents of these conversations in a store (None: of all). No conversation is read
+        for this."""
         return cls(
             tags=store.tagged(identities),
             parts=store.has_parts(identities),
@@ -40,7 +42,7 @@ class Contents:
 
     @classmethod
     def of(cls, conversation: KeptConversation) -> Contents:
-        """Of a conversation that is in memory."""
+        """The contents of a conversation in memory."""
         turns = [kept.turn for kept in conversation.turns]
         return cls(
             tags=bool(conversation.tags),
@@ -56,8 +58,8 @@ def written(
     *,
     proposals: bool = False,
 ) -> Iterator[str]:
-    """The text of a file, in pieces. conversations: they are read once, one after the other.
-    proposals: whether Markdown has each answer of each layer; a web page and JSON always have."""
+    """The text of a file, in pieces. conversations: read once, one after the other. proposals:
+    whether Markdown includes each answer of each layer; a web page and JSON always do."""
     if format_ == "json":
         from moa_cli.store.archive import text_of
 

@@ -1,4 +1,4 @@
-"""Conversations as a web page that stands alone: no script, nothing fetched."""
+"""Conversations as a self-contained web page: it has no script and fetches nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from moa_cli.terminal.decision import decision_line, placing_lines
 
 
 def page(conversations: Iterable[KeptConversation], *, images: bool = False) -> Iterator[str]:
-    """The text of a page that holds `conversations`, piece by piece; several are folded.
+    """The text of a page with `conversations`, piece by piece. Several conversations are folded.
 
-    images: whether a turn may hold one.
+    images: whether a turn may contain images.
     """
     coming = iter(conversations)
     first, second = next(coming, None), next(coming, None)
@@ -86,7 +86,8 @@ def _turn(turn: Turn) -> str:
 
 
 def _image(part: Part) -> str:
-    """An image that the page itself holds. One of the web is named only: nothing is fetched."""
+    """An image as part of the page. An image on the web is only named, because the page fetches
+    nothing."""
     if part.kind != "image" or kind_of(part.url) not in SHOWN_IMAGES:
         return ""
     return f'<img class="attached" src="{escape(part.url)}" alt="{_plain(part.name)}">'
@@ -133,7 +134,7 @@ def _proposals(turn: Turn) -> str:
 
 
 def _reviews(turn: Turn) -> str:
-    """What models said about the proposals, and how these came out."""
+    """The reviews of the proposals, and the places of the proposals."""
     placings = placing_lines(turn.decision) if turn.decision is not None else []
     inside = "".join(f"{_plain(line)}<br>\n" for line in placings)
     inside = f'<p class="facts">{inside}</p>\n' if inside else ""
@@ -149,7 +150,7 @@ def _reviews(turn: Turn) -> str:
 
 
 def _report(report: Report | None) -> str:
-    """Where the proposals disagree, a list for each kind of points."""
+    """The report on where the proposals disagree: a list for each section."""
     if report is None:
         return ""
     inside = ""

@@ -1,4 +1,4 @@
-"""Untrusted Markdown as HTML in which nothing can act: no script, no image, no odd link."""
+"""Untrusted Markdown as harmless HTML: without scripts, images, or links of other schemes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _DEEPER = 2
 
 
 def prose(text: str) -> str:
-    """The HTML of an untrusted text in Markdown. HTML in it is shown as text. Links lead to http,
-    https and mailto only; images are links."""
+    """The HTML of an untrusted Markdown text. HTML in it is shown as text. Links lead only to http,
+    https and mailto addresses; images become links."""
     parser = _parser()
     tokens = parser.parse(sanitize(text))
     _tame(tokens)
@@ -34,7 +34,7 @@ def prose(text: str) -> str:
 
 
 def _tame(tokens: Sequence[Token]) -> None:
-    """Sanitize what an entity or a percent escape may have hidden; sink headings."""
+    """Sanitize text that an entity or a percent escape may have hidden, and lower the headings."""
     in_link = 0
     for token in tokens:
         token.content = sanitize(token.content)
@@ -97,7 +97,7 @@ def _code(code: str, language: str) -> str:
 
 
 def _colored(code: str, language: str) -> str:
-    """The code with Pygments' classes; empty if it is not to be coloured."""
+    """The code with Pygments' classes; empty if it should not be coloured."""
     if not language or len(code) > _LONGEST_COLORED:
         return ""
     if max(map(len, code.split("\n"))) > _LONGEST_COLORED_LINE:

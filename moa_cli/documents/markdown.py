@@ -27,10 +27,10 @@ _BACKTICKS = re.compile("`+")
 def document(
     conversations: Iterable[KeptConversation], *, proposals: bool = False
 ) -> Iterator[str]:
-    """The text of a document that holds `conversations`, piece by piece.
+    """The text of a document with `conversations`, piece by piece.
 
-    proposals: whether every answer of every layer stands under its reply, folded; reviews and how
-    the proposals came out, too.
+    proposals: whether each reply is followed by every answer of every layer, folded, with the
+    reviews and the places of the proposals.
     """
     before = ""
     for conversation in conversations:
@@ -79,7 +79,7 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
 
 
 def _details(turn: Turn) -> Iterator[str]:
-    """How the reply came about: what was decided, each proposal and each review."""
+    """How the reply was made: the decision, each proposal and each review."""
     if turn.decision is not None and turn.decision.placings:
         yield "\n".join(map(_listed, placing_lines(turn.decision)))
     for layer in (*turn.proposals, turn.reviews):
@@ -87,7 +87,7 @@ def _details(turn: Turn) -> Iterator[str]:
 
 
 def _report(report: Report) -> Iterator[str]:
-    """Where the proposals disagree, a list for each kind of points."""
+    """The report on where the proposals disagree: a list for each section."""
     yield f"**{REPORT.capitalize()}**"
     for heading, lines in report_sections(report):
         yield f"*{escaped(heading)}*"
@@ -131,7 +131,7 @@ def _quoted(prompt: str) -> str:
 
 
 def _broken_as_typed(text: str) -> str:
-    """The text with hard breaks, where Markdown would join the lines of a paragraph."""
+    """The text with hard line breaks, because Markdown would join the lines of a paragraph."""
     lines = text.split("\n")
     for token in _block_parser().parse(text):
         if token.type == "paragraph_open" and token.map:
@@ -142,12 +142,13 @@ def _broken_as_typed(text: str) -> str:
 
 
 def _contained(text: str) -> str:
-    """The text as Markdown that ends where it ends, fenced if HTML in it might not."""
+    """The text as Markdown that cannot affect the text after it; fenced if it contains HTML."""
     return _fenced(text) if _holds_html(_parser().parse(text)) else _ended(text)
 
 
 def _ended(text: str) -> str:
-    """The text so that what follows is no part of it: an open fence is closed."""
+    """The text, with an open fence or HTML block closed, so that it cannot include the text after
+    it."""
     last = _block_parser().parse(f"{text}\n\nend\n")[-1]
     if last.type == "fence":
         return f"{text}\n{last.markup}"
@@ -167,7 +168,7 @@ def _fenced(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Inline code on one line, whatever it holds; empty if it holds nothing."""
+    """Inline code on one line, for any text; empty if the text is empty."""
     text = one_line(text)
     fence = "`" * (_longest_run(text) + 1)
     space = " " if text.startswith("`") or text.endswith("`") else ""
@@ -179,7 +180,7 @@ def _longest_run(text: str) -> int:
 
 
 def escaped(text: str) -> str:
-    """Untrusted text on one line, with nothing in it that Markdown would read as a mark."""
+    """Untrusted text on one line, with all characters escaped that Markdown would interpret."""
     return _MARKS.sub(r"\\\g<0>", one_line(text))
 
 

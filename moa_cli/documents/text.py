@@ -1,4 +1,4 @@
-"""What a written-out conversation says of its turns, in words; its writers share it."""
+"""The words about turns in exported conversations, shared by the formats."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ _WEB_ADDRESS = re.compile(r"https?://[!#-;=?-\[\]_a-z~\u00a1-\ud7ff]+", re.IGNOR
 
 
 def moment(at: float) -> datetime:
-    """Seconds since 1970 as this machine's time, with its offset."""
+    """Seconds since 1970 as local time of this machine, with its UTC offset."""
     local = datetime.fromtimestamp(at, UTC).astimezone()
     return local.replace(tzinfo=timezone(local.utcoffset() or UTC.utcoffset(None)))
 
 
 def when(at: float) -> str:
-    """A moment for a reader anywhere: `2026-03-01 14:05 UTC+01:00`."""
+    """A moment with its time zone, for readers anywhere: `2026-03-01 14:05 UTC+01:00`."""
     return f"{moment(at):%Y-%m-%d %H:%M %Z}"
 
 
 def answered(model: str | None, answered_by: str | None) -> str:
-    """The model as the profile names it, and as its endpoint does if that tells more."""
+    """The name of the model in the profile, and the name that its endpoint reports if that
+    differs."""
     name, real = one_line(model or ""), one_line(answered_by or "")
     return f"{name} ({real})" if real and not name.endswith(real) else name
 
 
 def outcome(turn: Turn) -> str:
-    """Why there is no whole reply; empty if there is one."""
+    """Why there is no complete reply; empty if there is one."""
     if turn.status == "finished":
         cut = cut_of(turn)
         return f"the reply was {cut}" if cut else ""
@@ -46,12 +47,12 @@ def took(turn: Turn) -> str:
 
 
 def link_of(citation: Citation) -> str | None:
-    """The address of a source if it may become a link: one of the web, and nothing but that."""
+    """The address of a source if it is a web address that may become a link; else None."""
     return citation.url if _WEB_ADDRESS.fullmatch(citation.url) else None
 
 
 def proposal_facts(proposal: Proposal) -> str:
-    """Seconds, tokens and cost of a proposal and how it was cut, or why there is none."""
+    """Seconds, tokens and cost of a proposal, and how it was cut; or why it was lost."""
     if proposal.error is not None:
         return f"lost: {one_line(proposal.error.message)}"
     usage = proposal.usage

@@ -1,4 +1,4 @@
-"""The head of a web page that stands alone: nothing fetched, and no script but one of ours."""
+"""The head of a self-contained web page: it fetches nothing, and runs no script except ours."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ CLOSING = "</main>\n</body>\n</html>\n"
 
 
 def opening(title: str, *styles: tuple[str, str], images: bool = False, script: str = "") -> str:
-    """Everything up to the content, which `CLOSING` follows. title: untrusted, on one line.
+    """The page up to its content; `CLOSING` follows the content. title: untrusted text, on one
+    line.
 
-    styles: (package, file) of style sheets to come after the one that all pages have. images:
-    whether images may be shown that the page itself holds. script: the only one that may run; it
-    must hold nothing that a model has written.
+    styles: (package, file) of style sheets that follow the one of all pages. images: whether images
+    that are part of the page may be shown. script: the only script that may run; it must not
+    contain text of a model.
     """
     sheets = [("moa_cli.documents", "document.css"), *styles]
     style = "\n".join(files(where).joinpath(name).read_text("utf-8") for where, name in sheets)
