@@ -1,1 +1,1 @@
-"""What every room speaks in: conversation, events, errors, money, tokens, texts and files."""
+"""Values and helpers for all packages: conversation, events, errors, money, tokens, text, files."""

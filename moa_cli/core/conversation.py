@@ -1,6 +1,6 @@
-"""What was said, as frozen values.
+"""Conversations, turns and messages, as frozen values.
 
-A conversation's history is user messages and final replies only, never references.
+The history of a conversation consists of user messages and final replies. It has no references.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from moa_cli.core.tools import ToolCall
 
 Role = Literal["system", "user", "assistant", "tool"]
 TurnStatus = Literal["open", "finished", "interrupted", "failed"]
-# What stands above a summary where a conversation is shown.
+# The heading of a summary where a conversation is shown.
 SUMMARY = "summary, sent to the models in place of all turns up to here"
-# How models are sent a summary of what was said before.
+# Models are sent a summary as a user message with this head, and this answer to it.
 _SUMMARY_HEAD = "A summary of our conversation so far:"
 _SUMMARY_READ = "I have read the summary. Let us go on from there."
-# Sums of tokens, calls and USD stay far below this, even over years.
+# The highest valid count of tokens, calls or USD. Real sums stay far below, even over years.
 _MOST = 10**12
 
 
@@ -32,11 +32,11 @@ class Part:
 
     Attributes:
         kind: `text`, `image` or `file`.
-        text: The text; of a file, what was extracted from it.
-        url: Where the image or file is: a web address, or a `data:` URI that holds it. Empty for
-            text, and for a file of which only the text is kept.
+        text: The text, or the text that was extracted from a file.
+        url: The address of the image or file: a web address, or a `data:` URI with its bytes. Empty
+            for text, and for a file of which only the text is kept.
         name: The name of the file, if it has one.
-        detail: How closely an image is looked at: `low`, `high` or `auto`; empty if unset.
+        detail: How closely the model looks at an image: `low`, `high` or `auto`; empty if unset.
     """
 
     kind: Literal["text", "image", "file"]
@@ -47,7 +47,7 @@ class Part:
 
     @property
     def as_text(self) -> str:
-        """What a model reads in its place that takes only text."""
+        """The part as text, for a model that takes only text."""
         if self.kind == "text":
             return self.text
         told = f"[{self.kind}: {self.name}]" if self.name else f"[{self.kind}]"
@@ -55,7 +55,7 @@ class Part:
 
 
 def text_of_parts(parts: Iterable[Part]) -> str:
-    """What a model reads in place of these parts that takes only text."""
+    """The parts as one text, for a model that takes only text."""
     return "\n".join(part.as_text for part in parts)
 
 
@@ -65,12 +65,12 @@ class Message:
     """One message as a chat-completions endpoint takes it.
 
     Attributes:
-        role: Who says it: `system`, `user` or `assistant`; or `tool` for the result of a tool.
-        content: The text. Of a message with parts, what a model reads that takes only text.
-        parts: All parts in order, if there are others than text.
-        tool_calls: The calls of tools that an assistant's message makes.
-        tool_call_id: The call that a tool's message is the result of.
-        name: The name of who speaks, for endpoints that take one.
+        role: The speaker: `system`, `user` or `assistant`; or `tool` for the result of a tool.
+        content: The text. For a message with parts, the text for a model that takes only text.
+        parts: All parts in order, if not all of them are text; otherwise empty.
+        tool_calls: The tool calls of an assistant's message.
+        tool_call_id: The id of the tool call whose result a tool's message is.
+        name: The name of the speaker, for endpoints that take one.
     """
 
     role: Role
@@ -85,9 +85,9 @@ class Message:
         """A message of these parts.
 
         Args:
-            role: Who says it.
+            role: The speaker.
             parts: Its parts in order.
-            name: The name of who speaks.
+            name: The name of the speaker.
 
         Returns:
             The message; without parts if all are text.
@@ -99,7 +99,7 @@ class Message:
 @quickly_made
 @dataclass(frozen=True)
 class Usage:
-    """What calls took. Tokens are as their endpoints counted them, or estimated.
+    """The usage of one or more calls. Tokens are as their endpoints counted them, or estimated.
 
     Attributes:
         prompt_tokens: Tokens of the prompts.
@@ -127,8 +127,9 @@ class Usage:
     unpriced_calls: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        # All fields are numbers. A call is summed up several times, and to set the fields of a
-        # frozen dataclass one by one takes twice as long. Most sums begin with nothing.
+        # Optimised, because the usage of each call is added several times: setting the fields of a
+        # frozen dataclass one by one takes twice as long. All fields are numbers. Most sums begin
+        # with an empty usage.
         mine = vars(self)
         if not any(mine.values()):
             return other
@@ -143,11 +144,11 @@ class Usage:
 
 
 def check_usage(usage: Usage) -> None:
-    """Raise ValueError, which names the field, if a number of `usage` is NaN, infinite, negative,
-    absurdly large, or none."""
+    """Raise ValueError, which names the field, if a value of `usage` is not a number, is NaN,
+    infinite or negative, or is absurdly large."""
     for name, value in vars(usage).items():
         kinds = (int, float) if name == "cost" else (int,)
-        # A comparison with NaN is false.
+        # Comparisons with NaN are false, so NaN is refused, too.
         if type(value) not in kinds or not 0 <= value <= _MOST:
             raise ValueError(f"{name} is no {'amount' if name == 'cost' else 'count'}: {value!r}")
 
@@ -155,12 +156,12 @@ def check_usage(usage: Usage) -> None:
 @quickly_made
 @dataclass(frozen=True)
 class Charge:
-    """What one call took, its failed attempts included: an entry of a turn's ledger.
+    """An entry of a turn's ledger: the usage of one call, with its failed attempts.
 
     Attributes:
         layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
         model: The model name in the profile.
-        usage: What the call took.
+        usage: The usage of the call.
         answered_by: The model id that the endpoint said it used, or None if it said none.
     """
 
@@ -175,10 +176,10 @@ class Failure:
     """An error as a value.
 
     Attributes:
-        kind: The name of the error's class; or `Straggler` for a call that was too slow when the
-            quorum stood, `Abandoned` for one that was given up on purpose, `NotAsked` for one
-            that was not made because its model was silent before, or `Interrupted` for one that
-            ended with its turn.
+        kind: The name of the error's class; or `Straggler` for a call that was still running when
+            the patience after the quorum was over, `Abandoned` for one that was given up on
+            purpose, `NotAsked` for one that was not made because its model was silent before, or
+            `Interrupted` for one that was cut off with its turn.
         message: One sentence that names what was wrong.
         hint: What you can do about it, or None.
     """
@@ -204,7 +205,8 @@ class Citation:
 @quickly_made
 @dataclass(frozen=True)
 class Proposal:
-    """What one proposer answered, or failed to answer, in one layer.
+    """The answer of one proposer in one layer, or its failure to answer. Reviews have this form,
+    too.
 
     Attributes:
         layer: The number of the layer, counted from 1.
@@ -214,20 +216,19 @@ class Proposal:
         text: The whole answer without reasoning. Empty if it failed before the first token.
         reasoning: The model's reasoning, if the endpoint gives it.
         answered_by: The model id that the endpoint said it used, or None if it said none.
-        usage: What the call took, its failed attempts included.
+        usage: The usage of the call, with its failed attempts.
         seconds: From the start of the call to its end.
         first_token: Seconds from the start of the call to its first token, or None if none came.
         finish_reason: Why the answer ends, in the endpoint's words, such as `stop` or `length`.
         error: Why there is no usable answer, or None if there is one.
-        citations: The sources that the endpoint names. In JSON this field is left out where there
-            are none.
-        unfinished: Whether the text is only the beginning of an answer that was not waited for,
-            and was used as it was. In JSON this field is left out where it is false.
-        purpose: What it was asked for: empty for a proposal; a review says which one it is, such as
-            `rank`. In JSON this field is left out where it is empty.
-        about: Of a review: a mark of the question and of the proposals that were put to its model,
-            by which it is known whether it can serve again. In JSON this field is left out where it
-            is empty.
+        citations: The sources that the endpoint names. In JSON this field is left out if it is
+            empty.
+        unfinished: Whether the text is only the beginning of an answer: the turn did not wait for
+            its end, but used it. In JSON this field is left out if it is false.
+        purpose: What the model was asked for. Empty for a proposal; the kind of the review, such as
+            `rank`, for a review. In JSON this field is left out if it is empty.
+        about: For a review, a key of the question and of the proposals that it is about. It shows
+            whether the review can be used again. In JSON this field is left out if it is empty.
     """
 
     layer: int
@@ -273,8 +274,8 @@ RARE = frozenset(
 
 
 def without_empty(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The `dict_factory` of `dataclasses.asdict` for what holds fields that nearly always say
-    nothing, such as citations: then they are left out."""
+    """A `dict_factory` for `dataclasses.asdict`. It leaves out empty fields that nearly always are
+    empty, such as citations."""
     return {name: value for name, value in fields if value or name not in RARE}
 
 
@@ -285,45 +286,45 @@ class Turn:
 
     Attributes:
         user: The user's message. In JSON this field is named `prompt`.
-        reply: What the aggregator wrote, or None if it wrote nothing. Partial if the status is
+        reply: The reply of the aggregator, or None if there is none. Partial if the status is
             `interrupted` or `failed`.
         status: `open`, `finished`, `interrupted` or `failed`.
         profile: The name of the profile.
-        proposals: The proposals of each layer, in the order of the profile. Failed ones are among
-            them.
+        proposals: The proposals of each layer, in the order of the profile, with failed ones.
         model: The aggregator that answered, by its model name in the profile.
         answered_by: The model id that the aggregator's endpoint said it used, or None.
         reasoning: The aggregator's reasoning, if its endpoint gives it.
         finish_reason: Why the reply ends, in the endpoint's words, such as `stop` or `length`.
-        usage: What all calls of the turn took.
-        ledger: The same call by call, in the order in which the calls ended.
+        usage: The usage of all calls of the turn.
+        ledger: The usage of each call, in the order in which the calls ended.
         seconds: Wall time of the turn.
-        lost: A sentence for each proposer or aggregator that was lost on the way. If there is one,
-            the turn is degraded.
+        lost: A sentence for each loss in the turn, such as a proposer or aggregator that gave no
+            answer. If there is one, the turn is degraded.
         error: Why the turn failed, or None.
-        causes: If the turn failed: what went wrong with each model that was asked.
+        causes: If the turn failed, the error of each model that was asked and failed.
         stored_as: The turn's number in the store, if it is kept there.
-        citations: The sources that the aggregator's endpoint names for the reply; not those of the
-            proposals. In JSON this field is left out where there are none.
-        parts: All parts of the user's message in order, if there are others than text. In JSON
-            this field is left out where there are none.
+        citations: The sources of the reply: those that the aggregator's endpoint names, and sources
+            of proposals whose addresses appear in the reply. In JSON this field is left out if it
+            is empty.
+        parts: All parts of the user's message in order, if not all of them are text; otherwise
+            empty. In JSON this field is left out if it is empty.
         speaker: The name of the user, for endpoints that take one. In JSON this field is left out
-            where there is none.
-        tool_calls: The calls of tools that the reply makes, for whoever asked to make. In JSON
-            this field is left out where there are none.
-        token_logprobs: The log-probabilities of the tokens of the reply, where asked for: for each
-            the JSON object that the endpoint tells, as text. In JSON this field is left out where
-            there are none.
+            if it is empty.
+        tool_calls: The tool calls of the reply. The client has to make them. In JSON this field is
+            left out if it is empty.
+        token_logprobs: The log-probabilities of the tokens of the reply, if the request asks for
+            them. Each is the JSON object of the endpoint, as text. In JSON this field is left out
+            if it is empty.
         reused: Whether the reply was written from proposals that were made for an earlier request
-            on the same message. In JSON this field is left out where it is false.
+            on the same message. In JSON this field is left out if it is false.
         reviews: What models said about the proposals, such as rankings, in the order in which they
-            came; failed ones are among them. In JSON this field is left out where there are none.
-        decision: How the strategy came to the reply. In JSON this field is left out where the
-            strategy has nothing to tell.
-        report: Where the proposals agree and where not. In JSON this field is left out where there
-            is none.
-        summary_so_far: What models are sent in place of this turn and of all before it: a summary
-            of the conversation up to here. In JSON this field is left out where it is empty.
+            came, with failed ones. In JSON this field is left out if it is empty.
+        decision: How the strategy came to the reply. In JSON this field is left out if there is no
+            decision.
+        report: Where the proposals agree, and where not. In JSON this field is left out if there is
+            no report.
+        summary_so_far: A summary of the conversation up to this turn. Models are sent it in place
+            of this turn and of all turns before it. In JSON this field is left out if it is empty.
     """
 
     user: str
@@ -360,7 +361,7 @@ class Turn:
 
     @property
     def reply_usage(self) -> Usage:
-        """What the calls took that wrote the reply, without proposals and reviews."""
+        """The usage of the calls for the reply, without proposals and reviews."""
         reviewed = {review.layer for review in self.reviews}
         written = (
             charge.usage
@@ -376,7 +377,7 @@ class Turn:
 
     @property
     def capped(self) -> bool:
-        """Whether it ended at a cap on cost or tokens."""
+        """Whether the turn ended at a cap on cost or tokens."""
         return self.error is not None and self.error.kind == "BudgetReached"
 
     def with_proposals(self, proposals: tuple[tuple[Proposal, ...], ...]) -> Turn:
@@ -394,14 +395,14 @@ class Turn:
 @quickly_made
 @dataclass(frozen=True)
 class Conversation:
-    """The turns so far. The last one may be open: asked, and not answered yet.
+    """The turns so far. The last one may be open, which means not answered yet.
 
     Attributes:
         turns: The turns, the oldest first.
-        before: Messages that precede the first turn, such as a system message or a history that
-            is kept elsewhere.
-        after: Messages that follow the prompt of the open turn: calls of tools and their results,
-            or the beginning of the reply.
+        before: Messages before the first turn, such as a system message, or a history that another
+            program keeps.
+        after: Messages after the prompt of the open turn: tool calls and their results, or the
+            beginning of the reply.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -410,21 +411,22 @@ class Conversation:
 
     @classmethod
     def of(cls, messages: Sequence[Message], prompt: int | None = None) -> Conversation:
-        """A conversation that is kept elsewhere.
+        """The conversation for messages that another program keeps.
 
         Args:
             messages: All of its messages, in order.
-            prompt: The place of the message that is answered; by default the last one of the user,
-                or, if there is none, the last system message, or else the last result of a tool.
+            prompt: The place of the message to answer. The default is the last message of the user;
+                without one, the last system message; without that, the last result of a tool.
 
         Returns:
-            The conversation; that message is its open turn.
+            The conversation, with that message as its open turn.
 
         Raises:
             ValueError: There is no message that could be answered.
         """
         if prompt is None:
-            # A result comes last: without it, endpoints refuse the call that it belongs to.
+            # A tool result is the last choice, because it has to stay with its call: endpoints
+            # refuse a call without its result.
             places = (
                 [place for place, message in enumerate(messages) if message.role == role]
                 for role in ("user", "system", "tool")
@@ -437,15 +439,15 @@ class Conversation:
         return cls((turn,), tuple(messages[:prompt]), tuple(messages[prompt + 1 :]))
 
     def ask(self, prompt: str, parts: Sequence[Part] = ()) -> Conversation:
-        """Ask something.
+        """Add a user message.
 
         Args:
             prompt: The user's message, as text.
-            parts: All its parts in order, if there are others than text.
+            parts: All its parts in order, if not all of them are text.
 
         Returns:
-            A copy of this conversation with `prompt` as its open turn. A turn that was open
-            before is gone.
+            A copy of this conversation with `prompt` as its open turn. A turn that was open before
+            is left out.
         """
         turn = Turn(user=prompt, parts=tuple(parts))
         return replace(self, turns=(*self.closed_turns(), turn), after=())
@@ -464,19 +466,20 @@ class Conversation:
 
     @property
     def first_sent(self) -> int:
-        """The place of the first turn that models are sent: the one behind the latest summary."""
+        """The place of the first turn that models are sent: the one after the latest summary."""
         places = range(len(self.turns), 0, -1)
         return next((place for place in places if self.turns[place - 1].summary_so_far), 0)
 
     @property
     def summary(self) -> str:
-        """What models are sent in place of the turns before `first_sent`; empty if nothing is."""
+        """The summary that models are sent in place of the turns before `first_sent`; empty if
+        there is none."""
         first = self.first_sent
         return self.turns[first - 1].summary_so_far if first else ""
 
     @property
     def earlier(self) -> tuple[Turn, ...]:
-        """The turns that models are sent beside the open one, the oldest first."""
+        """The turns that models are sent, without the open one, the oldest first."""
         is_open = bool(self.turns) and self.turns[-1].reply is None
         return self.turns[self.first_sent : len(self.turns) - int(is_open)]
 
@@ -489,19 +492,19 @@ class Conversation:
         return tuple(turn for turn in self.turns if turn.reply is not None)
 
     def messages(self) -> tuple[Message, ...]:
-        """What an endpoint is sent, without any references.
+        """The messages for an endpoint, without any references.
 
         Returns:
-            `before`, then the user messages and the final replies in order, then `after`. If there
-            is a summary, it stands in place of all before it but for a system message.
+            `before`, then the user messages and the final replies in order, then `after`. A summary
+            replaces all messages before it, except a system message.
         """
         return _messages_of(self)
 
 
 @once_each
 def messages_of_turn(turn: Turn) -> tuple[Message, ...]:
-    """The user's message, and the reply if there is one. They are the same objects each time, so
-    that what is computed of them is computed once in a conversation."""
+    """The user's message, and the reply if there is one. Each call returns the same objects, so
+    that values computed from them (see `once_each`) are computed only once."""
     prompt = Message("user", turn.user, turn.parts, name=turn.speaker)
     if turn.reply is None:
         return (prompt,)
@@ -510,9 +513,9 @@ def messages_of_turn(turn: Turn) -> tuple[Message, ...]:
 
 @once_each
 def _summary_of_turn(turn: Turn) -> tuple[Message, ...]:
-    """What stands in place of all turns up to this one."""
+    """The messages that replace all turns up to this one."""
     summary = f"{_SUMMARY_HEAD}\n\n{turn.summary_so_far}"
-    # Some endpoints demand that roles alternate.
+    # An assistant's message follows, because some endpoints demand that roles alternate.
     return Message("user", summary), Message("assistant", _SUMMARY_READ)
 
 
@@ -533,7 +536,7 @@ class KeptTurn:
     """A turn as it is stored.
 
     started: when it began, in seconds since 1970. settings: the resolved profile as TOML. notes:
-    events that no proposal holds, such as a retry or a lost aggregator, as in JSON.
+    the JSON values of events that are not part of a proposal, such as a retry or a lost aggregator.
     """
 
     turn: Turn
@@ -546,8 +549,8 @@ class KeptTurn:
 class KeptConversation:
     """A conversation as it is stored.
 
-    profile: the name of that of its latest turn. created, updated: seconds since 1970. turns: they
-    may be read from the store one at a time, when they are accessed.
+    profile: the name of the profile of its latest turn. created, updated: in seconds since 1970.
+    turns: may be read from the store one by one, when they are accessed.
     """
 
     id: str

@@ -2,11 +2,11 @@
 
 `--debug` writes it to standard error, `MOA_LOG=FILE` to a file. Entries go through `logging`, under
 a name for each package (`moa.clients`, `moa.engine`, …), so that a program that uses the library
-can handle them itself. The log holds prompts and answers, but no secrets: those that are known are
-replaced before a record is made. Of an image it tells the kind and the size.
+can handle them itself. The log contains prompts and answers. Known secrets are replaced before a
+record is made. In place of an image, the log has its kind and size.
 
-`logging` is imported with the first handler, and each package asks only once per request whether
-there is one. Without a log, a token costs nothing.
+`logging` is imported only with the first handler, and each package checks only once for each
+request whether there is one. So without a log, a token takes no additional time.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     import logging
 
 _MASK = "[key]"
-# Parts of a secret are replaced too, because an endpoint may send it back in pieces.
+# Secrets shorter than _SHORTEST_SECRET characters are not replaced. Of a longer secret, each piece
+# of _PIECE characters is replaced too, because an endpoint may send the secret back in pieces.
 _SHORTEST_SECRET, _PIECE = 4, 8
-# The names of headers, fields and variables that hold secrets.
+# Names of fields, headers, variables and options whose values are secret.
 _NAMES = r"api[-_]?key|(?:access|auth|refresh|id)[-_]token|secret|passw(?:or)?d|credentials?"
 _HEADER = re.compile(r".*(?:key|token|secret|password|cookie|authorization)", re.IGNORECASE)
 _VARIABLE = re.compile(r".*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?", re.IGNORECASE)
@@ -55,12 +56,12 @@ _ENTRY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 _secrets: set[str] = set()
 _pieces: set[str] = set()
 _on_terminal = False
-# The number of the turn that an entry belongs to.
+# The number of the current turn, for the entries about it.
 TURN: ContextVar[int | None] = ContextVar("turn", default=None)
 
 
 def add_secret(text: str) -> None:
-    """Replace `text` in the log from now on, as it is and as JSON and URLs write it."""
+    """Replace `text` in the log from now on: the text itself, and its forms in JSON and URLs."""
     for form in {text, json.dumps(text)[1:-1], quote(text, safe="")}:
         if len(form) >= _SHORTEST_SECRET:
             _secrets.add(form)
@@ -85,7 +86,8 @@ def url_secrets(url: str) -> list[str]:
 
 
 def mask(text: str) -> str:
-    """`text` without known secrets, and without values in places where secrets are."""
+    """`text` without known secrets, and without the values in places where secrets usually
+    stand."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, _MASK)
     kept: list[str] = []
@@ -110,9 +112,9 @@ class RoomLog:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a handler; ask once for many entries."""
+        """Whether there is a handler. Check this once for many entries."""
         if self._log is None:
-            # Adding a handler imports `logging`.
+            # If `logging` is not imported, there can be no handler.
             loaded = sys.modules.get("logging")
             if loaded is None:
                 return False
@@ -122,14 +124,14 @@ class RoomLog:
     def write(self, what: str, *, data: str | None = None, **values: object) -> None:
         """Add an entry, if there is a handler.
 
-        values: written as JSON; single words are written as they are, None is left out.
-        data: written at the end as it is.
+        values: written as JSON, but single words without quotes; None is left out. data: written at
+        the end, unchanged.
         """
         if self.enabled and self._log is not None:
             values = {"turn": TURN.get(), **values}
             told = "".join(f" {k}={_told(v)}" for k, v in values.items() if v is not None)
             told += "" if data is None else f" data={data}"
-            # On one line, with control characters escaped as in JSON.
+            # An entry is one line, so control characters are escaped as in JSON.
             masked = mask(without_data(what + told))
             line = _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], masked)
             self._log.debug("%s", line)
@@ -181,7 +183,7 @@ def _begin(target: int, arguments: Iterable[str]) -> None:
 
 
 def on_terminal() -> bool:
-    """Whether the log goes to a terminal, so that nothing else may be redrawn there."""
+    """Whether the log goes to a terminal. Then nothing else must be redrawn there."""
     return _on_terminal
 
 
@@ -192,13 +194,13 @@ def _learn_secrets(environment: Mapping[str, str]) -> None:
         for text in value.split(",") if _VARIABLE.fullmatch(name) else ():
             if len(text.strip()) >= _PIECE and not text.startswith("/"):
                 add_secret(text.strip())
-    # The SDK sends the values after the colons.
+    # The SDK sends the headers in this variable. Their values stand after the colons.
     for line in environment.get("TOGETHER_CUSTOM_HEADERS", "").split("\n"):
         add_secret(line.partition(":")[2].strip())
 
 
 def _without_values(arguments: list[str]) -> list[str]:
-    """The arguments without the values of options with names of secrets."""
+    """The arguments without the values of options whose names suggest a secret."""
     found = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, _ = argument.partition("=")
@@ -237,7 +239,7 @@ def _handler(descriptor: int) -> logging.Handler:
     import logging
 
     class Handler(logging.Handler):
-        """Writes each line in one piece, so that several processes can share a file."""
+        """Writes each line by one system call, so that several processes can share a file."""
 
         target = descriptor
         failed = False

@@ -1,4 +1,4 @@
-"""What the engine asks of a model endpoint."""
+"""The protocols by which the engine uses model endpoints, and the values that they exchange."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from moa_cli.core.frozen import quickly_made
 from moa_cli.core.money import Price, check_price
 from moa_cli.core.tools import ToolPiece
 
-# What an endpoint that takes no key is sent as one: the SDK cannot do without.
+# The key that is sent to an endpoint that needs none, because the SDK requires a key.
 NO_KEY = "none"
 
 
 @quickly_made
 @dataclass(frozen=True)
 class CallPlace:
-    """Where in its turn a call stands; no two calls of a turn have the same place.
+    """The place of a call in its turn. No two calls of a turn have the same place.
 
-    The attempts of a call (see `Retrying`) share its place, since they ask for one answer. A
-    fallback is a call of its own: it asks another model. `(request, sample)` tells apart what the
-    request alone does not.
+    The attempts of a call (see `Retrying`) share its place, because they ask for one answer. A
+    fallback is a separate call, because it asks another model. Calls of a layer that send the same
+    request to the same model differ in `sample`.
 
-    layer: counted from 1; rounds + 1 for the aggregator. index: for a proposer, its place in its
-    layer, counted from 0, with samples told apart; for the aggregator 0, then 1, 2, … for its
-    fallbacks. sample: the number, from 0, among the calls of the layer that send the same request
-    to the same model, in the order of `index`.
+    layer: its number, from 1; rounds + 1 for the aggregator. index: for a proposer, its place in
+    its layer, from 0, where each sample has its own place; for the aggregator 0, then 1, 2, … for
+    its fallbacks. sample: the number, from 0, among the calls of the layer with the same request
+    and model, in the order of `index`.
     """
 
     layer: int
@@ -49,8 +49,8 @@ class Request:
         seed: Seed for sampling.
         extra: Further fields of the request body.
         web: Whether the model is to search the web, in the way of its provider.
-        place: Where in its turn the call stands; None outside of a turn. It is not sent, and two
-            requests that differ in nothing else are equal.
+        place: The place of the call in its turn; None outside of a turn. It is not sent, and does
+            not count when requests are compared.
     """
 
     model: str
@@ -68,25 +68,26 @@ class Request:
 class Delta:
     """The next piece of a completion; any of its parts may be missing.
 
-    The first may be empty: the endpoint has taken the request.
+    The first delta may be empty. It only tells that the endpoint has accepted the request.
 
     Attributes:
         text: The next piece of the answer.
         reasoning: The next piece of the reasoning.
-        usage: What the call took so far. A later count replaces an earlier one.
+        usage: The usage of the call so far. A later count replaces an earlier one.
         finish_reason: Why the answer ends, in the endpoint's words.
         model: The id of the model that answers, as the endpoint says.
         logprobs: The most likely first tokens of the answer, each with the natural logarithm of
             its probability. Only where `Request.extra` asks for them, and once in a stream.
         refusal: The next piece of the words in which the model refuses to answer.
-        tool_calls: The next pieces of the calls of tools that the model makes.
-        token_logprobs: The log-probabilities of the next tokens, for each the JSON object that the
-            endpoint tells; only where `Request.extra` asks for them.
-        replaces: Whether `text` and `reasoning` stand in place of all that came before: where
-            reasoning ends in a text that nothing opened as reasoning, only its end tells so.
+        tool_calls: The next pieces of the tool calls that the model makes.
+        token_logprobs: The log-probabilities of the next tokens, as the JSON objects of the
+            endpoint. Only where `Request.extra` asks for them.
+        replaces: Whether `text` and `reasoning` replace all that came before. This happens if a
+            model ends its reasoning with a tag but has not begun it with one: until the end tag,
+            the reasoning looks like the answer.
         citations: The sources that the endpoint has named so far. Later ones replace earlier ones.
-        merged: How many more pieces of the endpoint's stream `text` and `reasoning` hold than one
-            each: what comes in a burst is one delta.
+        merged: How many further pieces of the endpoint's stream were merged into `text` and
+            `reasoning`, because they came in a burst.
     """
 
     text: str = ""
@@ -105,17 +106,18 @@ class Delta:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What is known of a model; None is unknown.
+    """The known facts about a model. None means unknown.
 
     Attributes:
         id: The model id as the endpoint knows it.
         context_length: Most tokens of prompt and answer together.
         price: The price.
-        kind: What it makes: `chat` for answers to messages, else `embedding`, `image`, `audio`,
-            `video`, `rerank`, `moderation` or `other`.
-        from_table: Whether the price is that of the table that comes with `moa`.
-        as_of: When the provider's list said so, in seconds since 1970; None if no list did.
-        trouble: Why that list could not be read, or None.
+        kind: The kind of its output: `chat` for answers to messages, else `embedding`, `image`,
+            `audio`, `video`, `rerank`, `moderation` or `other`.
+        from_table: Whether the price is from the table that comes with `moa`.
+        as_of: When the provider's list was read, in seconds since 1970; None if the facts are from
+            no list.
+        trouble: Why the provider's list could not be read, or None.
         sees: Whether it takes images.
         tools: Whether it can call tools.
     """
@@ -132,7 +134,7 @@ class ModelInfo:
 
 
 def check_info(info: ModelInfo) -> ModelInfo:
-    """`info` as it is. Raises ValueError if it holds what is no price or no length."""
+    """`info`, unchanged. Raises ValueError if its price or its context length is invalid."""
     if info.price is not None:
         check_price(info.price)
     if info.context_length is not None and info.context_length < 1:
@@ -147,7 +149,7 @@ class Client(Protocol):
         """Stream a completion.
 
         Args:
-            request: What is asked.
+            request: The request.
 
         Returns:
             The completion as it comes. Closing the generator ends the call.
@@ -158,23 +160,23 @@ class Client(Protocol):
         """
 
     async def models(self) -> list[ModelInfo]:
-        """List what the endpoint offers.
+        """List the models that the endpoint offers.
 
         Returns:
-            What is known of each model.
+            The known facts about each model.
 
         Raises:
             ClientError: The endpoint gave no list.
         """
 
     async def aclose(self) -> None:
-        """Give back connections and processes."""
+        """Close connections, and end processes."""
 
 
 @quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a model name leads.
+    """The endpoint that a model name leads to.
 
     Attributes:
         client: The client of the endpoint.
@@ -200,40 +202,40 @@ class Clients(Protocol):
             The endpoint.
 
         Raises:
-            ProfileError: The name leads nowhere.
+            ProfileError: The name leads to no endpoint.
             ClientError: There can be no endpoint now: no key, or no runtime.
         """
 
     def known(self, model_name: str) -> ModelInfo:
-        """What is known of a model without asking its provider.
+        """The facts about a model that are known without a request to its provider.
 
         Args:
             model_name: The model name in the profile.
 
         Returns:
-            Its price and context length, if they are known.
+            The facts, such as its price and context length, if they are known.
 
         Raises:
-            ProfileError: The name leads nowhere.
+            ProfileError: The name leads to no endpoint.
         """
 
     async def facts(self, model_name: str, *, patience: float = 0.0) -> ModelInfo:
-        """What is known of a model; the provider may be asked.
+        """The facts about a model. The provider may be asked for them.
 
         Args:
             model_name: The model name in the profile.
             patience: Most seconds to wait for the provider.
 
         Returns:
-            Its price and context length, if they are known by then.
+            The facts, such as its price and context length, if they are known by then.
 
         Raises:
-            ProfileError: The name leads nowhere.
+            ProfileError: The name leads to no endpoint.
         """
 
 
 class NameCheck(Protocol):
-    """Clients that can tell before a turn whether a model name leads anywhere."""
+    """Clients that can tell before a turn whether a model name leads to an endpoint."""
 
     def check_name(self, model_name: str) -> None:
-        """Raise ProfileError if `model_name` leads nowhere; nothing is sent."""
+        """Raise ProfileError if `model_name` leads to no endpoint. Nothing is sent."""

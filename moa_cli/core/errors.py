@@ -21,15 +21,15 @@ MoAError
 │   └── LocalModelUnavailable    the embedded runtime or its weights are missing, or it crashed
 ├── TurnError                a turn ended without a reply
 │   ├── NotEnoughProposals       no proposer of a layer answered
-│   └── ImagesNotSeen            a prompt holds images, and no model of the profile sees any
+│   └── ImagesNotSeen            a prompt holds images, and no model of the profile can see them
 ├── BudgetReached            a cap on cost or tokens was reached
 ├── BenchError               an evaluation's data cannot be used, or part of it is missing
 └── StoreError               conversations could not be read or written
     ├── StoreLocked              another process writes to them, and did not end in time
-    └── NoConversation           there is no such conversation, or no longer
+    └── NoConversation           there is no such conversation, or it was deleted
 
 Each error has a message that names what is wrong and, if possible, a hint that says what to do.
-Neither of them ever holds a secret.
+Neither of them contains a secret.
 """
 
 from __future__ import annotations
@@ -90,8 +90,7 @@ class ProfileError(MoAError):
         problem: One sentence that names what is wrong.
         place: The file, variable, option or command that the wrong value comes from; the message
             begins with it.
-        path: The way to the key that is to blame, such as `("proposers", 1, "model")`; () if it
-            is no key.
+        path: The path to the wrong key, such as `("proposers", 1, "model")`; () if no key is wrong.
         hint: What the user can do about it, or None.
     """
 
@@ -114,7 +113,8 @@ class ClientError(MoAError):
 
     Attributes:
         retryable: Whether the same request may succeed a little later.
-        overloaded: Whether the endpoint takes no more requests for now, and made nothing of this.
+        overloaded: Whether the endpoint takes no more requests for now. Then it has done no work
+            for this one.
         retry_after: Seconds that the endpoint asked to wait, or None.
     """
 
@@ -159,7 +159,7 @@ class ContentFiltered(ClientError):
 
 
 class AnswerRefused(ClientError):
-    """The model refused to answer. The message holds its words."""
+    """The model refused to answer. The message contains the model's words."""
 
 
 class ToolsUnsupported(ClientError):
@@ -213,7 +213,7 @@ class NotEnoughProposals(TurnError):
 
 
 class ImagesNotSeen(TurnError):
-    """A prompt holds images, and no model of the profile sees any. Nothing was sent."""
+    """A prompt holds images, and no model of the profile can see images. Nothing was sent."""
 
 
 class BudgetReached(MoAError):
@@ -233,4 +233,4 @@ class StoreLocked(StoreError):
 
 
 class NoConversation(StoreError):
-    """There is no such conversation, or no longer."""
+    """There is no such conversation, or it was deleted."""

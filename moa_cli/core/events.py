@@ -1,10 +1,10 @@
-"""What happens in a turn: the one vocabulary of screen, wire and disk.
+"""The events of a turn. Screen, wire and disk all use them.
 
-Every `…Started` is closed by exactly one `…Finished` or `…Failed`; the deltas of a call
-(those behind the last `Retrying` that withdraws what came before) concatenate to its finished
-text; the last event is TurnFinished or TurnFailed. One thing goes
-before the deltas: where a model ends reasoning that nothing opened (`…</think>`), the text of
-`…Finished` is what follows, and its reasoning what came before.
+Every `…Started` is followed by exactly one `…Finished` or `…Failed`. The last event is TurnFinished
+or TurnFailed. The deltas of a call (those after the last `Retrying` that withdraws the earlier
+ones) concatenate to its finished text, with one exception: a model may end its reasoning with
+`</think>` without having opened it. Then the text of `…Finished` is only the part after this tag,
+and its reasoning is the part before.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class _Event:
-    """What every event has.
+    """The base of all events.
 
     Attributes:
         at: Seconds since the turn began.
@@ -65,7 +65,7 @@ class Caller:
     """A model that is about to be asked.
 
     Attributes:
-        name: Its name on screen, unlike that of any other model of the layer.
+        name: Its name on screen, which no other model of the layer has.
         model: Its model name in the profile.
     """
 
@@ -84,8 +84,8 @@ class TurnStarted(_Event):
         prompt: The user's message.
         rounds: The number of proposer layers to come.
         aggregator: The model name of the aggregator.
-        parts: All parts of the user's message in order, if there are others than text. In JSON
-            this field is left out where there are none.
+        parts: All parts of the user's message in order, if not all of them are text; otherwise
+            empty. In JSON this field is left out if it is empty.
     """
 
     kind: Literal["turn_started"] = "turn_started"
@@ -101,19 +101,19 @@ class TurnStarted(_Event):
 class LayerStarted(_Event):
     """A layer of proposers has begun.
 
-    With the profile's `overlap`, the layer before may have stragglers that still run. Then their
-    events come among those of this layer; each tells its layer.
+    With the profile's `overlap`, stragglers of the layer before may still run. Then their events
+    come among those of this layer. Each event has the number of its layer.
 
-    With the profile's `route`, the first layer may end and begin again, with more proposers behind
-    the first ones. Those are not asked again: no event tells of them any more.
+    With the profile's `route`, the first layer may end and begin again with more proposers after
+    the first ones. The first ones are not asked again, and have no more events.
 
     Attributes:
         kind: The name of the event.
         layer: The number of the layer, counted from 1.
-        proposers: Who is asked, in the order of the profile. Other events name a proposer by its
-            `index` in this list, counted from 0.
-        purpose: What they are asked for: empty for proposals; a layer of reviews says which they
-            are, such as `rank`. In JSON this field is left out where it is empty.
+        proposers: The models that are asked, in the order of the profile. Other events name a
+            proposer by its `index` in this list, counted from 0.
+        purpose: What they are asked for. Empty for proposals; the kind of the reviews, such as
+            `rank`, for a layer of reviews. In JSON this field is left out if it is empty.
     """
 
     kind: Literal["layer_started"] = "layer_started"
@@ -131,8 +131,8 @@ class ProposerStarted(_Event):
         kind: The name of the event.
         layer: The number of the layer, counted from 1.
         index: The proposer's place in its layer, counted from 0.
-        prompt_tokens: About how many tokens it is sent. 0 if it is not asked at all; then the
-            failure that follows says why.
+        prompt_tokens: About how many tokens its prompt has. 0 if it is not asked at all; then the
+            following ProposerFailed says why.
         price: The price of its model, or None if it is not known.
     """
 
@@ -171,7 +171,7 @@ class ProposerFinished(_Event):
         kind: The name of the event.
         layer: The number of the layer, counted from 1.
         index: The proposer's place in its layer, counted from 0.
-        proposal: What it answered.
+        proposal: Its answer.
     """
 
     kind: Literal["proposer_finished"] = "proposer_finished"
@@ -188,7 +188,7 @@ class ProposerFailed(_Event):
         kind: The name of the event.
         layer: The number of the layer, counted from 1.
         index: The proposer's place in its layer, counted from 0.
-        proposal: What had come until then. Its `error` says why the proposer is lost.
+        proposal: The part of its answer that has come. Its `error` says why the proposer is lost.
     """
 
     kind: Literal["proposer_failed"] = "proposer_failed"
@@ -199,19 +199,19 @@ class ProposerFailed(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Retrying(_Event):
-    """A call failed and is made again: before its first token, or as long as nobody was shown what
-    had come.
+    """A call failed and is made again. A reply is retried only before its first word, or if it is
+    shown only as a whole.
 
     Attributes:
         kind: The name of the event.
         layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
         index: The proposer's place in its layer, or None for the aggregator.
         model: The model name in the profile.
-        attempt: The number of the attempt to come, 2 or more.
+        attempt: The number of the next attempt.
         delay: Seconds until that attempt.
         error: Why the attempt before it failed.
-        withdrawn: Whether what the deltas of this call told so far is taken back. In JSON this
-            field is left out where it is not.
+        withdrawn: Whether the text of this call's deltas so far no longer counts. In JSON this
+            field is left out if it is false.
     """
 
     kind: Literal["retrying"] = "retrying"
@@ -226,7 +226,8 @@ class Retrying(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Queued(_Event):
-    """A call waits, and is not sent yet: too many calls are in flight. Short waits are not told.
+    """A call waits before it is sent, because too many calls are in flight, or its provider takes
+    no call for now. There is no event for a short wait.
 
     Attributes:
         kind: The name of the event.
@@ -245,15 +246,17 @@ class Queued(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Hedged(_Event):
-    """The request of a call is sent a second time, since no word came. The first answer to begin
-    is the one that is told; the other request is cancelled, and counts in the call's usage.
+    """The request of a call is sent a second time, because no word of its answer has come. The
+    answer that begins first is used. The other request is cancelled, and counts in the call's
+    usage.
 
     Attributes:
         kind: The name of the event.
         layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
         index: The proposer's place in its layer, or None for the aggregator.
-        model: The model name in the profile that is sent it now: the same, or a stand-in.
-        seconds: For how long no word had come.
+        model: The model of the second request, by its name in the profile: the same model, or a
+            stand-in.
+        seconds: How long the first request had been silent.
     """
 
     kind: Literal["hedged"] = "hedged"
@@ -265,19 +268,19 @@ class Hedged(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferencesTrimmed(_Event):
-    """A model is sent less, because all of it does not fit its context: cut references, or fewer
-    of the earlier turns.
+    """The prompt of a model is shortened, because it does not fit the model's context: references
+    are cut, or earlier messages are left out.
 
     Attributes:
         kind: The name of the event.
         layer: The number of the layer, counted from 1; rounds + 1 for the aggregator.
         index: The proposer's place in its layer, or None for the aggregator.
         model: The model name in the profile.
-        kept: About how many tokens are left of each reference that was longer; 0 if none was cut.
-        context: The context length of the model, in tokens. Where its endpoint refused a prompt as
-            too long, about as many as it seems to take.
-        left_out: How many of the earlier messages are not sent. In JSON this field is left out
-            where all are.
+        kept: About how many tokens each cut reference still has; 0 if none was cut.
+        context: The context length of the model, in tokens. If its endpoint refused a prompt as too
+            long, an estimate of what it takes.
+        left_out: How many of the earlier messages are not sent. In JSON this field is left out if
+            it is 0.
     """
 
     kind: Literal["references_trimmed"] = "references_trimmed"
@@ -297,7 +300,7 @@ class LeftOutTurns:
         model: The model name in the profile.
         count: How many of the oldest turns are left out.
         context: The context length of the model, in tokens.
-        assumed: Whether that is assumed, since it is not known.
+        assumed: Whether `context` is assumed, because it is not known.
     """
 
     model: str
@@ -313,7 +316,7 @@ class HistoryTrimmed(_Event):
     Attributes:
         kind: The name of the event.
         turns: How many earlier turns there are.
-        models: What each of these models is not sent.
+        models: These models, each with the turns that it is not sent.
     """
 
     kind: Literal["history_trimmed"] = "history_trimmed"
@@ -352,12 +355,12 @@ class AggregatorStarted(_Event):
         model: Its model name in the profile.
         references: How many references it is given.
         fallback: Whether it is a fallback, because the aggregator before it failed.
-        prompt_tokens: About how many tokens it is sent; 0 if it is not asked at all.
+        prompt_tokens: About how many tokens its prompt has; 0 if it is not asked at all.
         price: The price of its model, or None if it is not known.
         reused: Whether the references were made for an earlier request on the same user's message.
-            In JSON this field is left out where it is false.
-        copied: Whether the reply is a proposal's own words: no call is made. In JSON this field is
-            left out where it is false.
+            In JSON this field is left out if it is false.
+        copied: Whether the reply is a proposal, word for word, so that no call is made. In JSON
+            this field is left out if it is false.
     """
 
     kind: Literal["aggregator_started"] = "aggregator_started"
@@ -379,11 +382,11 @@ class AggregatorDelta(_Event):
         kind: The name of the event.
         text: The next piece of the reply.
         reasoning: The next piece of the reasoning.
-        tool_calls: The next pieces of the calls of tools that the reply makes. In JSON this field
-            is left out where there are none.
-        token_logprobs: The log-probabilities of the next tokens, where asked for: for each
-            the JSON object that the endpoint tells, as text. In JSON this field is left out where
-            there are none.
+        tool_calls: The next pieces of the tool calls that the reply makes. In JSON this field is
+            left out if it is empty.
+        token_logprobs: The log-probabilities of the next tokens, if the request asks for them.
+            Each is the JSON object of the endpoint, as text. In JSON this field is left out if it
+            is empty.
     """
 
     kind: Literal["aggregator_delta"] = "aggregator_delta"
@@ -404,14 +407,14 @@ class AggregatorFinished(_Event):
         text: The whole reply, without reasoning.
         reasoning: The whole reasoning.
         answered_by: The model id that the endpoint said it used, or None if it said none.
-        usage: What the call took, its failed attempts included.
+        usage: The usage of the call, with its failed attempts.
         seconds: From the start of the call to its end.
         first_token: Seconds from the start of the call to its first token, or None if none came.
         finish_reason: Why the reply ends, in the endpoint's words, such as `stop` or `length`.
         citations: The sources that the endpoint names for the reply. In JSON this field is left
-            out where there are none.
-        tool_calls: The calls of tools that the reply makes, for whoever asked to make. In JSON
-            this field is left out where there are none.
+            out if it is empty.
+        tool_calls: The tool calls of the reply. The client has to make them. In JSON this field is
+            left out if it is empty.
     """
 
     kind: Literal["aggregator_finished"] = "aggregator_finished"
@@ -435,8 +438,8 @@ class AggregatorFailed(_Event):
         kind: The name of the event.
         model: The model name in the profile.
         error: Why it is lost.
-        text: What had come of the reply.
-        usage: What the call took, its failed attempts included.
+        text: The part of the reply that has come.
+        usage: The usage of the call, with its failed attempts.
         seconds: From the start of the call to its end.
     """
 
@@ -450,12 +453,14 @@ class AggregatorFailed(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Decided(_Event):
-    """The strategy knows how the reply comes about: before its first word, or, of what was skipped,
-    behind it. Of several, the last one tells all.
+    """The strategy has decided how the reply comes about.
+
+    The event comes before the reply. An event about skipped steps may also follow the reply. If
+    there are several events, the last one is complete.
 
     Attributes:
         kind: The name of the event.
-        decision: How.
+        decision: The decision.
     """
 
     kind: Literal["decided"] = "decided"
@@ -464,11 +469,11 @@ class Decided(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Reported(_Event):
-    """It is known where the proposals agree, and where not.
+    """There is a report on where the proposals agree, and where not.
 
     Attributes:
         kind: The name of the event.
-        report: Where.
+        report: The report.
     """
 
     kind: Literal["reported"] = "reported"
@@ -482,9 +487,9 @@ class TurnFinished(_Event):
 
     Attributes:
         kind: The name of the event.
-        usage: What all calls of the turn took.
+        usage: The usage of all calls of the turn.
         seconds: Wall time of the turn.
-        lost: A sentence for each model that was lost on the way.
+        lost: A sentence for each loss in the turn, such as a model that gave no answer.
     """
 
     kind: Literal["turn_finished"] = "turn_finished"
@@ -500,10 +505,10 @@ class TurnFailed(_Event):
     Attributes:
         kind: The name of the event.
         error: Why the turn failed.
-        causes: What went wrong with each model that was asked.
-        usage: What all calls of the turn took.
+        causes: The error of each model that was asked and failed.
+        usage: The usage of all calls of the turn.
         seconds: Wall time of the turn.
-        lost: A sentence for each model that was lost on the way.
+        lost: A sentence for each loss in the turn, such as a model that gave no answer.
     """
 
     kind: Literal["turn_failed"] = "turn_failed"
@@ -553,12 +558,12 @@ def to_dict(event: Event) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any], *, strict: bool = False) -> Event:
-    """The event that `to_dict` made `values` of.
+    """The event that `to_dict` turned into `values`.
 
     Args:
-        values: What `to_dict` returned.
-        strict: Whether a text must be one of its `Literal`, and a number fit a float: for files
-            that another program may have changed.
+        values: The result of `to_dict`.
+        strict: Whether to check that a text is one of its `Literal`, and that a number fits a
+            float. For files that another program may have changed.
 
     Returns:
         An event equal to the one that was given to `to_dict`.

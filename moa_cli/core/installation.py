@@ -1,4 +1,4 @@
-"""Tells how this moa was installed, and so how to add an extra to it."""
+"""Finds out how this moa was installed, to tell the user how to add an extra to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 def install_command(extra: str) -> str:
     """The command that adds an extra, such as `local`, to this installation."""
     prefix = Path(sys.prefix)
-    # uv and pipx install anew, so they need to know where moa comes from. pip finds it installed.
+    # uv and pipx install moa again, so they need to know where it comes from. pip does not, because
+    # it finds moa installed.
     if (prefix / "uv-receipt.toml").is_file() or "uv/tools" in prefix.as_posix():
         return f"uv tool install --force 'moa-chat[{extra}]{_origin()}'"
     if (prefix / "pipx_metadata.json").is_file():

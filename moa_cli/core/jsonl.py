@@ -47,8 +47,8 @@ def usage_to_dict(usage: Usage) -> dict[str, Any]:
     calls with a known price.
     """
     values = dataclasses.asdict(usage)
-    # A sum of binary fractions is off in its last digit ($0.1 + $0.2); no provider bills a
-    # millionth of a millionth of a dollar.
+    # A sum of binary fractions is wrong in its last digit ($0.1 + $0.2). Rounding removes that
+    # digit: no provider bills a millionth of a millionth of a dollar.
     known = round(values.pop("cost"), _COST_DIGITS)
     return {
         **values,

@@ -1,4 +1,4 @@
-"""What the engine tells of calls that cost money, and what it is told of budgets.
+"""The protocols by which the engine records calls that cost money, and reads what was spent.
 
 The engine calls `TurnLedger.begin` right before a request is sent, so that a call counts even if
 the process is killed before its answer has ended.
@@ -21,9 +21,10 @@ from moa_cli.core.tokens import estimated_usage
 class CallBegun:
     """A request that is about to be sent.
 
-    model: as the profile names it. prompt_tokens: about how many it is sent. completion_tokens:
-    how many it may answer, as far as that can be known. price: as known now, None if it is not.
-    layer: from 1, index: in its layer, from 0; None for the aggregator.
+    model: the model name in the profile. prompt_tokens: about how many tokens the prompt has.
+    completion_tokens: how many tokens the answer may have, as far as this is known. price: None if
+    it is not known now. layer: its number, from 1. index: the place in the layer, from 0; None for
+    the aggregator.
     """
 
     model: str
@@ -35,22 +36,22 @@ class CallBegun:
 
     @property
     def usage(self) -> Usage:
-        """What it may take, estimated."""
+        """The estimated usage of the request."""
         guessed = estimated_usage(self.prompt_tokens, self.completion_tokens)
         return priced(guessed, self.price)
 
 
 class TurnLedger(Protocol):
-    """Where the calls of one turn are written down. None of it raises."""
+    """The record of the calls of one turn. Its methods do not raise errors."""
 
     def begin(self, call: CallBegun) -> int:
-        """A request is about to be sent; returns the number it is known by from then on."""
+        """A request is about to be sent. Returns the number of its entry."""
 
     def grown(self, number: int, completion_tokens: int) -> None:
-        """The answer may become longer than was said: up to so many tokens."""
+        """The answer may become longer than was recorded: up to `completion_tokens`."""
 
     def priced(self, number: int, price: Price) -> None:
-        """The price of its model has become known."""
+        """The price of the request's model has become known."""
 
     def void(self, number: int) -> None:
         """The endpoint refused the request, or was not reached: nothing is billed."""
@@ -60,15 +61,15 @@ class TurnLedger(Protocol):
 
 
 class Ledger(Protocol):
-    """Where turns and their calls are written down."""
+    """The record of turns and their calls."""
 
     def begin_turn(self) -> TurnLedger:
-        """One more turn."""
+        """A new turn begins. Returns the record of its calls."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What counts against a limit: spent already, and reserved by turns that run elsewhere."""
+    """The amounts that count against a limit: spent already, and reserved by other turns."""
 
     spent: float
     reserved: float = 0.0
@@ -79,19 +80,19 @@ class Standing:
 
 
 class DaySpending(Protocol):
-    """Where the day's costs are kept."""
+    """The record of the costs of the day."""
 
     @property
     def broken(self) -> str | None:
-        """Why something that was spent could not be written down, or None."""
+        """Why a cost could not be recorded, or None."""
 
     def standing(self) -> Standing:
-        """USD spent today, and reserved. Raises StoreError."""
+        """The USD that are spent today, and reserved. Raises StoreError."""
 
     def reserve(self, holder: str, cost: float, limit: float) -> Standing:
-        """USD spent today, and reserved by others; reserves `cost` in place of what `holder`
-        had where the limit has room for it, and leaves that where it has not. Raises
-        StoreError."""
+        """Reserve `cost` in place of the older amount of `holder`, if the limit has room for it;
+        otherwise the older amount stays. Returns the USD that are spent today, and reserved by
+        others. Raises StoreError."""
 
     def release(self, holder: str) -> None:
         """Give back what `holder` had reserved. Raises StoreError."""

@@ -1,4 +1,4 @@
-"""Prices of calls, and costs in words. An unknown cost is never shown as zero."""
+"""Prices of calls, and costs as texts. An unknown cost is never shown as zero."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.values import Key
 
 _MILLION = 1_000_000
-# The highest limit, price of a million tokens and price of a request that are valid, in USD.
+# The highest values that are accepted, in USD: of a limit, of the price of a million tokens, and of
+# the price of a request.
 MOST_USD, MOST_PRICE, _MOST_FEE = 1e9, 1e6, 1e3
 MOST_TOKENS = 1_000_000_000
 _CACHED = "USD per million prompt tokens that the provider had in its cache"
@@ -36,7 +37,7 @@ class Price:
         cached: USD per million prompt tokens that the provider had in its cache. None means that
             they cost as much as other prompt tokens.
         request: USD for each call, on top.
-        tiers: Prices of calls with long prompts, each in place of those above.
+        tiers: Prices of calls with long prompts. They replace the prices for tokens above.
     """
 
     prompt: Annotated[float, Key("USD per million prompt tokens", 0, MOST_PRICE, example=0.1)]
@@ -61,7 +62,7 @@ class Price:
         return max(self.completion, *(tier.completion for tier in self.tiers), 0.0)
 
     def of(self, usage: Usage) -> float:
-        """What usage costs at this price.
+        """The cost of usage at this price.
 
         Args:
             usage: Tokens and calls.
@@ -69,7 +70,7 @@ class Price:
         Returns:
             The cost in USD.
         """
-        # In decimal numbers, so that a cost is to the last digit what a provider tells of it.
+        # Decimal numbers are used so that the cost equals the provider's to the last digit.
         from decimal import Decimal
 
         per_call = usage.prompt_tokens / max(usage.calls, 1)
@@ -91,7 +92,8 @@ FREE = Price(0.0, 0.0)
 
 
 def price_values(price: Price) -> dict[str, Any]:
-    """The price as plain values for a file; without tiers, as earlier versions wrote it."""
+    """The price as plain values for a file. The field `tiers` is left out if it is empty, as in
+    files of earlier versions."""
     values = asdict(price)
     if not price.tiers:
         del values["tiers"]
@@ -99,20 +101,20 @@ def price_values(price: Price) -> dict[str, Any]:
 
 
 def check_price(price: Price) -> None:
-    """Raise ValueError, which names the field, if a number of `price` is NaN, infinite, negative,
-    absurdly large, or none."""
+    """Raise ValueError, which names the field, if a value of `price` is not a number, is NaN,
+    infinite or negative, or is absurdly large."""
     for rate in (price, *price.tiers):
         for name, value in vars(rate).items():
             if name == "tiers" or (value is None and name == "cached"):
                 continue
             most = {"request": _MOST_FEE, "above": MOST_TOKENS}.get(name, MOST_PRICE)
-            # A comparison with NaN is false.
+            # Comparisons with NaN are false, so NaN is refused, too.
             if type(value) not in (int, float) or not 0 <= value <= most:
                 raise ValueError(f"{name} is no price: {value!r}")
 
 
 def scaled(price: Price, share: float) -> Price:
-    """The price of calls that cost that share of it."""
+    """The price multiplied by `share`."""
 
     def rates(of: Price | PriceTier) -> dict[str, Any]:
         cached = None if of.cached is None else of.cached * share
@@ -132,19 +134,19 @@ def priced(usage: Usage, price: Price | None) -> Usage:
 
 
 def usd(amount: float) -> str:
-    """An amount as users read it: `$0`, `$0.00042`, `$0.31`, `$12.50`."""
+    """An amount as a text for users: `$0`, `$0.00042`, `$0.31`, `$12.50`."""
     if amount <= 0:
         return "$0"
     if amount >= 1:
         return f"${amount:,.2f}"
-    # Two significant digits.
+    # Small amounts have two significant digits.
     decimals = max(2, 1 - math.floor(math.log10(amount)))
     return f"${amount:.{decimals}f}"
 
 
 def price_cell(amount: float | None, *, from_table: bool) -> str:
-    """A price in USD per million tokens, as lists of models show it, with as many digits as it has,
-    two at least. `~` tells that it is from the table that comes with `moa`."""
+    """A price in USD per million tokens for lists of models, with at least two decimals. `~` means
+    that the price is from the table that comes with `moa`."""
     if amount is None:
         return "?"
     text = f"{amount:.2f}" if round(amount, 2) == amount else f"{amount:.6f}".rstrip("0")
@@ -152,7 +154,7 @@ def price_cell(amount: float | None, *, from_table: bool) -> str:
 
 
 def cost_text(usage: Usage) -> str:
-    """The cost of `usage` as users read it.
+    """The cost of `usage` as a text for users.
 
     `~` before a sum means that it includes estimates. `+ ?` after a sum means that calls of
     unknown price are missing from it.

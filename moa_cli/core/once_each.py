@@ -1,4 +1,4 @@
-"""What is computed of an object once, and kept for as long as the object lives."""
+"""Caches a value that is computed from an object, for as long as the object lives."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _V = TypeVar("_V")
 def once_each(compute: Callable[[_T], _V]) -> Callable[[_T], _V]:
     """Let a function of one object compute its value only once for each object.
 
-    For what is computed of each turn of a conversation: every later turn sends all of them again,
-    to several models. An object is known by its identity, as to hash or to compare what a turn
-    holds takes as long as to compute the value. The value stands beside the object and not in it:
-    what writes, sends or copies the fields of an object finds nothing more there.
+    This is for values that are computed from each turn of a conversation: every later turn sends
+    all turns again, to several models. The key of the cache is the identity of the object. A hash
+    or a comparison of a turn's contents would take as long as the computation. The values are kept
+    in the cache and not in the objects, so that code which writes, sends or copies the fields of an
+    object finds no additional ones.
 
-    compute: its argument can be referred to weakly and is never changed. Its value does not hold
-    the argument, which would never go.
+    compute: its argument must support weak references, and must never be changed. Its value must
+    not refer to the argument, because then the argument would never be freed.
     """
     known: dict[int, tuple[ref[_T], _V]] = {}
 
@@ -29,7 +30,8 @@ def once_each(compute: Callable[[_T], _V]) -> Callable[[_T], _V]:
         place = id(owner)
         found = known.get(place)
         if found is None:
-            # It goes with the object, before another one can have its identity.
+            # The entry is removed when the object is freed, before another object can get the same
+            # identity.
             gone = ref(owner, lambda _: known.pop(place, None))
             found = known[place] = gone, compute(owner)
         return found[1]

@@ -1,6 +1,6 @@
-"""How an answer ended, in words: cut, refused, or without a word.
+"""How an answer ended, in words: cut, refused, or used unfinished.
 
-Endpoints name the end of an answer in words of their own; here they mean the same.
+Endpoints use different words for the same end of an answer. This module maps them to one set.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.strategy import answer_name
 
-# How the message of an AnswerRefused begins; the model's words follow.
+# The beginning of the message of AnswerRefused. The model's words follow.
 REFUSED = "it refused to answer"
 
 Ending = Literal["stop", "length", "content_filter", "refusal", "tool_calls"]
@@ -43,40 +43,40 @@ _CUTS: dict[Ending, str] = {
     "refusal": "ended by a refusal",
     "tool_calls": "ended by a call of a tool, which was not made",
 }
-# The same of a proposal that was used before its end had come.
+# As in _CUTS, for a proposal that was used before it was finished.
 UNFINISHED = "used unfinished"
-# Kinds of losses that a quorum brings along.
+# Kinds of failures that are a normal effect of a quorum.
 BY_QUORUM = ("Straggler", "NotAsked")
 
 
 def ending_of(finish_reason: str | None) -> Ending:
-    """What a finish reason of any endpoint means; `stop` if it means nothing else."""
+    """The meaning of any endpoint's finish reason; `stop` if the reason is unknown or missing."""
     told = (finish_reason or "stop").lower().removeprefix("finish_reason_")
     return _ENDINGS.get(told, "stop")
 
 
 def cut_text(finish_reason: str | None) -> str | None:
     """How an answer with that finish reason was cut, in words that follow "was"; None if it was
-    not."""
+    not cut."""
     return _CUTS.get(ending_of(finish_reason))
 
 
 def cut_of(answer: Proposal | Turn) -> str | None:
-    """How a proposal or a reply was cut, in words; None if it was not, or there is none."""
+    """How a proposal or a reply was cut, in words; None if it was not cut, or there is no text."""
     if isinstance(answer, Proposal):
         if answer.unfinished:
             return UNFINISHED
         said = bool(answer.text)
     else:
         if answer.tool_calls and ending_of(answer.finish_reason) == "tool_calls":
-            # Whoever asked makes the call.
+            # The client makes the tool call, so the reply is whole.
             return None
         said = bool(answer.reply or answer.tool_calls)
     return cut_text(answer.finish_reason) if said and answer.error is None else None
 
 
 def refusal_of(turn: Turn) -> str | None:
-    """The words in which the aggregator of a turn refused to answer; None if it did not."""
+    """The words in which the aggregator of a turn refused to answer; None if it did not refuse."""
     if turn.status != "failed" or turn.reply or turn.model is None or not turn.causes:
         return None
     last = turn.causes[-1]
@@ -85,7 +85,8 @@ def refusal_of(turn: Turn) -> str | None:
 
 
 def losses(turn: Turn) -> list[str]:
-    """What a turn lost, without what its quorum brought along: see `Turn.lost`."""
+    """The sentences of `Turn.lost` without those that are a normal effect of the quorum, or are
+    about unfinished proposals."""
     told = list(turn.lost)
     for proposal in (proposal for layer in turn.proposals for proposal in layer):
         by_quorum = proposal.error is not None and proposal.error.kind in BY_QUORUM

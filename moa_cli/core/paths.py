@@ -1,7 +1,7 @@
 """Where moa keeps its files, and safe ways to write and remove them.
 
 The folders are those of the platform (XDG on Linux). MOA_CONFIG_DIR, MOA_DATA_DIR, MOA_STATE_DIR
-and MOA_CACHE_DIR override them. Importing this module creates nothing and looks up nothing.
+and MOA_CACHE_DIR override them. The import of this module creates no folder and looks up none.
 """
 
 from __future__ import annotations
@@ -167,15 +167,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def alone(folder: Path, *, seconds: float | None = None) -> Iterator[None]:
-    """Keep other processes out of such a block for the same folder; wait until none is in one.
+    """Let only one process at a time run such a block for the same folder, and wait for the others.
 
-    Raises OSError if the folder cannot be opened, or another process is in its block after so many
-    seconds; None waits without a limit.
+    seconds: how long to wait; None waits without a limit. Raises OSError if the folder cannot be
+    opened, or if another process is still in its block after that time.
     """
     with locked_folder(folder, seconds=seconds) as held:
         if held is False:
             raise BlockingIOError(errno.EAGAIN, "another process is busy with it", str(folder))
-        # Without locks, the last process to write wins.
+        # If the file system has no locks, the block runs all the same. Then the last process that
+        # writes wins.
         yield
 
 
@@ -205,7 +206,8 @@ def blank(handle: int, size: int) -> None:
 
 
 def expand(text: str) -> Path:
-    """The path with a leading `~` replaced, if that names a user."""
+    """The path with a `~` or `~user` at its beginning replaced by the home folder, if there is
+    one."""
     try:
         return Path(text).expanduser()
     except RuntimeError:

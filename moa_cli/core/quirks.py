@@ -1,7 +1,7 @@
-"""Quirks: in what an endpoint differs from OpenAI's own API, each under a name.
+"""Quirks: the ways in which endpoints differ from OpenAI's own API. Each has a name.
 
-The table of providers names those of the built-in providers, `providers.NAME.quirks` in the
-settings those of the user's own. Only the client acts on them.
+The table of providers lists the quirks of built-in providers. The setting `providers.NAME.quirks`
+lists those of the user's own providers. Only the client acts on quirks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Quirk = Literal[
     "unlisted_names",
 ]
 
-# Each as what holds of the endpoint, for the documentation.
+# Each quirk as a sentence about the endpoint, for the documentation.
 MEANINGS: dict[Quirk, str] = {
     "max_completion_tokens": "It calls `max_tokens` `max_completion_tokens`.",
     "no_stream_options": "It does not take `stream_options`.",

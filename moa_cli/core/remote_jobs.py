@@ -1,4 +1,4 @@
-"""What is asked of a provider's batch interface: files of requests, and jobs that answer them."""
+"""The batch interface of a provider: files of requests, and the jobs that answer them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any, Literal, Protocol
 
 from moa_cli.core.endpoints import Delta, Request
 
-# Where a job stands: it runs, has ended with the answers that there are, or was refused as a whole.
+# The state of a job. "ended" means that there are no more answers to come, even if some are
+# missing; "refused" means that the provider refused the whole job.
 JobState = Literal["running", "ended", "refused"]
 
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A job as its provider tells of it.
+    """A job as its provider describes it.
 
-    status: `state` in the provider's word. input_file: the file of requests that it answers.
-    outputs: the files that hold answers, and the errors of single requests. name: the one that
-    `moa` gave it, "" where the provider keeps none. problem: why it was refused or stopped, in the
-    provider's words; "" if it was not. retryable: whether the same job may go well later.
+    status: the state in the provider's word. input_file: the id of the file of requests that the
+    job answers. outputs: the ids of the files with answers, and with the errors of single requests.
+    name: the name that `moa` gave the job; "" if the provider stores no name. problem: why the job
+    was refused or stopped, in the provider's words; "" if it was not. retryable: whether the same
+    job may succeed later.
     """
 
     id: str
@@ -37,22 +39,22 @@ class JobClient(Protocol):
     """The batch interface of one provider. All but `body` raise ClientError."""
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The body of a request as it stands in a file of requests."""
+        """The body of a request, in the form for a file of requests."""
 
     async def answer(self, line: Mapping[str, Any], request: Request) -> Delta:
-        """The completion in a parsed line of an output file."""
+        """The completion that a parsed line of an output file contains."""
 
     async def upload(self, file: Path) -> str:
-        """Send a file of requests; returns its id there."""
+        """Send a file of requests. Returns its id at the provider."""
 
     async def create(self, file: str, name: str) -> RemoteJob:
-        """Begin a job for an uploaded file, under a name of our own."""
+        """Begin a job for an uploaded file, with a name of our own."""
 
     async def find(self, file: str, name: str) -> RemoteJob | None:
-        """The job that answers that file or has that name, if there is one."""
+        """The job that answers the file or has the name; None if there is none."""
 
     async def look(self, job: str) -> RemoteJob:
-        """How the job of that id stands."""
+        """The current state of the job with that id."""
 
     async def download(self, file: str, into: Path) -> None:
         """Write a file of the provider to that path."""

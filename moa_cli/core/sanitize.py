@@ -6,7 +6,8 @@ _STRING_LIMIT = 4096
 _PARAMETER_LIMIT = 128
 
 _CSI = rf"(?:\x1b\[|\x9b)[0-?]{{0,{_PARAMETER_LIMIT}}}+[ -/]{{0,8}}+"
-# A body ends at any other control character. So no body is scanned twice, and the cost is linear.
+# The body of a string sequence ends at any control character. So no body is scanned twice, and the
+# cost is linear.
 _STRING = rf"(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]{{0,{_STRING_LIMIT}}}+"
 _DROPPED = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
 

@@ -1,8 +1,8 @@
-"""What a strategy leaves behind beside a reply, and the words for it: how it was decided, and where
+"""The results of a strategy beside the reply, and their texts: how the reply was decided, and where
 the models disagree.
 
-A strategy is the way from proposals to the reply. Between the two it may ask for reviews: answers
-that are about the proposals, and are no proposals themselves.
+A strategy is the way from proposals to the reply. On this way it may ask for reviews: answers about
+the proposals, which are no proposals themselves.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Final, Literal, get_args
 
 Strategy = Literal["synthesize", "fusion", "vote", "select", "council"]
 STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
-# What a call is for: "" is a proposal; all others are reviews. "merge" makes one of several
-# proposals, where a model reads them in windows.
+# The purpose of a call: "" is a proposal; all others are reviews. "merge" makes one proposal of
+# several, if the aggregator reads them in windows.
 Purpose = Literal["", "merge", "compare", "rank", "choose", "verify", "report"]
-# What a review is called.
+# The name of each kind of review on screen.
 REVIEW_NAMES: Final[dict[Purpose, str]] = {
     "merge": "merge",
     "compare": "comparison",
@@ -28,27 +28,29 @@ REVIEW_NAMES: Final[dict[Purpose, str]] = {
 
 
 def layer_name(layer: int, purpose: Purpose) -> str:
-    """What a layer is called on screen: `round 2`, or what its reviews are."""
+    """The name of a layer on screen: `round 2`, or the name of its reviews."""
     return REVIEW_NAMES.get(purpose) or f"round {layer}"
 
 
 def answer_name(purpose: Purpose) -> str:
-    """What an answer is called: a proposal, or what kind of review it is."""
+    """The name of an answer on screen: `proposal`, or the name of the review."""
     return REVIEW_NAMES.get(purpose) or "proposal"
 
 
-# Reviews without whose answers a reply comes about too, if a poorer one.
+# Reviews that the reply does not depend on. Without them, there is still a reply, but perhaps a
+# worse one.
 SKIPPABLE: Final[frozenset[Purpose]] = frozenset({"merge", "compare", "rank", "report"})
 
 
 @dataclass(frozen=True)
 class Placing:
-    """How one proposal came out.
+    """The placing of one proposal in a decision.
 
     Attributes:
         proposer: The proposer's name on screen.
         index: The proposal's place in its layer, counted from 0.
-        answer: The final answer that was read from it, or None if none was looked for or found.
+        answer: The final answer that was read from it; None if the strategy reads none, or it has
+            none.
         votes: How many proposals have that answer, or how many judges chose it.
         rank: The mean of the ranks that it was given, 1 is the best; None without rankings.
     """
@@ -67,10 +69,10 @@ class Decision:
     Attributes:
         strategy: The name of the strategy.
         summary: One sentence, such as `3 of 5 answer 42; 1 answer is unreadable`.
-        placings: How each proposal came out, the best first.
-        chosen: The place in its layer of the proposal whose own words the reply is, or None if
-            the reply was written.
-        skipped: A sentence for each step that was not needed, and about what that saved.
+        placings: The placing of each proposal, the best first.
+        chosen: The place in its layer of the proposal that became the reply word for word, or None
+            if the reply was written.
+        skipped: A sentence for each step that was not needed, with the calls that this saved.
         saved_calls: How many calls were not made.
         saved_cost: About what those calls would have cost, in USD.
     """
@@ -110,8 +112,8 @@ class Report:
     Attributes:
         points: The points, as a model found them.
         groups: The names of the proposers, grouped by the position that they take.
-        consensus: The share of all pairs of proposals that stand in the same group, 0 to 1; None
-            for fewer than two proposals, or where none was grouped. It is computed from `groups`.
+        consensus: The share of all pairs of proposals in which both are in the same group, 0 to 1;
+            None for fewer than two proposals, or without groups. It is computed from `groups`.
         notes: A sentence for each proposal that the model put into no group, or into several.
     """
 
@@ -122,7 +124,7 @@ class Report:
 
 
 REPORT: Final = "report on the proposals"
-# In the order in which they stand.
+# The headings of a report, in this order.
 _HEADINGS: Final[Mapping[PointKind, str]] = {
     "consensus": "Consensus",
     "conflict": "Conflicts",
@@ -133,10 +135,10 @@ _HEADINGS: Final[Mapping[PointKind, str]] = {
 
 
 def report_markdown(report: Report, numbers: Mapping[str, str] | None = None) -> str:
-    """A report in readable sections, in Markdown that reads well as it is.
+    """A report in sections, as Markdown that is also readable as plain text.
 
-    numbers: of those who hold a point, by name, where they are to be called by these; None calls
-    them by their names.
+    numbers: the numbers of proposers by their names; they are shown in place of the names. None
+    shows the names.
     """
     blocks = [
         "\n".join([heading if ":" in heading else f"{heading}:", *(f"- {line}" for line in lines)])
@@ -148,7 +150,7 @@ def report_markdown(report: Report, numbers: Mapping[str, str] | None = None) ->
 def report_sections(
     report: Report, numbers: Mapping[str, str] | None = None
 ) -> list[tuple[str, list[str]]]:
-    """The headings of a report, each with what stands below it; see `report_markdown`."""
+    """The headings of a report, each with the lines below it; see `report_markdown`."""
 
     def held_by(names: Sequence[str]) -> str:
         if numbers is None:

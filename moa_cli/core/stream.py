@@ -1,4 +1,4 @@
-"""The events of a turn: from many coroutines to one stream, from one stream to many sinks."""
+"""The way of a turn's events: from many coroutines into one stream, and from it to many sinks."""
 
 from __future__ import annotations
 
@@ -47,73 +47,74 @@ from moa_cli.core.tools import ToolCallBuilder
 
 
 class Sink(Protocol):
-    """Something that is shown the events of a turn, in order. It cannot change the turn."""
+    """A receiver of the events of a turn, in order. It cannot change the turn."""
 
     def handle(self, event: Event) -> None:
-        """Take the next event.
+        """Take the next event. This runs on the event loop, so it must not block.
 
         Args:
-            event: What happened. It is called on the event loop, so it must not block.
+            event: What happened.
 
         Raises:
             Exception: The turn is cancelled, and `deliver` raises the exception.
         """
 
     def close(self) -> None:
-        """Take note that no more events come: the turn ended, failed, or was cancelled.
+        """Called when no more events come: the turn ended, failed, or was cancelled.
 
-        It is called once, also if `handle` raised.
+        It is called once, even if `handle` raised.
         """
 
 
 class TurnSink(Sink, Protocol):
-    """A sink that needs the turn so far; known by having `follow`."""
+    """A sink that needs the turn so far. `deliver` recognises it by its method `follow`."""
 
     def follow(self, fold: TurnFold) -> None:
         """Called before the first event.
 
         Args:
-            fold: Holds the turn up to the event that `handle` is given, and all of it by the
-                time of `close`.
+            fold: Holds the turn up to the event that `handle` is given. When `close` is called, it
+                holds the whole turn.
         """
 
 
 class EventQueue:
     """The events of a turn, on their way from the coroutines that emit them to one consumer.
 
-    The coroutine given to `start` runs in a task of its own, with whatever tasks it starts. All
-    of them emit here; whoever iterates over the queue gets the events in that order, and then
-    what the coroutine raised. Leaving the queue as a context manager cancels that task and
-    waits for its end.
+    The coroutine given to `start` runs in its own task, and may start more tasks. All of them emit
+    events here. The consumer iterates over the queue and gets the events in this order. If the
+    coroutine raises an error, the consumer gets it after the last event. Leaving the queue as a
+    context manager cancels the task and waits for its end.
 
-    Two things hold back those that emit. Whoever emits without end asks `has_room`, and waits
-    for `room` where a slow consumer leaves none: so at most `most` events wait, and one more of
-    each task. Whoever must not run ahead of the consumer at all waits until all events are
+    There are two ways to hold back the producers. A producer of many events checks `has_room`, and
+    if a slow consumer leaves no room, waits for `room`. So at most `most` events wait in the queue,
+    and one more for each task. A producer that must not run ahead of the consumer at all waits for
     `delivered`.
 
-    Emitting itself never waits, so an event is either there or not, also when the task that
-    emits it is cancelled, and the end can be told while there is no room. `asyncio.Queue` does
-    all of this too, but this runs once a token.
+    `emit` itself never waits. So an event is either in the queue or not, even if the task that
+    emits it is cancelled, and the last event can be emitted while there is no room. This class is
+    used instead of `asyncio.Queue` because it is faster, and its code runs for each token.
     """
 
     def __init__(self, most: int = 64) -> None:
         self._most = most
         self._events: deque[Event] = deque()
         self._task: asyncio.Task[None] | None = None
-        # Of the consumer that waits for an event; of the task that waits until it asks for more
-        # than there is; of the tasks that wait for room.
+        # _news: the consumer waits for the next event. _asked: a task waits until the consumer has
+        # taken all events and asks for more. _room: tasks wait for room in the queue.
         self._news: asyncio.Future[None] | None = None
         self._asked: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._held = False
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run the coroutine that emits the events; what it raises ends them."""
+        """Run the coroutine that emits the events. If it raises an error, the stream of events ends
+        with it."""
         self._task = asyncio.create_task(work)
         self._task.add_done_callback(lambda _: _wake(self._news))
 
     def emit(self, event: Event) -> None:
-        """The next event."""
+        """Add the next event."""
         self._events.append(event)
         _wake(self._news)
 
@@ -123,15 +124,15 @@ class EventQueue:
         return len(self._events) < self._most
 
     async def room(self) -> None:
-        """Wait until half of the events that wait are taken."""
+        """Wait until the consumer has taken about half of the events in the queue."""
         self._held = True
         self._room.clear()
         await self._room.wait()
 
     async def delivered(self) -> None:
-        """Wait until the consumer has dealt with all events, and asks for the next.
+        """Wait until the consumer has handled all events, and asks for the next one.
 
-        One task at a time.
+        Only one task at a time may wait here.
         """
         self._asked = asyncio.get_running_loop().create_future()
         if self._news is None or self._events:
@@ -152,7 +153,8 @@ class EventQueue:
                 if self._asked is not None:
                     consumer = asyncio.current_task()
                     if consumer is not None and consumer.cancelling():
-                        # A cancellation that is due comes before anything else begins.
+                        # The consumer is being cancelled. Let this happen first, so that the
+                        # waiting task does not begin its next step.
                         await asyncio.sleep(0)
                     _wake(self._asked)
                 await self._news
@@ -176,10 +178,12 @@ class EventQueue:
             try:
                 await asyncio.wait([self._task])
             except asyncio.CancelledError as again:
-                # Connections are being closed, and nobody else will wait for that.
+                # Go on waiting, because the task still closes its connections. The cancellation is
+                # raised afterwards.
                 cancelled = again
         if not self._task.cancelled():
-            # Told where the events end; else asyncio would report that nobody looked at it.
+            # Read the error, because asyncio would log it as never retrieved. The iteration over
+            # the events has raised it already.
             self._task.exception()
         if cancelled is not None:
             raise cancelled
@@ -196,24 +200,23 @@ async def deliver(
     fold: TurnFold | None = None,
     forward: Callable[[Event], Awaitable[None]] | None = None,
 ) -> Turn:
-    """Show every event to every sink, and return the turn that the events tell.
+    """Pass every event to every sink, and return the turn that the events describe.
 
-    The sinks are closed at the end, the last one first, also when this is cancelled or one of them
-    raises. `events` is closed first, so that no call runs on after the sinks are closed, and the
-    fold holds the whole turn when they are.
+    At the end, the sinks are closed, the last one first. This happens even if this coroutine is
+    cancelled or a sink raises an error. `events` is closed before the sinks. So no call goes on
+    after the sinks are closed, and the fold holds the whole turn when they are.
 
     Args:
         events: The events of one turn, as `run_turn` yields them.
-        *sinks: What is shown each event, in this order.
-        fold: What the turn is gathered in, for a caller that needs the turn also if this is
-            cancelled.
+        *sinks: The receivers of each event, in this order.
+        fold: Collects the turn, for a caller that needs the turn even if this is cancelled.
         forward: Awaited with each event, after the sinks. The turn waits for it.
 
     Returns:
-        The turn that the events tell.
+        The turn that the events describe.
 
     Raises:
-        Exception: What `events`, a sink or `forward` raises.
+        Exception: Any error of `events`, a sink or `forward`.
     """
     fold = fold or TurnFold()
     for sink in sinks:
@@ -237,7 +240,7 @@ async def deliver(
 
 
 def _close(sinks: Sequence[Sink]) -> None:
-    """Close them, the last one first, also those before one that raises."""
+    """Close the sinks, the last one first. If one raises an error, the others are still closed."""
     if sinks:
         try:
             sinks[-1].close()
@@ -251,32 +254,32 @@ class _Open:
 
     caller: Caller
     started: ProposerStarted | AggregatorStarted
-    # Until then (by the clock of this process) it waits to be made again.
+    # The time, by `time.monotonic`, until which the call waits to be made or retried.
     resumes: float = 0.0
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    # The words of calls of tools.
+    # The names and arguments of tool calls.
     called: list[str] = field(default_factory=list)
-    # What requests took that have been given up, and are billed.
+    # The estimated usage of earlier requests of the call that were given up and may be billed.
     spent: Usage = field(default_factory=Usage)
 
     def usage(self) -> Usage:
-        """What it took so far, estimated; nothing if it was not made at all."""
+        """The estimated usage of the call so far; nothing if no request was sent."""
         waits = not (self.text or self.reasoning or self.called) and time.monotonic() < self.resumes
         if not self.started.prompt_tokens or waits:
             return self.spent
         return self.spent + self.taken()
 
     def taken(self) -> Usage:
-        """What its last request took so far."""
+        """The estimated usage of its last request so far."""
         prompt = self.started.prompt_tokens
         said = [*self.reasoning, *self.text, *self.called]
-        # As endpoints stream, a piece is a token at least.
+        # Endpoints stream at least one token in each piece.
         pieces = sum(map(bool, said))
         return priced(usage_of(None, prompt, "".join(said), pieces), self.started.price)
 
     def proposal(self, layer: int, index: int, now: float, purpose: Purpose) -> Proposal:
-        """What had come of it when the turn was interrupted."""
+        """The result of the call so far, as a proposal of an interrupted turn."""
         return Proposal(
             layer=layer,
             index=index,
@@ -292,14 +295,15 @@ class _Open:
 
 
 class TurnFold:
-    """The one fold of a turn's events into a `Turn`; a sink that holds it as far as it has come.
+    """A sink that folds the events of a turn into a `Turn`, and holds the turn so far. There is no
+    other fold.
 
-    What calls took that were cut off with the turn is estimated: their endpoints may bill it.
-    ledger: what each call took that has ended, in the order of their ends.
+    For calls that were cut off with the turn, the usage is estimated, because their endpoints may
+    bill it. ledger: a charge for each call that has ended, in the order of their ends.
     """
 
     def __init__(self) -> None:
-        # None before the first event; None unless the turn has failed.
+        # The first event, or None before it; and the last event of a turn that has failed, or None.
         self._began: TurnStarted | None = None
         self._failed: TurnFailed | None = None
         self._status: TurnStatus = "open"
@@ -309,14 +313,14 @@ class TurnFold:
         self._reused = False
         self._decision: Decision | None = None
         self._report: Report | None = None
-        # What `turn` has made of it all; None once something has come since.
+        # The cached result of `turn`; None if an event has come since.
         self._made: Turn | None = None
         self._proposals: list[list[Proposal]] = []
-        # By layer and index: two layers may run side by side.
+        # By layer and index, because two layers may run in parallel.
         self._callers: dict[tuple[int, int], Caller] = {}
         self._open: dict[tuple[int, int], _Open] = {}
         self._replying: _Open | None = None
-        # The number of the layer of a whole reply, behind which others may come.
+        # The number of the layer of a whole reply. A report may follow it.
         self._replied_at: int | None = None
         self._model: str | None = None
         self._answered_by: str | None = None
@@ -338,7 +342,7 @@ class TurnFold:
         """Take the next event."""
         self._now, self._made = event.at, None
         match event:
-            # First what comes most.
+            # The most frequent events come first.
             case AggregatorDelta():
                 self._text.append(event.text)
                 self._reasoning.append(event.reasoning)
@@ -388,9 +392,10 @@ class TurnFold:
                 self._replying = _Open(Caller(name=event.name, model=event.model), event)
             case AggregatorFinished():
                 self._replied_at = self._last + 1
-                # Only its end may tell what of the text was reasoning.
+                # The finished text is used, because sometimes only the end of an answer shows which
+                # part of it was reasoning.
                 self._text, self._reasoning = [event.text], [event.reasoning]
-                # Another candidate may have been asked in place of the first.
+                # An alternative or a stand-in of the first model may have answered.
                 self._model = event.model
                 self._answered_by, self._finish_reason = event.answered_by, event.finish_reason
                 self._citations = event.citations
@@ -413,7 +418,8 @@ class TurnFold:
         return self._open.get((event.layer, event.index))
 
     def _withdraw(self, call: _Open) -> None:
-        """Take back what was told of a call. It was paid for all the same."""
+        """Remove the text of a call that was withdrawn. Its usage stays, because it was paid
+        for."""
         if call is self._replying:
             call.text, call.reasoning, call.called = self._text, self._reasoning, self._called
             self._begin_reply()
@@ -445,13 +451,13 @@ class TurnFold:
         self._seconds, self._lost = event.seconds, event.lost
 
     def pass_time(self, seconds: float) -> None:
-        """So many seconds have passed since the turn began. No event tells when a turn is cut off
-        while its models are silent."""
+        """Set the time since the turn began. No event tells it if the turn is cut off while its
+        models are silent."""
         self._now = max(self._now, seconds)
 
     def close(self) -> None:
-        """A turn that has not ended by now was interrupted; but one that had gone on from its whole
-        reply has finished, without what was to follow."""
+        """End the turn. If no event has ended it, it was interrupted. But if a whole reply was
+        there and a step after it was interrupted, the turn counts as finished."""
         if self._status != "open":
             return
         for (layer, index), call in sorted(self._open.items()):

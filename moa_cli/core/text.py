@@ -9,16 +9,17 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-# Nobody types a longer name, and comparing it would take long.
+# Only this many characters of an unknown name are compared, because the comparison of long texts
+# takes long. Nobody types a longer name.
 _LONGEST_NAME = 60
 # Characters that control a terminal or cannot be encoded, and that `json.dumps` does not escape.
 _ACTIVE = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
 )
-# So many characters are as good as a sentence.
+# A text of this many characters counts as a sentence, even without an end mark.
 _A_SENTENCE = 200
-# Two words (`1.` and `Dr.` are no sentences) or some ideographs, and the mark that ends them; or a
-# line that another one follows.
+# A sentence has at least two words (`1.` and `Dr.` are none), or four letters in a script without
+# spaces, before its end mark. A line that is followed by another line also counts as one.
 _SENTENCE = re.compile(
     r"\w\S*[ \t]+[^.!?\n]*\w\S*?[.!?:…]+[\"'”’)\]*_]*(?:\s|\Z)"
     r"|\w{4,}[^。！？\n]*[。！？]"
@@ -37,9 +38,10 @@ def when_text(at: float) -> str:
 
 
 def wrapped(text: str, width: int, measure: Callable[[str], int] = len) -> list[str]:
-    """The rows, one at least, of a line folded between words, each of which stays in one piece.
+    """A line folded into rows of at most `width`, one at least. It is folded only between words.
 
-    Spaces before the first word and between two words of a row stay as they are.
+    Spaces before the first word and between two words of a row stay as they are. measure: returns
+    the width of a text.
     """
     rows, row, used = [], "", 0
     for space, word in re.findall(r"(\s*)(\S+)", text):
@@ -60,12 +62,13 @@ def byte_count(count: int) -> str:
 
 
 def with_hint(message: str, hint: str | None) -> str:
-    """A message and what to do about it, as one sentence."""
+    """A message, with its hint in brackets if there is one."""
     return f"{message} ({hint})" if hint else message
 
 
 def holds_sentence(text: str) -> bool:
-    """Whether `text`, which may break off anywhere, holds a sentence, or about as much."""
+    """Whether `text`, which may break off anywhere, contains a sentence or an equal length of
+    text."""
     return len(text) >= _A_SENTENCE or _SENTENCE.search(text) is not None
 
 
@@ -78,13 +81,14 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def meant(word: str, known: Collection[str], otherwise: str = "") -> str:
-    """A hint for who typed a word that is not known: the nearest one, else what there is."""
+    """A hint for an unknown word that a user has typed: the nearest known word, else `otherwise`,
+    else all known words."""
     near = nearest(word, known)
     return f"did you mean `{near}`?" if near else otherwise or f"there are {', '.join(known)}"
 
 
 def quoted(name: str) -> str:
-    """A key as TOML writes it: in quotes unless it is a plain word."""
+    """A key in TOML: in quotes unless it is a plain word."""
     return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
@@ -94,7 +98,7 @@ def dumps(values: object, *, indent: int | None = None) -> str:
 
 
 def loads_or_none(text: str) -> Any:
-    """The value that a text is the JSON of; None if it is none, or is nested too deeply."""
+    """The value of a JSON text; None if the text is not JSON, or is nested too deeply."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -102,17 +106,18 @@ def loads_or_none(text: str) -> Any:
 
 
 def is_json(text: str) -> bool:
-    """Whether a text is JSON to its end."""
+    """Whether a whole text is JSON."""
     return loads_or_none(text) is not None or text.strip() == "null"
 
 
 def harmless_json(text: str) -> str:
-    """JSON as it is, but for characters that control a terminal, which are escaped."""
+    """A JSON text with characters that control a terminal escaped."""
     return _ACTIVE.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def fenced(text: str, name: str = "") -> str:
-    """`text` in a fence of backticks, longer than any in the text, with its name above."""
+    """`text` in a fence of backticks that is longer than any run of backticks in it. name: stands
+    above the fence."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     label = f"{' '.join(name.split())}:\n" if name else ""
@@ -120,10 +125,11 @@ def fenced(text: str, name: str = "") -> str:
 
 
 def prompt_text(text: str) -> str:
-    """A prompt as it was typed or pasted, without empty lines around it and spaces at its end.
+    """A prompt without empty lines around it and without white space at its end.
 
-    The first line keeps its indentation, which is a part of code; but one space that a line begins
-    with is none: it only keeps the line out of the history of a chat or a shell.
+    The first line keeps its indentation, because the prompt may be code. But a single space at the
+    beginning of a one-line prompt is removed: users type it to keep the prompt out of the history
+    of a chat or a shell.
     """
     whole = re.sub(r"\A(?:[^\S\n]*\n)+", "", text).rstrip()
     return whole.strip() if re.fullmatch(r" \S.*", whole) else whole

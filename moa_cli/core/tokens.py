@@ -1,12 +1,12 @@
 """Estimates how many tokens a text has, without the tokenizer of a model.
 
 For 150 real English prompts the estimates are within 15 % of GPT-4's own counts, and for 29 of 30
-they are within 10 % (the judge prompts of AlpacaEval 2, whose counts are recorded).
+of these prompts within 10 %. They are the judge prompts of AlpacaEval 2, with recorded counts.
 
-Estimates for other languages are rougher, since tokenizers differ more: a text in Hindi has 66
-tokens for GPT-4o, 123 for DeepSeek, 231 for GPT-4 and 253 for Claude 2. An estimate is in the
-middle of these four, by script. In 40 languages, emoji and code it is at most 2.5 times too low and
-3 times too high for any of them.
+Estimates for other languages are less exact, because tokenizers differ more: a text in Hindi has 66
+tokens for GPT-4o, 123 for DeepSeek, 231 for GPT-4 and 253 for Claude 2. For each script, the
+estimate lies between the lowest and the highest of these four. For 40 languages, emoji and code, it
+is at most 2.5 times too low and 3 times too high for any of the four.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from moa_cli.core.once_each import once_each
 from moa_cli.core.tools import OfferedTools
 
 _PIECE = re.compile(r"([A-Za-z]+)|(\d{1,3})|(\n+)|([^\x00-\x7f]+)|[^\s\w]+|_+")
-# A common word of up to so many letters is usually one token.
+# A common word of up to this many letters is usually one token.
 _WORD_LETTERS = 7
-# The same pieces of a text in ASCII, a long word as several of them; lines apart.
+# The pieces of a text in ASCII: as in _PIECE, but a long word becomes several pieces. Line breaks
+# are counted separately with _LINES.
 _ASCII_PIECE = re.compile(rf"[A-Za-z]{{1,{_WORD_LETTERS}}}|\d{{1,3}}|[^\s\w]+|_+")
 _LINES = re.compile(r"\n+")
-# Counting the pieces above gives slightly too many tokens.
+# The number of pieces is slightly higher than the number of tokens, so it is multiplied by this.
 _CALIBRATION = 0.9
 # Tokens per letter by script: between the lowest and highest of the four tokenizers above.
 _SCRIPTS = {
@@ -56,25 +57,27 @@ _SCRIPTS = {
     "\U0001f000-\U0001faff": 2.0,  # emoji
 }
 _WEIGHTS = (0.0, *_SCRIPTS.values())
-# A letter of another script has nearly as many tokens as bytes.
+# Tokens per letter of any other script: nearly as many as the letter has bytes.
 _RARE = 2.5
 # Tokens that a chat template adds to each message, and before the answer.
 _PER_MESSAGE, _PER_PROMPT = 4, 3
-# Of a schema; some programs send a hundred kilobytes of it with each request.
+# Letters per token of JSON, such as a schema. JSON is only measured by its length, because some
+# programs send a hundred kilobytes of it with each request.
 _LETTERS_OF_JSON = 4
-# Of an image. Providers count between 85 (small, or looked at roughly) and some 1,600.
+# Tokens of an image. Providers count between 85 (small, or with low detail) and about 1,600.
 IMAGE_TOKENS = 800
-# Fields of a request that are put before the model.
+# The fields of a request that become a part of the prompt.
 _PROMPT_FIELDS = ("tools", "response_format")
-# Letters of a streamed text that are counted together.
+# A streamed text is counted each time that this many letters have come.
 _AT_ONCE = 256
-# Longer texts are not cached: a server may receive megabytes.
+# Counts of longer texts, in letters, are not cached, because a server may receive megabytes.
 _SHORT = 10_000
 
 
 @cache
 def _script() -> re.Pattern[str]:
-    """Compiled when a text needs it: no start of a command should pay for that."""
+    """The pattern of the scripts. It is compiled on first use, to keep the start of commands
+    fast."""
     return re.compile("|".join(f"([{ranges}]+)" for ranges in _SCRIPTS))
 
 
@@ -85,7 +88,8 @@ def estimate_tokens(text: str) -> int:
 
 def _count(text: str) -> int:
     if text.isascii():
-        # A fifth of the time: while an answer streams in, this is a large part of all that is done.
+        # This takes a fifth of the time of the loop below. It matters, because the count is a large
+        # part of the work while an answer streams in.
         pieces = len(_ASCII_PIECE.findall(text)) + 0.5 * len(_LINES.findall(text))
         return max(math.ceil(pieces * _CALIBRATION), int(bool(text)))
     count = foreign = 0.0
@@ -102,8 +106,9 @@ def _count(text: str) -> int:
     return max(math.ceil(count * _CALIBRATION + foreign), int(bool(text)))
 
 
-# All proposers of a layer get the same prompt, and each turn repeats the conversation's history: a
-# day's, which may have a thousand texts, is counted once.
+# The cache avoids repeated counts: all proposers of a layer get the same prompt, and each turn
+# repeats the history of the conversation. It has room for a day's conversation, which may have a
+# thousand texts.
 _remembered = lru_cache(maxsize=2048)(_count)
 
 
@@ -135,8 +140,8 @@ def message_tokens(message: Message) -> int:
 
 
 def extra_tokens(extra: Mapping[str, object]) -> int:
-    """About how many tokens those fields of a request have that are put before the model as JSON:
-    the tools that it is offered, and the schema of its answer."""
+    """About how many tokens the fields in `extra` add to the prompt: the tools that a model is
+    offered, and the schema of its answer."""
     told = [extra[name] for name in _PROMPT_FIELDS if extra.get(name)] if extra else []
     written = [
         value.json if isinstance(value, OfferedTools) else json.dumps(value) for value in told
@@ -145,9 +150,9 @@ def extra_tokens(extra: Mapping[str, object]) -> int:
 
 
 def rounded_tokens(tokens: int) -> str:
-    """A number of tokens in few letters, such as the context of a model: `8k`, `128k`, `1M`.
+    """A number of tokens as a short text, such as the context of a model: `8k`, `128k`, `1M`.
 
-    Contexts are powers of two, or round numbers.
+    Both powers of two and round decimal numbers give a whole number, because contexts are either.
     """
     for step in (1024, 1000):
         if tokens >= step and tokens % step == 0:
@@ -173,10 +178,10 @@ def estimated_usage(prompt: int, completion: int) -> Usage:
 
 
 def usage_of(told: Usage | None, prompt: int, answer: str, at_least: int = 0) -> Usage:
-    """What a call took: as its endpoint told, else estimated.
+    """The usage of a call: the counts that its endpoint told, and estimates for missing ones.
 
-    prompt: its tokens. answer: its text and reasoning. at_least: how many tokens that has, as
-    far as it was counted while it came.
+    prompt: the estimated tokens of the prompt. answer: the text and reasoning of the answer.
+    at_least: the least number of tokens of the answer, as counted while it came.
     """
     if told is None:
         return estimated_usage(prompt, max(estimate_tokens(answer), at_least))
@@ -197,8 +202,8 @@ def usage_of(told: Usage | None, prompt: int, answer: str, at_least: int = 0) ->
 
 
 class RunningCount:
-    """Estimates the tokens of a text while it is streamed. estimate: made now and then, and without
-    what has come since."""
+    """Estimates the tokens of a text while it is streamed. estimate: of the text up to the last
+    count, which happens once for each `_AT_ONCE` letters."""
 
     def __init__(self) -> None:
         self._pieces = 0
@@ -207,8 +212,8 @@ class RunningCount:
         self._letters = 0
 
     def take(self, piece: str, merged: int = 0) -> None:
-        """Take the next piece, which has at least one token. merged: so many pieces more are in
-        it."""
+        """Take the next piece, which has at least one token. merged: the number of further pieces
+        of the stream that were merged into it."""
         self._pieces += 1 + merged
         self._rest.append(piece)
         self._letters += len(piece)

@@ -1,4 +1,4 @@
-"""Calls of tools, as a model writes them: whole, and in the pieces of a stream.
+"""Tool calls of a model: whole ones, and the pieces of them in a stream.
 
 Source: OpenAI's API reference, "Create chat completion", `tools` and `tool_calls`.
 """
@@ -15,8 +15,8 @@ ToolKind = Literal["function", "custom"]
 
 
 class OfferedTools(list[dict[str, Any]]):
-    """The tools that a request offers. They are never changed, as their size is estimated and they
-    are sent, by the same JSON: agents offer dozens."""
+    """The tools that a request offers. The list is never changed: its JSON is made only once, for
+    the estimate of its size and for sending, because agents offer dozens of tools."""
 
     @cached_property
     def json(self) -> str:
@@ -26,13 +26,13 @@ class OfferedTools(list[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One call of a tool. Who asked makes the call; `moa` passes it on.
+    """One call of a tool. `moa` only passes it on; the client makes the call.
 
     Attributes:
-        id: What the result of the call is matched by.
+        id: The id by which the result refers to the call.
         name: The name of the tool.
-        arguments: For a function its arguments as JSON, as the model wrote them: it may be
-            malformed. For a custom tool its input.
+        arguments: For a function, its arguments as the model wrote them in JSON, which may be
+            malformed. For a custom tool, its input.
         kind: `function`, or `custom` for a tool that takes free text.
     """
 
@@ -46,8 +46,8 @@ class ToolCall:
 class ToolPiece:
     """The next piece of a `ToolCall`.
 
-    index: which call of the answer it belongs to, counted from 0. id, name: empty if a piece before
-    it has told them.
+    index: the number of the call in the answer, from 0. id, name: empty if an earlier piece had
+    them.
     """
 
     index: int
@@ -57,7 +57,8 @@ class ToolPiece:
     kind: ToolKind = "function"
 
     def __add__(self, after: ToolPiece) -> ToolPiece:
-        """The two as one. Some endpoints repeat id and name with each, so the first ones stay."""
+        """Two pieces as one. Some endpoints repeat id and name in each piece, so the first ones
+        stay."""
         return ToolPiece(
             self.index,
             self.id or after.id,
@@ -68,7 +69,7 @@ class ToolPiece:
 
 
 def joined_pieces(pieces: Sequence[ToolPiece]) -> list[ToolPiece]:
-    """The same pieces, with one for all that follow each other and belong to one call."""
+    """The pieces, with neighbouring pieces of one call joined."""
     joined: list[ToolPiece] = []
     for piece in pieces:
         if joined and joined[-1].index == piece.index:

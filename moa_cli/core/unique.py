@@ -12,6 +12,7 @@ _COUNT = itertools.count()
 def unique_name() -> str:
     """A new name of 24 or more hexadecimal digits. It is not secret.
 
-    Asking the system for random digits each time would take a server 1 % of its time.
+    A random part is made only once for each process, because a request to the system for every name
+    would take 1 % of the time of a server.
     """
     return f"{_PROCESS}{next(_COUNT):08x}"

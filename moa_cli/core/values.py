@@ -1,10 +1,10 @@
-"""Plain values, as JSON and TOML hold them, read into frozen dataclasses.
+"""Reads plain values, as JSON and TOML have them, into frozen dataclasses.
 
-The dataclass is the declaration: its fields say what there is, their types what each may hold, and
-a `Key` in `Annotated[…]` bounds, choices and meaning. `load_value` reads what this program wrote,
-`read_fields` what people and other programs write.
+The dataclass is the declaration: its fields are the keys, their types say what each may hold, and a
+`Key` in `Annotated[…]` gives bounds, choices and meaning. `load_value` reads values that this
+program wrote, `read_fields` values that people and other programs wrote.
 
-Every fault carries the path of the value to blame, so nobody has to look for it in a message.
+Every fault contains the path of the wrong value, so that no caller has to find it in the message.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PLAIN: dict[Any, Kind] = {
     int | float: "number",
     bool: "flag",
 }
-# What a value of each kind is to Python.
+# The Python types of each kind of value.
 _CLASSES: dict[Kind, type | tuple[type, ...]] = {
     "text": str,
     "whole": int,
@@ -57,11 +57,11 @@ _CLASSES: dict[Kind, type | tuple[type, ...]] = {
     "table": dict,
     "tables": list,
 }
-# A name that holds such a sign could be taken for a path.
+# A key with such a character is shown in quotes, because it could be taken for a path.
 _MISLEADING = re.compile(r"""[][."'`\\\x00-\x1f\x7f]""")
-# In the words of what this program wrote itself.
+# The names of types in messages about values that this program wrote itself.
 _STORED_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-# A number that is larger fits no float.
+# Whole numbers of this size, or larger, may not fit a float.
 _LARGEST = 10**300
 
 
@@ -69,10 +69,10 @@ _new, _set = object.__new__, object.__setattr__
 
 
 def unchecked(kind: type[_T], **fields: Any) -> _T:
-    """A frozen dataclass of these fields, whose names and types nobody checks.
+    """Make a frozen dataclass of these fields, without a check of their names and types.
 
-    For what runs once a token: to set each field of a frozen dataclass takes several times as long.
-    Fields that are left out have defaults, and those are found in the class.
+    This is for code that runs for each token: the usual `__init__` of a frozen dataclass takes
+    several times as long. A field may be left out only if its default is a class attribute.
     """
     made = _new(kind)
     _set(made, "__dict__", fields)
@@ -82,8 +82,8 @@ def unchecked(kind: type[_T], **fields: Any) -> _T:
 class ValueFault(ValueError):
     """A plain value is not what its field takes.
 
-    `problem` follows the field's name, and is "" if the field is unknown; `path` leads to the value
-    that is to blame.
+    problem: a text that follows the field's name in a sentence; "" if the field is unknown. path:
+    of the wrong value. code: the kind of fault. hint: what the user can do, or None.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ValueFault(ValueError):
         self.hint = hint
 
     def sentence(self, style: Style) -> str:
-        """The whole of what is wrong, with the path."""
+        """The fault as a sentence, with the path."""
         name = f"`{style.path(self.path)}`"
         return (
             f"unknown {style.noun} {name}" if self.code == "unknown" else f"{name} {self.problem}"
@@ -105,15 +105,15 @@ class ValueFault(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """How a format speaks of its values: the name of each kind, the noun for a field, and the
-    number of a list's first item."""
+    """The words of a format in messages: the name of each kind of value, the noun for a field, and
+    the number of the first item of a list."""
 
     kinds: Mapping[Kind, str]
     noun: str
     first: int
 
     def path(self, path: KeyPath) -> str:
-        """The path as somebody who knows the format reads it: `proposers[2].model`."""
+        """The path as users of the format write it: `proposers[2].model`."""
         text = ""
         for part in path:
             if isinstance(part, int):
@@ -154,11 +154,11 @@ class Key:
         high: The largest number, or the largest length.
         example: A value to show where there is no default.
         blank: Whether a text may be empty, or of spaces only.
-        off: Whether `false` stands for 0.
-        only: The only values that are supported, of whatever type.
-        check: Raises ValueFault for a value that passes the rest.
-        secret: Whether a wrong value is not repeated in messages.
-        written: The type as it is written, where the field has another.
+        off: Whether `false` means 0.
+        only: The only supported values, of any type.
+        check: Raises ValueFault for a value that has passed all other checks but is wrong.
+        secret: Whether messages must not show a wrong value.
+        written: The type of the written value, if it is not the type of the field.
         type: The field's type without None; filled in from the field.
         choices: The only texts allowed; filled in from a `Literal`.
     """
@@ -187,18 +187,19 @@ class Key:
 
     @cached_property
     def item(self) -> Key:
-        """What an item of a list, or a value of a table of the user's own names, may be."""
+        """The key of the items of a list, or of the values of a table with names that the user
+        chooses."""
         return key_of(get_args(self.type)[0 if get_origin(self.type) is tuple else 1])
 
     @cached_property
     def either(self) -> tuple[Key, ...]:
-        """What the value may be, where it may be one of several kinds."""
+        """The keys of all kinds that the value may have, if there are several."""
         return tuple(map(key_of, get_args(self.type)))
 
 
 @cache
 def key_of(hint: Any) -> Key:
-    """The key of a field with that annotation; one that says nothing, if it has none."""
+    """The key of a field with that annotation; an empty `Key` if the annotation has none."""
     key = Key()
     if get_origin(hint) is Annotated:
         hint, *notes = get_args(hint)
@@ -214,14 +215,14 @@ def key_of(hint: Any) -> Key:
 
 @cache
 def keys_of(cls: Any) -> dict[str, Key]:
-    """The fields of a dataclass that can be written, by name: those with a Key."""
+    """The keys of the fields that users can write, by name: the fields with a `Key`."""
     hints = get_type_hints(cls, include_extras=True)
     return {name: key_of(hint) for name, hint in hints.items() if get_origin(hint) is Annotated}
 
 
 @cache
 def field_names(kind: Any) -> tuple[str, ...] | None:
-    """The fields of a dataclass, found once; None if it is none."""
+    """The field names of a dataclass; None if `kind` is no dataclass. They are cached."""
     if not dataclasses.is_dataclass(kind):
         return None
     return tuple(field.name for field in dataclasses.fields(kind))
@@ -239,7 +240,7 @@ def required_fields(cls: Any) -> tuple[str, ...]:
 
 @cache
 def required_keys(cls: Any) -> tuple[str, ...]:
-    """The required fields that can be written."""
+    """The required fields that users can write."""
     return tuple(name for name in required_fields(cls) if name in keys_of(cls))
 
 
@@ -247,13 +248,15 @@ def required_keys(cls: Any) -> tuple[str, ...]:
 
 
 def read_fields(cls: Any, values: Mapping[str, Any], style: Style) -> dict[str, Any]:
-    """The arguments of a dataclass, from what somebody wrote; null is as good as not given.
+    """The arguments of a dataclass, from values that people or other programs wrote. A null counts
+    as not given.
 
     Raises ValueFault for an unknown field, a missing one, or a value that its field does not take.
     """
     keys = keys_of(cls)
     required = required_keys(cls)
-    # What must be one of a few texts says what the rest is, so its fault comes first.
+    # A required field with choices often decides which other fields there are. So its fault is
+    # reported first.
     read = {
         name: _inside(name, keys[name], values[name], style)
         for name in required
@@ -265,7 +268,7 @@ def read_fields(cls: Any, values: Mapping[str, Any], style: Style) -> dict[str, 
     for name in required:
         if values.get(name) is None:
             raise ValueFault("is missing", path=(name,), code="missing")
-    # A body of a request has a few of fifty fields.
+    # Filtered, because the body of a request has only a few of its fifty possible fields.
     for name in filter(values.__contains__, keys):
         if name not in read and values[name] is not None:
             read[name] = _inside(name, keys[name], values[name], style)
@@ -310,7 +313,7 @@ def _unknown(name: str, keys: Mapping[str, Key], style: Style) -> ValueFault:
 def _check_only(only: tuple[Any, ...], value: Any) -> None:
     import json
 
-    # For Python, True is 1.
+    # The types are compared too, because in Python True equals 1.
     if not any(value == allowed and type(value) is type(allowed) for allowed in only):
         told = f" (only {' or '.join(map(json.dumps, only))})" if only else ""
         raise ValueFault(f"is not supported{told}", code="unsupported")
@@ -349,11 +352,11 @@ def _misfit(value: Any, kinds: Sequence[Kind], style: Style) -> str:
 
 
 def _is_kind(value: Any, kind: Kind, style: Style) -> bool:
-    # For Python, True is 1.
+    # In Python, a bool is an int, so it needs a check of its own.
     fits = isinstance(value, _CLASSES[kind]) and isinstance(value, bool) == (kind == "flag")
     if fits and kind == "texts":
         return all(isinstance(item, str) for item in value)
-    # In JSON the item is blamed.
+    # In JSON, a wrong item has its own fault, with the path of the item.
     if fits and kind == "tables" and style is TOML:
         return all(isinstance(item, dict) for item in value)
     return fits
@@ -361,7 +364,7 @@ def _is_kind(value: Any, kind: Kind, style: Style) -> bool:
 
 def _check_bounds(key: Key, value: Any) -> None:
     if key.kind in ("whole", "number"):
-        # TOML allows inf, nan and numbers beyond any float; no field means anything by them.
+        # TOML allows inf, nan and numbers that no float can hold. No field takes them.
         low = -sys.float_info.max if key.low is None else key.low
         high = sys.float_info.max if key.high is None else key.high
         if not low <= value <= high:
@@ -389,7 +392,7 @@ def choices_text(key: Key) -> str:
 
 
 def shown(value: object, style: Style = TOML) -> str:
-    """A value in a message: short, and no more of a table or a list than what it is."""
+    """A value as a short text for a message. Tables and lists are only named."""
     if isinstance(value, dict | list):
         return style.kinds["table"] if isinstance(value, dict) else "a list"
     if value is None:
@@ -404,9 +407,9 @@ _UNCHANGING = frozenset((str, int, float, bool, types.NoneType))
 
 
 def plain_values(held: Any, made: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
-    """A dataclass as plain values, as `dataclasses.asdict` makes them, in a third of the time.
+    """The plain values of a dataclass, as from `dataclasses.asdict`, in a third of the time.
 
-    made: What `asdict` calls the `dict_factory`.
+    made: the argument that `asdict` calls `dict_factory`.
     """
     kind: Any = type(held)
     if kind in _UNCHANGING:
@@ -422,11 +425,11 @@ def plain_values(held: Any, made: Callable[[list[tuple[str, Any]]], Any] = dict)
 
 
 def load_value(cls: type[_T], values: Mapping[str, Any], *, strict: bool = False) -> _T:
-    """A dataclass from the plain values that `dataclasses.asdict` (and JSON) made of it.
+    """The dataclass that `values` were made from by `dataclasses.asdict`, and perhaps by JSON.
 
-    Fields with a default may be missing. strict: whether a text must be one of its `Literal`, and a
-    number fit a float: for files that another program may have changed.
-    Raises ValueError, which names the field, if they are not its values.
+    Fields with a default may be missing. strict: whether to check that a text is one of its
+    `Literal`, and that a number fits a float; for files that another program may have changed.
+    Raises ValueError, which names the field, if a value does not belong to its field.
     """
     return cast("_T", _loader(cast("Any", cls), strict)(values, ""))
 
@@ -438,7 +441,8 @@ def check_plain(kind: type, value: Any, name: str) -> None:
 
 @cache
 def _loader(hint: Any, strict: bool) -> Callable[[Any, str], Any]:
-    """What makes a value of that type, named so; found once, since a file may hold millions."""
+    """The function that loads a value of a type, given the value and the name for messages. It is
+    cached, because a file may hold millions of values."""
     origin, kinds = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         loaders = {name: _loader(kind, strict) for name, kind in get_type_hints(hint).items()}
@@ -476,7 +480,7 @@ def _load_fields(
 
 
 def _load_plain(kind: type, strict: bool, value: Any, name: str) -> Any:
-    # True is a number to Python, and to nobody else; a number may be written without its point.
+    # `type`, because in Python True is an int. A float may be written as a whole number.
     is_whole = kind is float and type(value) is int and not (strict and abs(value) >= _LARGEST)
     if type(value) is not kind and not is_whole:
         raise ValueError(f"{name} is not {_STORED_NAMES[kind]}")
@@ -490,7 +494,7 @@ def _load_items(
         raise TypeError("not a list")
     if repeats:
         return tuple(loaders[0](item, name) for item in values)
-    # So many items, each of a kind of its own.
+    # A tuple of fixed length: each item has its own type.
     return tuple(load(item, name) for load, item in zip(loaders, values, strict=True))
 
 

@@ -99,7 +99,7 @@ class Control:
         Args:
             call: The function. It is called soon if `enough()` was called before.
 
-            Returns:
+        Returns:
             A context manager; after it, `call` is forgotten.
         """
         self._calls.append(call)

@@ -1,1 +1,1 @@
-"""Answers that have a value: where a text says it, and whether two are the same."""
+"""Final answers: finding them in a text, and telling whether two are the same."""

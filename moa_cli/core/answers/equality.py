@@ -1,8 +1,8 @@
-"""Answers that have a value: where they stand in a text, and whether two are the same.
+"""Final answers with a value: where they stand in a text, and whether two are the same.
 
-Answers in LaTeX are compared after the light normalisation that is usual for MATH (Hendrycks et al.
-2021, arXiv:2103.03874) and in Minerva (Lewkowycz et al. 2022, arXiv:2206.14858, appendix D): other
-spellings of one value, no algebra.
+Answers in LaTeX are compared after a light normalisation, as is usual for MATH (Hendrycks et al.
+2021, arXiv:2103.03874) and in Minerva (Lewkowycz et al. 2022, arXiv:2206.14858, appendix D). It
+unifies spellings of one value, but does no algebra.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import re
 from fractions import Fraction
 from typing import Final
 
-# No answer is longer, and Python refuses to read numbers of more than 4300 digits.
+# Longer texts, in characters, are no answers. Also, Python refuses to read numbers of more than
+# 4300 digits.
 _LONGEST: Final = 1000
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BOXED_WORD = re.compile(r"\\boxed\s+([^\s$\\{}]+)")
 _WORD = r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf)\s*\{([^{}]*)\}"
 
-# In this order.
+# Patterns and replacements that unify spellings. They are applied in this order.
 _SPELLINGS: Final = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -27,7 +28,7 @@ _SPELLINGS: Final = tuple(
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![A-Za-z])|°", ""),
         (r"\\(le|ge|ne)q(?![A-Za-z])", r"\\\1"),
-        # Units: words after a value, or LaTeX's text after anything.
+        # Units at the end: LaTeX text after anything, or plain words after a value.
         (rf"(?<=\S)\s*{_WORD}(?:\s*\^\s*(?:[0-9]|\{{[0-9]\}}))?\s*\.?\s*$", ""),
         (r"(?<=[0-9}])\s+[A-Za-z]{2,}(?:\s+[A-Za-z]+)*\s*\.?\s*$", ""),
         (_WORD, r"\1"),
@@ -50,7 +51,8 @@ _FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?[0-9]+)\}\{([0-9]+)\}")
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last `\boxed{…}` of `text` holds, braces within it balanced; None without one."""
+    r"""The content of the last `\boxed{…}` of `text`, with its braces balanced; None if there is
+    no box."""
     last = (-1, "")
     opened: list[tuple[bool, int, int]] = []
     for token in _BRACES.finditer(text):
@@ -67,7 +69,7 @@ def boxed(text: str) -> str | None:
 
 
 def normalised(text: str) -> str:
-    """`text` in the spelling in which answers are compared."""
+    """`text` in the unified spelling that is used to compare answers."""
     if len(text) > _LONGEST:
         return text
     for pattern, replacement in _SPELLINGS:
@@ -97,7 +99,8 @@ def equal(answer: str, other: str) -> bool:
     return normalised(answer) == normalised(other)
 
 
-# A sign belongs to the number or its currency; not where it stands between two numbers.
+# A minus sign belongs to the number, or to the currency before it, but not if it stands between two
+# numbers.
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.^])(?:(?<![)\]}])-)?(?:[$€£¥]\s*-?)?"
     r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
@@ -114,11 +117,11 @@ _AROUND: Final = " \t\r\n\"'`*_.,:;!“”‘’"
 
 
 def final_number(text: str) -> Fraction | None:
-    r"""The number that a reply ends in: of its last `\boxed{…}` or `####`, else the one that it
-    says "the answer is", else the last one.
+    r"""The number that is the final answer of a text; None if there is none.
 
-    Read are signs, thousands separators, decimals, and numbers with a currency, a unit, or a
-    full stop. Exponents and numbers inside a word are none.
+    It is the number in the last `\boxed{…}`, or after the last `####`; else the number after "the
+    answer is"; else the last number. A number may have a sign, thousands separators, decimals, a
+    currency, a unit, or a full stop. Exponents and numbers inside a word do not count.
     """
     marked = boxed(text)
     if marked is not None and value_of(marked) is not None:
@@ -132,7 +135,8 @@ def final_number(text: str) -> Fraction | None:
 
 
 def _stated_number(text: str) -> Fraction | None:
-    """The number that a text says "the answer is": the first one, or the result of a sum."""
+    """The number after "the answer is": the first one in the sentence, or the one after its last
+    equals sign."""
     said = stated(text)
     if said is None:
         return None
@@ -146,7 +150,7 @@ def _stated_number(text: str) -> Fraction | None:
 
 
 def last_hashes(text: str) -> str | None:
-    """What stands behind the last `####` of a text, on its line; None without one."""
+    """The rest of the line after the last `####` of a text; None if there is no `####`."""
     found = _HASHES.findall(text)
     return found[-1] if found else None
 
@@ -161,16 +165,16 @@ def numbers_in(text: str) -> list[Fraction]:
 
 
 def stated(reply: str) -> str | None:
-    """What the reply says "the answer is", the last time that it says so."""
+    """The text after the last "the answer is" of a reply; None if there is none."""
     heads = list(_STATED.finditer(reply))
     if not heads:
         return None
-    # Cut first: the patterns take time quadratic in what they are given.
+    # The text is cut first, because the patterns take quadratic time.
     tail = _HOPE.sub("", reply[heads[-1].end() :][:_LONGEST].split("\n", 1)[0])
     math = LEADING_MATH.match(tail)
     return (math[1] or math[2] if math else tail).strip().rstrip(".") or None
 
 
 def plain_words(text: str) -> str:
-    """A text without case, white space and punctuation around it."""
+    """A text in one case, with single spaces, and without punctuation around it."""
     return " ".join(text.strip(_AROUND).casefold().split())

@@ -1,11 +1,16 @@
-r"""The final answer of a text, read by a rule, and which answers are the same.
+r"""Reads the final answer of a text by a rule, and tells which answers are the same.
 
-The rules: `number` (the last number), `choice` (a letter, A to J), `boxed` (what the last
-`\boxed{…}` holds), `text` (none is read), `json:FIELD` (a field of the JSON in it, by a dotted
-path), `regex:PATTERN` (the last match, or its first group if it has groups), and `auto`, which
-takes the first of these that there is: what is boxed, the number behind the last `####`, what the
-text says "the answer is", the whole text if it is but a choice, yes or no, and the last number of
-its last two lines. Numbers of lists are none.
+The rules:
+
+- `number`: the number that is the final answer, see `equality.final_number`.
+- `choice`: a letter, A to J.
+- `boxed`: the content of the last `\boxed{…}`.
+- `text`: no final answer is read.
+- `json:FIELD`: a field of the JSON in the text, by a dotted path.
+- `regex:PATTERN`: the last match, or the first group of it if the pattern has groups.
+- `auto`: the first of these that the text has: the content of a box; the number after the last
+  `####`; the text after "the answer is"; the whole text if it is only a choice, yes, no, true or
+  false; the last number of the last two lines, without the numbers of list items.
 """
 
 from __future__ import annotations
@@ -31,13 +36,14 @@ from moa_cli.core.answers.equality import (
 )
 from moa_cli.core.sanitize import sanitize
 
-# Characters: of a text that is searched, from its end; and of an answer.
+# Only this many characters at the end of a text are searched; a longer answer is no final answer.
 _LONGEST_TEXT, _LONGEST_ANSWER = 200_000, 200
-# Seconds that a pattern has for all texts: it may come from a stranger.
+# Seconds that a pattern may take for all texts together. It may come from a stranger, so a slow one
+# must not block the process.
 _PATTERN_SECONDS = 0.5
-# Of an answer that is neither number nor choice; longer ones are prose.
+# The most words of an answer that is neither a number nor a choice. A longer one is prose.
 _MOST_WORDS = 6
-# How often JSON is looked for in a text.
+# The most places of a text at which JSON is looked for.
 _MOST_OBJECTS = 50
 
 _STATED = re.compile(
@@ -45,14 +51,15 @@ _STATED = re.compile(
     r"(?:[ \t]+(?:is|was|would[ \t]+be|must[ \t]+be|should[ \t]+be)\b|[ \t]*[:=])[ \t:*=_]*\n?",
     re.IGNORECASE,
 )
-# A letter that is an answer: in brackets, or followed by what no word is followed by.
+# A letter that is an answer: it is in brackets, or is followed by something that does not follow a
+# word such as "A" or "I".
 _CHOICE = re.compile(
     r"[\s*_\"'“‘`]*(?:(?i:option|choice)[ \t]+)?(?:[(\[]([A-Ja-j])[)\]]"
     r"|([A-Ja-j])(?=\))|([A-J])(?=[\s*_\"'”’`]*(?:$|[\n).,:;\]])|[ \t]+(?:because|since)\b))"
 )
 _BARE_CHOICE = re.compile(r"[\s*_\"'“”‘’`(\[]*([A-Ja-j])[\s*_\"'“”‘’`)\].:]*")
 _IN_BRACKETS = re.compile(r"(?<![\w)])[(\[]([A-Ja-j])[)\]]")
-# Without A and I, which are words.
+# A and I are left out, because they are words.
 _LONE_LETTER = re.compile(r"(?<![\w'’.])[B-HJ](?![\w'’])")
 _YES_NO = re.compile(r"\W*(yes|no|true|false)\W*", re.IGNORECASE)
 _LIST_MARK = re.compile(r"^[ \t]*(?:[-*+>#]+[ \t]*)?\d{1,3}[.)][ \t]+(?=\S)", re.MULTILINE)
@@ -62,11 +69,11 @@ _QUOTES: Final = " \t\r\n\"'`*_“”‘’"
 
 
 def final_answers(texts: Sequence[str], rule: str) -> list[str | None]:
-    """The final answer of each text, in its own words, or a number in digits; None where none can
-    be read. rule: see the top of this file.
+    """The final answer of each text, in the text's own words, or a number in digits; None where no
+    answer can be read. rule: see the top of this file.
 
-    What could control a terminal is no part of an answer: a colour, such as `ESC [ 1 m`, holds a
-    number.
+    Control sequences are removed first. For example, the sequence `ESC [ 1 m` contains a number
+    that is no answer.
     """
     kind, _, wanted = rule.partition(":")
     texts = list(map(sanitize, texts))
@@ -81,10 +88,11 @@ def final_answers(texts: Sequence[str], rule: str) -> list[str | None]:
 
 
 def answer_key(answer: str) -> Hashable:
-    """What is equal for answers that are the same.
+    """A key that is equal for answers that are the same.
 
-    Numbers and fractions are the same if their values are, choices but for brackets and case,
-    other answers in the spelling of `normalised`, but for case, white space and punctuation around.
+    Numbers and fractions are the same if their values are equal. Choices are compared without
+    brackets and case. Other answers are compared in the spelling of `normalised`, without case,
+    extra white space, and punctuation around them.
     """
     bare = answer.strip(_QUOTES)
     value = value_of(bare)
@@ -97,7 +105,7 @@ def answer_key(answer: str) -> Hashable:
 
 
 def _shortened(answer: str | None) -> str | None:
-    """The answer, if it is one: not empty, and no essay."""
+    """The answer without white space around it; None if it is empty, or too long for an answer."""
     answer = None if answer is None else answer.strip()
     return answer if answer and len(answer) <= _LONGEST_ANSWER else None
 
@@ -115,7 +123,7 @@ def _any(text: str) -> str | None:
 
 
 def _behind_hashes(text: str) -> str | None:
-    """The number behind the last `####`, as GSM8K writes it; a heading is none."""
+    """The number after the last `####`, as GSM8K writes it; None if `####` begins a heading."""
     said = last_hashes(text) or ""
     if not _STARTS_WITH_NUMBER.match(said) or _LIST_MARK.match(said):
         return None
@@ -139,7 +147,8 @@ def _choice(text: str) -> str | None:
 
 
 def _stated(text: str) -> str | None:
-    """What a text says that the answer is, the last time that it says so."""
+    """The last answer that a text states, as in "the answer is 4" or "result: 4"; None without
+    one."""
     for head in reversed(list(_STATED.finditer(text))):
         tail = text[head.end() :][: 2 * _LONGEST_ANSWER].split("\n", 1)[0]
         found = _told(tail, words=head[1].lower() == "answer")
@@ -149,9 +158,9 @@ def _stated(text: str) -> str | None:
 
 
 def _told(tail: str, *, words: bool) -> str | None:
-    """The answer that the rest of a line begins with; None if it is none.
+    """The answer at the beginning of the rest of a line; None if there is none.
 
-    words: whether a few words are an answer, too.
+    words: whether a few words also count as an answer.
     """
     letter = _CHOICE.match(tail)
     if letter:
@@ -170,7 +179,7 @@ def _told(tail: str, *, words: bool) -> str | None:
 
 
 def _in_digits(number: Fraction) -> str:
-    """A number as it is written: `42`, `0.5`, else as a fraction."""
+    """A number as a text: `42`, `0.5`; a fraction if it has no short decimal form."""
     if number.denominator == 1:
         return str(number.numerator)
     rest = number.denominator
@@ -186,7 +195,8 @@ def _in_digits(number: Fraction) -> str:
 
 
 def _matches(texts: Sequence[str], pattern: str) -> list[str | None]:
-    """The last match of a pattern in each text; None from the text on that takes too long."""
+    """The last match of a pattern in each text, or None. If a text takes too long, it and all later
+    ones have None."""
     import regex
 
     found: list[str | None] = []
@@ -207,7 +217,8 @@ def _matches(texts: Sequence[str], pattern: str) -> list[str | None]:
 
 
 def _field(text: str, path: Sequence[str]) -> str | None:
-    """The value at a path of the last JSON of a text that has it."""
+    """The value at a path, in the first JSON value of `_json_in` that has this path; None without
+    one."""
     for value in _json_in(text):
         for name in path:
             if isinstance(value, dict):
@@ -224,7 +235,8 @@ def _field(text: str, path: Sequence[str]) -> str | None:
 
 
 def _json_in(text: str) -> Iterator[Any]:
-    """The JSON of a text: all of it; else its fenced blocks, then its objects, the last first."""
+    """The JSON values in a text: the whole text if it is JSON, then its fenced blocks from the last
+    to the first, then its objects from the last to the first."""
     decoder = json.JSONDecoder(strict=False)
     for candidate in (text, *reversed(_FENCED_JSON.findall(text)[-_MOST_OBJECTS:])):
         try:

@@ -1,11 +1,11 @@
-"""How similar texts are, 0 to 1."""
+"""The similarity of texts, from 0 to 1."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
 
-# Characters of a text that are compared: the time is quadratic in them.
+# Only this many characters of a text are compared, because the time grows quadratically with them.
 _LONGEST = 10_000
 
 
@@ -17,9 +17,9 @@ def levenshtein(text: str, other: str) -> float:
 
 
 def mean_similarity(texts: Sequence[str]) -> float:
-    """The mean of `levenshtein` over all pairs of texts; case and white space make no difference.
+    """The mean of `levenshtein` over all pairs of texts, without regard to case and white space.
 
-    Of long texts, the beginnings are compared. 1 for fewer than two texts.
+    Only the beginnings of long texts are compared. The result is 1 for fewer than two texts.
     """
     bare = [" ".join(text.casefold().split())[:_LONGEST] for text in texts]
     pairs = list(combinations(bare, 2))

@@ -1,7 +1,7 @@
-"""The files that a user names for a prompt: files, folders and patterns, as they are to be sent.
+"""Reads the files, folders and patterns that a user names for a prompt.
 
-What a folder or a pattern holds besides texts, images and PDF files is left out and told. A file
-that is named by itself is sent or refused.
+From a folder or a pattern, only texts, images and PDF files are taken, and a note says what was
+left out. A file that is named by itself is either sent or refused with an error.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.core.tokens import IMAGE_TOKENS, estimate_tokens
 
-# Bytes of all files together that folders and patterns give.
+# The most bytes that all files of one folder or pattern may have together.
 MOST_FOUND_BYTES = 100_000_000
-# Letters of a longer text are not counted, but taken to be like the first ones.
+# Of a longer text, only this many letters are counted. The rest is assumed to be like them.
 _COUNTED = 1_000_000
 _MOST_NAMED = 3
 
@@ -31,9 +31,10 @@ _MOST_NAMED = 3
 class Attached:
     """A file that goes with a prompt.
 
-    name: its path as the user would write it. secret: what secret it seems to hold, in a few words.
-    named: whether the user named it by itself, not by a folder or a pattern. kept: whether it goes
-    with later prompts, too. state: when it was changed last, and its size, as far as is known.
+    name: its path, as the user would write it. secret: the kind of secret that it seems to contain,
+    in a few words; "" if none. named: whether the user named the file itself, and not a folder or a
+    pattern. kept: whether it also goes with later prompts. state: the time of its last change, and
+    its size; None if they are not known.
     """
 
     name: str
@@ -54,11 +55,12 @@ class Attached:
 
     @cached_property
     def place(self) -> Path:
-        """Where it is, by which the same file is known again."""
+        """The resolved path, by which two names of one file are recognised as the same file."""
         return _place(Path(self.name))
 
     def current(self) -> Attached:
-        """The file as it is now; the same object if nothing has changed it. Raises UsageError."""
+        """The file as it is now; the same object if it has not changed. Raises UsageError if it
+        cannot be read."""
         path = Path(self.name)
         if self.state is None or _state(path) == self.state:
             return self
@@ -67,8 +69,7 @@ class Attached:
 
 @dataclass
 class Gathered:
-    """Files to attach, in the order in which they were named, and a line for each thing that was
-    left out of folders and patterns."""
+    """Files to attach, in the order in which they were named, and notes on what was left out."""
 
     files: list[Attached] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -82,7 +83,8 @@ class Gathered:
         return sum(file.tokens for file in self.files)
 
     def drop_found_secrets(self) -> list[Attached]:
-        """Leave out what seems secret and is in a folder or fits a pattern; what that was."""
+        """Remove the files that seem to be secret and were found by a folder or a pattern. Returns
+        them."""
         dropped = [file for file in self.files if file.secret and not file.named]
         self.files = [file for file in self.files if file not in dropped]
         return dropped
@@ -93,11 +95,11 @@ def gather(
 ) -> Gathered:
     """Read the files that a user names.
 
-    names: paths of files and folders, and patterns such as `src/**/*.py`. A file whose name looks
-    like a pattern is that file. sees: tells whether some model may see images of a folder. pipes:
-    whether a pipe may be named; it is waited for. Raises UsageError if a file that is named by
-    itself cannot be attached, nothing fits a pattern, a folder holds nothing to attach, or all is
-    too much.
+    names: paths of files and folders, and patterns such as `src/**/*.py`. If there is a file with
+    the name of a pattern, the file is meant. sees: returns whether a model can see images; if not,
+    the images of folders are left out. pipes: whether a pipe may be named; reading waits for its
+    end. Raises UsageError if a file that is named by itself cannot be attached, no file matches a
+    pattern, a folder has no file to attach, or the files are too many or too large.
     """
     gathered = Gathered()
     places: set[Path] = set()
@@ -137,10 +139,10 @@ class _Found:
 
 
 def _resolved(name: str) -> tuple[Path, _Found | None]:
-    """The path that a name means, and what it holds if it is a folder or a pattern."""
+    """The path that a name means, and the files of it if it is a folder or a pattern."""
     try:
         path = Path(name)
-        # It would raise an error of its own in each place that looks at the file.
+        # Checked here once. Otherwise each function that looks at the file raises its own error.
         if "\0" in name:
             raise ValueError
         if not path.is_symlink() and not path.exists():
@@ -152,7 +154,7 @@ def _resolved(name: str) -> tuple[Path, _Found | None]:
             return path, None
         files = search.files_like(name)
     except OSError:
-        # Reading it says why.
+        # The error comes when the file is read.
         return Path(name), None
     except (RuntimeError, ValueError):
         # An unknown home, a NUL character, or half of a surrogate pair.
@@ -165,7 +167,8 @@ def _resolved(name: str) -> tuple[Path, _Found | None]:
 def _take_found(
     found: _Found, gathered: Gathered, places: set[Path], *, sees: Callable[[], bool]
 ) -> list[str]:
-    """Add the files of a folder or a pattern; what was left out of it, in a few words each."""
+    """Add the files of a folder or a pattern. Returns the kinds of entries that were left out, in a
+    few words each."""
     unread: list[str] = []
     images: list[str] = []
     size = 0
@@ -230,7 +233,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def told(files: Sequence[Attached]) -> str:
-    """Which files go with a prompt: `a.py, b.py (about 1,200 tokens)`, or how many."""
+    """The files that go with a prompt, as a text: `a.py, b.py (about 1,200 tokens)`; only their
+    number if there are many."""
     tokens = f"about {sum(file.tokens for file in files):,} tokens"
     if len(files) > _MOST_NAMED:
         return f"{len(files):,} files ({tokens})"

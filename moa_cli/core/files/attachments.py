@@ -1,7 +1,8 @@
-"""Files that a user gives beside a prompt: images, PDF files and text files, as parts of a message.
+"""Files that a user adds to a prompt: images, PDF files and text files, as parts of a message.
 
-What a file is, its content tells, not its name. A text file stands in the prompt itself, in a
-fence. Of a PDF file its text goes to the models. An image is held by a data URI.
+The kind of a file is found by its content, not by its name. A text file becomes a part of the
+prompt's text, in a fence. Of a PDF file, only the text goes to the models. An image is stored in a
+data URI.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from moa_cli.core.files.text import read_bytes, text_of
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import fenced, plural
 
-# Bytes of one image, and of all of a prompt: each is sent to every model that sees, with each turn.
+# The most bytes of one image, and of all images of a prompt. They are limited because each image is
+# sent to every model that can see, with each turn.
 MOST_IMAGE_BYTES, MOST_PROMPT_BYTES = 10_000_000, 30_000_000
-# Of a text file: more than any model reads.
+# The most bytes of a text file. No model can read as much.
 MOST_TEXT_BYTES = 50_000_000
-# The kinds of images that models take, by how they begin.
+# The first bytes of the kinds of images that models take.
 _IMAGES = (
     (rb"\x89PNG\r\n\x1a\n", "image/png"),
     (rb"\xff\xd8\xff", "image/jpeg"),
@@ -46,7 +48,7 @@ _OTHER_IMAGES = (
 )
 _KINDS = (*_IMAGES, *_OTHER_IMAGES)
 _HEAD = 64
-# A text file in a prompt: see `fenced`. The fence is longer than any in the file.
+# A text file in a prompt, as `fenced` writes it. The fence is longer than any fence in the file.
 _TEXT_FILE = re.compile(
     r"(?:(?<=\n\n)|\A)(?P<name>[^\n]+):\n(?P<fence>`{3,})\n(?P<text>.*?)\n(?P=fence)(?=\n\n|\Z)",
     re.DOTALL,
@@ -56,25 +58,27 @@ _TAKEN = "PNG, JPEG, GIF and WebP"
 
 
 def image_kind(data: bytes) -> str | None:
-    """The media type of an image that models take, by its first bytes; None for anything else."""
+    """The media type of an image of a kind that models take; None for other data. data: the first
+    bytes are enough."""
     return next((kind for start, kind in _IMAGES if _begins(start, data)), None)
 
 
 def is_text(data: bytes) -> bool:
-    """Whether bytes are to be read as a text: they begin as no image, and as no PDF file."""
+    """Whether bytes are read as a text: they do not begin like an image or a PDF file."""
     return not is_pdf(data) and not any(_begins(start, data) for start, _ in _KINDS)
 
 
 def read_part(path: Path) -> Part:
-    """A file of the user: an image, a file with its text (PDF), or a text: the file in a fence, its
-    path above. Raises UsageError if it cannot be read, is too large, or is none of these."""
+    """Read a file of the user as a part: an image, a PDF file with its text, or a text with the
+    file in a fence and its path above. Raises UsageError if the file cannot be read, is too large,
+    or is none of these."""
     return part_of(content_of(path), str(path))
 
 
 def content_of(path: Path) -> bytes:
-    """The bytes of a file of the user. A pipe is read to its end, as in `-f <(command)`.
+    """The bytes of a file of the user. A pipe, as in `-f <(command)`, is read to its end.
 
-    Raises UsageError if it cannot be read, is too large, or is no file.
+    Raises UsageError if the path cannot be read, is too large, or is no file.
     """
     _check_file(path)
     if not is_pipe(path):
@@ -96,7 +100,8 @@ def part_of(
     *,
     tell: Callable[[str], object] = lambda text: None,
 ) -> Part:
-    """The same for a file whose bytes are at hand. tell: is told what of the file is left out.
+    """As `read_part`, for a file whose bytes were read already. tell: called with a note on what is
+    left out of the file.
 
     Raises `error` where `read_part` raises UsageError.
     """
@@ -124,9 +129,9 @@ def part_of(
 
 
 def file_of_uri(uri: str, name: str = "", error: type[MoAError] = UsageError) -> Part:
-    """The part of a file that a program sends as a data URI: its kind is that of its content.
+    """The part for a file that a program sends as a data URI. Its content decides its kind.
 
-    Raises `error` if it is no data URI, or holds a file that cannot be a part (see `read_part`).
+    Raises `error` if it is no data URI, or contains a file that cannot be a part (see `read_part`).
     """
     try:
         data = bytes_of(uri)
@@ -136,10 +141,10 @@ def file_of_uri(uri: str, name: str = "", error: type[MoAError] = UsageError) ->
 
 
 def prompt_of(parts: Iterable[Part]) -> tuple[str, tuple[Part, ...]]:
-    """A prompt made of texts and files: its text, and all its parts, none if all are texts.
+    """Make a prompt of texts and files. Returns its text, and its parts; no parts if all are texts.
 
-    Texts beside each other become one, with a blank line between them. Raises UsageError if the
-    images are too large together.
+    Neighbouring texts become one, with a blank line between them. Raises UsageError if the images
+    are too large together.
     """
     joined: list[Part] = []
     for is_text, run in groupby(parts, lambda part: part.kind == "text"):
@@ -156,10 +161,11 @@ def prompt_of(parts: Iterable[Part]) -> tuple[str, tuple[Part, ...]]:
 
 
 def with_texts_folded(prompt: str) -> tuple[str, dict[str, str]]:
-    """A prompt to be shown, with a line in place of each text file that `part_of` put into it, and
-    what each of these lines stands for."""
+    """A prompt for the screen: a line replaces each text file that `part_of` put into it. Also
+    returns the replaced text for each of these lines."""
     held: dict[str, str] = {}
-    # Asked of all messages of a conversation with each line: nearly all hold no file.
+    # A fast check, because this is called for all messages of a conversation, and nearly all of
+    # them contain no file.
     if _FENCE not in prompt:
         return prompt, held
 
@@ -174,13 +180,14 @@ def with_texts_folded(prompt: str) -> tuple[str, dict[str, str]]:
 
 
 def with_texts_whole(prompt: str, held: Mapping[str, str]) -> str:
-    """A prompt with text files in place of the lines that stand for them, but for files that the
-    prompt holds already, as they are now."""
+    """The reverse of `with_texts_folded`: a prompt with the text files in place of their lines. If
+    the prompt already contains a file, perhaps in a newer state, the line of that file is
+    removed."""
     there = {_label(text) for text in with_texts_folded(prompt)[1].values()}
     for line, text in held.items():
         before, found, behind = prompt.partition(line)
         if found:
-            # The fence of a file has its lines to itself.
+            # The fences of the file must stand on lines of their own.
             whole = "" if _label(text) in there else text
             prompt = "\n\n".join(filter(None, [before.rstrip(), whole, behind.strip()]))
     return prompt
@@ -191,8 +198,7 @@ def _label(text: str) -> str:
 
 
 def attached(parts: Sequence[Part]) -> list[str]:
-    """What is said of the files of a message, each on one line: `photo.png (image/png, 12,345
-    bytes)`."""
+    """A line on each file of a message, such as `photo.png (image/png, 12,345 bytes)`."""
     return [_described(part) for part in parts if part.kind != "text"]
 
 
@@ -211,12 +217,13 @@ def _begins(start: bytes, data: bytes) -> bool:
 
 
 def _check_file(path: Path) -> None:
-    """Raise UsageError for what is no file, and for one that is too large, before it is read."""
+    """Raise UsageError if a path is no file, or if the file is too large. It is not read here."""
     try:
         status = path.stat()
         mode = status.st_mode
         if not stat.S_ISREG(mode):
-            # A pipe and the empty device end. Why a folder cannot be read, reading it says.
+            # A pipe and the null device have an end, so they can be read. For a folder, the error
+            # comes when it is read.
             may_be_read = stat.S_ISFIFO(mode) or stat.S_ISDIR(mode)
             if not may_be_read and not (stat.S_ISCHR(mode) and path.samefile(os.devnull)):
                 raise UsageError(
@@ -228,7 +235,7 @@ def _check_file(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError:
-        # Reading it says why.
+        # The error comes when the file is read.
         return
     if image_kind(head) or is_pdf(head):
         raise UsageError(
@@ -240,7 +247,7 @@ def _check_file(path: Path) -> None:
 
 
 def is_pipe(path: Path) -> bool:
-    """False also for an invalid or inaccessible path."""
+    """Whether a path is a named pipe; False also for an invalid or inaccessible path."""
     try:
         return path.is_fifo()
     except (OSError, ValueError):

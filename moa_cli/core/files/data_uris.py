@@ -1,7 +1,7 @@
-"""Data URIs: files as text, which hold their bytes in base64 (RFC 2397).
+"""Data URIs: files as text, with their bytes in base64 (RFC 2397).
 
-They go to models and into the store, and nowhere else: whatever is shown, logged or counted tells
-of one as `without_data` writes it.
+Only the models and the store get whole data URIs. On screen, in logs and in counts, `without_data`
+replaces the data by its size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def kind_of(uri: str) -> str | None:
 
 
 def bytes_of(uri: str) -> bytes:
-    """What a data URI holds. Raises ValueError for what is no data URI, or holds no base64."""
+    """The bytes in a data URI. Raises ValueError if it is no data URI, or has no valid base64."""
     head, comma, text = uri.partition(",")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
         raise ValueError("is not a data: URI with base64")
@@ -36,7 +36,7 @@ def bytes_of(uri: str) -> bytes:
 
 
 def size_of(uri: str) -> int:
-    """How many bytes a data URI holds; 0 for an address of the web."""
+    """How many bytes a data URI contains; 0 for a web address."""
     if not uri.startswith("data:"):
         return 0
     text = len(uri) - uri.find(",") - 1

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-# What the process needs beside what is asked for: streams, databases, journals, name lookups.
+# Descriptors that the process needs for other things: streams, databases, journals, name lookups.
 _RESERVED = 64
 
 
 def room_for(wanted: int) -> int:
-    """How many of `wanted` connections the process can have open at once, one at least.
+    """How many of `wanted` connections the process can have open at once; at least one.
 
-    It raises its own soft limit as far as the system allows. Windows has no such limit.
+    This raises the soft limit of the process as far as needed and allowed. Windows has no such
+    limit.
     """
     try:
         import resource
@@ -22,7 +23,7 @@ def room_for(wanted: int) -> int:
     needed = wanted + _RESERVED
     if soft != unlimited and soft < needed:
         raised = needed if hard == unlimited else min(needed, hard)
-        # macOS may take less than the hard limit.
+        # macOS may refuse a limit that is below the hard limit.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised

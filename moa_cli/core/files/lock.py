@@ -15,7 +15,8 @@ _POLL_SECONDS = 0.02
 
 
 def try_lock(handle: int) -> bool | None:
-    """Lock an open file without waiting; whether the lock was free, None if there are no locks."""
+    """Lock an open file without waiting. Returns whether the lock was free; None if the file system
+    has no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -32,10 +33,12 @@ def try_lock(handle: int) -> bool | None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, seconds: float | None = None) -> Iterator[bool | None]:
-    """Hold the lock of a file within a `with` block. The file is created if need be, and stays.
+    """Hold the lock of a file within a `with` block. The file is created if it is missing, and
+    stays.
 
-    Waits for another process for so many seconds; None waits without a limit. Yields whether the
-    lock is held, None if the file system has no locks. Raises OSError if the file cannot be made.
+    seconds: how long to wait for another process; None waits without a limit. Yields whether the
+    lock is held; None if the file system has no locks. Raises OSError if the file cannot be
+    created.
     """
     with _held(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), seconds) as taken:
         yield taken

@@ -1,4 +1,4 @@
-"""Files that are written for the user, where they say, and which names every system takes."""
+"""Writes files to paths that the user names, with a check that every system takes their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO
 from moa_cli.core import paths
 from moa_cli.core.errors import MoAError, UsageError
 
-# Windows opens a device in place of a file with such a name, whatever follows a dot. It treats
+# For a file with such a name, Windows opens a device, whatever follows after a dot. It treats
 # superscript digits as digits.
 _PORTS = (f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")
 _DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$", *_PORTS})
@@ -31,18 +31,19 @@ def why_unfit(name: str) -> str | None:
 
 
 def check_name(path: Path) -> None:
-    """Raise UsageError if no file can be called so on every system."""
+    """Raise UsageError if the name of `path` is not valid on every system."""
     unfit = why_unfit(path.name)
     if unfit:
         raise UsageError(f"{path}: {unfit}", hint="choose another name")
 
 
 def check_free(path: Path, *, force: bool) -> None:
-    """Raise UsageError if there is something that may not be overwritten."""
+    """Raise UsageError if `path` exists and must not be overwritten. force: whether a file may be
+    overwritten."""
     try:
         taken, is_file = path.exists(), path.is_file()
     except OSError as trouble:
-        # The name is too long, or a folder on the way cannot be looked into.
+        # The name is too long, or a folder of the path is not accessible.
         raise UsageError(f"{path}: cannot be written: {trouble.strerror}") from None
     if taken and not (force and is_file):
         hint = "--force overwrites it" if is_file else None
@@ -51,15 +52,16 @@ def check_free(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def new_file(path: Path, *, force: bool, error: type[MoAError]) -> Iterator[BinaryIO]:
-    """Where the bytes go: a new file, complete or not there at all.
+    """Write a new file within a `with` block. If the block fails, there is no new file.
 
-    Raises UsageError if the file is there and not to be overwritten (`force`), or cannot be called
-    so on every system, and `error` if it cannot be written.
+    force: whether an existing file may be overwritten. Raises UsageError if the file exists and
+    must not be overwritten, or if its name is not valid on every system; `error` if it cannot be
+    written.
     """
     try:
         if b"\0" in os.fsencode(path):
             raise ValueError
-        # Through a symbolic link, which itself is left alone.
+        # Resolved, so that the target of a symbolic link is replaced and the link itself stays.
         path = path.resolve()
     except (OSError, RuntimeError, ValueError):
         # A NUL character, half of a surrogate pair, or a loop of links.

@@ -1,6 +1,7 @@
-"""Jupyter notebooks as models read them: without the pictures in their outputs.
+"""Removes the pictures from Jupyter notebooks before models read them.
 
-A picture is in such a file as text of a million characters, which no model can look at.
+In a notebook, a picture is a text of perhaps a million characters, which no model can see as a
+picture.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from typing import Any
 
 from moa_cli.core.text import byte_count, plural
 
-# Shorter values of an output are left as they are.
+# Values of an output with at most this many characters are left as they are.
 _LONG = 1_000
 
 
 def without_pictures(text: str) -> tuple[str, str]:
-    """The text of a notebook with a note in place of each picture and other data of its outputs,
-    and what was left out in a few words; of other files, the text as it is, and ""."""
+    """The text of a notebook with a note in place of each picture and of other large data; and a
+    few words on what was left out. For any other file, the unchanged text, and ""."""
     if '"nbformat"' not in text or not text.lstrip().startswith("{"):
         return text, ""
     try:
@@ -32,7 +33,7 @@ def without_pictures(text: str) -> tuple[str, str]:
 
 
 def _empty(notebook: Any) -> list[int]:
-    """Replace the data in a notebook by notes; how long each was."""
+    """Replace large data in a notebook by notes. Returns the length of each replaced value."""
     left_out: list[int] = []
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     for cell in cells if isinstance(cells, list) else []:

@@ -1,4 +1,4 @@
-"""The text of PDF files, within bounds of pages, length, memory and time."""
+"""Reads the text of PDF files, with limits on pages, length, memory and time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import sys
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.sanitize import sanitize
 
-# Bytes, pages, characters and seconds.
+# Limits: bytes and pages of the file, characters of its text, and seconds to read it.
 MOST_BYTES, MOST_PAGES, MOST_LETTERS = 50_000_000, 500, 2_000_000
 _SECONDS = 60.0
-# What the reader needs of the environment; it holds keys, too.
+# The environment variables that the reader process needs. It does not get others, because they may
+# contain keys.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP")
 _FAULTS = {
     "broken": ("is a broken PDF file", "open it in a viewer, and save it again"),
@@ -62,7 +63,7 @@ def pdf_text(data: bytes, name: str, error: type[MoAError] = UsageError) -> str:
 def _read(data: bytes) -> dict[str, object]:
     import subprocess
 
-    # -P: no module of the folder that the user is in.
+    # -P: Python does not import modules from the current folder.
     command = [sys.executable, "-P", "-m", "moa_cli.core.files.pdf_reader"]
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     try:
@@ -79,6 +80,6 @@ def _read(data: bytes) -> dict[str, object]:
     try:
         answer: dict[str, object] = json.loads(done.stdout)
     except ValueError:
-        # It was ended from outside, as a rule for its memory.
+        # Without an answer, the process was ended from outside, usually because of its memory use.
         return {"fault": "memory" if done.returncode < 0 else "broken"}
     return answer

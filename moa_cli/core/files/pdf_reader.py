@@ -1,10 +1,10 @@
-"""The text of a PDF file, read in a process of its own.
+"""Reads the text of a PDF file, in a separate process.
 
-Run as a child by `core.pdf`, never by hand. It reads the file from standard input and writes one
-JSON object: `text`, or `fault` with what is wrong.
+`core.files.pdf` runs this module as a child process. It reads the file from standard input and
+writes one JSON object: with `text`, or with `fault`, which says what is wrong.
 
-PDF files come from anywhere, and a hostile one can make a parser run without end or take all
-memory. Here it has bounds on both, and takes nothing of the conversation with it when it fails.
+PDF files come from anywhere, and a hostile one can make a parser run without end or use all memory.
+This process has limits on both, and when it fails, the conversation goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-# Bytes. Its parser needs some hundred million for the largest files that are read.
+# The most bytes of memory. The parser needs some hundred million for the largest files that are
+# read.
 _MEMORY = 2 << 30
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     except MemoryError:
         answer = {"fault": "memory"}
     except Exception:
-        # Whatever a broken file makes the library raise.
+        # A broken file can make the library raise any error.
         answer = {"fault": "broken"}
     sys.stdout.write(json.dumps(answer))
 
@@ -48,7 +49,7 @@ def _read(data: bytes, most_pages: int, most_letters: int) -> dict[str, Any]:
 
     reader = PdfReader(io.BytesIO(data))
     try:
-        # Some files are encrypted with an empty password, and open everywhere.
+        # Some files are encrypted with an empty password, so that every viewer opens them.
         if reader.is_encrypted and not reader.decrypt(""):
             return {"fault": "password"}
         count = len(reader.pages)

@@ -1,4 +1,4 @@
-"""Private folders for copies of what a user typed or keeps, wiped after use.
+"""Private folders for copies of the user's texts. They are wiped after use.
 
 Each folder is locked while it is in use. A killed process leaves its folder behind; the kernel
 drops the lock, so a later process can tell that nobody uses the folder, and wipes it.
@@ -19,17 +19,19 @@ from moa_cli.core import paths
 from moa_cli.core.files.lock import locked_folder
 
 _NEW_SECONDS = 5.0
-# On a file system without locks, a folder this old was left behind.
+# On a file system without locks, a folder that is this old, in seconds, counts as left behind.
 _OLD_SECONDS = 24 * 3600
 
 
 @contextmanager
 def scratch_folder(parent: Path | None, prefix: str) -> Iterator[Path]:
-    """Create a private folder, which is wiped when the block ends; in the system's folder for
-    temporary files, if there is no parent. Raises OSError if it cannot be created."""
+    """Create a private folder, which is wiped when the `with` block ends. parent: where it is
+    created; None means the system's folder for temporary files. Raises OSError if it cannot be
+    created."""
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
     try:
-        # Programs that are started meanwhile do not inherit the lock: it ends with this process.
+        # Programs that this process starts meanwhile do not inherit the lock, so it ends with this
+        # process.
         with locked_folder(folder, seconds=0.0):
             yield folder
     finally:

@@ -1,7 +1,7 @@
-"""The files of a folder, and those that a pattern (`src/**/*.py`) names.
+"""Finds the files of a folder, and the files that match a pattern (`src/**/*.py`).
 
-A folder gives what belongs to it: not what is hidden, what Git ignores, what caches and
-installed packages put there. Links to folders are not followed, so no loop is walked.
+Hidden files, files that Git ignores, caches and installed packages are left out. Links to folders
+are not followed, so that the search cannot run in a loop.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from pathlib import Path
 
 from moa_cli.core.errors import UsageError
 
-# More files than anybody attaches on purpose, and entries that are looked at for them.
+# A search ends with an error after this many files, which nobody attaches on purpose, or after this
+# many entries of folders.
 MOST_FILES, _MOST_ENTRIES = 5_000, 200_000
 _WILD = re.compile(r"[*?]|\[[^\]/\\]+\]|\{[^{}]*,[^{}]*\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
-# What package managers and interpreters put into a folder of sources.
+# Folders, and marks in folders, that package managers and interpreters put among sources.
 _INSTALLED = frozenset({"node_modules", "__pycache__"})
 _MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
 _GIT_SECONDS = 20.0
@@ -30,7 +31,7 @@ _GIT_SECONDS = 20.0
 
 @dataclass
 class FileSearch:
-    """A search. hidden: how many hidden entries it left out."""
+    """A search for files. hidden: the number of hidden entries that it left out."""
 
     hidden: int = 0
     _entries: int = field(default=0, repr=False)
@@ -44,14 +45,16 @@ class FileSearch:
             os.scandir(folder).close()
         except OSError as error:
             raise UsageError(f"{folder}: cannot be read: {error.strerror}") from None
-        # Of a folder that Git ignores it lists nothing, but the user has named it.
+        # If the folder itself is ignored by Git, Git lists no file. The user has named it, so its
+        # files are found without Git.
         return sorted(self._listed_by_git(folder) or self._bounded(self._walk(folder), folder))
 
     def files_like(self, pattern: str) -> list[Path]:
-        """The files that a pattern names, in the order of their paths. Raises UsageError.
+        """The files that match a pattern, in the order of their paths. Raises UsageError if there
+        are too many.
 
-        pattern: a path with `*`, `?`, `[…]`, `{…,…}`, or `**` for any folders. A hidden file is
-        named by a pattern that begins with a dot.
+        pattern: a path with `*`, `?`, `[…]`, `{…,…}`, or `**` for any number of folders. A hidden
+        file matches only if its part of the pattern begins with a dot.
         """
         found: set[Path] = set()
         for form in _without_choices(pattern):
@@ -68,7 +71,8 @@ class FileSearch:
         return found
 
     def _entries_of(self, folder: Path) -> list[os.DirEntry[str]]:
-        """The entries of a folder, none if it cannot be read. Raises UsageError after too many."""
+        """The entries of a folder; none if it cannot be read. Raises UsageError if the search has
+        seen too many entries."""
         try:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
@@ -90,11 +94,11 @@ class FileSearch:
                 yield folder / entry.name
 
     def _like(self, folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-        """The files below `folder` whose path fits `parts`, one part a folder."""
+        """The files below `folder` whose path matches `parts`, one for each level of folders."""
         part, *others = parts
         rest = tuple(others)
         if part == "**":
-            # Also no folder at all.
+            # `**` also matches no folder at all.
             yield from self._like(folder, rest or ("*",))
             for entry in self._entries_of(folder):
                 if _is_folder(entry) and entry.name[0] != "." and not _is_installed(entry):
@@ -115,11 +119,11 @@ class FileSearch:
                     yield folder / entry.name
 
     def _listed_by_git(self, folder: Path) -> list[Path] | None:
-        """What Git knows and does not ignore; None where Git cannot tell."""
+        """The files that Git does not ignore; None if Git cannot list them."""
         git = shutil.which("git")
         if git is None or not _is_in_work_tree(folder):
             return None
-        # A repository may be another's: none of its programs runs.
+        # The repository may be somebody else's, so Git must not run a program that it configures.
         command = [git, "-c", "core.fsmonitor=false", "-C", str(folder), "ls-files", "-z"]
         try:
             ran = subprocess.run(
@@ -139,7 +143,7 @@ class FileSearch:
             if any(part.startswith(".") for part in Path(name).parts):
                 self.hidden += 1
             elif path.is_dir() and not path.is_symlink():
-                # A repository within the other one.
+                # A nested repository, whose files the outer one does not list.
                 files += self.files_of(path)
             elif path.is_file():
                 files.append(path)
@@ -149,12 +153,12 @@ class FileSearch:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a path holds what stands for several names."""
+    """Whether a path contains wildcards."""
     return _WILD.search(text) is not None
 
 
 def _without_choices(pattern: str) -> list[str]:
-    """The patterns that one with `{…,…}` stands for."""
+    """The patterns that a pattern with `{…,…}` expands to."""
     pieces = _CHOICE.split(pattern)
     choices = [piece.split(",") if place % 2 else [piece] for place, piece in enumerate(pieces)]
     return ["".join(chosen) for chosen in product(*choices)]

@@ -1,6 +1,7 @@
-"""Files that seem to hold secrets, by their name or their content.
+"""Recognises files that seem to contain secrets, by their name or their content.
 
-It is a guard against a slip, not a filter: a file with a password in a sentence passes it.
+It protects against a mistake of the user, but does not find every secret. For example, it does not
+find a password in a sentence.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ _SETTINGS, _KEY, _LOGINS, _STATE = (
     "passwords or tokens",
     "values that may be secret",
 )
-# Source code about passwords is no password.
+# The file types in which a name such as "passwords" means that there are secrets. Source code with
+# such a name contains none.
 _DATA = r"\.(?:json|toml|ya?ml|ini|txt|env|conf|cfg|csv|xml|properties|db)"
-# By the whole name, in lower case.
+# Patterns for the whole file name in lower case, and the kind of secret.
 _NAMES = (
     (r"\.env(?:rc|\..+)?|.+\.env", _SETTINGS),
     (r"id_(?:rsa|dsa|ecdsa|ed25519|xmss|\w+_sk)(?:\..+)?", _KEY),
@@ -30,14 +32,15 @@ _NAMES = (
     (r".+\.tfstate(?:\.backup)?|.+\.tfvars|wp-config\.php", _STATE),
     (r"\.\w+_history", _STATE),
 )
-# Examples of settings are there to be read, and public keys are public.
+# Names of files that only look secret: examples of settings, and public keys.
 _HARMLESS = re.compile(
     r".*[._-](?:example|examples|sample|template|tmpl|dist|defaults?)(?:\.env)?|.+\.pub"
 )
-# Folders of keys and logins; what of them is meant for everybody.
+# Folders of keys and logins; and the files in them that are not secret.
 _FOLDERS = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".password-store"})
 _PUBLIC = frozenset({"known_hosts", "known_hosts.old", "authorized_keys", "allowed_signers"})
-# A key in PEM with its first line, also within a string of JSON; and tokens by how they begin.
+# The beginning of a private key in PEM, also within a string of JSON; and tokens with known
+# prefixes.
 _PRIVATE_KEY = re.compile(
     rb"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:\r?\n|\\n)+"
     rb"[A-Za-z0-9+/=:-]{8}|\APuTTY-User-Key-File-"
@@ -50,10 +53,10 @@ _LOOKED_AT = 2_000_000
 
 
 def secret_kind(path: Path, data: bytes = b"") -> str | None:
-    """What a file seems to hold that is not for others, in a few words, such as `a private key`;
-    None if nothing speaks for a secret.
+    """The kind of secret that a file seems to contain, in a few words such as `a private key`; None
+    if it does not seem to contain one.
 
-    A link counts by its own name and by that of the file it leads to.
+    For a link, both its own name and the name of its target count.
     """
     try:
         places = dict.fromkeys((path, path.resolve()))

@@ -17,7 +17,7 @@ from moa_cli.core.errors import MoAError, UsageError
 
 STANDARD_INPUT = "standard input"
 
-# The mark of UTF-32 LE begins with the one of UTF-16 LE, so it comes first.
+# Byte order marks. The mark of UTF-32 LE comes first, because it begins with the mark of UTF-16 LE.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -37,10 +37,10 @@ _SAMPLE_BYTES = 4096
 
 @dataclass(frozen=True)
 class SourceText:
-    """The text of a file with what is needed to write it back in the same form.
+    """The text of a file, with the facts that are needed to write it back in the same form.
 
-    `text` has `\\n` as its line end if the file has only one kind of it, `newline`, else it is
-    as the file has it. `encoding` is Python's name.
+    If all line ends of the file are `newline`, `text` has `\\n` in their place. Otherwise `text`
+    has the line ends of the file. `encoding` is Python's name.
     """
 
     text: str
@@ -76,7 +76,8 @@ def text_of(
     """Decode the bytes of a text; keep its line ends, and remove a byte order mark.
 
     name: of the file, for messages, or STANDARD_INPUT. first_line: the number of the first line of
-    `data` in the file. Raises `error`, which names file, place and what to do, if it is no text.
+    `data` in the file. Raises `error`, which names the file, the place and a remedy, if `data` is
+    no text.
     """
     return _decoded(data, name, error, first_line)[0]
 
@@ -117,7 +118,7 @@ def line_feeds(text: str) -> str:
 
 def _decoded(data: bytes, name: str, error: type[MoAError], first_line: int = 1) -> tuple[str, str]:
     """The text, and Python's name of its encoding."""
-    # Only the beginning of a file tells its kind, or holds a mark.
+    # Only the beginning of a file shows its kind, or has a byte order mark.
     kinds, marks = (_KINDS, _MARKS) if first_line == 1 else ((), ())
     for start, kind, remedy in kinds:
         if re.match(start, data):
@@ -163,7 +164,8 @@ def _noun(name: str) -> str:
 
 
 def _wide(data: bytes) -> str | None:
-    """The UTF-16 or UTF-32 encoding that bytes without a mark seem to have; None if neither."""
+    """The UTF-16 or UTF-32 encoding that bytes without a byte order mark seem to have; None if they
+    seem to have neither."""
     sample = data[:_SAMPLE_BYTES]
     if b"\0" not in sample or len(sample) < 4:
         return None
@@ -175,7 +177,7 @@ def _wide(data: bytes) -> str | None:
     ):
         whole = sample[: len(sample) // size * size]
         characters = len(whole) // size
-        # In most languages, all bytes of most characters but one are 0, and that one is not.
+        # In most languages, most characters have exactly one byte that is not 0, at `place`.
         if whole[place::size].count(0) or whole.count(0) < characters * (size - 1) // 2:
             continue
         try:
