@@ -179,6 +179,8 @@ class ServerLedger:
             await asyncio.gather(self._writing, return_exceptions=True)
         if self._turns or self._entries:
             await self._write_all()
+        if self._turns and self._spending is not None:
+            self._journal.uncounted(self._turns, self._spending.today())
         if self._store is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
         self._thread.shutdown()

@@ -14,6 +14,7 @@ import atexit
 import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,8 @@ from moa_cli.store.lease import Lease, lease_for
 
 # Bytes. A longer journal is rewritten without the calls that are in the database.
 _LONGEST_JOURNAL = 1_000_000
+# That one process can have begun.
+_MOST_TURNS = 1_000_000_000
 # `json.dumps` would make an encoder for each line.
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 # A usage as JSON: its fields, which are numbers, in their order.
@@ -97,6 +100,8 @@ class Journal:
     _forgotten: list[int] = field(default_factory=list)
     # Ends that are written with the next line, or when the event loop comes round.
     _held: list[str] = field(default_factory=list)
+    _uncounted: int = 0
+    _uncounted_day: str = ""
 
     def begin(
         self, day: str, group: int | None, turn: int | None, begun: CallBegun, key: str = ""
@@ -143,6 +148,12 @@ class Journal:
             last.usage = usage
             self._write_soon(_end_line(numbers, usage))
             return last.day
+
+    def uncounted(self, turns: int, day: str) -> None:
+        """Note that so many more turns began, or fewer if it is below 0, that are not counted in
+        the database. What is left at the end is for the next process."""
+        with self._mutex:
+            self._uncounted, self._uncounted_day = self._uncounted + turns, day
 
     def booked(self, numbers: Iterable[int]) -> None:
         """Note that these are in the database."""
@@ -224,8 +235,11 @@ class Journal:
     def close(self) -> None:
         """End the journal in good order; a forked process leaves that of its parent alone."""
         if self.lease is not None and self.lease.is_mine:
-            self._write()
-            self.lease.close(settled=all(call.booked for call in self._entries.values()))
+            left = self._uncounted
+            turns = (_ENCODE({"turns": left, "day": self._uncounted_day}),) if left else ()
+            self._write(*turns)
+            settled = not left and all(call.booked for call in self._entries.values())
+            self.lease.close(settled=settled)
 
 
 # By the path of the database.
@@ -337,6 +351,20 @@ def read_calls(lines: Iterable[str]) -> list[JournalledCall]:
         except (ValueError, TypeError, LookupError, RecursionError):
             continue
     return list(calls.values())
+
+
+def read_turns(lines: Iterable[str]) -> dict[str, int]:
+    """The turns by day that the process of a journal could not count. Broken lines are left out."""
+    found: dict[str, int] = {}
+    for line in lines:
+        if not line.startswith('{"turns":'):
+            continue
+        with suppress(ValueError, TypeError, LookupError, RecursionError):
+            table = json.loads(line)
+            day, turns = str(table["day"]), table["turns"]
+            if type(turns) is int and 0 < turns <= _MOST_TURNS:
+                found[day] = found.get(day, 0) + turns
+    return found
 
 
 def _read(table: dict[str, Any], calls: dict[int, JournalledCall]) -> None:

@@ -13,13 +13,13 @@ import json
 import os
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from moa_cli.core.conversation import Charge, Turn, Usage, check_usage
 from moa_cli.core.values import load_value
-from moa_cli.store.calls import JournalledCall, SpendingEntry, read_calls
+from moa_cli.store.calls import JournalledCall, SpendingEntry, read_calls, read_turns
 from moa_cli.store.lease import dead_leases, has_lease
 from moa_cli.store.schema import Connection, immediate
 from moa_cli.store.stored_values import dump, unpack, without_defaults
@@ -44,9 +44,9 @@ def settle_ended_processes(connection: Connection, database: Path) -> None:
     for lease in dead_leases(database):
         settled = False
         try:
-            calls = read_calls(lease.lines())
+            lines = lease.lines()
             with immediate(connection):
-                _settle(connection, lease.token, calls)
+                _settle(connection, lease.token, read_calls(lines), read_turns(lines))
             settled = True
         except OSError:
             continue
@@ -62,7 +62,12 @@ def _open_turns(connection: Connection) -> list[sqlite3.Row]:
     return connection.execute(f"{_TURNS} WHERE status = 'open'").fetchall()
 
 
-def _settle(connection: Connection, lease: str, calls: Sequence[JournalledCall]) -> None:
+def _settle(
+    connection: Connection,
+    lease: str,
+    calls: Sequence[JournalledCall],
+    turns: Mapping[str, int],
+) -> None:
     rows = connection.execute("SELECT call FROM booked WHERE lease = ?", (lease,))
     booked = {int(row[0]) for row in rows}
     of_turns: defaultdict[int | None, list[JournalledCall]] = defaultdict(list)
@@ -79,6 +84,8 @@ def _settle(connection: Connection, lease: str, calls: Sequence[JournalledCall])
                 entry = SpendingEntry(call.day, model, call.taken, first, numbers, call.key)
                 entries.append(entry)
         add_spending(connection, entries)
+        for day, number in turns.items():
+            count_turns(connection, day, number)
     for row in _open_turns(connection):
         if row["lease"] == lease:
             _end_turn(connection, row, of_turns.pop(row["id"], ()))
@@ -90,6 +97,15 @@ def _settle(connection: Connection, lease: str, calls: Sequence[JournalledCall])
     connection.execute("DELETE FROM reserved WHERE lease = ?", (lease,))
     connection.execute("DELETE FROM booked WHERE lease = ?", (lease,))
     connection.execute("INSERT INTO booked VALUES (?, ?)", (lease, _WHOLE))
+
+
+def count_turns(connection: Connection, day: str, turns: int) -> None:
+    """Count so many more turns of a day. Raises sqlite3.Error."""
+    connection.execute(
+        "INSERT INTO days VALUES (?, ?)"
+        " ON CONFLICT (day) DO UPDATE SET turns = turns + excluded.turns",
+        (day, turns),
+    )
 
 
 def add_spending(connection: Connection, entries: Iterable[SpendingEntry]) -> None:

@@ -20,6 +20,7 @@ from moa_cli.store.ended_processes import (
     COUNTS,
     SUMS,
     add_spending,
+    count_turns,
     database_of,
     forget_ended,
     settle_ended_processes,
@@ -150,6 +151,8 @@ class Spending(Queries):
         seconds: how long to wait for another process that writes; None for the usual time.
         """
         self._turns += turns
+        if self._journal is not None:
+            self._journal.uncounted(turns, self.today())
         try:
             self._follow()
             with patience(self._connection, seconds):
@@ -159,6 +162,8 @@ class Spending(Queries):
         except StoreError as error:
             self.broken = error.message
             raise
+        if self._journal is not None:
+            self._journal.uncounted(-self._turns, self.today())
         self._turns, self.pending, self.broken = 0, [], None
 
     def book(self, turns: int, entries: Sequence[SpendingEntry], journal: Journal | None) -> None:
@@ -168,11 +173,7 @@ class Spending(Queries):
         self._follow()
         with store_errors(), immediate(self._connection):
             if turns:
-                self._connection.execute(
-                    "INSERT INTO days VALUES (?, ?)"
-                    " ON CONFLICT (day) DO UPDATE SET turns = turns + excluded.turns",
-                    (self.today(), turns),
-                )
+                count_turns(self._connection, self.today(), turns)
             add_spending(self._connection, entries)
             if lease is not None and journal is not None:
                 # One statement each: between two, the writing thread would take turns with the

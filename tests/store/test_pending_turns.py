@@ -79,6 +79,24 @@ def test_a_turn_beside_a_locked_store_is_told_of_and_written_by_the_next_command
     assert pending(database(moa)) == []
 
 
+def test_turns_beside_a_locked_store_are_counted_once(moa: Moa) -> None:
+    assert moa.run("ask", "before").code == 0
+    with lock(database(moa)):
+        assert moa.run("ask", "meanwhile").code == 0
+    for _ in range(2):
+        told = json.loads(moa.run("history", "stats", "--json").text)
+        assert list(told["turns_by_month"].values()) == [2]
+    with lock(database(moa)), moa.terminal("chat") as terminal:
+        terminal.wait_for("›")
+        terminal.send("first\r")
+        terminal.wait_for("4 calls")
+        at_empty_prompt(terminal)
+        terminal.send("\x04")
+        assert terminal.wait() == 0
+    told = json.loads(moa.run("history", "stats", "--json").text)
+    assert list(told["turns_by_month"].values()) == [3]
+
+
 def test_a_chat_writes_what_waited_as_soon_as_it_can(moa: Moa) -> None:
     assert moa.run("ask", "before").code == 0
     with moa.terminal("chat") as terminal:
