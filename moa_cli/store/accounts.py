@@ -25,7 +25,7 @@ _DAY = "budget.day"
 
 @dataclass(frozen=True)
 class Records:
-    """Where a conversation and its costs are stored; None if they are not."""
+    """Where a conversation and its costs are stored. None means that they are not stored."""
 
     store: Store | None = None
     spending: Spending | None = None
@@ -34,10 +34,11 @@ class Records:
 def open_records(
     config: Config, *, save: bool, open_store: Callable[[], Store], warn: Callable[[str], None]
 ) -> Records:
-    """Open what a conversation (unless `save` is off) and its costs are stored in.
+    """Open the store for a conversation (unless `save` is off) and for its costs.
 
-    If nothing can be stored, `warn` is called with a sentence. But a budget for the day needs the
-    costs: then they are always stored, and StoreError is raised if they cannot be.
+    If nothing can be stored, `warn` is called with a sentence. A budget for the day is an
+    exception, because it needs the costs: they are always stored, and StoreError is raised if they
+    cannot be.
     """
     needed = budget_of_a_day(config)
     if not save and needed is None:
@@ -62,10 +63,10 @@ def budgets(
     session: bool = False,
     firm: bool = False,
 ) -> tuple[Budget, ...]:
-    """The budgets that hold for a turn, those of the turn first and that of the day last.
+    """The budgets that limit a turn: first those of the turn itself, last the budget of the day.
 
-    max_cost: USD of a turn. session: whether the session has only one turn, so that its budget is
-    one of the turn. firm: see `Budget`.
+    max_cost: USD for a turn. session: whether the session has only this turn, so that the budget of
+    the session limits the turn. firm: see `Budget`.
     """
     from moa_cli.engine import Budget, Cap
 
@@ -83,8 +84,8 @@ def budgets(
 
 
 def budget_of_a_day(config: Config) -> str | None:
-    """The name of a setting that limits the cost of a day, so that costs must be stored; None if
-    there is none."""
+    """The name of a setting that limits the cost of a day; None if there is none. With such a
+    setting, costs must be stored."""
     if config.budget.day is not None:
         return _DAY
     limited = (name for name, key in config.server.keys.items() if key.budget is not None)
@@ -92,7 +93,8 @@ def budget_of_a_day(config: Config) -> str | None:
 
 
 def unkept(kind: type[_E], error: StoreError, setting: str = _DAY) -> _E:
-    """The error to raise, of that kind, if the spending of the day cannot be written or read."""
+    """The error for a setting that limits a day, if the spending of the day cannot be written or
+    read. kind: the class of the error."""
     return kind(
         f"{setting} cannot be kept: {error.message}",
         hint=f"fix that, or take `{setting}` out of the config file",
@@ -107,7 +109,8 @@ def day_budget(setting: str, limit: float, spending: DaySpending, *, firm: bool 
     from moa_cli.engine import Budget, Cap
 
     class DayBudget(Budget):
-        """Counts what the store holds, which gets each call as soon as it has ended."""
+        """A budget that counts the costs in the store. The store gets the cost of each call as soon
+        as it has ended."""
 
         def standing(self) -> Standing:
             return _kept(setting, spending, spending.standing)
@@ -123,7 +126,7 @@ def day_budget(setting: str, limit: float, spending: DaySpending, *, firm: bool 
 
 
 def _kept(setting: str, spending: DaySpending, ask: Callable[[], Standing]) -> Standing:
-    """The result of `ask`. Raises BudgetReached if it is unknown or would be too low."""
+    """The result of `ask`. Raises BudgetReached if the store cannot tell it, or lacks costs."""
     try:
         standing = ask()
         if spending.broken:

@@ -1,8 +1,8 @@
 """Writes conversations as one JSON file, and reads such files, which any store can import.
 
 The file is an object: `format` is "moa-conversations", `version` is 1, and `conversations` is a
-list. If a conversation has tags, `version` is 2, which releases without tags refuse; if a turn has
-images, files or calls of tools, it is 3; if a turn holds a summary, it is 4.
+list. If a conversation has tags, `version` is 2, which releases without tags refuse. If a turn has
+images, files or tool calls, `version` is 3. If a turn has a summary, it is 4.
 
 A conversation has `id`, `title`, `profile`, `created` and `updated` (seconds since 1970), `tags` if
 there are any, and `turns`. A turn has `prompt`, `reply`, `status`, `started`, `settings` (the
@@ -11,7 +11,7 @@ fields of `conversation.Turn`; `proposals` are by layer. Turns that were taken b
 and a turn that still runs is written as interrupted. Fields with a default may be missing; unknown
 fields are refused.
 
-An export that is imported into an empty store and exported again is the same to the byte.
+If an export is imported into an empty store and exported again, the second file is byte-identical.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from moa_cli.store.stored_values import checked_tag
 FORMAT, VERSION, TAGGED, WITH_PARTS, WITH_SUMMARIES = "moa-conversations", 1, 2, 3, 4
 _ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
 _LAST_PLACE = 10**6
-# The address of an image or a file: none, data that the file itself holds, or a page of the web.
+# A valid address of an image or a file: empty, a data URI, or a web address.
 _ADDRESS = re.compile(r"\Z|data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]*\Z|https?://[^\s]+\Z", re.I)
 NO_ADDRESS = "address of an image that is none"
 _KEYS = ("id", "title", "profile", "created", "updated", "turns")
@@ -47,7 +47,7 @@ def read(
 ) -> Generator[KeptConversation, None, None]:
     """Read the conversations of these ids (None: all) in the order in which they began.
 
-    All of them are read from one state of the file, one turn at a time while the caller loops.
+    All of them are read from one state of the file. The caller's loop reads one turn at a time.
     """
     with store.connection(writing=False) as connection:
         wanted = None if identities is None else set(identities)
@@ -81,10 +81,10 @@ def text_of(
     parts: bool = False,
     summaries: bool = False,
 ) -> Iterator[str]:
-    """The text of a file that holds `conversations`, in pieces.
+    """The text of an export file with `conversations`, in pieces.
 
-    tagged: whether any of them may have tags. parts: whether a turn may hold more than text.
-    summaries: whether a turn may hold a summary.
+    tagged: whether any of them may have tags. parts: whether a turn may have more than text.
+    summaries: whether a turn may have a summary.
     """
     version = WITH_PARTS if parts else TAGGED if tagged else VERSION
     version = WITH_SUMMARIES if summaries else version
@@ -100,7 +100,7 @@ def text_of(
 def _text(conversation: KeptConversation) -> Iterator[str]:
     """A conversation, indented by four spaces.
 
-    JSON texts hold no line ends, so each line end is one between two values.
+    The indentation can be added at every line end, because texts in JSON contain no line ends.
     """
     values = {**vars(conversation), "tags": list(conversation.tags)}
     del values["turns"]
@@ -192,12 +192,12 @@ class _ConversationReader:
     left: Counter[str] = dataclasses.field(default_factory=Counter)
 
     def identity(self) -> str | None:
-        """Its id, or None while that has not been read."""
+        """Its id, or None if the id has not been read yet."""
         return self._values.get("id")
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Name the conversation in errors that do not tell the place otherwise."""
+        """Add the name of the conversation to errors that do not tell the place."""
         try:
             yield
         except (JsonFault, _IdFault):
@@ -207,7 +207,7 @@ class _ConversationReader:
             raise ValueError(f"conversation {where}: {error}") from None
 
     def turns(self) -> Iterator[KeptTurn]:
-        """Read its turns; the rest is read on the way. Raises ValueError."""
+        """Read its turns, and on the way the rest of the conversation. Raises ValueError."""
         with self._named():
             for key in self._stream.members():
                 if key in ("id", "turns") and key in self._values:
@@ -240,7 +240,7 @@ class _ConversationReader:
             yield kept
 
     def head(self) -> KeptConversation:
-        """All but its turns, once these have been read. Raises ValueError."""
+        """The conversation without its turns, after these have been read. Raises ValueError."""
         values = self._values
         if "id" not in values:
             raise ValueError(_without_id(self._number))
@@ -293,7 +293,7 @@ def _turn(values: Any, told: Counter[str]) -> KeptTurn:
         raise ValueError("notes is not a list")
     notes = tuple(_note(note, told) for note in notes)
     if turn.status == "open":
-        # No process will end it here.
+        # In this store, no process will end the turn.
         turn = dataclasses.replace(turn, status="interrupted")
     return KeptTurn(bounded(turn, told), started, settings, notes)
 
@@ -307,7 +307,8 @@ def _time(values: Mapping[str, Any], key: str, told: Counter[str]) -> float:
 
 
 def _known_parts(parts: tuple[Part, ...], told: Counter[str]) -> tuple[Part, ...]:
-    """The parts of a prompt. An address that a model may not be sent is left out, and counted."""
+    """The parts of a prompt. An address that must not be sent to a model is left out, and
+    counted."""
     kept = tuple(
         part if _ADDRESS.match(part.url) else dataclasses.replace(part, url="") for part in parts
     )

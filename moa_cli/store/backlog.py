@@ -1,4 +1,4 @@
-"""Writes turns as they happen, and keeps what cannot be written yet.
+"""Writes turns into the store as they happen, and keeps the steps that cannot be written yet.
 
 While another process holds the database or the disk is full, the steps of a turn wait in memory and
 in a file in the folder `pending`, which outlives this process. They are written as soon as that is
@@ -28,7 +28,8 @@ from moa_cli.store.stored_values import dump
 if TYPE_CHECKING:
     from moa_cli.store.store import Store
 
-# Between two attempts to write to a locked database: each attempt stops the screen for a moment.
+# Seconds between two attempts to write to a locked database. Each attempt blocks the screen for a
+# moment.
 _RETRY_SECONDS = 1.0
 _LAST_TRY_SECONDS = 0.5
 _FOLDER, _MARK = "pending", "taken in "
@@ -38,11 +39,11 @@ _FOLDER, _MARK = "pending", "taken in "
 class PendingTurn:
     """A turn that is being written.
 
-    conversation: the id. new: whether it begins with this turn. known: the number of its latest
-    turn that this process knows; None if that does not matter. number: that of this turn; None
-    until it is written. others: how many turns other processes have added since `known`. file: the
-    identity of the file that `number` belongs to (`Store.identity`). written: the steps that this
-    file holds; they are written again if another file takes its place.
+    conversation: its id. new: whether the conversation begins with this turn. known: the number of
+    the conversation's latest turn that this process knows; None if that does not matter. number: of
+    this turn in the store; None until it is written. others: how many turns other processes have
+    added since `known`. file: the identity of the file that `number` belongs to (`Store.identity`).
+    written: the steps that are in this file. They are written again if another file replaces it.
     """
 
     conversation: str
@@ -56,7 +57,7 @@ class PendingTurn:
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """One thing to write of a turn. kind: `begin`, `proposal`, `note` or `end`."""
+    """A part of a turn that is written by itself. kind: `begin`, `proposal`, `note` or `end`."""
 
     turn: PendingTurn
     kind: str
@@ -65,7 +66,7 @@ class _Step:
 
 @dataclass(eq=False)
 class Backlog:
-    """What is to be written into a store, in order. It belongs to one process and thread."""
+    """The steps to write into a store, in order. A backlog belongs to one process and thread."""
 
     _store: Store
     _steps: list[_Step] = field(default_factory=list)
@@ -77,14 +78,14 @@ class Backlog:
         return bool(self._steps)
 
     def put(self, turn: PendingTurn, kind: str, values: Mapping[str, Any]) -> None:
-        """Write one step of a turn, after those that wait.
+        """Write one step of a turn, after the steps that wait.
 
-        The values of `begin` are `prompt`, `profile`, `settings` (the resolved profile as TOML),
-        `at` and perhaps `parts`, those of other kinds the fields of a proposal, an event or a turn.
+        values: for `begin`, `prompt`, `profile`, `settings` (the resolved profile as TOML), `at`
+        and perhaps `parts`; for other kinds, the fields of a proposal, an event or a turn.
 
-        After StoreLocked (another process writes) or another StoreError, the step waits; after
-        OSError, only in memory, so it would not outlive this process. After NoConversation (the
-        conversation was deleted) nothing of the turn waits.
+        After StoreLocked (another process writes) or another StoreError, the step waits. After
+        OSError, it waits only in memory, so it is lost when this process ends. After NoConversation
+        (the conversation was deleted), no step of the turn waits.
         """
         step = _Step(turn, kind, values)
         self._steps.append(step)
@@ -101,7 +102,7 @@ class Backlog:
             raise
 
     def flush(self, seconds: float = _LAST_TRY_SECONDS) -> bool:
-        """Try once more to write what waits; return whether all of it is written."""
+        """Try again to write the steps that wait. Returns whether all are written."""
         if self._steps:
             with contextlib.suppress(StoreError):
                 self._write(seconds)
@@ -152,7 +153,7 @@ class Backlog:
             self._file.lines.write(dump(values))
 
     def close(self) -> None:
-        """Try a last time. What cannot be written stays for the next process."""
+        """Try a last time. Steps that cannot be written stay in the file for the next process."""
         self.flush()
         if self._file is not None:
             self._file.leave()
@@ -165,7 +166,8 @@ def _carry_out(store: Store, step: _Step) -> None:
     if step.kind != "begin" and not store.has_turn(turn.conversation, turn.number):
         if not turn.written or turn.file == store.identity:
             raise NoConversation(f"the conversation {turn.conversation} was deleted")
-        # Another file has taken the place of the one in which the turn began.
+        # Another file has replaced the one in which the turn began, so the steps so far are written
+        # again.
         again, turn.written = turn.written, []
         turn.new, turn.known = not store.has(turn.conversation), None
         for written in again:
@@ -200,7 +202,7 @@ def _carry_out(store: Store, step: _Step) -> None:
 
 
 class _PendingFile:
-    """A file of steps, which the process that writes it keeps locked for as long as it lives."""
+    """A file of steps. The process that writes it keeps it locked until it ends."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self.path = path
@@ -221,7 +223,7 @@ class _PendingFile:
         with os.fdopen(os.dup(self.lines.handle), "rb") as file:
             file.seek(0)
             for line in file:
-                # A kill or a full disk leaves half of a line.
+                # A kill or a full disk can leave half of a line.
                 try:
                     values = json.loads(line)
                 except (ValueError, RecursionError):
@@ -235,18 +237,18 @@ class _PendingFile:
         return found
 
     def remove(self) -> None:
-        """Remove the file: all of it is written."""
+        """Remove the file, because all its steps are in the database."""
         with contextlib.suppress(OSError):
             self.path.unlink()
         self.leave()
 
     def leave(self) -> None:
-        """Keep the file for another process."""
+        """Close the file, and leave it for another process."""
         os.close(self.lines.handle)
 
 
 def import_pending(store: Store) -> None:
-    """Write what ended processes could not write.
+    """Write the steps that ended processes could not write.
 
     Each file is written once, even if this process is killed on the way. Raises StoreError.
     """
@@ -273,7 +275,7 @@ def _write_file(store: Store, file: _PendingFile) -> None:
     with store.connection(writing=True) as connection:
         if connection.execute("SELECT 1 FROM upkeep WHERE task = ?", (mark,)).fetchone():
             return
-        # Forgets files that no longer exist.
+        # Delete the marks of files that no longer exist.
         rows = connection.execute("SELECT task FROM upkeep WHERE task GLOB ?", (f"{_MARK}*",))
         for (task,) in rows.fetchall():
             if not file.path.with_name(f"{task.removeprefix(_MARK)}.jsonl").exists():
@@ -282,7 +284,7 @@ def _write_file(store: Store, file: _PendingFile) -> None:
             key = int(values["turn"])
             if key not in turns:
                 turns[key] = _known(store, values)
-            # Turns of deleted conversations are dropped.
+            # Steps of deleted conversations are dropped.
             with contextlib.suppress(NoConversation):
                 _carry_out(store, _Step(turns[key], str(values["kind"]), values["values"]))
         for turn in turns.values():
@@ -292,7 +294,7 @@ def _write_file(store: Store, file: _PendingFile) -> None:
 
 
 def _known(store: Store, values: Mapping[str, Any]) -> PendingTurn:
-    """The turn of a line. Its conversation may have been deleted."""
+    """The turn that a line of a pending file belongs to. Its conversation may have been deleted."""
     identity, number = str(values["conversation"]), values["number"]
     if values["kind"] == "begin":
         return PendingTurn(identity, new=not store.has(identity))

@@ -2,10 +2,10 @@
 
 Before each request is sent, a line is written to the journal of this process (see `store.lease`).
 Another line is written when the call has ended, and then its usage is added to the database. The
-next process that opens the store counts what a killed process had begun: by the endpoint's count if
-the call had ended, else by the estimate in its first line.
+next process that opens the store counts the calls that a killed process had begun: by the usage in
+the journal if the call had ended, else by the estimate in its first line.
 
-The journal holds numbers and names of models, no prompts and no answers.
+The journal contains numbers and names of models, but no prompts and no answers.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from moa_cli.core.money import Price, check_price, price_values
 from moa_cli.core.values import load_value
 from moa_cli.store.lease import Lease, lease_for
 
-# Bytes. A longer journal is rewritten without the calls that are in the database.
+# A journal of more bytes is rewritten without the calls that are in the database.
 _LONGEST_JOURNAL = 1_000_000
-# That one process can have begun.
+# More turns than one process can begin: a larger number in a journal is damage.
 _MOST_TURNS = 1_000_000_000
-# `json.dumps` would make an encoder for each line.
+# One encoder for all lines, because `json.dumps` would make a new one for each line.
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
-# A usage as JSON: its fields, which are numbers, in their order.
+# A template for a usage as JSON. All fields are numbers.
 _USAGE = "{" + ",".join([f'"{field.name}":%r' for field in fields(Usage)]) + "}"
 
 
@@ -41,11 +41,11 @@ _USAGE = "{" + ",".join([f'"{field.name}":%r' for field in fields(Usage)]) + "}"
 class JournalledCall:
     """A request that was sent or was about to be sent.
 
-    number: in the journal. day: when it began, in the time zone of the budget. group: the same
-    number for all calls of a turn. turn: its number in the store, None if it is not kept. usage:
-    None until the call has ended; if it needs several requests, the last one holds all of it.
-    void: whether nothing is billed for it. booked: whether it is in the database. key: the name of
-    the key of `moa serve` that it was made for, "" if there is none.
+    number: in the journal. day: when it began, in the time zone of the budget. group: a number that
+    all calls of a turn share. turn: the number of the turn in the store; None if it is not stored.
+    usage: None until the call has ended; if a call needs several requests, the last one has the
+    usage of all. void: whether nothing is billed for it. booked: whether it is in the database.
+    key: the name of the key of `moa serve` that it was made for; "" if there is none.
     """
 
     number: int
@@ -60,17 +60,17 @@ class JournalledCall:
 
     @property
     def taken(self) -> Usage:
-        """What it took; an estimate if that is not known."""
+        """Its usage; an estimate if the real usage is not known."""
         return self.begun.usage if self.usage is None else self.usage
 
 
 @quickly_made
 @dataclass(frozen=True)
 class SpendingEntry:
-    """What a call took, to be added to the sums of its day and model in the database.
+    """The usage of a call, to be added to the sums of its day and model in the database.
 
-    first: whether it is the first call of its model in its turn. numbers: those of its requests
-    in the journal. key: the name of the key of `moa serve` that it was made for, or "".
+    first: whether it is the first call of its model in its turn. numbers: of its requests in the
+    journal. key: the name of the key of `moa serve` that it was made for, or "".
     """
 
     day: str
@@ -85,8 +85,9 @@ class SpendingEntry:
 class Journal:
     """The journal of this process for one store; threads may share it.
 
-    lease: the one that it belongs to; None if no file can be written, so that a kill loses it.
-    trouble: why the last line could not be written. users: the ids of the objects that write it.
+    lease: the lease that it belongs to; None if no file can be written, so that the journal is lost
+    when the process is killed. trouble: why the last line could not be written, or None. users: the
+    ids of the objects that write it.
     """
 
     lease: Lease | None
@@ -98,7 +99,8 @@ class Journal:
     _size: int = 0
     _kept_turn: int = 0
     _forgotten: list[int] = field(default_factory=list)
-    # Ends that are written with the next line, or when the event loop comes round.
+    # Lines about ended calls. They are written with the next line, or at the next turn of the event
+    # loop.
     _held: list[str] = field(default_factory=list)
     _uncounted: int = 0
     _uncounted_day: str = ""
@@ -119,28 +121,28 @@ class Journal:
             return entry.number
 
     def grown(self, number: int, completion_tokens: int) -> None:
-        """Note how long its answer may be."""
+        """Note how many tokens the answer to the request may have."""
         with self._mutex:
             entry = self._entries[number]
             entry.begun = replace(entry.begun, completion_tokens=completion_tokens)
             self._write(f'{{"grown":{number},"completion":{completion_tokens}}}')
 
     def priced(self, number: int, price: Price) -> None:
-        """Note the price of its model, once that is known."""
+        """Note the price of the request's model, when it becomes known."""
         with self._mutex:
             entry = self._entries[number]
             entry.begun = replace(entry.begun, price=price)
             self._write(_ENCODE({"priced": number, "price": price_values(price)}))
 
     def void(self, number: int) -> None:
-        """Note that nothing is billed for it."""
+        """Note that nothing is billed for the request."""
         with self._mutex:
             self._entries[number].void = True
             self._done(number)
             self._write(f'{{"void":{number}}}')
 
     def end(self, numbers: Sequence[int], usage: Usage) -> str:
-        """Note what a call took, and return the day when its last request began."""
+        """Note the usage of a call. Returns the day when its last request began."""
         with self._mutex:
             for number in numbers[:-1]:
                 self._entries[number].void = True
@@ -156,7 +158,7 @@ class Journal:
             self._uncounted, self._uncounted_day = self._uncounted + turns, day
 
     def booked(self, numbers: Iterable[int]) -> None:
-        """Note that these are in the database."""
+        """Note that these requests are in the database."""
         with self._mutex:
             for number in numbers:
                 self._done(number)
@@ -170,7 +172,7 @@ class Journal:
             del self._entries[number]
 
     def _shorten(self, lease: Lease) -> None:
-        """Drop calls that are in the database, except those of the turn that runs now."""
+        """Remove the calls that are in the database, except those of the turn that runs now."""
         old: list[int] = []
         lines: list[str] = []
         for entry in self._entries.values():
@@ -193,7 +195,8 @@ class Journal:
         self._forgotten += old
 
     def forgotten(self) -> list[int]:
-        """Numbers that the journal no longer holds, so that the database can forget them too."""
+        """The numbers of calls that were removed from the journal since the last call, so that the
+        database can remove them from `booked`, too."""
         with self._mutex:
             forgotten, self._forgotten = self._forgotten, []
             return forgotten
@@ -212,9 +215,9 @@ class Journal:
             self.trouble = error
 
     def _write_soon(self, line: str) -> None:
-        """Write a line that may be missing after a kill, as if that had come a moment earlier. A
-        server ends several calls in one turn of its event loop, and each write takes longer than
-        all that is done to make the line."""
+        """Write a line at the next turn of the event loop, together with others. A server ends
+        several calls in one turn of the loop, and a write takes longer than making the line. If the
+        process is killed before, the line is missing, as after a kill a moment earlier."""
         import asyncio
 
         if self.lease is None:
@@ -233,7 +236,7 @@ class Journal:
             self._write()
 
     def close(self) -> None:
-        """End the journal in good order; a forked process leaves that of its parent alone."""
+        """End the journal. A forked process does nothing, because the journal is its parent's."""
         if self.lease is not None and self.lease.is_mine:
             left = self._uncounted
             turns = (_ENCODE({"turns": left, "day": self._uncounted_day}),) if left else ()
@@ -242,7 +245,7 @@ class Journal:
             self.lease.close(settled=settled)
 
 
-# By the path of the database.
+# The journals of this process, by the path of the database.
 _JOURNALS: dict[Path, Journal] = {}
 
 
@@ -279,9 +282,9 @@ def _close_all() -> None:
 class TurnCalls:
     """Notes the calls of one turn in a journal; see `ledger.TurnLedger`.
 
-    ended: called with what is to be added to the database. trouble: called if a line cannot be
-    written. turn: returns the number of the turn in the store, or None if it has none yet. key:
-    the name of the key of `moa serve` that the turn is made for, or "".
+    today: returns the current day. ended: called with the entry to add to the database. trouble:
+    called if a line cannot be written. turn: returns the number of the turn in the store, or None
+    if it has none yet. key: the name of the key of `moa serve` that the turn is made for, or "".
     """
 
     _journal: Journal
@@ -307,7 +310,7 @@ class TurnCalls:
 
     def end(self, numbers: Sequence[int], model: str, usage: Usage) -> None:
         """See `TurnLedger.end`."""
-        # It counts for the day whose budget allowed it.
+        # The call counts for the day on which it began, because the budget of that day allowed it.
         day = self._journal.end(numbers, usage)
         first = model not in self._models
         self._models.add(model)
@@ -327,14 +330,15 @@ def _begin_line(entry: JournalledCall) -> str:
 
 
 def _end_line(numbers: Sequence[int], usage: Usage) -> str:
-    # As `_ENCODE` writes it, in a fraction of the time; there are two lines for each call.
+    # The same text as from `_ENCODE`, in a fraction of the time.
     told = _USAGE % tuple(vars(usage).values())
     return f'{{"end":[{",".join(map(str, numbers))}],"usage":{told}}}'
 
 
 @lru_cache(maxsize=256)
 def _text(text: str) -> str:
-    """A text as JSON. Nearly all calls of a process have the same few."""
+    """A text as JSON. It is cached, because nearly all calls of a process have the same few
+    texts."""
     return _ENCODE(text)
 
 
@@ -343,7 +347,7 @@ def _number(value: int | None) -> str:
 
 
 def read_calls(lines: Iterable[str]) -> list[JournalledCall]:
-    """The calls that a journal holds. Broken lines are left out."""
+    """The calls in a journal. Broken lines are left out."""
     calls: dict[int, JournalledCall] = {}
     for line in lines:
         try:

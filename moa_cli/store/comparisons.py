@@ -1,7 +1,7 @@
-"""Stores blind comparisons of answers: which one the user chose, and what each one took.
+"""Stores blind comparisons of answers: which one the user chose, and the usage of each one.
 
-Prompts and answers are stored only where the user allowed it, in rows of their own, so that they
-can be deleted while the choice stays. Comparisons outlive the conversations.
+Prompts and answers are stored only if the user allowed it. They have their own rows, so that they
+can be deleted while the choice stays. Comparisons stay when conversations are deleted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moa_cli.core.values import load_value
 from moa_cli.store.schema import Queries, immediate, store_errors, transaction
 from moa_cli.store.stored_values import pack, unpack, without_defaults
 
-# Seconds. A turn cannot last longer.
+# A turn cannot last this many seconds. A higher number in the file is damaged.
 _LONGEST = 1e9
 _EVEN = 0.5
 _Kind = Literal["details", "texts"]
@@ -24,7 +24,7 @@ _Kind = Literal["details", "texts"]
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the answers that were shown, and what its turn took.
+    """The source of one of the answers that were shown, and the usage of its turn.
 
     arm: `mixture` or `single:MODEL`. profile: its name. settings: a digest of all settings.
     """
@@ -37,16 +37,16 @@ class Contender:
 
     @property
     def name(self) -> tuple[str, str, str]:
-        """What identifies it among all contenders."""
+        """The key that identifies it among all contenders."""
         return self.arm, self.profile, self.settings
 
 
 @dataclass(frozen=True)
 class ComparedTexts:
-    """The words of a comparison.
+    """The texts of a comparison.
 
-    answers: those of the contenders, in their order. before: role and text of each message that
-    precedes the prompt.
+    answers: of the contenders, in their order. before: role and text of each message before the
+    prompt.
     """
 
     prompt: str
@@ -58,14 +58,14 @@ class ComparedTexts:
 class Comparison:
     """A choice between answers, in the order in which they were shown.
 
-    Contenders that answered the same were shown as one answer, and stand next to each other. They
-    are chosen together.
+    Contenders with the same answer were shown as one answer, and stand next to each other. They are
+    chosen together.
 
-    when: seconds since 1970. winner: the place of the first contender of the chosen answer, from 0;
-    None for a tie. shown: for each contender, the number of its answer as shown; () where all
-    answers differ. none_good: whether it is a tie because no answer was good. note: what the user
-    wrote to it. texts: None if they were not kept, or not asked for. number: the store's; it does
-    not count when comparisons are compared.
+    when: seconds since 1970. winner: the place of the first contender with the chosen answer, from
+    0; None for a tie. shown: for each contender, the number of its answer as shown; () if all
+    answers differ. none_good: whether it is a tie because no answer was good. note: a note of the
+    user. texts: None if they were not stored, or not read. number: its number in the store; it
+    does not count when comparisons are compared for equality.
     """
 
     when: float
@@ -93,8 +93,8 @@ class Comparison:
         )
 
     def share_better(self, first: int, second: int) -> float | None:
-        """What the choice says of two contenders: 1 if the first is better, 0 if the second is, a
-        half for a tie or the same answer; None where another answer was chosen."""
+        """The result of the choice for two contenders: 1 if the first is better, 0 if the second
+        is, a half for a tie or the same answer; None if another answer was chosen."""
         answers = self.answers
         if self.winner is None or answers[first] == answers[second]:
             return _EVEN
@@ -106,7 +106,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Details:
-    """What few comparisons have; see `Comparison`."""
+    """Fields that few comparisons have; see `Comparison`."""
 
     shown: tuple[int, ...] = ()
     none_good: bool = False
@@ -165,7 +165,7 @@ class Comparisons(Queries):
             return found
 
     def count_texts(self) -> int:
-        """For how many comparisons prompts and answers are kept."""
+        """The number of comparisons whose prompts and answers are stored."""
         return len(self._column("SELECT 1 FROM comparison_words WHERE kind = 'texts'"))
 
     def _comparison(
@@ -192,7 +192,8 @@ class Comparisons(Queries):
         )
 
     def _texts(self, number: int, count: int) -> ComparedTexts | None:
-        """None also where they are damaged: the choice itself is not."""
+        """The texts of a comparison; None if there are none. Damaged texts also give None, because
+        the choice itself is still valid."""
         try:
             values = self._words(number, "texts")
             texts = None if values is None else load_value(ComparedTexts, values, strict=True)
@@ -230,10 +231,10 @@ class Comparisons(Queries):
 
     def delete(self, numbers: Iterable[int], *, texts_only: bool) -> None:
         """Delete comparisons, or only their prompts and answers. `Store.delete_comparisons` also
-        wipes what they held from the file."""
+        wipes their texts from the file."""
         with store_errors(), immediate(self._connection):
             for number in numbers:
-                # Everything else that is kept of a comparison goes with it.
+                # The other rows of a comparison are deleted with it (ON DELETE CASCADE).
                 query = "DELETE FROM comparisons WHERE id = ?"
                 if texts_only:
                     query = (

@@ -26,10 +26,11 @@ from moa_cli.store.schema import Connection, is_current, migrate, patience
 
 # SQLite itself waits only this long for a lock, so that Ctrl-C works; see `Connection.patiently`.
 _BUSY_SECONDS = 0.2
+# How long to wait while another process puts a damaged file aside.
 _PUT_ASIDE_SECONDS = 60.0
-# Of a new file. Larger pages waste less room for texts of some thousand characters.
+# The page size of a new file. Large pages waste less room for texts of some thousand characters.
 _PAGE_BYTES = 8192
-# Migrating a larger file takes so long that the user is told.
+# The migration of a larger file takes so long that the user is told.
 _LARGE_BYTES = 20_000_000
 Tell = Callable[[str], None] | None
 _DAMAGED = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB
@@ -41,8 +42,9 @@ def open_database(path: Path, tell: Tell = None) -> tuple[Connection, Path | Non
     """Connect to the file; create it or migrate its tables if need be.
 
     A damaged file is put aside, never deleted or overwritten, and a new file takes its place.
-    What ended processes left is settled. Returns the connection, and where a damaged file was put.
-    Raises StoreError. tell: called with a sentence if opening or a later write takes long.
+    The turns and calls that ended processes left are settled. Returns the connection, and where a
+    damaged file was put. Raises StoreError. tell: called with a sentence if opening or a later
+    write takes long.
     """
     with _store_errors(path):
         _create(path)
@@ -50,8 +52,8 @@ def open_database(path: Path, tell: Tell = None) -> tuple[Connection, Path | Non
         if connection is not None:
             return connection, None
         with _alone(path):
-            # Several processes may meet the damage at once. Each one looks again under the lock, so
-            # that the second does not put aside the new file of the first.
+            # Several processes may find the damage at once. Each one checks again under the lock,
+            # so that the second does not put aside the new file of the first.
             connection = _undamaged(path, tell)
             if connection is not None:
                 return connection, None
@@ -90,7 +92,7 @@ def put_aside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process puts the file aside, and keep others out."""
+    """Let only one process at a time put the file aside, and wait for another one that does."""
     with locked(path.with_name(f"{path.name}.lock"), seconds=_PUT_ASIDE_SECONDS) as held:
         if held is False:
             raise StoreError(f"{path}: is damaged, and another process is putting it aside")
@@ -131,7 +133,8 @@ def damaged_files(path: Path) -> list[Path]:
 
 
 def _create(path: Path) -> None:
-    """Create an empty file if there is none: SQLite would create one that everybody can read."""
+    """Create an empty file that only its owner can read, if there is none. SQLite would create one
+    that everybody can read."""
     paths.make_private(path.parent)
     # This opens only a file that this call creates. No connection can hold a lock on it yet, so
     # closing it drops none. What a link leads to is made there: SQLite follows it, too.
@@ -168,7 +171,7 @@ def _connect(path: Path, tell: Tell) -> Connection:
             "foreign_keys = ON",
             # Overwrites what is deleted.
             "secure_delete = ON",
-            # Keeps words out of temporary files.
+            # Keeps texts out of temporary files.
             "temp_store = MEMORY",
         ):
             connection.patiently(f"PRAGMA {pragma}")

@@ -24,13 +24,15 @@ from moa_cli.store.lease import dead_leases, has_lease
 from moa_cli.store.schema import Connection, immediate
 from moa_cli.store.stored_values import dump, unpack, without_defaults
 
-# The sums in the table `spending`, in the order of its columns. All but `turns` are of `Usage`.
+# The sums in the table `spending`, in the order of its columns. All but `turns` are fields of
+# `Usage`.
 _TOKENS = ("prompt_tokens", "completion_tokens")
 COUNTS = ("turns", "calls", *_TOKENS, "estimated_calls", "unpriced_calls")
 SUMS = (*COUNTS, "cost")
 # Fields of a turn that have columns or tables of their own.
 _APART = ("user", "reply", "status", "proposals", "reviews", "stored_as", "parts")
-# In place of the number of a call: the whole journal is in the database.
+# In the table `booked`, this stands in place of the number of a call. It means that the whole
+# journal is in the database.
 _WHOLE = 0
 _TURNS = "SELECT id, profile, rest, lease, status FROM turns"
 
@@ -52,7 +54,7 @@ def settle_ended_processes(connection: Connection, database: Path) -> None:
             continue
         finally:
             lease.close(settled=settled)
-    # Earlier versions had no leases, and somebody may have removed one.
+    # A turn may have no lease: earlier versions had none, and somebody may have removed one.
     for row in _open_turns(connection):
         if not has_lease(database, row["lease"]):
             _end_turn(connection, row, ())
@@ -90,7 +92,7 @@ def _settle(
         if row["lease"] == lease:
             _end_turn(connection, row, of_turns.pop(row["id"], ()))
     if _WHOLE not in booked:
-        # A reply or a report may be made later, by another process than that of the turn.
+        # A later process may have made a reply or a report for a turn of another process.
         for turn in [turn for turn, begun in of_turns.items() if any(map(_cut_off, begun))]:
             for row in connection.execute(f"{_TURNS} WHERE id = ?", (turn,)).fetchall():
                 _end_turn(connection, row, of_turns[turn])
@@ -109,10 +111,10 @@ def count_turns(connection: Connection, day: str, turns: int) -> None:
 
 
 def add_spending(connection: Connection, entries: Iterable[SpendingEntry]) -> None:
-    """Add what calls took to the sums of their days, models and keys. Raises sqlite3.Error.
+    """Add the usage of calls to the sums of their days, models and keys. Raises sqlite3.Error.
 
-    A busy server's calls are of a few models: one statement each for a day and a model, however
-    many calls there are.
+    The calls are added up first, so that there is one statement for each day and model. A busy
+    server makes many calls of a few models.
     """
     sums: dict[tuple[str, str], tuple[int, Usage]] = {}
     of_keys: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -138,7 +140,7 @@ def add_spending(connection: Connection, entries: Iterable[SpendingEntry]) -> No
 
 
 def forget_ended(connection: Connection, database: Path) -> None:
-    """Forget which calls were counted, for processes whose journals are gone."""
+    """Delete the notes on counted calls (`booked`) for processes whose journals are gone."""
     for (token,) in connection.execute("SELECT DISTINCT lease FROM booked").fetchall():
         if not has_lease(database, token):
             connection.execute("DELETE FROM booked WHERE lease = ?", (token,))
@@ -150,7 +152,8 @@ def _cut_off(call: JournalledCall) -> bool:
 
 
 def _end_turn(connection: Connection, row: sqlite3.Row, calls: Sequence[JournalledCall]) -> None:
-    """Mark a turn as interrupted if it is open, with the usage of its calls in the journal."""
+    """Add the calls in the journal to the usage of a turn, and mark it as interrupted if it is
+    open."""
     kept = _loaded(row["rest"])
     if kept is None and row["status"] != "open":
         return
@@ -162,10 +165,12 @@ def _end_turn(connection: Connection, row: sqlite3.Row, calls: Sequence[Journall
     if kept is None:
         kept = Turn(user="", profile=row["profile"])
     else:
-        # What is stored was complete; behind it, a report or another reply was made.
+        # The stored turn was complete. The calls that were cut off were for a report, or for
+        # another reply, after it.
         last = max((charge.layer for charge in kept.ledger), default=0)
         calls = list(filter(_cut_off, calls))
-        # If nothing is charged, they belong to another turn, which this one merges.
+        # If the stored turn has no charges, the proposals are copies from a turn that this one
+        # merges.
         proposals = [found for found in proposals if 0 < last < found["layer"]]
     places = {(layer, place) for layer, place, _ in proposals}
     ledger = list(kept.ledger)
@@ -187,7 +192,8 @@ def _end_turn(connection: Connection, row: sqlite3.Row, calls: Sequence[Journall
 
 
 def _loaded(rest: str) -> Turn | None:
-    """What is stored of a turn whose reply was complete when the process was killed."""
+    """The stored fields of a turn whose reply was complete when the process was killed; None for
+    other turns."""
     try:
         values = json.loads(rest)
         return load_value(Turn, {"user": "", **values}) if values else None
@@ -208,7 +214,7 @@ def _charge(layer: int, proposal: bytes) -> list[Charge]:
 
 
 def _sound(calls: Sequence[JournalledCall]) -> list[JournalledCall]:
-    """Those of the calls that are billed, and whose numbers are possible."""
+    """The calls that are billed and have plausible numbers."""
     found = []
     for call in calls:
         with contextlib.suppress(ValueError):
@@ -221,7 +227,7 @@ def rest_of(turn: Turn) -> str:
     """The fields of a turn without a column of their own, as JSON."""
     bare = without_defaults(turn.with_proposals(()))
     rest = {name: value for name, value in bare.items() if name not in _APART}
-    # This makes it not empty; it is empty while a turn runs.
+    # With this field, the result is never empty. An empty value marks a turn that still runs.
     rest["profile"] = turn.profile
     return dump(rest)
 

@@ -1,11 +1,12 @@
-"""Leases: they tell which of the processes that write into a store still live.
+"""Leases: they show which of the processes that write into a store are still alive.
 
-A process that writes holds a lock on a file of its own in the folder `running`, beside the
-database. The kernel drops that lock however the process ends. So a process that can take the lock
-knows that the other one has ended. Process ids cannot tell this: in containers many processes have
-the same id, and on Windows asking for a process may end it.
+A process that writes holds a lock on its own file in the folder `running`, beside the database. The
+kernel drops this lock when the process ends, in any way. So a process that can take the lock knows
+that the other one has ended. Process ids cannot show this: in containers, many processes have the
+same id, and on Windows, a check of a process id may end the process.
 
-Beside the lock is the journal of the process (see `store.calls`): the calls that it has begun.
+Beside the lock file is the journal of the process, with the calls that it has begun (see
+`store.calls`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from moa_cli.core.files.lock import try_lock
 _FOLDER = "running"
 _LOCK, _JOURNAL = ".lock", ".jsonl"
 _TOKEN = re.compile("[0-9a-f]{16}")
-# On a file system without locks, a lease is valid for so long after its last line.
+# On a file system without locks, a lease is valid for this many seconds after its last line.
 _DATED_SECONDS = 3600.0
 
 
@@ -40,7 +41,8 @@ class AppendedLines:
 
     def write(self, line: str) -> None:
         """Append a line. Raises OSError."""
-        # A full disk may have cut the last line; it must not spoil this one too.
+        # A full disk may have cut the last line. Then this line begins after a line end, so that it
+        # can be read.
         data = (b"\n" if self._torn else b"") + line.encode() + b"\n"
         self._torn = True
         if os.write(self.handle, data) < len(data):
@@ -52,8 +54,9 @@ class AppendedLines:
 class Lease:
     """The lease of this process, or of an ended one, for the store in one folder.
 
-    Its lock is held here, so no other process handles it. token: the name of its files. dated:
-    whether the file system has no locks, so that the date of the file replaces one.
+    This process holds its lock, so no other process settles it. token: the name of its files.
+    dated: whether the file system has no locks, so that the date of the file is used in place of a
+    lock.
     """
 
     token: str
@@ -66,7 +69,8 @@ class Lease:
         return self._folder / f"{self.token}{kind}"
 
     def write(self, line: str) -> None:
-        """Append a line to the journal; it outlives this process. Raises OSError."""
+        """Append a line to the journal, which stays when this process is killed. Raises
+        OSError."""
         if self._journal is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             self._journal = AppendedLines(os.open(self._file(_JOURNAL), flags, 0o600))
@@ -96,12 +100,12 @@ class Lease:
 
     @property
     def is_mine(self) -> bool:
-        """Whether it is this process's own, and not of a parent that it was forked from."""
+        """Whether it is the lease of this process, and not of a parent that forked it."""
         return _LEASES.get(self._folder) is self
 
     def close(self, *, settled: bool) -> None:
-        """End the lease. Its files stay for the next process that opens the store, unless all of
-        its journal is in the database (`settled`).
+        """End the lease. settled: whether all of its journal is in the database; then its files are
+        removed. Otherwise they stay for the next process that opens the store.
         """
         if self.is_mine:
             del _LEASES[self._folder]
@@ -114,12 +118,12 @@ class Lease:
     def _remove(self) -> None:
         """Remove its files, the lock last."""
         with contextlib.suppress(OSError):
-            # A process that was killed in `rewrite` leaves a half-written file.
+            # A process that was killed in `rewrite` has left an incomplete file.
             for aside in self._folder.glob(f".{self.token}-*"):
                 aside.unlink(missing_ok=True)
             self._file(_JOURNAL).unlink(missing_ok=True)
             if sys.platform == "win32":
-                # Windows removes no open file.
+                # Windows cannot remove an open file.
                 os.close(self._lock)
                 self._file(_LOCK).unlink(missing_ok=True)
                 return
@@ -133,7 +137,8 @@ _LEASES: dict[Path, Lease] = {}
 
 
 def _in_child() -> None:
-    # A forked process shares the lock, which would then outlive the parent.
+    # A forked process shares the lock, so the lock would stay when the parent ends. Therefore the
+    # child closes it.
     for lease in list(_LEASES.values()):
         with contextlib.suppress(OSError):
             lease.close(settled=False)
@@ -152,7 +157,8 @@ def lease_for(database: Path) -> Lease:
         path = folder / f"{token}{_LOCK}"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         taken = try_lock(handle)
-        # Another process may have found it unlocked just now, and removed it.
+        # Another process may have found the file before it was locked, and removed it. Then a new
+        # one is made.
         if taken is None or (taken and _is_at(path, handle)):
             _LEASES[folder] = Lease(token, folder, handle, dated=taken is None)
         else:
@@ -161,7 +167,7 @@ def lease_for(database: Path) -> Lease:
 
 
 def has_lease(database: Path, token: str) -> bool:
-    """Whether the lease's process lives, or what it left is not settled yet."""
+    """Whether the process of the lease is alive, or has ended but is not settled yet."""
     folder = database.parent / _FOLDER
     return _TOKEN.fullmatch(token) is not None and any(
         (folder / f"{token}{kind}").exists() for kind in (_LOCK, _JOURNAL)
@@ -189,8 +195,9 @@ def dead_leases(database: Path) -> Iterator[Lease]:
 def take_up(path: Path, *, create: bool = False, dated_seconds: float | None = None) -> int | None:
     """Lock the file of a process that has ended, and return its handle.
 
-    Returns None if the process lives or that cannot be told. dated_seconds: on a file system
-    without locks, the age from which the file counts as left behind; None for any age.
+    Returns None if the process is alive, or if this cannot be found out. create: whether to create
+    the file if it is missing. dated_seconds: on a file system without locks, the age from which the
+    file counts as left behind; None for any age.
     """
     try:
         handle = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)

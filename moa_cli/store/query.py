@@ -1,7 +1,7 @@
-"""Parses what a user searches for, and finds it in texts.
+"""Parses the query of a search, and finds its terms in texts.
 
-A query is words and quoted phrases; only the quotes are syntax. A text may match each term as a
-whole word, as another form or the beginning of a word, or inside a word (`MatchKind`).
+A query consists of words and quoted phrases; only the quotes are syntax. A text may match each term
+as a whole word, as another form or the beginning of a word, or inside a word (`MatchKind`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _QUOTES = str.maketrans("“”„‟", '""""')
 _CHUNK = re.compile(r'"([^"]*)"|([^\s"]+)')
 # Punctuation around and after a word, which is not part of the term.
 _AROUND, _AFTER = "'‘’()[]{}<>«»", ".,;:!?…"
-# The fewest characters of the beginning and of a part of a word.
+# A term needs at least this many characters to match the beginning of a word, or a part of one.
 _SHORTEST_BEGINNING, _SHORTEST_PART = 2, 3
 _VOWELS = frozenset("aeiouy")
-# Characters of a snippet, and of those the ones before the first hit.
+# The length of a snippet in characters, and how many of them are before the first hit.
 _SNIPPET, _BEFORE = 110, 40
 
 
@@ -76,9 +76,9 @@ class TextMatch:
 class Term:
     """A word or a phrase to search for.
 
-    parts: its runs (see `store.terms`), folded. quoted: whether only exactly this matches. begun:
-    whether the user is still typing it, so that its last word may be short. literal: how it is
-    written, if it holds more than its runs, such as punctuation.
+    parts: its runs (see `store.terms`), folded. quoted: whether it has to match exactly. begun:
+    whether the user is still typing it, so that its last word may be incomplete. literal: its full
+    text, if this has more than the runs, such as punctuation.
     """
 
     parts: tuple[str, ...]
@@ -98,14 +98,15 @@ class Term:
 
     @cached_property
     def part(self) -> str:
-        """What to search for inside words; "" for nothing."""
+        """The text to search for inside words; "" if the term is not searched there."""
         return self.word if not self.quoted and len(self.word) >= _SHORTEST_PART else ""
 
     @cached_property
     def root(self) -> str:
-        """What each folded text holds that matches the term."""
+        """A text that every folded text contains if it matches the term."""
         if self.word:
-            # What the first and the last one in alphabetical order begin with, all do.
+            # The common beginning of all forms: it is the one that the first and the last form in
+            # alphabetical order share.
             words = sorted({self.word, *self.forms})
             same = takewhile(
                 lambda pair: pair[0] == pair[1], zip(words[0], words[-1], strict=False)
@@ -121,14 +122,14 @@ class Term:
         return not self.quoted and not is_single(last) and len(last) >= shortest
 
     def expression(self, kind: MatchKind, inside: Sequence[str]) -> str:
-        """The full-text query for the term. inside: the words that hold its `part`."""
+        """The full-text query for the term. inside: the words that contain its `part`."""
         terms: list[str] = []
         for part in self.parts:
             terms += pairs(part) if is_single(part) else [part]
         last = self.parts[-1]
         cut = is_single(last)
         if cut and len(last) > 1:
-            # The last pair already holds the last character.
+            # The last pair already contains the last character.
             del terms[-1]
         exact = f'"{" ".join(terms)}"' + (" *" if cut and len(last) == 1 else "")
         ways = [exact]
@@ -141,7 +142,7 @@ class Term:
 
     @cached_property
     def matches(self) -> Callable[[str], MatchKind | None]:
-        """Tells how a word of a text matches this word; None if it does not."""
+        """A function that tells how a word of a text matches this word; None if it does not."""
         return cache(self._matches)
 
     def _matches(self, word: str) -> MatchKind | None:
@@ -153,7 +154,8 @@ class Term:
 
     @cached_property
     def units(self) -> list[tuple[str, bool]]:
-        """Its words and characters, each with whether it directly follows the one before."""
+        """The words and single characters of the term, each with whether it directly follows the
+        one before."""
         made: list[tuple[str, bool]] = []
         for part in self.parts:
             if is_single(part):
@@ -206,12 +208,12 @@ class Query:
 
     @property
     def literals(self) -> list[str]:
-        """The literals of terms that are written with more than their runs."""
+        """The literals of terms that have more than their runs, such as punctuation."""
         return [term.literal for term in self.terms if term.literal]
 
     @property
     def is_signs(self) -> bool:
-        """Whether all terms are punctuation, which the index does not hold."""
+        """Whether all terms are punctuation, which is not in the index."""
         return not any(term.parts for term in self.terms)
 
     def expression(
@@ -222,8 +224,8 @@ class Query:
     ) -> str:
         """The full-text query for turns.
 
-        kind: the worst kind of match allowed. inside: the words that hold the `part` of a term, by
-        that part. left_out: the numbers of terms to leave out.
+        kind: the worst kind of match allowed. inside: the words that contain the `part` of a term,
+        by that part. left_out: the numbers of terms to leave out.
         """
         return " AND ".join(
             term.expression(kind, inside.get(term.part, ()))
@@ -232,7 +234,8 @@ class Query:
         )
 
     def may_match(self, text: str, *, some: bool = False) -> bool:
-        """Whether a text can match all terms, or `some` of them; quicker than `examine`."""
+        """Whether a text may match all terms, or with `some`, one of them. A fast check before
+        `examine`."""
         wanted = any if some else all
         lower = text.lower()
         if wanted(term.root in lower for term in self.terms):
@@ -309,7 +312,8 @@ def _window(text: str, spans: Sequence[Span]) -> tuple[int, int]:
 
 
 def _forms(word: str) -> frozenset[str]:
-    """The forms of an English word by its endings. Some do not exist; that does no harm."""
+    """The forms of an English word, made by its endings. Some of them do not exist in English,
+    which does no harm."""
     if len(word) < 3 or not (word.isascii() and word.isalpha()):
         return frozenset()
     bases = {word, *_bases(word)}

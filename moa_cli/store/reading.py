@@ -1,6 +1,6 @@
 """Reads from the store: lists, searches, and whole conversations.
 
-`Reader` is the half of a store that changes nothing. One damaged row does not make a conversation
+`Reader` is the part of a store that changes nothing. A damaged row does not make a conversation
 unreadable: the reader leaves the damaged value out and counts it.
 """
 
@@ -35,13 +35,14 @@ _SUMMARY = (
     "SELECT c.id, title, profile, updated, (SELECT count(*) FROM turns t"
     " WHERE t.conversation_id = c.id AND NOT withdrawn) AS turns FROM conversations c"
 )
-# Characters of a prompt or a reply that a list shows.
+# A list shows this many characters of a prompt or a reply.
 _BEGINNING = 300
-# SQLite knows no larger number.
+# The largest number that SQLite takes.
 _MOST_ROWS = 2**63 - 1
-# The turns of one conversation that were neither taken back nor replaced.
+# The turns of one conversation, without those that were taken back or replaced.
 _ITS_TURNS = "FROM turns WHERE conversation_id = ?1 AND NOT withdrawn"
-# How it begins and ends: its first prompt, its last reply, and the status of its last turn.
+# Three values of one conversation: its first prompt, its last reply, and the status of its last
+# turn.
 _ENDS = (
     f"SELECT (SELECT substr(prompt, 1, {_BEGINNING}) {_ITS_TURNS} ORDER BY id LIMIT 1),"
     f" (SELECT substr(reply, 1, {_BEGINNING}) {_ITS_TURNS} AND reply IS NOT NULL"
@@ -66,11 +67,11 @@ class ConversationSummary:
 
 @dataclass(frozen=True)
 class ConversationMatch:
-    """A conversation that fits what the user has typed so far.
+    """A conversation that matches the text that the user has typed so far.
 
-    snippet: as in `SearchHit`; "" if only the title or the id fits. prompt: the beginning of the
-    first one. reply: the beginning of the last one; "" if there is none. status: how its last turn
-    ended; "" if it has no turn.
+    snippet: as in `SearchHit`; "" if only the title or the id matches. prompt: the beginning of its
+    first prompt. reply: the beginning of its last reply; "" if there is none. status: how its last
+    turn ended; "" if it has no turn.
     """
 
     summary: ConversationSummary
@@ -82,10 +83,10 @@ class ConversationMatch:
 
 @dataclass(frozen=True)
 class WithdrawnTurn:
-    """A turn that the user took back or replaced, and that the file still holds.
+    """A turn that the user took back or replaced, and that is still in the file.
 
-    conversation: the id. started: seconds since 1970. asked_again: whether a turn that still
-    counts has the same prompt.
+    conversation: its id. started: seconds since 1970. asked_again: whether another turn of the
+    conversation, which was not taken back, has the same prompt.
     """
 
     id: int
@@ -96,9 +97,9 @@ class WithdrawnTurn:
 
 
 class Reader(Queries):
-    """The half of a store that changes nothing. Its methods raise StoreError.
+    """The part of a store that changes nothing. Its methods raise StoreError.
 
-    unreadable: how many damaged values were left out of what was read so far.
+    unreadable: how many damaged values were left out so far.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -106,7 +107,8 @@ class Reader(Queries):
         self.unreadable = 0
 
     def interrupt(self) -> None:
-        """End, from another thread, the query that is running; it raises StoreError."""
+        """End the running query; this is called from another thread. The query raises
+        StoreError."""
         self._connection.interrupt()
 
     def conversations(
@@ -143,13 +145,13 @@ class Reader(Queries):
         return next((summary.id for summary in self.conversations(limit=1)), None)
 
     def usage(self, identity: str) -> Usage:
-        """What a conversation took, including turns that were taken back."""
+        """The usage of a conversation, including turns that were taken back."""
         turns = self._column(
             "SELECT CASE WHEN json_valid(rest) THEN json_extract(rest, '$.usage') ELSE '!' END"
             " FROM turns WHERE conversation_id = ?",
             identity,
         )
-        # A turn that still runs has no usage of its own: its proposals tell.
+        # A turn that still runs has no usage yet, so the usage of its proposals is counted.
         running = self._column(
             "SELECT proposal FROM turns JOIN every_proposal ON turn_id = turns.id"
             " WHERE conversation_id = ? AND rest = '{}'",
@@ -159,7 +161,7 @@ class Reader(Queries):
         return sum(found + [self._taken(Proposal, kept) for kept in running], Usage())
 
     def _taken(self, kind: type[Usage | Proposal], kept: str | bytes) -> Usage:
-        """The usage of a stored value; one call of unknown price if it is damaged."""
+        """The usage of a stored value. A damaged value counts as one call of unknown price."""
         try:
             value = load_value(kind, unpack(kept))
             usage = value if isinstance(value, Usage) else value.usage
@@ -171,7 +173,7 @@ class Reader(Queries):
 
     @contextmanager
     def _counting(self) -> Iterator[None]:
-        """Count a value that turns out to be damaged, and leave it out."""
+        """If the block finds a damaged value, count it and go on without it."""
         try:
             yield
         except (ValueError, TypeError):
@@ -218,7 +220,8 @@ class Reader(Queries):
         return turn if rest else _charged(turn)
 
     def _parts(self, number: int) -> tuple[Part, ...]:
-        """The parts of a turn's prompt; none if one of them is damaged: its text tells the rest."""
+        """The parts of a turn's prompt. None of them is returned if one is damaged, because the
+        text of the prompt is still there."""
         found = self._column("SELECT part FROM parts WHERE turn_id = ? ORDER BY place", number)
         try:
             return tuple(load_value(Part, unpack(kept)) for kept in found)
@@ -227,8 +230,8 @@ class Reader(Queries):
             return ()
 
     def has_parts(self, identities: Sequence[str] | None = None) -> bool:
-        """Whether a turn of these conversations (None: of all) has parts, or calls of tools; those
-        that were taken back do not count."""
+        """Whether a turn of these conversations (None: of all) has parts, tool calls, or the name
+        of a speaker. Turns that were taken back do not count."""
         return self._any_in(
             identities,
             "turns WHERE NOT withdrawn AND (rest LIKE '%\"tool_calls\":%'"
@@ -236,8 +239,8 @@ class Reader(Queries):
         )
 
     def has_summaries(self, identities: Sequence[str] | None = None) -> bool:
-        """Whether a turn of these conversations (None: of all) holds a summary; those that were
-        taken back do not count."""
+        """Whether a turn of these conversations (None: of all) has a summary. Turns that were taken
+        back do not count."""
         return self._any_in(identities, f"turns WHERE {HAS_SUMMARY} AND NOT withdrawn")
 
     def _any_in(self, identities: Sequence[str] | None, rows: str) -> bool:
@@ -253,7 +256,8 @@ class Reader(Queries):
         return self._column(f"SELECT id {_ITS_TURNS} ORDER BY id", identity)
 
     def turn_states(self, identity: str) -> dict[int, TurnState]:
-        """The same numbers with what has become of each turn so far."""
+        """The numbers of a conversation's turns, as in `turn_numbers`, with the state of each
+        turn."""
         rows = self._rows(
             f"SELECT id, status, reply IS NOT NULL AS replied {_ITS_TURNS} ORDER BY id", identity
         )
@@ -311,11 +315,12 @@ class Reader(Queries):
         proposals: bool = False,
         whole: bool = False,
     ) -> list[SearchHit]:
-        """Find where all the words occur, the best hits first; turns taken back are not searched.
+        """Find the places with all the words, the best hits first. Turns that were taken back are
+        not searched.
 
-        words: what the user typed (see `store.query`). since: only turns that began at this time
-        or later, in seconds since 1970. proposals: search them too; they have no index, so each
-        one is read. whole: find whole words only, not other forms or parts of words.
+        words: the user's query (see `store.query`). since: only turns that began at this time or
+        later, in seconds since 1970. proposals: also search proposals; this is slow, because they
+        have no index. whole: find only whole words, not other forms or parts of words.
         """
         from moa_cli.store.query import Query
         from moa_cli.store.search import Search
@@ -325,11 +330,11 @@ class Reader(Queries):
             return search.best(limit, proposals=proposals, whole=whole)
 
     def matching(self, typed: str, *, limit: int = 20) -> list[ConversationMatch]:
-        """List the conversations that fit what has been typed so far; all of them for "".
+        """List the conversations that match the text typed so far; all of them for "".
 
-        A conversation fits if its title and one of its turns hold all the words, or if its id
-        begins with what was typed. The latest come first. Those that hold the words only inside
-        other words come last.
+        A conversation matches if its title and one of its turns together contain all the words, or
+        if its id begins with the text. The latest come first. Conversations that contain the words
+        only inside other words come last.
         """
         from moa_cli.store.query import MatchKind, Query
         from moa_cli.store.search import Search
@@ -359,7 +364,7 @@ class Reader(Queries):
         return sorted(matches, key=lambda match: match.summary.updated, reverse=True)
 
     def _beginning_with(self, prefix: str, *, limit: int) -> list[str]:
-        # A range uses the index on the id; a pattern would not.
+        # A range is used, because it can use the index on the id. A pattern could not.
         return self._column(
             "SELECT id FROM conversations WHERE id >= ?1 AND id < ?1 || char(0x10ffff) LIMIT ?2",
             as_unicode(prefix),
@@ -375,8 +380,8 @@ class Reader(Queries):
     ) -> list[WithdrawnTurn]:
         """List turns that the user took back or replaced.
 
-        identities: only of these conversations; None for all. words: only those that hold all
-        these words, whole.
+        identities: only turns of these conversations; None for all. words: only turns that contain
+        all these words, as whole words.
         """
         from moa_cli.store.query import MatchKind, Query
 
@@ -401,15 +406,15 @@ class Reader(Queries):
         ]
 
     def typed(self, identities: Iterable[str]) -> set[str]:
-        """What the user may have typed for these conversations.
+        """Texts that the user may have typed for these conversations.
 
         These are the titles, the system and merge prompts, and the prompts of all turns, including
-        those taken back.
+        turns that were taken back.
         """
         found: set[str] = set()
         for identity in identities:
             title = self.title(identity)
-            # A copy is named by itself.
+            # The user did not type the mark of a copy.
             found |= {title, without_copy_mark(title)}
             turns = "FROM turns WHERE conversation_id = ?"
             found.update(self._column(f"SELECT DISTINCT prompt {turns}", identity))
@@ -422,13 +427,13 @@ def _profile_prompts(settings: str) -> Iterator[str]:
     """The system prompts in a profile's TOML, and its merge prompt."""
     for key in ("system", "merge_prompt"):
         if key in settings:
-            # An import may have brought a text that is not TOML.
+            # The settings of an imported turn may not be TOML.
             with suppress(ValueError, RecursionError):
                 yield from _values_of(key, tomllib.loads(settings))
 
 
 def _values_of(key: str, table: Any) -> Iterator[str]:
-    """All texts under that key, at any depth."""
+    """All texts with that key in a table, at any depth."""
     if isinstance(table, list):
         for item in table:
             yield from _values_of(key, item)

@@ -31,7 +31,7 @@ from moa_cli.store.store import Store, new_id
 from moa_cli.store.stored_values import without_defaults
 
 _TOLD_AFTER_SECONDS = 0.8
-# What no proposal holds.
+# Events that are not part of a proposal, and are stored as notes.
 _NOTED = (Retrying, Hedged, ReferencesTrimmed, HistoryTrimmed, AggregatorFailed)
 
 
@@ -40,15 +40,16 @@ class Recorder:
     """A sink that writes one turn into a store.
 
     It writes the prompt before the first call, each proposal when it ends, and then the reply and
-    what the turn took. If the store cannot be written, the turn goes on.
+    the usage. If the store cannot be written, the turn goes on.
 
-    conversation: the id of the one to continue; None for a new one, whose id it becomes once the
-    turn has begun. settings: the resolved profile as TOML. warn: called with a sentence if
-    something cannot be written. known: the number of the latest turn that the models are shown;
-    None if other processes' turns do not matter. merging: the turn whose proposals the reply is
-    written from. If it has no reply, this one becomes its reply; else it stays as it is, and the
-    new turn gets a copy of its proposals. reporting: whether only a report on `merging` is made,
-    which is written into that turn; into none if it was deleted.
+    conversation: the id of the conversation to continue; None for a new one. When a new one has
+    begun, this becomes its id. settings: the resolved profile as TOML. warn: called with a sentence
+    if something cannot be written. known: the number of the latest turn that the models are sent;
+    None if turns of other processes do not matter. merging: an earlier turn, from whose proposals
+    the reply is written. If it has no reply, the new reply becomes its reply. Otherwise it does not
+    change, and the new turn gets a copy of its proposals. reporting: whether only a report on
+    `merging` is made. The report is written into that turn; if the turn was deleted, it is not
+    written.
     """
 
     _store: Store
@@ -76,13 +77,13 @@ class Recorder:
         if isinstance(event, TurnStarted):
             self._begin(event)
         elif isinstance(event, ProposerFinished | ProposerFailed):
-            # The reviews of a merge are written at its end, see `_end`.
+            # If an earlier turn is merged, reviews are written at the end, see `_end`.
             if self._merging is None:
                 self._put("proposal", without_defaults(event.proposal))
         elif isinstance(event, _NOTED):
             self._put("note", to_dict(event))
         elif isinstance(event, AggregatorFinished):
-            # The process may be killed between this event and the end of the turn.
+            # Written now, because the process may be killed before the end of the turn.
             self._end(self._fold.turn())
 
     def _begin(self, event: TurnStarted) -> None:
@@ -107,8 +108,8 @@ class Recorder:
             )
 
     def _is_there(self, turn: Turn) -> bool:
-        """Whether a reply of that turn, or a report on it, can be written into its row: it has no
-        reply, and was not deleted."""
+        """Whether the new reply, or the report, can be written into the row of an earlier turn. It
+        must not have been deleted, and for a reply it must not have one."""
         replied = turn.reply is not None and not self._reporting
         if replied or turn.stored_as is None or self.conversation is None:
             return False
@@ -122,10 +123,11 @@ class Recorder:
         if before is not None:
             join = reported if self._reporting else merged if in_place else behind
             turn = join(before, turn)
-        # The parts of the prompt are there since its beginning.
+        # The parts of the prompt were written when the turn began.
         self._put("end", without_defaults(replace(turn, proposals=(), reviews=(), parts=())))
         if before is not None:
-            # Only now: the calls of a turn without an end are counted by its proposals.
+            # Written after the end of the turn, because the calls of a turn without an end are
+            # counted by its proposals.
             copied = not in_place and bool(turn.reply)
             for layer in (*before.proposals, before.reviews) if copied else ():
                 self._put_all(layer)
@@ -141,7 +143,7 @@ class Recorder:
             return
         turn = self._fold.turn()
         if turn.status == "interrupted":
-            # This adds proposals that were cut off; it rewrites complete ones as they are.
+            # This adds proposals that were cut off, and rewrites complete ones unchanged.
             for layer in (*turn.proposals, turn.reviews if self._merging is None else ()):
                 self._put_all(layer)
         self._end(turn)
@@ -172,7 +174,7 @@ class Recorder:
         except StoreLocked:
             now = time.monotonic()
             self._locked_since = self._locked_since or now
-            # No warning is due if several processes only write a little each.
+            # No warning at first: several processes may each write only a little.
             if not self._told and now - self._locked_since > _TOLD_AFTER_SECONDS:
                 self._told = True
                 self._warn(

@@ -1,4 +1,4 @@
-"""Checks a store, copies it, and recovers what can be read of a damaged one.
+"""Checks a store, copies it, and recovers the readable rows of a damaged one.
 
 All of this is safe while other processes use the store.
 """
@@ -23,9 +23,10 @@ from moa_cli.store.store import Store
 
 _MOST_FAULTS = 20
 _BACKING_UP, _RECOVERING = ".moa-backup-", ".moa-recover-"
-# What `mkdtemp` appends to these.
+# A pattern for the random end that `mkdtemp` adds to the names above.
 _RANDOM = "????????"
-# Where to insert the rows of a table, unless all of its columns into the table itself.
+# The target of INSERT for the rows of a table. A table that is not listed is its own target, with
+# all of its columns.
 _TARGETS = {
     "turns": (
         "turns (id, conversation_id, started, process, profile, settings, prompt, status, reply,"
@@ -40,11 +41,10 @@ _COLUMNS_OF_A_TURN = 11
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found.
+    """The result of a check.
 
-    size: bytes of the file. free: those that hold nothing. faults: what is damaged, in SQLite's
-    words; at most 20. unreadable: how many values are damaged. left: what is still to be wiped and
-    packed.
+    size: bytes of the file. free: unused bytes of it. faults: the damage in SQLite's words, at most
+    20. unreadable: the number of damaged values. left: the upkeep that is still to be done.
     """
 
     conversations: int
@@ -99,7 +99,7 @@ def back_up(store: Store, target: Path) -> int:
     with scratch_folder(target.parent, _BACKING_UP) as folder:
         aside = folder / target.name
         with store_errors(), store.connection(writing=False) as source:
-            # One read transaction makes a copy of one state.
+            # This begins a read transaction, so that the copy has one state of the store.
             source.execute("SELECT 1 FROM sqlite_master").fetchone()
             copy = connect(aside)
             try:
@@ -121,7 +121,7 @@ def back_up(store: Store, target: Path) -> int:
 
 @dataclass(frozen=True)
 class RecoveryResult:
-    """What was recovered, and how many values and pages could not be read."""
+    """The result of a recovery: what was added, and how much could not be read."""
 
     added: ImportResult
     unreadable: int
@@ -129,10 +129,11 @@ class RecoveryResult:
 
 
 def recover(store: Store, source: Path, tell: Callable[[SalvageProgress], None]) -> RecoveryResult:
-    """Add to a store what can be read of another database file.
+    """Add everything that can be read in another database file to a store.
 
-    What the store holds already is not added again. The other file is not changed. tell: called
-    now and then while it is read. Raises StoreError, or OSError if the file cannot be read.
+    Conversations and comparisons that are in the store already are not added again. The other file
+    is not changed. tell: called repeatedly while the file is read. Raises StoreError, or OSError if
+    the file cannot be read.
     """
     paths.refuse_database(source)
     progress = SalvageProgress()
@@ -151,7 +152,7 @@ def recover(store: Store, source: Path, tell: Callable[[SalvageProgress], None])
                 _add_spending(target, rows, source)
             there = store.comparisons.since()
             for comparison in rows.comparisons.since(texts=True):
-                # A comparison without contenders is of no use.
+                # A comparison is useless if its contenders were lost.
                 known = replace(comparison, texts=None) in there
                 if len(comparison.contenders) > 1 and not known:
                     store.comparisons.add(comparison)
@@ -175,9 +176,10 @@ def _gather(
     connection.execute("PRAGMA synchronous = OFF")
     with immediate(connection):
         for number, (table, row) in enumerate(salvage(source, progress)):
-            # Later versions have more columns; those of the first one hold all that is needed.
+            # Later versions have more columns. Only the columns of the first version are needed.
             row = row[:_COLUMNS_OF_A_TURN] if table == "turns" else row
-            # A packed proposal is newer than an old one of the same place.
+            # If both tables have a proposal for one place, the one in `proposals` is newer than the
+            # one in `old_proposals`.
             do = "REPLACE" if table == "proposals" else "IGNORE"
             places = ", ".join("?" * len(row))
             connection.execute(
@@ -189,7 +191,7 @@ def _gather(
             "UPDATE turns SET status = 'interrupted' WHERE status = 'open'",
             # Deleted conversations stay deleted, even those that were not wiped yet.
             "DELETE FROM turns WHERE conversation_id IN (SELECT conversation_id FROM doomed)",
-            # The row of a conversation may be lost while its turns are not.
+            # A conversation may be lost while its turns are readable, so it is made from them.
             "INSERT INTO conversations SELECT conversation_id, substr(min(prompt), 1, 60),"
             " max(profile), min(started), max(started) FROM turns"
             " WHERE conversation_id NOT IN (SELECT id FROM conversations)"
@@ -207,14 +209,14 @@ def _gather(
 def _add_spending(target: Connection, rows: Store, source: Path) -> None:
     """Add the spending of the other file.
 
-    A damaged file that was put aside holds the spending before it, which is added once. Any other
-    file is a copy, and counts where it holds more.
+    A damaged file that was put aside has the spending up to that time. It is added, but only once.
+    Any other file is a copy of the store. For each sum, the higher one of the two files counts.
     """
     mark = f"recovered {source.name}"
     is_part = source.resolve() in [file.resolve() for file in damaged_files(paths.database_file())]
     done = target.execute("SELECT 1 FROM upkeep WHERE task = ?", (mark,)).fetchone()
     if is_part and done is None:
-        # The file in its place began with no spending, so both sums add up.
+        # The new file in its place began without spending, so both sums are added.
         combine = "{name} = {name} + excluded.{name}"
         target.execute("INSERT INTO upkeep VALUES (?)", (mark,))
     else:

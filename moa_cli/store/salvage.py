@@ -1,10 +1,10 @@
 """Reads rows from a damaged database, page by page and without SQLite.
 
 SQLite finds rows through a tree of pages, and stops at a damaged one. This module reads each page
-that holds rows by itself, even if the pages that lead to it are damaged (see "Database File
-Format", sections 1.6 and 2, in SQLite's documentation). The columns of a row tell its table. Freed
-pages hold nothing, because rows are overwritten when they are deleted. If the write-ahead log holds
-a page too, its last state there counts.
+with rows by itself, even if the pages that lead to it are damaged (see "Database File Format",
+sections 1.6 and 2, in SQLite's documentation). The table of a row is recognised by its columns.
+Freed pages contain no rows, because rows are overwritten when they are deleted. If a page is also
+in the write-ahead log, its last state there counts.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _LEAF, _INDEX_LEAF = 0x0D, 0x0A
-# The first bytes of pages without rows: branches of trees, maps of pages, the rest of a long row
-# (which begins with the number of a page, a small number), and empty pages.
+# The first bytes of pages without rows: branches of trees, maps of pages, continuations of a long
+# row (which begin with the number of a page, a small number), and empty pages.
 _OTHERS = (0x00, 0x01, 0x02, 0x03, 0x04, 0x05)
 _SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 _WAL_HEAD, _FRAME_HEAD = 32, 24
@@ -33,8 +33,8 @@ Row = tuple[Any, ...]
 class SalvageProgress:
     """How far the reading of a file has come.
 
-    pages: how many it has. done: how many were read. skipped: how many of these hold rows that
-    could not be read.
+    pages: the number of pages of the file. done: how many of them were read. skipped: how many of
+    these have rows that could not be read.
     """
 
     pages: int = 0
@@ -62,7 +62,7 @@ class _File:
         told = 65536 if told == 1 else told
         if head.startswith(b"SQLite format 3\0") and told in _SIZES:
             return told
-        # The log holds it too.
+        # The head of the file is damaged. The write-ahead log has the page size, too.
         try:
             with path.with_name(path.name + "-wal").open("rb") as log:
                 magic, _, size = struct.unpack(">III", log.read(12))
@@ -73,9 +73,9 @@ class _File:
         return self._likely_size()
 
     def _likely_size(self) -> int:
-        """The size for which most places where a page would begin look like one.
+        """The page size for which the most places of the file look like the beginning of a page.
 
-        A multiple of the real size fits about equally well, so the smallest such size wins.
+        A multiple of the real size fits about equally well, so the smallest such size is taken.
         """
         shares = {}
         for size in _SIZES:
@@ -86,7 +86,7 @@ class _File:
         return next(size for size in _SIZES if shares[size] >= 0.9 * best)
 
     def _is_page(self, place: int, size: int) -> bool:
-        """Whether a page of a tree may begin there."""
+        """Whether a page of a tree may begin at this place."""
         self._file.seek(place)
         head = self._file.read(8)
         if len(head) < 8 or head[0] not in (0x0D, 0x0A, 0x05, 0x02):
@@ -108,7 +108,8 @@ class _File:
         for place in range(_WAL_HEAD, len(data) - step + 1, step):
             number, commit = struct.unpack(">II", data[place : place + 8])
             if data[place + 8 : place + 16] != salt:
-                # Later frames are from an earlier round, which the file holds by now.
+                # This frame and all later ones are older: SQLite has already written them to the
+                # file, and then begun the log again.
                 break
             pending[number] = data[place + _FRAME_HEAD : place + step]
             if commit:
@@ -129,7 +130,7 @@ def salvage(path: Path, progress: SalvageProgress) -> Iterator[tuple[str, Row]]:
     """Read all rows that can be read of a database that no process uses.
 
     Yields the name of a table and a row of it. Rows of `turns`, `notes` and `comparisons` begin
-    with their numbers. `progress` is updated on the way. Raises OSError.
+    with the number of the row. `progress` is updated on the way. Raises OSError.
     """
     # The log is beside the file itself, not beside a link to it.
     path = path.resolve()
@@ -156,7 +157,7 @@ def salvage(path: Path, progress: SalvageProgress) -> Iterator[tuple[str, Row]]:
 
 
 def _rows(file: _File, page: bytes, start: int) -> Iterator[tuple[int | None, Row]]:
-    """The rows of a leaf, with their numbers if the page has them."""
+    """The rows of a leaf page, with the numbers of the rows if the page has them."""
     is_table = page[start] == _LEAF
     (count,) = struct.unpack(">H", page[start + 3 : start + 5])
     damaged = False
@@ -175,7 +176,7 @@ def _rows(file: _File, page: bytes, start: int) -> Iterator[tuple[int | None, Ro
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """Read a signed number of one to nine bytes; return it and where it ends."""
+    """Read a signed number of one to nine bytes. Returns it and the place where it ends."""
     value = 0
     for length in range(8):
         byte = data[place + length]
@@ -256,8 +257,8 @@ _TEXT, _NUMBER, _KEPT, _NOTHING = str, (int, float), (str, bytes), type(None)
 _DAY, _ID = re.compile(r"\d{4}-\d\d-\d\d"), re.compile("[a-z0-9]{10}")
 _WORDS = re.compile("details|texts")
 _DOOMED, _JSON = re.compile("doomed"), re.compile(r"\{.*", re.DOTALL)
-# What the columns of each table hold: values of a type, or texts that match a pattern. Rows of the
-# first tables have no numbers, since these tables are WITHOUT ROWID.
+# The columns of each table: values of a type, or texts that match a pattern. Rows of the tables in
+# _WITHOUT_NUMBERS have no numbers, because these tables are WITHOUT ROWID.
 _WITHOUT_NUMBERS: dict[str, Row] = {
     "spending": (_DAY, _TEXT, *(int,) * 6, _NUMBER),
     "key_spending": (_DAY, _TEXT, _NUMBER),
@@ -279,7 +280,7 @@ _NUMBERED: dict[str, Row] = {
 
 
 def _table_of(rowid: int | None, row: Row) -> str | None:
-    """The table that a row belongs to by its columns; None if the row is not needed."""
+    """The table of a row, recognised by its columns; None if the row is not needed."""
     for table, kinds in (_WITHOUT_NUMBERS if rowid is None else _NUMBERED).items():
         # Later versions have added columns to `turns`.
         columns = row[: len(kinds)] if table == "turns" else row

@@ -16,7 +16,7 @@ _POLL_SECONDS = 0.01
 
 
 def _pack_proposals(connection: sqlite3.Connection) -> None:
-    """Make a table of proposals that wastes no room.
+    """Replace the table of proposals by one that takes less room.
 
     The old table was WITHOUT ROWID, in which a row of more than a quarter of a page takes whole
     pages. `store.upkeep` moves the old rows, a few at a time; `every_proposal` shows both tables.
@@ -24,8 +24,9 @@ def _pack_proposals(connection: sqlite3.Connection) -> None:
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'old_proposals'")
     if known.fetchone():
         return
-    # `upkeep` holds tasks that are still to be done, `doomed` conversations that are deleted but
-    # not wiped yet. Its `state` and `mark` tell its rows from others in a damaged file.
+    # `upkeep` has the tasks that are still to be done, `doomed` the conversations that are deleted
+    # but not wiped yet. By the columns `state` and `mark`, rows of `doomed` can be recognised in a
+    # damaged file.
     _run(
         connection,
         """
@@ -58,7 +59,7 @@ def _know_by_leases(connection: sqlite3.Connection) -> None:
     columns = connection.execute("SELECT name FROM pragma_table_info('turns')").fetchall()
     if ("lease",) not in [tuple(row) for row in columns]:
         connection.execute("ALTER TABLE turns ADD COLUMN lease TEXT NOT NULL DEFAULT ''")
-    # `booked` tells which calls of a lease are counted in `spending`; 0 stands for all of them.
+    # `booked` has the calls of a lease that are counted in `spending`; 0 means all of them.
     connection.execute(
         "CREATE TABLE IF NOT EXISTS booked (lease TEXT NOT NULL, call INTEGER NOT NULL,"
         " PRIMARY KEY (lease, call)) WITHOUT ROWID"
@@ -66,7 +67,8 @@ def _know_by_leases(connection: sqlite3.Connection) -> None:
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:
-    """Carry out the statements of a script; executescript would commit between them."""
+    """Execute the statements of a script. `executescript` is not used, because it would commit the
+    transaction."""
     pending = ""
     for line in script.splitlines(keepends=True):
         pending += line
@@ -75,10 +77,11 @@ def _run(connection: sqlite3.Connection, script: str) -> None:
             pending = ""
 
 
-# Whether a turn holds a summary. A quotation mark within a text of it is escaped.
+# The condition that a turn has a summary. It cannot match inside a text, because there a quotation
+# mark is escaped.
 HAS_SUMMARY = "instr(rest, '\"summary_so_far\":') > 0"
-# A script or function for each version; `user_version` counts those that were run. Never change one
-# that was released: add another. It need not make what a later one drops anyway.
+# A script or function for each version. `user_version` is the number of those that were run. Never
+# change a released one: add another. It need not create what a later one drops anyway.
 _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
     CREATE TABLE conversations (
@@ -117,7 +120,7 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     );
     CREATE INDEX notes_by_turn ON notes (turn_id);
     """,
-    # Spending holds no prompts and replies, and outlives the conversations.
+    # Spending contains no prompts and replies, and stays when conversations are deleted.
     """
     UPDATE turns SET rest = replace(rest, '"unknown_calls": ', '"estimated_calls": ');
     UPDATE proposals
@@ -137,7 +140,7 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     ) WITHOUT ROWID;
     CREATE TABLE days (day TEXT PRIMARY KEY, turns INTEGER NOT NULL) WITHOUT ROWID;
     """,
-    # Blind comparisons likewise.
+    # Blind comparisons also stay when conversations are deleted.
     """
     CREATE TABLE comparisons (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -157,8 +160,8 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     ) WITHOUT ROWID;
     """,
     _pack_proposals,
-    # The search index holds the terms of `store.terms`; `store.search` describes its tables. An
-    # earlier index has been `words`.
+    # The search index has the terms of `store.terms`; `store.search` describes its tables. An
+    # earlier index was the table `words`.
     """
     DROP TRIGGER IF EXISTS words_insert;
     DROP TRIGGER IF EXISTS words_update;
@@ -223,8 +226,8 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     CREATE TABLE IF NOT EXISTS unfinished (conversation_id TEXT PRIMARY KEY) WITHOUT ROWID;
     """,
     _know_by_leases,
-    # The parts of prompts that hold more than text, packed like proposals. Images stand here, not
-    # in `turns`: a list or a search must not read them.
+    # The parts of prompts with more than text, packed like proposals. Images are stored here and
+    # not in `turns`, so that a list or a search does not read them.
     """
     CREATE TABLE IF NOT EXISTS parts (
         turn_id INTEGER NOT NULL REFERENCES turns (id) ON DELETE CASCADE,
@@ -233,8 +236,8 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         PRIMARY KEY (turn_id, place)
     );
     """,
-    # What was spent for each named key of `moa serve`. A reservation is for the day's budget, or,
-    # with a key, for that key's own.
+    # The spending of each named key of `moa serve`. A reservation is for the budget of the day, or,
+    # if it has a key, for the budget of that key.
     """
     CREATE TABLE IF NOT EXISTS key_spending (
         day TEXT NOT NULL,
@@ -251,12 +254,13 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         key TEXT NOT NULL DEFAULT ''
     ) WITHOUT ROWID;
     """,
-    # Few turns hold a summary (see `conversation.Turn`), and each search reads all of them.
+    # An index of the turns with a summary (see `conversation.Turn`). There are few of them, and
+    # each search reads all of them.
     f"""
     CREATE INDEX IF NOT EXISTS turns_with_summary ON turns (id) WHERE {HAS_SUMMARY};
     """,
-    # What is said of a comparison beside its numbers, packed like proposals: `details` (a note,
-    # which answers were the same), and `texts` (prompt and answers), where the user allowed it.
+    # The texts of a comparison, packed like proposals: `details` (a note, and which answers were
+    # the same), and `texts` (prompt and answers) if the user allowed it.
     """
     CREATE TABLE IF NOT EXISTS comparison_words (
         comparison_id INTEGER NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
@@ -279,10 +283,10 @@ class Connection(sqlite3.Connection):
     waiting: Callable[[], None] | None = None
 
     def patiently(self, statement: str) -> sqlite3.Cursor:
-        """Carry out a statement that needs a lock; wait for the lock. Returns its result.
+        """Execute a statement that needs a lock, and wait for the lock. Returns the result.
 
-        SQLite's own wait is short, so that Ctrl-C works. Raises sqlite3.Error, also if the lock is
-        not free within `patience`.
+        This loop is needed because SQLite's own wait is short, so that Ctrl-C works. Raises
+        sqlite3.Error, also if the lock is not free within `patience`.
         """
         began = time.monotonic()
         told = False
@@ -301,7 +305,7 @@ class Connection(sqlite3.Connection):
 
 @contextmanager
 def patience(connection: Connection, seconds: float | None) -> Iterator[None]:
-    """Wait only so many seconds for other processes within the block; None changes nothing."""
+    """Within the block, wait at most `seconds` for other processes; None changes nothing."""
     before = connection.patience
     if seconds is not None:
         connection.patience = seconds
@@ -338,7 +342,7 @@ class Queries:
         self._connection = connection
 
     def use(self, connection: Connection) -> None:
-        """Continue with another file, as the store does."""
+        """Continue with the connection to another file, when the store has changed to it."""
         self._connection = connection
 
     def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
@@ -371,7 +375,7 @@ def transaction(connection: Connection, kind: str) -> Iterator[None]:
     except BaseException:
         _roll_back(connection)
         raise
-    # A damaged file that was only read cannot be committed.
+    # A read transaction is rolled back, because a COMMIT fails if the file is damaged.
     connection.execute("COMMIT" if kind == "IMMEDIATE" else "ROLLBACK")
 
 
@@ -382,7 +386,7 @@ def _roll_back(connection: Connection) -> None:
 
 
 def immediate(connection: Connection) -> AbstractContextManager[None]:
-    """A transaction that writes; no other process can write meanwhile."""
+    """A transaction that writes. No other process can write meanwhile."""
     return transaction(connection, "IMMEDIATE")
 
 
@@ -398,12 +402,12 @@ def is_current(connection: sqlite3.Connection, path: Path) -> bool:
 
 def migrate(connection: Connection, path: Path) -> None:
     """Bring the tables to this version. Raises StoreError if a newer version of moa wrote them."""
-    # The triggers of the search index call its functions.
+    # The triggers of the search index call the functions of `terms`.
     terms.register(connection)
     if is_current(connection, path):
         return
     with immediate(connection):
-        # Another process may have done it meanwhile.
+        # Another process may have migrated the file meanwhile.
         if is_current(connection, path):
             return
         for script in _MIGRATIONS[_version(connection) :]:

@@ -1,12 +1,12 @@
-"""Finds turns by their words, and makes the search index forget deleted texts.
+"""Finds turns by their words, and removes the words of deleted texts from the search index.
 
-The table `search_index` holds the terms of prompts and replies (see `store.terms`). `search_words`
-holds each word once, to find parts of words. Triggers update both with each turn. Titles,
-summaries and proposals are not indexed: a search reads all of them.
+The table `search_index` has the terms of prompts and replies (see `store.terms`). `search_words`
+has each word once, to find parts of words. Triggers update both with each turn. Titles, summaries
+and proposals are not indexed: a search reads all of them.
 
-The full-text index keeps the terms of a deleted row until its segments are merged. `search_unwiped`
-tells that there are such terms. `search_doubted` holds words that perhaps no turn holds any more.
-`wipe_step` cleans up both, a little at a time.
+The full-text index keeps the terms of a deleted row until its segments are merged. A row in
+`search_unwiped` means that there are such terms. `search_doubted` has words that may no longer be
+in any turn. `wipe_step` cleans up both, a little at a time.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from moa_cli.store.schema import HAS_SUMMARY, Connection, immediate
 from moa_cli.store.stored_values import unpack, without_copy_mark
 from moa_cli.store.terms import folded
 
-# SQLite has a greatest limit; this one stands for no limit.
+# In practice no limit. It is needed because SQLite refuses larger numbers.
 _MOST_HITS = 1_000_000_000
-# How many words that hold a part are searched for; the shortest words come first.
+# At most this many words that contain a part are searched for; the shortest words come first.
 _MOST_WORDS = 1000
-# How many ways to divide the terms between a title and a turn are tried.
+# At most this many ways to divide the terms between a title and a turn are tried.
 _MOST_SHARES = 200
-# Hits that are read for each wanted conversation, since one conversation may hold many.
+# The hits that are read for each wanted conversation, because one conversation may have many.
 _HITS_PER_CONVERSATION = 10
-# Characters of a first prompt that are compared with the title.
+# Only this many characters of a first prompt are compared with the title.
 _BEGINNING = 300
-# Doubted words to look up for each page that a step may write.
+# How many doubted words are looked up for each page that a step may write.
 _DOUBTED_PER_PAGE = 4
-# Ids of blocks of one kind and segment have the same bits above these.
+# Blocks of one kind and segment have ids that differ only in this many low bits.
 _BITS_OF_KIND = 31
-# How many empty rows of 14 bytes fill some pages.
+# This many empty rows of 14 bytes fill a few pages.
 _FILLERS = 2000
 # The order of the index itself, so that SQLite reads no more rows than are wanted.
 _LATEST = "search_index.rowid DESC"
-# What a hit tells of a turn and its conversation.
+# The columns of a hit about its turn and conversation.
 _PLACE = "SELECT t.id, t.conversation_id, t.started, t.profile, c.title"
 _JOIN = " JOIN conversations c ON c.id = t.conversation_id"
 # The left table of a CROSS JOIN is the outer loop.
@@ -51,13 +51,13 @@ _TURNS = (
     f" ON t.id = search_index.rowid{_JOIN} WHERE search_index MATCH :expression AND NOT t.withdrawn"
 )
 _OF_CONVERSATIONS = " AND t.conversation_id IN (SELECT value FROM json_each(:conversations))"
-# Reads all turns, for punctuation, which the index does not hold.
+# Reads all turns, to search for punctuation, which is not in the index.
 _ALL_TURNS = f"{_PLACE}, t.prompt, t.reply FROM turns t{_JOIN} WHERE NOT t.withdrawn"
 _PROPOSALS = (
     f"{_PLACE}, p.layer, p.place, p.proposal FROM turns t"
     f" CROSS JOIN every_proposal p ON p.turn_id = t.id{_JOIN} WHERE NOT t.withdrawn"
 )
-# Found by their own index.
+# Turns with a summary are found by an index of their own.
 _SUMMARIES = (
     f"{_PLACE}, t.rest FROM (SELECT * FROM turns WHERE {HAS_SUMMARY} AND NOT withdrawn) t{_JOIN}"
     " WHERE true"
@@ -82,7 +82,7 @@ class SearchHit:
     `summary`, or a review of proposals, such as a `ranking`.
 
     turn: its place in the conversation, from 1; None for a hit in the title. snippet: words around
-    the hits, with each hit between \\x02 and \\x03. when: seconds since 1970. model: that of a
+    the hits, with each hit between \\x02 and \\x03. when: seconds since 1970. model: the model of a
     proposal or review, else None.
     """
 
@@ -128,12 +128,12 @@ class Search:
     def best(self, limit: int, *, proposals: bool = False, whole: bool = False) -> list[SearchHit]:
         """The best hits, those with the best kind of match first.
 
-        Among hits of the same kind titles come first, but fill at most half of the room. Turns
-        with whole words are ranked by how much of them they hold, all others by time.
+        Among hits of the same kind, titles come first, but fill at most half of the room. Turns
+        that match with whole words are ranked by SQLite's measure of relevance, all others by time.
         """
         limit = min(limit, _MOST_HITS)
         found: dict[object, SearchHit] = {}
-        # Punctuation has no forms.
+        # Punctuation has no other forms, so it matches only as a whole.
         kinds = [MatchKind.WHOLE] if whole or self._query.is_signs else list(MatchKind)
         for kind in kinds if self._query.terms else ():
             titles = self._in_titles(kind)
@@ -148,7 +148,7 @@ class Search:
                 self._in_proposals(kind, limit) if proposals else (),
                 titles,
             )
-            # Each hit is found only if there is room for it.
+            # The chain is lazy: a hit is searched for only if there is room for it.
             while len(found) < limit and (hit := next(hits, None)) is not None:
                 found.setdefault(*hit)
         return list(found.values())
@@ -156,7 +156,7 @@ class Search:
     def conversations(self, kind: MatchKind, limit: int) -> dict[str, str]:
         """The latest conversations that match by this kind or a better one, each with a snippet.
 
-        The snippet is "" where only the title matches them.
+        The snippet is "" if only the title matches.
         """
         if not self._query.terms or (self._query.is_signs and kind is MatchKind.INSIDE):
             return {}
@@ -176,7 +176,7 @@ class Search:
         """The turns that match by this kind or a better one, the best first; some appear twice."""
         if kind is MatchKind.WHOLE and not self._query.is_signs:
             if self._query.literals:
-                # Those that are written as in the query, with its punctuation, come first.
+                # Turns that also have the punctuation of the query come first.
                 rows = self._matching(_TURNS, self._expression(kind), _LATEST, -1)
                 yield from islice(filter(self._holds_literals, rows), count)
             yield from self._matching(_TURNS, self._expression(kind), "rank", count)
@@ -196,7 +196,7 @@ class Search:
         return all(any(literal in text for text in texts) for literal in self._query.literals)
 
     def _shared(self, kind: MatchKind, count: int) -> Iterator[sqlite3.Row]:
-        """The latest turns that match the terms which the title of their conversation lacks.
+        """The latest turns that match those terms which the title of their conversation does not.
 
         This leaves out conversations whose titles match none of the terms, or all of them.
         """
@@ -228,7 +228,7 @@ class Search:
 
     @cached_property
     def _inside(self) -> dict[str, list[str]]:
-        """The words that hold the part of a term but do not begin with it, by part."""
+        """For the part of each term, the words that contain it but do not begin with it."""
         return {
             part: [
                 row["word"]
@@ -253,7 +253,7 @@ class Search:
     def _in_titles(self, kind: MatchKind) -> Iterator[tuple[object, SearchHit]]:
         """Titles that match all terms by exactly this kind, the latest first.
 
-        This leaves out titles made from the first prompt: the prompt is a hit itself.
+        This leaves out titles made from the first prompt, because the prompt is a hit itself.
         """
         for titled in self._titled:
             identity, title, profile, updated, text = titled.row
@@ -285,7 +285,7 @@ class Search:
         return SearchHit(*place, where, snippet, row["started"], row["profile"], model)
 
     def _in_texts(self, row: sqlite3.Row) -> tuple[str, str]:
-        """Which of a turn's texts matches the terms best, and its snippet."""
+        """The name of the turn's text that matches the terms best, and a snippet of it."""
         texts = {where: row[where] or "" for where in ("prompt", "reply")}
         examined = {where: self._query.examine(text) for where, text in texts.items()}
         best = max(examined, key=lambda where: examined[where].merit)
@@ -343,18 +343,18 @@ class Search:
 
 
 def wipe_step(connection: Connection, pages: int) -> bool:
-    """Do one step to make the index forget deleted texts, in a transaction of its own.
+    """Do one step to remove the words of deleted texts from the index, in its own transaction.
 
-    After the last step no page of the index holds words that only deleted texts held, if
-    `secure_delete` is on and the write-ahead log has been emptied. pages: about how many of the
-    index to write at most. Returns whether more steps are needed. Raises sqlite3.Error.
+    After the last step, no page of the index contains words that only deleted texts had, if
+    `secure_delete` is on and the write-ahead log has been emptied. pages: about how many pages of
+    the index to write at most. Returns whether more steps are needed. Raises sqlite3.Error.
     """
     with immediate(connection):
         doubted = connection.execute(
             "SELECT word FROM search_doubted LIMIT ?", (pages * _DOUBTED_PER_PAGE,)
         ).fetchall()
         for (word,) in doubted:
-            # Forgets the word unless a turn holds it.
+            # The word is removed unless a turn still contains it.
             held = connection.execute(
                 "SELECT 1 FROM search_index WHERE search_index MATCH ? LIMIT 1", (f'"{word}"',)
             ).fetchone()
@@ -371,7 +371,7 @@ def wipe_step(connection: Connection, pages: int) -> bool:
 
 
 def is_wiped(connection: Connection) -> bool:
-    """Whether the index has forgotten all deleted texts. Raises sqlite3.Error."""
+    """Whether the index has no more words of deleted texts. Raises sqlite3.Error."""
     (left,) = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM search_doubted) OR EXISTS (SELECT 1 FROM search_unwiped)"
     ).fetchone()
@@ -382,7 +382,7 @@ def _merge(connection: Connection, table: str, pages: int, *, begun: bool) -> No
     """Merge some pages of a full-text table's segments.
 
     In the first call, the negative number makes SQLite merge all segments that exist now. Later
-    segments hold nothing that is deleted now, so the merge does not wait for them.
+    segments contain nothing that is deleted now, so the merge does not include them.
     """
     before = connection.total_changes
     connection.execute(
@@ -400,9 +400,9 @@ def _merge(connection: Connection, table: str, pages: int, *, begun: bool) -> No
 def _overwrite(connection: Connection, table: str) -> None:
     """Overwrite the unused room in pages of a full-text table that are not full.
 
-    SQLite overwrites what is deleted, but when it moves rows between pages, it leaves copies in
-    the room that becomes free. Only the last pages of a segment have unused room. Empty rows that
-    are inserted there and deleted again overwrite it.
+    SQLite overwrites deleted rows. But when it moves rows between pages, it leaves copies in the
+    room that becomes free. Only the last pages of a segment have unused room. It is overwritten by
+    empty rows, which are inserted there and deleted again.
     """
     ends = connection.execute(
         f"SELECT max(id) FROM {table}_data GROUP BY id >> ?",

@@ -1,6 +1,6 @@
-"""Stores what turns cost, by day and model.
+"""Stores the costs of turns, by day and model.
 
-No prompt and no answer is stored, and deleting conversations does not change it.
+The spending contains no prompts and no answers. It does not change when conversations are deleted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from moa_cli.store.ended_processes import (
 from moa_cli.store.lease import has_lease
 from moa_cli.store.schema import Connection, Queries, immediate, patience, store_errors
 
-# How long a turn waits at most to learn whether the budget of the day has room.
+# The longest time, in seconds, that a turn waits to find out whether the budget of the day has
+# room.
 _RESERVE_SECONDS = 3.0
-# The condition for plausible rows; all others are left out of sums.
+# The condition for plausible rows. Other rows are left out of sums.
 _SOUND = " AND ".join(
     [f"{name} BETWEEN 0 AND 1e12" for name in SUMS]
     + [f"typeof({name}) = 'integer'" for name in COUNTS]
@@ -40,7 +41,7 @@ _SOUND = " AND ".join(
 
 @dataclass(frozen=True)
 class MonthlySpending:
-    """What one model took in one month, in how many turns.
+    """The usage of one model in one month, and the number of turns.
 
     month: such as `2026-11`, in the time zone of the budget.
     """
@@ -56,8 +57,8 @@ class CallRecorder:
     """Writes the calls of turns into a journal and a store; see `ledger.Ledger`.
 
     warn: called once with a sentence if something cannot be written. It is tried again with the
-    next call; what is left at the end is in the journal, for the next process. turn: returns the
-    number in the store of the turn that runs, or None.
+    next call. Calls that are not written at the end are in the journal, for the next process. turn:
+    returns the number of the running turn in the store, or None.
     """
 
     _spending: Spending
@@ -78,7 +79,7 @@ class CallRecorder:
 
     def _write(self, turns: int = 0) -> None:
         try:
-            # A turn does not wait for other processes: the journal holds what is pending.
+            # A turn does not wait for other processes, because the journal has what is pending.
             self._spending.write(turns, seconds=0.0)
         except StoreLocked:
             pass
@@ -101,8 +102,8 @@ class Spending(Queries):
     """The spending of all turns, in the file of a store. Its methods raise StoreError.
 
     zone: the time zone of the days. broken: why some spending could not be written; then no budget
-    can be kept. pending: what `write` has still to write. follow: called before anything is
-    written, to continue with the file that has taken the place of this one.
+    can be kept. pending: the entries that `write` has still to write. follow: called before
+    anything is written; it changes to the new file if another file has replaced this one.
     """
 
     def __init__(self, connection: Connection, follow: Callable[[], None]) -> None:
@@ -116,7 +117,7 @@ class Spending(Queries):
         self._journal: Journal | None = None
         self._no_lease: OSError | None = None
         self._tidied = False
-        # The second in which, and the zone for which, it was found out which day it is.
+        # The second and the zone for which `_today` was computed.
         self._now: tuple[int, tzinfo | None] | None = None
         self._today = ""
 
@@ -129,7 +130,7 @@ class Spending(Queries):
 
     def today(self) -> str:
         """The current day in the time zone, such as `2026-11-28`."""
-        # Asked for each call; no day begins within a second.
+        # Cached for a second, because this is called for each call of a model.
         known = (int(time.time()), self.zone)
         if known != self._now:
             self._now, self._today = known, datetime.now(self.zone).date().isoformat()
@@ -146,7 +147,8 @@ class Spending(Queries):
         return self._journal
 
     def write(self, turns: int = 0, *, seconds: float | None = None) -> None:
-        """Write so many more turns and everything that is pending. On an error it stays pending.
+        """Add `turns` to the number of turns, and write everything that is pending. After an error,
+        it stays pending.
 
         seconds: how long to wait for another process that writes; None for the usual time.
         """
@@ -176,8 +178,8 @@ class Spending(Queries):
                 count_turns(self._connection, self.today(), turns)
             add_spending(self._connection, entries)
             if lease is not None and journal is not None:
-                # One statement each: between two, the writing thread would take turns with the
-                # event loop of a server, which costs more than the statement.
+                # One statement for all numbers. Between two statements, the writing thread may have
+                # to wait for the event loop of a server, which takes longer than the statement.
                 self._connection.execute(
                     "INSERT INTO booked SELECT ?, value FROM json_each(?)",
                     (lease.token, json.dumps(numbers)),
@@ -194,16 +196,17 @@ class Spending(Queries):
             journal.booked(numbers)
 
     def standing(self, *, key: str = "") -> Standing:
-        """What was spent today, and what running turns have reserved, in USD.
+        """The USD that were spent today, and that running turns have reserved.
 
-        key: only for that key of `moa serve`.
+        key: only the spending for that key of `moa serve`.
         """
         with self._settled() as connection:
             return self._standing(connection, self.today(), key=key)
 
     @contextmanager
     def _settled(self) -> Iterator[Connection]:
-        """Yield the connection once all is written that is pending or that processes left."""
+        """Yield the connection, after everything that is pending, or that ended processes left, is
+        written."""
         if self.pending:
             self.write()
         self._follow()
@@ -214,7 +217,8 @@ class Spending(Queries):
     def _standing(
         self, connection: Connection, day: str, *, but: str = "", key: str = ""
     ) -> Standing:
-        """The standing of a day without the reservation of `but`."""
+        """The standing of a day. but: a holder whose reservation does not count. key: see
+        `standing`."""
         whole = f"SELECT total(cost) FROM spending WHERE day = ? AND {_SOUND}"
         of_key = (
             "SELECT total(cost) FROM key_spending WHERE day = ? AND key = ?"
@@ -230,13 +234,13 @@ class Spending(Queries):
     def reserve(self, holder: str, cost: float, limit: float, *, key: str = "") -> Standing:
         """Reserve a part of the budget of the day (`limit`), if there is room; all are USD.
 
-        This is one step for all processes, so two turns cannot both take the last of a budget.
-        What an ended process had reserved is freed first, and the calls that it had begun count
-        as spent. A new reservation of `holder` replaces an earlier one; if there is no room, the
-        earlier one stays, since its calls may be running. Returns what was spent today, and what
-        others have reserved; the reservation was made if this and `cost` are within `limit`.
+        This is one step for all processes, so two turns cannot both take the rest of a budget. The
+        reservations of ended processes are freed first, and the calls that they had begun count as
+        spent. A new reservation of `holder` replaces an earlier one. If there is no room, the
+        earlier one stays, because its calls may be running. Returns what was spent today, and what
+        others have reserved. The reservation was made if this and `cost` are within `limit`.
 
-        key: the budget is that of this key of `moa serve`, and only what it took counts.
+        key: use the budget of this key of `moa serve`. Then only its spending counts.
         """
         day = self.today()
         with self._settled() as connection, immediate(connection):
@@ -267,7 +271,8 @@ class Spending(Queries):
             self._connection.execute("DELETE FROM reserved WHERE holder = ?", (holder,))
 
     def by_month(self) -> list[MonthlySpending]:
-        """What each model took in each month: the latest month and its dearest model first."""
+        """The spending of each model in each month. The latest month comes first, and in each month
+        the most expensive model."""
         rows = self._rows(
             f"SELECT substr(day, 1, 7) AS month, model,"
             f" {', '.join(f'sum({name}) AS {name}' for name in SUMS)}"
@@ -280,7 +285,7 @@ class Spending(Queries):
         ]
 
     def unsound(self) -> int:
-        """How many rows hold impossible numbers, and are left out of all sums."""
+        """How many rows have impossible numbers, and are left out of all sums."""
         [[rows]] = self._rows(f"SELECT count(*) FROM spending WHERE NOT ({_SOUND})")
         return int(rows)
 

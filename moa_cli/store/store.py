@@ -1,7 +1,7 @@
 """The store: conversations in one SQLite file, which any number of processes use at once.
 
-`Store` writes conversations and turns, `Reader` (its base) reads them. What they cannot write now
-waits in a `Backlog`; spending and blind comparisons have classes of their own.
+`Store` writes conversations and turns, `Reader` (its base) reads them. Steps of a turn that cannot
+be written now wait in a `Backlog`. Spending and blind comparisons have their own classes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from moa_cli.store.stored_values import (
 from moa_cli.store.upkeep import PendingUpkeep
 
 _LONGEST_TITLE = 60
-# Without 0, o, 1, l and i: people read ids aloud and type them again.
+# Without 0, o, 1, l and i, which people confuse when they read an id aloud or type it again.
 ID_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 
 
@@ -45,9 +45,9 @@ class Store(Reader):
     """A store of conversations. Open one with `Store.open`, and close it when you are done.
 
     Its methods raise StoreError. damaged: where a damaged file was put aside when the store was
-    opened. notice: what the user should know of a store that can only be read. backlog: what is to
-    be written, in order. identity: identifies the open file; it changes when another file takes its
-    place. spending: what turns cost. comparisons: what users chose blind.
+    opened, or None. notice: a notice for the user about a store that can only be read, or None.
+    backlog: the steps that are still to be written. identity: identifies the open file; it changes
+    when another file replaces it. spending: the costs of turns. comparisons: the blind comparisons.
     """
 
     def __init__(self, connection: Connection, damaged: Path | None = None) -> None:
@@ -72,7 +72,8 @@ class Store(Reader):
         connection, damaged = open_database(path, tell)
         store = cls(connection, damaged)
         store._file, store.identity = path, _identity_of(path)
-        # Writes what earlier processes could not; if the file is busy, a later opening does.
+        # Write the steps that earlier processes could not write. If the file is busy, a later
+        # opening does it.
         with patience(connection, 0.0), suppress(StoreError):
             import_pending(store)
         return store
@@ -94,7 +95,7 @@ class Store(Reader):
         return store
 
     def close(self) -> None:
-        """Write what still waits, if possible, and close the file."""
+        """Write the steps that still wait, if possible, and close the file."""
         self.backlog.close()
         self.spending.close()
 
@@ -103,7 +104,7 @@ class Store(Reader):
         return (self._file or paths.database_file()).parent
 
     def _write(self, sql: str, *values: object) -> sqlite3.Cursor:
-        """Carry out one statement in a transaction of its own, or in the one that runs."""
+        """Execute one statement in its own transaction, or in the transaction that runs."""
         with self.connection(writing=True) as connection:
             return connection.execute(
                 sql, [as_unicode(value) if isinstance(value, str) else value for value in values]
@@ -117,7 +118,7 @@ class Store(Reader):
     def _follow(self) -> None:
         """Open the new file if another process has put a damaged one aside.
 
-        Nobody would see what is written into the old one.
+        Nobody reads the old file any more, so a write into it would be lost.
         """
         if self._file is None or self._connection.in_transaction:
             return
@@ -189,8 +190,8 @@ class Store(Reader):
         """Begin a turn, and return its number.
 
         settings: the resolved profile as TOML. started: when it began, in seconds since 1970; None
-        for now. parts: all parts of the prompt, if there are others than text. Raises
-        NoConversation if the conversation was deleted in the meantime.
+        for now. parts: all parts of the prompt, if not all of them are text. Raises NoConversation
+        if the conversation was deleted in the meantime.
         """
         with self.connection(writing=True):
             now = time.time() if started is None else started
@@ -235,7 +236,7 @@ class Store(Reader):
         self._write("INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?)", *values)
 
     def add_note(self, turn: int, event: dict[str, Any]) -> None:
-        """Write an event that no proposal holds, such as a retry or a lost aggregator."""
+        """Write an event that is not part of a proposal, such as a retry or a lost aggregator."""
         self._write("INSERT INTO notes VALUES (?, ?)", turn, dump(event))
 
     def end_turn(self, identity: int, turn: Turn) -> None:
@@ -244,8 +245,8 @@ class Store(Reader):
         self._write(query, turn.status, turn.reply, rest_of(turn), identity)
 
     def rewrite_turn(self, conversation: str, turn: Turn) -> None:
-        """Write a turn again that has ended, such as one that was given a summary. Raises
-        StoreError if that conversation has no such turn."""
+        """Rewrite a turn that has ended, for example to add a summary. Raises StoreError if the
+        conversation has no such turn."""
         query = "UPDATE turns SET rest = ? WHERE id = ? AND conversation_id = ?"
         if not self._write(query, rest_of(turn), turn.stored_as, conversation).rowcount:
             raise StoreError("the turn is not saved yet, or was deleted")
@@ -253,8 +254,8 @@ class Store(Reader):
     def withdraw(self, turn: int, conversation: str | None = None) -> None:
         """Mark a turn as taken back or replaced: it stays in the file, but not in the conversation.
 
-        conversation: only if the turn belongs to it, since another file may have taken the place
-        of the one that the number is from.
+        conversation: mark the turn only if it belongs to this conversation. The number may be from
+        another file, which the open file has replaced.
         """
         self._write(
             "UPDATE turns SET withdrawn = 1 WHERE id = ?1 AND (?2 IS NULL OR conversation_id = ?2)",
@@ -285,7 +286,7 @@ class Store(Reader):
                     (new, old, identity),
                 )
                 if not made.rowcount:
-                    # It was deleted meanwhile.
+                    # The turn was deleted meanwhile.
                     continue
                 for copied in (
                     "proposals SELECT ?, layer, place, proposal FROM every_proposal",
@@ -323,9 +324,8 @@ class Store(Reader):
         """Delete conversations, and single turns of others, and wipe their words from the file.
 
         They disappear from every list at once. Their words are then overwritten step by step, so
-        that other processes can write in between. seconds: how long that may take now; None lets a
-        small file be finished, and spends next to no time on a large one. Returns what is left for
-        `upkeep` to do.
+        that other processes can write in between. seconds: how long to do this now; None finishes a
+        small file, and stops almost at once for a large one. Returns what is left for `upkeep`.
         """
         with store_errors():
             if turns:
@@ -337,7 +337,7 @@ class Store(Reader):
 
     def delete_comparisons(self, numbers: Iterable[int], *, texts_only: bool) -> PendingUpkeep:
         """Delete comparisons, or only their prompts and answers, and wipe their words from the
-        file. Returns what is left for `upkeep` to do."""
+        file. Returns what is left for `upkeep`."""
         with store_errors():
             self.comparisons.delete(numbers, texts_only=texts_only)
             upkeep.wipe_traces(self._connection)
@@ -348,7 +348,7 @@ class Store(Reader):
             return upkeep.leftover(self._connection)
 
     def _retitle(self, turns: Sequence[int]) -> None:
-        """Give new titles to conversations that are titled by turns which will be deleted."""
+        """Give new titles to conversations whose titles come from turns that will be deleted."""
         going = set(turns)
         with immediate(self._connection):
             for turn in turns:
@@ -367,12 +367,12 @@ class Store(Reader):
                     self._write(query, named, row["conversation_id"])
 
     def upkeep(self, *, seconds: float) -> PendingUpkeep:
-        """Continue to wipe and pack for about so many seconds, and return what is left then."""
+        """Continue to wipe and pack for about `seconds`. Returns what is left then."""
         with store_errors():
             return upkeep.work(self._connection, seconds=seconds)
 
     def rewrite(self, *, seconds: float = 30.0) -> bool:
-        """Write the file anew, without unused room and the traces in it; return whether it is done.
+        """Rewrite the file without unused room and the traces in it. Returns whether it was done.
 
         No other process can write meanwhile. seconds: how long to wait for others that write.
         """
@@ -389,7 +389,7 @@ class Store(Reader):
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def clear_unfinished(self) -> None:
-        """Remove what killed imports left, and everything else that is still to be wiped.
+        """Remove the turns that killed imports left, and everything else that is still to be wiped.
 
         Only the process that holds the lock for imports may call it.
         """
@@ -397,7 +397,8 @@ class Store(Reader):
             if unfinished := self._column("SELECT conversation_id FROM unfinished"):
                 upkeep.doom(self._connection, unfinished)
                 self._write("DELETE FROM unfinished")
-            # Wiping the old turns of a conversation that is imported again would take the new ones.
+            # All wiping is done now. Later, the wiping of a conversation's old turns would also
+            # remove new turns that are imported for it.
             while upkeep.leftover(self._connection).conversations:
                 upkeep.work(self._connection, seconds=1.0)
 
@@ -415,9 +416,8 @@ class Store(Reader):
     def connection(self, *, writing: bool, seconds: float | None = None) -> Iterator[Connection]:
         """Yield the connection within one transaction.
 
-        Everything that is read is from one state of the file. What is written is written as a
-        whole or not at all. seconds: how long to wait for another process that writes; None for
-        the usual time.
+        All reads see one state of the file. All writes are done together or not at all. seconds:
+        how long to wait for another process that writes; None for the usual time.
         """
         with store_errors():
             if writing:
@@ -429,7 +429,8 @@ class Store(Reader):
 
 
 def _identity_of(path: Path) -> tuple[int, int] | None:
-    """Identifies the file at a path without opening it (see `store.database`)."""
+    """A key that identifies the file at a path. It is found without opening the file (see
+    `store.database`)."""
     try:
         found = path.stat()
     except OSError:

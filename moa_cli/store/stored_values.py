@@ -1,8 +1,8 @@
-"""Values as the store keeps them: titles and tags in one form, fields without defaults, packed.
+"""Values in the form in which they are stored: checked titles and tags, and compact JSON.
 
-A turn of a mixture holds as many answers as it has proposers, and each answer has a usage of its
-own. Written out in full, they would take ten times the room of the conversation itself. So fields
-at their defaults are left out, and longer texts are compressed.
+A turn of a mixture has as many answers as it has proposers, and each answer has its own usage. In
+full, they would take ten times the room of the conversation itself. So fields with their default
+values are left out, and longer texts are compressed.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from typing import Any
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 
-# Characters of a tag and of a title.
+# The most characters of a tag, and of a title.
 _LONGEST_TAG, _LONGEST_TITLE = 50, 200
-# How the title of a copy ends.
+# The end of the title of a copy.
 _COPY = re.compile(r" \(copy(?: \d+)?\)\Z")
 _NOT_IN_TAGS = re.compile(r"[\s,\x00-\x1f\x7f-\x9f]")
-# Bytes. Compression makes shorter texts no smaller.
+# Values of fewer bytes are not compressed, because compression does not make them smaller.
 _SHORTEST = 200
-# Bytes. A damaged or hostile value must not expand to more.
+# A damaged or hostile value must not expand to more bytes than this.
 _MOST_BYTES = 256_000_000
-# Characters of the data URIs of a turn: some more than images of a prompt may have, in base64.
+# The most characters of all data URIs of a turn: a little more than the images of a prompt may
+# have, in base64.
 _MOST_DATA = 64_000_000
 
 
 def checked_tag(text: str) -> str:
-    """A tag as the store keeps it: in lower case, so that `Work` and `work` are the same tag.
-    Raises UsageError if the text cannot be one."""
+    """A tag in the form for the store: in lower case, so that `Work` and `work` are the same tag.
+    Raises UsageError if the text cannot be a tag."""
     tag = unicodedata.normalize("NFC", text.strip().removeprefix("#")).lower()
     visible = any(unicodedata.category(letter)[0] in "LNSP" for letter in tag)
     if not visible or len(tag) > _LONGEST_TAG or tag.startswith("-") or _NOT_IN_TAGS.search(tag):
@@ -45,7 +46,8 @@ def checked_tag(text: str) -> str:
 
 
 def checked_title(text: str) -> str:
-    """A title as the store keeps it, on one line. Raises UsageError if it is empty or too long."""
+    """A title in the form for the store: on one line. Raises UsageError if it is empty or too
+    long."""
     title = " ".join(text.split())
     if not title:
         raise UsageError("a title cannot be empty")
@@ -55,10 +57,10 @@ def checked_title(text: str) -> str:
 
 
 def storable(parts: Iterable[Part]) -> list[Part]:
-    """The parts of a prompt as the store keeps them.
+    """The parts of a prompt in the form for the store.
 
-    A program may ask with more than `moa` itself does. Data beyond the limit of a turn is left out,
-    and only its name stays.
+    Data beyond the limit of a turn is left out, and only its name stays. A client of the server may
+    send more data than `moa` itself allows.
     """
     found, left = [], _MOST_DATA
     for part in parts:
@@ -68,12 +70,14 @@ def storable(parts: Iterable[Part]) -> list[Part]:
 
 
 def as_unicode(text: str) -> str:
-    """`text` without halves of surrogate pairs: UTF-8, and so SQLite, cannot hold them."""
+    """`text` with each half of a surrogate pair replaced, because UTF-8, and so SQLite, cannot
+    store it."""
     return text.encode("utf-8", "replace").decode()
 
 
 def without_defaults(value: Any) -> Any:
-    """A dataclass as plain values (see `dataclasses.asdict`), without fields at their defaults.
+    """The plain values of a dataclass (see `dataclasses.asdict`), without fields that have their
+    default values.
 
     `values.load_value` makes the same dataclass from the result.
     """
@@ -108,7 +112,7 @@ def pack(values: object) -> bytes:
 
 
 def unpack(kept: str | bytes) -> Any:
-    """What `pack` or `dump` was given. Raises ValueError if `kept` is from neither, or damaged."""
+    """The values that were given to `pack` or `dump`. Raises ValueError if `kept` is damaged."""
     data = kept.encode() if isinstance(kept, str) else kept
     # Compressed data begins with neither of these.
     if data[:1] not in (b"{", b"["):
@@ -126,12 +130,12 @@ def unpack(kept: str | bytes) -> Any:
 
 
 def without_copy_mark(title: str) -> str:
-    """The title of what a conversation is a copy of; of others, their own."""
+    """The title of the original, if the title is that of a copy; otherwise the title itself."""
     return _COPY.sub("", title)
 
 
 def title_of_copy(title: str, taken: Container[str]) -> str:
-    """A title for a copy: `Why? (copy)`, or `Why? (copy 2)` if another one has that."""
+    """A title for a copy: `Why? (copy)`, or `Why? (copy 2)` if that is taken."""
     marks = (" (copy)" if number == 1 else f" (copy {number})" for number in count(1))
     names = (f"{without_copy_mark(title)[: _LONGEST_TITLE - len(mark)]}{mark}" for mark in marks)
     return next(name for name in names if name not in taken)

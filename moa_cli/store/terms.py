@@ -1,14 +1,14 @@
-"""Cuts texts into the terms that the search index holds.
+"""Cuts texts into the terms of the search index.
 
 A text is folded first, so that case, accents, ligatures, and full and half width make no
 difference. Then it is cut into terms. A run of letters and digits is a term. Scripts without spaces
 between words (Chinese, Japanese, Korean, Thai and others) and symbols are cut at each character:
-the index holds overlapping pairs of characters, so that exact lookups find a query of any length.
+the index has overlapping pairs of characters, so that exact lookups find a query of any length.
 
 To remove a deleted text from the index, SQLite needs the same terms again, perhaps years later and
-from another version of Python. So classes of characters are ranges of code points here: properties
-of characters change with the version of Unicode. Case and decomposition of a character never
-change once they are defined.
+from another version of Python. So this module defines classes of characters as ranges of code
+points, and does not use properties of characters, which change with the version of Unicode. It does
+use case and decomposition, which never change after they are defined.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-# Cut at each character: symbols, Thai, Lao, Tibetan, Burmese, Khmer, Korean, Chinese, Japanese,
-# Yi, and all above the basic plane (rare characters, emoji).
+# Characters that are cut apart: symbols, Thai, Lao, Tibetan, Burmese, Khmer, Korean, Chinese,
+# Japanese, Yi, and all above the basic plane (rare characters, emoji).
 _SINGLE = (
     r"\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17d3\u17d7-\u17ff\u1950-\u19ff\u1a20-\u1aaf"
     r"\u20a0-\u20cf\u2190-\u24ff\u25a0-\u2bff\u2e80-\u2fdf\u3005-\u3007\u3021-\u302f\u3031-\u30fa"
     r"\u30fc-\u4dbf\u4dc0-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00010000-\U0010ffff"
 )
-# Separate terms: controls, white space, punctuation, box drawing, variation selectors.
+# Characters between terms: controls, white space, punctuation, box drawing, variation selectors.
 _BETWEEN = (
     r"\x00-/:-@\[-`{-\xa9\xab\xac\xae-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u037e\u0387\u055a-\u055f\u0589"
     r"\u058a\u05be\u060c\u061b\u061f\u06d4\u0964\u0965\u10fb\u1361-\u1368\u17d4-\u17d6\u2000-\u206f"
@@ -46,7 +46,7 @@ _ASCII_RUN = re.compile("[a-z0-9]+")
 
 
 _RUN = f"[{_SINGLE}]+|[^{_SINGLE}{_BETWEEN}]+"
-# In a text before folding, a mark belongs to the character before it.
+# The run of a text before folding, in which a combining mark belongs to the character before it.
 _RAW_RUN = f"[^{_BETWEEN}]+"
 _CUT = f"[{_SINGLE}]"
 _VARYING_RUN = f"[{_VARYING}]+"
@@ -59,22 +59,23 @@ _CLUSTER = r"[\u1100-\u115f][\u1160-\u11ff]*|(?s:.)[\u0300-\u036f\u3099\u309a\uf
 
 @cache
 def _pattern(text: str) -> re.Pattern[str]:
-    """Compiled when a text that is not ASCII needs it: that takes 5 ms, and no start of a command
-    should pay for it."""
+    """The compiled pattern. It is compiled on first use, for a text that is not ASCII, because this
+    takes 5 ms and would slow down the start of each command."""
     return re.compile(text)
 
 
-# Letters without a decomposition that people type without their strokes.
+# Letters that have no decomposition, with the plain letters that people often type for them.
 _TYPED = str.maketrans(
     {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ħ": "h", "ŧ": "t"}
     | {"ı": "i", "ŋ": "n", "ſ": "s", "ĸ": "k"}
 )
-# The lengths of words in which parts are found. Longer words are found whole, or by a beginning.
+# A search finds parts of words only in words of these lengths. Other words are found as a whole, or
+# by their beginning.
 _SHORTEST_KNOWN, _LONGEST_KNOWN = 4, 64
 
 
 class Unit(NamedTuple):
-    """A word or a single character of a text, folded, and where it begins and ends there.
+    """A word or a single character of a text, folded, with its place in the text.
 
     joined: whether it directly follows the unit before.
     """
@@ -86,7 +87,7 @@ class Unit(NamedTuple):
 
 
 def folded(text: str) -> str:
-    """Fold a text: ways to write the same thing become one."""
+    """Fold a text: different ways to write the same word become the same text."""
     if text.isascii():
         return text.lower()
     return _pattern(_VARYING_RUN).sub(
@@ -147,7 +148,7 @@ def _units(raw: str, start: int, end: int) -> Iterator[Unit]:
         for word in runs(raw):
             yield Unit(word, False, start, end)
         return
-    # Each folded character with the place that it comes from.
+    # Each folded character with its place in the original text.
     origins: list[tuple[str, int, int]] = []
     for cluster in _pattern(_CLUSTER).finditer(raw):
         span = start + cluster.start(), start + cluster.end()
@@ -163,7 +164,7 @@ def _units(raw: str, start: int, end: int) -> Iterator[Unit]:
 
 
 def _indexed(text: str | None) -> str:
-    """The terms of a text with spaces between them, at which the index cuts."""
+    """The terms of a text with spaces between them. The index cuts at the spaces."""
     if not text:
         return ""
     if text.isascii():

@@ -1,18 +1,19 @@
 """Maintains the database file in small steps, so that other processes can use it meanwhile.
 
-The steps wipe what was deleted, pack what an older version wrote, and return free room to the disk.
-Each step is a transaction of about a twentieth of a second; between two steps other processes can
-write. The tables `doomed` and `upkeep` hold what is still to be done, so any later process can
-continue.
+The steps wipe deleted texts, pack rows that an older version wrote, and return free room to the
+disk. Each step is a transaction of about a twentieth of a second. Between two steps, other
+processes can write. The tables `doomed` and `upkeep` list what is still to be done, so any later
+process can continue.
 
 A deleted conversation disappears from every list at once. Its turns are deleted in steps. SQLite
-overwrites what they held (`secure_delete`), but the search index keeps the words of deleted turns
-in older segments, until all segments are merged into one.
+overwrites their texts (`secure_delete`), but the search index keeps the words of deleted turns in
+older segments, until all segments are merged into one.
 
-There is one more place. When SQLite moves rows between pages to balance its trees, it leaves copies
-in the unused part of pages. Only writing the whole file anew (VACUUM) removes them, and no other
-process can write meanwhile. A small file takes a moment, so this is done at once. A large file is
-written anew when nobody has used it for a while, or when the user asks for it.
+Copies of deleted texts can remain in one more place. When SQLite moves rows between pages to
+balance its trees, it leaves copies in the unused part of pages. They are removed only if the whole
+file is rewritten (VACUUM), and no other process can write meanwhile. A small file takes a moment,
+so this is done at once. A large file is rewritten when nobody has used it for a while, or when the
+user asks for it.
 """
 
 from __future__ import annotations
@@ -29,21 +30,22 @@ _STEP_SECONDS = 0.05
 # Seconds between two steps: as long as the last step took, within these limits.
 _SHORTEST_REST, _LONGEST_REST = 0.01, 0.1
 _ROWS, _MERGE_PAGES, _FREE_PAGES = 50, 100, 500
-# Takes the place of a conversation's id; ids have no spaces.
+# Single deleted turns get this in place of a conversation's id. A real id has no spaces.
 _SINGLE = "single turns"
 _MERGE, _PACK, _EMPTY_LOG = "merge words", "pack proposals", "empty the log"
 _REWRITE = "write the file anew"
-# A file of this size is written anew within about a third of a second.
+# A file of this size is rewritten within about a third of a second.
 _SMALL_BYTES = 50_000_000
 
 
 @dataclass(frozen=True)
 class PendingUpkeep:
-    """What is still to be done.
+    """The upkeep that is still to be done.
 
-    conversations: how many deleted ones still have turns. merge, log, traces: whether the search
-    index, the write-ahead log (it cannot be emptied while other processes read), and unused parts
-    of pages may hold deleted words. pack: whether there are proposals of an older version.
+    conversations: the number of deleted conversations that still have turns. merge: whether the
+    search index may have words of deleted texts. log: whether the write-ahead log may have them; it
+    cannot be emptied while other processes read. traces: whether unused parts of pages may have
+    them. pack: whether there are proposals of an older version.
     """
 
     conversations: int = 0
@@ -54,7 +56,7 @@ class PendingUpkeep:
 
     @property
     def words(self) -> bool:
-        """Whether the file may still hold words of deleted conversations."""
+        """Whether the file may still contain words of deleted conversations."""
         return bool(self.conversations or self.merge or self.log or self.traces)
 
 
@@ -63,11 +65,11 @@ def doom(connection: Connection, identities: Sequence[str], turns: Sequence[int]
 
     `work` deletes the turns. Raises sqlite3.Error.
     """
-    # The turns stay for now; a check of references would not allow that.
+    # The turns stay for now. With foreign keys on, SQLite would delete them with the conversation.
     connection.execute("PRAGMA foreign_keys = OFF")
     try:
         with immediate(connection):
-            # Single turns become turns of one more conversation, which is deleted.
+            # Single turns become turns of an additional conversation, which is deleted.
             for identity in [*identities, _SINGLE] if turns else identities:
                 connection.execute(
                     "INSERT OR IGNORE INTO doomed (conversation_id) VALUES (?)", (identity,)
@@ -83,14 +85,14 @@ def doom(connection: Connection, identities: Sequence[str], turns: Sequence[int]
 
 
 def wipe_traces(connection: Connection) -> None:
-    """Have `work` remove what rows outside of conversations, just deleted, left in unused parts of
-    the file. Raises sqlite3.Error."""
+    """Let `work` remove the traces of deleted rows that did not belong to conversations, such as
+    comparisons. Raises sqlite3.Error."""
     with immediate(connection):
         _add(connection, _REWRITE, _EMPTY_LOG)
 
 
 def leftover(connection: Connection) -> PendingUpkeep:
-    """What is still to be done. Raises sqlite3.Error."""
+    """The upkeep that is still to be done. Raises sqlite3.Error."""
     with transaction(connection, "DEFERRED"):
         (doomed,) = connection.execute("SELECT count(*) FROM doomed").fetchone()
         tasks = {task for (task,) in connection.execute("SELECT task FROM upkeep")}
@@ -100,7 +102,7 @@ def leftover(connection: Connection) -> PendingUpkeep:
 
 
 def work(connection: Connection, *, seconds: float) -> PendingUpkeep:
-    """Work for about so many seconds, and return what is left. Raises sqlite3.Error."""
+    """Do upkeep for about `seconds`. Returns what is left. Raises sqlite3.Error."""
     deadline = time.monotonic() + seconds
     for _ in _steps(connection):
         if time.monotonic() >= deadline:
@@ -144,7 +146,8 @@ def _wipe_turns(connection: Connection) -> bool:
     with immediate(connection):
         _add(connection, _MERGE, _REWRITE, _EMPTY_LOG)
         while time.monotonic() - began < _STEP_SECONDS:
-            # One at a time: an image may take as long as a thousand turns.
+            # Parts are deleted one at a time, because an image may take as long as a thousand
+            # turns.
             if connection.execute(
                 "DELETE FROM parts WHERE rowid = (SELECT parts.rowid FROM turns JOIN parts"
                 " ON turn_id = turns.id WHERE conversation_id = ? LIMIT 1)",
@@ -173,7 +176,7 @@ def _merge_words(connection: Connection) -> bool:
         if time.monotonic() - began >= _STEP_SECONDS:
             return True
     with immediate(connection):
-        # Another process may have deleted more since.
+        # Another process may have deleted more texts since.
         if search.is_wiped(connection):
             _done(connection, _MERGE)
     return False
@@ -207,7 +210,7 @@ def _packed(proposal: str | bytes) -> str | bytes:
     try:
         return pack(unpack(proposal))
     except (ValueError, TypeError):
-        # A damaged proposal is kept as it is.
+        # A damaged proposal is not changed.
         return proposal
 
 
@@ -229,7 +232,8 @@ def _give_back(connection: Connection) -> bool:
 
 
 def seconds_to_wipe(connection: Connection) -> float:
-    """How long a caller should wait for the wiping: only a small file is done within a moment."""
+    """How long a caller should wait for the wiping. It is longer for a small file, because that can
+    be finished."""
     return 3.0 if _is_small(connection) else 0.2
 
 
@@ -240,16 +244,16 @@ def _is_small(connection: Connection) -> bool:
 
 
 def _rewrite_small(connection: Connection) -> bool:
-    """Write a small file anew, if it still has to be."""
+    """Rewrite a small file, if this is still to be done."""
     if _has(connection, _REWRITE) and not _has(connection, _MERGE) and _is_small(connection):
         rewrite(connection)
     return False
 
 
 def rewrite(connection: Connection) -> bool:
-    """Write the file anew, without free pages and traces; nobody else can write meanwhile.
+    """Rewrite the file without free pages and traces. No other process can write meanwhile.
 
-    Returns whether it was done. It is not while another process writes, or if the disk is full.
+    Returns whether it was done. It fails while another process writes, or if the disk is full.
     """
     try:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -262,11 +266,11 @@ def rewrite(connection: Connection) -> bool:
 
 
 def _empty_log(connection: Connection) -> None:
-    """Empty the write-ahead log, which holds older states of pages, unless it is in use."""
+    """Empty the write-ahead log, which contains older states of pages, unless it is in use."""
     if not _has(connection, _EMPTY_LOG) or _has(connection, _MERGE):
         return
-    # Deletes the task first, because this change goes to the log itself. If the log cannot be
-    # emptied, the task is added again.
+    # The task is deleted first, because this change is written to the log, too. If the log cannot
+    # be emptied, the task is added again.
     with immediate(connection):
         _done(connection, _EMPTY_LOG)
     (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -1,4 +1,4 @@
-"""Reads what aichat keeps: a YAML file for each session, and a log of prompts outside sessions."""
+"""Reads aichat's files: a YAML file for each session, and a log of prompts outside sessions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from moa_cli.store.incoming.conversation import IncomingConversation, Table, TurnBuilder
 
 PROFILE = "aichat"
-# Characters of a session, or of an entry of the log.
+# The most characters of a session, or of an entry of the log.
 LONGEST = 64 << 20
 _DEEPEST = 50
 HEADING = re.compile(
@@ -34,14 +34,14 @@ def is_session(values: Any) -> bool:
 
 
 def yaml(text: str) -> Any:
-    """The value that a YAML file holds. Raises ValueError.
+    """The value of a YAML file. Raises ValueError if it is broken or has aliases.
 
-    Aliases are refused: aichat writes none, and with them a short file can stand for billions of
-    values.
+    Aliases are refused, because with them a short file can expand to billions of values. aichat
+    writes none.
     """
     import yaml as library
 
-    # It reads plain values only, and is written in C where that is available.
+    # The safe loader reads only plain values. The one in C is faster, if it is available.
     loader = getattr(library, "CSafeLoader", library.SafeLoader)
     depth = 0
     try:
@@ -67,7 +67,8 @@ def session(values: Table, name: str, at: float) -> IncomingConversation:
     model = values.text("model") or None
     earlier, messages = values.tables("compressed_messages"), values.tables("messages")
     if earlier and messages and messages[0].get("role") == "system":
-        # After aichat compresses a session, its first message only sums up earlier ones.
+        # When aichat compresses a session, it puts a summary of the earlier messages first. The
+        # earlier messages are imported themselves.
         messages = messages[1:]
     for message in (*earlier, *messages):
         _add(builder, message, model, at)
@@ -78,7 +79,7 @@ def _add(builder: TurnBuilder, message: Table, model: str | None, at: float) -> 
     role, content = message.text("role"), message.get("content")
     if isinstance(content, dict):
         content = message.table("content")
-        # The answer, and the tools that were called with their results.
+        # Such a content holds the answer, and the tool calls with their results.
         calls = len(content.list("tool_results"))
         builder.left["tool call"] += calls
         builder.left["tool result"] += calls
@@ -110,7 +111,7 @@ def _said(message: Table) -> tuple[str, int]:
 
 
 def _answer(builder: TurnBuilder, text: str, model: str | None = None) -> None:
-    """Add an answer, before which there may be reasoning, and then a list of tool calls."""
+    """Add an answer. Its text may begin with reasoning, followed by a list of tool calls."""
     thought = ""
     if match := _THOUGHT.match(text):
         thought, text = match["thought"], text[match.end() :]
@@ -120,7 +121,8 @@ def _answer(builder: TurnBuilder, text: str, model: str | None = None) -> None:
 
 
 def log(lines: Iterable[str]) -> Iterator[IncomingConversation]:
-    """The entries of the log, each as a conversation of one turn: nothing in the log joins them.
+    """The entries of the log, each as a conversation of one turn, because the log does not tell
+    which entries belong together.
 
     Raises ValueError if an entry is broken or too long.
     """

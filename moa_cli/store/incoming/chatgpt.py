@@ -1,4 +1,4 @@
-"""Reads ChatGPT's data export, which holds a tree of messages for each conversation.
+"""Reads ChatGPT's data export, which has a tree of messages for each conversation.
 
 `mapping` holds nodes by id. Each node has a `parent`, `children` and perhaps a `message`.
 `current_node` is the end of the branch that the user saw last. Each edited message and each
@@ -35,7 +35,7 @@ def conversation(values: Table) -> IncomingConversation:
     if last is None and nodes:
         if not ends:
             raise ValueError("its messages form a loop")
-        # Nodes are in the order of their times.
+        # Nodes are in the order of their times, so the last one is the latest.
         last = ends[-1]
     path = [] if last is None else last.path(lambda node: nodes.get(node.text("parent")))
     model = values.text("default_model_slug") or None
@@ -43,7 +43,7 @@ def conversation(values: Table) -> IncomingConversation:
         if message := node.table("message"):
             _add(builder, message, model)
     taken = set(map(id, path))
-    # A branch counts if it ends with a message of either side.
+    # A branch counts if it ends with a message of the user or the assistant.
     builder.left["branch that an edit replaced"] = sum(
         id(node) not in taken and _role(node.table("message")) in ("user", "assistant")
         for node in ends
@@ -62,7 +62,7 @@ def _add(builder: TurnBuilder, message: Table, model: str | None) -> None:
     content, metadata = message.table("content"), message.table("metadata")
     kind = content.text("content_type") or "text"
     if kind in ("user_editable_context", "model_editable_context"):
-        # The user's custom instructions: about themselves, and about the answers that they want.
+        # The custom instructions of the user: about the user, and about the wanted answers.
         keys = ("user_profile", "user_instructions", "model_set_context")
         if instructions := [content.text(key) for key in keys if content.text(key).strip()]:
             builder.system("\n\n".join(instructions))
@@ -85,7 +85,7 @@ def _add(builder: TurnBuilder, message: Table, model: str | None) -> None:
     elif role == "user":
         attachments = metadata.tables("attachments")
         kinds = [item.text("mime_type") or item.text("mimeType") for item in attachments]
-        # Pictures are counted where they stand in the text.
+        # Pictures are not counted here, but by `_text`, because they are also parts of the message.
         builder.left["file"] += sum(not kind.startswith("image/") for kind in kinds)
         more = bool(attachments or content.tables("parts"))
         builder.user(text, message.get("create_time"), more=more)

@@ -1,6 +1,7 @@
-"""Reads Claude's data export, which holds a list of messages for each conversation.
+"""Reads Claude's data export, which has a list of messages for each conversation.
 
-In newer exports each message names the one that it follows, which tells edited messages apart.
+In newer exports, each message names the message that it follows. This shows which messages an edit
+has replaced.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from moa_cli.store.incoming.conversation import IncomingConversation, Table, Tur
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".heic")
 _COUNTED = {"tool_use": "tool call", "tool_result": "tool result", "image": "image"}
-# Parts that hold no content.
+# Types of parts without content, which are left out silently.
 _SILENT = ("token_budget", "flag")
 
 
@@ -56,7 +57,7 @@ def _add(builder: TurnBuilder, message: Table, model: str | None) -> None:
             said.append(text)
         elif kind not in (*_SILENT, "text"):
             builder.left["part of another kind"] += 1
-    # `text` only repeats the parts, with notices in place of those that are not text.
+    # The field `text` only repeats the parts, with notices in place of parts that are not text.
     text = "\n\n".join(said) if said or message.list("content") else message.text("text")
     sender = message.text("sender")
     if sender == "assistant":

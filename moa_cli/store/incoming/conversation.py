@@ -1,8 +1,8 @@
 """A conversation that is being imported, and turns made from another program's messages.
 
-Each source has a reader of its own that feeds its messages to a `TurnBuilder`. Files may come from
-anybody: numbers that cannot be amounts count as 0, and times in the future count as now. Each such
-change, and everything that is not imported, is counted for the user.
+Each source has its own reader, which gives the messages to a `TurnBuilder`. Files may come from
+anybody, so numbers that cannot be amounts count as 0, and times in the future count as now. Each
+such change, and everything that is not imported, is counted for the user.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from moa_cli.core.conversation import KeptConversation, KeptTurn, Turn, TurnStat
 from moa_cli.core.values import field_names
 from moa_cli.store.store import ID_LETTERS
 
-# How changes to a file's numbers are named when they are counted.
+# The names of changes to a file's numbers, for the count that the user sees.
 FUTURE, NO_AMOUNT = "time in the future (taken as now)", "number out of bounds (taken as 0)"
-# More tokens, dollars or seconds than one call can take, and few enough that sums stay exact.
+# The highest number of tokens, dollars or seconds that is taken from a file. One call cannot take
+# more, and sums of such numbers stay exact.
 _MOST_AMOUNT = 10**9
 # The last second that a calendar of four-digit years can show in any time zone.
 _LATEST = 253_402_200_000
@@ -34,10 +35,11 @@ _NO_TEXT = "(something other than text, which was not imported)"
 class IncomingConversation:
     """A conversation that is being read.
 
-    turns: they can be read once. head: returns all the rest, once these have been read; its id is
-    the wanted one. exact: whether it comes from a store of moa, so that every field counts, not
-    only the texts. left: what is not imported, counted by kind; complete once all turns have been
-    read. identity: returns its id, or None while that has not been read.
+    turns: can be read only once. head: returns the conversation without its turns, after these have
+    been read; it has the id that the conversation should get. exact: whether it comes from a store
+    of moa, so that all fields are compared and not only the texts. left: counts of what is not
+    imported, by kind; complete after all turns have been read. identity: returns its id, or None if
+    the id has not been read yet.
     """
 
     turns: Iterator[KeptTurn]
@@ -54,7 +56,8 @@ def identity_of(*source: str) -> str:
 
 
 class Table(dict[str, Any]):
-    """A table that another program wrote. What is missing or of another type counts as empty."""
+    """A table that another program wrote. A value that is missing, or has another type, counts as
+    empty."""
 
     def text(self, key: str) -> str:
         value = self.get(key)
@@ -84,10 +87,10 @@ class Table(dict[str, Any]):
 
 
 def bounded(held: Any, changed: Counter[str]) -> Any:
-    """A value with each number that is not within 0 to 10^9 replaced by 0, and counted.
+    """A value in which each number outside of 0 to 10^9 is replaced by 0, and counted.
 
-    This includes numbers in dataclasses and tuples, NaN and infinity. A value without such a
-    number is returned itself.
+    This includes numbers in dataclasses and tuples, NaN and infinity. If there is no such number,
+    the same object is returned.
     """
     kind: Any = type(held)
     if kind is int or kind is float:
@@ -111,7 +114,8 @@ def bounded(held: Any, changed: Counter[str]) -> Any:
 
 
 def not_later(at: float, changed: Counter[str]) -> float:
-    """The time, or now if it is in the future: else the conversation would stay the latest one."""
+    """The time, or now if it is in the future. A conversation with a future time would stay the
+    latest one."""
     now = time.time()
     if at <= now:
         return at
@@ -137,7 +141,7 @@ def seconds_of(value: Any) -> float | None:
 
 @dataclass
 class _OpenTurn:
-    """A user message, and the answers to it so far. turn: without their texts."""
+    """A user message, and the answers to it so far. turn: without the texts of the answers."""
 
     turn: Turn
     at: float | None
@@ -148,10 +152,10 @@ class _OpenTurn:
 
 @dataclass(eq=False)
 class TurnBuilder:
-    """Makes turns from messages in their order: a user message and all answers to it are a turn.
+    """Makes turns from messages in their order. A user message and all answers to it are a turn.
 
-    profile: the one that the turns get: the name of the program that they come from. left: what is
-    not imported, counted by kind.
+    profile: the profile name of the turns: the name of the program that they come from. left:
+    counts of what is not imported, by kind.
     """
 
     profile: str
@@ -164,11 +168,12 @@ class TurnBuilder:
         self._system = text
 
     def user(self, text: str, at: Any = None, *, more: bool = False) -> None:
-        """Add a user message, unless it holds nothing at all.
+        """Add a user message, unless it is empty.
 
-        at: its time (see `seconds_of`). more: whether it held something that is not text.
+        at: its time (see `seconds_of`). more: whether it had something other than text.
         """
-        # Endpoints take no empty prompt, and the reply has to belong to one.
+        # A message without text gets a placeholder, because endpoints take no empty prompt, and the
+        # reply needs a prompt.
         if text.strip() or more:
             prompt = text if text.strip() else _NO_TEXT
             turn = Turn(prompt, status="interrupted", profile=self.profile)
@@ -206,9 +211,9 @@ class TurnBuilder:
     ) -> IncomingConversation:
         """The conversation of all messages so far.
 
-        source: its id in the other program; "" to use its beginning in place of an id. title: ""
-        to use the first prompt. created, updated: its times (see `seconds_of`); the times of the
-        messages take the place of unknown ones.
+        source: its id in the other program; "" to make an id from its first turn. title: "" to use
+        the first prompt. created, updated: its times (see `seconds_of`); if one is unknown, the
+        times of the messages are used.
         """
         times = [turn.at for turn in self._turns if turn.at is not None]
         changed = seconds_of(updated)

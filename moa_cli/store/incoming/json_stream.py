@@ -1,8 +1,8 @@
 """Reads JSON in pieces, so that a file of any size takes little memory.
 
-`JsonStream` walks the outer objects and lists, and `json` parses each value in them as a whole, so
-errors have its wording, with line and column. NaN and infinity are accepted, because older exports
-of moa may hold them. That is why no parser such as `ijson` is used, which refuses them.
+`JsonStream` walks the outer objects and lists, and `json` parses each value in them as a whole. So
+errors have the wording of `json`, with line and column. NaN and infinity are accepted, because
+older exports of moa may contain them. A parser such as `ijson` refuses them, so it is not used.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 _CHUNK = 1 << 16
-# Characters of one value. A longer one would fill the memory.
+# The most characters of one value. A longer one would fill the memory.
 _LONGEST = 64 << 20
-# An error this close to the end of what was read may only mean that the rest is still missing.
+# If an error is this close, in characters, to the end of the text that was read, the cause may only
+# be that the rest was not read yet.
 _MARGIN = 16
 _SPACE = re.compile(r"[ \t\n\r]*")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -71,7 +72,8 @@ class JsonStream:
             except ValueError:
                 raise self._refusal("a number is too long") from None
             else:
-                # A number at the end of what was read may go on; other values end by themselves.
+                # A number at the end of the text that was read may go on in the rest. Other values
+                # have an end mark.
                 if self._ended or self._text[end - 1] in '"]}' or end < len(self._text) - _MARGIN:
                     break
             if len(self._text) - self._at > _LONGEST:
@@ -100,7 +102,7 @@ class JsonStream:
         return self._inside("[", "]")
 
     def end(self) -> None:
-        """Check that nothing follows."""
+        """Check that the file ends here."""
         if self.next():
             raise self._fault("Extra data", self._at)
 
@@ -122,7 +124,8 @@ class JsonStream:
         self._at += 1
 
     def _more(self) -> None:
-        """Read more: as much again as is held, so that a long value is not parsed too often."""
+        """Read more of the file: as much as is held already, so that a long value is not parsed too
+        often."""
         gone = self._text[: self._at]
         if lines := gone.count("\n"):
             self._line += lines

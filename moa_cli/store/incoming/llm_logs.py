@@ -1,10 +1,10 @@
 """Reads the log of `llm`, an SQLite file with `responses` or, from newer releases, `turns`.
 
-A response belongs to a conversation, and its prompt may be made of fragments. A turn names the
-last message that was sent and the last one that came back; messages form chains, which
-conversations share. A newer release leaves what an older one wrote in the older tables.
+A response belongs to a conversation, and its prompt may be made of fragments. A turn names the last
+message that was sent and the last one that came back. Messages form chains, which conversations can
+share. A newer release leaves the rows of older releases in the older tables.
 
-Neither the file nor anything beside it is written to.
+Neither the file nor any file beside it is changed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 from moa_cli.core.conversation import Usage
 from moa_cli.store.incoming.conversation import IncomingConversation, TurnBuilder
 
-# Bytes of one value.
+# The most bytes of one value.
 _LONGEST = 64 << 20
-# Messages between what was sent and what came back.
+# The most messages of a chain. A longer chain counts as a loop.
 _LONGEST_CHAIN = 10_000
 
 
@@ -43,8 +43,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     with tempfile.TemporaryDirectory() as folder:
         side = path.with_name(f"{path.name}-wal")
         if side.exists() and side.stat().st_size:
-            # To read a file with a write-ahead log, SQLite has to write beside it: let it do so
-            # beside a copy.
+            # To read a database with a write-ahead log, SQLite has to write a file beside it. So a
+            # copy is read.
             copy = Path(folder, "copy.db")
             shutil.copyfile(path, copy)
             shutil.copyfile(side, copy.with_name(f"{copy.name}-wal"))
@@ -57,7 +57,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             connection.text_factory = lambda data: data.decode("utf-8", "replace")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             connection.execute("PRAGMA query_only = ON")
-            # The file's schema may call functions; none of them may do harm.
+            # The schema of the file may call functions. With this setting, these can do no harm.
             connection.execute("PRAGMA trusted_schema = OFF")
             yield connection
         finally:
@@ -96,7 +96,8 @@ class _Log:
             selects.append(self._places(1, "responses", "conversation_id"))
         if self._new:
             selects.append(self._places(2, "turns", "thread_id"))
-        # Sorts only places, not texts. A turn without a conversation is a conversation itself.
+        # The query sorts only row numbers, not texts. A row without a conversation is a
+        # conversation by itself.
         rows = self._connection.execute(
             "SELECT generation, place, conversation,"
             " min(at) OVER (PARTITION BY conversation) AS begun"
@@ -116,7 +117,7 @@ class _Log:
         at = "datetime_utc" if "datetime_utc" in self._of(table) else "''"
         legacy = ""
         if generation == 1 and self._new:
-            # A response that llm has moved to the newer tables keeps its id.
+            # A response may also be in the newer tables, with the same id. It is read only there.
             legacy = " WHERE id NOT IN (SELECT id FROM turns)"
         return (
             f"SELECT {generation} AS generation, rowid AS place,"
@@ -146,7 +147,7 @@ class _Log:
         builder.left["tool result"] += results
         builder.left["tool call"] += self._count("tool_calls", identity)
         at = row.get("datetime_utc")
-        # What follows the result of a tool belongs to the earlier prompt.
+        # An answer after a tool result belongs to the earlier prompt.
         if not results or any(text.strip() for text in prompt):
             builder.user("\n".join(filter(None, prompt)), at, more=bool(attached) or not results)
         builder.assistant(
@@ -183,10 +184,10 @@ class _Log:
     def _chain(
         self, tip: str | None, end: str | None = None, until: str | None = None
     ) -> list[tuple[str, str, str]]:
-        """(hash, role, text) of the messages that lead to `tip`.
+        """The messages that lead to `tip`, each as (hash, role, text).
 
-        end: the message after which they begin. until: or the role after whose last message they
-        begin.
+        end: the hash of the last message before them. until: a role; they begin after the last
+        message with this role.
         """
         found: list[tuple[str, str, str]] = []
         while tip is not None and tip != end:
@@ -268,7 +269,7 @@ def _whole(value: Any) -> int:
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row says of the answer: the model, tokens and seconds. llm keeps no price."""
+    """The facts about the answer in a row: the model, tokens and seconds. llm stores no price."""
     tokens = _whole(row.get("input_tokens")), _whole(row.get("output_tokens"))
     usage = Usage(*tokens, calls=1, unpriced_calls=1) if any(tokens) else Usage()
     return {

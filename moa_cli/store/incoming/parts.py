@@ -1,6 +1,6 @@
-"""Finds the files to import: named, in a folder, in a zip archive, or from standard input.
+"""Finds the files to import: named ones, files in a folder or a zip archive, and standard input.
 
-Nothing is unpacked to the disk: files in an archive are read in place.
+Archives are not unpacked to the disk: the files in them are read in place.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import BinaryIO, cast
 
 from moa_cli.core import paths
 
-# The most files that a folder or an archive may hold.
+# The most files in a folder or an archive.
 _MOST_FILES = 100_000
 _TOO_MANY = f"holds more than {_MOST_FILES} files"
-# Guards against archives that expand without end: the bytes that one may expand to, and how many
-# times its packed size a file may have beyond the first gigabyte. Text packs about 10 times
-# smaller, zeros 1000 times.
+# Limits against archives that expand without end. _MOST_BYTES: the size of all files in an archive.
+# A file in it may have at most _FREE_BYTES, or _MOST_TIMES its packed size if that is more. Text
+# usually has about 10 times its packed size, zeros 1000 times.
 _MOST_BYTES, _FREE_BYTES, _MOST_TIMES = 32 << 30, 1 << 30, 100
 _TOO_LARGE = "expands to more than an export does"
 _ZIP = b"PK\x03\x04"
@@ -42,9 +42,9 @@ class ArchiveFault(ValueError):
 class ImportedFile:
     """A file to import from.
 
-    name: for messages. open: it may be called again once the file is closed. modified: seconds
-    since 1970. path: where it is, if it is a file of its own. given: whether the user named this
-    file, and not a folder or an archive that holds it.
+    name: for messages. open: opens the file; it may be called again after the file is closed.
+    modified: seconds since 1970. path: its path; None if it is not a file on the disk. given:
+    whether the user named this file itself, and not a folder or an archive that contains it.
     """
 
     name: str
@@ -61,7 +61,7 @@ class ImportedFile:
 
 @contextmanager
 def parts_of(argument: str, piped: BinaryIO) -> Iterator[Iterator[ImportedFile]]:
-    """Yield the files that an argument stands for; they can be opened until the block ends.
+    """Yield the files that an argument means. They can be opened until the block ends.
 
     argument: the path of a file or a folder, or `-` for `piped`, the standard input. Raises
     OSError, or ValueError if an archive cannot be read.
@@ -108,7 +108,7 @@ def _file(path: Path, name: str, *, given: bool = True) -> ImportedFile:
 
 
 def _spooled(stack: ExitStack, file: BinaryIO, name: str) -> ImportedFile:
-    """A copy, in a file without a name, of what can be read only once."""
+    """A copy of a stream that can be read only once, in a file without a name."""
     held = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     shutil.copyfileobj(file, held)
 
@@ -143,7 +143,7 @@ def _unpacked(stack: ExitStack, part: ImportedFile) -> Iterator[ImportedFile]:
         yield part
         return
     with _zip_faults():
-        # `zipfile` reads an archive from its end, so the source has to be a real file.
+        # `zipfile` reads an archive from its end, so it needs a file in which it can seek.
         source = stack.enter_context(part.open())
         archive = stack.enter_context(zipfile.ZipFile(source))
     files = [info for info in archive.infolist() if not info.is_dir()]
@@ -158,7 +158,8 @@ def _unpacked(stack: ExitStack, part: ImportedFile) -> Iterator[ImportedFile]:
 
 @contextmanager
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[BinaryIO]:
-    # `zipfile` gives no more bytes than the archive says the file has.
+    # The check can rely on the size in the archive, because `zipfile` gives no more bytes than
+    # that.
     if info.file_size > max(_FREE_BYTES, _MOST_TIMES * info.compress_size):
         raise ArchiveFault(_TOO_LARGE)
     with _zip_faults(), archive.open(info) as file:
@@ -167,7 +168,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[BinaryI
 
 @contextmanager
 def _zip_faults() -> Iterator[None]:
-    """Turn what `zipfile` raises for a broken archive into an ArchiveFault."""
+    """Turn the errors of `zipfile` for a broken archive into ArchiveFault."""
     try:
         yield
     except RecursionError:

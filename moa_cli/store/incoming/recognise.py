@@ -1,4 +1,4 @@
-"""Tells from a file's content which program exported it, and chooses the reader for it."""
+"""Recognises by a file's content which program exported it, and chooses the reader for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moa_cli.store.incoming.conversation import IncomingConversation, Table
 from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.incoming.parts import ImportedFile, lines_of
 
-# The sources, by their names on the command line, and how messages name them.
+# The sources by their names on the command line, with their names in messages.
 SOURCES = {
     "moa": "an export of moa",
     "chatgpt": "a ChatGPT export",
@@ -26,9 +26,9 @@ SOURCES = {
 _SQLITE = b"SQLite format 3\0"
 _OURS_TOO = "moa reads its own exports and those of ChatGPT, Claude, llm and aichat"
 _LISTS = {"mapping": "chatgpt", "chat_messages": "claude"}
-# An aichat session in YAML begins with the first, and holds the second.
+# An aichat session in YAML begins with the first pattern, and contains the second.
 _FIRST_KEY, _MESSAGES = re.compile("(?:path|model):"), re.compile("^messages:", re.MULTILINE)
-# How many items of a list are looked at before it counts as unknown.
+# If none of this many items of a list is recognised, the list counts as unknown.
 _LOOKED_AT = 100
 
 
@@ -101,14 +101,15 @@ def _json_source(part: ImportedFile) -> str | None:
 
 
 def _object_source(stream: JsonStream, *, whole: bool = False) -> str | None:
-    """The source that an object's keys tell. whole: read it to its end if they tell none."""
+    """The source of an object, recognised by its keys; None if it is unknown. whole: read the
+    object to its end if it is unknown."""
     for key in stream.members():
         if key in _LISTS:
             return _LISTS[key]
         if not whole and key == "format":
             return "moa" if stream.value() == archive.FORMAT else None
         if not whole and key == "conversations":
-            # Other programs may have a key of that name; only `format` tells.
+            # Other programs may have a key of that name, so only `format` decides.
             _skip_items(stream)
         else:
             stream.value()
@@ -116,7 +117,7 @@ def _object_source(stream: JsonStream, *, whole: bool = False) -> str | None:
 
 
 def _heading(stream: JsonStream) -> dict[str, Any]:
-    """`format` and `version` of a file, wherever they are in it."""
+    """The `format` and `version` of a file. They may come in any order."""
     heading: dict[str, Any] = {}
     for key in stream.members():
         if key == "conversations":
@@ -137,7 +138,7 @@ def _skip_items(stream: JsonStream) -> None:
 
 
 def _listed(stream: JsonStream, source: str) -> Iterator[IncomingConversation]:
-    """The conversations of a list, or the only one if the file holds no list."""
+    """The conversations of a list; or the only one, if the file has no list."""
     if stream.next() != "[":
         yield _conversation(stream.value(), source, "the conversation")
     else:

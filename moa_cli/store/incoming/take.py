@@ -1,8 +1,8 @@
 """Imports conversations: reads and checks all files first, then reads them again and writes.
 
 The second pass writes in many short transactions, so that other processes wait only for a moment.
-A conversation gets its row when its last turn is written, so it is imported as a whole or not at
-all. The next import removes what a killed one left.
+The row of a conversation is written after its last turn, so that it is imported as a whole or not
+at all. The next import removes the turns that a killed import left.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ from moa_cli.store.store import Store
 from moa_cli.store.stored_values import as_unicode
 
 NO_REPLY, OTHER_FILE = "conversation without a reply", "other file"
-# Seconds that one transaction may last, and that pass before the next one, so that other processes
-# get in: they look at least every twentieth of a second.
+# Seconds that one transaction may last, and seconds of pause before the next one. In the pause,
+# other processes can write: they try at least every twentieth of a second.
 _TRANSACTION_SECONDS, _PAUSE_SECONDS = 0.08, 0.06
-# Turns that are read before they are written.
+# The writer waits until this many turns are read, and then writes them together.
 _READ_AHEAD = 50
 
 
 @dataclass
 class ImportResult:
-    """What was imported from the files of one source, a key of `recognise.SOURCES`.
+    """The result of an import from the files of one source.
 
-    new, same: ids of conversations that were added, and that existed already. renamed: the id in
-    the file and the new one of those added under another id, because theirs belongs to other
-    content. longer: ids of those that got more turns, and how many. turns: how many were added in
-    all. left: what was not imported or was changed, counted by kind.
+    source: a key of `recognise.SOURCES`. new: the ids of conversations that were added. same: the
+    ids of conversations that existed already. renamed: the id in the file and the new id of each
+    conversation that was added under another id, because a different conversation has its id.
+    longer: the id of each conversation that got more turns, and how many. turns: how many turns
+    were added in all. left: counts of what was not imported or was changed, by kind.
     """
 
     source: str
@@ -84,8 +85,8 @@ def take(
     them; None to recognise it by their content. tags: for each conversation. dry_run: only report
     what would be imported. waiting: called once if another process has to end its import first.
 
-    If a file is broken, StoreError names the place in it; if it cannot be read, that is an OSError.
-    Nothing is imported then.
+    Raises StoreError, which names the place, if a file is broken; OSError if it cannot be read.
+    Then nothing is imported.
     """
     with ExitStack() as stack:
         if not dry_run:
@@ -111,7 +112,7 @@ def add(store: Store, conversations: Iterable[KeptConversation]) -> ImportResult
         plan = _ImportPlan(store)
         with _writing(store, ()) as writer:
             for kept in conversations:
-                # The turns of an incoming conversation can be read only once.
+                # Made twice, because the turns of an incoming conversation can be read only once.
                 decision = plan.decide(_incoming(kept), result, alone=True)
                 writer.write(_incoming(kept), decision)
     return result
@@ -173,15 +174,16 @@ class _ImportPlan:
     def decide(
         self, conversation: IncomingConversation, result: ImportResult, *, alone: bool
     ) -> _Decision:
-        """Decide what to do with a conversation, and note it in `result`; this reads its turns.
+        """Decide what to do with a conversation, and note it in `result`. This reads its turns.
 
-        alone: whether no conversation that was read before can be the same.
+        alone: whether none of the conversations that were read before can be the same one.
         """
         keys: list[bytes] = []
         count, answered, needed = 0, False, True
         for kept in conversation.turns:
             if count == 0 and conversation.exact and alone:
-                # Making keys takes as long as all the rest, so only if there is one to compare.
+                # Keys are made only if the store has a conversation with this id, because making
+                # them takes as long as all the rest.
                 own = conversation.identity()
                 needed = own is None or self._store.has(own)
             if needed:
@@ -205,7 +207,7 @@ class _ImportPlan:
                 result.same.append(identity)
                 return _Decision("skip")
             if not conversation.exact and keys[: len(there)] == there:
-                # The other program added turns to it; moa did not.
+                # The other program has added turns to it since the last import; moa has not.
                 decision = _Decision("go on", identity, len(there))
                 result.longer.append((identity, count - len(there)))
                 break
@@ -249,9 +251,11 @@ def _ids(identity: str, keys: list[bytes]) -> Iterator[str]:
 
 
 def _key(kept: KeptTurn, *, exact: bool) -> bytes:
-    """What tells a turn from another: its texts, and for turns of moa all fields but its time.
+    """A key by which two turns are compared. It is made of the texts; for turns of moa, of all
+    fields but the time.
 
-    A time in the future is replaced by now, so it differs at each import.
+    The time does not count, because a time in the future is replaced by now, which differs at each
+    import.
     """
     if exact:
         values = turn_values(kept)
@@ -265,7 +269,8 @@ def _key(kept: KeptTurn, *, exact: bool) -> bytes:
 
 @contextmanager
 def _writing(store: Store, tags: Sequence[str]) -> Iterator[_Writer]:
-    """Yield a writer; write what it holds in the end, or remove what is incomplete on an error."""
+    """Yield a writer. At the end of the block, its steps are written. After an error, incomplete
+    conversations are removed."""
     try:
         with store.unlinked():
             writer = _Writer(store, tags)
@@ -279,13 +284,13 @@ def _writing(store: Store, tags: Sequence[str]) -> Iterator[_Writer]:
 
 @dataclass(eq=False)
 class _Writer:
-    """Writes turns and conversations, as many in a transaction as its time allows."""
+    """Writes turns and conversations. A transaction writes as many as its time allows."""
 
     _store: Store
     _tags: Sequence[str]
     _steps: deque[Callable[[Connection], None]] = field(default_factory=deque)
     _ended: float = 0.0
-    # The conversation of which only some turns are written.
+    # The id of the conversation of which only some turns are written so far.
     _begun: str | None = None
 
     def write(self, conversation: IncomingConversation, decision: _Decision) -> None:
@@ -305,8 +310,8 @@ class _Writer:
     def _turn(self, decision: _Decision, kept: KeptTurn, connection: Connection) -> None:
         identity = decision.identity
         if decision.do == "begin" and self._begun != identity:
-            # It may have been deleted since the plan was made: wiping its old turns would take the
-            # new ones too.
+            # The conversation may have been deleted since the plan was made. Then the wiping of its
+            # old turns would remove the new ones, too.
             if connection.execute(
                 "SELECT 1 FROM doomed WHERE conversation_id = ?", (identity,)
             ).fetchone():
@@ -348,7 +353,7 @@ class _Writer:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Turn what is wrong with a file into an error that names it."""
+    """Turn an error about the content of a file into one that names the file."""
     try:
         yield
     except RecursionError:
@@ -361,13 +366,15 @@ def _named(name: str) -> Iterator[None]:
 
 @contextmanager
 def _alone(store: Store, waiting: Callable[[], None]) -> Iterator[None]:
-    """Wait until no other process imports into the store, and keep others out. Raises OSError.
+    """Let only one process at a time import into the store, and wait for another one that does.
+    Raises OSError.
 
-    Two imports at once would not see each other's plans.
+    Two imports at the same time would not know each other's plans.
     """
     with store.connection(writing=False) as connection:
         database = database_of(connection)
-    # Not a file of the database: closing one would drop the locks that SQLite holds on it.
+    # The lock is not on a file of the database. Closing such a file would drop the locks that
+    # SQLite holds on it.
     path = database.with_name(f"{database.name}.importing")
     with ExitStack() as stack:
         if stack.enter_context(locked(path, seconds=0.0)) is False:
