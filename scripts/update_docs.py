@@ -119,9 +119,12 @@ def fields_table(cls: type, *, hidden: tuple[str, ...] = ()) -> str:
             continue
         if field.name not in told:
             raise SystemExit(f"{cls.__name__}.{field.name} is not in the docstring's Attributes")
-        meaning = told[field.name].replace("None", "null")
-        rows.append((f"`{field.name}`", types[field.name], meaning))
+        rows.append((f"`{field.name}`", types[field.name], _in_json(told[field.name])))
     return table(("field", "type", "meaning"), rows)
+
+
+def _in_json(meaning: str) -> str:
+    return meaning.replace("None", "null")
 
 
 _TYPES: dict[Any, str] = {
@@ -410,7 +413,7 @@ def turn_table() -> str:
         report=Report(),
     )
     names = {name: "user" if name == "prompt" else name for name in turn_to_dict(turn)}
-    rows = [(f"`{name}`", types[field], told[field]) for name, field in names.items()]
+    rows = [(f"`{name}`", types[field], _in_json(told[field])) for name, field in names.items()]
     return table(("field", "type", "meaning"), rows)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.support.command import Moa, Terminal
 from tests.support.kept import keep
+from tests.support.network import nobody
 from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream
 
@@ -72,6 +73,8 @@ def captures(moa: Moa, upstream: Upstream) -> dict[str, str]:
     )
     keep(moa, ("What do zebras wear?", "Stripes."), ("Why?", "Flies."))
     keep(moa, ("What is rain?", "Water that falls from clouds."))
+    # The models of a server on this machine would be in the list of models.
+    moa.environment["OLLAMA_HOST"] = f"127.0.0.1:{nobody()}"
     found: dict[str, str] = {}
     with moa.terminal("chat", columns=80, rows=24) as terminal:
 
