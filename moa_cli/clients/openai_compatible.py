@@ -147,8 +147,7 @@ class OpenAICompatible:
         call = call_in_base_url(self._base_url)
         if call is not None:
             raise RequestRefused(
-                f"{self._errors.provider}: the base URL ends in {call}, which is the path of a"
-                " call and is added to it",
+                f"{self._errors.provider}: the base URL ends in {call}, which moa adds itself",
                 hint=f"leave {call} out of the base URL",
             )
         if self._opening is None or (self._opening.done() and self._opening.exception()):

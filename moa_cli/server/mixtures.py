@@ -300,8 +300,8 @@ def _advice(name: str) -> str:
     if name.startswith("claude-"):
         # Claude Code asks for such a name if no model is set.
         return (
-            "Claude Code asks for `moa` if ANTHROPIC_MODEL and ANTHROPIC_DEFAULT_HAIKU_MODEL say so"
-            " (or --model); GET /v1/models lists all"
+            "for Claude Code, set ANTHROPIC_MODEL and ANTHROPIC_DEFAULT_HAIKU_MODEL to `moa`;"
+            " GET /v1/models lists all models"
         )
     return "GET /v1/models lists all models"
 

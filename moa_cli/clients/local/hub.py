@@ -65,7 +65,7 @@ class HubReference:
 
 @dataclass(frozen=True)
 class _HubFile:
-    """A file of a repository. sha256, blob: the hub's hashes of its content; one may be None."""
+    """A file of a repository. sha256, blob: the hub's hashes of its content; each may be None."""
 
     name: str
     size: int
@@ -265,7 +265,10 @@ def _choose(reference: HubReference, files: dict[str, _HubFile], say: Callable[[
         if found:
             others = len(firsts) - 1
             if others and not reference.quant:
-                say(f"Taking {found[0]}; {others} more: name one as {PREFIX}{reference.repo}/FILE")
+                say(
+                    f"Taking {found[0]}; to take one of {others} more,"
+                    f" name it as {PREFIX}{reference.repo}/FILE"
+                )
             return found[0]
     if reference.quant or len(firsts) > 1:
         what = f"file of the quantization {reference.quant}" if reference.quant else "usual file"

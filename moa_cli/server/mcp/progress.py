@@ -1,4 +1,4 @@
-"""The progress reports for a waiting client: how many proposals have arrived, and how far the reply
+"""Progress reports for a waiting client: how many proposals have arrived, and how far the reply
 is."""
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ async def _over_http(service: Service, bound: socket.socket, introduction: Seque
 
 
 class _HttpServer(Server):
-    """A server that does not wait for open streams on which clients only listen when it stops."""
+    """A server that does not wait, when it stops, for streams on which clients only listen."""
 
     @property
     def others(self) -> str:
