@@ -194,8 +194,8 @@ class OpenAICompatible:
         return kind(self._base_url, bearer, {**custom, **headers}, self._connections)
 
     def _secret_parameters(self, query: Mapping[str, str]) -> Iterator[str]:
-        """The values that are named like secrets or came from variables, in the forms that an
-        endpoint may send back."""
+        """The query values that may be secrets, because of their names or because they came from
+        variables, in the forms that an endpoint may send back."""
         settings = dict(self._provider.query)
         for name, value in query.items():
             if debug_log.names_secret(name) or settings.get(name) != value:

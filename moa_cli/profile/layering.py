@@ -222,7 +222,7 @@ def set_value(profile: Profile, path: str, text: str, where: str) -> Profile:
 
 
 def _may_be_unset(path: str) -> bool:
-    """Whether a SETTABLE path has no value by default, and `none` is none of its values."""
+    """Whether a SETTABLE path is unset by default, and `none` is not one of its values."""
     *above, key = path.split(".")
     known, of = (AGGREGATOR_KEYS, Aggregator) if above else (PROFILE_KEYS, Profile)
     default = next(field.default for field in fields(of) if field.name == key)
@@ -230,7 +230,7 @@ def _may_be_unset(path: str) -> bool:
 
 
 def without(profile: Profile, setting: str, where: str) -> Profile:
-    """`profile` without a setting that each model may have of its own, on any model."""
+    """`profile` without this setting, in the profile itself and in each of its models."""
     table = copy.deepcopy(to_table(profile))
     for holder in (table, *(model for _, model in _model_tables(table))):
         holder.pop(setting, None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 _TEXT_ONLY = "a mixture answers with text; this server offers no {}"
 _STORES_NONE = "this server stores nothing between requests, so it has no {}"
-_OLLAMA = "Ollama's API is not here: use that of OpenAI, whose base URL ends in /v1"
+_OLLAMA = "this server does not have Ollama's API: use OpenAI's, whose base URL ends in /v1"
 _VERSION = "/v1"
 # The reasons, by the beginning of the path.
 ABSENT: Mapping[str, str] = {
@@ -40,8 +40,8 @@ def why_absent(path: str) -> str | None:
 
 
 def meant_path(path: str, known: Iterable[str]) -> str | None:
-    """The path among `known` that a client means whose base URL is wrong: without `/v1`, with it
-    twice, or that of another server; None if there is none."""
+    """The path among `known` that a client means if its base URL is wrong: `/v1` is missing or
+    there twice, or the URL is that of another server. None if no path fits."""
     asked = path.rstrip("/")
     ends = {own: own.removeprefix(_VERSION) for own in known if "{" not in own}
     return max((own for own, end in ends.items() if asked.endswith(end)), key=len, default=None)

@@ -21,8 +21,8 @@ _USUAL_PORTS = {"http": 80, "https": 443}
 
 
 def origins(option: str, typed: Iterable[str]) -> tuple[str, ...]:
-    """The origins that were typed, as browsers write them; `*` stands for all. Raises
-    UsageError."""
+    """The origins in an option's values, in the form in which browsers send them; `*` stands for
+    all. Raises UsageError."""
     return tuple(_origin(option, text.strip()) for text in typed)
 
 

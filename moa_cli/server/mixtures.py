@@ -97,7 +97,7 @@ class Mixtures:
         return self._has_keys(DEFAULT)
 
     def lacking(self) -> list[str]:
-        """What is to be said of the providers of the default one that have no key."""
+        """A line for each provider of the default mixture that has no key."""
         models = self._found[DEFAULT].profile.models()
         without = dict.fromkeys(
             self._providers.parse(model)[0] for model in models if not self._has_key(model)

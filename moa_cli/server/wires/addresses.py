@@ -13,7 +13,7 @@ from moa_cli.core.values import ValueFault
 
 _WEB = ("http://", "https://")
 _DATA = "data:"
-# What models see; an SVG is read as text.
+# The beginnings of images that models can see. An SVG is not among them: it is read as text.
 _PICTURES = tuple(f"data:image/{kind}" for kind in ("png", "jpeg", "jpg", "gif", "webp"))
 _IMAGE = re.compile(r"data:image/[\w.+-]+(?:;[\w.=+-]+)*;base64,[\w+/=-]+")
 

@@ -181,7 +181,7 @@ class ContentReader:
                 found = [block.get("title"), block.get("source")]
                 return [Part("text", "\n".join([*_texts(found), *_texts_of(block.get("content"))]))]
             case "tool_reference":
-                # What a search for tools has found. All tools of the request are offered anyway.
+                # The result of a search for tools. All tools of the request are offered anyway.
                 return [Part("text", f"Found the tool {_text(block, 'tool_name', path)}.")]
             case "compaction":
                 # A summary that replaces the earlier conversation.
