@@ -1,7 +1,7 @@
-"""Attaches files to the prompts of a chat: those that a command names, and those that a prompt
+"""Attaches files to the prompts of a chat: files that a command names, and files that a prompt
 mentions.
 
-The chat asks before it attaches files that seem to hold secrets, or very many tokens.
+The chat asks before it attaches files that seem to contain secrets, or that have very many tokens.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ def attach(
     then: Callable[[], Outcome] = lambda: None,
     otherwise: Callable[[], Outcome] = lambda: None,
 ) -> Outcome:
-    """Attach files to the next prompt, and say so; what follows, or a question before that.
+    """Attach files to the next prompt, and show a line about them. Returns the outcome of `then`,
+    or a question to the user.
 
-    names: paths of files and folders, and patterns. keep: they go with later prompts, too.
-    allow_secrets, yes: do not ask about secrets, about the size. otherwise: what follows if the
-    user says no. Raises UsageError if they cannot be attached.
+    names: paths of files and folders, and patterns. keep: whether they go with later prompts, too.
+    allow_secrets: do not ask about secrets. yes: do not ask about the size. then, otherwise: return
+    the next outcome, after the files are attached or if the user says no. Raises UsageError if the
+    files cannot be attached.
     """
     gathered = _gathered(host, names)
     kept = keep or host.options.keep_files
@@ -61,8 +63,8 @@ def attach(
 
 
 def with_mentioned(host: Host, text: str) -> Outcome:
-    """Send a prompt with the files that it mentions, after a question if need be. If its files
-    cannot be read, the prompt goes back to the line, with the reason."""
+    """Send a prompt with the files that it mentions, after a question if one is needed. If a file
+    cannot be read, the reason is shown, and the prompt goes back to the line."""
     names, missing = mentioned_files(text)
     for name in missing:
         host.say(f"moa: {one_line(name, 80)}: there is no such file, so the line is sent as text")
@@ -92,7 +94,7 @@ def current_files(host: Host) -> list[Attached]:
 
 
 def attached_text(files: Sequence[Attached]) -> str:
-    """Which files are attached, for the line below the prompt: `notes.txt, photo.png attached`."""
+    """A text for the bar about the attached files: `notes.txt, photo.png attached`."""
     if not files:
         return ""
     names = [one_line(file.place.name, 30) for file in files[:_MOST_NAMED]]
@@ -115,7 +117,8 @@ def _gathered(host: Host, names: Sequence[str]) -> Gathered:
 def _ask_about_secrets(
     host: Host, gathered: Gathered, go_on: Callable[[], Outcome], stop: Callable[[], Outcome]
 ) -> Outcome:
-    """Go on, after a question if files seem to hold secrets; a no leaves these out."""
+    """Go on, after a question if files seem to contain secrets. If the user says no, these files
+    are left out."""
     secrets = gathered.secrets
     if not secrets:
         return go_on()
@@ -135,7 +138,7 @@ def _ask_about_size(
     go_on: Callable[[Sequence[Attached]], Outcome],
     stop: Callable[[], Outcome],
 ) -> Outcome:
-    """Go on, after a question if all files together are large."""
+    """Go on, after a question if all files together have too many tokens."""
     others = {file.place for file in gathered.files}
     tokens = gathered.tokens + sum(
         file.tokens for file in host.options.attachments if file.place not in others
@@ -150,7 +153,7 @@ def _ask_about_size(
 
 
 def _add(host: Host, name: str, files: Sequence[Attached], *, kept: bool) -> None:
-    """Attach these files; one that is attached already is replaced by what it holds now."""
+    """Attach these files. A file that is attached already is replaced by its present state."""
     held = host.options.attachments
     places = {file.place for file in files}
     held[:] = [file for file in held if file.place not in places]
@@ -168,7 +171,7 @@ def _send(host: Host, text: str, files: Sequence[Attached]) -> Outcome:
     if not files:
         return Send(text)
     if host.options.keep_files:
-        # They go with this prompt, and with later ones.
+        # The attached files go with this prompt, and with later ones.
         host.options.attachments += [replace(file, kept=True) for file in files]
         return Send(text)
     host.say(f"with {told(files)}")

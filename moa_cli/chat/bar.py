@@ -1,8 +1,7 @@
-"""The bar below the line of `moa chat`: what is in use, in as many parts as the terminal has room
-for.
+"""The bar below the line of `moa chat`: the mixture, tokens, context, cost and files.
 
-Its parts have an order of importance. Where the terminal is narrow, the least important part goes
-first; the parts that stay keep their places.
+The bar shows as many parts as the terminal has room for. The least important part is left out
+first. The other parts keep their order.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ _BETWEEN = " · "
 class _BarPart(NamedTuple):
     """One part of the bar.
 
-    importance: without room for all, parts with higher numbers are shown before others. text: empty
-    if it has nothing to say. brief: a shorter text, if there is no room for that.
+    importance: if there is no room for all parts, those with higher numbers are shown. text: empty
+    if the part is not shown. brief: a shorter text, used if there is no room for `text`.
     """
 
     importance: int
@@ -59,7 +58,7 @@ def _parts(chat: Chat) -> list[_BarPart]:
 
 
 def _context(session: Session) -> list[_BarPart]:
-    """How much of the context of the model with the least room the conversation takes."""
+    """The parts about the model whose context the conversation fills most."""
     if not session.conversation.turns:
         return []
     use = session.history_uses()[0]

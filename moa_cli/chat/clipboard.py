@@ -34,9 +34,9 @@ def osc52(text: str, *, tmux: bool = False) -> str:
 
 
 def copy(text: str) -> str:
-    """Copy `text` to the clipboard, and return what was used for it, in words. Raises UsageError if
+    """Copy `text` to the clipboard. Returns the tool that was used, in words. Raises UsageError if
     there is neither a tool nor a terminal."""
-    # Over ssh a tool would use the clipboard of the remote machine.
+    # Over ssh, a tool would use the clipboard of the remote machine.
     if not os.environ.get("SSH_CONNECTION"):
         for command, variable in _TOOLS:
             if (variable is None or os.environ.get(variable)) and _pipe(text, *command):

@@ -1,5 +1,5 @@
-"""The menu below the line while the user types: slash commands with their arguments, and paths,
-after `@` in a prompt and for commands that take one (`/file`)."""
+"""The menu below the line while the user types. It offers slash commands with their arguments, and
+paths: after `@` in a prompt, and for commands that take one (`/file`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import byte_count
 from moa_cli.terminal.table import cell_len
 
-# The terminal's own colours, so that the menu can be read on light and on dark ones.
+# The terminal's own colours, so that the menu can be read on light and on dark terminals.
 MENU_STYLE = {
     "completion-menu": "bg:default",
     "completion-menu.completion": "noinherit bg:default",
@@ -42,14 +42,16 @@ MENU_STYLE = {
 _ROWS, _MOST_ROWS = 8, 16
 # Rows of the line and the bar below it, which stay when the menu is shown.
 _OTHER_ROWS = 3
-# More than a user looks through; each typed letter leaves fewer.
+# The most suggestions of the menu. Users do not look through more, and each typed letter leaves
+# fewer.
 _MOST_SUGGESTED = 200
-# A longer usage would take the place of what the command does.
+# The menu shows the usage of a command only up to this width. A longer one would leave no room for
+# the help text.
 _USAGE_CELLS = 12
 _COLUMNS_FOR_USAGE = 60
 _NAME = re.compile(r"/[\w-]*")
-# Entries of a folder that are read, and that are offered: more do not help, and a folder on another
-# machine may be slow.
+# The most entries of a folder that are read, and that are offered. More are of no help, and a
+# network folder may be slow.
 _MOST_READ, _MOST_OFFERED = 20_000, 200
 _FLAGS = re.compile(r"\A(?:--[\w-]+\s+)*")
 
@@ -74,22 +76,23 @@ class CommandCompleter(Completer):
 def is_command_begun(before: str) -> bool:
     """Whether the line up to the cursor is a slash command.
 
-    A line that begins with two slashes, the path of a file, and a text of several lines are no
-    commands.
+    A line that begins with two slashes or with the path of a file, and a text of several lines, are
+    no commands.
     """
     name, _, argument = before.partition(" ")
     return _NAME.fullmatch(name) is not None and "\n" not in argument
 
 
 def menu_rows(rows: int) -> int:
-    """How many rows the menu may take on a screen of so many."""
+    """How many rows the menu may have on a screen with `rows` rows."""
     return max(0, min(_MOST_ROWS, max(_ROWS, rows // 3), rows - _OTHER_ROWS))
 
 
 def complete_now(buffer: Buffer) -> None:
-    """Complete the certain part of the line, or choose the next row of the menu. Unlike
-    prompt-toolkit's own function, it also works before the menu is shown: a fast typist presses Tab
-    before that.
+    """Complete the part of the line that all suggestions share, or choose the next row of the menu.
+
+    Unlike prompt-toolkit's own function, this also works before the menu is shown, because a user
+    who types fast presses Tab before that.
     """
     state = buffer.complete_state
     if state is not None and len(state.completions) > 1:
@@ -102,7 +105,7 @@ def complete_now(buffer: Buffer) -> None:
         if _needs_argument(buffer.text):
             buffer.insert_text(" ")
         if buffer.text.endswith(" "):
-            # What comes next can be suggested, too.
+            # Suggest the argument that comes next.
             buffer.start_completion(select_first=False)
     elif found:
         buffer.insert_text(get_common_complete_suffix(buffer.document, found))
@@ -137,7 +140,7 @@ def _commands(found: Iterable[Suggestion], line: str) -> Iterator[Completion]:
 
 
 def _values(found: Iterable[Suggestion], argument: str) -> Iterator[Completion]:
-    # Words that stand there already need not be repeated in each row.
+    # A row shows only the last word of a suggestion if the words before it are typed already.
     typed = re.sub(" +", " ", argument.lstrip()).lower()
     start = max(typed.rfind(" "), typed.rfind(",")) + 1
     for suggestion in found:
@@ -152,10 +155,10 @@ def _values(found: Iterable[Suggestion], argument: str) -> Iterator[Completion]:
 
 @dataclass(frozen=True)
 class FoundPath:
-    """A path that a begun one can become.
+    """A file or a folder that completes a typed path.
 
-    path: the whole path, as the user began it; a folder ends with a separator. name: its last part.
-    kind: `folder`, or how large the file is.
+    path: the whole path, with its beginning as the user typed it; a folder ends with a separator.
+    name: its last part. kind: `folder`, or the size of the file.
     """
 
     path: str
@@ -164,7 +167,7 @@ class FoundPath:
 
 
 class PathCompleter(Completer):
-    """Offers files and folders where a path is being typed, and nothing elsewhere."""
+    """Offers files and folders while a path is typed after `@`, and nothing elsewhere."""
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
@@ -178,7 +181,7 @@ class PathCompleter(Completer):
             if '"' in found.path:
                 continue
             spaced = quoted or " " in found.path
-            # Within a folder the path goes on, so its quotation is left open.
+            # After a folder, the path can go on, so there is no closing quotation mark.
             text = '"' * spaced + found.path + '"' * (spaced and found.kind != "folder")
             yield Completion(
                 text, -len(typed) - quoted, display=found.name, display_meta=found.kind
@@ -186,7 +189,8 @@ class PathCompleter(Completer):
 
 
 def path_words(host: Host, typed: str) -> list[Suggestion]:
-    """The paths that can stand after a command, also behind its flags; see `Command.values`."""
+    """The paths that complete the argument of a command, also after its flags; see
+    `Command.values`."""
     path = _FLAGS.sub("", typed)
     before = typed.removesuffix(path)
     return [Suggestion(before + found.path, found.kind) for found in completed_paths(path)]
@@ -198,8 +202,8 @@ def is_mention_begun(before: str) -> bool:
 
 
 def take_chosen(buffer: Buffer) -> bool:
-    """Keep the path that the user has chosen in the menu, and go on with the line. Returns whether
-    there is such a path; otherwise the line can be sent."""
+    """If the user has chosen a path in the menu, keep it and go on with the line. Returns whether
+    there was such a path; otherwise the line can be sent."""
     state = buffer.complete_state
     if state is None or state.current_completion is None:
         return False
@@ -214,9 +218,9 @@ def take_chosen(buffer: Buffer) -> bool:
 
 
 def completed_paths(typed: str) -> list[FoundPath]:
-    """The files and folders that the path typed so far can become: those whose name begins so,
-    whatever the case of its letters; else those whose name holds it. Hidden ones are offered only
-    if a dot is typed, and names with control characters never."""
+    """The files and folders that complete the typed path. Their names begin with the last part of
+    the path, without regard to case. If there are none, their names contain it. Hidden entries are
+    offered only if that part begins with a dot, and names with control characters never."""
     separators = "/" if os.sep == "/" else f"/{os.sep}"
     cut = max(typed.rfind(separator) for separator in separators) + 1
     folder, begun = typed[:cut], typed[cut:].casefold()

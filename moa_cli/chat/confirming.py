@@ -21,9 +21,10 @@ from moa_cli.terminal.table import cell_len
 async def answered(
     question: str, answers: Mapping[str, Sequence[str]], source: Input, output: Output
 ) -> str:
-    """Show a question on one line, and wait for a key of one of the answers; others do nothing.
+    """Show a question, and wait for a key of one of the answers. Other keys do nothing.
 
-    Keys that were typed before are no answer: they wait for the next line.
+    answers: each answer with its keys. Keys that were typed before the question are no answer. They
+    are kept for the next line.
     """
     given: list[str] = []
 

@@ -21,15 +21,16 @@ from moa_cli.terminal.programs import open_editor
 
 
 def edited(text: str) -> str:
-    """Open the user's editor on a text; what they saved, without line ends at the end. If that
-    fails, the text stays as it is, and a line on standard error says why."""
+    """Open the user's editor on a text. Returns the saved text without line ends at its end. If
+    this fails, it returns the unchanged text, and a line on standard error says why."""
     wipe_leftovers()
     try:
         with _folder() as folder:
             file = folder / "prompt.md"
             handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as opened:
-                # In binary, to keep the line ends. A paste may hold half of a surrogate pair.
+                # In binary, to keep the line ends. "replace", because a paste may contain half of a
+                # surrogate pair.
                 opened.write(text.encode("utf-8", "replace"))
             open_editor(file)
             return line_feeds(read_text(file)).rstrip("\n")

@@ -1,4 +1,4 @@
-"""The messages of a conversation as lines that can be brought back, edited and sent again."""
+"""The messages of a conversation, as lines that the user can bring back, edit and send again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from moa_cli.core.text import plural
 
 @dataclass(frozen=True)
 class Recalled:
-    """A line that can be brought back. number: that of the message of this conversation, counted
-    from 1; None if the line is no message."""
+    """A line that can be brought back. number: of the message of this conversation that it was sent
+    as, from 1; None if the line is no message."""
 
     text: str
     number: int | None = None
@@ -29,11 +29,11 @@ class Recalled:
 def recalled(
     typed: Iterable[str], messages: Sequence[str], others: Iterable[str]
 ) -> list[Recalled]:
-    """The lines to bring back, the latest first: those of this conversation before all others.
+    """The lines to bring back, the latest first. Lines of this conversation come before all others.
 
-    typed: what was typed since this process holds the conversation, commands included; the latest
-    first. messages: all messages of the conversation, in order. others: what was typed elsewhere,
-    the latest first.
+    typed: the lines typed in this conversation and process, including commands; the latest first.
+    messages: all messages of the conversation, in order. others: lines typed elsewhere, the latest
+    first.
     """
     left = list(enumerate(messages, 1))
     found: list[Recalled] = []
@@ -49,7 +49,7 @@ def recalled(
 
 
 def _is_message(typed: str, message: str) -> bool:
-    """Whether that was typed for a message, to which files may have been added."""
+    """Whether the typed line was sent as this message, to which files may have been added."""
     shown = shown_message(message)
     return typed in (message, shown) or shown.startswith(f"{typed}\n\n[attached: ")
 
@@ -57,9 +57,10 @@ def _is_message(typed: str, message: str) -> bool:
 class SuggestEarlierLine(AutoSuggest):
     """Suggests the latest earlier line that begins like the typed line.
 
-    prompt-toolkit's own `AutoSuggestFromHistory` does the same, and looks at all lines again with
-    each key. Here the search goes on where it ended for the key before: what begins like the longer
-    line begins like the shorter one, too. So all lines are looked at once for each line typed.
+    prompt-toolkit's own `AutoSuggestFromHistory` does the same, but searches all lines again at
+    each key. Here the search goes on from the place where it ended at the key before: a line that
+    did not match the shorter text cannot match the longer one. So for each typed line, all earlier
+    lines are searched only once.
 
     offered: returns the earlier prompts, the latest first; a new list if they have changed.
     """
@@ -78,7 +79,7 @@ class SuggestEarlierLine(AutoSuggest):
         offered = self._offered()
         if offered is not self._searched or not typed.startswith(self._typed or "\n"):
             self._searched, self._line = offered, ""
-            # The last line of each prompt first.
+            # Of each prompt, the last line comes first.
             self._left = (line for each in offered for line in reversed(each.text.splitlines()))
         self._typed = typed
         if not self._line.startswith(typed):
@@ -87,7 +88,8 @@ class SuggestEarlierLine(AutoSuggest):
 
 
 def line_of(text: str) -> str:
-    """The line that sends this text: one that begins with a slash would be a command."""
+    """The line that sends this text. A text that begins with a slash gets a second one, because the
+    line would be a command otherwise."""
     return f"/{text}" if text.startswith("/") else text
 
 
@@ -98,27 +100,27 @@ def message_text(turn: Turn) -> str:
 
 
 def shown_message(text: str) -> str:
-    """A message as it is shown and edited: a line stands for each text file."""
+    """A message for the screen or for editing: a line replaces each text file."""
     return with_texts_folded(text)[0]
 
 
 class TextFiles:
-    """The text files of earlier messages, by the lines that stand for them in a line to edit."""
+    """The text files of earlier messages, by the lines that replace them in a text to edit."""
 
     def __init__(self) -> None:
         self._held: dict[str, str] = {}
 
     def learn(self, turns: Iterable[Turn]) -> None:
-        """Know the files of these messages from now on."""
+        """Remember the text files of these messages."""
         for turn in turns:
             self._held |= with_texts_folded(message_text(turn))[1]
 
     def put_back(
         self, prompt: str, parts: Sequence[Part], more: Turn | None = None
     ) -> tuple[str, tuple[Part, ...]]:
-        """A prompt and its parts with the files in place of their lines.
+        """A prompt and its parts, with the text files in place of their lines.
 
-        more: a message whose files are added, as the line that was edited does not show them.
+        more: a message whose files are also added, because the edited line does not show them.
         """
         lines = [] if more is None else with_texts_folded(message_text(more))[1]
         added = "".join(f"\n\n{line}" for line in lines)
@@ -136,9 +138,10 @@ class TextFiles:
 def edited_message(
     turn: Turn, text: str, parts: Sequence[Part] = ()
 ) -> tuple[str, tuple[Part, ...]]:
-    """Another text in place of a message's own, with its images and files. Raises UsageError.
+    """A message with a new text, and with the images and files of the old one. Raises UsageError if
+    the images are too large.
 
-    parts: all parts of the new message, if not all are text.
+    turn: of the old message. parts: all parts of the new message, if not all of them are text.
     """
     held = [*parts] or [Part("text", text)]
     files = [part for part in turn.parts if part.kind != "text" and part not in held]
@@ -148,7 +151,7 @@ def edited_message(
 
 
 def message(session: Session, number: int) -> Turn:
-    """The turn of that message, counted from 1. Raises UsageError if there is none."""
+    """The turn of the message with that number, from 1. Raises UsageError if there is none."""
     asked = session.asked()
     if not 1 <= number <= len(asked):
         hint = f"there {'is' if len(asked) == 1 else 'are'} {plural(len(asked), 'message')}"
@@ -157,10 +160,11 @@ def message(session: Session, number: int) -> Turn:
 
 
 def fork_before(session: Session, kept: SavedConversation, number: int) -> str:
-    """Go on in a copy that ends before a message, and say so in a sentence. The conversation so far
-    stays as it is.
+    """Go on in a copy of the conversation that ends before a message. Returns a sentence about it.
+    The conversation itself does not change.
 
-    number: that of the message, counted from 1. Raises UsageError if there is none, StoreError.
+    number: of the message, from 1. Raises UsageError if there is no such message, StoreError if the
+    copy cannot be stored.
     """
     turn = message(session, number)
     before = kept.id

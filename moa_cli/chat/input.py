@@ -58,11 +58,12 @@ from moa_cli.terminal.suspension import lent, suspend
 _PROMPT = "› "
 # A screen reader spells the sign out.
 _SPOKEN_PROMPT = "You: "
-# What stands before the following lines, and before the following rows of one line.
+# The marks before the second and later lines of a prompt, and before the second and later rows of a
+# folded line.
 _CONTINUED, _FOLDED = "… ", "  "
 _ENTER, _BACK = ("enter", "c-j"), ("escape", "c-c", "c-d")
-# How long a key that may begin a longer binding (Ctrl-X Ctrl-E) waits for the next key. The default
-# feels slow.
+# Seconds that a key that may begin a longer binding (Ctrl-X Ctrl-E) waits for the next key. The
+# default of prompt-toolkit feels slow.
 _SEQUENCE_SECONDS = 0.4
 # The default bar is in reverse video, brighter than the conversation.
 _STYLE = Style.from_dict(
@@ -76,10 +77,12 @@ _STYLE = Style.from_dict(
 
 
 class _Prompts(History):
-    """The messages of this conversation, and behind them the prompts of earlier chats.
+    """The lines that Up and Ctrl-R bring back: the messages of this conversation, then the prompts
+    of earlier chats.
 
-    As in shells, a line that begins with a space is not kept. trouble: what was wrong with the
-    file; set once. offered: what the line that is typed now can bring back, the latest first.
+    As in shells, a line that begins with a space is not remembered. trouble: an error of the file
+    of prompts, or None; it is set only once. offered: the lines that can be brought back while the
+    present line is typed, the latest first.
     """
 
     def __init__(self, file: PromptFile | None, session: Session, *, adds: bool) -> None:
@@ -87,16 +90,17 @@ class _Prompts(History):
         self.trouble: str | None = None
         self.offered: list[Recalled] = []
         self._session = session
-        # Since when the conversation is held, see `Session.begun`; and how many of the entries were
-        # typed since then.
+        # The value of `Session.begun` for the present conversation; and how many of the entries
+        # were typed in it.
         self._begun = session.begun
         self._typed = 0
-        # Messages that do not come back: typed after a space, or deleted from the file.
+        # Messages that are not brought back, because they were typed after a space, or deleted from
+        # the file.
         self._hidden: set[str] = set()
         self._file = file
         self._adds = adds
         self._told = False
-        # The latest first, each with whether it is in the file.
+        # The typed lines, the latest first, each with whether it is in the file.
         self._entries: list[tuple[str, bool]] = []
         self._state: object = None
         if file is None:
@@ -124,7 +128,7 @@ class _Prompts(History):
         return [line for line in found if line.text.strip() not in self._hidden]
 
     def _forget_deleted(self) -> None:
-        """Forget what another process has removed from the file."""
+        """Forget the prompts that another process has removed from the file."""
         if self._file is None or self._file.state() == self._state:
             return
         self._state = self._file.state()
@@ -140,7 +144,8 @@ class _Prompts(History):
         self._entries = list(compress(self._entries, stays))
 
     def get_strings(self) -> list[str]:
-        # Asked at each key, for the suggestion after the line: everything was read before the line.
+        # This is called at each key, for the suggestion after the line, so it must be fast. `load`
+        # has read everything before.
         return [line.text for line in reversed(self.offered)]
 
     def load_history_strings(self) -> list[str]:
@@ -169,13 +174,13 @@ class _Prompts(History):
 
 
 def prompt_of(options: ChatOptions) -> str:
-    """What stands before what the user types."""
+    """The prompt sign before the line that the user types."""
     return _SPOKEN_PROMPT if options.accessible else _PROMPT
 
 
 @Condition
 def _menu_begun() -> bool:
-    """Whether the menu follows what is typed."""
+    """Whether the line is one for which the menu opens by itself."""
     before = get_app().current_buffer.document.text_before_cursor
     return is_command_begun(before) or is_mention_begun(before)
 
@@ -190,13 +195,13 @@ def _keys(options: ChatOptions) -> KeyBindings:
         if take_chosen(buffer):
             return
         if has_menu() and needs_more(buffer):
-            # Its argument is typed next; the menu shows what that can be.
+            # The argument is typed next. After the space, the menu shows the possible arguments.
             buffer.insert_text(" ")
         else:
             buffer.validate_and_handle()
 
     def delete(event: KeyPressEvent) -> None:
-        # The menu follows by itself only what is typed.
+        # prompt-toolkit updates the menu by itself only when text is typed, not when it is deleted.
         get_by_name("backward-delete-char").call(event)
         event.current_buffer.start_completion(select_first=False)
 
@@ -216,9 +221,9 @@ def _keys(options: ChatOptions) -> KeyBindings:
     # Without ~is_searching, Enter could not end an incremental search.
     keys.add("enter", filter=~swapped & ~is_searching)(send)
     keys.add("enter", filter=swapped & ~is_searching)(new_line)
-    # In the menu, it carries out the choice in either case.
+    # In the menu, Enter accepts the choice, also when Enter and Alt-Enter are swapped.
     keys.add("enter", filter=swapped & completion_is_selected & _menu_begun)(send)
-    # In vi mode Esc must act at once instead of waiting for an Enter.
+    # Not in vi mode, where Esc must act at once, and not wait for an Enter.
     keys.add("escape", "enter", filter=~swapped & ~vi_mode)(new_line)
     keys.add("escape", "enter", filter=swapped)(send)
     keys.add("tab", filter=_menu_begun & has_menu)(lambda event: complete_now(event.current_buffer))
@@ -234,10 +239,11 @@ def _keys(options: ChatOptions) -> KeyBindings:
 
 
 def _scroll_away(output: Output) -> None:
-    """Clear the screen below the cursor, which is in the first column, and move what is above into
-    the scrollback: the terminal's own erasing would lose a reply."""
-    # As many line feeds as lead from the first row to the last: those that the cursor does not need
-    # to get there scroll the screen by the rows above it.
+    """Clear the screen below the cursor, and move the rows above it into the scrollback. The cursor
+    is in the first column. The terminal's own erasing is not used, because it would lose a
+    reply."""
+    # As many line feeds as the screen has rows, less one. They first move the cursor to the last
+    # row. The rest scrolls the screen, by exactly the rows that were above the cursor.
     output.erase_down()
     output.write_raw("\n" * (output.get_size().rows - 1))
     output.cursor_goto(0, 0)
@@ -245,8 +251,8 @@ def _scroll_away(output: Output) -> None:
 
 
 def _print_whole(output: Output, prompt: str, line: str) -> None:
-    """Print a line of several rows behind its prompt, as it was drawn. output: the terminal, whose
-    cursor stands in the first column."""
+    """Print a sent line with its prompt sign, in the same form as it was drawn. output: the
+    terminal, with its cursor in the first column."""
     columns = output.get_size().columns
     parts: list[tuple[str, str]] = []
     for number, text in enumerate(line.split("\n")):
@@ -258,7 +264,7 @@ def _print_whole(output: Output, prompt: str, line: str) -> None:
 
 
 def _folded(text: str, cells: int) -> Iterator[str]:
-    """A text in rows of at most so many cells, with signs in place of control characters."""
+    """A text in rows of at most `cells`, with visible signs in place of control characters."""
     row: list[str] = []
     taken = 0
     for letter in text:
@@ -280,11 +286,11 @@ async def _edit(buffer: Buffer) -> None:
 
 
 class Editor:
-    """The prompt of a chat.
+    """The editor for the line of a chat.
 
-    host: for the completion of commands. bar: returns the text below the line for a number of
-    columns. when_shown: called each time a new prompt is on the screen. source, output: in place
-    of the terminal's keyboard and screen.
+    host: the chat, for the completion of commands. bar: returns the text below the line for a
+    number of columns. when_shown: called each time a new prompt is on the screen. source, output:
+    used in place of the terminal's keyboard and screen.
     """
 
     def __init__(
@@ -299,8 +305,8 @@ class Editor:
         self._options = options = host.options
         self._bar = bar
         self._when_shown = when_shown
-        # On a dumb terminal, a session without an output of its own does not move the cursor. It
-        # must not show or hide it either.
+        # On a dumb terminal, prompt-toolkit does not move the cursor if the session has no own
+        # output. A plain output also keeps it from showing or hiding the cursor.
         dumb = output is None and is_dumb_terminal()
         if output is None and not dumb:
             output = terminal_output()
@@ -310,7 +316,7 @@ class Editor:
         with create_app_session(output=PlainTextOutput(sys.stdout) if dumb else None):
             self._prompt: PromptSession[str] = PromptSession(
                 history=self._prompts,
-                # A folder on another machine may be slow, and typing goes on.
+                # In a thread, because a network folder may be slow, and typing must go on.
                 completer=merge_completers(
                     [CommandCompleter(host), ThreadedCompleter(PathCompleter())]
                 ),
@@ -329,9 +335,10 @@ class Editor:
         self._prompt.app.timeoutlen = _SEQUENCE_SECONDS
 
     def _fit(self) -> None:
-        """Leave room for the line on a low screen, where prompt-toolkit would draw nothing. If a
-        sent line does not fit the screen, it would leave only the last rows, so the whole line is
-        printed instead."""
+        """Adapt to the height of the screen. On a low screen, the menu gets fewer rows, because
+        otherwise prompt-toolkit would have no room for the line and draw nothing. If a sent line is
+        higher than the screen, prompt-toolkit would leave only its last rows. So it is erased then,
+        and `read` prints the whole line."""
         app = self._prompt.app
         size = app.output.get_size()
         self._prompt.reserve_space_for_menu = menu_rows(size.rows)
@@ -341,7 +348,7 @@ class Editor:
 
     @property
     def source(self) -> Input:
-        """Where keys come from."""
+        """The input that keys come from."""
         return self._prompt.app.input
 
     def clear_screen(self) -> None:
@@ -351,14 +358,14 @@ class Editor:
         _scroll_away(self._prompt.app.output)
 
     async def read(self, default: str = "") -> str:
-        """Read the next line. default: what it holds at first.
+        """Read the next line. default: its text at first.
 
         Raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D.
         """
         self._prompt.editing_mode = EditingMode.VI if self._options.vi else EditingMode.EMACS
         self._set_up()
         prompt = prompt_of(self._options)
-        # A dumb terminal shows only what is typed.
+        # A dumb terminal does not show the default text, so it is shown with the prompt.
         message = f"{prompt}{default}" if is_dumb_terminal() else prompt
         drawn = self._prompt.app.after_render
 
@@ -384,17 +391,18 @@ class Editor:
         return await answered(question, answers, self.source, self._prompt.app.output) == "y"
 
     def recalled(self) -> Recalled | None:
-        """The line that the user brought back, by Up or a search, and then changed or sent as it
-        was; None if they typed a new one."""
+        """The earlier line that the user brought back, by Up or a search, and then sent, perhaps
+        changed; None if the user typed a new line."""
         offered = self._prompts.offered
-        # The lines that can be brought back stand before the new one, the oldest first.
+        # In the buffer, the offered lines stand before the new one, the oldest first.
         place = len(offered) - 1 - self._prompt.default_buffer.working_index
         return offered[place] if 0 <= place < len(offered) else None
 
     async def press(self, answers: Mapping[str, str]) -> str | None:
-        """Offer some letters, and return the one that is pressed; None for Esc, Ctrl-C and Ctrl-D.
+        """Let the user press one of several keys. Returns its name; None for Esc, Ctrl-C and
+        Ctrl-D.
 
-        answers: the letters, each with what it does in a few words; `Enter` is the key.
+        answers: the keys, each with a few words on what it does. A key is a letter, or `Enter`.
         """
         keys = {name: _ENTER if name == "Enter" else (name, name.upper()) for name in answers}
         offered = " · ".join(f"{name} {words}" for name, words in answers.items())
@@ -403,13 +411,14 @@ class Editor:
         return answer if answer in answers else None
 
     def _set_up(self) -> None:
-        """Show only what is typed, or help that changes while it is typed, too."""
+        """Switch the bar, the menu and the suggestions off in accessible mode, and on otherwise."""
         prompt, accessible = self._prompt, self._options.accessible
         size = prompt.app.output.get_size
         prompt.bottom_toolbar = None if accessible else lambda: self._bar(size().columns)
         prompt.complete_while_typing = False if accessible else _menu_begun
         if accessible:
-            # It would move to the last row of the screen and back, to make room for a menu.
+            # With it, prompt-toolkit would move to the last row of the screen and back, to make
+            # room for a menu.
             prompt.app.renderer.cpr_support = CPR_Support.NOT_SUPPORTED
         prompt.auto_suggest = None if accessible else self._suggest
         prompt.complete_style = CompleteStyle.READLINE_LIKE if accessible else CompleteStyle.COLUMN
@@ -417,14 +426,14 @@ class Editor:
     def _continuation(self, width: int, line: int, folds: int) -> str:
         if self._options.accessible:
             return ""
-        # A folded line is not a new line.
+        # A further row of a folded line has no mark of a new line.
         return _FOLDED if folds else _CONTINUED
 
     def trouble(self) -> str | None:
-        """What was wrong with the file of prompts, if the user has not been told yet."""
+        """An error of the file of prompts that the user has not been told yet, or None."""
         trouble, self._prompts.trouble = self._prompts.trouble, None
         return trouble
 
     def typed(self) -> str:
-        """What the line held when the user last left it."""
+        """The text of the line when the user last left it."""
         return self._prompt.default_buffer.text

@@ -1,4 +1,4 @@
-"""Saves the conversation of a chat, loads others, and notices what other processes do to it."""
+"""Saves the conversation of a chat, loads others, and notices changes by other processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Past:
     """A conversation that is continued.
 
-    profile, settings: the mixture of its latest turn, by the name of its profile and as TOML.
+    profile: the name of the profile of its latest turn. settings: that mixture as TOML.
     """
 
     identity: str
@@ -37,7 +37,7 @@ class Past:
 
 
 def read_past(store: Store, prefix: str) -> Past:
-    """The conversation whose id begins so. Raises StoreError if there is none."""
+    """The conversation whose id begins with `prefix`. Raises StoreError if there is none."""
     identity = store.find(prefix)
     title, conversation = store.title(identity), store.load(identity)
     return Past(identity, title, conversation, *store.mixture(identity))
@@ -45,8 +45,11 @@ def read_past(store: Store, prefix: str) -> Past:
 
 @dataclass(frozen=True)
 class Changes:
-    """What other processes did to a conversation: the numbers of the turns that they have added,
-    taken back, and answered or ended."""
+    """The changes of other processes to a conversation, as numbers of turns.
+
+    added: new turns. taken_back: turns that were taken back. changed: turns that got a reply or
+    another status.
+    """
 
     added: tuple[int, ...] = ()
     taken_back: tuple[int, ...] = ()
@@ -66,11 +69,11 @@ class Changes:
 
 
 class SavedConversation:
-    """A conversation and where it is saved. Its methods raise StoreError.
+    """A conversation, and the store in which it is saved. Its methods raise StoreError.
 
-    store: where it is saved; None if it is not. id: in the store; None before its first turn.
-    conversation: what was said before, if an earlier conversation is continued. SQLite is loaded
-    only if something is saved.
+    store: None if the conversation is not saved. id: its id in the store; None before its first
+    turn. conversation: the earlier turns, if a conversation is continued. SQLite is imported only
+    if something is saved.
     """
 
     def __init__(
@@ -87,16 +90,17 @@ class SavedConversation:
         self._take(identity, self.conversation.turns)
 
     def _take(self, identity: str | None, turns: Iterable[Turn] = ()) -> None:
-        """Hold the conversation of that id, with these turns."""
+        """Change to the conversation with that id and these turns."""
         self.id = identity
-        # The turns in the store as this process knows them, by their numbers in that file.
+        # The states of the turns that this process knows, by their numbers in the file `_file`.
         self._file = self.store.identity if self.store else None
         self._states: dict[int, TurnState] = {
             turn.stored_as: (turn.status, turn.reply is not None)
             for turn in turns
             if turn.stored_as is not None
         }
-        # Own turns whose numbers are not known yet, such as while the store is locked.
+        # The recorders of own turns whose numbers are not known yet, for example because the store
+        # is locked.
         self._own: list[Recorder] = []
 
     def recorders(
@@ -107,7 +111,7 @@ class SavedConversation:
         merging: Turn | None = None,
         reporting: bool = False,
     ) -> list[Sink]:
-        """The sinks that write the next turn, if it is to be saved.
+        """The sinks that write the next turn; none if it is not saved.
 
         merging: the turn whose proposals the reply is written from. reporting: whether only a
         report on that turn is made.
@@ -124,7 +128,7 @@ class SavedConversation:
         return [self._recorder]
 
     def ledger(self, warn: Callable[[str], None]) -> Ledger | None:
-        """Where the costs of all turns are written, if they are to be stored."""
+        """The ledger that records the costs of all turns; None if they are not stored."""
         if self._spending is None:
             return None
         from moa_cli.store.spending import CallRecorder
@@ -134,7 +138,8 @@ class SavedConversation:
         )
 
     def stored_as(self) -> int | None:
-        """Take over the ids of the turn that has just ended, and return its number."""
+        """Note the conversation and the number of the turn that has just ended. Returns the
+        number; None if the turn is not stored yet."""
         if self._recorder is None:
             return None
         if self.id != self._recorder.conversation:
@@ -151,16 +156,16 @@ class SavedConversation:
             self._own = [known for known in self._own if known.turn != turn.stored_as]
 
     def changes(self, *, accept: bool = False) -> Changes:
-        """What other processes did to this conversation.
+        """The changes of other processes to this conversation.
 
-        accept: whether they are known from now on, so that they are told once only.
+        accept: whether the changes count as known from now on, so that they are returned only once.
         """
         if self.store is None or self.id is None:
             return Changes()
         try:
             states = self.store.turn_states(self.id)
             if not states and not self.store.has(self.id):
-                # Whoever writes the next turn tells that it was deleted.
+                # The conversation was deleted. The recorder of the next turn tells the user.
                 return Changes()
         except StoreError:
             return Changes()
@@ -170,7 +175,7 @@ class SavedConversation:
                 self._own.remove(recorder)
                 self._states[number] = states.get(number, self._states.get(number, ("", False)))
         if self.store.identity != self._file:
-            # Another file has taken the place of the old one; its turns have other numbers.
+            # Another file has replaced the old one, and its turns have other numbers.
             self._states, self._file = states, self.store.identity
         known = self._states
         found = Changes(
@@ -193,7 +198,7 @@ class SavedConversation:
                 self.store.rewrite_turn(self.id, turn)
 
     def go_on(self, prefix: str) -> Past:
-        """Continue the conversation whose id begins so, and return it."""
+        """Change to the conversation whose id begins with `prefix`, and return it."""
         from moa_cli.store.store import Store
 
         with ExitStack() as opened:
@@ -208,14 +213,14 @@ class SavedConversation:
         if store is None or identity is None:
             return None
         with suppress(StoreError):
-            # The next command adds what waits in a separate file to the history.
+            # If steps wait in a separate file, the next command will add them to the history.
             if not store.backlog and not store.has(identity):
                 return None
         return f"moa chat --cid {identity}"
 
     def fork(self, before: int | None = None) -> Conversation:
-        """Continue in a copy of the turns that this chat knows, and return it. Turns that others
-        have added since are not in it.
+        """Change to a copy of the conversation, and return it. The copy has only the turns that
+        this chat knows, and none that other processes have added since.
 
         before: the number of a turn; the copy ends before it. Raises UsageError if nothing is saved
         yet.
@@ -228,9 +233,10 @@ class SavedConversation:
         return conversation
 
     def begin_saving(self, conversation: Conversation, profile: Profile) -> Conversation:
-        """Save the conversation so far and from now on, and return it as it is saved.
+        """Save the conversation so far, and all turns from now on. Returns the conversation as it
+        is stored.
 
-        profile: the mixture in force, which is noted with the turns so far.
+        profile: the present mixture, which is stored with the turns so far.
         """
         from moa_cli.profile import dump
         from moa_cli.store.store import Store
@@ -261,8 +267,8 @@ class SavedConversation:
         store.rename(identity, title)
 
     def tag(self, tags: Sequence[str], *, remove: bool = False) -> tuple[str, ...]:
-        """Add or remove tags (see `checked_tag`), and return the tags that there are then. Raises
-        UsageError if nothing is saved yet."""
+        """Add or remove tags (see `checked_tag`). Returns all tags of the conversation after that.
+        Raises UsageError if nothing is saved yet."""
         store, identity = self._place()
         if remove:
             store.untag(identity, tags)

@@ -1,6 +1,6 @@
 """Reads the keys that are typed while a turn runs.
 
-Some act at once, such as Esc. Text, and the keys that edit it, wait for the next prompt.
+Some keys act at once, such as Esc. Text, and the keys that edit text, are kept for the next prompt.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from moa_cli.terminal.suspension import Hold, holding, is_away
 from moa_cli.terminal.tty import can_redraw, modes_of, set_modes
 
-# An Esc that nothing follows for this long is the key, not the start of a sequence.
+# An Esc that is not followed by another key within this many seconds is the key Esc, and not the
+# start of an escape sequence.
 ESCAPE_SECONDS = 0.05
 _TYPED_BEFORE: dict[Keys | str, KeyPress] = {
     Keys.ControlJ: KeyPress(Keys.ControlM, "\r"),
     Keys.ControlAt: KeyPress(Keys.ControlD, "\x04"),
 }
-# They act when they are typed, or not at all. At the next prompt, Ctrl-D would leave, Ctrl-L would
-# clear the reply off the screen, and Ctrl-Z would suspend an idle program. An answer of the
-# terminal belongs to a question from before the turn.
+# These keys are not kept for the next prompt. There, Ctrl-D would leave the chat, Ctrl-L would
+# clear the reply from the screen, and Ctrl-Z would suspend an idle program. An answer of the
+# terminal belongs to a request from before the turn.
 _NEVER_LATER = frozenset(
     {Keys.ControlD, Keys.ControlL, Keys.ControlZ, Keys.CPRResponse, Keys.Vt100MouseEvent}
 )
@@ -41,9 +42,9 @@ _PASTE_ON, _PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 class TurnKeys:
     """Reads the keys of a terminal in raw mode within a `with` block.
 
-    actions: what keys do at once, by their names in prompt-toolkit ("escape", "c-o"). All other
-    keys go to the next prompt, except those that only make sense at the moment. terminal: asked to
-    mark pastes, so that each line of a paste does not become a prompt.
+    actions: functions for keys that act at once, by the keys' names in prompt-toolkit ("escape",
+    "c-o"). All other keys go to the next prompt, except those in `_NEVER_LATER`. terminal: told to
+    mark pastes, so that the lines of a paste do not become separate prompts.
     """
 
     def __init__(
@@ -55,24 +56,25 @@ class TurnKeys:
         self._typed: list[KeyPress] = []
         self._flush: asyncio.TimerHandle | None = None
         self._stack = ExitStack()
-        # In the background it must not read.
+        # Detached while the program is in the background, where it must not read keys.
         self._attached = ExitStack()
         self._drop_sends = False
 
     def drop_sends(self) -> None:
-        """Drop each Enter that was typed ahead: the turn that it was meant to follow is cancelled.
-        The text waits in the editor."""
+        """Drop each Enter that was typed ahead, because the turn before it was cancelled. The typed
+        text stays for the next prompt."""
         self._drop_sends = True
 
     def __enter__(self) -> TurnKeys:
-        # An application of prompt-toolkit would draw over the live lines.
+        # Keys are read directly, because an application of prompt-toolkit would draw over the live
+        # lines.
         self._stack.enter_context(self._source.raw_mode())
         self._attach()
         self._stack.enter_context(holding(Hold(self._leave, self._attach, self._attached.close)))
         return self
 
     def _attach(self) -> None:
-        # It may be attached still.
+        # The input may still be attached.
         self._attached.close()
         self._attached.enter_context(self._source.attach(self._ready))
         self._mark_pastes(_PASTE_ON)
@@ -123,7 +125,8 @@ class TurnKeys:
 
 @contextmanager
 def raw_keys(source: Input) -> Iterator[None]:
-    """While inside, keys come one by one and without an echo, except during a suspension."""
+    """Within the block, the terminal gives keys one by one and without an echo, except while the
+    program is suspended."""
     descriptor = source.fileno()
     outside = modes_of(descriptor)
     with source.raw_mode():
@@ -137,8 +140,9 @@ def terminal_output() -> Output:
     """prompt-toolkit's output to the terminal, which the user sees even if standard output goes to
     a file.
 
-    It clears what is below the cursor from the second column on: from the first character of the
-    screen, tmux would move what it clears into the scrollback, with each change of the size.
+    It clears the screen below the cursor only from the second column on. If the screen is cleared
+    from its first character, tmux moves the cleared lines into the scrollback, at each change of
+    the window's size.
     """
     output = create_output(always_prefer_tty=True)
     if isinstance(output, Vt100_Output):
@@ -156,14 +160,14 @@ def terminal_output() -> Output:
 
 @contextmanager
 def held(app: Application[Any]) -> Iterator[None]:
-    """While inside, an application of prompt-toolkit is taken off the screen for the time of a
-    suspension, and then drawn where the cursor stands."""
+    """Within the block, an application of prompt-toolkit is erased from the screen when the program
+    is suspended, and drawn again at the cursor when it continues."""
 
     def take() -> None:
-        # What was drawn before may be far above.
+        # The renderer forgets the earlier position, which may be far above the cursor now.
         app.renderer.reset()
         if app.is_running:
-            # An Enter may have been typed for it before the terminal was in raw mode again.
+            # Keys may have been typed before the terminal was in raw mode again.
             app.key_processor.feed_multiple(typed_before(app.input))
             app.key_processor.process_keys()
             app.renderer.request_absolute_cursor_position()
@@ -174,20 +178,21 @@ def held(app: Application[Any]) -> Iterator[None]:
 
 
 def take_typed_before(source: Input) -> None:
-    """Keep for the first prompt what was typed before raw mode, which must be on now.
+    """Keep the keys that were typed before raw mode for the first prompt. Raw mode must be on now.
 
-    Until then the terminal has turned each Enter into a line break, and a Ctrl-D into a NUL. Only
-    the last key is turned back: line breaks before it may belong to a paste, of which each line
-    must not become a prompt.
+    Before raw mode, the terminal turns each Enter into a line break, and a Ctrl-D into a NUL. Only
+    the last key is turned back. Line breaks before it may belong to a paste, whose lines must not
+    become separate prompts.
     """
     if sys.platform == "win32":
-        # The console keeps keys, not characters.
+        # The console of Windows stores keys and not characters, so nothing has to be turned back.
         return
     store_typeahead(source, [*get_typeahead(source), *typed_before(source)])
 
 
 def typed_before(source: Input) -> list[KeyPress]:
-    """The keys that were typed before raw mode, which must be on now; see `take_typed_before`."""
+    """The keys that were typed before raw mode; see `take_typed_before`. Raw mode must be on
+    now."""
     keys: list[KeyPress] = []
     while more := source.read_keys():
         keys += more
@@ -212,8 +217,8 @@ def typed_ahead(source: Input) -> bool:
 
 @contextmanager
 def keys_set_aside(source: Input) -> Iterator[None]:
-    """Keep the keys that were typed before this block for the next prompt: nothing in the block
-    reads them."""
+    """Keep the keys that were typed before this block for the next prompt. The block does not read
+    them."""
     before = get_typeahead(source)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Reads standard input line by line if it is not a terminal."""
+"""Reads standard input line by line, for a chat whose input is not a terminal."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 async def stdin_lines(tell: Callable[[str], None]) -> AsyncGenerator[str, None]:
     """The lines of standard input, without their ends. Raises UsageError if one is not text.
 
-    tell: is called with a line if the first one does not come within a moment: otherwise an open
-    pipe without a writer looks like a program that hangs.
+    tell: called with a sentence if the first line does not come within a moment. Without this, an
+    open pipe without a writer looks like a program that hangs.
     """
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | UsageError | None] = asyncio.Queue()
@@ -30,7 +30,8 @@ async def stdin_lines(tell: Callable[[str], None]) -> AsyncGenerator[str, None]:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
-    # A daemon thread on the bare descriptor: the program can end without waiting for input.
+    # A daemon thread that reads the bare descriptor, so that the program can end without waiting
+    # for input.
     reader = threading.Thread(target=_read_lines, args=(sys.stdin.fileno(), put), daemon=True)
     reader.start()
     silence = loop.call_later(_SILENT_SECONDS, tell, "waiting for prompts on standard input")
@@ -43,7 +44,8 @@ async def stdin_lines(tell: Callable[[str], None]) -> AsyncGenerator[str, None]:
 
 
 def _read_lines(descriptor: int, put: Callable[[str | UsageError | None], None]) -> None:
-    """Put each line as soon as it is complete. A line that is not text is put as an error."""
+    """Call `put` with each line as soon as it is complete, or with an error for a line that is not
+    text; and with None at the end."""
     try:
         for line in _lines(descriptor):
             put(line)
@@ -53,13 +55,14 @@ def _read_lines(descriptor: int, put: Callable[[str | UsageError | None], None])
 
 
 def _lines(descriptor: int) -> Iterator[str]:
-    """The lines of what can be read. Raises UsageError for one that is not text."""
+    """The lines that are read from a descriptor. Raises UsageError for one that is not text."""
     held = b""
     number = 1
     while data := _read(descriptor):
         held += data
         if number == 1 and held[:2] in _WIDE_MARKS:
-            # UTF-16 needs two bytes for a line end: all of it is decoded at the end.
+            # The input is in UTF-16, where a line end has two bytes, so it cannot be cut at single
+            # bytes. All of it is decoded at the end.
             continue
         *whole, held = held.split(b"\n")
         for line in whole:

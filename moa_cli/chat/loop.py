@@ -52,11 +52,11 @@ if TYPE_CHECKING:
 
     from moa_cli.chat.input import Editor
 
-# See `Chat`.
+# See `Chat.own_mixture`.
 OwnMixture = Callable[[Past], tuple[Profile | None, str]]
-# Wide enough for every name.
+# The width of the table of models. It is wide enough for every name.
 _TABLE_COLUMNS = 120
-# From this share of a model's room for earlier turns on, a line warns.
+# If earlier turns take this share of a model's room for them, or more, a line warns the user.
 _NEARLY_FULL = 0.8
 _FAILED, _CAPPED, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
 
@@ -72,11 +72,11 @@ def run(
     traces: CommandTraces,
     own_mixture: OwnMixture,
 ) -> int:
-    """Hold a conversation until the user leaves; return the exit code.
+    """Hold a conversation until the user leaves. Returns the exit code.
 
-    kept: what was said before, and where the conversation is saved. clients: makes the clients,
-    once the event loop runs. limits: of each turn. greeting: lines to show at the start. traces:
-    those of the turns. own_mixture: see `Chat`.
+    kept: the earlier turns, and the place where the conversation is saved. clients: makes the
+    clients; called when the event loop runs. limits: of each turn. greeting: lines to show at the
+    start. traces: writes the traces of turns. own_mixture: see `Chat`.
     """
     interactive = sys.stdin is not None and sys.stdin.isatty()
 
@@ -107,11 +107,12 @@ def run(
 
 @dataclass(eq=False)
 class Chat:
-    """A conversation at a terminal or over plain lines.
+    """A conversation at a terminal, or over plain lines.
 
-    own_mixture: finds the mixture that a conversation was last held with, and names it in words;
-    None leaves the one in effect. It raises ProfileError if that mixture cannot be used any more.
-    models: all known models. traces: those of the turns. editor: None without a terminal.
+    own_mixture: returns the mixture that a past conversation was last held with, and words that
+    name it. None in place of a mixture means that the present one stays. It raises ProfileError if
+    the mixture cannot be used any more. models: the clients of all known models. traces: writes the
+    traces of turns. editor: None without a terminal.
     """
 
     session: Session
@@ -124,7 +125,7 @@ class Chat:
     _told_of_context: bool = False
 
     def say(self, text: str) -> None:
-        """Show a message beside the conversation, on standard error, folded to the terminal."""
+        """Show a message of the program on standard error, folded to the width of the terminal."""
         lines = sanitize(text).rstrip("\n").split("\n")
         sys.stderr.write("".join(f"{folded(line, sys.stderr)}\n" for line in lines))
         sys.stderr.flush()
@@ -135,8 +136,8 @@ class Chat:
         sys.stderr.flush()
 
     def page(self, passages: Sequence[Passage]) -> None:
-        """Show passages: drawn, and in the user's pager if there are more lines than the screen
-        has; as they are where nothing can be drawn."""
+        """Show passages, drawn, and in the user's pager if they are longer than the screen. Where
+        nothing can be drawn, they are shown as plain text."""
         if not self._draws:
             for kind, text in passages:
                 (self.show if kind == "text" else self.say)(text)
@@ -144,7 +145,7 @@ class Chat:
         self._page(self._drawn(passages))
 
     def recall(self, passages: Sequence[Passage]) -> None:
-        """Show passages of earlier turns, drawn as they were when they came."""
+        """Show passages of earlier turns in the same form as when they came."""
         if self._draws:
             sys.stderr.write("".join(f"{line}\n" for line in self._drawn(passages)))
             sys.stderr.flush()
@@ -202,11 +203,11 @@ class Chat:
             self.editor.clear_screen()
 
     def complain(self, message: str, hint: str | None = None) -> None:
-        """Show what could not be done, on one line."""
+        """Show an error, and its hint, on one line."""
         self.say(one_line(f"moa: {with_hint(message, hint)}"))
 
     async def read(self, lines: AsyncIterator[str]) -> int:
-        """Take each line as a prompt or a command; return the exit code."""
+        """Carry out each line as a prompt or a command. Returns the exit code."""
         code = 0
         async for line in lines:
             turn = None
@@ -214,7 +215,7 @@ class Chat:
                 case outcomes.Leave():
                     break
                 case outcomes.Question() as question:
-                    # There is no terminal to ask at.
+                    # Without a terminal, the user cannot be asked.
                     self.complain(question.text, f"not sent; {question.hint}")
                 case outcomes.Resume(prefix):
                     self.resume(prefix)
@@ -248,7 +249,7 @@ class Chat:
         return past
 
     def _take_up_mixture(self, past: Past) -> None:
-        """Use the mixture that the conversation was last held with, and say so."""
+        """Use the mixture that the conversation was last held with, and show a line about it."""
         try:
             profile, words = self.own_mixture(past)
             if profile is not None:
@@ -266,7 +267,8 @@ class Chat:
             self.say(one_line(f"with profile {self.session.profile.name}, not {past.profile}"))
 
     def list_models(self, typed: str) -> None:
-        """Show the models that fit what was typed, for where they cannot be chosen from a list."""
+        """Show the models that match the typed words, for a chat that cannot show a list to choose
+        from."""
         if self.models is None:
             self.say(self.session.models_text())
             return
@@ -279,11 +281,11 @@ class Chat:
         self.say("/aggregator NAME and /add NAME take one")
 
     def outcome(self, line: str) -> Outcome:
-        """What a line asks for. If a command fails, this shows why."""
+        """The outcome of a line. If a command fails, this shows why."""
         text = prompt_text(line)
         files, rest = pasted_files(text)
         if files:
-            # They stood on separate lines; the other lines follow.
+            # The files stood on lines of their own. The other lines are handled after them.
             then, again = partial(self.outcome, rest), outcomes.TypeAgain(text)
             names = [str(path) for path in files]
             attached = partial(attach, self, names, then=then, otherwise=lambda: again)
@@ -291,27 +293,30 @@ class Chat:
         if "\n" not in text and text.lstrip().startswith("/"):
             text = text.strip()
         if text.startswith("/") and not text.startswith("//"):
-            # A path is text, most likely.
+            # A line that begins with a path is probably text, so after an error it comes back with
+            # a slash more, as a prompt.
             otherwise = outcomes.TypeAgain(f"/{text}") if begins_with_path(text) else None
             return self._answered(partial(perform, self, text), otherwise)
         return self._prompt(text)
 
     def _prompt(self, text: str) -> Outcome:
-        """What a prompt asks for, which may mention files."""
+        """The outcome of a prompt, which may mention files."""
         if not text.strip():
             return None
         text = text[1:] if text.startswith("//") else text
-        # Lines in a pipe may come from somebody else, who must not choose files of this machine.
+        # Without a terminal, mentions are plain text: the lines of a pipe may come from somebody
+        # else, who must not choose files of this machine.
         if "@" not in text or self.editor is None:
             return outcomes.Send(text)
         return with_mentioned(self, text)
 
     def answer(self, question: outcomes.Question, *, yes: bool) -> Outcome:
-        """What follows a question. If that fails, this shows why."""
+        """The outcome of a question and its answer. If that fails, this shows why."""
         return self._answered(question.yes if yes else question.no, None)
 
     def _answered(self, made: Callable[[], Outcome], otherwise: Outcome) -> Outcome:
-        """An outcome as it is made; if that fails, this shows why."""
+        """The outcome that `made` returns. If `made` fails, this shows why, and returns
+        `otherwise`."""
         try:
             return made()
         except MoAError as error:
@@ -319,7 +324,7 @@ class Chat:
             return otherwise
 
     async def carry_out(self, outcome: Outcome) -> Turn | None:
-        """Run the turn that an outcome asks for, and return it; None if it asks for none."""
+        """Run the turn that an outcome asks for. Returns the turn; None if there was none."""
         key = "Esc" if self.editor is not None else "Ctrl-C"
         if self.editor is None and isinstance(outcome, outcomes.Send | outcomes.Remerge):
             self._tell_changes()
@@ -361,8 +366,8 @@ class Chat:
         return turn
 
     def _tell_changes(self) -> None:
-        """Tell what other processes did to the conversation. With plain lines the user cannot
-        choose what to do: they are told once, and the conversation goes on."""
+        """Show what other processes did to the conversation. With plain lines, the user cannot
+        choose what to do, so this is shown only once, and the conversation goes on."""
         changes = self.kept.changes(accept=self.editor is None)
         if changes:
             self.complain(
@@ -371,8 +376,8 @@ class Chat:
             )
 
     async def _report(self, stopper: Stopper) -> Turn | None:
-        """Make and show a report on the last turn, and keep it with that; the turn that tells it.
-        None if there is nothing to report on."""
+        """Make and show a report on the last turn, and store it with that turn. Returns the turn
+        that made the report; None if there is nothing to report on."""
         try:
             events = self.session.report(stopper.control)
         except MoAError as error:
@@ -389,8 +394,9 @@ class Chat:
         return turn
 
     async def _sum_up(self, focus: str, key: str) -> Turn | None:
-        """Have all turns but the last summed up, in several steps if the aggregator has no room for
-        all of them at once; the turn that tells the summary. None if there is nothing to sum up."""
+        """Sum up all turns but the last, in several steps if the aggregator has no room for all of
+        them at once. Returns the last turn that made a summary; None if there is nothing to sum
+        up."""
         turn: Turn | None = None
         summed_up = 0
         while True:
@@ -409,7 +415,7 @@ class Chat:
                 why = failure_line(turn) if turn.error is not None else "interrupted"
                 self.complain(f"there is no summary: {why}")
                 break
-            # Each step sums up the summary of the step before it, too.
+            # Each step also sums up the summary of the step before, so that one is replaced.
             changed = self.session.keep_summary(turn, count, replaces=summed_up > 0)
             if not changed:
                 self.complain("there is no summary: the model returned an empty one")
@@ -432,8 +438,8 @@ class Chat:
         return turn
 
     def write_summary(self, text: str) -> None:
-        """Put a text that the user has edited in place of the summary; an empty one takes it
-        away."""
+        """Replace the summary by a text that the user has edited. An empty text removes the
+        summary."""
         try:
             self.kept.rewrite(self.session.write_summary(text))
         except MoAError as error:
@@ -444,9 +450,10 @@ class Chat:
     def _with_attachments(
         self, prompt: str, parts: tuple[Part, ...], *, again: bool
     ) -> tuple[str, tuple[Part, ...]]:
-        """The prompt and its parts with the files that are attached. Raises UsageError.
+        """The prompt and its parts, with the attached files. Raises UsageError if a file cannot be
+        read.
 
-        again: whether the prompt was asked before, and so may hold them already.
+        again: whether the prompt was sent before, so that it may already contain the files.
         """
         if not self.options.attachments:
             return prompt, parts
@@ -460,8 +467,8 @@ class Chat:
         return prompt_of([*(parts or [Part("text", prompt)]), *missing])
 
     async def _choose(self) -> None:
-        """Choose among the candidates of a profile that a command has switched to, and say which
-        are asked. Raises MoAError."""
+        """After a command has switched to a profile with candidates, choose among them, and show
+        which models are asked. Raises MoAError."""
         profile = self.session.profile
         if self.session.settled or self.models is None or not has_candidates(profile):
             return
@@ -480,10 +487,11 @@ class Chat:
     ) -> Turn:
         """Run and show a turn. Ctrl-C and Esc stop the turn, not the program.
 
-        reporting: the turn to report on, if only a report is made. summing_up: whether its reply is
-        a summary, which is not stored as a turn, and no reply for a pipe.
+        reporting: the turn to report on, if only a report is made. summing_up: whether the reply is
+        a summary. A summary is not stored as a turn, and is not written to standard output if that
+        is a pipe.
         """
-        # Without a terminal, nobody watches the progress.
+        # Without a terminal, there is nobody to see the progress.
         show = replace(
             self.options,
             progress=self.editor is not None,
@@ -509,7 +517,7 @@ class Chat:
             )
         keys = TurnKeys(self.editor.source, actions, sys.stderr) if self.editor else None
         with keys or nullcontext():
-            # A proposal is written down before it is shown.
+            # The recorders come first, so that a proposal is stored before it is shown.
             sinks = [*recorders, *shown]
             if self.traces is not None and self.models is not None:
                 sinks += self.traces.sinks(self.models.providers)
@@ -519,7 +527,7 @@ class Chat:
         return turn
 
     def _tell(self, turn: Turn) -> None:
-        """Show what the user should know after a turn."""
+        """Show the notes that follow a turn: on its end, its usage and the context."""
         kept = kept_text(self.session.last or turn, "/remerge")
         if turn.status == "interrupted":
             left = "the reply so far is kept" if turn.reply else kept or "nothing was kept"
@@ -535,7 +543,7 @@ class Chat:
         self._tell_context()
 
     def _tell_context(self) -> None:
-        """Tell once that the conversation is about to outgrow the context of a model."""
+        """Warn once that the conversation will soon be too long for the context of a model."""
         uses = self.session.history_uses()
         tightest = uses[0] if uses else None
         if tightest is None or tightest.context is None or tightest.share < _NEARLY_FULL:

@@ -1,4 +1,4 @@
-"""Lets the user choose the models of the mixture from what providers list, with their prices."""
+"""Lets the user choose the models of the mixture from the lists of providers, with prices."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from moa_cli.terminal.table import Column, cell_len, fitted, padded, spoken_rows
 
 _WHERE = "/model"
 _NAME_CELLS = 52
-# The columns after the name: the context, and two prices.
+# The width of the columns after the name: the context, and two prices.
 _FACTS_CELLS = 32
 _COLUMNS_FOR_FACTS, _COLUMNS_FOR_KEYS = 56, 74
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What the user has chosen. aggregator: None leaves the one that there is."""
+    """The changes that the user has chosen. aggregator: None keeps the present one."""
 
     added: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class ModelChoice:
 
     def over(self, profile: Profile) -> Profile:
         """The profile with these models. Raises ProfileError if it would not be valid."""
-        # Those that leave go last: a round must not be empty in between.
+        # Models are removed last, because a round must not become empty in between.
         for model in self.added:
             profile = add_proposer(profile, model, _WHERE)
         for model in self.dropped:
@@ -48,9 +48,10 @@ class ModelChoice:
 
 
 class ModelPicker(PickList[ModelChoice]):
-    """The list of models. Proposers and aggregator are marked; nothing changes before Enter.
+    """The list of models. Proposers and aggregator are marked. The mixture changes only at Enter.
 
-    profile: the mixture so far. typed: what narrows the list at first.
+    profile: the mixture so far. lists: the clients, which know the lists of models. typed: the
+    words that the list is filtered by at first. source: the input for keys.
     """
 
     def __init__(self, profile: Profile, lists: ClientPool, typed: str, source: Input) -> None:
@@ -66,7 +67,7 @@ class ModelPicker(PickList[ModelChoice]):
         self._read_lists()
 
     async def follow(self) -> None:
-        """Show what providers list now, each as soon as it has answered."""
+        """Read the lists of providers again, and show each one as soon as it has come."""
         waiting = set(self._lists.catalog.read_stale())
         while waiting:
             self._reading = len(waiting)
@@ -85,7 +86,7 @@ class ModelPicker(PickList[ModelChoice]):
         self._names = fitting(self._all, self._line.text)[:MOST_MATCHES]
         self._widest = max((cell_len(one_line(name)) for name in self._names), default=0)
         if marked in self._names:
-            # The row stays marked when rows come in above it.
+            # The same model stays marked when new rows come in above it.
             self._place = self._names.index(marked)
         self.shown_anew(from_top=from_top)
 
@@ -121,7 +122,8 @@ class ModelPicker(PickList[ModelChoice]):
         return [("class:dim", "\n".join(rows))]
 
     def _facts(self, model: str, columns: int) -> str:
-        """Facts that have no column; first those that prevent the use of the model."""
+        """A line about the lists of models, if some are not read; else about the marked model: the
+        facts that have no column."""
         if self._reading:
             return f"reading {plural(self._reading, 'list')} of models…"
         unread = self._lists.catalog.unread()
@@ -134,7 +136,7 @@ class ModelPicker(PickList[ModelChoice]):
         if info.sees:
             told.append("sees images")
         if columns < _COLUMNS_FOR_FACTS:
-            # They are not in the row.
+            # On a narrow screen, the row has no room for these facts.
             context, sent, written = model_cells(info)
             return f"context {context} · ${sent} in, ${written} out"
         return " · ".join(told)
@@ -174,9 +176,9 @@ class ModelPicker(PickList[ModelChoice]):
 
 
 def model_names(profile: Profile, listed: Mapping[str, ModelInfo]) -> list[str]:
-    """The names of all models: those of the profile first, then as providers list them.
+    """The names of all models: first those of the profile, then those of the providers' lists.
 
-    A list may hold anything; a name that cannot be typed is left out.
+    A name that cannot be typed is left out, because a list may contain any text.
     """
     own = (*(proposer.model for proposer in profile.proposers), *profile.models())
     typable = (name for name in listed if name.isprintable() and " " not in name)
@@ -184,13 +186,13 @@ def model_names(profile: Profile, listed: Mapping[str, ModelInfo]) -> list[str]:
 
 
 def fitting(names: Iterable[str], typed: str) -> list[str]:
-    """The names that hold all the words, in any case of letters."""
+    """The names that contain all the typed words. Case makes no difference."""
     words = typed.lower().split()
     return [name for name in names if all(word in name.lower() for word in words)]
 
 
 def model_cells(info: ModelInfo) -> tuple[str, str, str]:
-    """The context, and the prices of what is sent and of what comes; `?` is unknown."""
+    """The context, the price of prompts and the price of answers, as texts; `?` means unknown."""
     context = "?" if info.context_length is None else f"{info.context_length:,}"
     price = info.price
     return (
@@ -203,7 +205,7 @@ def model_cells(info: ModelInfo) -> tuple[str, str, str]:
 def model_table(
     names: Sequence[str], lists: ClientPool, width: int, *, spoken: bool = False
 ) -> list[str]:
-    """The models as a table, if no list can be shown. spoken: as sentences instead."""
+    """The models as a table, for a chat that cannot show a list. spoken: as sentences instead."""
     cells = [model_cells(lists.known(name)) for name in names]
     price = "dollars per million tokens" if spoken else "$/M"
     columns = [

@@ -1,8 +1,8 @@
 """Files that the user names in a line: mentioned, pasted or dragged, or typed after a command.
 
-A mention is `@src/main.py`, or `@"my notes.txt"` where the path has spaces. An `@` begins a mention
-only if it is not part of a longer name, so that mail addresses, decorators in code (`` `@property`
-``) and the like stay text.
+A mention is `@src/main.py`, or `@"my notes.txt"` if the path has spaces. An `@` begins a mention
+only if it is not part of a longer name. So mail addresses, decorators in code (`` `@property` ``)
+and similar words stay text.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from moa_cli.core.text import prompt_text
 _START = r"(?<![A-Za-z0-9_.+%@/\\`-])@"
 _MENTION = re.compile(rf'{_START}(?:"([^"\n]+)"|([^\s"`]+))')
 _BEGUN = re.compile(rf'{_START}("?)([^"\n]*)\Z')
-# What follows a path in a sentence, and the lines of a file as compilers name them.
+# Punctuation that may follow a path in a sentence; and the line numbers after a path, as in the
+# messages of compilers.
 _AFTER = ".,;:!?)]}>'’”»，。；：！？、）」』】"
 _LINES = re.compile(r":\d+(?:[-:]\d+)?\Z")
 # A path as people write one: with a folder, or with a suffix.
 _LIKE_A_PATH = re.compile(r"[\w~.-]*[\w~.-][/\\][\w/\\.~-]*[\w.]|[\w-]+\.[A-Za-z][A-Za-z0-9]{0,4}")
-# Of files whose paths are pasted.
+# A pasted path counts as a file only with one of these suffixes.
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf"})
 _LONGEST = 4096
 
 
 def begun_mention(before: str) -> tuple[bool, str] | None:
-    """The mention that the cursor is in: whether it is in quotation marks, and the typed part of
-    its path; None if the cursor is in no mention. before: the text before the cursor."""
+    """The mention at the cursor: whether it is in quotation marks, and the typed part of its path.
+    None if there is no mention at the cursor. before: the text before the cursor."""
     match = _BEGUN.search(before)
     if match is None or (not match[1] and re.search(r"[\s`]", match[2])):
         return None
@@ -43,8 +44,8 @@ def begun_mention(before: str) -> tuple[bool, str] | None:
 
 
 def mentioned_files(text: str) -> tuple[list[str], list[str]]:
-    """The files, folders and patterns of files that a prompt mentions: the paths of those that
-    exist, each once; and words that look like a path, but lead to nothing."""
+    """The files, folders and patterns that a prompt mentions. Returns the paths that exist, each
+    once; and the words that look like a path, but do not exist."""
     found: dict[str, None] = {}
     missing: dict[str, None] = {}
     for match in _MENTION.finditer(text):
@@ -58,7 +59,7 @@ def mentioned_files(text: str) -> tuple[list[str], list[str]]:
 
 
 def _mentioned_forms(word: str) -> Iterator[str]:
-    """What a word may mean as a path, the likeliest first."""
+    """The possible paths that a word may mean, the most likely first."""
     yield word
     if numbered := _LINES.search(word):
         yield word[: numbered.start()]
@@ -73,7 +74,7 @@ def _leads_somewhere(text: str) -> bool:
             return True
         return is_pattern(text) and bool(FileSearch().files_like(text))
     except UsageError:
-        # Too many files: attaching them gives the error.
+        # There are too many files. The error comes when they are attached.
         return True
     except (OSError, ValueError, RuntimeError):
         # A NUL character, a name that is too long, or an unknown home.
@@ -81,7 +82,7 @@ def _leads_somewhere(text: str) -> bool:
 
 
 def pasted_files(text: str) -> tuple[list[Path], str]:
-    """The files that lines of a prompt name, and the prompt without these lines.
+    """The files that are named on separate lines of a prompt, and the prompt without these lines.
 
     A line counts if it is only the path of an existing image or PDF file, as terminals paste it:
     bare, in quotation marks, with backslashes before its spaces, or as a `file:` address.
@@ -119,7 +120,7 @@ def named_paths(argument: str) -> list[str]:
 
 
 def _path_of(line: str) -> Path | None:
-    """The file that a line names; None if it names none that can be attached."""
+    """The file that a line names; None if the line is not the path of an image or PDF file."""
     if not line or len(line) > _LONGEST:
         return None
     for form in (line, *_pasted_forms(line)):
@@ -132,13 +133,14 @@ def _path_of(line: str) -> Path | None:
 
 
 def _pasted_forms(line: str) -> list[str]:
-    """What a line means as a path if it is not taken as it is: without quotation marks, without
+    """The other path that a pasted line may mean: without its quotation marks, without its
     backslashes before spaces, or without the scheme of a `file:` address."""
     if len(line) > 2 and line[0] == line[-1] and line[0] in "'\"":
         return [line[1:-1]]
     if line.startswith("file://"):
         return [unquote(line.removeprefix("file://").removeprefix("localhost"))]
-    # On Windows a backslash separates folders.
+    # A backslash protects the next character. Nothing is lost on Windows, where it separates
+    # folders, because the unchanged line is tried first.
     return [re.sub(r"\\(.)", r"\1", line)] if "\\" in line else []
 
 

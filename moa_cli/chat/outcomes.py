@@ -1,4 +1,4 @@
-"""What a line of a chat asks for: each command and each prompt comes to one of these."""
+"""The outcomes of a line of a chat. Each command and each prompt results in one of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moa_cli.core.strategy import Strategy
 
 
 class _Asked:
-    """What remains to do after a line is carried out."""
+    """The base of all outcomes: a task that remains after a line was read."""
 
 
 Outcome = _Asked | None
@@ -23,8 +23,8 @@ class Leave(_Asked):
 
 @dataclass(frozen=True)
 class Send(_Asked):
-    """Ask this prompt now. aggregator: the model that writes only this reply, if given. parts: all
-    parts of the prompt, if there are others than text. again: whether it was asked before."""
+    """Send this prompt now. aggregator: a model that writes only this reply, or None. parts: all
+    parts of the prompt, if not all of them are text. again: whether it was sent before."""
 
     prompt: str
     aggregator: str | None = None
@@ -34,8 +34,8 @@ class Send(_Asked):
 
 @dataclass(frozen=True)
 class Remerge(_Asked):
-    """Write a new reply from the last turn's proposals. strategy, aggregator: other ones than the
-    profile's, for this reply alone."""
+    """Write a new reply from the last turn's proposals. strategy, aggregator: for this reply alone;
+    None takes the profile's."""
 
     strategy: Strategy | None = None
     aggregator: str | None = None
@@ -48,8 +48,8 @@ class MakeReport(_Asked):
 
 @dataclass(frozen=True)
 class Edit(_Asked):
-    """Open the user's editor on this text; what they save is put into the next line. summary: it
-    takes the place of the summary instead."""
+    """Open the user's editor on this text. The saved text is put into the next line. summary: if
+    true, it replaces the summary instead."""
 
     text: str
     summary: bool = False
@@ -64,15 +64,16 @@ class TypeAgain(_Asked):
 
 @dataclass(frozen=True)
 class ChooseModels(_Asked):
-    """Let the user choose models from a list. typed: what narrows it at first."""
+    """Let the user choose models from a list. typed: the words that the list is filtered by at
+    first."""
 
     typed: str
 
 
 @dataclass(frozen=True)
 class EditMessage(_Asked):
-    """Put the message of that number, counted from 1, into the next line. What is sent then takes
-    its place in a copy of the conversation."""
+    """Put the message with that number, from 1, into the next line. The text that is sent then
+    replaces the message in a copy of the conversation."""
 
     number: int
 
@@ -95,8 +96,8 @@ class SumUp(_Asked):
 class Question(_Asked):
     """Ask the user something before going on.
 
-    text: the question. yes, no: what then follows. hint: how to say yes if no question can be
-    asked.
+    text: the question. yes, no: return the outcome of the answer. hint: how to say yes in the
+    command itself, if no question can be asked.
     """
 
     text: str

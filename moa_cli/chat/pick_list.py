@@ -1,4 +1,4 @@
-"""A list at the terminal that narrows while the user types, with lines about the marked row."""
+"""A list at the terminal that is filtered while the user types, with lines about the marked row."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _T = TypeVar("_T")
 _MOST_ROWS = 15
 # Two lines about the marked row, and one about the list.
 _ROWS_BELOW = 3
-# Users do not scroll through a longer list.
+# The most rows of a list. Users do not scroll through a longer one.
 MOST_MATCHES = 200
-# Terminals disagree about the width of emoji that are joined from several characters. Without the
-# joiners the width is certain; the letters of flags become plain letters.
+# Terminals disagree about the width of emoji that are joined from several characters. So the
+# joiners are removed, and the letters of flags become plain letters, which gives a certain width.
 _JOINING = dict.fromkeys([0x200D, 0xFE0E, 0xFE0F, *range(0x1F3FB, 0x1F400)], "") | {
     0x1F1E6 + place: letter for place, letter in enumerate(ascii_uppercase)
 }
@@ -47,14 +47,14 @@ def can_pick() -> bool:
 class PickList(Generic[_T]):
     """The list, the line that the user types, and the marked row.
 
-    A subclass says what the rows are and what happens to them. label: stands before the line.
-    source: in place of the terminal's keyboard. typed: what the line holds at first.
+    A subclass defines the rows, and what happens when the user acts. label: stands before the line.
+    source: the input in place of the terminal's keyboard. typed: the text of the line at first.
     """
 
     def __init__(self, label: str, source: Input | None, typed: str = "") -> None:
         self._place = 0
         self._top = 0
-        # The most rows so far: the list keeps its height while it narrows.
+        # The highest number of rows so far. The list keeps this height when it gets fewer rows.
         self._most = 0
         self._line = Buffer(multiline=False)
         self._line.insert_text(typed)
@@ -80,11 +80,11 @@ class PickList(Generic[_T]):
             return await self._app.run_async(pre_run=begin)
 
     async def follow(self) -> None:
-        """Bring the rows up to date while the list is shown."""
+        """Update the rows while the list is shown. It runs in the background."""
         raise NotImplementedError
 
     def narrow(self) -> None:
-        """The user has changed the line."""
+        """Called when the user has changed the line."""
         raise NotImplementedError
 
     def count(self) -> int:
@@ -92,28 +92,30 @@ class PickList(Generic[_T]):
         raise NotImplementedError
 
     def row(self, place: int, columns: int) -> tuple[str, str]:
-        """A row in two pieces, of which the second is bold where the row is marked."""
+        """A row in two pieces. The second piece is bold if the row is marked."""
         raise NotImplementedError
 
     def below(self, place: int, columns: int) -> StyleAndTextTuples:
-        """Two lines about the marked row, and one about the list; place: 0 if there is no row."""
+        """Two lines about the marked row, and one about the list. place: of the marked row; 0 if
+        there is no row."""
         raise NotImplementedError
 
     def accept(self) -> None:
-        """The user has pressed Enter."""
+        """Called when the user has pressed Enter."""
         raise NotImplementedError
 
     def more_keys(self, keys: KeyBindings) -> None:
-        """Add keys of this list alone."""
+        """Add the keys that only this list has."""
 
     def leave(self, chosen: _T | None) -> None:
-        """End with this choice."""
+        """Close the list, with this choice as the result of `run`."""
         # New rows may arrive after the key that leaves the list.
         if not self._app.is_done:
             self._app.exit(result=chosen)
 
     def shown_anew(self, *, from_top: bool) -> None:
-        """The rows have changed. from_top: whether the first one is marked then."""
+        """Redraw the list, because its rows have changed. from_top: whether to mark the first
+        row."""
         self._most = max(self._most, self.count())
         if from_top:
             self._place = self._top = 0

@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from moa_cli.store.store import Store
 
 _PROFILE_CELLS = 16
-# How a turn without a whole reply is named in the list.
+# The words of the list for a last turn without a whole reply, by the status of the turn.
 _ENDED = {"interrupted": "cut off", "failed": "failed", "open": "running"}
-# The store marks hits with these.
+# The store marks hits with these characters.
 _HIT, _HIT_END = "\x02", "\x03"
 
 
 async def pick(open_store: Callable[[], Store], *, source: Input | None = None) -> str | None:
-    """Let the user choose a conversation; its id, or None if they left the list.
+    """Let the user choose a conversation. Returns its id; None if the user left the list.
 
-    open_store: called in the thread that queries it. source: in place of the terminal's keyboard.
-    Raises StoreError if there is no conversation.
+    open_store: opens the store; called in the thread that queries it. source: the input in place of
+    the terminal's keyboard. Raises StoreError if there is no conversation.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
         store = thread.submit(open_store).result()
@@ -101,7 +101,7 @@ class _Picker(PickList[str]):
         self.shown_anew(from_top=True)
 
     def accept(self) -> None:
-        # The list may still be the one for a shorter text than the user has typed by now.
+        # The list may still belong to an older text. Then the choice waits for the new list.
         self._accepting = self._answered != self._line.text
         if not self._accepting and self._matches:
             self.leave(self._matches[self._place].summary.id)
@@ -129,8 +129,8 @@ class _Picker(PickList[str]):
 
 
 def _row(match: ConversationMatch, columns: int, longest: int) -> tuple[str, str]:
-    """A line of the list: date, turns and profile, as far as they leave room, and the title, behind
-    how the last turn ended if it has no whole reply.
+    """A row of the list: date, turns and profile as far as there is room, and the title. If the
+    last turn has no whole reply, a word before the title says so.
 
     longest: the width of the longest name of a profile, in cells.
     """

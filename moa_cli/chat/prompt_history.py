@@ -18,9 +18,10 @@ from pathlib import Path
 from moa_cli.core import paths
 from moa_cli.core.errors import StoreError
 
-# Only this much of the end of the file is read. Older prompts go when it is next rewritten.
+# Only this many bytes at the end of the file are read. Older prompts are removed when the file is
+# rewritten the next time.
 _MOST_BYTES = 8 << 20
-# A longer prompt is kept only in its own chat.
+# A prompt of more bytes is not written to the file, and can be brought back only in its own chat.
 _LONGEST_BYTES = 1 << 20
 _LOCK_SECONDS = 2.0
 _HEAD = b"\n# "
@@ -30,7 +31,7 @@ _HEAD = b"\n# "
 class Entry:
     """A prompt in the file.
 
-    at: when it was sent, in seconds since 1970; 0.0 if that is unknown. raw: its bytes there.
+    at: when it was sent, in seconds since 1970; 0.0 if that is unknown. raw: its bytes in the file.
     """
 
     text: str
@@ -41,13 +42,14 @@ class Entry:
 class PromptFile:
     """The file of prompts. Its methods raise StoreError.
 
-    most: how many prompts it keeps; the oldest are removed first. path: else in the state folder.
+    most: how many prompts it keeps; the oldest are removed first. path: None for the file in the
+    state folder.
     """
 
     def __init__(self, most: int, path: Path | None = None) -> None:
         self._path = path or paths.history_file()
         self._most = most
-        # As with shells, a link to /dev/null keeps nothing.
+        # As with shells, a file that is a link to /dev/null keeps no prompts.
         self._nowhere = os.path.realpath(self._path) == os.path.realpath(os.devnull)
 
     def read(self) -> list[Entry]:
@@ -56,8 +58,8 @@ class PromptFile:
             return []
         with self._errors():
             try:
-                # Under the lock, because a process that replaces the file also overwrites the old
-                # one.
+                # Read under the lock, because a process that replaces the file also overwrites the
+                # old one.
                 with self._locked(), _opened(self._path, os.O_RDONLY) as handle:
                     return _entries(_end_of(handle))[-self._most :]
             except FileNotFoundError:
@@ -86,7 +88,7 @@ class PromptFile:
         with _opened(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as handle:
             status = os.fstat(handle)
             if stat.S_IMODE(status.st_mode) & 0o077:
-                # prompt-toolkit would create a file that everybody can read.
+                # An older file may be readable by everybody, as prompt-toolkit creates it.
                 with suppress(OSError):
                     self._path.chmod(0o600)
             data = _end_of(handle)
@@ -118,8 +120,8 @@ class PromptFile:
         return len(found) - len(kept)
 
     def _rewrite(self, entries: Sequence[Entry]) -> None:
-        """Replace the whole content by these, in one step, and overwrite the old content."""
-        # Keeps a link in place.
+        """Replace the whole file by these entries in one step, and overwrite the old content."""
+        # The target of a symbolic link is replaced, so that the link stays.
         real = Path(os.path.realpath(self._path))
         self._wipe_leftovers()
         kept, size = list(entries[-self._most :]), 0
@@ -135,12 +137,13 @@ class PromptFile:
             file.writelines(entry.raw for entry in kept)
 
     def _wipe_leftovers(self) -> None:
-        """Wipe what a killed process left of a rewrite. The lock rules out any other rewrite."""
+        """Wipe the temporary files that killed processes left during a rewrite. The lock ensures
+        that no rewrite is running now."""
         folder = self._path.parent
         if Path(os.path.realpath(self._path)).parent != Path(os.path.realpath(folder)):
             # The folder that a link leads to may hold other files with such names.
             return
-        # `paths.replacing` gives them such names.
+        # The names of the temporary files of `paths.replacing`.
         for leftover in folder.glob(f".{self._path.stem[:40]}-????????"):
             with suppress(OSError):
                 paths.wipe(leftover)
@@ -160,7 +163,7 @@ class PromptFile:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    """Open a regular file, and yield its descriptor. Raises OSError; never waits for a FIFO."""
+    """Open a regular file, and yield its descriptor. It never waits for a FIFO. Raises OSError."""
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags, 0o600)
     try:
@@ -173,9 +176,9 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 @contextmanager
 def _overwritten(path: Path) -> Iterator[None]:
-    """Overwrite the content of a file if the block puts another file in its place."""
+    """Overwrite the content of a file if the block replaces it by another file."""
     if os.name == "nt":
-        # Windows does not replace an open file.
+        # Windows cannot replace an open file.
         yield
         return
     with _opened(path, os.O_RDWR) as handle:
@@ -187,7 +190,7 @@ def _overwritten(path: Path) -> Iterator[None]:
 
 
 def _end_of(handle: int) -> bytes:
-    """The end of the file, beginning with a whole prompt."""
+    """The last `_MOST_BYTES` of the file, without a prompt that is cut at the beginning."""
     size = os.fstat(handle).st_size
     start = max(0, size - _MOST_BYTES)
     os.lseek(handle, start, os.SEEK_SET)
@@ -236,7 +239,7 @@ def _entries(data: bytes) -> list[Entry]:
 
 
 def _time(text: bytes, before: float) -> float:
-    """The time in a head; the time of the prompt before if it holds none."""
+    """The time in a head line; if there is no valid time, the time of the prompt before."""
     try:
         return datetime.fromisoformat(text.decode("ascii").strip()).timestamp()
     except (ValueError, OverflowError, OSError):

@@ -1,6 +1,6 @@
-"""The state of a chat: its conversation, its mixture and what it has spent.
+"""The state of a chat: its conversation, its mixture and its spending.
 
-Nothing here knows of a terminal.
+This module does not depend on a terminal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from moa_cli.engine.summary import sum_up, summed_up
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import override
 
-# How many of the newest turns a summary leaves as they are: what is asked next is often about them.
+# This many of the newest turns are not summed up, because the next prompt is often about them.
 _NOT_SUMMED_UP = 1
 
 
@@ -28,10 +28,10 @@ class Session:
     """A conversation, and the mixture that answers in it.
 
     conversation: the turns so far that have a reply. last: the latest turn, even if it failed.
-    settled: whether the profile's candidates were chosen among; see `use`. replaced: the turns that
-    do not count any more, since the turn kept last. begun: how many conversations were begun or
-    continued here. merging: the turn from whose proposals a new reply is being written. spent: what
-    all turns took, by model name, including turns that were taken back.
+    settled: whether a choice among the profile's candidates was made; see `use`. replaced: the
+    turns that the last call of `keep` has replaced. begun: how many conversations were begun or
+    continued here. merging: the turn from whose proposals a new reply is being written. spent: the
+    usage of all turns by model name, including turns that were taken back.
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class Session:
         self.replaced: tuple[Turn, ...] = ()
         self.spent: dict[str, Usage] = {}
         self._taken_back: Turn | None = None
-        # A try without a reply, of the message that is asked again.
+        # An earlier attempt to answer the present prompt, which gave no reply.
         self._tried: Turn | None = None
-        # Answered already; `last` is an attempt to answer it anew, without a reply.
+        # The last turn with a reply, if `last` is a failed attempt to answer its prompt again.
         self._answered: Turn | None = None
         self.merging: Turn | None = None
-        # And what they were computed from.
+        # The cached result of `history_uses`, and the values that it was computed from.
         self._uses: Sequence[HistoryUse] = ()
         self._uses_of: tuple[Profile, Conversation, Mapping[str, int | None]] | None = None
         self._clients = clients
         self._limits = limits
 
     def models_text(self) -> str:
-        """The models of each round, a line each, and what makes the reply."""
+        """The models of each round, one line for each, and how the reply is made."""
         profile = self.profile
         lines = [
             f"round {number}: " + ", ".join(proposer.model for proposer in profile.layer(number))
@@ -75,7 +75,7 @@ class Session:
         return "\n".join([*lines, f"aggregator: {profile.aggregator.model}"])
 
     def known(self) -> dict[str, ModelInfo]:
-        """What is known of the profile's models, by name, without any request."""
+        """The facts about the profile's models that are known without a request, by name."""
         return {model: self._clients.known(model) for model in self.profile.models()}
 
     @property
@@ -84,9 +84,10 @@ class Session:
         return self._limits.assumed_context
 
     def history_uses(self) -> Sequence[HistoryUse]:
-        """How much of each model's context the conversation takes, the tightest model first.
+        """How much of each model's context the conversation takes. The model with the least room
+        comes first.
 
-        It is asked for with each key that is pressed, so it is kept while nothing changes.
+        The result is cached, because this is called at each key that the user presses.
         """
         contexts = {model: info.context_length for model, info in self.known().items()}
         now = self.profile, self.conversation, contexts
@@ -101,11 +102,11 @@ class Session:
         aggregator: str | None = None,
         parts: Sequence[Part] = (),
     ) -> AsyncGenerator[Event, None]:
-        """Begin a turn, and return its events. Pass the finished turn to `keep`.
+        """Begin a turn. Returns its events. Pass the finished turn to `keep`.
 
         aggregator: writes only this reply, in place of the profile's. parts: all parts of the
-        prompt, if there are others than text. Raises ProfileError if it
-        is not the name of a model; a turn that was taken back for this is put back then.
+        prompt, if not all of them are text. Raises ProfileError if `aggregator` is not the name of
+        a model. Then a turn that was taken back for this is put back.
         """
         profile = self.profile
         try:
@@ -127,12 +128,11 @@ class Session:
         strategy: Strategy | None = None,
         aggregator: str | None = None,
     ) -> tuple[str, AsyncGenerator[Event, None]]:
-        """Begin a turn that makes a new reply of the last proposals: no proposer is asked.
+        """Begin a turn that makes a new reply from the last proposals. No proposer is asked.
 
-        strategy, aggregator: other ones than the profile's, for this reply alone.
-
-        Returns the last prompt, and the events of the turn. Raises UsageError if there are no
-        proposals, ProfileError like `ask`.
+        strategy, aggregator: for this reply alone; None takes the profile's. Returns the last
+        prompt, and the events of the turn. Raises UsageError if there are no proposals,
+        ProfileError like `ask`.
         """
         profile = self.profile
         if strategy or aggregator:
@@ -156,8 +156,8 @@ class Session:
         return prompt, events
 
     def report(self, control: Control | None = None) -> AsyncGenerator[Event, None]:
-        """Begin a report on the last proposals, and return its events. Pass the resulting turn to
-        `keep_report`. Raises UsageError if there is nothing to compare."""
+        """Begin a report on the last proposals. Returns its events. Pass the resulting turn to
+        `keep_report`. Raises UsageError if there are fewer than two proposals."""
         last = self.last
         references = mergeable(last.proposals) if last else ()
         if last is None or len(references) < 2:
@@ -176,7 +176,7 @@ class Session:
         )
 
     def keep_report(self, turn: Turn) -> None:
-        """Keep with the last turn the report that was made on it, and what that took."""
+        """Add a report, and its usage, to the last turn. turn: the turn that made the report."""
         self.count(turn)
         last = self.last
         assert last is not None
@@ -188,8 +188,8 @@ class Session:
     def sum_up(
         self, focus: str = "", control: Control | None = None
     ) -> tuple[int, AsyncGenerator[Event, None]]:
-        """Begin to sum up the turns before the newest one, and return how many the summary tells
-        of, and its events. Pass the resulting turn to `keep_summary`.
+        """Begin to sum up the turns before the newest one. Returns the number of turns in the
+        summary, and its events. Pass the resulting turn to `keep_summary`.
 
         focus: what the summary is to keep in particular. Raises UsageError if there is nothing to
         sum up.
@@ -207,10 +207,11 @@ class Session:
         )
 
     def keep_summary(self, turn: Turn, count: int, *, replaces: bool) -> list[Turn]:
-        """Let the reply of `turn` stand in place of the oldest `count` turns that models are sent;
-        return the turns of the conversation that this changes: none if the reply says nothing.
+        """Use the reply of `turn` as the summary that replaces the oldest `count` turns which
+        models are sent. Returns the turns of the conversation that this changes; none if the reply
+        is empty.
 
-        replaces: whether the summary before it is no longer needed.
+        replaces: whether the earlier summary is removed.
         """
         self.count(turn)
         first = self.conversation.first_sent
@@ -225,8 +226,8 @@ class Session:
         return [changed, self._put_turn(first - 1, earlier)]
 
     def write_summary(self, text: str) -> Turn:
-        """Let `text` stand in place of the latest summary, and return the turn that this changes;
-        an empty text takes the summary away. Raises UsageError if there is no summary."""
+        """Replace the latest summary by `text`; an empty text removes the summary. Returns the turn
+        that this changes. Raises UsageError if there is no summary."""
         place = self.conversation.first_sent - 1
         if place < 0:
             raise UsageError("there is no summary", hint="/compact makes one")
@@ -234,7 +235,7 @@ class Session:
         return self._put_turn(place, turn)
 
     def _put_turn(self, place: int, turn: Turn) -> Turn:
-        """Put a turn in the place of another one of the conversation, and return it."""
+        """Replace the turn at that place of the conversation. Returns the new turn."""
         turns = self.conversation.turns
         for name in ("last", "_answered", "_taken_back"):
             if getattr(self, name) is turns[place]:
@@ -248,25 +249,25 @@ class Session:
         return profile
 
     def use(self, profile: Profile, *, settled: bool = True) -> None:
-        """Use this profile from now on. Raises ProfileError, and changes nothing, if one of its
-        model names leads to no model. settled: whether the candidates were already chosen among.
+        """Use this profile from now on. settled: whether a choice among its candidates was already
+        made. Raises ProfileError, and changes nothing, if one of its model names leads to no model.
         """
         self.profile = self._checked(profile)
         self.settled = settled
 
     def change(self, overrides: Overrides, where: str) -> None:
-        """Lay settings over the profile. where: the command that they come from.
+        """Override settings of the profile. where: the command that they come from.
 
         Raises ProfileError, and changes nothing, if the result is not a valid profile.
         """
         self.use(override(self.profile, overrides, where))
 
     def keep(self, turn: Turn) -> bool:
-        """Add a turn that has ended, and return whether it has a reply. If the turn was to replace
+        """Add a turn that has ended. Returns whether it has a reply. If the turn was to replace
         another one (see `take_back`) and has no reply, the other one stays.
 
-        A try without a reply gives way to the next one that asks the same, unless it has proposals
-        and the next one has none.
+        An attempt without a reply is replaced by the next attempt with the same prompt, unless the
+        earlier one has proposals and the next one has neither a reply nor proposals.
         """
         before, self.merging = self.merging, None
         tried, self._tried = self._tried, None
@@ -294,12 +295,12 @@ class Session:
         return bool(turn.reply)
 
     def count(self, turn: Turn) -> None:
-        """Add what a turn took to what all have taken."""
+        """Add the usage of a turn to the sums of all turns."""
         for charge in turn.ledger:
             self.spent[charge.model] = self.spent.get(charge.model, Usage()) + charge.usage
 
     def put_back(self) -> bool:
-        """Restore the turn that was taken back; return whether there was one."""
+        """Restore the turn that was taken back. Returns whether there was one."""
         turn, self._taken_back = self._taken_back, None
         self._tried = None
         if turn is not None:
@@ -312,9 +313,9 @@ class Session:
         self.last = turn
 
     def go_on(self, conversation: Conversation) -> None:
-        """Continue with this conversation. What the turns so far took still counts.
+        """Continue with this conversation. The spending of earlier turns still counts.
 
-        Its last turn may have no reply: it can be asked again, or its proposals merged.
+        If its last turn has no reply, its prompt can be asked again, or its proposals merged.
         """
         turns = conversation.closed_turns()
         self.conversation = replace(conversation, turns=turns)
@@ -323,9 +324,9 @@ class Session:
         self.begun += 1
 
     def asked(self) -> tuple[Turn, ...]:
-        """The turns of all messages of the user, also of a last one that has no reply."""
+        """The turns of all messages of the user, including a last one without a reply."""
         turns, last = self.conversation.turns, self.last
-        # An attempt to answer the last message anew is no other message.
+        # An attempt to answer the last message again is not another message.
         known = turns[-1:] == (last,) or self._answered is not None
         return turns if last is None or known else (*turns, last)
 
@@ -352,8 +353,8 @@ class Session:
         return turns[-1]
 
     def take_back(self) -> str:
-        """Take out the last turn and return its prompt, to ask it again. Raises UsageError if
-        nothing was asked yet."""
+        """Take back the last turn, so that its prompt can be asked again. Returns the prompt.
+        Raises UsageError if there is no turn yet."""
         if self.last is None:
             raise UsageError("there is no prompt to ask again")
         prompt = self.last.user
@@ -365,5 +366,5 @@ class Session:
 
 
 def _those(*turns: Turn | None) -> tuple[Turn, ...]:
-    """The turns that there are."""
+    """The given turns without None."""
     return tuple(turn for turn in turns if turn is not None)

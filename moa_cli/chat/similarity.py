@@ -1,4 +1,4 @@
-"""Measures how similar a reply and its proposals are, which does not prove where a text is from."""
+"""Measures how similar a reply and its proposals are. This does not prove a text's origin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rapidfuzz import fuzz
 
 from moa_cli.core.strategy import Point
 
-# Letters and digits. A shorter passage is similar to any text.
+# A passage with fewer letters and digits is left out, because it is similar to any text.
 _SHORTEST = 12
 # From this similarity on, in percent, a passage and a point of a report count as the same
 # statement.
@@ -27,9 +27,9 @@ _INNER_MARK = re.compile(r"[*_`]+")
 class PassageMatch:
     """A passage of a reply, and the texts that are most similar to it.
 
-    indexes: of these texts; several if they are equally similar, none if no text is similar at
-    all. percent: 0 to 100, the similarity to the most similar part of the text (the partial ratio
-    of rapidfuzz).
+    indexes: the indexes of these texts; several if they are equally similar, none if no text is
+    similar at all. percent: 0 to 100, the similarity to the most similar part of the text (the
+    partial ratio of rapidfuzz).
     """
 
     passage: str
@@ -51,7 +51,7 @@ def passages(text: str) -> list[str]:
 
 
 def _letters(text: str) -> int:
-    """The number of letters and digits; one of a wide script counts as two."""
+    """The number of letters and digits. A letter of a wide script counts as two."""
     return sum(
         1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text if letter.isalnum()
     )
@@ -64,12 +64,13 @@ def _bare(text: str) -> str:
 
 
 def closest(reply: str, texts: Sequence[str]) -> list[PassageMatch]:
-    """For each passage of `reply`, find those of `texts` that are most similar to it."""
+    """For each passage of `reply`, the texts that are most similar to it."""
     bare = [_bare(text) for text in texts]
     found = []
     for passage in passages(reply):
         wanted = _bare(passage)
-        # The partial ratio would search a shorter text in the passage, not the passage in it.
+        # If the text is shorter than the passage, the partial ratio would search the text in the
+        # passage. So the plain ratio is used.
         scores = [
             fuzz.partial_ratio(wanted, candidate)
             if len(candidate) >= len(wanted)
@@ -99,7 +100,7 @@ def shares(found: Sequence[PassageMatch], count: int) -> list[float]:
     """For each of `count` texts, the share (0 to 1) of the reply that is most similar to it.
 
     Each passage counts by its letters and its similarity, and is divided among texts that are
-    equally similar. What is missing to 1 is similar to no text.
+    equally similar. The shares may add up to less than 1: the rest is similar to no text.
     """
     whole = sum(_letters(passage.passage) for passage in found)
     parts = [0.0] * count
@@ -111,10 +112,10 @@ def shares(found: Sequence[PassageMatch], count: int) -> list[float]:
 
 
 def differences(left: str, right: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Compare two texts word by word; white space makes no difference. Each is returned in pieces,
-    with whether the other text lacks them."""
+    """Compare two texts word by word, without regard to white space. Each text is returned in
+    pieces. Each piece has a flag that tells whether the other text lacks it."""
     a, b = _WORD.findall(left), _WORD.findall(right)
-    # Leaving out spaces, which match everywhere, is 40 times as fast.
+    # Without spaces, which match everywhere, the comparison is 40 times as fast.
     bare_a, bare_b = ([word.strip() for word in words] for words in (a, b))
     matcher = difflib.SequenceMatcher(None, bare_a, bare_b, autojunk=False)
     changes = matcher.get_opcodes()

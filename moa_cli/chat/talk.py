@@ -33,7 +33,8 @@ from moa_cli.store.store import Store
 from moa_cli.terminal.transcript import Passage
 
 _TWICE_SECONDS = 2.0
-# Words that end other programs; as a prompt they would cost as much as any.
+# Words that end other programs. The chat asks before it sends one as a prompt, because that would
+# cost as much as any other prompt.
 _WORDS_TO_LEAVE = frozenset({"exit", "quit", "q", ":q", ":q!", ":wq", "exit()", "quit()"})
 # How many turns of a continued conversation are shown.
 _PAST_TURNS = 10
@@ -41,8 +42,12 @@ _PAST_TURNS = 10
 
 @dataclass(frozen=True)
 class _Edits:
-    """An earlier message that is edited. decided: whether the user wants what they send to take its
-    place; else they are asked. shows_files: whether its line shows which text files go with it."""
+    """An earlier message that the user edits.
+
+    number: of the message, from 1. decided: whether it is clear that the sent text replaces the
+    message; otherwise the user is asked. shows_files: whether the line to edit shows the text files
+    of the message.
+    """
 
     number: int
     decided: bool = True
@@ -50,9 +55,9 @@ class _Edits:
 
 
 async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> None:
-    """Prompt and answer until the user leaves.
+    """Read prompts and show replies until the user leaves.
 
-    warm: opens connections to the models in use; called each time a prompt is on the screen.
+    warm: opens connections to the models in use; called each time the prompt is shown.
     """
     wipe_leftovers()
     warming: set[asyncio.Future[None]] = set()
@@ -71,7 +76,7 @@ async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> None:
         chat, lambda columns: bar(chat, columns), when_shown=begin_warming
     )
     try:
-        # Raw mode between two prompts too: otherwise the terminal would echo an Enter that is
+        # Raw mode stays on between two prompts. Otherwise the terminal would echo an Enter that is
         # typed there, and turn it into another key.
         with raw_keys(editor.source):
             take_typed_before(editor.source)
@@ -86,7 +91,8 @@ async def talk(chat: Chat, warm: Callable[[], Awaitable[None]]) -> None:
 
 
 def _load_what_a_turn_needs() -> None:
-    """A tenth of a second, while the user types."""
+    """Import modules that the first turn needs. This takes a tenth of a second, so it is done while
+    the user types."""
     import tomli_w  # noqa: F401
 
     import moa_cli.store.recorder
@@ -96,7 +102,7 @@ def _load_what_a_turn_needs() -> None:
 async def _hold(chat: Chat, editor: Editor) -> None:
     unsent = ""
     text_files = TextFiles()
-    # The message that stands in the next line to be edited; None for a new one.
+    # The earlier message that the next line edits; None for a new message.
     edits: _Edits | None = None
     while True:
         # An empty line separates the next turn from the last one.
@@ -166,13 +172,14 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         turn = await chat.carry_out(outcome)
         if turn is not None:
             drop_untimely(editor.source)
-        # Also for a prompt that was not sent because a file is gone.
+        # A prompt without a reply comes back into the line. So does one that was not sent because
+        # a file is missing.
         if isinstance(outcome, outcomes.Send) and not (turn.reply if turn else outcome.again):
             unsent = f"{line}\n" if typed_ahead(editor.source) else line
 
 
 async def _choose_models(chat: Chat, editor: Editor, typed: str) -> None:
-    """Let the user choose models, and say which are asked then."""
+    """Let the user choose models, and show which models are used from now on."""
     if chat.models is None or not can_pick() or chat.options.accessible:
         chat.list_models(typed)
         return
@@ -189,7 +196,8 @@ async def _choose_models(chat: Chat, editor: Editor, typed: str) -> None:
 
 
 def _edits_recalled(editor: Editor, line: str) -> _Edits | None:
-    """The earlier message that the user has brought back and changed; None if it is none."""
+    """The earlier message that the user has brought back and changed; None if the line is no such
+    message."""
     recalled = editor.recalled()
     if recalled is None or recalled.number is None or recalled.text.strip() == line.strip():
         return None
@@ -197,7 +205,8 @@ def _edits_recalled(editor: Editor, line: str) -> _Edits | None:
 
 
 def _in_a_copy(chat: Chat, number: int, outcome: outcomes.Send) -> outcomes.Send | None:
-    """Go on in a copy that ends before a message, and return what is sent there in its place."""
+    """Go on in a copy of the conversation that ends before message `number`. Returns the prompt
+    that is sent there in place of the message; None if this failed."""
     try:
         prompt, parts = edited_message(message(chat.session, number), outcome.prompt, outcome.parts)
         chat.say(fork_before(chat.session, chat.kept, number))
@@ -214,13 +223,13 @@ def _is_command(line: str) -> bool:
 async def _after_others(
     chat: Chat, editor: Editor, line: str, outcome: outcomes.Send | outcomes.Remerge
 ) -> tuple[Outcome, str]:
-    """What to do with a line that asks the models, if other processes have changed the conversation
-    meanwhile: the user chooses. Returns what to do now, and what waits in the next line."""
+    """If other processes have changed the conversation, let the user choose what to do with a line
+    that asks the models. Returns the outcome to carry out now, and the text for the next line."""
     changes = chat.kept.changes()
     if not changes:
         return outcome, ""
     is_command = _is_command(line)
-    # `/retry` has taken the last turn back.
+    # `/retry` has taken the last turn back. It is restored, because the user decides first.
     chat.session.put_back()
     chat.say(f"\n{changes}")
     chosen = await editor.press({"r": "reads it", "f": "continues in a copy without it"})
@@ -241,7 +250,7 @@ async def _after_others(
 
 
 async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
-    """Continue another conversation, which the user chooses if there is no prefix."""
+    """Continue another conversation. If there is no prefix of its id, the user chooses it."""
     if not prefix and can_pick() and not chat.options.accessible:
         try:
             chosen = await pick(Store.open, source=editor.source)
@@ -257,7 +266,7 @@ async def _resume(chat: Chat, editor: Editor, prefix: str) -> None:
 
 
 def _show_past(chat: Chat, conversation: Conversation) -> None:
-    """Show the last turns of a continued conversation, also those without a whole reply."""
+    """Show the last turns of a continued conversation, including turns without a whole reply."""
     last = chat.session.last
     turns = [
         turn
@@ -293,7 +302,7 @@ def _show_turns(chat: Chat, turns: Sequence[Turn]) -> None:
 
 
 def _asked_again(turns: Sequence[Turn]) -> list[bool]:
-    """For each turn, whether the turn before or after it asks the same."""
+    """For each turn, whether the turn before or after it has the same prompt."""
     prompts = [None, *(turn.user for turn in turns), None]
     return [
         prompt in (prompts[place - 1], prompts[place + 1])
@@ -302,8 +311,8 @@ def _asked_again(turns: Sequence[Turn]) -> list[bool]:
 
 
 def _unfinished(turn: Turn, *, is_last: bool) -> str:
-    """What became of a turn without a whole reply, and what can be done about it if it is the last
-    one."""
+    """A sentence on a turn without a whole reply. For the last turn, it also says what the user can
+    do."""
     if turn.status == "open":
         return "another moa process is still answering this"
     kept = kept_text(turn, "/remerge") if is_last else ""
@@ -316,8 +325,8 @@ def _unfinished(turn: Turn, *, is_last: bool) -> str:
 
 
 async def _line(chat: Chat, editor: Editor, default: str) -> tuple[str | None, bool]:
-    """The next line, and whether the user has given up the default for it. The line is None if
-    they leave: by Ctrl-D, or Ctrl-C twice at an empty line."""
+    """Read the next line. Returns it, and whether the user has discarded the default text. The line
+    is None if the user leaves: by Ctrl-D, or by Ctrl-C twice at an empty line."""
     last_time = -_TWICE_SECONDS
     given_up = False
     while True:

@@ -1,4 +1,4 @@
-"""Slash commands for how much of the models' contexts the conversation takes, and for summaries."""
+"""Slash commands about the use of the models' contexts, and for summaries."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def _compact(host: Host, argument: str) -> Outcome:
 
 
 def _columns(uses: Sequence[HistoryUse], assumed: str) -> list[Column]:
-    """The table, a row for each model. assumed: the mark of a context that is not known."""
+    """The columns of the table, with a row for each model. assumed: the mark after a context that
+    is assumed."""
 
     def numbers(values: Sequence[int | None]) -> list[str]:
         return ["" if value is None else f"{value:,}" for value in values]

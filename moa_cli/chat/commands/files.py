@@ -1,4 +1,4 @@
-"""Slash commands for files: those that go with prompts, and those that are written."""
+"""Slash commands for files: to attach files to prompts, and to write files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from moa_cli.terminal.table import cell_len, padded
 
 _FORCE = "--force"
 _TITLE_LENGTH = 40
-# At either end of what is typed.
+# A flag at the beginning or at the end of the argument.
 _FLAG = re.compile(r"\A--(?:keep|yes|allow-secrets)(?: \s*|\Z)|\s* --(?:keep|yes|allow-secrets)\Z")
 
 
@@ -92,7 +92,8 @@ def _rows(files: list[Attached]) -> list[str]:
 
 
 def _chosen(files: list[Attached], which: str) -> list[Attached]:
-    """The files of a number, a name or a folder. Raises UsageError if there is none."""
+    """The attached files with that number or name, or in that folder. Raises UsageError if there
+    are none."""
     if not files:
         raise UsageError("no file is attached")
     if which in ("all", ""):
@@ -158,7 +159,8 @@ def _keep(host: Host) -> None:
 
 
 def _with_last(session: Session) -> Conversation:
-    """The conversation with its last turn, even without a reply: it can be asked again."""
+    """The conversation with its last turn, even if it has no reply, because its prompt can be
+    asked again."""
     conversation, last = session.conversation, session.last
     if last is None or last in conversation.turns:
         return conversation
@@ -175,7 +177,7 @@ def _destination(argument: str) -> tuple[bool, Path | None]:
 
 
 def _conversation(host: Host) -> KeptConversation:
-    """The conversation as it is stored, or as it stands if it is not."""
+    """The conversation as it is stored; if it is not stored, as it is in memory."""
     from moa_cli.store.archive import read
     from moa_cli.store.store import new_id
 
@@ -192,7 +194,7 @@ def _conversation(host: Host) -> KeptConversation:
 
 
 def _free_path(title: str) -> Path:
-    """A file in the working folder, named after the conversation, that is not there yet."""
+    """The path of a new file in the working folder, named after the conversation."""
     name = re.sub(r"[^\w]+", "-", title.lower()).strip("-_")[:_TITLE_LENGTH].strip("-_")
     if why_unfit(name):
         name = f"chat-{name}"

@@ -1,4 +1,4 @@
-"""The slash command `/help`: an overview that fits a screen, and what each command does."""
+"""The slash command `/help`: an overview that fits a screen, and explanations of all commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moa_cli.chat.commands.registry import (
 
 # The columns at which the help of a command, and the names of a section, begin.
 _HELP_COLUMN, _NAMES_COLUMN = 25, 14
-# Next to a narrower column, nothing can be read.
+# A column of help text with fewer cells would be unreadable.
 _LEAST_CELLS = 30
 _KEYS = (
     "Enter sends, Alt-Enter or Ctrl-J begins a new line. While proposers run, Ctrl-C or Esc"
@@ -67,7 +67,7 @@ def _of(section: Section) -> list[Command]:
 
 
 def _overview(columns: int) -> list[str]:
-    """The names of the commands, a section after the other."""
+    """The names of the commands, section by section."""
     beside = columns >= _NAMES_COLUMN + _LEAST_CELLS
     indent = _NAMES_COLUMN if beside else 2
     lines: list[str] = []
@@ -84,7 +84,7 @@ def _overview(columns: int) -> list[str]:
 
 
 def _explained(commands: Iterable[Command], columns: int) -> list[str]:
-    """How each command is typed, and what it does."""
+    """The usage and the help text of each command."""
     indent = _HELP_COLUMN if columns >= _HELP_COLUMN + _LEAST_CELLS else 4
     lines: list[str] = []
     for slash in commands:

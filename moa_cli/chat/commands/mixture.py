@@ -27,7 +27,8 @@ from moa_cli.profile.layering import SETTABLE, add_proposer, drop_proposer, set_
 from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS
 from moa_cli.terminal.plain import setting_text
 
-# How the chat is shown. Settings of these names, and `show_reasoning`, set it permanently.
+# Keys of `/set` for the display of the chat. They hold for this chat. The settings with the same
+# names (for `reasoning`, it is `show_reasoning`) hold permanently.
 _SHOWN = ("accessible", "bell", "compact", "live", "plain", "reasoning", "title", "vi", "theme")
 # Keys whose values are models.
 _MODELS = ("judge", "aggregator.model")
@@ -171,7 +172,7 @@ def _system(host: Host, argument: str) -> None:
 
 
 def _settings_words(host: Host, typed: str) -> list[Suggestion]:
-    """The keys, and behind a key its values, each with what it means."""
+    """The keys with their meanings; after a key, its possible values."""
     name, space, _ = typed.partition(" ")
     if not space:
         explained = {key: _key_of(key).help for key in SETTABLE} | {

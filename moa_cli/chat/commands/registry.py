@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class ChatOptions(Show):
-    """How a chat is shown and typed. Nothing of it is sent to a model.
+    """The options of a chat's display and input. Models do not get them.
 
-    multiline: Enter begins a new line, Alt-Enter sends. vi: edit with vi keys.
-    attachments: files that go with the next prompt. keep_files: whether they go with later ones,
-    too. confirm_tokens: with more tokens of files than this, the user is asked first; 0 never
-    asks. prompts: how many prompts the file of prompts holds at most; 0 for no file. save: whether
-    this chat adds to that file.
+    multiline: Enter begins a new line, Alt-Enter sends. vi: edit with vi keys. attachments: files
+    that go with the next prompt. keep_files: whether attached files go with later prompts, too.
+    confirm_tokens: if files have more tokens than this, the user is asked first; 0 never asks.
+    prompts: the most prompts in the file of prompts; 0 for no file. save: whether this chat adds to
+    that file.
     """
 
     multiline: bool = False
@@ -51,7 +51,7 @@ class ChatOptions(Show):
 
 
 class Host(Protocol):
-    """What a command acts on."""
+    """The chat, as slash commands see it."""
 
     session: Session
     options: ChatOptions
@@ -69,14 +69,14 @@ class Host(Protocol):
         """Show passages of models, drawn and paged where that is possible."""
 
     def draw(self, drawing: RenderableType) -> None:
-        """Show something that Rich draws; it must hold no markup from a model."""
+        """Show something that Rich draws. It must contain no markup from a model."""
 
     def clear_screen(self) -> None:
         """Clear the screen."""
 
 
 class Section(StrEnum):
-    """Where a command stands in `/help` and in the documentation, in this order."""
+    """The sections of commands in `/help` and in the documentation, in this order."""
 
     CHAT = "Chat"
     ASK = "Ask"
@@ -87,17 +87,17 @@ class Section(StrEnum):
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What can stand after a command. text: the whole argument, not its last word alone. about:
-    what it means, for the menu."""
+    """A suggestion for the argument of a command. text: the whole argument, not only its last word.
+    about: its meaning, for the menu."""
 
     text: str
     about: str = ""
 
 
-# It takes what was typed after the command's name.
+# The function of a command. It is given the text after the command's name.
 Run = Callable[[Host, str], Outcome]
-# The possible arguments of a command: all of them, or a function that takes the argument so far. It
-# may suggest arguments that do not fit; they are left out later.
+# The possible arguments of a command: all of them, or a function that is given the argument so far.
+# The function may return arguments that do not match; they are left out later.
 Values = tuple[str | Suggestion, ...] | Callable[[Host, str], Iterable[str | Suggestion]]
 
 
@@ -105,8 +105,8 @@ Values = tuple[str | Suggestion, ...] | Callable[[Host, str], Iterable[str | Sug
 class Command:
     """A slash command.
 
-    run: carries it out. usage: its arguments; brackets mark those that can be left out. values:
-    possible arguments, for completion. aliases: other names for it.
+    run: the function that executes it. usage: its arguments; those in brackets are optional.
+    values: possible arguments, for completion. aliases: other names for it.
     """
 
     name: str
@@ -127,11 +127,11 @@ class Command:
         return bool(self.usage) and not self.usage.startswith("[")
 
 
-# Half of the commands have shorter words in their help.
+# With fewer letters, the help texts are not searched, because half of the commands would match.
 _LEAST_SEARCHED = 3
-# Models that are suggested; what is known of each is looked up.
+# The most models that are suggested, because the facts about each one are looked up.
 _MOST_MODELS = 100
-# Characters of an unknown name that are shown: a paste may be one long word.
+# An error shows this many characters of an unknown name, because a paste may be one long word.
 _MOST_NAMED = 60
 YES, NO = ("on", "true", "yes"), ("off", "false", "no")
 COMMANDS: dict[str, Command] = {}
@@ -157,14 +157,15 @@ def command(
 
 
 def find(name: str) -> Command:
-    """The command of that name, alias or unique prefix. Raises UsageError that names the nearest
-    one."""
+    """The command with that name, alias or unique prefix. Raises UsageError, which names the
+    nearest command, if there is none."""
     name = _ALIASES.get(name, name)
     if name in COMMANDS:
         return COMMANDS[name]
     begun = [known for known in COMMANDS if name and known.startswith(name)]
     shortest = min(begun, key=len, default="")
-    # If all others are longer forms of one, as /files is of /file, that one is meant.
+    # If all other matches begin with the shortest one, as /files begins with /file, the shortest is
+    # meant.
     if begun and all(known.startswith(shortest) for known in begun):
         return COMMANDS[shortest]
     if begun:
@@ -176,7 +177,7 @@ def find(name: str) -> Command:
 
 
 def perform(host: Host, line: str) -> Outcome:
-    """Carry out a line that begins with a slash. Raises MoAError if that fails."""
+    """Execute a line that begins with a slash. Raises MoAError if that fails."""
     name, argument = _parted(line)
     if begins_with_path(line):
         hint = "begin the line with two slashes to send it as it is"
@@ -193,40 +194,40 @@ def perform(host: Host, line: str) -> Outcome:
 
 
 def begins_with_path(line: str) -> bool:
-    """Whether a line that begins with a slash begins with the path of a file or with code, as a
-    pasted one does, and not with a command."""
+    """Whether a line with a slash at its beginning begins with the path of a file or with code,
+    such as pasted text, and not with a command."""
     name, _ = _parted(line)
-    # Nor is a name with such characters one of a command: the first line of code (`/* … */`).
+    # No command has other characters in its name. Code, such as `/* … */`, has.
     if not re.fullmatch(r"[\w?-]*", name):
         return True
     try:
         find(name)
     except UsageError:
-        # `/tmp` and `/vmlinuz.old` exist, and are no commands.
+        # For example, `/tmp` and `/vmlinuz.old` exist, and are no commands.
         return bool(name) and _is_there(f"/{name}")
     return False
 
 
 def _parted(line: str) -> tuple[str, str]:
-    """The name of the command, and what follows it."""
+    """The name of the command, and the text after it."""
     name, *rest = re.split(r"\s", line[1:], maxsplit=1)
     return name, "".join(rest).strip()
 
 
 def _is_there(path: str) -> bool:
-    # A NUL character, or a name that is too long.
+    # The path may have a NUL character, or a name that is too long.
     with suppress(OSError, ValueError):
         return Path(path).exists()
     return False
 
 
 def complete(line: str, host: Host) -> list[Suggestion]:
-    """What can complete the name of a command, or else its argument; each suggestion replaces all
-    of that.
+    """The suggestions that complete the name of a command, or its argument. Each suggestion
+    replaces the whole name or argument.
 
-    Values that begin with what was typed come before those that hold it elsewhere: users rarely
-    know how the id of a model begins. If there are none, the search goes on in the meanings of the
-    values.
+    Values that begin with the typed text come first. Then come values that contain its last word
+    elsewhere, because users rarely know how the id of a model begins. If there are none, the
+    meanings of the values are searched.
     """
     name, space, argument = line[1:].partition(" ")
     if not space:
@@ -249,18 +250,18 @@ def complete(line: str, host: Host) -> list[Suggestion]:
         and word in value.text.lower()[start:]
         and not value.text.lower().startswith(typed)
     ]
-    # Conversations are known by their titles, not by their ids.
+    # The meanings are searched because users know conversations by their titles, not by their ids.
     return [*begun, *held] or [value for value in found if word and word in value.about.lower()]
 
 
 def _last_word(argument: str) -> int:
-    """Where the last word of an argument begins; commas part words, too."""
+    """The place where the last word of an argument begins. Commas also separate words."""
     return max(argument.rfind(" "), argument.rfind(",")) + 1
 
 
 def _names(typed: str) -> list[Suggestion]:
-    """The commands whose names or aliases begin so; if there are none, those whose name or help
-    holds it."""
+    """The commands whose names or aliases begin with the typed text. If there are none, the
+    commands whose name or help contains it."""
     found = {known: known for known in COMMANDS if known.startswith(typed)}
     known_so_far = set(found.values())
     for alias, known in _ALIASES.items():

@@ -1,4 +1,4 @@
-"""Slash commands for turns: show them, ask again, take them back, and save them."""
+"""Slash commands for turns and conversations: show proposals, ask again, take back, rename, tag."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from moa_cli.terminal.table import cell_len, fitted
 from moa_cli.terminal.transcript import Passage
 from moa_cli.terminal.usage import spent_lines
 
-# Conversations that are suggested: the latest.
+# The latest conversations, up to this number, are suggested.
 _MOST_CONVERSATIONS = 200
-# The least cells for the beginning of a proposal in a list.
+# A list shows at least this many cells of the beginning of a proposal.
 _LEAST_SHOWN = 20
 
 
@@ -67,8 +67,8 @@ def _layer(session: Session, number: int | None) -> tuple[Proposal, ...]:
 
 
 def _proposal(session: Session, text: str) -> Proposal:
-    """The proposal with that number, counted from 1. A second number names the layer. Raises
-    UsageError if there is none."""
+    """The proposal with the number in `text`, from 1. A second number in `text` is the layer.
+    Raises UsageError if there is no such proposal."""
     typed, _, layer = text.partition(" ")
     proposals = _layer(session, whole(layer) if layer else None)
     if not proposals:
@@ -113,7 +113,7 @@ def _show(host: Host, argument: str) -> None:
 
 
 def _show_reviews(host: Host, turn: Turn) -> None:
-    """What models said about the proposals, in full, and how these came out."""
+    """Show what models said about the proposals, in full, and the placings of the proposals."""
     if not turn.reviews and turn.decision is None:
         raise UsageError("there are no reviews of the last proposals")
     passages: list[Passage] = []
@@ -355,7 +355,7 @@ def _copy(host: Host, argument: str) -> None:
             raise UsageError(f"there is no block of code {number}", hint=f"1 to {len(blocks)}")
         text = blocks[number - 1]
         of_all = f" of block {number} of {len(blocks)}" if len(blocks) > 1 else ""
-    # What is pasted must be the text that was shown.
+    # Sanitized, so that the copied text is the text that was shown.
     text = sanitize(text)
     host.say(f"copied {len(text)} characters{of_all} ({copy(text)})")
 
