@@ -1,9 +1,9 @@
 """Cuts Markdown that is still arriving into blocks that can no longer change.
 
-Only complete lines are looked at, and only those not yet cut off. A list is cut at its items,
-an open fence after every `PIECE_LINES` lines, a table after every `PIECE_ROWS` rows and a
-paragraph within a line of more than `PIECE_LENGTH` characters, so that a long one neither
-stands still nor makes a frame long.
+Only complete lines are parsed, and only those that were not cut off yet. A list is cut at its
+items, an open fence after every `PIECE_LINES` lines, a table after every `PIECE_ROWS` rows, and a
+paragraph within a line of more than `PIECE_LENGTH` characters. So a long block appears piece by
+piece, and a frame does not take long to draw.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from moa_cli.markdown.pieces import (
 PIECE_LINES = 16
 PIECE_LENGTH = 4000
 
-# Below this many characters an open block is parsed at every new line; above, only when it
+# An open block of fewer characters is parsed at every new line. A longer one is parsed only when it
 # has grown by an eighth, which keeps the whole cost linear.
 _PARSED_EVERY_LINE = 2000
 
@@ -32,8 +32,8 @@ _PARSED_EVERY_LINE = 2000
 class MarkdownStream:
     """Turns the chunks of one untrusted reply into finished blocks.
 
-    The text is sanitized on the way. Drawn by one `BlockRenderer`, the blocks give the same
-    lines however the reply was split into chunks.
+    The text is sanitized on the way. If one `BlockRenderer` draws the blocks, the lines do not
+    depend on how the reply was split into chunks.
     """
 
     def __init__(self) -> None:
@@ -52,10 +52,10 @@ class MarkdownStream:
         return self._take(self._sanitizer.feed(text))
 
     def finish(self) -> list[Block]:
-        """End the reply, once; return what was left.
+        """End the reply; this is called once. Returns the remaining blocks.
 
-        If there may be link definitions in it, the last block has the joint "end", which shows
-        those that no link has shown.
+        If the reply may have link definitions, the last block has the joint "end", which shows the
+        definitions that no link has shown.
         """
         blocks = self._take(self._sanitizer.flush())
         if any(self._partial):
@@ -74,9 +74,9 @@ class MarkdownStream:
         return "\n".join([*opening, *self._lines, "".join(self._partial)])
 
     def pending(self) -> list[Block]:
-        """Return the tail as the blocks it would make if the reply ended here.
+        """Return the blocks that the tail would become if the reply ended here.
 
-        Of a very long one only the end is taken, and its first lines may be drawn wrong.
+        Of a very long tail, only the end is taken, and its first lines may be drawn wrong.
         """
         lines = [*self._lines, *filter(None, ["".join(self._partial)])]
         if self._fence:
@@ -106,9 +106,10 @@ class MarkdownStream:
         return blocks
 
     def _cut_line(self, line: str) -> tuple[list[Block], str]:
-        """Cut what can be cut off a long line that is to be the next; also return its rest.
+        """Cut finished blocks from the beginning of a long next line. Also returns the rest of the
+        line.
 
-        It makes no difference how much of the line is there already.
+        The result does not depend on how much of the line has arrived already.
         """
         blocks: list[Block] = []
         known = PIECE_LENGTH
@@ -188,7 +189,11 @@ class MarkdownStream:
 
 @dataclass(slots=True)
 class _OpenFence:
-    """A fenced code block whose end has not come: its opening line, and how far it is read."""
+    """A fenced code block whose end has not come yet.
+
+    opening: its first line. markup: its fence. scanned: how many of its lines were searched for the
+    closing fence.
+    """
 
     opening: str
     markup: str

@@ -1,4 +1,4 @@
-"""Draws Markdown for a terminal, block by block, as lines that are written once."""
+"""Draws Markdown for a terminal, block by block, as lines that never change afterwards."""
 
 import copy
 import functools
@@ -30,8 +30,8 @@ _COLOR_SYSTEMS: dict[Color, ColorSystem | None] = {
     "256": ColorSystem.EIGHT_BIT,
     "truecolor": ColorSystem.TRUECOLOR,
 }
-# Link targets that a terminal may open. Others are only shown: other schemes start programs, and
-# terminals ignore longer targets.
+# Link targets that are made clickable. Other targets are only shown, because other schemes may
+# start programs, and terminals ignore longer targets.
 _OPENED = re.compile(r"(?:https?|mailto):[!-~]{1,2000}", re.IGNORECASE)
 _LABEL = re.compile(r"\[((?:\\.|[^\[\]\\])+)\]:", re.DOTALL)
 _AUTO = Palette().over("auto")
@@ -61,10 +61,10 @@ def _styles(palette: Palette) -> Theme:
 class BlockRenderer:
     """Draws the blocks of one reply in order, with one blank line between them.
 
-    `color` is what the terminal can show; with "none" no escape sequence comes out, and
-    headings and inline code keep their Markdown marks instead. `hyperlinks` says whether links can
-    be clicked (OSC 8), where there are colours; their targets are shown all the same. `palette`
-    has the styles.
+    `color` is the kind of colours that the terminal can show. With "none", the lines contain no
+    escape sequences, and headings and inline code keep their Markdown marks. `hyperlinks` says
+    whether links are clickable (OSC 8) if there are colours; their targets are shown in any case.
+    `palette` has the styles.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class BlockRenderer:
         self._document = Document(plain=self._color_system is None, palette=palette)
         self._hyperlinks = hyperlinks
         self._env: dict[str, Any] = {}
-        # The labels of link definitions as they are written, by their normalized form.
+        # The labels of link definitions in their original spelling, by their normalized form.
         self._labels: dict[str, str] = {}
         # The targets that have been shown.
         self._shown: set[str] = set()
@@ -96,16 +96,16 @@ class BlockRenderer:
         return [line for block in blocks for line in self._spaced(block, width)]
 
     def preview(self, blocks: Iterable[Block], *, width: int) -> list[str]:
-        """Return the lines `render` would give for `blocks`, and forget them."""
+        """Return the lines that `render` would return for `blocks`, without changing the state."""
         trial = copy.copy(self)
         trial._env = {"references": dict(self._env.get("references", {}))}
         trial._labels, trial._shown = dict(self._labels), set(self._shown)
         return trial.render(blocks, width=width)
 
     def _spaced(self, block: Block, width: int) -> Iterator[str]:
-        """Yield the block's lines, blank ones only between lines that are not.
+        """Yield the block's lines. Blank lines are yielded only between other lines.
 
-        Those that end a piece of code are kept back until the next piece has come.
+        Blank lines at the end of a piece of code are held back until the next piece has come.
         """
         if block.joint != "code":
             self._inside = False
@@ -138,7 +138,7 @@ class BlockRenderer:
         return [self._to_text(line) for line in lines]
 
     def _note_labels(self, source: str) -> None:
-        """Keep how the labels of the link definitions that `source` has added are written."""
+        """Remember the original spelling of the labels of link definitions in `source`."""
         references = self._env.get("references", {})
         if len(references) == len(self._labels):
             return
@@ -148,8 +148,8 @@ class BlockRenderer:
             self._labels[label] = " ".join((found[1] if found else label).split())
 
     def _definitions(self, width: int) -> list[str]:
-        """Return the link definitions of which no link has shown the target: it came before them,
-        or there is none."""
+        """Return the lines of link definitions whose targets no link has shown: the link came
+        before the definition, or there is no link."""
         left = [
             (self._labels[label], reference["href"])
             for label, reference in self._env.get("references", {}).items()
@@ -177,7 +177,7 @@ class BlockRenderer:
         target = style.link
         if target is None:
             return style.render(text, color_system=self._color_system)
-        # Written here, because Rich neither checks the target nor gives it a stable id.
+        # The link is written here, because Rich neither checks the target nor gives it a stable id.
         styled = style.update_link(None).render(text, color_system=self._color_system)
         opened = self._hyperlinks and self._color_system is not None and _OPENED.fullmatch(target)
         if not opened:
@@ -190,6 +190,7 @@ class BlockRenderer:
 def render_markdown(
     text: str, *, width: int, color: Color = "none", palette: Palette = _AUTO
 ) -> list[str]:
-    """Return a whole reply as lines, as `BlockRenderer` draws it piece by piece."""
+    """Return a whole reply as lines, in the same form as `BlockRenderer` draws it piece by
+    piece."""
     stream, renderer = MarkdownStream(), BlockRenderer(color=color, palette=palette)
     return renderer.render([*stream.feed(text), *stream.finish()], width=width)

@@ -1,7 +1,7 @@
-"""The elements Rich draws Markdown with, where ours differ: nothing cropped, nothing hidden.
+"""Our own elements for Rich's Markdown, which crop and hide nothing.
 
-The only file that relies on Rich's internals; `tests/test_others_internals.py` holds what it
-relies on, and `pyproject.toml` pins the minor release:
+Only this file relies on Rich's internals. `tests/test_others_internals.py` checks them, and
+`pyproject.toml` pins the minor release:
 
 - `rich._wrap.divide_line` tells where Rich breaks a line;
 - `Table._calculate_column_widths` returns the width of each column as it is drawn;
@@ -43,12 +43,12 @@ _LONGEST_COLORED_LINE = 2000
 _WORD = re.compile(r"[!-~]+")
 _SCHEMES = ("http://", "https://")
 _BREAK = re.compile(r"<br[ \t]*/?>", re.IGNORECASE)
-# Outside of tables, `<br>` is a line break if it joins two words or ends a line; otherwise the text
-# is about the tag.
+# Outside of tables, `<br>` is a line break if it stands between two words or at the end of a line.
+# Otherwise the text mentions the tag.
 _BREAK_OF_WORDS = re.compile(rf"(?<=\S){_BREAK.pattern}(?=\w)", re.IGNORECASE)
 _BREAK_OF_LINE = re.compile(rf"{_BREAK.pattern}[ \t]*\Z", re.IGNORECASE)
-# Text of characters that are one cell wide, with no white space but the space, and that not at the
-# start.
+# A text of characters that are one cell wide. It has no white space except the space, and does not
+# begin with a space.
 _NARROW = re.compile("(?! )[ -~\u00a1-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e]*")
 
 _Line = list[Segment]
@@ -56,10 +56,10 @@ _Line = list[Segment]
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """What a piece of a block takes over from the piece before.
+    """The state that a piece of a block passes on to the next piece.
 
-    going_on: whether there was one. code: the lines its code goes on from. columns: the widths
-    of its table's columns, made for `width`.
+    going_on: whether there was a piece before. code: lines of code before this piece, which the
+    highlighting needs. columns: the widths of the table's columns, computed for `width`.
     """
 
     going_on: bool = False
@@ -69,10 +69,10 @@ class Carry:
 
 
 def _breaks(text: str, width: int) -> list[int]:
-    """Return where to break `text`: where Rich would, save that addresses stay whole.
+    """Return the places at which to break `text`: those of Rich, but addresses are not broken.
 
-    In pieces they could neither be copied nor clicked. One that is wider than `width` has a line
-    of its own, which the terminal wraps.
+    A broken address could neither be copied nor clicked. An address that is wider than `width` gets
+    its own line, which the terminal wraps.
     """
     places: list[int] = []
     begun = 0
@@ -89,7 +89,8 @@ def _breaks(text: str, width: int) -> list[int]:
 
 
 def _word_breaks(text: str, width: int) -> list[int]:
-    """Return where Rich would break `text`, in a fifth of the time where that is easy to see."""
+    """Return the places at which Rich would break `text`. For simple texts, this takes a fifth of
+    Rich's time."""
     if not _NARROW.fullmatch(text):
         return divide_line(text, width)
     places: list[int] = []
@@ -122,7 +123,7 @@ class _Paragraph(rich_markdown.Paragraph):
 
 
 class _Math(MarkdownElement):
-    """Math on lines of its own, which stays as it was written."""
+    """Math on lines of its own, which is not changed."""
 
     content = ""
 
@@ -149,7 +150,7 @@ class _Rule(MarkdownElement):
 
 
 class _Columns(Table):
-    """A table whose columns may have got `widths` already; they grow where there is room."""
+    """A table whose columns may have `widths` from an earlier piece. They grow if there is room."""
 
     widths: Sequence[int] = ()
 
@@ -181,8 +182,8 @@ class _Table(rich_markdown.TableElement):
             show_header=not carry.going_on,
         )
         for cell in header:
-            # Rich's own class cuts off long words, and crops a table that cannot be made narrow
-            # enough.
+            # "fold", because Rich's own class cuts long words, and crops a table that cannot be
+            # made narrow enough.
             table.add_column(cell.content, overflow="fold", header_style="markdown.table.header")
         for row in self.body.rows if self.body else []:
             table.add_row(*(cell.content for cell in row.cells))
@@ -207,7 +208,8 @@ class _Container(rich_markdown.TextElement):
     def inset(
         self, console: Console, options: ConsoleOptions, mark: Segment, *, loose: bool
     ) -> list[_Line]:
-        """Draw the parts, uncropped, in the room `mark` leaves; if `loose`, blank lines apart."""
+        """Draw the parts, uncropped, in the width that `mark` leaves. loose: put a blank line
+        between parts."""
         inner = options.update(width=max(options.max_width - len(mark.text), MIN_WIDTH))
         lines: list[_Line] = []
         for part in self.parts:
@@ -262,8 +264,8 @@ class _List(MarkdownElement):
         style = console.get_style(f"markdown.item.{kind}")
         loose = any(item.loose for item in self.items)
         for index, item in enumerate(self.items):
-            # The gutter is the same for 1 and 99, because an item is drawn before the last number
-            # is known.
+            # The column of the numbers has the same width for 1 and 99, because an item is drawn
+            # before the last number is known.
             mark = " • " if self.first is None else f"{self.first + index}.".rjust(3) + " "
             if loose and index:
                 yield Segment.line()
@@ -287,13 +289,13 @@ class _Code(rich_markdown.CodeBlock):
         return made
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # Not as rich.text.Text, which Rich would wrap or crop: the terminal wraps code better.
+        # Rendered here, because Rich would wrap or crop a `Text`. The terminal wraps code better.
         for line in self.lines:
             yield from line.render(console, end="\n")
 
 
 class Document(rich_markdown.Markdown):
-    """Rich's Markdown, given the tokens of one block after another."""
+    """Rich's Markdown, which is given the tokens of each block in turn."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **rich_markdown.Markdown.elements,
@@ -312,8 +314,8 @@ class Document(rich_markdown.Markdown):
     inlines = rich_markdown.Markdown.inlines | {"link", "target"}
 
     def __init__(self, *, plain: bool, palette: Palette) -> None:
-        # With hyperlinks=True, Rich puts the target into the style; the drawing reads it from
-        # there.
+        # With hyperlinks=True, Rich puts the target of a link into the style. `BlockRenderer` reads
+        # it from there.
         super().__init__("", hyperlinks=True)
         self.plain = plain
         self.palette = palette
@@ -321,9 +323,9 @@ class Document(rich_markdown.Markdown):
         self.shown: set[str] = set()
 
     def load(self, tokens: list[Token], carry: Carry) -> None:
-        """Take what to draw next, and what the piece before has left in `carry`, if any.
+        """Take the tokens to draw next. carry: the state that the piece before has left.
 
-        The targets that it shows are added to `shown`.
+        The targets of their links are added to `shown`.
         """
         heading = ""
         in_cell = False
@@ -339,7 +341,7 @@ class Document(rich_markdown.Markdown):
         self.carry = carry
 
     def load_definitions(self, definitions: Iterable[tuple[str, str]]) -> None:
-        """Take link definitions, label and target each, to draw next."""
+        """Take link definitions to draw next. definitions: pairs of a label and a target."""
         children: list[Token] = []
         for label, target in definitions:
             children += [Token("hardbreak", "br", 0)] * bool(children)
@@ -404,7 +406,8 @@ def _code_theme(palette: Palette) -> ANSISyntaxTheme:
 
 @functools.lru_cache(maxsize=64)
 def _syntax_of(language: str, palette: Palette) -> Syntax | None:
-    """Return what highlights a language, if it is known; to look a name up can be slow."""
+    """Return the highlighter of a language; None if it is not known. It is cached, because looking
+    up a name can be slow."""
     lexer = Syntax("", language).lexer if language else None
     return Syntax("", lexer, theme=_code_theme(palette)) if lexer else None
 
@@ -412,9 +415,10 @@ def _syntax_of(language: str, palette: Palette) -> Syntax | None:
 def _highlighted(
     lines: list[str], before: list[str], syntax: Syntax | None
 ) -> tuple[list[Text], list[str]]:
-    """Highlight code as it is when it arrives in pieces, each after what comes before it.
+    """Highlight code piece by piece, in the same way as if it arrived in pieces.
 
-    Also returns the lines to go on from.
+    before: the lines before the code that the highlighting needs. Also returns these lines for the
+    next piece.
     """
     made: list[Text] = []
     for start in range(0, len(lines), PIECE_LINES):
@@ -438,7 +442,7 @@ def _colored(lines: list[str], syntax: Syntax | None) -> list[Text]:
 
 
 def _broken(tokens: list[Token], in_cell: bool) -> list[Token]:
-    """Return the inline tokens with line breaks in place of the tags that stand for them."""
+    """Return the inline tokens with line breaks in place of `<br>` tags."""
     made: list[Token] = []
     for place, token in enumerate(tokens):
         if token.type == "softbreak" and made and made[-1].type == "hardbreak":
@@ -456,7 +460,7 @@ def _broken(tokens: list[Token], in_cell: bool) -> list[Token]:
 
 
 def _text_token(content: str) -> Token:
-    """Return the token of a text that holds no marks."""
+    """Return the token of a text without marks."""
     return Token("text", "", 0, content=content)
 
 
@@ -467,7 +471,7 @@ def _linked(tokens: list[Token], target: str) -> list[Token]:
 
 
 def _is_address(text: str, target: str) -> bool:
-    """Tell whether `text` shows where a link to `target` leads."""
+    """Tell whether the text of a link already shows its target."""
     if text == target or f"mailto:{text}" == target:
         return True
     # The parser has percent-encoded all but ASCII in the target. A host with other characters may
@@ -478,7 +482,8 @@ def _is_address(text: str, target: str) -> bool:
 
 
 def _target(url: str, *, again: bool = False) -> list[Token]:
-    """Return what tells a link's target. again: it has been told, so that its host is enough."""
+    """Return the tokens that show a link's target. again: whether the target was shown before; then
+    only its host is shown."""
     told = (urlsplit(url).hostname if again else None) or url
     text = _linked([_text_token(told)], url)
     mark = Token("target", "target", 1)

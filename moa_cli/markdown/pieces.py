@@ -1,4 +1,4 @@
-"""Cuts lines of Markdown, the last of which may still change, into blocks."""
+"""Cuts lines of Markdown into blocks. The last lines may still change."""
 
 import functools
 import re
@@ -12,8 +12,8 @@ from moa_cli.markdown.syntax import parser, without_math
 
 PIECE_ROWS = 32
 
-# In characters. Of an open block longer than twice this, only the end, still more than a screen,
-# counts as pending.
+# If an open block has more than twice this many characters, only its end, which is still more than
+# a screen, is drawn as pending.
 _PENDING = 4000
 _MARK = re.compile(r"\*+|~~|`+|(?<!\w)_+|_+(?!\w)|[\[\]]")
 _OPENING = re.compile(r" *(?:> ?|(?:[-+*]|\d{1,9}[.)]) +)*")
@@ -27,10 +27,10 @@ Joint = Literal["apart", "tight", "code", "rows", "end"]
 class Block:
     """A finished piece of a reply: `source` is Markdown that stands on its own.
 
-    `joint` says how it follows the block before it: after a blank line, without one, as
-    further lines of the same fenced code, or as further rows of the same table, whose header
-    it repeats; or that it ends the reply, with the link definitions that no link has shown.
-    `number` is the number of an ordered list's item.
+    `joint` says how it follows the block before: "apart", after a blank line; "tight", without one;
+    "code", as further lines of the same fenced code; "rows", as further rows of the same table,
+    whose header it repeats; "end", as the end of the reply, with the link definitions that no link
+    has shown. `number` is the number of an ordered list's item.
     """
 
     source: str
@@ -40,9 +40,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A block within the open lines: where its first token starts, where it ends.
+    """A block within the open lines.
 
-    header: what has to stand before its lines, for them to be rows of a table.
+    start: the line of its first token. end: the line after its last one. header: the header lines
+    that have to stand before its lines, so that they are rows of a table.
     """
 
     block: Block
@@ -53,7 +54,7 @@ class Piece:
 
 
 def cut_pieces(lines: list[str], head: Block) -> list[Piece]:
-    """Cut `lines` into pieces; `head` says how the first one follows what was cut before."""
+    """Cut `lines` into pieces. `head` says how the first piece follows the block before."""
     pieces: list[Piece] = []
     end = 0
     number: int | None = None
@@ -105,7 +106,8 @@ def is_closed(piece: Piece, lines: list[str]) -> bool:
 
 
 def place_to_cut(text: str) -> int:
-    """Return where the last word begins, if nothing like emphasis is open there; else 0."""
+    """Return the place where the last word begins; 0 if emphasis, code, a link or math may be open
+    there."""
     before, space, after = text.rpartition(" ")
     # The rest must not look like the start of a list or another block, and a hard break must not be
     # lost.
@@ -120,9 +122,10 @@ def place_to_cut(text: str) -> int:
 
 
 def end_of(lines: list[str]) -> list[str]:
-    """Return the end of an open block, below the lines that make it what it is.
+    """Return the end of an open block, after the lines that decide its type.
 
-    Its start moves in steps of `_PENDING`: else the text would be wrapped anew at each token.
+    The start of the end moves in steps of `_PENDING`. Otherwise the text would be wrapped
+    differently at each token.
     """
     excess = sum(map(len, lines)) - _PENDING
     if excess <= _PENDING or (len(lines) > 1 and _DELIMITERS.fullmatch(lines[1])):
@@ -140,7 +143,8 @@ def end_of(lines: list[str]) -> list[str]:
 
 
 def _around(above: list[str], line: str) -> list[str]:
-    """Return what has been opened by the lines `above` and is open still at `line`."""
+    """Return the lines that open the fence, lists and quotes in which `line` stands. above: the
+    lines before it."""
     fence = markup = ""
     for source in above:
         found = _FENCE.fullmatch(source, len(_opening(source)))
@@ -173,7 +177,8 @@ def closing_of(markup: str) -> re.Pattern[str]:
 
 
 def is_blank(line: str) -> bool:
-    # Not `str.strip`: to Markdown a line of U+2028 or no-break spaces is text.
+    # Only spaces and tabs are stripped, because in Markdown a line of U+2028 or no-break spaces is
+    # text.
     return not line.strip(" \t")
 
 

@@ -1,8 +1,8 @@
 """The Markdown that replies are written in: CommonMark, tables, strikethrough, math, addresses.
 
-Math is text between marks of TeX (`$…$`, `$$…$$`, `\\(…\\)`, `\\[…\\]`): it stays as it was
-written, with its marks, since what looks like emphasis or a list in it is none. An address that
-stands in a text becomes a link, and no emphasis either.
+Math is text between marks of TeX (`$…$`, `$$…$$`, `\\(…\\)`, `\\[…\\]`). It is not changed and
+keeps its marks, because text in it that looks like emphasis or a list is none. An address in a text
+becomes a link, and text in it is not emphasis either.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class _Parser(MarkdownIt):
 
 @functools.cache
 def parser(*, inline: bool) -> MarkdownIt:
-    """Return the parser of all replies; without `inline` it tells blocks apart, no more."""
+    """Return the parser for all replies. Without `inline`, it only finds the blocks, and does not
+    parse their text."""
     options = {"html": False, "maxNesting": 50, "store_labels": True}
     made = _Parser("commonmark", options)
     made.enable(["table", "strikethrough"])
@@ -113,8 +114,8 @@ def _cells(line: str, count: int) -> list[str]:
 
 
 def code_blocks(text: str) -> list[str]:
-    """The blocks of code in the order in which they are drawn, those in lists and quotes among
-    them, without the indentation that these give them."""
+    """The blocks of code in order, including those in lists and quotes, without the indentation of
+    the lists and quotes."""
     return [
         token.content.rstrip("\n")
         for token in parser(inline=False).parse(text)
@@ -123,15 +124,16 @@ def code_blocks(text: str) -> list[str]:
 
 
 def without_math(text: str) -> str | None:
-    """Return `text` without its math; None if math may be open where it ends."""
+    """Return `text` without its math; None if math may still be open at its end."""
     left = _MATH.sub("", text)
     return None if _OPENING_MATH.search(left, max(0, len(left) - LONGEST_MATH)) else left
 
 
 def _math_block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """Math on lines of its own, up to the mark that closes it, a blank line, or a fence.
+    """Find math on lines of its own, up to its closing mark, a blank line, or a fence.
 
-    The first line alone tells whether it is some, so that no later line changes what it is.
+    Only the first line decides whether it is math. So a later line of a growing text cannot change
+    this.
     """
     if state.is_code_block(first):
         return False
@@ -182,7 +184,7 @@ def _math(state: StateInline, silent: bool) -> bool:
 
 
 def _address(state: StateInline, silent: bool) -> bool:
-    """An address in the text, which becomes a link as if it stood in angle brackets."""
+    """Find an address in the text. It becomes a link, as an address in angle brackets does."""
     position = state.pos
     # While the parser searches the end of a link's text, an address in it is plain text.
     if silent or state.src[position] != ":" or state.linkLevel > 0:
@@ -207,7 +209,7 @@ def _address(state: StateInline, silent: bool) -> bool:
 
 
 def _without_punctuation(address: str) -> str:
-    """Return the address without what at its end belongs to the sentence around it."""
+    """Return the address without the punctuation at its end that belongs to the sentence."""
     while address:
         last = address[-1]
         opening = _CLOSED_BY.get(last)

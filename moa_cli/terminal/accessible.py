@@ -1,8 +1,8 @@
-"""What a turn says where nothing on the screen may change: for screen readers and Braille lines.
+"""The output of a turn for screen readers and Braille displays: text on the screen never changes.
 
-A screen reader says what is added to the screen, in the order in which it is added. So each line is
-a sentence that is said once, without symbols; progress is told at intervals, not at each event; and
-the reply comes in whole sentences, because a piece of a word would be read as a word.
+A screen reader reads text aloud as it is added to the screen. So each line is a sentence without
+symbols, and is printed once. Progress is printed at intervals, and not at each event. The reply
+comes in whole sentences, because a piece of a word would be read as a word.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SYMBOLS = ((" → ", ", then "), (" ×", " times "), ("× ", "times "), (" · "
 
 
 def in_words(line: str) -> str:
-    """A line of ours without the symbols that a screen reader would spell out."""
+    """A line of the program, without the symbols that a screen reader would spell out."""
     for symbol, words in _SYMBOLS:
         line = line.replace(symbol, words)
     return line
@@ -55,7 +55,7 @@ def spoken_seconds(seconds: float) -> str:
 
 
 def accessible_sinks(show: Show, hint: Hint) -> list[Sink]:
-    """The sinks of a turn that is shown so. hint: see `Announcements`."""
+    """The sinks of a turn in accessible mode. hint: see `Announcements`."""
     if show.output == "jsonl":
         from moa_cli.core.jsonl import JsonLines
 
@@ -82,9 +82,10 @@ def accessible_sinks(show: Show, hint: Hint) -> list[Sink]:
 
 
 def print_in_order(console: Console, drawing: RenderableType) -> None:
-    """Print what Rich would draw in columns cell after cell, each after the heading of its column.
+    """Print a drawing without columns: a table is printed cell by cell, each after the heading of
+    its column.
 
-    What is underlined there, because it differs from the other column, is marked in words.
+    Underlined text, which differs from the other column, is marked in words.
     """
     from rich.table import Table
     from rich.text import Text
@@ -109,7 +110,7 @@ def print_in_order(console: Console, drawing: RenderableType) -> None:
 
 
 def _marked(cell: Text) -> str:
-    """A text in whose words it is said what is underlined."""
+    """A text in which underlined parts are marked by words."""
     marked, end = "", 0
     for span in cell.spans:
         if "underline" in str(span.style):
@@ -120,11 +121,12 @@ def _marked(cell: Text) -> str:
 
 
 class Announcements:
-    """A sink that says, on `err`, each layer with its models and each writer of a reply once, and
-    how far they are at intervals.
+    """A sink that prints, on `err`, a line for each layer with its models, a line for each model
+    that writes a reply, and lines about their progress at intervals.
 
-    hint: what a key does at this moment; it is said when it has changed. interval: seconds between
-    two lines about progress; 0 for none. layers: whether layers and writers are said here.
+    hint: returns what a key does at this moment; it is printed when it has changed. interval:
+    seconds between two lines about progress; 0 for none. layers: whether layers and writers are
+    printed here.
     """
 
     def __init__(self, err: TextIO, hint: Hint, interval: float, *, layers: bool) -> None:
@@ -137,8 +139,8 @@ class Announcements:
         self._hinted = ""
         self._layer = 0
         self._names: dict[int, str] = {}
-        # By layer: how many proposers were announced. Below, of the running layer: which have not
-        # ended.
+        # _announced: the number of announced proposers, by layer. _waited_for: the names of the
+        # proposers of the running layer that have not ended.
         self._announced: dict[int, int] = {}
         self._waited_for: dict[int, str] = {}
         self._asked = 0
@@ -171,7 +173,7 @@ class Announcements:
                 self.close()
 
     def _layer_started(self, event: events.LayerStarted) -> None:
-        # A layer may begin again, with more proposers.
+        # With a route, a layer may begin again with more proposers.
         known = self._announced.get(event.layer, 0)
         names = enumerate(proposer.name for proposer in event.proposers)
         new = {index: name for index, name in names if index >= known}
@@ -231,7 +233,7 @@ class Announcements:
         return f"; {hint}"
 
     def close(self) -> None:
-        """Say nothing more until the next layer or writer."""
+        """Print nothing more until the next layer or writer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""What stands after a reply: its sources, and the report on where the proposals disagree."""
+"""The output after a reply: its sources, and the report on where the proposals disagree."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LONGEST_TITLE = 100
 
 
 def source_lines(citations: Iterable[Citation]) -> list[str]:
-    """A line for each source, numbered as in the answer's text, without what could act on a
-    terminal. An address is not cut: it would lead nowhere."""
+    """A sanitized line for each source, numbered as in the answer's text. Addresses are not cut,
+    because a cut address would not work."""
     lines = []
     for number, cited in enumerate(citations, 1):
         title, url = one_line(cited.title, _LONGEST_TITLE), one_line(cited.url)
@@ -31,15 +31,16 @@ def source_lines(citations: Iterable[Citation]) -> list[str]:
 
 
 def report_text(report: Report) -> str:
-    """The report in lines, which are to be folded."""
+    """The report as a text, whose lines the caller has to fold."""
     return f"{REPORT}:\n\n{sanitize(report_markdown(report))}"
 
 
 class AfterReply:
-    """A sink that lists the sources of the reply, and prints the report at the end, as `show` says:
-    beside the reply where somebody sees it; a pipe gets the reply alone.
+    """A sink that prints the sources of the reply, and at the end the report, if `show` says so. If
+    standard output is a terminal, they are printed there, else on standard error: a pipe gets only
+    the reply.
 
-    apart: put a blank line before what comes after a reply on the screen.
+    apart: put a blank line between the reply and this output, on a terminal.
     """
 
     def __init__(self, show: Show, *, apart: bool) -> None:

@@ -1,5 +1,5 @@
-"""Signs for somebody who looks elsewhere: the terminal's title while a turn runs, and a bell at the
-end of a long one."""
+"""Signs for a user who looks elsewhere: the terminal's title while a turn runs, and a bell at the
+end of a long turn."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _LONGEST = 60
 class Attention:
     """A sink that sets the title and rings the bell of a terminal.
 
-    bell: seconds; a turn that took so long or longer ends with a bell, unless the user stopped it;
-    0 for never. titled: what the title says; None leaves it alone. The terminal remembers the title
-    that it had, and takes it back at the end.
+    bell: a turn of this many seconds or more ends with a bell, unless the user stopped it; 0 for
+    never. titled: the status for the title; None does not change the title. The terminal saves its
+    title before, and restores it at the end.
     """
 
     def __init__(self, stream: TextIO, *, bell: float, titled: TurnStatus | None = None) -> None:

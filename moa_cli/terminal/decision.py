@@ -1,4 +1,4 @@
-"""How a strategy came to its reply, in words. Names and final answers come from models."""
+"""The decision of a strategy as lines of text. Names and final answers in it are untrusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST_ANSWER = 60
 
 
 def decision_line(decision: Decision) -> str:
-    """The decision, what was skipped and what that saved, on one line."""
+    """A line with the decision, the steps that were skipped, and what this saved."""
     told = "; ".join([decision.summary, *decision.skipped])
     line = f"{decision.strategy}: {told}" if told else decision.strategy
     # Each skipped step says what it saved; for several, their sum follows.
@@ -22,7 +22,7 @@ def decision_line(decision: Decision) -> str:
 
 
 def placing_lines(decision: Decision) -> list[str]:
-    """How each proposal came out, the best first, on one line each."""
+    """A line for the placing of each proposal, the best first."""
     return [
         f"{number}. {_placing(placing)}{' ← the reply' * (placing.index == decision.chosen)}"
         for number, placing in enumerate(decision.placings, 1)

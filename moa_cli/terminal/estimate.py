@@ -1,4 +1,4 @@
-"""What a turn will take, in words and as JSON values, and what its calls will be sent."""
+"""The estimate of a turn's usage, as text and as JSON values, and the prompts of its calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COPIED = "\nreply: the words of a proposal, without a call"
 
 
 def whole(layers: Sequence[LayerForecast]) -> LayerForecast:
-    """What is asked in any case, together."""
+    """The sum of the layers that are asked in any case."""
     return _sum([layer for layer in layers if _is_certain(layer)])
 
 
@@ -44,7 +44,7 @@ def _is_certain(forecast: LayerForecast) -> bool:
 
 
 def stage_name(forecast: LayerForecast) -> str:
-    """What a stage is called, and that it may not be needed."""
+    """The name of a stage, with `(perhaps)` if it may not be needed."""
     stage = forecast.stage
     if stage is None:
         return f"round {forecast.layer}"
@@ -53,7 +53,7 @@ def stage_name(forecast: LayerForecast) -> str:
 
 
 def more_lines(layers: Sequence[LayerForecast]) -> list[str]:
-    """What may be asked besides, if there is anything."""
+    """A line on the stages that may not be needed, if there are any."""
     perhaps = [layer for layer in layers if not _is_certain(layer)]
     if not perhaps:
         return []
@@ -62,7 +62,8 @@ def more_lines(layers: Sequence[LayerForecast]) -> list[str]:
 
 
 def layer_text(forecast: LayerForecast) -> str:
-    """What one layer will take: the prompts about, the answers at most."""
+    """The usage of one layer as a text: prompts are estimated, answers have their longest
+    length."""
     usage = forecast.usage
     most = "about" if forecast.assumed else "up to"
     cost = cost_text(usage).lstrip("~")
@@ -74,7 +75,7 @@ def layer_text(forecast: LayerForecast) -> str:
 
 
 def notes(profile: Profile, layers: list[LayerForecast], known: Known) -> list[str]:
-    """What the figures rest on."""
+    """Notes on the assumptions behind the figures."""
     lines = []
     if any(layer.assumed for layer in layers):
         lines.append(f"an answer without max_tokens is counted as {ASSUMED_TOKENS:,} tokens")
@@ -121,7 +122,7 @@ def to_lines(
 def to_dict(
     profile: Profile, conversation: Conversation, known: Known, assumed_context: int | None
 ) -> dict[str, Any]:
-    """The same as JSON values; a cost is None where a price is unknown."""
+    """The estimate of the open turn as JSON values. A cost is None if a price is unknown."""
     layers = forecast_turn(profile, conversation, known, assumed_context)
 
     def values(forecast: LayerForecast) -> dict[str, Any]:
@@ -154,7 +155,8 @@ def plan(
     known: Known,
     assumed_context: int | None,
 ) -> str:
-    """The plan as text. Answers that are not there yet stand as `<answer of …>`.
+    """The plan of the open turn as text. `<answer of …>` stands for an answer that does not exist
+    yet.
 
     known: facts by model name, for the estimates. assumed_context: see `Limits`.
     """
@@ -188,7 +190,7 @@ def plan(
 
 
 def _fallbacks(profile: Profile, stage: Stage) -> Sequence[ModelSettings]:
-    """Who is asked if the only model of a stage fails."""
+    """The models that are asked if the only model of a stage fails."""
     if stage.writes:
         return profile.aggregators()[1:]
     judges = profile.mergers() if stage.purpose == "merge" else profile.judges()
@@ -198,7 +200,7 @@ def _fallbacks(profile: Profile, stage: Stage) -> Sequence[ModelSettings]:
 
 
 def _model(settings: ModelSettings) -> str:
-    """A call: the name of a proposer, its model and its settings."""
+    """A line on a call: the name of the proposer, its model and its settings."""
     proposer = f"{settings.name}: " if isinstance(settings, Proposer) else ""
     names = ("temperature", "max_tokens", "top_p", "seed")
     told = [
@@ -209,7 +211,7 @@ def _model(settings: ModelSettings) -> str:
 
 
 def _prompts(planned: PlannedStage, sent: Callable[[ModelSettings], Conversation]) -> list[str]:
-    """The messages, once for all models that are sent the same."""
+    """The lines of the messages. Messages that are the same for several models are shown once."""
     lines: list[str] = []
     shown: list[object] = []
     for index, model in enumerate(planned.stage.models):

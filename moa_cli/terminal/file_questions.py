@@ -1,4 +1,4 @@
-"""What is asked before files are sent: about their size and cost, and about secrets in them."""
+"""The questions before files are sent: about their size and cost, and about secrets in them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from moa_cli.profile import Profile
 
 _MOST_NAMED = 5
 _MILLION = 1_000_000
-# If the highest and the lowest cost differ by less than this factor, one of them is shown.
+# If the highest and the lowest cost differ by less than this factor, only the highest is shown.
 _ALIKE = 1.2
 
 
 def size_text(tokens: int, profile: Profile, known: Mapping[str, ModelInfo]) -> str:
-    """How much files are, and what the mixture pays to read them, such as `about 12 M tokens, about
-    $11 a proposer`. Models that do not take so much are named. known: models by name."""
+    """The size of files, and the cost for the mixture to read them, such as `about 12 M tokens,
+    about $11 a proposer`. It names a model whose context is too small. known: facts about models,
+    by name."""
     proposers = [proposer.model for proposer in profile.layer(1)] if profile.rounds else []
     readers = proposers or [profile.aggregator.model]
     text = f"about {_rounded(tokens)} tokens"
@@ -50,7 +51,7 @@ def size_text(tokens: int, profile: Profile, known: Mapping[str, ModelInfo]) -> 
 
 
 def secrets_text(files: Sequence[Attached]) -> str:
-    """Which files seem to hold secrets, such as `.env seems to hold settings with keys`."""
+    """A text on files that seem to hold secrets: `.env seems to hold settings with keys`."""
     shown = [
         f"{one_line(file.name, 60)} seems to hold {file.secret}" for file in files[:_MOST_NAMED]
     ]
@@ -60,7 +61,7 @@ def secrets_text(files: Sequence[Attached]) -> str:
 
 
 def secrets_question(files: Sequence[Attached]) -> str:
-    """Whether they are to be sent all the same."""
+    """The question whether to send files that seem to hold secrets."""
     which = "it" if len(files) == 1 else "them"
     return f"{secrets_text(files)}: send {which} to the models?"
 

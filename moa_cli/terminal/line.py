@@ -1,7 +1,7 @@
 """One line of a live region: pieces of text, each in a style, cut by cells.
 
-Rich could draw the same, but a board draws ten times a second beside the tokens that arrive: laying
-out a `Text` takes Rich many times as long as joining these pieces.
+Rich could draw the same. But a board draws ten times a second while tokens arrive, and Rich takes
+many times as long to lay out a `Text` as this module takes to join the pieces.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.table import cell_len, set_cell_size
 
 LONGEST_NAME = 40
-# Joiners, variation selectors, skin tones and flags: terminals disagree on how wide they make
-# these or what they follow, and the right border would jump.
+# Joiners, variation selectors, skin tones and flags. Terminals disagree on the width of these
+# characters, or of the characters before them, so the right border of a panel would move.
 _UNSURE = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f1e6-\U0001f1ff]")
 
 
 def to_lines(console: Console, renderable: RenderableType, width: int) -> list[str]:
-    """What `console` makes of the renderable, as ANSI lines of at most `width` cells."""
+    """The renderable as `console` draws it, as ANSI lines of at most `width` cells."""
     # Set explicitly, because Rich would limit the width to COLUMNS, even if that is stale.
     console.width = width
     with console.capture() as captured:
@@ -30,17 +30,17 @@ def to_lines(console: Console, renderable: RenderableType, width: int) -> list[s
 
 
 def plain(text: str, limit: int | None = None) -> str:
-    """A name or a message on one line, as wide on one terminal as on another."""
+    """A name or a message on one line, with the same width on all terminals."""
     return one_line(sure(text), limit)
 
 
 def sure(text: str) -> str:
-    """The text without characters of whose width terminals are not sure."""
+    """The text without characters whose width differs among terminals."""
     return text if text.isascii() else _UNSURE.sub("", text)
 
 
 class Styles:
-    """What a console's terminal is sent to begin and to end a style, such as `bold` or `red`."""
+    """The sequences that begin and end a style, such as `bold` or `red`, on a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -57,7 +57,7 @@ class Styles:
 
 
 class Line:
-    """A line whose text has been made harmless before: it is on one line, without escapes.
+    """A line of styled pieces. Its text must be sanitized: on one line, and without escapes.
 
     pieces: texts, each alone or with its style.
     """
@@ -79,7 +79,8 @@ class Line:
         return self
 
     def cut(self, width: int) -> Line:
-        """Let it take at most `width` cells, with an ellipsis if it takes more; return it."""
+        """Cut the line to at most `width` cells, with an ellipsis if it was longer. Returns the
+        line."""
         if self.cells <= width:
             return self
         free = max(0, width - 1)
@@ -99,7 +100,7 @@ class Line:
         return "".join(text for text, _ in self._pieces)
 
     def ansi(self, styles: Styles) -> str:
-        """The line as a terminal is sent it."""
+        """The line as ANSI text for a terminal."""
         return "".join(styles.paint(text, style) for text, style in self._pieces if text)
 
     def wrapped(self, console: Console, width: int) -> list[str]:
@@ -108,7 +109,8 @@ class Line:
 
 
 def wrap(line: str, width: int) -> list[str]:
-    """The line folded at the width, between words where that leaves more than half of it."""
+    """The line folded at the width. It is folded between words if this leaves a row that is more
+    than half full."""
     ascii_only = line.isascii()
     pieces = []
     while (len(line) if ascii_only else cell_len(line)) > width:

@@ -1,4 +1,4 @@
-"""How text is styled on a terminal, and what a terminal can be asked for."""
+"""The style of text on a terminal, and whether links can be clicked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ _WITHOUT_LINKS = ("cons25", "dumb", "eterm", "eterm-color", "linux", "unknown", 
 
 @dataclass(frozen=True)
 class Look:
-    """theme: "auto" has colours of the terminal's own, "none" has none. changes: styles that come
-    before the theme's. hyperlinks: whether links in replies can be clicked."""
+    """The look of replies on a terminal.
+
+    theme: "auto" uses the terminal's own colours, "none" uses none. changes: styles that override
+    the theme's. hyperlinks: whether links in replies may be clickable.
+    """
 
     theme: Theme = "auto"
     changes: Palette = UNCHANGED

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 Hint = Callable[[], str]
 # The end of a sentence: a mark followed by a space, so `3.5` and `moa.toml` do not match.
 _SENTENCE_END = re.compile(r"\n+|[.!?:;…][\"'”’)\]*_]*[ \t]+|[。！？；]")
-# Seconds. From this time on, the wait for a layer counts as long.
+# If the wait for a layer takes this many seconds, it counts as long.
 LONG_SECONDS = 10.0
 
 
 class PlainReply:
     """A sink that writes the reply as it comes, unwrapped, with exactly one line end after it.
 
-    stream: whether to write piece by piece, or once it is whole. sentences: write no piece that is
-    less than a sentence or a line. apart: put a blank line before it.
+    stream: whether to write piece by piece, and not only the whole reply. sentences: write only
+    whole sentences or lines. apart: put a blank line before the reply.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class PlainReply:
             self._write(self._sanitizer.feed(event.text))
         elif isinstance(event, events.AggregatorFinished | events.AggregatorFailed):
             if not self._stream:
-                # This may be known only at the end: until then, a part may turn out to be
-                # reasoning.
+                # Take the text of this event, because sometimes only the end shows which part of
+                # the deltas was reasoning.
                 self._held = self._sanitizer.feed(event.text) if event.text else ""
             if self._stream or isinstance(event, events.AggregatorFinished):
-                # Closed here and not in `close`, because other sinks print after this how the turn
-                # ended.
+                # Close here and not in `close`, because other sinks print lines about the end of
+                # the turn before that.
                 self.close()
         elif isinstance(event, events.AggregatorStarted) and not self._stream:
             # Text of an aggregator that failed is not part of the reply.
@@ -85,7 +85,7 @@ class PlainReply:
             self._held = text
 
     def close(self) -> None:
-        """Write what is left, and the line end."""
+        """Write the rest of the text, and the line end."""
         rest = (self._held + self._sanitizer.flush()).rstrip("\n")
         if rest or self._wrote:
             self._out.write(rest + "\n")
@@ -94,31 +94,32 @@ class PlainReply:
 
 
 def _end_of_sentence(text: str) -> int:
-    """Where the last sentence or line of `text` that has ended ends; 0 if none has."""
+    """The end of the last complete sentence or line in `text`; 0 if there is none."""
     return max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)
 
 
 def tell(err: TextIO, text: str) -> None:
-    """Write a line of ours, folded at the width of the terminal."""
+    """Write a line of the program, folded at the width of the terminal."""
     err.write(folded(f"moa: {one_line(text)}", err) + "\n")
     err.flush()
 
 
 class Notices:
-    """A sink that tells on `err`, in plain lines, what a reader of the reply should know.
+    """A sink that prints, on `err`, plain lines with everything that a reader of the reply should
+    know.
 
-    steps: tell each step. board: steps, retries and lost models are shown by a board already.
+    steps: print each step. board: whether a board shows steps, retries and lost models already.
     """
 
     def __init__(self, err: TextIO, *, steps: bool = False, board: bool = False) -> None:
         self._say = partial(tell, err)
         self._steps = steps and not board
         self._board = board
-        # By layer: the names of the models that are asked, and what they are asked for.
+        # By layer: the names of the models that are asked, and the purpose of the layer.
         self._names: dict[int, list[str]] = {}
         self._purposes: dict[int, Purpose] = {}
-        # The proposals that were cut, by the kind of the cut; and sentences about reviews that were
-        # cut.
+        # The proposers whose proposals were cut, by the kind of the cut; and sentences about cut
+        # reviews.
         self._cut: dict[str, list[str]] = {}
         self._cut_reviews: list[str] = []
         self._decision: Decision | None = None
@@ -133,7 +134,7 @@ class Notices:
         match event:
             case events.LayerStarted():
                 names = [proposer.name for proposer in event.proposers]
-                # A layer may begin again, with more proposers.
+                # With a route, a layer may begin again with more proposers.
                 new = names[len(self._names.get(event.layer, ())) :]
                 self._names[event.layer] = names
                 self._purposes[event.layer] = event.purpose
@@ -233,7 +234,7 @@ class Notices:
             self._say(f"the reply was {self._reply_cut}")
 
     def _tell_twice(self) -> None:
-        """Say which calls cost more than one: nobody would look for that in a longer report."""
+        """Print a line for each call that was paid for more than once."""
         for line in dict.fromkeys(self._twice):
             self._say(f"paid for more than once: {line}")
 
@@ -242,10 +243,11 @@ class Notices:
 
 
 class Waiting:
-    """A sink that tells, on `err`, who is waited for and what a key does about it.
+    """A sink that prints, on `err`, which models the layer waits for, and what a key does about it.
 
-    It tells so again only when the key does something else. hint: what it does at this moment.
-    patience: seconds from the start of a layer until it is told; None: from its first answer on.
+    The line is printed again only if the effect of the key has changed. hint: returns what the key
+    does at this moment. patience: seconds from the start of a layer until the line is printed; None
+    prints it from the first answer on.
     """
 
     def __init__(self, err: TextIO, hint: Hint, patience: float | None) -> None:
@@ -253,7 +255,7 @@ class Waiting:
         self._hint = hint
         self._patience = patience
         self._layer = 0
-        # By layer: how many calls have begun.
+        # The number of calls that have begun, by layer.
         self._begun: dict[int, int] = {}
         self._waited_for: dict[int, str] = {}
         self._asked = 0
@@ -264,14 +266,14 @@ class Waiting:
     def handle(self, event: Event) -> None:
         match event:
             case events.LayerStarted():
-                # A layer may begin again, with more proposers.
+                # With a route, a layer may begin again with more proposers.
                 known = self._begun.get(event.layer, 0)
                 self._layer, self._begun[event.layer] = event.layer, len(event.proposers)
                 names = enumerate(caller.name for caller in event.proposers)
                 self._waited_for = {index: name for index, name in names if index >= known}
                 self._asked = len(self._waited_for)
                 self._start()
-            # The rest of a layer may end while the next one runs.
+            # With `overlap`, proposers of a layer may end while the next layer runs.
             case events.ProposerFinished() | events.ProposerFailed() if event.layer == self._layer:
                 self._waited_for.pop(event.index, None)
                 if self._due and event.proposal.error is None:
@@ -301,7 +303,7 @@ class Waiting:
         self._err.flush()
 
     def close(self) -> None:
-        """Tell nothing more until the next layer."""
+        """Print nothing more until the next layer."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -309,7 +311,8 @@ class Waiting:
 class Proposals:
     """A sink that prints each proposal and each review in full, on `err`, when its layer has ended.
 
-    Not earlier: until then a board may be there. ruled: draw a line in the heading of each.
+    It waits for that because a board may be on the screen until then. ruled: draw a line in the
+    heading of each.
     """
 
     def __init__(self, err: TextIO, *, ruled: bool = True) -> None:
@@ -334,7 +337,8 @@ class Proposals:
             )
 
     def print_layer(self, proposals: Sequence[Proposal]) -> None:
-        """Print those that gave an answer, and what had come of one that was stopped at a cap."""
+        """Print the proposals with an answer, and the partial text of one that was stopped at a
+        cap."""
         for proposal in proposals:
             place = proposal.layer, proposal.index
             if place in self._told:
@@ -359,7 +363,8 @@ class Proposals:
 
 
 def print_paid(turn: Turn, err: TextIO) -> None:
-    """Print the proposals of a turn that ended at a cap: paid for, and all that there is."""
+    """Print the proposals of a turn that ended at a cap. They were paid for, and are its only
+    result."""
     if turn.capped and turn.proposals:
         Proposals(err).print_layer(turn.proposals[-1])
 
@@ -374,10 +379,10 @@ def setting_text(value: object) -> str:
 def setting_lines(
     rows: Iterable[tuple[str, object, object]], *, widest: int = 50, columns: int | None = None
 ) -> list[str]:
-    """A line for each setting: name, value and origin, one below the other.
+    """A line for each setting, with name, value and origin in columns.
 
-    widest: the column of values; one that is longer pushes its origin aside. columns: a row
-    that is wider than this is told in two lines, or in three.
+    widest: the greatest width of the column of values; a longer value moves its origin to the
+    right. columns: a row that is wider than this is printed on two or three lines.
     """
     found = [
         (one_line(name), setting_text(value), one_line(str(origin))) for name, value, origin in rows
@@ -395,7 +400,8 @@ def setting_lines(
 
 
 def enough_line(event: events.LayerFinished, purpose: Purpose) -> str:
-    """That the answers of a layer are not waited for any longer. purpose: what they are for."""
+    """A line that says that the turn no longer waits for the answers of a layer. purpose: of the
+    layer."""
     if purpose:
         what = answer_name(purpose)
         left = plural(event.answered, what) if event.answered else f"no {what}"
@@ -405,7 +411,7 @@ def enough_line(event: events.LayerFinished, purpose: Purpose) -> str:
 
 
 def trimmed_line(name: str, event: events.ReferencesTrimmed) -> str:
-    """That a model is given shorter references, or fewer of the earlier messages."""
+    """A line that says that a model is sent shorter references, or fewer earlier messages."""
     cut = []
     if event.left_out:
         cut.append(f"{plural(event.left_out, 'earlier message')} left out")
@@ -415,7 +421,7 @@ def trimmed_line(name: str, event: events.ReferencesTrimmed) -> str:
 
 
 def left_out_line(event: events.HistoryTrimmed) -> str:
-    """Which models are not sent the oldest turns of the conversation, and why."""
+    """A line that says which models are not sent the oldest turns of the conversation, and why."""
     contexts: dict[str, dict[int, list[str]]] = {}
     for left in sorted(event.models, key=lambda left: -left.count):
         context = f"context: {left.context:,} tokens" + (" assumed" if left.assumed else "")

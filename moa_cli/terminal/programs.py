@@ -20,10 +20,12 @@ from moa_cli.terminal.tty import can_redraw
 
 
 def page(lines: Sequence[str], stream: TextIO | None = None) -> str | None:
-    """Print lines, through $PAGER or `less` if `stream` is a terminal too low for them.
+    """Print lines. If `stream` is a terminal with too few rows for them, print them through $PAGER
+    or `less`.
 
-    Nothing in them may act on the terminal but colours. stream: standard output if None. Returns
-    what was wrong with the pager, in a sentence, or None; the lines are printed then all the same.
+    lines: they must contain no escape sequences except colours. stream: None for standard output.
+    Returns an error of the pager as a sentence, or None. After an error, the lines are printed
+    without the pager.
     """
     stream = stream or sys.stdout
     text = "".join(f"{line}\n" for line in lines)
@@ -46,7 +48,7 @@ def _is_long(lines: Sequence[str], stream: TextIO) -> bool:
 
 
 def _through(command: str, text: str, stream: TextIO) -> str | None:
-    """Show text in the pager; what went wrong if it could not be shown."""
+    """Show text in the pager. Returns the error if that failed."""
     stream.flush()
     # The options that git sets for less: exit if all fits, show colours, keep the text on the
     # screen.

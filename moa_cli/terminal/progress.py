@@ -1,4 +1,4 @@
-"""How far many results are, while they are worked for."""
+"""Shows the progress of work on many results."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ _STEPS = 20
 
 @dataclass
 class Progress:
-    """total: results. done, failed: of these. before: done or failed when this process began.
+    """The progress of work on many results.
 
-    in_flight: calls that are made now. waiting: those that a provider has no room for. held:
-    seconds for which a provider asked to be left alone. bound_by: what bounds the rate, and
-    why. spent: by this process.
+    total: the number of results. done, failed: how many of them are done, or have failed. before:
+    how many had ended when this process began. in_flight: returns the number of calls in flight.
+    waiting: returns the number of calls that wait for a provider. held: returns the seconds for
+    which a provider asked to wait. bound_by: returns what limits the rate, and why. spent: the
+    usage of this process.
     """
 
     total: int
@@ -43,7 +45,7 @@ class Progress:
         return self.done + self.failed
 
     def text(self) -> str:
-        """The figures, the most telling first."""
+        """The figures as a line, the most important first."""
         seconds = max(time.monotonic() - self.began, 0.001)
         here = self.ended - self.before
         parts = [f"{self.ended:,} of {self.total:,} results"]
@@ -70,7 +72,7 @@ def duration(seconds: float) -> str:
 
 
 class ProgressView:
-    """Shows a Progress as it changes, in lines that stay, twenty in all."""
+    """Shows a Progress in permanent lines, about twenty in all."""
 
     def __init__(self, stream: TextIO, progress: Progress) -> None:
         self._stream = stream
@@ -81,7 +83,7 @@ class ProgressView:
         return self._progress.ended * _STEPS // max(1, self._progress.total)
 
     def start(self) -> None:
-        """Begin, in the running event loop."""
+        """Begin to show the progress, in the running event loop."""
 
     def changed(self) -> None:
         if self._step() != self._told:
@@ -93,11 +95,11 @@ class ProgressView:
         self._stream.flush()
 
     def close(self) -> None:
-        """End; nothing changes any more."""
+        """Stop showing the progress."""
 
 
 class _Moving(ProgressView):
-    """Shows it in one line that moves."""
+    """Shows a Progress in one live line."""
 
     def __init__(self, stream: TextIO, progress: Progress) -> None:
         super().__init__(stream, progress)
@@ -124,7 +126,7 @@ class _Moving(ProgressView):
         self._screen.paint(to_lines(self._console, text, width))
 
     def changed(self) -> None:
-        """The next frame shows it."""
+        """Nothing to do: the next frame shows the change."""
 
     def say(self, text: str) -> None:
         self._screen.commit([f"moa: {one_line(text)}"])
@@ -135,6 +137,7 @@ class _Moving(ProgressView):
 
 
 def progress_view(stream: TextIO, progress: Progress, *, live: bool) -> ProgressView:
-    """A line that moves, or lines that stay where the stream cannot be redrawn or not `live`."""
+    """A view with a live line; or with permanent lines, if the stream cannot be redrawn or `live`
+    is false."""
     moving = live and can_redraw(stream) and not on_terminal()
     return (_Moving if moving else ProgressView)(stream, progress)

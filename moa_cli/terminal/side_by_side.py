@@ -1,4 +1,4 @@
-"""Proposals beside one another, drawn by Rich; all text in them is untrusted."""
+"""Proposals side by side, drawn by Rich. All text in them is untrusted."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _NARROWEST_COLUMN = 26
 
 
 class SideBySide:
-    """The texts of a layer in columns, each under its proposer's name; as many beside one
-    another as can be read. look: the colours that they are drawn in; None: they stay as they are.
+    """The texts of a layer in columns, each under its proposer's name. There are only as many
+    columns as are wide enough to read. look: the colours for Markdown; None shows plain text.
     """
 
     def __init__(self, proposals: Sequence[Proposal], look: Look | None = USUAL) -> None:
@@ -30,7 +30,7 @@ class SideBySide:
         yield from self.tables(options.max_width)
 
     def tables(self, width: int) -> Iterator[Table]:
-        """Tables that fit into so many cells, with all texts in their order."""
+        """One or more tables, each at most `width` wide, with all texts in their order."""
         count = len(self._proposals)
         rows = -(-count // max(1, width // _NARROWEST_COLUMN))
         columns = -(-count // rows)
@@ -48,7 +48,7 @@ class SideBySide:
 
 
 class _Drawn:
-    """A text as Markdown, as wide as there is room."""
+    """A text drawn as Markdown at the width of its column."""
 
     def __init__(self, text: str, look: Look) -> None:
         self._text = text
@@ -72,7 +72,8 @@ class _Drawn:
 def marked_side_by_side(
     left: tuple[str, Sequence[tuple[str, bool]]], right: tuple[str, Sequence[tuple[str, bool]]]
 ) -> Table:
-    """Two named texts in columns. Each is given in pieces, with whether the other lacks it."""
+    """Two named texts in columns. Each text is given in pieces, with a flag that tells whether the
+    other text lacks the piece."""
     table = _columns([left[0], right[0]])
     table.add_row(_marked(left[1], "red"), _marked(right[1], "green"))
     return table
@@ -99,10 +100,11 @@ def closeness_table(
     count: int,
     held: Sequence[str] | None = None,
 ) -> Table:
-    """Passages with the names of what they stand closest to, and how close in percent.
+    """A table of passages, with the names of the most similar proposals, and the similarity in
+    percent.
 
-    count: how many there are to be close to. held: who holds each passage by the report, if there
-    is one.
+    count: the number of proposals. held: for each passage, the proposers that hold it according to
+    the report; None without a report.
     """
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
     table.add_column("passage of the reply", ratio=3, overflow="fold")

@@ -1,4 +1,4 @@
-"""Which sinks show a turn, told from where standard output and error go."""
+"""Chooses the sinks that show a turn, depending on where standard output and error go."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Show:
-    """How a turn is shown.
+    """The options for the output of a turn.
 
-    stream: piece by piece, or once whole. live: draw moving parts where the terminal can.
-    plain: the reply as raw text also on a terminal. compact: fold a layer into one line.
-    reasoning: show what models think, while they think. progress: tell each step in a line
-    where nothing moves. verbose: that too. usage: tell what the turn took, after it.
-    structured: the reply is JSON, which is printed once the turn has ended. report: print where
-    the proposals disagree. bell: ring the terminal's bell after a turn of so many seconds; 0 for
-    never. title: say in its title what is done. look: the colours of it all. accessible: say all
-    of it in lines for a screen reader. progress_interval: seconds between two of these about the
-    progress; 0 for none.
+    stream: show the reply piece by piece, and not only as a whole. live: show a live region if the
+    terminal can. plain: show the reply as raw text, also on a terminal. compact: one line for each
+    layer. reasoning: show the reasoning of models while they think. progress: without a board,
+    print each step in a line. verbose: as `progress`, but print which models a layer waits for from
+    its first answer on, and not only after a long wait. usage: print the usage after the turn.
+    structured: the reply is JSON, which is printed after the end of the turn. report: print where
+    the proposals disagree. bell: ring the terminal's bell after a turn of at least this many
+    seconds; 0 for never. title: show the activity in the terminal's title. look: the colours.
+    accessible: print lines for a screen reader. progress_interval: seconds between two such lines
+    about the progress; 0 for none.
     """
 
     output: Literal["text", "json", "jsonl"] = "text"
@@ -59,10 +60,11 @@ class Show:
 def sinks_for(
     show: Show, hint: Hint = lambda: "", keys: dict[str, Callable[[], None]] | None = None
 ) -> list[Sink]:
-    """The reply alone goes to stdout, everything else to stderr; live only on terminals.
+    """The sinks of a turn. Only the reply goes to stdout, everything else to stderr. A live region
+    is shown only on a terminal.
 
-    hint: says what a key does at this moment, such as `Esc: write the reply now`.
-    keys: what other keys do, by their names in prompt-toolkit; those of the board are added.
+    hint: returns what a key does at this moment, such as `Esc: write the reply now`. keys: the
+    functions of other keys, by the keys' names in prompt-toolkit; the keys of the board are added.
     """
     if show.accessible:
         from moa_cli.terminal.accessible import accessible_sinks
@@ -81,7 +83,8 @@ def sinks_for(
     if board:
         from moa_cli.terminal.board.live import Board
 
-        # Nothing else writes while a reply goes to a file, or is printed once it is whole.
+        # If the reply goes to a file, or is printed only as a whole, nothing else writes to the
+        # terminal, and the board can stay.
         held = show.output == "json" or show.structured or not show.stream
         shown = Board(
             sys.stderr,
@@ -117,8 +120,8 @@ def sinks_for(
 
 
 def _reply_sinks(show: Show, status: TurnStatus | None, *, apart: bool, alone: bool) -> list[Sink]:
-    """What shows the reply. apart: put a blank line before it. alone: no board shows anything
-    before it."""
+    """The sinks that show the reply. apart: put a blank line before it. alone: whether there is no
+    board before it."""
     if show.output == "jsonl":
         from moa_cli.core.jsonl import JsonLines
 
@@ -143,7 +146,7 @@ def _reply_sinks(show: Show, status: TurnStatus | None, *, apart: bool, alone: b
 
 
 def _is_file(stream: TextIO) -> bool:
-    """Whether what is written there cannot show up on the terminal."""
+    """Whether a stream is a file, so that its text does not appear on the terminal."""
     try:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except (OSError, ValueError):

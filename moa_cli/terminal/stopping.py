@@ -1,4 +1,4 @@
-"""What Ctrl-C and Esc do while a turn runs, in `moa ask` and in the chat."""
+"""The effect of Ctrl-C and Esc while a turn runs, in `moa ask` and in the chat."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ _HINTS: dict[Effect, str] = {
 
 
 class Stopper:
-    """Runs a turn that the user can stop; a sink that knows what a stop does at this point.
+    """Runs a turn that the user can stop. It is also a sink, so that it knows what a stop does at
+    each moment.
 
-    While proposers run, and an answer or a sentence of one has arrived, the first stop ends the
-    waiting, and the aggregator writes the reply. While a report is made after the reply, it is
-    skipped. At any other time, and at the second stop, the turn is cancelled.
+    If proposers run, and an answer or a sentence of one has arrived, the first stop ends the wait,
+    and the aggregator writes the reply. If a report is made after the reply, a stop skips the
+    report. At any other time, and at the second stop, the turn is cancelled.
 
-    key: the key that is named on screen. replied: whether the reply is there already, and only a
+    key: the key that is named on screen. replied: whether there is a reply already, and only a
     report is made.
     """
 
@@ -63,7 +64,7 @@ class Stopper:
 
     @property
     def effect(self) -> Effect:
-        """What a stop does now."""
+        """The effect of a stop now."""
         if self._replying:
             return "cut" if self._writing else "cancel"
         if self.control.said_enough or not self.control.leads_to_reply:
@@ -71,7 +72,8 @@ class Stopper:
         return "skip" if self._replied else "reply"
 
     def hint(self) -> str:
-        """What the key does now, such as `Esc: write the reply now`; "" once the turn has ended."""
+        """What the key does now, such as `Esc: write the reply now`; "" after the end of the
+        turn."""
         return "" if self._ended or self.cancelled else f"{self.key}: {_HINTS[self.effect]}"
 
     def stop(self) -> None:
@@ -83,10 +85,11 @@ class Stopper:
             self._running.cancel()
 
     async def run(self, turn: AsyncGenerator[Event, None], *sinks: Sink, fold: TurnFold) -> Turn:
-        """Run a turn to its end, or until it is cancelled by a stop; return it as far as it came.
+        """Run a turn to its end, or until a stop cancels it. Returns the turn, which may be
+        partial.
 
-        SIGINT stops the turn, not the program. fold: what the turn is gathered in. Raises
-        CancelledError, once all calls are closed, if the program is told to end.
+        SIGINT stops the turn, not the program. fold: collects the turn. Raises CancelledError,
+        after all calls are closed, if the program is told to end.
         """
         running = asyncio.create_task(deliver(turn, self, *sinks, fold=fold))
         self._running = running

@@ -1,16 +1,17 @@
-"""Gives the terminal back while the program is suspended, and takes it again after that.
+"""Restores the terminal while the program is suspended, and takes it up again after that.
 
-Whoever changes something of the terminal (its modes, rows that are drawn anew, the cursor) holds it
-meanwhile, and says how to put it back and how to take it up again. Ctrl-Z (SIGTSTP) puts it back
-before the program stops. After `fg` all of it is taken up again: where the terminal's modes are the
-shell's, and the shell has written below. After `bg` the program goes on, leaves the terminal alone,
-and takes it when it comes to the foreground. SIGSTOP cannot be noticed before it stops the program;
-what it left is put in order once the program goes on.
+Code that changes the terminal (its modes, a live region, the cursor) registers a `Hold`, which
+knows how to undo the change and how to do it again. Ctrl-Z (SIGTSTP) undoes all changes before the
+program stops. After `fg`, all are done again, because the shell has set its own modes and has
+written below the cursor. After `bg`, the program goes on but does not touch the terminal until it
+comes to the foreground. The program cannot notice SIGSTOP before it is stopped by it, so its
+changes are put in order when it goes on.
 
-A warning may come at any moment and from anywhere: that the history is locked, that a record of
-costs cannot be written. Written at the cursor, it would stand in the first row of what is drawn
-anew, and the next frame would overwrite it. So whoever draws also says how to print above that.
-Standard library only: standard error needs this at the start.
+A warning may come at any moment and from anywhere, for example that the history is locked or that a
+cost cannot be recorded. At the cursor, it would stand in the first row of the live region, and the
+next frame would overwrite it. So a `Hold` also knows how to print lines above the live region.
+
+This module imports only the standard library, because standard error needs it at the start.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ SignalHandler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 class Hold(NamedTuple):
-    """What somebody has changed of the terminal.
+    """A change to the terminal.
 
-    leave: puts it back. lose: called instead if the terminal belongs to another program already, so
-    that nothing may be written or set. take: does it again; also if it is still so. above: prints
-    lines above what is drawn anew, and returns whether any of that is on the screen.
+    leave: undoes the change. lose: called instead of `leave` if the terminal belongs to another
+    program already, so that nothing may be written or set. take: does the change again, even if it
+    was not undone. above: prints lines above the live region, and returns whether rows of the
+    region are on the screen.
     """
 
     leave: Callable[[], None]
@@ -45,8 +47,11 @@ class Hold(NamedTuple):
 
 
 class _Terminal:
-    """The terminal of this process, of which there is one: who holds what of it, in the order in
-    which they have taken it, and whether it is given back at the moment."""
+    """The only terminal of this process.
+
+    holds: the changes to it, in the order in which they were made. away: whether it belongs to
+    another program at the moment.
+    """
 
     def __init__(self) -> None:
         self.holds: list[Hold] = []
@@ -57,20 +62,20 @@ _TERMINAL = _Terminal()
 
 
 def hold(what: Hold) -> None:
-    """From now on, this is put back while the program is suspended."""
+    """Register a change, which is undone while the program is suspended."""
     if what not in _TERMINAL.holds:
         _TERMINAL.holds.append(what)
 
 
 def release(what: Hold) -> None:
-    """It is put back for good, or was never taken."""
+    """Forget a change that was undone for good, or never made."""
     if what in _TERMINAL.holds:
         _TERMINAL.holds.remove(what)
 
 
 @contextmanager
 def holding(what: Hold) -> Iterator[None]:
-    """While inside, this is put back while the program is suspended."""
+    """Within the block, a change is undone while the program is suspended."""
     hold(what)
     try:
         yield
@@ -92,30 +97,32 @@ def in_foreground() -> bool:
 
 
 def refresh() -> None:
-    """Take everything again that is held: what another program has written is cleared from below
-    the cursor, and what it has changed of the modes is undone."""
+    """Do all changes again. This clears text of other programs below the cursor, and restores modes
+    that they have changed."""
     if not _TERMINAL.away:
         for what in list(_TERMINAL.holds):
             what.take()
 
 
 def is_drawn_on() -> bool:
-    """Whether anything is drawn anew on the terminal."""
+    """Whether there is any change to the terminal, such as a live region."""
     return bool(_TERMINAL.holds)
 
 
 def print_above(text: str) -> bool:
-    """Print a text above what is drawn anew on the terminal; return whether anything is.
+    """Print a text above the live region. Returns whether this was done; without a live region, it
+    is not.
 
-    text: whole lines. Anything else, such as the terminal's title, has no row of its own.
+    text: whole lines. Other texts, such as a sequence for the terminal's title, are not printed
+    here, because they have no rows of their own.
     """
     lines = text[:-1].split("\n")
     return text.endswith("\n") and any(what.above(lines) for what in _TERMINAL.holds)
 
 
 def suspend() -> None:
-    """Do what Ctrl-Z does in other programs: suspend all processes of this command line. Nothing
-    happens where there is no such thing (Windows)."""
+    """Suspend all processes of this command line, as Ctrl-Z does in other programs. On Windows,
+    nothing happens."""
     number = getattr(signal, "SIGTSTP", None)
     if number is not None:
         os.kill(0, number)
@@ -123,14 +130,16 @@ def suspend() -> None:
 
 @contextmanager
 def suspendable() -> Iterator[None]:
-    """While inside, on the running event loop, a suspension leaves the terminal whole."""
+    """Within the block, on the running event loop, the changes to the terminal are undone while the
+    program is suspended."""
     import asyncio
 
     loop = asyncio.get_running_loop()
     look: asyncio.TimerHandle | None = None
 
     def handle() -> None:
-        # A parent that cannot resume a suspended program starts it with SIGTSTP ignored.
+        # SIGTSTP stays ignored if the parent process ignores it: such a parent cannot resume a
+        # suspended program.
         if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGTSTP, stop)
         loop.add_signal_handler(signal.SIGCONT, go_on)
@@ -188,8 +197,9 @@ def suspendable() -> Iterator[None]:
 
 @contextmanager
 def lent() -> Iterator[None]:
-    """While inside, another program has the terminal (an editor, a pager), and both are suspended
-    together: it puts the terminal back itself."""
+    """Within the block, another program (an editor, a pager) uses the terminal. Both programs are
+    suspended together, with the default handlers, because the other one restores the terminal
+    itself."""
     main = threading.current_thread() is threading.main_thread()
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name) and main]
     heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
@@ -199,7 +209,7 @@ def lent() -> Iterator[None]:
 
 @contextmanager
 def handling(handlers: Mapping[int, SignalHandler]) -> Iterator[None]:
-    """While inside, signals are handled so, by their numbers."""
+    """Within the block, use these signal handlers. handlers: by the numbers of the signals."""
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

@@ -1,7 +1,7 @@
-"""Text in terminal cells, of which a character takes none, one or two; and lists as columns.
+"""Texts that fit a number of terminal cells (a character takes none, one or two), and tables.
 
-The only file that imports `rich.cells`, which Rich does not document: `cell_len` and
-`set_cell_size` are imported from here.
+Only this file imports `rich.cells`, because Rich does not document it. Other modules import
+`cell_len` and `set_cell_size` from here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def fitted(text: str, cells: int) -> str:
 
 
 def padded(text: str, cells: int, *, right: bool = False) -> str:
-    """The same, with spaces up to `cells`; at the left of a text that stands to the right."""
+    """As `fitted`, but filled with spaces to exactly `cells`. right: align the text to the
+    right."""
     line = fitted(text, cells)
     spaces = " " * (cells - cell_len(line))
     return spaces + line if right else line + spaces
@@ -40,8 +41,9 @@ def padded(text: str, cells: int, *, right: bool = False) -> str:
 class Column:
     """A column of a table: its head, and its (untrusted) cell for each row.
 
-    right: whether cells stand to the right, as numbers do. spare: how gladly it is left out
-    where there is little room, 0 for never. widest: cells that it may take, but for the last.
+    right: whether cells are aligned to the right, as numbers are. spare: if there is little room,
+    the column with the highest number is left out first; 0 for never. widest: the most terminal
+    cells of the column; it does not hold for the last column.
     """
 
     head: str
@@ -52,7 +54,8 @@ class Column:
 
 
 def spoken_rows(name: Column, others: Sequence[Column]) -> list[str]:
-    """A line for each row, for a screen reader: what it is about, then each cell with its head."""
+    """A line for each row, for a screen reader: the cell of the column `name`, then each other cell
+    with its head."""
     rows = []
     for about, *cells in zip(name.cells, *(column.cells for column in others), strict=True):
         told = (

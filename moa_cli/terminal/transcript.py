@@ -1,4 +1,4 @@
-"""Turns that were kept, to be read again: as they are, or drawn for a terminal."""
+"""Stored turns as text to read again: raw, or drawn for a terminal."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from moa_cli.markdown.drawing import Color
 
 Kind = Literal["prompt", "head", "text", "note"]
-# A part of a page: text of a model is drawn as Markdown, everything else as it is.
+# A part of a page. A passage of the kind `text` is drawn as Markdown, all others as plain text.
 Passage = tuple[Kind, str]
 _STYLES: dict[Kind, str] = {"prompt": "\x1b[1m", "head": "\x1b[2m", "note": "\x1b[2m"}
 
 
 def turn_text(turn: Turn, *, proposals: bool = False) -> str:
-    """Prompt and reply as raw text, without what could act on a terminal.
+    """Prompt and reply as raw text, sanitized for a terminal.
 
-    proposals: with every answer of every layer, reviews among them, and how each came out.
+    proposals: with all answers of all layers, including reviews, and with the placings.
     """
     return "\n".join([text for _, text in turn_passages(turn, proposals=proposals)] + [""])
 
@@ -50,7 +50,8 @@ def drawn_passages(
 
 
 def spoken_text(turn: Turn, *, proposals: bool) -> str:
-    """The same for a screen reader: no signs and lines, which it would spell out."""
+    """As `turn_text`, for a screen reader: without signs and drawn lines, which it would spell
+    out."""
     lines = []
     for kind, text in turn_passages(turn, proposals=proposals):
         if kind == "prompt":
@@ -61,7 +62,7 @@ def spoken_text(turn: Turn, *, proposals: bool) -> str:
 
 
 def turn_passages(turn: Turn, *, proposals: bool) -> Iterator[Passage]:
-    """Prompt and reply. proposals: with every answer, see `turn_text`."""
+    """The passages of a turn: prompt, reply and notes. proposals: see `turn_text`."""
     yield "prompt", f"› {sanitize(turn.user)}"
     if turn.parts:
         yield "note", f"(attached: {'; '.join(attached(turn.parts))})"

@@ -1,4 +1,4 @@
-"""What a terminal can do, its keys, and how it is kept quiet. Standard library only."""
+"""Properties of a terminal, its keys and its modes. This module uses only the standard library."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from moa_cli.terminal.suspension import (
 
 _T = TypeVar("_T")
 _END_OF_INPUT = "\x04"
-# A character, or what a terminal sends for another key (an arrow: ESC [ A).
+# A character, or the sequence of a terminal for another key (such as ESC [ A for an arrow).
 _KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?|.", re.DOTALL)
-# Bytes of keys that are not put back for the shell: Ctrl-D, Ctrl-L.
+# Keys that are not put back for the shell: Ctrl-D, Ctrl-L.
 _NEVER_LATER = b"\x04\x0c"
-# Seconds. A signal that is repeated within this time counts as one.
+# A signal that is repeated within this many seconds counts as one.
 _SAME_WISH_SECONDS = 2.0
 _ENDS = ("SIGTERM", "SIGHUP")
-# Seconds. If nothing follows an Esc for this long, it is the key Esc and not the start of a
+# If nothing follows an Esc within this many seconds, it is the key Esc and not the start of a
 # sequence.
 _ESCAPE_SECONDS = 0.05
 # Seconds between checks for a signal while waiting for a key.
@@ -43,13 +43,14 @@ _LOOK_SECONDS = 0.2
 def can_redraw(stream: TextIO) -> bool:
     """Whether the stream is a terminal on which the cursor can be moved.
 
-    Told by the terminal itself, never by FORCE_COLOR and its like: those are about colour.
+    The stream and TERM decide this. FORCE_COLOR and similar variables have no influence, because
+    they are only about colour.
     """
     return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
 
 
 def columns_of(stream: TextIO) -> int | None:
-    """The width of the stream's terminal; None if it is none."""
+    """The width of the stream's terminal in columns; None if the stream is no terminal."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):
@@ -57,7 +58,8 @@ def columns_of(stream: TextIO) -> int | None:
 
 
 def folded(text: str, stream: TextIO) -> str:
-    """`text` folded between words at the width of the stream's terminal; whole elsewhere."""
+    """`text` folded between words at the width of the stream's terminal; unchanged if the stream is
+    no terminal."""
     if (columns := columns_of(stream)) is None:
         return text
     measure: Callable[[str], int] = len
@@ -66,7 +68,7 @@ def folded(text: str, stream: TextIO) -> str:
         from moa_cli.terminal.table import cell_len
 
         measure = cell_len
-    # Names of models are not broken, so that they can be copied.
+    # Words, such as names of models, are not broken, so that they can be copied.
     return "\n".join(wrapped(text, columns, measure))
 
 
@@ -74,7 +76,7 @@ Modes = list[Any]
 
 
 def modes_of(descriptor: int) -> Modes | None:
-    """The modes of a terminal; None if it is none, or where terminals work otherwise (Windows)."""
+    """The modes of a terminal; None if the descriptor is no terminal, and on Windows."""
     try:
         import termios
 
@@ -84,8 +86,8 @@ def modes_of(descriptor: int) -> Modes | None:
 
 
 def set_modes(descriptor: int, modes: Modes | None) -> None:
-    """Set the modes of a terminal, unless they are None or another program has the terminal: to
-    set them in the background would stop this one."""
+    """Set the modes of a terminal, unless they are None or another program has the terminal. A
+    program that sets them in the background is stopped by the system."""
     if modes is not None and in_foreground() and not is_away():
         import termios
 
@@ -94,7 +96,7 @@ def set_modes(descriptor: int, modes: Modes | None) -> None:
 
 @contextmanager
 def _modes(descriptor: int, before: Modes, inside: Modes) -> Iterator[None]:
-    """While inside, a terminal has other modes, but for the time of a suspension."""
+    """Within the block, a terminal has other modes, except while the program is suspended."""
     take = partial(set_modes, descriptor, inside)
     leave = partial(set_modes, descriptor, before)
     take()
@@ -107,9 +109,10 @@ def _modes(descriptor: int, before: Modes, inside: Modes) -> Iterator[None]:
 
 @contextmanager
 def without_echo(*streams: TextIO) -> Iterator[None]:
-    """While inside, typed characters are not echoed: they would run into the live lines.
+    """Within the block, typed characters are not echoed, because they would mix with the live
+    region.
 
-    Does nothing where none of `streams`, or standard input, is a terminal.
+    This does nothing if standard input, or all of `streams`, are no terminals.
     """
     try:
         import termios
@@ -129,15 +132,14 @@ def without_echo(*streams: TextIO) -> Iterator[None]:
 
 @contextmanager
 def turn_keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[None]:
-    """While inside, on the running event loop, keys at the terminal do something at once.
+    """Within the block, on the running event loop, keys at the terminal act at once.
 
-    actions: what they do, by the names that prompt-toolkit gives them ("escape", "c-o").
+    actions: the functions of the keys, by the keys' names in prompt-toolkit ("escape", "c-o").
 
-    For a program that otherwise reads nothing there. Keys that are typed ahead are for the shell:
-    if some wait already, nothing is read, and those that come later are put back at the end, where
-    the system allows that. Not those that would clear the screen or end the shell:
-    they were for the moment. Does nothing if this is no terminal whose keys are for this
-    program.
+    This is for a program that reads no other keys from the terminal. Keys that are typed ahead are
+    for the shell. If keys wait already, nothing is read. Keys that come later are put back at the
+    end, if the system allows that, except those that would clear the screen or end the shell. This
+    does nothing if standard input is no terminal, or if its keys are for another program.
     """
     try:
         import fcntl
@@ -210,15 +212,15 @@ def turn_keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[None]:
 
 
 def _name_of(key: str) -> str:
-    """What prompt-toolkit calls a key; each Esc of several is told."""
+    """The name of a key in prompt-toolkit. Several Esc in a row give the name once for each."""
     if not key.strip("\x1b"):
         return " ".join(["escape"] * len(key))
     return f"c-{chr(ord(key) + 96)}" if len(key) == 1 and key < "\x1b" else key
 
 
 def _others_read(descriptor: int) -> bool:
-    """Whether keys at a terminal are for another program: a pager behind a pipe, or the shell in
-    whose background this program runs."""
+    """Whether keys at a terminal are for another program: a pager that this program is piped to, or
+    the shell if this program runs in the background."""
     if not (os.isatty(descriptor) and sys.stderr.isatty()):
         return True
     piped = stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
@@ -226,11 +228,11 @@ def _others_read(descriptor: int) -> bool:
 
 
 def run_loop(main: Coroutine[Any, Any, _T]) -> _T:
-    """`asyncio.run`, in which a Ctrl-C is not lost, and leaves no half-made event loop behind.
-    A suspension leaves the terminal whole.
+    """As `asyncio.run`, but a Ctrl-C is not lost and does not leave an incomplete event loop, and
+    the terminal is restored while the program is suspended.
 
     A KeyboardInterrupt may be raised at any point of Python code, also while the loop is set up. So
-    SIGINT waits until the loop runs, which then cancels `main`.
+    SIGINT is blocked until the loop runs, which then cancels `main`.
     """
     import asyncio
 
@@ -245,9 +247,9 @@ def run_loop(main: Coroutine[Any, Any, _T]) -> _T:
             with suspendable():
                 return await main
         finally:
-            # An event loop closes its wake-up pipe before it removes its signal handlers: a signal
-            # in between would be reported as an error. All is cleaned up by now, so these signals
-            # may end the process.
+            # An event loop closes its wake-up pipe before it removes its signal handlers. A signal
+            # in between would be reported as an error, so the handlers are removed here. The
+            # clean-up is done by now, so these signals may end the process.
             for name in _ENDS:
                 asyncio.get_running_loop().remove_signal_handler(getattr(signal, name))
 
@@ -258,16 +260,17 @@ def run_loop(main: Coroutine[Any, Any, _T]) -> _T:
 
 
 def cancel_on_termination() -> None:
-    """From now on SIGTERM and SIGHUP cancel the running task instead of killing the process,
-    so that cursor, wrapping and echo are put back on the way out."""
+    """Let SIGTERM and SIGHUP cancel the running task from now on, instead of killing the process.
+    So cursor, wrapping and echo are restored before the process ends."""
     import asyncio
 
     task = asyncio.current_task()
     if task is None:
         return
     loop = asyncio.get_running_loop()
-    # The same signal may come several times: from `timeout`, and from a program between it and this
-    # one. A second cancellation would interrupt the clean-up that the first one has begun.
+    # The same signal may come several times: from `timeout`, and from a program between `timeout`
+    # and this one that passes it on. A second cancellation would interrupt the clean-up after the
+    # first one.
     again_from = 0.0
 
     def end() -> None:
@@ -277,18 +280,18 @@ def cancel_on_termination() -> None:
             task.cancel()
 
     for name in _ENDS:
-        # Windows knows neither the second signal nor handlers in an event loop.
+        # Windows has no SIGHUP, and no signal handlers in an event loop.
         with suppress(AttributeError, NotImplementedError):
             loop.add_signal_handler(getattr(signal, name), end)
 
 
 @contextmanager
 def single_keys() -> Iterator[Callable[[], str]]:
-    """While inside, a function that waits for a key and returns it, unechoed.
+    """Yield a function that waits for a key and returns it, without an echo.
 
-    Keys typed before are thrown away. A key that is more than a character is "", and the end of
-    the input is Ctrl-D's character. Ctrl-C raises KeyboardInterrupt, as ever. Where terminals
-    work otherwise (Windows), a line is read and its first character returned.
+    Keys that were typed before are dropped. A key that is not a character is returned as "", and
+    the end of the input as Ctrl-D's character. Ctrl-C raises KeyboardInterrupt, as usual. On
+    Windows, the function reads a line and returns its first character.
     """
     try:
         import termios
@@ -330,8 +333,8 @@ def _first_of_line() -> str:
 
 @contextmanager
 def _ended_by_exception() -> Iterator[None]:
-    """While inside, SIGTERM and SIGHUP end the program by an exception, so that the terminal's
-    modes are put back."""
+    """Within the block, SIGTERM and SIGHUP end the program by an exception, so that the terminal's
+    modes are restored."""
 
     def leave(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)

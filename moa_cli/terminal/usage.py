@@ -1,4 +1,4 @@
-"""What was used and paid, in words."""
+"""Usage and costs as lines of text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def _tokens(usage: Usage) -> str:
 
 
 def usage_line(usage: Usage, seconds: float, ledger: Sequence[Charge]) -> str:
-    """What a turn took: calls, tokens, cost, seconds, and what its dearest model took.
+    """A line on the usage of a turn: calls, tokens, cost, seconds, and the cost of its most
+    expensive model.
 
-    `~` marks figures with estimates in them.
+    `~` marks figures that contain estimates.
     """
     parts = [plural(usage.calls, "call"), _tokens(usage), cost_text(usage), f"{seconds:.1f} s"]
     line = ", ".join(parts)
@@ -33,7 +34,7 @@ def usage_line(usage: Usage, seconds: float, ledger: Sequence[Charge]) -> str:
 
 
 def spent_lines(spent: Mapping[str, Usage]) -> list[str]:
-    """A line a model, the dearest first, and one for all of them."""
+    """A line for each model, the most expensive first, and a line with the sum."""
     rows = sorted(spent.items(), key=lambda item: (-item[1].cost, -item[1].total_tokens))
     if len(rows) > 1:
         rows.append(("in all", sum(spent.values(), Usage())))

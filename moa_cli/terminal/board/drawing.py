@@ -24,8 +24,8 @@ _NARROWEST_ZOOM = 30
 
 
 def figures(call: CallView, now: float) -> list[str]:
-    """Seconds, tokens, cost, tokens a second, and seconds to the first token, as far as known;
-    the most telling first."""
+    """The figures of a call, as far as they are known: seconds, tokens, cost, tokens a second, and
+    seconds to the first token. The most important figure comes first."""
     parts = [f"{call.seconds(now):.1f} s"]
     if call.tokens:
         about = "" if call.exact else "~"
@@ -45,9 +45,10 @@ def name_cells(calls: Iterable[CallView]) -> int:
 
 
 def call_summary(call: CallView, now: float, name_width: int = 0, width: int | None = None) -> Line:
-    """One line on a call: mark, name (padded to `name_width`), state, figures, why it failed.
+    """One line about a call: mark, name (padded to `name_width`), state, and figures; or, for
+    example, the reason of a failure.
 
-    width: figures that would go beyond it are left out.
+    width: figures beyond this width are left out.
     """
     mark, style = MARKS[call.state]
     name = plain(call.name, LONGEST_NAME)
@@ -57,7 +58,7 @@ def call_summary(call: CallView, now: float, name_width: int = 0, width: int | N
         return line.append(plain(call.note), style)
     told = figures(call, now)
     if call.state not in ("done", "streaming"):
-        # A waiting call has a note if it was sent a second time.
+        # If a waiting call was sent a second time, its note says so.
         told = [plain(call.note) if call.state == "waiting" and call.note else call.state, *told]
     if call.state == "done" and call.note:
         line.append(f"{plain(call.note)} · ", "yellow")
@@ -66,7 +67,7 @@ def call_summary(call: CallView, now: float, name_width: int = 0, width: int | N
 
 
 def _joined(parts: list[str], cells: int | None) -> str:
-    """As many of the first parts as fit into `cells`, one at least."""
+    """As many of the first parts as fit into `cells`, but at least one."""
     while cells is not None and len(parts) > 1 and cell_len(" · ".join(parts)) > cells:
         parts = parts[:-1]
     return " · ".join(parts)
@@ -80,17 +81,19 @@ def board_lines(
     hint: str = "",
     zoom: str = "",
 ) -> list[str]:
-    """The live region for `view`, of at most `most_rows`: a grid of panels where there is
-    room, else one row a proposer, and the status line below; on narrow terminals that line alone.
+    """The live region for `view`, with at most `most_rows` rows. If there is room, it is a grid of
+    panels, otherwise one row for each proposer, with the status line below. On narrow terminals, it
+    is only the status line.
 
-    hint: what a key does at this moment. zoom: which key enlarges a proposer, then the next one.
+    hint: what a key does at this moment. zoom: the key that shows the first proposer alone, then
+    the next one; "" if there is none.
     """
     status = status_line(view, now, size[0], hint, f"{zoom}: zoom" if zoom and view.layers else "")
     return [line.cut(size[0]).ansi(styles) for line in [*_proposers(view, now, size), status]]
 
 
 def _proposers(view: TurnView, now: float, size: tuple[int, int]) -> list[Line]:
-    """What the proposers at work do, in at most `most_rows` without a row."""
+    """The lines about the running proposers: at most `most_rows` less the status line."""
     width, height = size
     # Read once, because the property builds a new list each time.
     calls = [] if view.phase == "replying" else view.proposers
@@ -101,7 +104,7 @@ def _proposers(view: TurnView, now: float, size: tuple[int, int]) -> list[Line]:
     if not calls or width < _NARROWEST_ROWS or room < min(2, count):
         return []
     columns = max(1, min(3, count, width // _NARROWEST_PANEL))
-    # Columns of equal height: four panels stand two by two.
+    # Make the columns equally high. For example, four panels stand two by two.
     columns = -(-count // -(-count // columns))
     panel_height = min(8, room // -(-count // columns))
     roomy = width >= _PANELS_WIDTH and height >= _PANELS_HEIGHT and count <= _MOST_PANELS
@@ -124,7 +127,7 @@ def _rows(calls: Sequence[CallView], now: float, width: int, room: int) -> list[
 
 def _row(call: CallView, now: float, width: int, names: int) -> Line:
     has_tail = call.state == "streaming" or (call.state == "thinking" and bool(call.tail))
-    # A few words of the text tell more than the last of the figures.
+    # Figures are left out to make room for a few words of the text, which say more.
     line = call_summary(call, now, names, width - _SHORTEST_TAIL if has_tail else width)
     free = width - line.cells - 2
     if has_tail and free > 8:
@@ -160,8 +163,8 @@ def _grid(
 
 
 def _panel(call: CallView, now: float, width: int, height: int, place: str = "") -> list[Line]:
-    """A frame with the call's name above, its figures below, and the end of its text. place: which
-    one it is, if it stands for itself."""
+    """A frame with the call's name above, its figures below, and the end of its text inside. place:
+    such as `1 of 3`, if the call is shown alone."""
     mark, style = MARKS[call.state]
     border = style if call.state in ("done", "failed") else "dim"
     place = f" ({place})" if place else ""
@@ -188,7 +191,7 @@ def _panel(call: CallView, now: float, width: int, height: int, place: str = "")
 
 
 def _tail(call: CallView, width: int, rows: int) -> tuple[list[str], str]:
-    """The last rows of a call's text, each at most so wide, and their style."""
+    """The last rows of a call's text, each at most `width` wide, and their style."""
     if call.state in _NOTED or (call.state == "waiting" and call.note):
         style = "red" if call.state == "failed" else "yellow"
         return wrap(plain(call.note), width)[:rows], style

@@ -35,8 +35,8 @@ _REST_FACTOR = 9
 
 
 def console_for(stream: TextIO, *, terminal: bool = True, look: Look = USUAL) -> Console:
-    """A Rich console that takes no text for markup. terminal: whether the stream shows colours;
-    told, because Rich would also ask FORCE_COLOR."""
+    """A Rich console that does not interpret text as markup. terminal: whether the stream shows
+    colours. It is passed explicitly, because Rich itself would also follow FORCE_COLOR."""
     return Console(
         file=stream,
         force_terminal=terminal,
@@ -59,13 +59,14 @@ def color_of(console: Console) -> Color:
 
 
 def reply_width(columns: int) -> int:
-    """How wide replies are drawn: lines of more than 100 cells are hard to read."""
+    """The width at which replies are drawn. It is at most 100, because longer lines are hard to
+    read."""
     return max(20, min(columns, 100))
 
 
 class Ticker:
-    """Calls `draw` at most ten times a second, by the event loop's clock; less often if it
-    takes long."""
+    """Calls `draw` at most ten times a second, and less often if drawing takes long. It uses the
+    event loop's clock."""
 
     def __init__(self, draw: Callable[[], None]) -> None:
         self._draw = draw
@@ -76,7 +77,7 @@ class Ticker:
         return self._task is not None
 
     def start(self) -> None:
-        """Begin, in the running event loop."""
+        """Begin to draw, in the running event loop."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -88,7 +89,7 @@ class Ticker:
             await asyncio.sleep(max(_FRAME_SECONDS, _REST_FACTOR * (now() - began)))
 
     def stop(self) -> None:
-        """End; nothing is drawn after this."""
+        """Stop drawing."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -96,13 +97,13 @@ class Ticker:
 
 @dataclass(eq=False)
 class Board:
-    """A sink that shows the proposers at work and a status line, and folds each layer into lines
-    that stay.
+    """A sink that shows the running proposers and a status line. When a layer has ended, permanent
+    lines about it replace them.
 
     status: of the turn, shared with the sink that shows the reply. through_reply: keep the status
-    line while the reply is written; only where nothing else writes to the terminal meanwhile.
-    compact: fold a layer into one line. zoom_key: the key that calls `zoom`. look: its
-    colours. size: the terminal's, if not asked of it.
+    line while the reply is written; only if nothing else writes to the terminal meanwhile. compact:
+    only one line for each layer. zoom_key: the key that calls `zoom`. look: its colours. size:
+    returns the size of the terminal; None asks the terminal.
     """
 
     stream: TextIO
@@ -140,7 +141,7 @@ class Board:
                 if event.text and not self.through_reply:
                     self.close()
             case events.TurnStarted() | events.LayerStarted():
-                # A layer after the reply (a report) begins when the board has ended already.
+                # A layer after the reply, such as a report, begins after the board was closed.
                 self._ticker.start()
             case events.LayerFinished():
                 self._fold(event)
@@ -159,8 +160,8 @@ class Board:
             case events.AggregatorStarted():
                 self._thoughts.begin(event.name)
             case events.AggregatorFailed() if not event.text:
-                # If an aggregator broke off within its reply, the caller says so below what it
-                # wrote.
+                # If an aggregator broke off within its reply, this is not noted here: the caller
+                # says so below the written text.
                 self._failed = f"✗ {event.model}: {event.error.message}"
                 self._screen.paint([])
             case events.Decided():
@@ -169,8 +170,8 @@ class Board:
                 self.close()
             case events.TurnFailed():
                 if not self._fell_back:
-                    # It is the only aggregator, so its error is that of the turn, which the caller
-                    # prints.
+                    # Only one aggregator was asked, so its error is the error of the turn, which
+                    # the caller prints.
                     self._failed = ""
                 self.close()
             case events.TurnFinished():
@@ -179,7 +180,8 @@ class Board:
                 self.close()
 
     def zoom(self) -> None:
-        """Show the first proposer alone, then the next one, and after the last all again."""
+        """Show the first proposer alone; at the next call the next one; after the last one all
+        again."""
         self._status.view.zoom()
 
     def _draw(self) -> None:
@@ -203,7 +205,7 @@ class Board:
         if any(call.state == "dropped" for call in calls):
             lines.append(Line((enough_line(event, purpose), "yellow")))
         if self.compact:
-            # Calls that went well are only counted.
+            # Successful calls are only counted.
             calls = [call for call in calls if call.state != "done" or call.note]
         longest = name_cells(calls)
         for call in calls:
@@ -234,7 +236,7 @@ class Board:
 
 
 def _among(calls: Sequence[CallView], cells: int) -> str:
-    """As many of the calls' names in brackets as fit, and how many there are more."""
+    """The calls' names in brackets, as many as fit into `cells`, and the number of the others."""
     names = [plain(call.name, LONGEST_NAME) for call in calls]
     for count in range(len(names), 0, -1):
         more = [f"{len(names) - count} more"] if count < len(names) else []
@@ -246,12 +248,13 @@ def _among(calls: Sequence[CallView], cells: int) -> str:
 
 @dataclass(eq=False)
 class LiveReply:
-    """A sink that prints a reply while it comes: what is final for good, and below it a region that
-    moves: what is still open, and the status line.
+    """A sink that prints a reply while it comes. Final lines are permanent. Below them, a live
+    region shows the lines that may still change, and the status line.
 
-    apart: put a blank line before it. live: show the region. status: of the turn; None for no
-    status line. whole_turn: show that line from the start of the turn, not of the reply: where no
-    board does. look: the colours. size: the terminal's, if not asked of it.
+    apart: put a blank line before the reply. live: show the region. status: of the turn; None for
+    no status line. whole_turn: show the status line from the start of the turn, and not only from
+    the start of the reply; for turns without a board. look: the colours. size: returns the size of
+    the terminal; None asks the terminal.
     """
 
     stream: TextIO
@@ -281,15 +284,15 @@ class LiveReply:
         raise NotImplementedError
 
     def finished(self, width: int) -> list[str]:
-        """The lines that are final, of which each is given once."""
+        """The lines that have become final. Each line is returned only once."""
         raise NotImplementedError
 
     def open(self, width: int) -> list[str]:
-        """The lines of what is not final yet."""
+        """The lines that are not final yet."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """All of the reply has come: it is final."""
+        """The whole reply has come, so all of it is final."""
         raise NotImplementedError
 
     def handle(self, event: Event) -> None:
@@ -301,7 +304,7 @@ class LiveReply:
                 if event.text:
                     self._pieces.append(event.text)
                     if not self._began:
-                        # Drawn at once, because the status line of the board has just been removed.
+                        # Draw at once, because the board has just removed its status line.
                         self._draw()
             case events.AggregatorStarted():
                 self._ticker.start()
@@ -310,8 +313,8 @@ class LiveReply:
             case events.AggregatorFinished() | events.AggregatorFailed():
                 self._take()
                 if self._began:
-                    # Closed here and not in `close`, because other sinks print after this how the
-                    # turn ended.
+                    # Close here and not in `close`, because other sinks print lines about the end
+                    # of the turn before that.
                     self.close()
             case events.TurnFinished() | events.TurnFailed():
                 self.close()
@@ -336,8 +339,8 @@ class LiveReply:
             self._width = columns
             lines = self.finished(columns)
             self._open = self.open(columns) if self.live else []
-        # In one frame, so that lines which have become final are neither seen twice nor missing for
-        # a moment.
+        # One frame for both, so that lines which have become final are neither shown twice nor
+        # missing for a moment.
         self.screen.commit(lines, [*self._open, *self._status_lines(columns)])
 
     def _status_lines(self, columns: int) -> list[str]:
@@ -354,7 +357,8 @@ class LiveReply:
 
 
 class MarkdownReply(LiveReply):
-    """A sink that prints the reply as Markdown: finished blocks for good, the open one live."""
+    """A sink that draws the reply as Markdown. Finished blocks are permanent, the open block is
+    live."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -378,8 +382,8 @@ class MarkdownReply(LiveReply):
 
 
 class TextReply(LiveReply):
-    """A sink that prints the reply as it is, line by line, with the open line and the status line
-    below: the plain reply at a terminal."""
+    """A sink that prints the reply as plain text at a terminal. Complete lines are permanent; the
+    open line and the status line are live."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -392,14 +396,16 @@ class TextReply(LiveReply):
         self._lines += lines
 
     def finished(self, width: int) -> list[str]:
-        # Blank lines are held back until more follows: the reply ends with its last word.
+        # Blank lines are held back until more text follows, so that none is printed after the last
+        # word of the reply.
         filled = [number for number, line in enumerate(self._lines, 1) if line]
         end = len(self._lines) if self._rest else max(filled, default=0)
         lines, self._lines = self._lines[:end], self._lines[end:]
         return lines
 
     def open(self, width: int) -> list[str]:
-        # Folded as the terminal will fold the complete line; the screen shows its last rows.
+        # The open line is folded in the same way as the terminal will fold the complete line. Only
+        # its last rows are shown.
         line, rows = self._rest.expandtabs(8), self.screen.size()[1]
         if line.isascii():
             start = max(0, len(line) // width - rows) * width

@@ -1,14 +1,14 @@
-"""Lines that stay and lines that live, on one terminal.
+"""Permanent lines, and a live region below them, on one terminal.
 
-`commit` prints lines once and for good; `paint` shows a region below them that the next
-call replaces. Rich draws the lines; it does not place them, because its own live display
-repeats lines that are taller than the screen and leaves torn frames behind.
+`commit` prints lines that are never changed. `paint` shows the live region, which the next call
+replaces. Rich draws the lines but does not place them, because its own live display repeats lines
+that are taller than the screen, and leaves parts of frames behind.
 
-Between two frames the cursor, which is hidden, stands where the region begins. A terminal that is
-made narrower or wider moves rows, and folds those that are too long or does not, each in its own
-way; but all of them keep the cursor at the character at which it stood. So the next frame clears
-everything below the cursor and draws the region anew, and need not know what the terminal has done.
-The same holds where a shell has written meanwhile: what it wrote stands above the cursor.
+Between two frames, the hidden cursor stands at the beginning of the region. When the width of a
+terminal changes, it moves rows, and perhaps folds long ones. Each terminal does this in its own
+way, but all of them keep the cursor at the same character. So the next frame clears everything
+below the cursor and draws the region again, and does not depend on what the terminal has done. The
+same works after a shell has written in the meantime, because its text stands above the cursor.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def terminal_size(stream: TextIO) -> tuple[int, int]:
 
 
 def most_rows(size: tuple[int, int]) -> int:
-    """How many rows a live region may have on a screen of so many columns and rows.
+    """How many rows a live region may have on a screen of that size (columns and rows).
 
-    A window that becomes half as wide folds each row into two or three, and what does not fit on
-    the screen then goes into the scrollback, where nothing can remove it.
+    If a window becomes half as wide, each row is folded into two or three. Rows that do not fit on
+    the screen then go into the scrollback, where they cannot be removed.
     """
     columns, rows = size
     half = max(1, rows // 2)
@@ -83,9 +83,10 @@ class Screen:
         self._hold = Hold(self._leave, self._take, self._lose, self._above)
 
     def commit(self, lines: Sequence[str], region: Sequence[str] | None = None) -> None:
-        """Print `lines` (ANSI, no line ends) above the region, never to be touched again.
+        """Print permanent `lines` (ANSI, without line ends) above the region.
 
-        region: what the region shows from now on, in the same frame; None leaves it.
+        region: the new lines of the region, which are shown in the same frame; None keeps the
+        present ones.
         """
         if not lines:
             if region is not None:
@@ -100,10 +101,11 @@ class Screen:
         self._write(frame, self._draw(below))
 
     def paint(self, lines: Sequence[str]) -> None:
-        """Show `lines` as the live region, in place of what it showed; none removes it.
+        """Show `lines` as the live region, in place of its present ones. Without lines, the region
+        is removed.
 
-        The terminal cuts off what is wider than itself. What is more than `most_rows` is cut off
-        at the top of the region, so that the region never scrolls.
+        The terminal cuts lines that are too wide. If there are more lines than `most_rows`, the
+        first ones are left out, so that the region never scrolls.
         """
         if is_away():
             self._unseen = list(lines)
@@ -128,18 +130,20 @@ class Screen:
         self._write(self._erase())
 
     def _lose(self) -> None:
-        """Leave the region where it is: others have written below it or into it."""
+        """Forget the region and do not touch it, because others have written below it or into
+        it."""
         self._unseen, self._shown = self._shown, []
 
     def _take(self) -> None:
-        """Draw the region from the cursor on, and clear what is below."""
+        """Clear everything below the cursor, and draw the region there."""
         region = self._fitting(self._shown or self._unseen)
         self._shown, self._unseen = [], []
         if region:
             self._write(_CLEAR_BELOW + self._draw(region))
 
     def _above(self, lines: Sequence[str]) -> bool:
-        """Print the lines above the region, if rows of it are on the screen."""
+        """Print the lines above the region, if rows of it are on the screen. Returns whether they
+        are."""
         shown = bool(self._shown)
         if shown:
             self.commit(lines)
@@ -149,7 +153,8 @@ class Screen:
         return list(lines)[-most_rows(self.size()) :]
 
     def _draw(self, region: Sequence[str]) -> str:
-        """The way from the region shown to `region`, which has as many rows or more."""
+        """The sequence that changes the present region to `region`, which has at least as many
+        rows."""
         self._drawn_at = self.size()
         if not region:
             return ""
@@ -171,7 +176,7 @@ class Screen:
         return "".join(parts)
 
     def _erase(self) -> str:
-        """Clear the region, of which nothing is shown then; the cursor stays where it began."""
+        """The sequence that clears the region. The cursor stays at the beginning of the region."""
         if not self._shown:
             return ""
         rows, self._shown = len(self._shown), []
@@ -184,7 +189,8 @@ class Screen:
         return f"\r{_SAVE}{clear}{_RESTORE}" if rows > 1 else f"\r{clear}"
 
     def _write(self, frame: str, region: str = "") -> None:
-        """Send a frame. region: what of it draws the region, if lines come before."""
+        """Write a frame to the terminal. region: the part of the frame that draws the region, if
+        permanent lines come before it."""
         if not frame and not region:
             return
         cursor = _CURSOR_OFF if self._shown else _CURSOR_ON

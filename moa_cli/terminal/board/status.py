@@ -1,6 +1,6 @@
-"""The status line: what a turn does at this moment, for how long, at what cost, and what keys do.
+"""The status line: the activity of a turn, its time and cost, and what keys do.
 
-It is the last row of whatever moves on the screen, from the start of a turn to its end.
+It is the last row of the live region, from the start of a turn to its end.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from moa_cli.terminal.table import cell_len
 # Models pause between tokens. A longer silence than this is shown.
 _SILENCE_SECONDS = 5.0
 _NOTHING_COMES = "no token for"
-# What a key does: in the words of a `Stopper`, and shorter.
+# Shorter forms of the hints of a `Stopper`.
 _FEWER_WORDS = {"write the reply now": "enough", "skip the report": "skip"}
-# Priorities of the parts where there is not room for all: the highest stay longest.
+# Priorities of the parts. If there is no room for all parts, those with the lowest priorities are
+# left out first.
 _ZOOM = -1
 _TOKENS, _RATE, _COST, _LONG_HEAD, _READING, _LONG_HINT = range(6)
 _SECONDS, _HEAD, _LONG_TROUBLE, _HINT, _TROUBLE, _ALWAYS = range(6, 12)
@@ -32,8 +33,11 @@ _SECONDS, _HEAD, _LONG_TROUBLE, _HINT, _TROUBLE, _ALWAYS = range(6, 12)
 
 @dataclass
 class _StatusPart:
-    """A part of the line; there is none without a text. keep: how important it is. shorter: what it
-    is cut to before it is left out, the longest first, and how important that is."""
+    """A part of the status line; without a text, it is not shown.
+
+    keep: its priority. shorter: shorter texts that are tried before it is left out, the longest
+    first, each with its priority.
+    """
 
     text: str
     style: str
@@ -43,8 +47,11 @@ class _StatusPart:
 
 @dataclass
 class _Activity:
-    """What is being done. heads: in words, in ever fewer. calls: whose figures are told. reading,
-    trouble: what is said behind them."""
+    """The present activity of a turn.
+
+    heads: descriptions of it, each shorter than the one before. calls: the calls whose figures are
+    shown. reading, trouble: texts after the figures.
+    """
 
     state: State
     heads: tuple[str, ...]
@@ -54,10 +61,11 @@ class _Activity:
 
 
 class TurnStatus:
-    """What a screen shows of a turn: the view of it, and the line that sums it up.
+    """The state of a turn for the screen, and its status line.
 
-    Several sinks may show the same turn: each gives the events that it is given to `take`, and the
-    first one counts. hint: what a key does at this moment. reasoning: show what models think.
+    Several sinks may share an instance. Each of them passes its events to `take`, which counts each
+    event only once. hint: returns what a key does at this moment. reasoning: show the reasoning of
+    models.
     """
 
     def __init__(self, hint: Hint = lambda: "", *, reasoning: bool = False) -> None:
@@ -84,13 +92,13 @@ class TurnStatus:
         return status_line(self.view, self.now(), width, self.hint())
 
     def title(self) -> str:
-        """What is being done, without figures that change all the time."""
+        """The present activity, without figures, which would change all the time."""
         return _activity(self.view, 0.0).heads[0]
 
 
 def status_line(view: TurnView, now: float, width: int, hint: str = "", zoom: str = "") -> Line:
-    """What `view` does, at most `width` cells wide: where there is not room for all, the least
-    important parts are left out. hint: what a key does. zoom: what another one does."""
+    """The status line for `view`, at most `width` cells wide. If there is no room for all parts,
+    the least important ones are left out. hint, zoom: what two keys do."""
     activity = _activity(view, now)
     mark, style = MARKS[activity.state]
     longest, *shorter = activity.heads
@@ -168,7 +176,7 @@ def _most_alive(calls: Sequence[CallView]) -> State:
 
 
 def _trouble_of_layer(running: Sequence[CallView], now: float) -> str:
-    """What keeps a layer, if anything does."""
+    """The reason why a layer does not go on; "" if it does."""
     queued = sum(call.state == "queued" for call in running)
     if queued:
         return f"{queued} not sent yet"
@@ -213,8 +221,8 @@ def _figures(activity: _Activity, now: float) -> list[_StatusPart]:
 
 
 def _cost(view: TurnView) -> str:
-    """What the turn has cost so far; `~` before what is estimated, `+ ?` behind a sum that lacks
-    calls of unknown price; "" where nothing is known of it."""
+    """The cost of the turn so far; "" if it is not known. `~` marks an estimate. `+ ?` after a sum
+    means that calls of unknown price are missing from it."""
     running = [call for call in view.running() if call.price is not None]
     cost = view.used.cost + sum(call.running_cost() for call in running)
     if not cost:

@@ -1,4 +1,4 @@
-"""What the aggregator thinks before it writes, where that is asked for: beside the reply."""
+"""Shows the aggregator's reasoning before the reply, if the user wants to see it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INDENT = "  "
 
 
 class ThoughtRows:
-    """Reasoning as rows of a terminal: each is final as soon as the next one begins."""
+    """Reasoning as rows for a terminal. A row is final as soon as the next one begins."""
 
     def __init__(self, styles: Styles) -> None:
         self._styles = styles
@@ -30,7 +30,8 @@ class ThoughtRows:
         self._rest += sure(self._sanitizer.feed(text)).expandtabs(4)
 
     def final(self, width: int, *, end: bool = False) -> list[str]:
-        """The rows that are final, of which each is given once. end: all has come."""
+        """The rows that have become final. Each row is returned only once. end: whether all
+        reasoning has come."""
         if end:
             self._rest = (self._rest + self._sanitizer.flush()).rstrip()
         if not self._began:
@@ -62,8 +63,8 @@ class ThoughtRows:
 
 
 class PlainThoughts:
-    """A sink that writes the aggregator's reasoning as it comes, unwrapped, under a line that says
-    so. It stands before the sink of the reply."""
+    """A sink that writes the aggregator's reasoning as it comes, unwrapped, below a heading. It has
+    to come before the sink of the reply."""
 
     def __init__(self, err: TextIO) -> None:
         self._err = err

@@ -1,4 +1,4 @@
-"""What a screen should show of a turn: a pure reducer of its events, without a terminal."""
+"""The state of a turn for the screen. It is computed only from the events, without a terminal."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ MARKS: dict[State, tuple[str, str]] = {
     "dropped": ("–", "yellow"),
 }
 
-# In characters: more than any panel shows. With whole answers, each frame would cost more than the
-# last.
+# Only this many characters of an answer are kept, which is more than any panel shows. With whole
+# answers, each frame would take longer than the one before.
 _TAIL = 4000
-# At this number, pieces are joined even if no frame is drawn.
+# If this many pieces have come, they are joined even if no frame is drawn.
 _MOST_PIECES = 1000
 
 
 @dataclass
 class CallView:
-    """One call as it is shown.
+    """The state of one call.
 
-    began, first_token, ended: seconds since the turn began, None if not yet.
-    tokens: as counted by the endpoint if `exact`, else the pieces that have come.
-    cost: USD, 0 if free or unknown. note: why it failed, waits, or was cut. latest: when its last
-    piece came. prompt_tokens, price: what it is sent, and at what price, as far as known. resumes,
-    why: when it is made again after a failure, and what the failure was.
+    began, first_token, ended, latest: times in seconds since the turn began; None if not yet.
+    latest is the time of its last piece. tokens: the endpoint's count if `exact`, else the number
+    of pieces. cost: USD; 0 if free or unknown. note: why it failed, waits, or was cut.
+    prompt_tokens: about how many tokens its prompt has. price: of the model, or None. resumes: the
+    time when it is retried. why: the failure before the retry.
     """
 
     name: str
@@ -62,14 +62,14 @@ class CallView:
     price: Price | None = None
     resumes: float = 0.0
     why: str = ""
-    # USD of its text that was withdrawn when it was asked again.
+    # USD of its text that was withdrawn before a retry.
     _wasted: float = 0.0
-    # The end of its text, in pieces. They are joined only for a frame, and many of them come
+    # The end of its text, in pieces. They are joined only for a frame, because many pieces come
     # between two frames.
     _tail: list[str] = field(default_factory=list)
 
     def take(self, at: float, text: str, thought: str) -> None:
-        """The next piece has come. thought: reasoning that is to be shown."""
+        """Take the next piece. thought: its reasoning, if reasoning is shown."""
         if self.first_token is None:
             self.first_token = at
         self.latest = at
@@ -90,7 +90,7 @@ class CallView:
         return self._tail[0] if self._tail else ""
 
     def hold_up(self, event: events.Retrying | events.Queued | events.Hedged) -> None:
-        """Something keeps the call from going on."""
+        """Take an event that tells of a delay of the call."""
         match event:
             case events.Retrying():
                 self.state = "retrying"
@@ -108,7 +108,7 @@ class CallView:
                 self.note = f"silent for {event.seconds:.0f} s: asked twice{other}"
 
     def end(self, at: float, usage: Usage, error: Failure | None, cut: str | None = None) -> None:
-        """The call has ended, well or not. cut: how its answer was cut, if it was."""
+        """The call has ended. error: None if it succeeded. cut: how its answer was cut, or None."""
         self.ended = at
         self.cost = usage.cost
         if usage.completion_tokens:
@@ -119,7 +119,8 @@ class CallView:
         self.note = error.message if error else cut or ""
 
     def running_cost(self) -> float:
-        """About what it has cost so far, in USD, while it runs; 0 if its price is not known."""
+        """An estimate of its cost so far, in USD. If its price is not known, only withdrawn text
+        counts."""
         price = self.price
         if price is None or not self.prompt_tokens:
             return self._wasted
@@ -127,19 +128,19 @@ class CallView:
         return self._wasted + rates / 1_000_000 + price.request
 
     def silence(self, now: float) -> float:
-        """For how long nothing has come."""
+        """Seconds since its last piece, or since it began."""
         return now - (self.began if self.latest is None else self.latest)
 
     def resumes_in(self, now: float) -> float:
-        """Seconds until it is made again."""
+        """Seconds until it is retried."""
         return max(0.0, self.resumes - now)
 
     def seconds(self, now: float) -> float:
-        """How long it has been running, or ran."""
+        """Seconds from its begin until now, or until its end."""
         return max(0.0, (now if self.ended is None else self.ended) - self.began)
 
     def rate(self, now: float) -> float | None:
-        """Tokens a second since the first token, or None where that says nothing yet."""
+        """Tokens a second since the first token; None if there are too few tokens yet."""
         if self.first_token is None or self.tokens < 2:
             return None
         span = (now if self.ended is None else self.ended) - self.first_token
@@ -148,13 +149,14 @@ class CallView:
 
 @dataclass
 class TurnView:
-    """A turn as it is shown: the calls of the layer at work, and the aggregator's.
+    """The state of a turn: the calls of the running layer, and the aggregator's.
 
-    layer, rounds: which one is at work, of how many. purposes: what each layer asks for.
-    layers: the calls of those that have not ended, by number; beside the one at work, the one
-    before it may have some that still run. One that has ended may begin again, with more calls.
-    reasoning: whether what a model thinks is shown, not only that it thinks. used: what the calls
-    took that have ended. zoomed: the call that is shown alone, if one is.
+    layer: the number of the running layer. rounds: the number of rounds. purposes: the purpose of
+    each layer. layers: the calls of each layer that has not ended, by its number. Besides the
+    running layer, the one before may still have running calls. A layer that has ended may begin
+    again with more calls. reasoning: whether the text of the reasoning is shown, and not only that
+    a model thinks. used: the usage of the calls that have ended. zoomed: the call that is shown
+    alone, or None.
     """
 
     reasoning: bool = False
@@ -171,7 +173,8 @@ class TurnView:
     zoomed: CallView | None = None
 
     def zoom(self) -> None:
-        """Enlarge the first call, then the next one, and after the last none."""
+        """Show the first call alone; at the next call of this the next one; after the last one
+        none."""
         calls = [] if self.phase == "replying" else self.proposers
         places = [place for place, call in enumerate(calls) if call is self.zoomed]
         following = calls[places[0] + 1 :] if places else calls
@@ -186,7 +189,7 @@ class TurnView:
 
     @property
     def proposers(self) -> list[CallView]:
-        """The calls of the layer at work, behind those of an earlier one that still run."""
+        """The calls of the running layer, after those of earlier layers that still run."""
         earlier = (calls for number, calls in self.layers.items() if number < self.layer)
         running = [call for calls in earlier for call in calls if call.ended is None]
         return [*running, *self.layers.get(self.layer, ())]
@@ -196,7 +199,7 @@ class TurnView:
         return self.name_of(self.layer)
 
     def name_of(self, layer: int) -> str:
-        """What a layer is called: `round 2`, or what its reviews are."""
+        """The name of a layer: `round 2`, or the name of its reviews."""
         return layer_name(layer, self.purposes.get(layer, ""))
 
     def call(self, layer: int, index: int) -> CallView:
@@ -204,7 +207,7 @@ class TurnView:
         return self.layers[layer][index - self._taken.get(layer, 0)]
 
     def take_out(self, layer: int) -> list[CallView]:
-        """The calls of a layer that has ended, which are not shown any longer."""
+        """Remove the calls of a layer that has ended. Returns them."""
         calls = self.layers.pop(layer)
         self._taken[layer] = self._taken.get(layer, 0) + len(calls)
         return calls
