@@ -203,8 +203,8 @@ def typed_before(source: Input) -> list[KeyPress]:
 
 
 def drop_untimely(source: Input) -> None:
-    """Of the keys that have come since a turn ended, drop those that make no sense at the next
-    prompt: they were typed for the turn."""
+    """Keep the keys that have come since the end of a turn for the next prompt, except those in
+    `_NEVER_LATER`, which were typed for the turn."""
     store_typeahead(source, [key for key in source.read_keys() if key.key not in _NEVER_LATER])
 
 

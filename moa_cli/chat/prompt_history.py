@@ -212,7 +212,7 @@ def _append(handle: int, raw: bytes, size: int) -> None:
 
 def _entry(text: str) -> Entry:
     now = datetime.now().astimezone()
-    # A paste may hold half of a surrogate pair.
+    # "replace", because a paste may contain half of a surrogate pair.
     lines = text.encode("utf-8", "replace").split(b"\n")
     return Entry(text, now.timestamp(), _raw(b"# " + str(now).encode(), lines))
 

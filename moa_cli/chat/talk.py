@@ -1,4 +1,4 @@
-"""The part of `moa chat` that needs a terminal: the editor, and what happens between turns."""
+"""The part of `moa chat` that needs a terminal: the editor, and the steps between two turns."""
 
 from __future__ import annotations
 

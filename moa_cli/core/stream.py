@@ -331,7 +331,7 @@ class TurnFold:
         self._called: list[str] = []
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        # The number of the last layer before the reply, and what each layer was asked for.
+        # The number of the last layer before the reply, and the purpose of each layer.
         self._last = 0
         self._purposes: dict[int, Purpose] = {}
         self._reviews: list[Proposal] = []

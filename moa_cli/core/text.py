@@ -116,8 +116,8 @@ def harmless_json(text: str) -> str:
 
 
 def fenced(text: str, name: str = "") -> str:
-    """`text` in a fence of backticks that is longer than any run of backticks in it. name: stands
-    above the fence."""
+    """`text` in a fence of backticks that is longer than any run of backticks in it. name: a label
+    above the fence, if there is one."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     label = f"{' '.join(name.split())}:\n" if name else ""

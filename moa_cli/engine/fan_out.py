@@ -91,8 +91,8 @@ class FanOutMemory:
 
         Args:
             profile: The mixture of the turn.
-            conversation: What was said, and the message that is answered.
-            client: Who asks. Other clients do not share it.
+            conversation: The earlier turns, and the message to answer.
+            client: The client that asks. Other clients do not share the fan-out.
 
         Returns:
             The fan-out, or None.

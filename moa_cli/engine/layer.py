@@ -315,7 +315,7 @@ class LayerRun:
 
     @property
     def usable(self) -> bool:
-        """Whether a reply could be written from what this layer has so far."""
+        """Whether a reply could be written from the answers of this layer so far."""
         begun = (index for index, call in enumerate(self._calls) if call.begun)
         return bool(self._answers) or any(map(self._speaks, begun))
 

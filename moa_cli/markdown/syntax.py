@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 LONGEST_MATH = 1000
 
 _CHARACTERS = rf"(?:\\[^\n]|[^`$\\\n]){{1,{LONGEST_MATH}}}"
-# The mark that opens `$…$` stands before its text and the one that closes it after it, and no word
-# follows: `$5 and $6` are prices.
+# In `$…$`, there is no space after the opening mark or before the closing one, and no word follows.
+# So `$5 and $6` are prices.
 _DOLLARS = re.compile(rf"\$\$(?!\s){_CHARACTERS}\$\$|\$(?!\s){_CHARACTERS}(?<!\s)\$(?![\w$])")
 _PARENTHESES = re.compile(rf"\\\([^`]{{1,{LONGEST_MATH}}}?\\\)")
 _BRACKETS = re.compile(rf"\\\[([^`]{{1,{LONGEST_MATH}}}?)\\\]")

@@ -104,7 +104,7 @@ def unkept(kind: type[_E], error: StoreError, setting: str = _DAY) -> _E:
 def day_budget(setting: str, limit: float, spending: DaySpending, *, firm: bool = False) -> Budget:
     """A budget for a day, in USD. Other processes share it, so it is stored in the database.
 
-    setting: the name of the setting that limits it. spending: what counts against it.
+    setting: the name of the setting that limits it. spending: the record of the costs that count.
     """
     from moa_cli.engine import Budget, Cap
 

@@ -1,8 +1,9 @@
 """Writes turns into the store as they happen, and keeps the steps that cannot be written yet.
 
-While another process holds the database or the disk is full, the steps of a turn wait in memory and
-in a file in the folder `pending`, which outlives this process. They are written as soon as that is
-possible: with the next event, with the next turn, or by the next process that opens the store.
+While another process has locked the database, or the disk is full, the steps of a turn wait in
+memory and in a file in the folder `pending`. The file stays when this process ends. The steps are
+written as soon as possible: with the next event, with the next turn, or by the next process that
+opens the store.
 """
 
 from __future__ import annotations

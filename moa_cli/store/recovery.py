@@ -89,10 +89,11 @@ def _faults(connection: Connection) -> tuple[str, ...]:
 
 
 def back_up(store: Store, target: Path) -> int:
-    """Copy a store, as it is at this moment, into one file, and return its size in bytes.
+    """Copy a store in its present state into one file. Returns the size of the file in bytes.
 
-    Other processes can write meanwhile. The copy appears as a whole or not at all; it replaces an
-    existing file. Raises StoreError if the store is damaged, OSError if the copy cannot be written.
+    Other processes can write meanwhile. The copy is either complete, or there is none. It replaces
+    an existing file. Raises StoreError if the store is damaged, OSError if the copy cannot be
+    written.
     """
     paths.refuse_database(target)
     wipe_scratch_folders(target.parent, f"{_BACKING_UP}{_RANDOM}")

@@ -197,7 +197,7 @@ def begins_with_path(line: str) -> bool:
     """Whether a line with a slash at its beginning begins with the path of a file or with code,
     such as pasted text, and not with a command."""
     name, _ = _parted(line)
-    # No command has other characters in its name. Code, such as `/* … */`, has.
+    # The name of a command has only these characters. A path, or code (`/* … */`), has others.
     if not re.fullmatch(r"[\w?-]*", name):
         return True
     try:

@@ -281,7 +281,7 @@ def _conversation_words(host: Host, typed: str) -> list[Suggestion]:
                 store = opened.enter_context(closing(Store.open_to_read()))
             rows = store.conversations(limit=_MOST_CONVERSATIONS)
     except StoreError:
-        # The command itself will say what is wrong.
+        # No suggestions: the command itself will report the error.
         return []
     return [Suggestion(row.id, one_line(row.title)) for row in rows if row.id != host.kept.id]
 

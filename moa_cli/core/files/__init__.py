@@ -1,1 +1,1 @@
-"""Files: what may be attached to a prompt, read, searched, locked and replaced."""
+"""Helpers for files: to attach, read, search, lock and replace them."""

@@ -37,7 +37,7 @@ class FileSearch:
     _entries: int = field(default=0, repr=False)
 
     def files_of(self, folder: Path) -> list[Path]:
-        """The files below a folder, in the order of their paths, without what Git ignores.
+        """The files below a folder, in the order of their paths, without files that Git ignores.
 
         Raises UsageError if the folder cannot be read, or holds too many files.
         """

@@ -362,7 +362,7 @@ class Call:
 
     async def _attempt(self) -> None:
         """Make the next attempt, with a hedge in parallel if it has no first word in time."""
-        # `heard` already holds an attempt that was not sent, for the first time.
+        # `heard` may be a new attempt that was not sent yet. Then it is the next attempt.
         attempt = self.heard
         if attempt.sent or attempt.foreseen is not self._foreseen:
             attempt = Attempt(self._foreseen)

@@ -1,6 +1,6 @@
 """Untrusted JSON Schemas: the check of a schema itself.
 
-A schema must hold everything that it refers to: nothing is fetched.
+A schema must contain all parts that it refers to, because nothing is fetched.
 """
 
 from __future__ import annotations

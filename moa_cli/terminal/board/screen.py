@@ -60,16 +60,17 @@ def most_rows(size: tuple[int, int]) -> int:
 
 
 def _scrolls_when_folding() -> bool:
-    """Whether this is tmux, or a program like it. When it folds rows, it scrolls by as many, also
-    where there are empty rows below."""
+    """Whether the terminal is tmux or a similar program. When such a program folds rows, it scrolls
+    by as many rows, even if there are empty rows below."""
     return "TMUX" in os.environ or os.environ.get("TERM", "").startswith(("tmux", "screen"))
 
 
 class Screen:
-    """The bottom of a terminal.
+    """The part of a terminal below the permanent lines, with a live region.
 
-    size: called afresh for each frame. low: whether the region may stand at the bottom of the
-    screen, apart from the lines above it, where the terminal would otherwise scroll it away.
+    size: returns the size of the terminal; called for each frame. low: whether the region may be
+    drawn at the bottom of the screen, with empty rows above it, on a terminal that would scroll it
+    away otherwise.
     """
 
     def __init__(self, stream: TextIO, size: Size | None = None, *, low: bool = False) -> None:
