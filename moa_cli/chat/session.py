@@ -331,8 +331,8 @@ class Session:
         return turns if last is None or known else (*turns, last)
 
     def undo(self) -> Turn:
-        """Forget the last message, and return its turn, which may have no reply. `replaced` then
-        holds all turns that do not count any more. Raises UsageError if there is no message."""
+        """Forget the last message. Returns its turn, which may have no reply. After that,
+        `replaced` has all turns that no longer count. Raises UsageError if there is no message."""
         turns, last = self.conversation.turns, self.last
         if last is not None and turns[-1:] != (last,) and self._answered is None:
             self.last = turns[-1] if turns else None
@@ -346,7 +346,7 @@ class Session:
         return self._forget()
 
     def _forget(self) -> Turn:
-        """Take the last turn out of the conversation, which must have one, and return it."""
+        """Remove the last turn from the conversation, which must have one. Returns the turn."""
         turns = self.conversation.turns
         self.conversation = replace(self.conversation, turns=turns[:-1])
         self.last = turns[-2] if len(turns) > 1 else None

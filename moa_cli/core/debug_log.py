@@ -75,7 +75,7 @@ def add_url(url: str) -> None:
 
 
 def url_secrets(url: str) -> list[str]:
-    """The user name and password of `url`, as an endpoint that got them may send them back."""
+    """The user name and password of `url`, in the forms in which an endpoint may send them back."""
     try:
         pair = unquote(urlsplit(url).netloc.rpartition("@")[0])
     except ValueError:

@@ -134,8 +134,8 @@ def make_private(folder: Path) -> Path:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an OSError within a `with` block tell the file that is written in it: a full disk names
-    none."""
+    """Add the name of the file to an OSError that is raised within a `with` block. The error for a
+    full disk has none."""
     try:
         yield
     except OSError as error:

@@ -343,8 +343,8 @@ def _of_either(key: Key, value: Any, style: Style) -> Any:
 
 
 def _misfit(value: Any, kinds: Sequence[Kind], style: Style) -> str:
-    """What is of none of the kinds, in a message: a list by its first item that is no text, where a
-    list of texts would do."""
+    """The wrong value, as a text for a message. If a list of texts was possible, a list is
+    described by its first item that is not a text."""
     if "texts" in kinds and isinstance(value, list):
         wrong = next(item for item in value if not isinstance(item, str))
         return f"a list with {shown(wrong, style)}"

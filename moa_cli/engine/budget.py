@@ -193,8 +193,11 @@ class TurnBudgets:
         return any(budget.cap.unit == "usd" for budget in self.budgets)
 
     def foresee(self, used: Usage, ahead: Usage) -> None:
-        """Raise BudgetReached if there is no room for `ahead`, once the turn, which has not begun,
-        has taken `used`."""
+        """Raise BudgetReached if there is no room for `used` and `ahead`.
+
+        used: what the turn will have taken before. ahead: what its next step may take. The turn has
+        not begun, so both are still to come.
+        """
         for budget in self.budgets:
             cap, standing = budget.cap, budget.standing()
             before = cap.amount(used) if budget.scope != "shared" else 0.0

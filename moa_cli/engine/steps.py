@@ -185,8 +185,8 @@ async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequenc
 
 
 def _up_to_stop(text: str, stop: object) -> str:
-    """A text up to where a model that is given `stop`, a text or several, would have ended it. All
-    of it, if nothing else would be left."""
+    """A text up to the place where a model with these stop texts would have ended it. If nothing
+    would be left, the whole text. stop: a text, or a list of texts."""
     ends = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
     found = [place for place in map(text.find, filter(None, ends)) if place >= 0]
     cut = text[: min(found, default=len(text))]

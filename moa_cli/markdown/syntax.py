@@ -73,10 +73,10 @@ def parser(*, inline: bool) -> MarkdownIt:
 
 
 def keep_surplus_cells(parser: MarkdownIt) -> None:
-    """Let the rows of tables keep all of their text.
+    """Keep all text in the rows of tables.
 
-    A row with more cells than the header would lose those at its end. Models write such rows: they
-    leave the bars in code (`a | b`) as they are, which end cells there, too.
+    The parser drops the last cells of a row that has more cells than the header. Models write such
+    rows: they do not escape a bar in code (`a | b`), although it ends a cell there, too.
     """
     parser.core.ruler.after("block", "surplus_cells", _keep_surplus_cells)
 
@@ -97,8 +97,9 @@ def _keep_surplus_cells(state: StateCore) -> None:
 
 
 def _cells(line: str, count: int) -> list[str]:
-    """The cells of a row that has more than `count` of them, as so many; else none."""
-    # A row in a quote has its marks before it.
+    """The texts of a row with more than `count` cells, joined to `count` cells; an empty list for
+    other rows."""
+    # In a quote, the marks of the quote stand before the row.
     cells = [text.replace("\\|", "|") for text in _CELL_END.split(line.lstrip(" \t>").rstrip())]
     cells = cells[not cells[0] : len(cells) - (not cells[-1])]
     if len(cells) <= count:

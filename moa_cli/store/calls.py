@@ -152,8 +152,9 @@ class Journal:
             return last.day
 
     def uncounted(self, turns: int, day: str) -> None:
-        """Note that so many more turns began, or fewer if it is below 0, that are not counted in
-        the database. What is left at the end is for the next process."""
+        """Change the number of turns that began but are not counted in the database. turns: is
+        added to the number; it may be negative. The next process counts the turns that are left at
+        the end."""
         with self._mutex:
             self._uncounted, self._uncounted_day = self._uncounted + turns, day
 
@@ -358,7 +359,8 @@ def read_calls(lines: Iterable[str]) -> list[JournalledCall]:
 
 
 def read_turns(lines: Iterable[str]) -> dict[str, int]:
-    """The turns by day that the process of a journal could not count. Broken lines are left out."""
+    """For each day, the number of turns that the process of a journal could not count. Broken lines
+    are left out."""
     found: dict[str, int] = {}
     for line in lines:
         if not line.startswith('{"turns":'):

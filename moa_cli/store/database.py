@@ -137,7 +137,8 @@ def _create(path: Path) -> None:
     that everybody can read."""
     paths.make_private(path.parent)
     # This opens only a file that this call creates. No connection can hold a lock on it yet, so
-    # closing it drops none. What a link leads to is made there: SQLite follows it, too.
+    # closing it drops none. If the path is a link, its target is created, because SQLite follows
+    # the link, too.
     file = os.path.realpath(path)
     with _creating, contextlib.suppress(FileExistsError):
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))

@@ -102,7 +102,7 @@ def _settle(
 
 
 def count_turns(connection: Connection, day: str, turns: int) -> None:
-    """Count so many more turns of a day. Raises sqlite3.Error."""
+    """Add `turns` to the number of turns of a day. Raises sqlite3.Error."""
     connection.execute(
         "INSERT INTO days VALUES (?, ?)"
         " ON CONFLICT (day) DO UPDATE SET turns = turns + excluded.turns",

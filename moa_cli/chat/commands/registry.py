@@ -294,7 +294,8 @@ def model_words(host: Host, typed: str) -> list[Suggestion]:
 
 
 def switched(name: str, now: bool, argument: str) -> bool:
-    """What `name` is set to by on or off; without either it changes. Raises UsageError."""
+    """The new value of the switch `name`. Without an argument, its present value is inverted.
+    Raises UsageError if the argument is neither on nor off."""
     return switch(name, argument) if argument else not now
 
 
