@@ -26,7 +26,8 @@ _MOST_BEGUN = 1 << 22
 class IndexedJournal(CallJournal):
     """A journal that finds only the calls of prompts without a line; see `CallJournal`.
 
-    path: that of its file; None keeps the calls in the index. models: sums over each model's calls.
+    path: the path of its file; None keeps the calls in the index. models: sums over each model's
+    calls.
     """
 
     def __init__(self, path: Path | None, index: Index) -> None:

@@ -87,8 +87,8 @@ class BatchSettings(WorkSettings):
 class Intake:
     """What the first reading of the input found.
 
-    digest: that of the input. bad: how many rows are left out. reasons: why, for the first of them.
-    unused: fields of OpenAI's rows that have no effect, because the profile decides.
+    digest: the digest of the input. bad: how many rows are left out. reasons: why, for the first of
+    them. unused: fields of OpenAI's rows that have no effect, because the profile decides.
     """
 
     digest: InputDigest

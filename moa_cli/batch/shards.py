@@ -84,8 +84,8 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Shard:
-    """An output of one process. answers: the file of its lines. settings: those of the batch that
-    wrote it; None if there is no state."""
+    """An output of one process. answers: the file of its lines. settings: the settings of the batch
+    that wrote it; None if there is no state."""
 
     path: Path
     answers: Path

@@ -40,10 +40,9 @@ class MemoryState(State[BatchSettings]):
 class BatchFolder(StateFolder[BatchSettings]):
     """The open folder of a batch; see `StateFolder`.
 
-    intake: what this start found in the input. index: what is done; whoever opens the output and
-    the calls completes it.
-    Raises BenchError if the input is wrong or the folder belongs to another batch, UsageError if
-    the input is not text.
+    intake: what this start found in the input. index: the index of what is done; it is complete
+    when the output and the calls are opened. Raises BenchError if the input is wrong or the folder
+    belongs to another batch, UsageError if the input is not text.
     """
 
     noun = "batch"

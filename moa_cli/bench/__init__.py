@@ -1,1 +1,1 @@
-"""The paper's evaluation on one's own models."""
+"""The evaluation of the MoA paper, on the user's own models."""

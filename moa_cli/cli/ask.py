@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from moa_cli.terminal.sinks import Show
 
 _PATIENCE = 15.0
-# With --quiet, only a longer silence of standard input is told: many programs are slow to write.
+# With --quiet, the notice on a silent standard input comes only after this many seconds, because
+# many programs are slow to write.
 _QUIET_SECONDS = 10.0
 _STDIN = Path("-")
 

@@ -158,7 +158,7 @@ def deferred(package: str, table: Mapping[str, tuple[str, str]], **settings: Any
     """A group whose commands are imported when they are called.
 
     table: for each name, where in the package the command is (`module:attribute`, a function or a
-    `Commands`), and the first sentence of its help. settings: those of `typer.Typer`.
+    `Commands`), and the first sentence of its help. settings: arguments of `typer.Typer`.
     """
     found = {name: (f"{package}.{place}", help) for name, (place, help) in table.items()}
 

@@ -227,8 +227,8 @@ def mcp(
 
 
 def _check_installed(extra: str, server: str, *modules: str) -> None:
-    """Raise MoAError if an extra is not installed. server: the name of what it contains. modules:
-    the modules that it needs besides `_MODULES`."""
+    """Raise MoAError if an extra is not installed. server: what it contains, for the message.
+    modules: the modules that it needs besides `_MODULES`."""
     if any(find_spec(name) is None for name in (*modules, *_MODULES)):
         from moa_cli.core.installation import install_command
 

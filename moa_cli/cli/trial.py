@@ -17,7 +17,7 @@ _SECONDS = 120.0
 async def try_model(model: str, clients: ClientPool) -> Turn:
     """Ask one model a small question. The cost is recorded like that of any other call.
 
-    clients: those of `api.open_clients`.
+    clients: made by `api.open_clients`.
     """
     from moa_cli.api import ask_async
     from moa_cli.profile import Aggregator, Profile

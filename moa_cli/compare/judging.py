@@ -49,7 +49,7 @@ def _all_judges() -> Path:
 class DecidedPair:
     """Two answers of a choice between which the user decided.
 
-    number: that of the choice. texts: those of the choice. first, second: the places of the
+    number, texts: the number and the texts of the choice. first, second: the places of the
     contenders that gave the two answers. verdict: 1 if the user found the first better, -1 if the
     second, 0 for a tie.
     """

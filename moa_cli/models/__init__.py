@@ -1,1 +1,1 @@
-"""What is known of models: providers, their lists and prices, and which profile to use."""
+"""Facts on models: providers, their lists and prices, and the choice of models."""

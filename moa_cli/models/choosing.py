@@ -36,7 +36,8 @@ _OTHER_NAMES = {
 }
 # Base models, which complete a text and do not answer questions.
 _BASE = re.compile(r"(?:^|[-/_:])(?:base|pt)(?:[-_:]|$)", re.IGNORECASE)
-# Models that do not stand for their family: special purposes, previews, small and large variants.
+# Words in the names of models that do not represent their family: special purposes, previews, small
+# and large variants.
 _SPECIAL = re.compile(
     r"code|math|vision|\bvl\b|-vl|preview|thinking|reason|\br1\b|search|research|-exp|free|distill"
     r"|uncensored|abliterat|mini|nano|lite|tiny|flash|\bpro\b",

@@ -372,7 +372,7 @@ def _tiers(pricing: _Row, base: Price, unit: str) -> Iterator[PriceTier]:
         )
 
 
-# --- whether it calls tools
+# --- whether the model calls tools
 
 
 def _tools(row: _Row, hosts: list[_Row]) -> bool | None:
@@ -409,7 +409,7 @@ def _own_tools(row: _Row) -> bool | None:
     return None
 
 
-# --- whether it sees images
+# --- whether the model takes images
 
 
 def _sight(row: _Row) -> bool | None:
@@ -444,7 +444,7 @@ def _words(value: object) -> set[str]:
     return {str(word).lower() for word in value} if isinstance(value, list) else set()
 
 
-# --- what it makes
+# --- the kind of output
 
 
 def _kind(row: _Row, model: str) -> str:

@@ -490,5 +490,5 @@ def _ollama_url(host: str) -> str:
         found = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d*))?", address)
         name, port = (found[1], found[2] or port) if found else (address, port)
     if name in ("", "0.0.0.0", "[::]"):  # noqa: S104
-        name = "127.0.0.1"  # what a server listens on is no address to call
+        name = "127.0.0.1"  # a wildcard address to listen on, which no client can call
     return f"{scheme or 'http'}://{name}:{port}{slash}{path}/v1"

@@ -1,1 +1,1 @@
-"""A batch through the batch interfaces of providers, which answer later and for less."""
+"""Batches through the batch interfaces of providers, which answer later at lower prices."""

@@ -40,7 +40,7 @@ _MANY = 100_000
 
 
 class TurnWaits(Exception):
-    """A turn cannot go on before its calls are answered. calls: those of them that are not in a job
+    """A turn cannot go on before its calls are answered. calls: its calls that are not in a job
     yet."""
 
     def __init__(self, calls: tuple[BatchedCall, ...]) -> None:
@@ -153,8 +153,8 @@ async def run_deferred(
 ) -> tuple[Turn, TurnResult]:
     """Run one turn of an item with the answers that are known. Returns the turn and its result.
 
-    number: that of the turn, from 0. conversation: it includes the turn's message. partial: see
-    `answer_item`. Raises TurnWaits if the turn waits for answers of jobs, Capped if a cap was
+    number: the number of the turn, from 0. conversation: it includes the turn's message. partial:
+    see `answer_item`. Raises TurnWaits if the turn waits for answers of jobs, Capped if a cap was
     reached before a layer.
     """
     clients = _TurnClients(calls, work.item.id, number)

@@ -40,8 +40,8 @@ JobStep = Literal["written", "uploaded", "submitted", "ended"]
 class BatchedCall:
     """A request of a job.
 
-    key: that of the call in the journal. item, turn, model: see `CallRecord`. prompt_tokens: about
-    how many tokens are sent. most_tokens: how many the answer may have. limited: whether the
+    key: the key of the call in the journal. item, turn, model: see `CallRecord`. prompt_tokens:
+    about how many tokens are sent. most_tokens: how many the answer may have. limited: whether the
     request itself limits its answer. model_id: the model's id at its endpoint. body: the request's
     body as it is sent.
     """
@@ -247,8 +247,8 @@ class JobAnswers:
     """The answers of a job in its files, which may be in any order. They are found by the key of
     the call.
 
-    folder, record: those of the job. places: for each key, the number of the file and the byte at
-    which its line begins.
+    folder, record: the job's folder and record. places: for each key, the number of the file and
+    the byte at which its line begins.
     """
 
     folder: JobFolder

@@ -106,9 +106,10 @@ class _Held:
 class JobRunner:
     """Does the work of a batch through jobs, and writes the results.
 
-    calls: the state of all calls. folder: that of the jobs. limits: the engine's. say: shows a line
-    to the user that stays. keep: writes the result of an item. paid: called with each call that was
-    answered. partial: see `answer_item`. stop_after: see `runner.Runner`.
+    calls: the state of all calls. folder: the folder of the jobs. limits: the limits for the
+    engine. say: shows a line to the user that stays. keep: writes the result of an item. paid:
+    called with each call that was answered. partial: see `answer_item`. stop_after: see
+    `runner.Runner`.
 
     capped: why the batch ended early, if a cap was reached. stopped: why it ended early, if a model
     failed in the same way for item after item.

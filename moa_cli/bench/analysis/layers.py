@@ -59,7 +59,7 @@ def corpus(answers: Mapping[str, Mapping[str, Result]]) -> list[str]:
 class ReplyPair:
     """The similarity of one reply to one proposal.
 
-    place: that of the proposer in its layer, from 1. similarity: in the order of the measures'
+    place: the proposer's place in its layer, from 1. similarity: in the order of the measures'
     names.
     """
 

@@ -51,9 +51,9 @@ class Ranked:
     """A candidate and the parts of its score.
 
     quality_z, diversity_z: its quality and its 1 - similarity, in standard deviations from the
-    pool's mean. score: a quality_z + b diversity_z. standard_error: that of the score, computed
-    from the standard errors of the two means, with the pool's standard deviations taken as exact;
-    None if one of them is not known.
+    pool's mean. score: a quality_z + b diversity_z. standard_error: the standard error of the
+    score, computed from the standard errors of the two means, with the pool's standard deviations
+    taken as exact; None if one of them is not known.
     """
 
     candidate: Candidate

@@ -33,8 +33,8 @@ class ControlAnswers:
 class MeanCorrelation:
     """Mean rank correlations over turns, -1 to 1, by one measure of similarity.
 
-    reply: that of the reply. control: that of the control. difference: reply minus control, over
-    the same turns and proposals.
+    reply: the correlation of the reply. control: the correlation of the control. difference: reply
+    minus control, over the same turns and proposals.
     """
 
     measure: str

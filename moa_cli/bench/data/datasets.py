@@ -57,13 +57,13 @@ class PublicFile:
 class KnownDataset:
     """A dataset that is known by name.
 
-    measures: what it measures, in one line. licence: that of its data. files: paths below the data
-    folder; the first file that exists is used. read: reads the items in such a file. fetched: the
-    files that `moa bench fetch` gets. why_unfetched: why there are none. judge: the kind of judge
-    (a key of `judge.registry.KINDS`); None if the right answers are known, so that `grade` decides.
-    answer_format: this is added to a question, so that replies end in an answer that can be parsed.
-    parity: what the settings in the MoA authors' scripts apply to, if they cover the dataset: the
-    final call, or all calls by the item's category.
+    measures: what it measures, in one line. licence: the licence of its data. files: paths below
+    the data folder; the first file that exists is used. read: reads the items in such a file.
+    fetched: the files that `moa bench fetch` gets. why_unfetched: why there are none. judge: the
+    kind of judge (a key of `judge.registry.KINDS`); None if the right answers are known, so that
+    `grade` decides. answer_format: this is added to a question, so that replies end in an answer
+    that can be parsed. parity: what the settings in the MoA authors' scripts apply to, if they
+    cover the dataset: the final call, or all calls by the item's category.
     """
 
     name: str

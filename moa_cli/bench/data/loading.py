@@ -20,7 +20,7 @@ from moa_cli.core.text import meant
 class DatasetSettings:
     """A dataset as run.json records it.
 
-    name: that of a known dataset, or the stem of the user's file. known: whether it is a known
+    name: the name of a known dataset, or the stem of the user's file. known: whether it is a known
     dataset. file: the file's name. sha256: the hash of its bytes. items: how many items it has.
     """
 

@@ -13,7 +13,7 @@ from moa_cli.core.errors import BenchError
 
 @dataclass(frozen=True)
 class ReleasedDigest:
-    """A file of released outputs. name: that of their author, which is usually a model."""
+    """A file of released outputs. name: the name of their author, which is usually a model."""
 
     name: str
     file: str = ""

@@ -1,1 +1,1 @@
-"""A run in other programs' formats."""
+"""Exports runs in the formats of other programs."""

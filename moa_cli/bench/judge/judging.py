@@ -181,7 +181,7 @@ _ALL_LOGPROBS: Mapping[Asked, Mapping[str, Any]] = {
 class JudgePlan:
     """The judgements to make.
 
-    model: the judge's name. items: those of the run. date: when the first judgement was made,
+    model: the judge's name. items: the items of the run. date: when the first judgement was made,
     YYYY-MM-DD; today for a new judge. asked: how log-probabilities are asked for. reasoning_tokens:
     see `JudgeSettings`. expected: whether ratings are computed from log-probabilities.
     """

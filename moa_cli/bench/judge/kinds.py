@@ -33,7 +33,7 @@ Asked = Literal["logprobs", "count", "text"]
 @dataclass(frozen=True)
 class JudgeQuestion:
     """One question to a judge. turn: the turn to judge, from 0; for several games, see `JudgeKind`.
-    replies: those of all turns."""
+    replies: the replies of all turns."""
 
     arm: str
     item: Item

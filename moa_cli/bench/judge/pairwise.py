@@ -151,8 +151,8 @@ def _order_metrics(judged: JudgedArm) -> Iterator[Metric]:
 class OrderedPair:
     """A pair that was judged in both orders.
 
-    item: that of the answer. first, second: what the answer is worth when it is shown first, and
-    when it is shown second, in percent.
+    item: the item that is answered. first, second: what the answer is worth when it is shown first,
+    and when it is shown second, in percent.
     """
 
     item: str

@@ -1,1 +1,1 @@
-"""What runs came to: figures, sections and charts."""
+"""Reports on runs: figures, sections and charts."""

@@ -33,7 +33,7 @@ _CLEAR = 1.96
 
 @dataclass(frozen=True)
 class ArmWorth:
-    """What an arm's answers are worth. name: that of the arm in the report. values: by item and
+    """What an arm's answers are worth. name: the arm's name in the report. values: by item and
     turn, as means over all epochs, because the epochs of an item are one observation.
 
     cost: USD for each item; None if it is unknown, or nothing was paid.
@@ -115,8 +115,8 @@ def scale_of(unit: str) -> tuple[float, float] | None:
 
 
 def differences_of(unit: str, arms: Iterable[ArmWorth]) -> Differences | None:
-    """How the arms differ; None if there are no values, or their unit has no bounds. unit: that of
-    all values."""
+    """How the arms differ; None if there are no values, or their unit has no bounds. unit: the unit
+    of all values."""
     scale = scale_of(unit)
     known = [arm for arm in arms if arm.values]
     if scale is None or not known:

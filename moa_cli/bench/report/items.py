@@ -62,7 +62,7 @@ class ItemRow:
     prompt: the messages of the user. expected: the right answer. layers: the proposals of the last
     turn. reply: the last reply. value: what the reply is worth by a judge, in `unit`. cost: USD;
     None if a price is unknown. seconds: on the critical path. error: why there is no reply.
-    verdicts: those of all judges.
+    verdicts: the verdicts of all judges.
     """
 
     run: str

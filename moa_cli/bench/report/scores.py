@@ -69,10 +69,10 @@ class ArmScores:
     """The scores of one arm.
 
     by_category: the metrics for each category of the dataset. answered, failed: how many items.
-    usage: that of all answers, including those that arms share. cost_per_item: USD; without a value
-    if a price is unknown. seconds_path: on the critical path of an item, which is what the item
-    would take alone. seconds_sum: over all calls of an item. tokens_per_item: over all calls, for
-    prompts and answers. tflops_per_item: see `budget.path_tflops`; without a value if a model's
+    usage: the usage of all answers, including those that arms share. cost_per_item: USD; without a
+    value if a price is unknown. seconds_path: on the critical path of an item, which is what the
+    item would take alone. seconds_sum: over all calls of an item. tokens_per_item: over all calls,
+    for prompts and answers. tflops_per_item: see `budget.path_tflops`; without a value if a model's
     size is not known. saved: None if nothing was skipped. An anchor has neither usage nor seconds.
     """
 

@@ -1,1 +1,1 @@
-"""A run: what it consists of, its calls, and what came of them."""
+"""Runs: their plan, their calls and their results."""

@@ -131,7 +131,7 @@ def _singles(profile: Profile) -> list[Arm]:
 def with_given(profile: Profile, names: Sequence[str]) -> Profile:
     """The profile with existing answers as its first layer.
 
-    names: those of the answers' authors. Their model names are `given:NAME`.
+    names: the names of the answers' authors. Their model names are `given:NAME`.
     """
     if not profile.rounds:
         raise UsageError("--reference-paths needs a profile with at least one round")

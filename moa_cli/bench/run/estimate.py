@@ -67,8 +67,8 @@ def _scaled(usage: Usage, factor: float) -> Usage:
 class _Said:
     """An answer. text: None if it is not known yet. most: then, how many tokens it may have.
 
-    identity: that of the call. It shows which calls of several arms are equal even before their
-    prompts are known.
+    identity: the identity of the call. It shows which calls of several arms are equal even before
+    their prompts are known.
     """
 
     text: str | None

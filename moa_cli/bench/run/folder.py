@@ -69,7 +69,7 @@ def judge_folder(run: Path, model: str) -> Path:
 
 @dataclass(frozen=True)
 class JudgeReader:
-    """Reads the folder of a judge; see the module. path: that of the folder."""
+    """Reads the folder of a judge; see the module. path: the path of the folder."""
 
     path: Path
     settings: JudgeSettings
@@ -240,7 +240,8 @@ def read_run(path: Path, data: Path | None = None) -> RunReader:
 class State(Generic[Settings]):
     """The settings of some work, and its calls. Without a file and a journal it is in memory only.
 
-    settings: None for new work. journal: that of the calls. file: where the settings are written.
+    settings: None for new work. journal: the journal of the calls. file: where the settings are
+    written.
     """
 
     def __init__(
@@ -297,8 +298,8 @@ class StateFolder(State[Settings]):
     """An open folder; no other process has it open. See `State`.
 
     file, kind: the file of its settings, and their class. hint: what the user can do if settings
-    differ. journal: that of its calls; None reads all calls into memory. noun: what the folder is
-    of, for messages.
+    differ. journal: the journal of its calls; None reads all calls into memory. noun: the kind of
+    work in the folder, for messages.
     """
 
     noun: ClassVar = "run"
@@ -390,7 +391,8 @@ class RunFolder(StateFolder[RunSettings]):
         super()._write(settings, facts)
 
     def _forget_verdicts(self, file: Path) -> None:
-        """Remove a judge's verdicts on replies that are made again. file: that of its settings."""
+        """Remove a judge's verdicts on replies that are made again. file: the file of the judge's
+        settings."""
         against = read_settings(file, JudgeSettings).against
         verdicts = latest(file.parent / JUDGEMENTS, Judgement).values()
         kept = [

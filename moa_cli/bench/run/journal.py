@@ -34,12 +34,12 @@ ANCHOR = "anchor:"
 class CallAnswer:
     """The answer to one call of a turn.
 
-    model: its name in the profile. text: without reasoning. key: that of its call in calls.jsonl;
-    "" if there is no call, because the answer was read from a file (`--reference-paths`) or the
-    reply is a copy of a proposal (`copied` of `TurnResult`). answered_by: the model id that the
-    endpoint reported. usage: that of this call, without failed attempts before it. error: why there
-    is no usable answer, or None. citations: the sources that the endpoint names. unfinished,
-    purpose: see `Proposal`.
+    model: its name in the profile. text: without reasoning. key: the key of its call in
+    calls.jsonl; "" if there is no call, because the answer was read from a file
+    (`--reference-paths`) or the reply is a copy of a proposal (`copied` of `TurnResult`).
+    answered_by: the model id that the endpoint reported. usage: the usage of this call, without
+    failed attempts before it. error: why there is no usable answer, or None. citations: the sources
+    that the endpoint names. unfinished, purpose: see `Proposal`.
     """
 
     model: str
@@ -59,7 +59,7 @@ class CallAnswer:
 class TurnResult:
     """The result of one user message.
 
-    proposals: by layer, in profile order. reply: that of the aggregator; None if it was not asked.
+    proposals: by layer, in profile order. reply: the aggregator's answer; None if it was not asked.
     lost: a sentence for each model that gave no answer. trimmed: whether references were cut to fit
     a model's context. reviews: the answers of models about the proposals, by layer. copied: whether
     the reply is a copy of a proposal, for which no call was made. decision: how the strategy chose
@@ -89,8 +89,9 @@ class Result:
     """The result of one arm for one item: a line of items.jsonl.
 
     arm: see `Arm`. item: the item's id. category: the item's category. replies: one for each turn,
-    without reasoning; () if the item failed. turns: those that were reached. usage: that of all
-    answers, including answers that another arm paid for. error: why the item failed, or None.
+    without reasoning; () if the item failed. turns: the turns that were reached. usage: the usage
+    of all answers, including answers that another arm paid for. error: why the item failed, or
+    None.
     """
 
     arm: str
@@ -151,14 +152,15 @@ def _by_arm(counts: Counter[str]) -> str:
 class Judgement:
     """A judge's verdict: a line of judgements.jsonl.
 
-    arm, item: those of the judged result; an arm `anchor:NAME` has released outputs. turn: from 0;
-    for a kind with several games, see `JudgeKind`. value: for pairs, the preference from 1 to 2, as
-    AlpacaEval defines it; for arena, from -2 (the baseline is significantly better) to 2; for
-    ratings, from 1 to 10; None if none could be read. skills: the scores of FLASK's skills, by the
-    names that the judge used, without skills that it found not applicable. switched: for pairs and
-    arena, whether the judged output was shown first. discrete: for pairs, whether the preference
-    was read in a text. text: the judge's unchanged answer. key: that of its call in the judge's
-    calls.jsonl, "" for a draw without a call. error: why there is no judgement, or None.
+    arm, item: the arm and the item of the judged result; an arm `anchor:NAME` has released outputs.
+    turn: from 0; for a kind with several games, see `JudgeKind`. value: for pairs, the preference
+    from 1 to 2, as AlpacaEval defines it; for arena, from -2 (the baseline is significantly better)
+    to 2; for ratings, from 1 to 10; None if none could be read. skills: the scores of FLASK's
+    skills, by the names that the judge used, without skills that it found not applicable. switched:
+    for pairs and arena, whether the judged output was shown first. discrete: for pairs, whether the
+    preference was read in a text. text: the judge's unchanged answer. key: the key of its call in
+    the judge's calls.jsonl, "" for a draw without a call. error: why there is no judgement, or
+    None.
     """
 
     arm: str

@@ -56,7 +56,7 @@ class RunPlan:
     right answers, instead of the dataset's own grader (see `grader_of`). sample: the items, instead
     of `limit`. epochs: how often each item is asked.
 
-    items: those of all epochs. given: the answers of `given_files`, by model name and item.
+    items: the items of all epochs. given: the answers of `given_files`, by model name and item.
 
     Raises UsageError if the options contradict each other, the profile or the dataset, BenchError
     if a file cannot be used.
@@ -172,7 +172,7 @@ def _reseeded(profile: Profile, step: int) -> Profile:
 
 def format_of(dataset: Dataset, grader: str | None) -> str | None:
     """The text to add to a question that has a right answer, so that replies end in an answer that
-    can be parsed; None if none is needed. grader: that of the run, if it is not the dataset's
+    can be parsed; None if none is needed. grader: the run's grader, if it is not the dataset's
     own."""
     if grader not in (None, *GRADERS):
         # With a rule of their own for parsing answers, users ask for the format themselves.

@@ -57,8 +57,8 @@ _BOLD: Final = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 
 @dataclass(frozen=True)
 class ArenaPrompt:
-    """The judge's prompt. template: that of the user's message, with the places `{question}`,
-    `{answer_a}` and `{answer_b}`."""
+    """The judge's prompt. template: the template of the user's message, with the places
+    `{question}`, `{answer_a}` and `{answer_b}`."""
 
     system: str
     template: str
@@ -251,8 +251,8 @@ def style_controlled(battles: tuple[StyledBattle, ...]) -> StyleControlled:
     answers, divided by one plus their sum, and standardised over all battles. All weights have an
     L2 penalty of one half, and each battle counts twice.
 
-    battles: those of all models that are compared with the baseline, because the effect of style is
-    fitted over all of them.
+    battles: the battles of all models that are compared with the baseline, because the effect of
+    style is fitted over all of them.
     """
     models = list(dict.fromkeys(styled.model for styled in battles))
     if not models:
@@ -297,7 +297,7 @@ def _robust(
     rows: Sequence[Observation], groups: Sequence[str], weights: Sequence[float], inverse: Matrix
 ) -> Matrix:
     """The covariance of the weights by the cluster-robust sandwich estimator. The rows of a prompt
-    are one cluster. inverse: that of the loss's second derivative."""
+    are one cluster. inverse: the inverse of the loss's second derivative."""
     size = len(weights)
     pulls: dict[str, list[float]] = {}
     for row, group in zip(rows, groups, strict=True):

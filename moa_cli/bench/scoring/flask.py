@@ -95,9 +95,9 @@ def judge_call(
 ) -> JudgeCall:
     """The request for the review of one response.
 
-    Upstream sets temperature 0 and 1024 tokens, but its client drops both. skills: those of the
-    item, in its order. As in upstream, each means the first skill whose name contains it; if there
-    is none, it is left out.
+    Upstream sets temperature 0 and 1024 tokens, but its client drops both. skills: the skills of
+    the item, in its order. As in upstream, each means the first skill whose name contains it; if
+    there is none, it is left out.
     """
     texts = [
         next((text for name, text in known.skills.items() if skill in name), "") for skill in skills

@@ -47,7 +47,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """One comparison. index: that of the instruction in the whole dataset, also for a subset.
+    """One comparison. index: the index of the instruction in the whole dataset, also for a subset.
     preference: from 1 to 2; 0 is a draw. Lengths are in characters.
     """
 
@@ -64,7 +64,7 @@ class LengthControlled:
     win_rate: in percent; its standard error includes the noise of the judgements that are fitted
     (delta method). published_standard_error: in percent, as alpaca_eval and its leaderboard define
     it: the spread of the predictions over instructions, as if the fit were exact. It is about half
-    of the standard error that resampling gives. weights: those of length, difficulty and the
+    of the standard error that resampling gives. weights: the weights of length, difficulty and the
     intercept.
     """
 

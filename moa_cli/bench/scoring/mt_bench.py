@@ -32,7 +32,7 @@ _LOOSE_RATING = re.compile(r"\[(\d+(?:\.\d*)?)\]")
 
 @dataclass(frozen=True)
 class JudgePrompt:
-    """A row of `judge_prompts.jsonl`. template: that of the user's message."""
+    """A row of `judge_prompts.jsonl`. template: the template of the user's message."""
 
     name: str
     system: str
@@ -101,7 +101,7 @@ def judge_call(
 ) -> JudgeCall:
     """The request for the rating of one turn, 1 or 2. Raises BenchError if a text is missing.
 
-    questions, answers: those of both turns; for turn 1 the first is enough. reference: the
+    questions, answers: the texts of both turns; for turn 1 the first is enough. reference: the
     reference answers, which are needed and used only if `needs_reference`.
     """
     shown = reference if needs_reference(category) else ()

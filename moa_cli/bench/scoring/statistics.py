@@ -48,8 +48,8 @@ class ConfidenceInterval:
 class PairedDifference:
     """How much more the first is worth than the second, over the items that both have answered.
 
-    difference: in the values' unit; its n counts values, of which an item may have several.
-    z: the difference divided by its standard error; None if that is 0 or unknown. p: that of the
+    difference: in the values' unit; its n counts values, of which an item may have several. z: the
+    difference divided by its standard error; None if that is 0 or unknown. p: the p value of the
     two-sided swap test (`swap_test`). better, worse, equal: at how many items the first is better,
     worse, or equal.
     """

@@ -1,1 +1,1 @@
-"""`moa batch`: on this machine, by the jobs of providers, or on Ray."""
+"""`moa batch`: answers on this machine, through jobs of providers, or on Ray."""

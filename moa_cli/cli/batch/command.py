@@ -364,7 +364,7 @@ class _Start:
     def run(self, path: Path | None, *, keep: bool) -> int:
         """Show the estimate, ask if there is a terminal, and run. Returns the exit code.
 
-        path: that of OUT; None is standard output. keep: whether OUT.state is kept, so that the
+        path: the path of OUT; None is standard output. keep: whether OUT.state is kept, so that the
         same command resumes.
         """
         import sqlite3
@@ -446,8 +446,9 @@ class _Start:
 
                 forget_jobs(state)
             if code == 0 and isinstance(state, BatchFolder) and not len(state.journal):
-                # The answers tell what is done. The settings stay, to be compared with those of the
-                # next start. Calls of prompts beyond a limit are still needed.
+                # The output shows which prompts are answered, so the calls are not needed. The
+                # settings stay, to be compared with those of the next start. Calls of prompts
+                # beyond a limit are still needed.
                 state.forget_calls()
             return code
 

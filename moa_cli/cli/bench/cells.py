@@ -75,7 +75,7 @@ def split_table(columns: Sequence[Column], width: int, keys: int = 1) -> Iterato
         names, others = others, names
     needed = [_wide(column) + _GAP for column in others]
     if sum(needed) + sum(_wide(name) + _GAP for name in names) > width + _GAP:
-        # Names are shortened to a third of the width, or to what the widest number leaves.
+        # Names are shortened to a third of the width, or to the room that the widest number leaves.
         room = max(width // 3, _NAME_ROOM) if len(names) == 1 else width // 2
         most = min(room, width - max(needed, default=0)) // len(names) - _GAP
         most = max(most, _LEAST_NAME)

@@ -474,8 +474,8 @@ def unreadable_lines(told: Sequence[Judgement], kind: JudgeKind) -> Iterator[str
 
 
 def _plan_lines(plan: JudgePlan, folder: JudgeFolder, settings: RunSettings) -> Iterator[str]:
-    """Lines on what is judged, by which judge and how, and how much is done already. settings:
-    those of the run."""
+    """Lines on what is judged, by which judge and how, and how much is done already. settings: the
+    settings of the run."""
     from moa_cli.cli.bench.session import where
 
     how, judged = plan.kind.how, plan.judged

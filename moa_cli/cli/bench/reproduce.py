@@ -272,7 +272,7 @@ def _notes(
     cells: Sequence[Beside],
     scores: Sequence[Scores],
 ) -> Iterator[str]:
-    """Notes on the table. scores: those of the runs that were begun."""
+    """Notes on the table. scores: the scores of the runs that were begun."""
     for published in known.tables:
         yield f"{published.title}: {published.judged}; {published.note}"
     yield from known.notes

@@ -1,1 +1,1 @@
-"""`moa compare`, and what it makes of the choices: tables, lists, exports, judges."""
+"""`moa compare`: choices, and their tables, lists, exports and judges."""

@@ -161,7 +161,7 @@ def compare(
         kept = "kept, with prompts and answers"
     if books.store is None:
         kept = "not kept"
-    # Their names would tell which arms they are.
+    # The notice names no arms, because their names would reveal which models answer.
     say(f"{len(compared)} arms, shown blind; what you choose is {kept}")
     raise Exit(comparing.run(_asked() if items is None else items))
 

@@ -281,7 +281,8 @@ def _tell_of_copies() -> None:
     aside = damaged_files(paths.database_file())
     if aside:
         say(f"the damaged file that was put aside may still hold deleted text: {aside[0]}")
-    # Those of processes that have ended were taken in when the store was opened.
+    # Files of processes that have ended were merged when the store was opened, so these belong to
+    # running processes.
     pending = sorted((paths.data_dir() / "pending").glob("*.jsonl"))
     if pending:
         say(f"turns that wait to be written may still hold deleted text: {pending[0].parent}")

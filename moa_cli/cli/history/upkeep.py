@@ -142,7 +142,8 @@ def recover(
         say(f"lost: {pages}, {plural(done.unreadable, 'value')} could not be read")
     say(f"{source} stays as it is; delete it when you do not need it any more")
     if others:
-        # They are not read without being named: what was deleted since would come back.
+        # Older files are read only if the user names them, because conversations that were deleted
+        # since would come back.
         older = plural(len(others), "older damaged file")
         say(f"{older} beside it: {others[0]}; `moa history recover FILE` reads one")
 
