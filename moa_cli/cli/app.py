@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _reader_gone()
         raise
     except OSError as error:
-        # After a long text has failed, no buffered output is left: then a full disk without a file
-        # name tells that it was standard output.
+        # If writing a long text fails, nothing stays in the buffer. So an error of a full disk
+        # without a file name is one of standard output, too.
         is_full = error.errno == errno.ENOSPC
         name = "standard output: " if _drop_unwritten() or is_full else ""
         name = f"{error.filename}: " if error.filename else name

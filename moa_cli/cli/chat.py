@@ -69,7 +69,7 @@ def chat(
     profile, *told = take_up(past, typed) if past else (typed.resolved(),)
     books = open_books(save=save)
     budgets = (*caps.budgets(books.spending, one_turn=False), *wiring.session_budget("turns"))
-    # Plain lines come from a pipe, where no keys are typed.
+    # Input from a pipe is plain lines without keys, so the hints on keys are left out.
     at_terminal = sys.stdin.isatty()
     greeting = (
         [*wiring.greeting(profile), *cut_off(books.store, past)]

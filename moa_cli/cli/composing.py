@@ -126,7 +126,7 @@ def compose_prompt(
     composed = prompt_of(parts)
     if len(files) > 1 or len(attached) > 1:
         asking.tell(f"attached: {told(attached)}")
-    # Such files are not attached.
+    # A file whose name is only a word of the prompt is not attached, so print a notice.
     for word in dict.fromkeys(words) if files else ():
         if paths.is_file(Path(word)):
             quoted = shlex.quote(word)

@@ -79,7 +79,7 @@ def get(key: KeyName) -> None:
         raise typer.Exit(1)
     for path, value, _ in found:
         text = sanitize(str(value).lower() if isinstance(value, bool) else str(value))
-        # For a table, all its values.
+        # For a table, each of its values is printed with its key.
         typer.echo(text if path == name.path else f"{dotted(path)} = {text}")
 
 

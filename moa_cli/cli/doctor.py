@@ -45,7 +45,7 @@ class Finding(NamedTuple):
         without a terminal."""
         line = f"{self.level:<5}  {one_line(self.what)}"
         if self.listed:
-            # A name stays with what follows it.
+            # Keep each name on the same line as the variable after it.
             names = ", ".join(one_line(name).replace(" ", "\xa0") for name in self.listed)
             columns = min(columns_of(sys.stdout) or _LIST_COLUMNS, _LIST_COLUMNS)
             folds = textwrap.wrap(

@@ -50,7 +50,7 @@ def _names_files(word: str) -> bool:
             return not path.is_dir() or "/" in word or "\\" in word
         return is_pattern(word) and not word.split()[1:] and bool(FileSearch().files_like(word))
     except UsageError:
-        # Too many files: attaching them gives the error.
+        # There are too many files. They count as files here, and attaching them reports the error.
         return True
     except (OSError, RuntimeError, ValueError):
         # The word cannot be a path: it is too long, has a NUL character, or names an unknown home.

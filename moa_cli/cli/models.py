@@ -101,7 +101,7 @@ def suggest(json: JsonArray = False) -> None:
     width = max(len(model.name) for model in models)
     heads = [f"{m.name:<{width}}  {m.gigabytes:>5.2f} GB  {m.licence:<10}" for m in models]
     columns = output_width()
-    # A name to be copied stays in one piece.
+    # A name that users copy must not be split over two lines.
     fit = all(
         len(f"{head}  {m.reference}") <= columns for head, m in zip(heads, models, strict=True)
     )

@@ -56,7 +56,7 @@ Concurrency = Annotated[int | None, option_of("concurrency", metavar="N", min=1)
 ProviderConcurrency = Annotated[
     int | None, Option(metavar="N", min=1, help="Calls in flight to one provider.")
 ]
-# None leaves it to the settings file.
+# For these options, None leaves the value to the settings.
 Plain = Annotated[bool | None, option_of("plain")]
 Live = Annotated[bool | None, option_of("live")]
 Save = Annotated[bool | None, option_of("save")]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _LIST_SECONDS = 15.0
 _SERVER_SECONDS = 2.0
 _NAME = "mine"
-# The prompt for which the price is shown: as long as a question of a few sentences.
+# The price of a turn is shown for this prompt, which is as long as a question of a few sentences.
 _EXAMPLE_PROMPT = "word " * 100
 
 

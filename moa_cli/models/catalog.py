@@ -100,7 +100,7 @@ class Catalog:
         """
         provider, model = self._providers.parse(model_name)
         if provider.base_url is not None and (
-            # Cheap on purpose: a server asks about ten times a request.
+            # This check is cheap, because a server gets here about ten times in each request.
             time.monotonic() >= self._quiet.get(provider.name, 0.0)
         ):
             if patience and self._own_price(model_name, provider, model) is not None:

@@ -472,7 +472,7 @@ def _base_url(url: str, default_path: str) -> tuple[str, Pairs]:
     """
     url, mark, query = url.strip().partition("?")
     if mark and ("#" in query or not query.isprintable()):
-        return f"{url}?{query}", ()  # no address, which the call will say
+        return f"{url}?{query}", ()  # not a valid address, which the call will report
     url = url.rstrip("/")
     address = f"{url}{default_path}" if re.fullmatch(r"https?://[^/?#]+", url) else url
     return address, tuple(parse_qsl(query, keep_blank_values=True))

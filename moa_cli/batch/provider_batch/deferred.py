@@ -117,7 +117,8 @@ class _TurnClient:
             return
         failure = shared.failure(clients.item, key)
         if failure is not None:
-            # Calls that failed alike share this error, so the traceback would grow with each raise.
+            # Calls that failed alike share this error. Without a new start, its traceback would
+            # grow with each raise.
             raise failure.with_traceback(None)
         clients.waits = True
         if key not in shared.in_jobs:

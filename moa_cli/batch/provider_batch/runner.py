@@ -49,8 +49,8 @@ _MOST_CALLS, _MOST_BYTES = 50_000, 48_000_000
 _LONGEST_NAME = "n" * 64
 # A request has failed when this many jobs have not answered it.
 _MOST_TRIES = 3
-# Seconds between two looks at the jobs: at first, and at most. At most 1,440 of the longest fit in
-# a day.
+# Seconds between two looks at the jobs, at first and at most. So even jobs that take a day are
+# looked at only about 1,440 times.
 _FIRST_LOOK, _LONGEST_LOOK = 0.5, 60.0
 # A job whose creation got no response appears in the provider's list of jobs within this many
 # seconds, or does not exist.

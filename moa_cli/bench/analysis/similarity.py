@@ -109,7 +109,7 @@ def _terms(text: str) -> list[str]:
     return _TERM.findall(text.lower())
 
 
-# In JSON a similarity is called `likeness`, as it was when the format was made.
+# In JSON the field keeps its first name, `likeness`, so that the format does not change.
 json_values = partial(plain, renamed={"similarity": "likeness"})
 
 

@@ -128,7 +128,7 @@ ARENA = JudgeKind(
     games=arena.GAMES,
     even=0.0,
     prompts=_prompts,
-    # From significantly worse to significantly better.
+    # From 0 (significantly worse) to 100 (significantly better).
     worth=lambda verdict: None if verdict.value is None else 25 * (verdict.value + 2),
     figures=_figures,
 )

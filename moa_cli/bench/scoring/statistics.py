@@ -199,7 +199,8 @@ def swap_test(differences: Iterable[float], *, seed: int = 0) -> float:
         return 1.0
     if len({abs(value) for value in sizes}) == 1:
         return _sign_test(sum(value > 0 for value in sizes), len(sizes))
-    # As large as observed, up to rounding.
+    # Sums from this value on are as extreme as the observed one. It leaves room for rounding
+    # errors.
     observed = abs(math.fsum(sizes)) - _ROUNDING * math.fsum(map(abs, sizes))
     if len(sizes) <= _MOST_EXACT:
         sums = [abs(math.fsum(signed)) for signed in product(*((x, -x) for x in sizes))]

@@ -276,7 +276,7 @@ class _RayRun:
             len(places),
             session.keep,
             session.job.options.stop_after,
-            # Workers repeat failed calls themselves.
+            # Workers try failed rows again themselves.
             tries_again=False,
         )
         self._flying = 0

@@ -21,8 +21,8 @@ UNKNOWN = "–"
 # a pair of texts.
 _MANY_ITEMS = 100
 _GAP = 2
-# Widths in cells: to which a name is shortened at least, and which a name has, with the gap after
-# it, where there is room.
+# Widths in cells. A name is never shortened below the first one. A single column of names may have
+# the second one, with its gap, even if that is more than a third of the table.
 _LEAST_NAME, _NAME_ROOM = 12, 17
 
 

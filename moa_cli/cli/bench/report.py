@@ -28,7 +28,7 @@ _SUFFIXES: dict[str, Format] = {
     ".html": "html",
     ".htm": "html",
 }
-# In a pipe nothing is wrapped.
+# The width without a terminal, in cells. It is large, so that nothing is wrapped in a pipe.
 _UNBOUND = 10_000
 
 

@@ -181,7 +181,7 @@ def run(
     loaded = load_dataset(dataset, data_folder(data))
     path = output or Path("runs") / f"{loaded.settings.name}-{profile.name}"
     begun = read_run(path).settings if (path / RUN_FILE).exists() else None
-    # A begun run continues as it is; runs of earlier versions have no format.
+    # An existing run keeps its choice. Runs of earlier versions added no format.
     asks_format = typed_or(asks_format, begun is None or begun.answer_format is not None)
     plan = RunPlan(
         profile=profile,

@@ -319,7 +319,7 @@ async def _work(session: JobSession, todo: Iterable[Work]) -> Failure | None:
     gc.freeze()
     pool = open_pool()
     limits = wiring.limits(session.concurrency, session.budgets)
-    # A measurement sends prompts whole, or not at all.
+    # Histories are not trimmed, because a shortened prompt would distort the measurement.
     limits = replace(limits, longest_wait=_LONGEST_WAIT, trims_history=False)
     limiter = wiring.limiter(limits.concurrency, job.options.provider_concurrency)
 

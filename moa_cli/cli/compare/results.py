@@ -190,7 +190,8 @@ def _between(interval: ConfidenceInterval | None) -> str:
 
 def _rate(rate: Mean) -> str:
     value = f"{100 * (rate.value or 0.0):.0f}%"
-    # The same answer twice shows no spread, which does not mean that there is none.
+    # An error of 0 is not shown: equal outcomes in a few choices do not mean that there is no
+    # spread.
     return f"{value} ± {100 * rate.standard_error:.0f}" if rate.standard_error else value
 
 

@@ -224,7 +224,7 @@ def _shown_hit(hit: SearchHit) -> str:
     """A hit on two lines: its conversation, and the text around it. At a terminal, the title is cut
     at the terminal's width, and the text is folded."""
     marks = ("\x1b[1m", "\x1b[0m") if can_redraw(sys.stdout) else ("[", "]")
-    # The marks stand in the snippet as control characters, which sanitizing takes out.
+    # The marks in the snippet are control characters, which sanitizing would remove.
     pieces = re.split("([\x02\x03])", " ".join(hit.snippet.split()))
     shown = "".join(
         marks[piece == "\x03"] if piece in ("\x02", "\x03") else sanitize(piece) for piece in pieces

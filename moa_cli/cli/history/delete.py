@@ -101,7 +101,7 @@ def delete(
         chosen = _undone(store, typed) if undone else _chosen(store, typed)
         _carry_out(store, chosen, file, yes=yes)
         if all_ and (count := store.comparisons.count_texts()):
-            # They are no conversations, but may hold words.
+            # Choices are not conversations, but they may contain the same texts.
             say(
                 f"prompts and answers of {plural(count, 'choice')} are kept;"
                 " `moa compare delete --texts --all` deletes them"
@@ -138,11 +138,11 @@ def _chosen(store: Store, typed: _Typed) -> _Chosen:
         old = store.older_than(typed.before) if typed.before is not None else None
         found = old or []
         if typed.words:
-            # Texts that hold only a form or a part of a word are not meant: deleting them would be
-            # a surprise.
+            # Texts that contain only another form or a part of a word are kept, because users would
+            # not expect to lose them.
             hits = store.search(typed.words, limit=sys.maxsize, whole=True)
             found = [hit.conversation for hit in hits if old is None or hit.conversation in old]
-            # A search does not find turns that were taken back, but they are meant, too.
+            # A search does not find turns that were undone, but these are to be deleted, too.
             turns = _matching(store.undone(words=typed.words), typed)
     found = list(dict.fromkeys(found))
     turns = [turn for turn in turns if turn.conversation not in found]
@@ -180,7 +180,7 @@ def _unwanted(typed: _Typed, texts: set[str]) -> Callable[[Entry], bool]:
         return (
             filtered
             and (before is None or entry.at < before)
-            # As `search --whole` finds them in a turn.
+            # The prompt matches as a turn would in `search --whole`.
             and (query is None or query.examine(entry.text).kind is MatchKind.WHOLE)
         )
 
@@ -225,7 +225,7 @@ def _carry_out(store: Store | None, chosen: _Chosen, file: PromptFile, *, yes: b
     if not told:
         if trouble is not None:
             raise StoreError(f"the prompt history cannot be used: {trouble}")
-        # Prompts beyond a newer, smaller limit are still to be removed from the file.
+        # If the limit of the prompt history was lowered, this removes the prompts beyond it.
         file.remove(chosen.unwanted)
         say("nothing to delete")
         if store is not None:
