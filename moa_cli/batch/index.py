@@ -191,13 +191,13 @@ class Index:
         self._database.execute("DELETE FROM positions")
 
     def add_id(self, identity: str, place: int, mark: bytes) -> bool:
-        """Note a prompt. False if another prompt has that id. mark: of what its row holds."""
+        """Note a prompt. False if another prompt has that id. mark: a hash of the prompt's row."""
         row = (identity, place, mark)
         found = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", row)
         return found.rowcount > 0
 
     def knows(self, identity: str, place: int, mark: bytes) -> bool:
-        """Whether that prompt was noted so."""
+        """Whether the prompt was noted with this place and this mark."""
         query = "SELECT place, mark FROM ids WHERE id = ?"
         found: object = self._database.execute(query, (identity,)).fetchone()
         return found == (place, mark)

@@ -97,7 +97,8 @@ class LineWriter:
 
 
 def _json_of(values: Mapping[str, Any]) -> str:
-    """A line of JSON, which has no number such as NaN: readers other than Python's refuse it."""
+    """The values as a line of JSON without NaN and infinite numbers, which JSON does not have.
+    Python's reader takes them, but most others refuse the line."""
     try:
         return harmless_json(json.dumps(values, ensure_ascii=False, allow_nan=False))
     except ValueError:
@@ -105,7 +106,7 @@ def _json_of(values: Mapping[str, Any]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The value, with null in place of what is no number, and infinite numbers as texts."""
+    """The value with None in place of each NaN, and with infinite numbers as texts."""
     if isinstance(value, Mapping):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -137,7 +138,8 @@ def identity_of(values: Mapping[str, Any], *, sampled: bool = True) -> tuple[str
 
 
 def is_openai_answer(values: Mapping[str, Any]) -> bool:
-    """Whether a line of output has OpenAI's form. Rows of one's own may have its fields, too."""
+    """Whether a line of output is in OpenAI's format. Lines of other formats may have the fields
+    `custom_id` and `response`, too, because they keep the fields of the user's rows."""
     return "custom_id" in values and "response" in values and "reply" not in values
 
 

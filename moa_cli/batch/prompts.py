@@ -249,7 +249,7 @@ class Batch:
 
 
 def _bytes_of(item: Item) -> bytes:
-    """All that its row holds."""
+    """All fields of the item's row."""
     return json.dumps(item.fields).encode()
 
 

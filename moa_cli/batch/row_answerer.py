@@ -248,15 +248,16 @@ def _plain(value: Any) -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    """What JSON has for a value that it lacks: an array within a field is a list, all else a
-    text."""
+    """What stands for a value that JSON cannot hold: plain values for a NumPy value or array inside
+    a field, a text for anything else."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _columns(
     lines: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
-    """The columns of lines. Single values of the rows, such as times, are those that came."""
+    """The columns of lines. The fields of a row that are no lists or mappings, such as times, keep
+    the values that the caller gave."""
     names = dict.fromkeys(name for line in lines for name in line)
     return {name: [_cell(name, *both) for both in zip(lines, rows, strict=True)] for name in names}
 

@@ -347,10 +347,10 @@ class LineRows:
 class TableRows:
     """Rows of a CSV or TSV table whose first row, the head, names the columns.
 
-    Cells are separated by tabs if the file's name says so. Otherwise the head decides: by commas,
-    by semicolons, as spreadsheets in many languages write them, or by tabs. Spreadsheets leave
-    columns without a name, which are mostly empty: such a column is called "".
-    Raises UsageError if there is no head, or the same name stands in it twice.
+    Cells are separated by tabs if the file's name says so, or else by the first of these that the
+    head contains: a comma, a semicolon, which spreadsheets write in many languages, or a tab. A
+    column without a name is called "". Spreadsheets leave such columns, which are mostly empty.
+    Raises UsageError if two columns have the same name.
     """
 
     def __init__(self, source: Source, *, tabs: bool) -> None:

@@ -101,7 +101,7 @@ def _rows(lines: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             row = json.loads(line)
             if b"\\ud" in line:
-                # Half of a surrogate pair, which only JSON can hold, becomes `?`.
+                # Half of a surrogate pair, which JSON can hold and tables cannot, becomes `?`.
                 text = json.dumps(row, ensure_ascii=False)
                 row = json.loads(text.encode("utf-8", "replace"))
             yield row

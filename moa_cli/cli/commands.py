@@ -103,8 +103,8 @@ class _NotEmpty(TyperCommand):
     """A command that refuses blank values before it looks at any of them."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help. Arguments stand in it by their names alone: since 0.29 Typer adds the
-        types of Python, such as `<list[str]>`."""
+        """Write the help. It shows arguments by their names alone, without the Python types that
+        Typer adds since version 0.29, such as `<list[str]>`."""
         for parameter in self.get_params(ctx):
             if parameter.param_type_name == "argument":
                 vars(parameter)["display_type_rich"] = lambda ctx: None

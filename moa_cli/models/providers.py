@@ -368,7 +368,7 @@ class Providers:
         return found
 
     def no_key(self, provider: Provider) -> AuthenticationFailed:
-        """The error of a provider that has no key."""
+        """The error which says that the provider has no key."""
         variable = provider.key_variable
         trouble = self._env_files.trouble(variable) if variable else None
         return AuthenticationFailed(

@@ -293,13 +293,13 @@ def _path(source: str, target: str) -> Path | None:
 
 @contextmanager
 def _alone(path: Path, done: Callable[[], bool]) -> Iterator[None]:
-    """Keep other processes out of an OUT without a state, which would keep them out.
+    """Let no other process write an OUT that has no OUT.state, whose lock would keep it out.
 
-    The file is made at once. It goes again if it is empty at the end and not everything is `done`.
-    Raises BenchError if another process writes it.
+    OUT is created at once. If it is empty at the end and the work is not `done`, it is deleted.
+    Raises BenchError if another process is writing it.
     """
     if sys.platform == "win32":
-        # A locked byte could not be written there.
+        # On Windows, the byte of OUT that is locked could not be written.
         yield
         return
     with locked(path, seconds=0) as held:
@@ -374,7 +374,7 @@ class _Start:
         try:
             return self._run(path, keep=keep)
         except sqlite3.Error as error:
-            # A full disk, or a damaged file.
+            # The disk is full, or the file is damaged.
             raise BenchError(
                 f"{path}.state/{INDEX}: {error}",
                 hint="answers are kept; make room if the disk is full, then run the same command"

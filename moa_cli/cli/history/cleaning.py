@@ -28,7 +28,8 @@ def go_on_cleaning(store: Store) -> None:
     try:
         left = store.leftover()
     except StoreError:
-        # Damage there concerns no command, least of all the one that recovers what can be read.
+        # A damaged list of what is left must not end a command, least of all the one that recovers
+        # the history.
         return
     if not (left.conversations or left.merge or left.pack or left.traces):
         return
