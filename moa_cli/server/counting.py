@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -9,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from moa_cli.server.auth import key_of
 from moa_cli.server.service import Service
 from moa_cli.server.turns import check_kind, check_number, read_all
-from moa_cli.server.wires.messages_request import CountBody, parse_as
+from moa_cli.server.wires.messages_request import CountBody, parse_as, tokens_of
 from moa_cli.server.wires.sse import compact
 
 
@@ -28,8 +30,9 @@ class TokenCount:
         check_kind(headers)
         body = await read_all(headers, receive, self._service.options.max_body)
         check_number(body, self._service.options.max_messages)
-        request = parse_as(CountBody, body)
-        self._service.setup.mixtures.find(request.asked.model, key_of(scope))
-        scope["moa.record"].model = request.asked.model
-        told = compact({"input_tokens": request.tokens})
+        asked = parse_as(CountBody, body).asked
+        self._service.setup.mixtures.find(asked.model, key_of(scope))
+        scope["moa.record"].model = asked.model
+        conversation = await self._service.files.read(asked.conversation)
+        told = compact({"input_tokens": tokens_of(replace(asked, conversation=conversation))})
         await Response(told, media_type="application/json")(scope, receive, send)

@@ -16,12 +16,18 @@ from hypothesis import strategies as st
 
 from moa_cli.core.values import keys_of
 from moa_cli.server.errors import ApiError
-from moa_cli.server.wires.messages_request import CountBody, MessagesBody, parse, parse_as
+from moa_cli.server.wires.messages_request import (
+    CountBody,
+    MessagesBody,
+    parse,
+    parse_as,
+    tokens_of,
+)
 from tests.support.attached import pdf
 from tests.support.bodies import described_body
 from tests.support.client_requests import client_requests
 from tests.support.command import Moa
-from tests.support.messages_wire import ASKED, TOOL, message_events, post
+from tests.support.messages_wire import ASKED, TOOL, message_events, post, stream
 from tests.support.server import Server, serving
 from tests.support.upstream import Reply, Upstream
 
@@ -492,6 +498,24 @@ def test_a_count_is_the_estimate_and_free(served: Server) -> None:
     assert (wrong.status_code, wrong.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
+def test_the_text_of_a_file_counts(server: Server, upstream: Upstream) -> None:
+    data = base64.b64encode(pdf("many words " * 200)).decode()
+    source = {"type": "base64", "media_type": "application/pdf", "data": data}
+    asked = {"messages": [user({"type": "document", "source": source}, TEXT)]}
+    counted = post(server, "/v1/messages/count_tokens", **asked).json()["input_tokens"]
+    with stream(server, **asked) as response:
+        begun, *_ = message_events(response.read().decode())
+    assert begun["message"]["usage"]["input_tokens"] == counted > 300
+    assert not upstream.chats("agg")[1:]
+    broken = {**source, "data": "AAAA"}
+    refused = post(
+        server,
+        "/v1/messages/count_tokens",
+        messages=[user({"type": "document", "source": broken})],
+    )
+    assert refused.status_code == 400
+
+
 def test_the_requests_of_released_clients_are_answered(server: Server, upstream: Upstream) -> None:
     for request in client_requests("/v1/messages"):
         upstream.always("agg", Reply(text="hello"))
@@ -551,7 +575,7 @@ def test_any_body_is_parsed_or_refused(
     body = {"model": "moa", "max_tokens": 5, **fields, "messages": [*messages, ASKED[0]]}
     for kind in (MessagesBody, CountBody):
         with contextlib.suppress(ApiError):
-            assert parse_as(kind, json.dumps(body).encode()).tokens > 0
+            assert tokens_of(parse_as(kind, json.dumps(body).encode()).asked) > 0
 
 
 def test_bodies_of_many_fields_are_answered_or_refused(moa: Moa, upstream: Upstream) -> None:

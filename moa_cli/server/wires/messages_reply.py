@@ -21,7 +21,7 @@ from moa_cli.core.tools import ToolCall, ToolPiece
 from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.asked import Asked
-from moa_cli.server.wires.messages_request import MessagesRequest
+from moa_cli.server.wires.messages_request import MessagesRequest, tokens_of
 from moa_cli.server.wires.moa_object import ledger, sources
 from moa_cli.server.wires.proposals import ProposalStream, proposals_of
 from moa_cli.server.wires.sse import compact
@@ -151,7 +151,7 @@ class MessagesEncoder:
             return b""
         self._begun = True
         # An estimate, until the endpoint reports its count.
-        usage = _usage_object(Usage(prompt_tokens=self._request.tokens))
+        usage = _usage_object(Usage(prompt_tokens=tokens_of(self._asked)))
         stop = {"stop_reason": None, "stop_sequence": None}
         message = {**self._message(), "content": [], **stop, "usage": usage}
         return _event({"type": "message_start", "message": message})

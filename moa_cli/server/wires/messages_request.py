@@ -125,13 +125,13 @@ class MessagesRequest:
     asked: Asked
     thinks: bool
 
-    @property
-    def tokens(self) -> int:
-        """About how many tokens the prompt has, without proposals."""
-        messages = self.asked.conversation.messages()
-        images = sum(part.kind == "image" for message in messages for part in message.parts)
-        tools = self.asked.extra.get("tools")
-        return prompt_tokens(messages) + _IMAGE_TOKENS * images + extra_tokens({"tools": tools})
+
+def tokens_of(asked: Asked) -> int:
+    """About how many tokens a prompt has, whose files have been read, without proposals."""
+    messages = asked.conversation.messages()
+    images = sum(part.kind == "image" for message in messages for part in message.parts)
+    tools = asked.extra.get("tools")
+    return prompt_tokens(messages) + _IMAGE_TOKENS * images + extra_tokens({"tools": tools})
 
 
 def parse(body: bytes, *, strict: bool = False) -> tuple[Asked, MessagesRequest]:
