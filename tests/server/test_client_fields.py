@@ -204,6 +204,27 @@ def test_a_history_of_any_form_is_answered(server: Server, upstream: Upstream, n
     assert answer.json()["choices"][0]["message"]["content"] == "ok"
 
 
+def test_results_of_tools_stand_behind_the_message_that_calls_them(
+    server: Server, upstream: Upstream
+) -> None:
+    first, second = CALL, {**CALL, "id": "c2"}
+    said = [
+        *QUESTION,
+        {"role": "assistant", "content": "", "tool_calls": [first]},
+        {"role": "assistant", "content": "", "tool_calls": [second]},
+        {"role": "user", "content": "hurry"},
+        {"role": "tool", "tool_call_id": "c2", "content": "two"},
+        {"role": "system", "content": "be brief"},
+        {"role": "tool", "tool_call_id": "c1", "content": "one"},
+        {"role": "user", "content": "and?"},
+    ]
+    assert server.ask(model="moa:solo", messages=said).status_code == 200
+    told = upstream.chats("agg")[-1].messages
+    assert [message.get("tool_call_id") or message["content"] or "calls" for message in told] == [
+        *("why?", "calls", "c1", "calls", "c2", "hurry", "be brief", "and?")
+    ]
+
+
 def test_the_aggregator_is_given_the_history_as_it_is(server: Server, upstream: Upstream) -> None:
     assert server.ask(messages=HISTORIES["tool results"], tools=[WEATHER]).status_code == 200
     sent = upstream.chats("agg")[-1].messages

@@ -177,7 +177,21 @@ def with_call_ids(messages: Sequence[Message]) -> list[Message]:
                 message = replace(message, tool_call_id=call_id)
             waiting.pop(call_id, None)
         found.append(message)
-    return found
+    return _results_behind_calls(found)
+
+
+def _results_behind_calls(messages: Sequence[Message]) -> list[Message]:
+    """The messages with each result of a tool behind the message that calls it, wherever the client
+    has put it: endpoints take it nowhere else."""
+    told: list[list[Message]] = []
+    made: dict[str, list[Message]] = {}
+    for message in messages:
+        if message.role == "tool" and message.tool_call_id in made:
+            made[message.tool_call_id].append(message)
+            continue
+        told.append([message])
+        made.update((call.id, told[-1]) for call in message.tool_calls)
+    return [message for group in told for message in group]
 
 
 def each(name: str, items: Sequence[_T], read: Callable[[_T], _R]) -> tuple[_R, ...]:
