@@ -230,11 +230,13 @@ def test_what_is_no_json_object_is_a_400(served: tuple[Server, Upstream], body: 
     assert response.json()["error"]["code"] == "invalid_json"
 
 
-def test_the_mark_that_windows_puts_before_a_text_is_no_fault(server: Server) -> None:
+def test_the_mark_that_windows_puts_before_a_text_is_named(served: tuple[Server, Upstream]) -> None:
     body = json.dumps({"model": "moa", "messages": QUESTION}).encode("utf-8-sig")
     headers = {"content-type": "application/json"}
-    response = server.http.post(f"{server.url}/chat/completions", content=body, headers=headers)
-    assert response.status_code == 200
+    url = f"{served[0].url}/chat/completions"
+    response = served[0].http.post(url, content=body, headers=headers)
+    assert response.status_code == 400
+    assert "begins with a byte order mark" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

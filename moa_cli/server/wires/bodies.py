@@ -83,7 +83,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     deeply."""
     infinite = False
     try:
-        text = body.decode("utf-8-sig")
+        text = body.decode("utf-8")
         try:
             given = _DECODER.decode(text)
         except _Infinite:
@@ -93,7 +93,10 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise ApiError(400, "the body is not UTF-8 text", code="invalid_json") from None
     except (ValueError, RecursionError):
         # Malformed JSON, a number that is too long for Python, or lists that are nested too deeply.
-        raise ApiError(400, "the body is not valid JSON", code="invalid_json") from None
+        why = "the body is not valid JSON"
+        if text.startswith("\ufeff"):
+            why += ": it begins with a byte order mark; send it without one"
+        raise ApiError(400, why, code="invalid_json") from None
     if not isinstance(given, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
     # A quick check: a body with fewer brackets than allowed levels cannot be too deep.
