@@ -188,12 +188,15 @@ def _folders() -> Iterator[Finding]:
     for name, folder in folders.items():
         places = (folder, *folder.parents)
         nearest = next(p for p in places if paths.is_folder(p) or paths.is_file(p))
-        if os.access(nearest, os.W_OK):
+        is_folder = paths.is_folder(nearest)
+        if is_folder and os.access(nearest, os.W_OK):
             yield Finding("OK", f"{name} folder: {folder}")
         else:
-            yield Finding(
-                "ERROR", f"{name} folder: {nearest} is not writable", f"set MOA_{name.upper()}_DIR"
-            )
+            wrong = f"{nearest} is {'not writable' if is_folder else 'no folder'}"
+            yield Finding("ERROR", f"{name} folder: {wrong}", f"set MOA_{name.upper()}_DIR")
+    history = paths.database_file()
+    if paths.is_file(history) and not os.access(history, os.R_OK | os.W_OK):
+        yield Finding("ERROR", f"history: {history} cannot be read and written")
 
 
 def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]:

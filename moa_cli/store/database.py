@@ -22,7 +22,7 @@ from moa_cli.core import paths
 from moa_cli.core.errors import StoreError
 from moa_cli.core.files.lock import locked
 from moa_cli.store.ended_processes import database_of, settle_ended_processes
-from moa_cli.store.schema import Connection, is_current, migrate, patience
+from moa_cli.store.schema import Connection, in_words, is_current, migrate, patience
 
 # SQLite itself waits only this long for a lock, so that Ctrl-C works; see `Connection.patiently`.
 _BUSY_SECONDS = 0.2
@@ -68,9 +68,9 @@ def _store_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}") from None
+        raise StoreError(f"{path}: {in_words(error)}") from None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
+        raise StoreError(f"{error.filename or path}: {error.strerror}") from None
 
 
 def _undamaged(path: Path, tell: Tell) -> Connection | None:

@@ -315,6 +315,15 @@ def patience(connection: Connection, seconds: float | None) -> Iterator[None]:
         connection.patience = before
 
 
+# Where SQLite's own words do not tell what to look at.
+_REASONS = {
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened, or its folder cannot be written",
+    sqlite3.SQLITE_READONLY: "the file or its folder cannot be written",
+    sqlite3.SQLITE_IOERR: "the disk is full, or cannot be read or written",
+    sqlite3.SQLITE_FULL: "the disk is full",
+}
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
     """Turn errors of SQLite into StoreError."""
@@ -331,8 +340,14 @@ def store_errors() -> Iterator[None]:
         if kind == sqlite3.SQLITE_CORRUPT:
             hint = "the file is damaged: see `moa history check` and `moa history recover`"
         raise StoreError(
-            f"the conversations could not be read or written: {error}", hint=hint
+            f"the conversations could not be read or written: {in_words(error)}", hint=hint
         ) from None
+
+
+def in_words(error: sqlite3.Error) -> str:
+    """Why SQLite cannot use the file, for a user to act on."""
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return _REASONS.get(kind, str(error))
 
 
 class Queries:

@@ -93,6 +93,25 @@ def test_versions_and_folders_are_told(whole: Moa) -> None:
         assert any(what.startswith(f"{name} folder: ") for what in found)
 
 
+def test_a_file_in_the_place_of_a_folder_is_told(whole: Moa, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    given = {"MOA_DATA_DIR": str(taken)}
+    assert (
+        findings(whole.run("doctor", "--offline", env=given))[f"data folder: {taken} is no folder"]
+        == "ERROR"
+    )
+    assert f"moa: {taken}: File exists\n" in whole.run("history", "list", env=given).err
+
+
+def test_a_history_that_cannot_be_used_is_told_in_words(whole: Moa, tmp_path: Path) -> None:
+    (tmp_path / "data" / "conversations.db").mkdir(parents=True)
+    ran = whole.run("history", "list", env={"MOA_DATA_DIR": str(tmp_path / "data")})
+    assert ran.err.endswith(
+        "conversations.db: the file cannot be opened, or its folder cannot be written\n"
+    )
+
+
 @pytest.mark.parametrize(
     "files",
     [
