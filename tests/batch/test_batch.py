@@ -528,6 +528,11 @@ def test_two_processes_do_not_write_one_file(
     assert not (moa.folder / "out.jsonl").exists()
 
 
+def test_a_single_call_is_one_call(moa: Moa) -> None:
+    ran = moa.run("batch", prompts(moa, 1), "out.jsonl", "--rounds", "0", "-y")
+    assert "moa: 1 call; tokens in: between " in ran.err
+
+
 def test_at_a_terminal_it_asks_first(moa: Moa, upstream: Upstream) -> None:
     with moa.terminal("batch", prompts(moa, 2), "out.jsonl") as terminal:
         terminal.wait_for("Go on? [y/N]:")

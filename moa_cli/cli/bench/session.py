@@ -261,8 +261,8 @@ def where(folder: StateFolder[Any], ended: Iterable[Result | Judgement], what: s
         return f"into {folder.path}"
     done = sum(outcome.error is None for outcome in ended)
     return (
-        f"resuming {folder.path}: {done:,} {what} and {len(folder.journal):,} calls are there"
-        " and not asked for again"
+        f"resuming {folder.path}: {done:,} {what} and {plural(len(folder.journal), 'call')} are"
+        " there and not asked for again"
     )
 
 
@@ -272,11 +272,11 @@ def _estimate_lines(
     """Lines on calls, tokens and cost, each as a range. left: USD that --max-cost leaves; None
     without it."""
     low, high = estimate.low, estimate.high
-    calls = f"{low.calls:,}"
+    calls = plural(high.calls, "call")
     if high.calls > low.calls:
-        calls = f"between {calls} and {high.calls:,}"
+        calls = f"between {low.calls:,} and {calls}"
     yield (
-        f"{calls} calls; tokens in: between {low.prompt_tokens:,} and"
+        f"{calls}; tokens in: between {low.prompt_tokens:,} and"
         f" {high.prompt_tokens:,}, out: up to {'about ' * estimate.assumed}"
         f"{high.completion_tokens:,}"
     )
