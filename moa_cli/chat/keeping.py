@@ -276,7 +276,21 @@ class SavedConversation:
             store.tag(identity, tags)
         return store.tags(identity)
 
+    def check_saved(self) -> None:
+        """Raise UsageError if the conversation is not in the history."""
+        self._place()
+
     def _place(self) -> tuple[Store, str]:
         if self.store is None or self.id is None:
             raise UsageError("this conversation is not saved, or has no turn yet")
-        return self.store, self.id
+        if self.store.has(self.id):
+            return self.store, self.id
+        if self.store.backlog:
+            raise UsageError(
+                "this conversation is not saved yet",
+                hint="it waits in a file of its own, and the next turn tries again",
+            )
+        raise UsageError(
+            "another process has deleted this conversation",
+            hint="the next turn begins a new one; /export writes what this chat knows",
+        )

@@ -234,6 +234,30 @@ def test_a_chat_alone_asks_nothing(begun: Moa, upstream: Upstream) -> None:
         assert "another moa" not in "\n".join(terminal.lines())
 
 
+def test_what_needs_a_conversation_that_was_deleted_meanwhile_says_so(
+    begun: Moa, upstream: Upstream
+) -> None:
+    import subprocess
+
+    commands = ("/tag a", "/tag", "/rename b", "/fork", "/save")
+    with begun.start("chat", "-c", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        upstream.wait_for(lambda: len(upstream.chats("agg")) == 2)
+        while len(*conversations(begun).values()) < 2:
+            assert process.poll() is None
+        assert begun.run("history", "delete", "--all", "--yes").code == 0
+        _, err = process.communicate("\n".join([*commands, "/export out.md", "two", ""]).encode())
+    gone = "moa: another process has deleted this conversation (the next turn begins a new one"
+    assert err.decode().count(gone) == len(commands)
+    assert not {"renamed: b", "no tags"} & set(err.decode().splitlines())
+    # What the chat knows is still there.
+    assert "first" in (begun.folder / "out.md").read_text("utf-8")
+    assert sent(upstream)[-1] == ["first", "ok", "one", "ok", "two"]
+    assert list(conversations(begun).values()) == [["two"]]
+
+
 def test_a_new_try_that_fails_is_no_change_by_another_moa(begun: Moa, upstream: Upstream) -> None:
     refused = Reply(status=400, error="no")
     upstream.enqueue("agg", refused)

@@ -153,6 +153,7 @@ def _keep(host: Host) -> None:
         session.go_on(host.kept.begin_saving(_with_last(session), session.profile))
         host.say("this conversation is saved from now on")
     if host.kept.id is not None:
+        host.kept.check_saved()
         host.say(f"it is in the history: moa chat --cid {host.kept.id}")
     elif host.kept.store is not None:
         host.say("it is saved with its first turn")
