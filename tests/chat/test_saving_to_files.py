@@ -78,6 +78,11 @@ def test_a_file_is_overwritten_only_on_demand(moa: Moa, command: str) -> None:
     assert file.read_text() == "mine"
     chat(moa, "what is rain?", f"{command} --force mine.md")
     assert REPLY in file.read_text()
+    file.write_text("mine")
+    chat(moa, "what is rain?", f"{command} mine.md --force")
+    assert REPLY in file.read_text()
+    chat(moa, "what is rain?", f"{command} mine--force")
+    assert sorted(path.name for path in moa.folder.iterdir()) == ["mine--force", "mine.md"]
 
 
 @pytest.mark.parametrize(

@@ -170,9 +170,8 @@ def _with_last(session: Session) -> Conversation:
 
 def _destination(argument: str) -> tuple[bool, Path | None]:
     """Whether a file may be overwritten, and the file; None if none is named."""
-    words = re.split(r"\s+", argument, maxsplit=1)
-    force = words[0] == _FORCE
-    named = " ".join(words[1:]) if force else argument
+    named = re.sub(rf"\A{_FORCE}(?!\S)|(?<!\S){_FORCE}\Z", "", argument)
+    force = named != argument
     named = named.strip().strip("'\"")
     return force, paths.expand(named) if named else None
 
