@@ -13,6 +13,7 @@ empty text has a meaning.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections import UserDict
 from collections.abc import Callable, Mapping
@@ -31,6 +32,15 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # setting may be an empty text. The commands themselves refuse an empty search, and an empty name of
 # a profile to save.
 _MAY_BE_EMPTY = ("system", "prompt", "value", "words", "save_profile")
+# What Pydantic says of a value, and how it is said here.
+_PYDANTIC = {
+    "Input should be a valid integer.*": "must be a whole number",
+    "Input should be a valid number.*": "must be a number",
+    "Input should be a finite number": "must be a finite number",
+    "Input should be greater than or equal to (.*)": r"must be \1 or more",
+    "Input should be less than or equal to (.*)": r"must be \1 or less",
+    r"Value error, .* is not one of (.*?)\.?": r"must be one of \1",
+}
 
 
 def check_not_empty(name: str, value: object) -> None:
@@ -88,7 +98,21 @@ class _Unconverted:
         if annotation == list[str] and isinstance(value, list | tuple):
             return list(value)
         param._runtime_param = None
-        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+        try:
+            return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+        except typer.BadParameter as error:
+            raise typer.BadParameter(_plainly(error), ctx=ctx, param=param) from error
+
+
+def _plainly(error: typer.BadParameter) -> str:
+    """What is wrong with a value, and the value. Pydantic, which Typer quotes, says neither in the
+    words of this program nor names the value."""
+    for words, plain in _PYDANTIC.items():
+        if found := re.fullmatch(words, error.message):
+            faults: list[Any] = getattr(error.__cause__, "errors", list)()
+            given = f", not {faults[0]['input']!r}" if faults else ""
+            return f"{found.expand(plain)}{given}"
+    return error.message
 
 
 _UNCONVERTED = _Unconverted()

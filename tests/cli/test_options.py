@@ -164,6 +164,28 @@ def test_help_has_no_markup_and_fits_eighty_columns(moa: Moa) -> None:
         assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["ask", "-t", "0,7", "hi"], "'-t' / '--temperature': must be a number, not '0,7'"),
+        (["ask", "-r", "two", "hi"], "'-r' / '--rounds': must be a whole number, not 'two'"),
+        (["ask", "--max-cost", "-1", "hi"], "'--max-cost': must be 0 or more, not '-1'"),
+        (["ask", "--bell", "99999", "hi"], "'--bell': must be 86400 or less, not '99999'"),
+        (["compare", "delete", "2", "x"], "'ID': must be a whole number, not 'x'"),
+        (
+            ["ask", "--output", "xml", "hi"],
+            "'--output': must be one of 'text', 'json', 'jsonl', not 'xml'",
+        ),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_named_in_plain_words(
+    moa: Moa, typed: list[str], said: str
+) -> None:
+    ran = moa.run(*typed)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, b"", 1)
+    assert ran.err.startswith(f"moa: Invalid value for {said} (see `moa ")
+
+
 def test_help_names_no_types_of_python(moa: Moa) -> None:
     for name in COMMANDS:
         text = moa.run(*name.split(), "--help").text
