@@ -414,11 +414,13 @@ class Chat:
                 self.session.count(turn)
                 why = failure_line(turn) if turn.error is not None else "interrupted"
                 self.complain(f"there is no summary: {why}")
+                self._tell_usage(turn)
                 break
             # Each step also sums up the summary of the step before, so that one is replaced.
             changed = self.session.keep_summary(turn, count, replaces=summed_up > 0)
             if not changed:
                 self.complain("there is no summary: the model returned an empty one")
+                self._tell_usage(turn)
                 break
             summed_up = earlier + count
             try:

@@ -128,6 +128,13 @@ def test_without_a_summary_the_conversation_stays_as_it_is(
     assert talk.sent("agg")[-1] == ["one", "ok", "two", "ok", "three"]
 
 
+def test_what_a_summary_took_that_came_to_nothing_is_told(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a")
+    upstream.enqueue("agg", Reply(), Reply(), Reply(text="A summary. It", drop_after=2))
+    ran = moa.run("chat", stdin=b"one\ntwo\n/compact\n")
+    assert re.search(r"^moa: there is no summary: .*\n\(1 call, ", ran.err, re.MULTILINE)
+
+
 def test_an_aggregator_without_room_for_all_turns_sums_up_in_steps(
     moa: Moa, upstream: Upstream
 ) -> None:
