@@ -145,13 +145,15 @@ def read_own(
     else:
         messages = _messages(row, read_messages or _text_messages)
     last = messages[-1]
+    answer = row.optional("answer")
     return Item(
         id=row.optional("id") or str(row.number),
         turns=(last.content,),
         parts=last.parts,
         speaker=last.name,
         category=row.optional("category"),
-        answer=row.optional("answer"),
+        # An empty cell of a table tells nothing.
+        answer=answer if answer and answer.strip() else None,
         before=tuple(messages[:-1]),
         fields=row.fields,
     )

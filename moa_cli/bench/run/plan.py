@@ -19,7 +19,7 @@ from moa_cli.bench.run.settings import FileDigest, RunSettings
 from moa_cli.bench.scoring.answers import grader_of
 from moa_cli.bench.scoring.rules import GRADERS
 from moa_cli.core.conversation import Part
-from moa_cli.core.errors import UsageError
+from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Aggregator, Profile, Proposer, to_table, waiting_for_all
 
@@ -80,9 +80,7 @@ class RunPlan:
         whole, kinds = self.dataset.items, self.kinds
         items = whole[: self.limit] if self.sample is None else self.sample.of(whole)
         if self.grader is not None:
-            grader_of(self.grader)
-            if not any(item.answer is not None for item in items):
-                raise UsageError("--grader needs items with an `answer`", hint="there are none")
+            _check_answers(self.grader, items)
         told = self.dataset.settings
         known = sorted(name for name, entry in DATASETS.items() if entry.parity)
         if self.parity and not (told.known and told.name in known):
@@ -155,6 +153,20 @@ class RunPlan:
             epochs=self.epochs,
             seed_step=SEED_STEP if self.epochs > 1 and self._is_seeded else None,
         )
+
+
+def _check_answers(rule: str, items: Iterable[Item]) -> None:
+    """Raise UsageError or BenchError if that grader cannot compare replies with their answers,
+    which would be known only when everything is paid."""
+    grade = grader_of(rule)
+    keyed = [item for item in items if item.answer is not None]
+    if not keyed:
+        raise UsageError("--grader needs items with an `answer`", hint="there are none")
+    for item in keyed if rule in ("number", "choice") else ():
+        try:
+            grade("", item.answer or "", item.fields)
+        except BenchError as error:
+            raise BenchError(f"item {item.id}: {error.message}", hint=error.hint) from None
 
 
 def _reseeded(profile: Profile, step: int) -> Profile:

@@ -31,6 +31,7 @@ from moa_cli.core.text import plural
 from moa_cli.terminal.tty import folded
 
 if TYPE_CHECKING:
+    from moa_cli.bench.data.items import Item
     from moa_cli.bench.run.call_cache import CallCache
     from moa_cli.bench.run.folder import RunFolder
     from moa_cli.bench.run.journal import CallJournal, Result
@@ -292,21 +293,31 @@ def _plan_lines(plan: RunPlan, folder: RunFolder) -> Iterator[str]:
     singles = sum(arm.name.startswith("single:") for arm in plan.arms())
     about = {"self": f" (Self-MoA on {plan.best})", "single": f" ({plural(singles, 'model')})"}
     arms = [kind + about.get(kind, "") for kind in plan.kinds]
-    of = f" of {len(plan.dataset.items):,}" if plan.count < len(plan.dataset.items) else ""
+    whole = plural(len(plan.dataset.items), "item")
+    asked = f"{plan.count:,} of {whole}" if plan.count < len(plan.dataset.items) else whole
     how = f" ({plan.sample.text()})" if plan.sample is not None else ""
     times = f", {plan.epochs:,} times each" if plan.epochs > 1 else ""
     yield (
-        f"{plan.dataset.settings.name}: {plan.count:,}{of} items{how}{times}, arms:"
+        f"{plan.dataset.settings.name}: {asked}{how}{times}, arms:"
         f" {', '.join(arms)}" + (", settings of the authors' scripts" if plan.parity else "")
     )
     if any(arm.profile.rounds for arm in plan.arms()) and len(plan.arms()) > 1:
         yield "calls that several arms make are made once, such as those of shared proposals"
     if plan.answer_format:
         yield f"added to each question (--no-format leaves it out): {plan.answer_format}"
+    unread = [item for item in plan.items if item.epoch == 1 and _has_unread_answer(item)]
+    if unread:
+        answers = f"{plural(len(unread), 'answer')}, such as that of item {unread[0].id}"
+        yield f"an `answer` is a text or a number: {answers}, cannot be compared"
     if plan.given:
         names = ", ".join(proposer.name or "" for proposer in plan.profile.layer(1))
         yield f"the first layer's answers are given: {names}"
     yield where(folder, folder.results.values(), "results")
+
+
+def _has_unread_answer(item: Item) -> bool:
+    told = item.fields.get("answer")
+    return item.answer is None and told is not None and not isinstance(told, str)
 
 
 def _summary_lines(plan: RunPlan, folder: RunFolder) -> list[str]:

@@ -267,3 +267,36 @@ def test_a_scorer_of_another_package_is_used(moa: Moa, upstream: Upstream, tmp_p
     assert arm["metrics"][0]["value"] == 50.0
     without = moa.run("bench", "report", "run")
     assert "there is no grader `half`" in without.err
+
+
+@pytest.mark.parametrize(
+    ("grader", "told"),
+    [("number", "the answer 'Paris' holds no number"), ("choice", "the answer 'Paris' is not the")],
+)
+def test_answers_that_a_grader_cannot_read_are_told_before_anything_is_paid(
+    moa: Moa, upstream: Upstream, grader: str, told: str
+) -> None:
+    rows = [{"prompt": "q", "answer": "1" if grader == "number" else "B"}]
+    rows.append({"id": "capital", "prompt": "Where?", "answer": "Paris"})
+    write_lines(moa.folder / "mine.jsonl", rows)
+    ran = moa.run("bench", "run", "mine.jsonl", "-y", "-o", "run", "--grader", grader)
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert f"moa: item capital: {told}" in ran.err
+    assert not upstream.chats()
+    assert not (moa.folder / "run").exists()
+
+
+def test_an_empty_answer_is_none_and_one_that_cannot_be_compared_is_told(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.always("agg", Reply(text="The answer is 4"))
+    answers = [4, "", "  ", None, ["4"], True]
+    rows = [{"prompt": f"q{n}", "answer": answer} for n, answer in enumerate(answers)]
+    write_lines(moa.folder / "mine.jsonl", rows)
+    ran = moa.run("bench", "run", "mine.jsonl", "-y", "--rounds", "0", "-o", "run")
+    assert ran.code == 0, ran.err
+    assert "2 answers, such as that of item 5, cannot be compared" in ran.err
+    report = moa.run("bench", "report", "run", "--format", "json")
+    [arm] = json.loads(report.text)["runs"][0]["arms"]
+    [accuracy] = arm["metrics"]
+    assert (accuracy["value"], accuracy["n"]) == (100.0, 1)
