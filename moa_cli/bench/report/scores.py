@@ -163,6 +163,7 @@ def scores_of(path: Path, judge: str | None, data: Path | None = None) -> Scores
         tuple(_arm_scores(run, reader, arm, results, notes) for arm, results in found.items())
         for found in (by_arm, reader.anchors() if reader else {})
     )
+    values = values_of(run, reader)
     return Scores(
         path=path,
         dataset=run.settings.dataset.name,
@@ -172,7 +173,7 @@ def scores_of(path: Path, judge: str | None, data: Path | None = None) -> Scores
         arms=arms,
         anchors=anchors,
         notes=tuple(dict.fromkeys([*_notes(run, reader), *notes, *_partial((*arms, *anchors))])),
-        values=with_reference(values_of(run, reader), reader.settings.against if reader else None),
+        values=with_reference(values, reader.settings.against if reader and values.judge else None),
         origin=run.settings.dataset.sha256,
         epochs=run.settings.epochs,
     )

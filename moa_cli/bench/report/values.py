@@ -78,12 +78,11 @@ def read_valued(path: Path, judge: str | None, data: Path | None = None) -> Valu
 
 
 def values_of(run: RunReader, judge: JudgeReader | None) -> AnswerValues:
-    """What a run's answers are worth by that judge or, if it is None, by known answers. Raises
-    BenchError."""
-    if judge is not None:
-        return _judged(run, judge)
-    is_right = _is_right(run)
-    return AnswerValues() if is_right is None else _graded(run, is_right)
+    """What a run's answers are worth by that judge. If it is None, or has given no verdict, known
+    answers count. Raises BenchError."""
+    judged = AnswerValues() if judge is None else _judged(run, judge)
+    is_right = None if judged.by_arm else _is_right(run)
+    return judged if is_right is None else _graded(run, is_right)
 
 
 def _only_judge(run: RunReader, notes: list[str]) -> JudgeReader | None:

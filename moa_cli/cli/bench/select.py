@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,13 @@ class _Selection:
     @property
     def dataset(self) -> str:
         return self.runs[0].run.settings.dataset.name
+
+    @property
+    def asked(self) -> str:
+        """What `moa bench run` calls the dataset: a user's own file by its path."""
+        settings = self.runs[0].run.settings
+        told = settings.dataset
+        return told.name if told.known else shlex.quote(settings.source or told.file)
 
     @property
     def chosen(self) -> list[str]:
@@ -220,7 +228,7 @@ def _aggregator_lines(choice: _Selection, width: int) -> Iterator[str]:
             "As aggregators: not measured. A good proposer is not always a good aggregator. To"
             " measure aggregators, run the same mixture with several of them, and pass all the"
             " runs here:",
-            f"moa bench run {choice.dataset} -p PROFILE -a MODEL -o runs/MODEL",
+            f"moa bench run {choice.asked} -p PROFILE -a MODEL -o runs/MODEL",
         ],
         width,
         "",

@@ -149,7 +149,10 @@ def test_without_such_runs_it_says_how_to_make_them(moa: Moa) -> None:
     ran = moa.run("bench", "select", str(run))
     assert ran.code == 0, ran.err
     assert "As aggregators: not measured." in ran.text
-    assert "moa bench run mine -p PROFILE -a MODEL -o runs/MODEL" in ran.text
+    # A user's own file is no dataset that has a name.
+    assert (
+        f"moa bench run {moa.folder}/pool-items.jsonl -p PROFILE -a MODEL -o runs/MODEL" in ran.text
+    )
     assert "the best single model, because no aggregator was measured" in ran.text
     assert "* " in ran.text
     with moa.terminal("bench", "select", str(run)) as terminal:

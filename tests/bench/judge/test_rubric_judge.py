@@ -209,3 +209,20 @@ def test_a_judge_that_tells_none_is_read_in_its_text(moa: Moa, upstream: Upstrea
     refused = moa.run(*START, "--expected", "--against", "single:lab:m")
     assert (refused.code, refused.out) == (2, b"")
     assert "--expected: mine is not judged with ratings" in refused.err
+
+
+def test_a_judge_without_a_verdict_hides_no_differences(moa: Moa, upstream: Upstream) -> None:
+    """What arms are worth is then told by known answers, as without the judge."""
+    moa.profile("two", "m", "n", aggregator="m")
+    for model, answer in (("m", "1"), ("n", "2")):
+        upstream.always(model, Reply(text=answer))
+    write_lines(moa.folder / "mine.jsonl", [{"prompt": f"q{n}", "answer": "1"} for n in (1, 2, 3)])
+    ran = moa.run("bench", "run", "mine.jsonl", "-p", "two", "--arms", "single", "-y", "-o", RUN)
+    assert ran.code == 0, ran.err
+    report = ("bench", "report", RUN, "--format", "json")
+    before = json.loads(moa.run(*report).text)["differences"]
+    upstream.always("judge", Reply(text="Who knows?"))
+    moa.run(*START)
+    after = json.loads(moa.run(*report).text)
+    assert after["runs"][0]["judge"]["model"] == "lab:judge"
+    assert after["differences"] == before != []
