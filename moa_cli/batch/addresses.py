@@ -23,6 +23,8 @@ from moa_cli.core.installation import install_command
 
 # At least two characters before the colon: a single letter is a Windows drive.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# The query of an address in what a client says of it: it may hold a signature.
+_QUERY = re.compile(r"\?[^\s'\"]+")
 # Names of values in fsspec's file information that change when the file changes.
 _MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified")
 
@@ -34,7 +36,8 @@ def is_address(text: str) -> bool:
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A file or a folder at an address. files: an fsspec file system. path: the path in it."""
+    """A file or a folder at an address. address: as it is shown. files: an fsspec file system.
+    path: the path in it."""
 
     address: str
     files: Any
@@ -73,8 +76,7 @@ class RemotePath:
         return sources[0] if len(sources) == 1 else JoinedSource.of(self.address, sources)
 
     def _found(self) -> list[str]:
-        if self.address.startswith(("http://", "https://")):
-            # HTTP has no folders, and a question mark starts the query and not a pattern.
+        if _is_page(self.address):
             return [self.path]
         if any(sign in self.path for sign in "*?["):
             found = sorted(self.files.glob(self.path))
@@ -125,12 +127,20 @@ def place_at(address: str) -> RemotePath:
             f"{address}: files at addresses need the package fsspec",
             hint=f"install it with: {install_command('ray')}",
         ) from None
-    with _told(address):
+    # What follows may sign the address, and is no part of a name.
+    shown = address.partition("?")[0] if _is_page(address) else address
+    with _told(shown):
         try:
             files, path = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
             files, path = _by_arrow(address, str(error))
-    return RemotePath(address, files, path)
+    return RemotePath(shown, files, path)
+
+
+def _is_page(address: str) -> bool:
+    """Whether it is at a web server: HTTP has no folders, and a question mark starts the query and
+    not a pattern."""
+    return address.startswith(("http://", "https://"))
 
 
 def _by_arrow(address: str, why: str) -> tuple[Any, str]:
@@ -153,7 +163,7 @@ def _told(address: str) -> Iterator[None]:
     except (BenchError, UsageError):
         raise
     except Exception as error:
-        told = str(error).partition("\n")[0] or type(error).__name__
+        told = _QUERY.sub("", str(error).partition("\n")[0]) or type(error).__name__
         if isinstance(error, FileNotFoundError):
             told = "there is no such file"
         raise BenchError(f"{address}: cannot be read or written: {told}") from None

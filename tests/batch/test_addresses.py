@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +129,50 @@ def test_answers_there_as_a_table(moa: Moa, s3: S3) -> None:
     assert ran.code == 0, ran.err
     table = pyarrow.parquet.read_table(io.BytesIO(s3.objects["bucket/out.parquet"]))
     assert table.column("id").to_pylist() == ["x"]
+
+
+def test_the_files_of_a_folder_tell_their_format(moa: Moa, upstream: Upstream, s3: S3) -> None:
+    s3.objects["bucket/in/one.jsonl"] = json_lines({"prompt": "thing"})
+    assert moa.run("batch", "s3://bucket/in/", "out.jsonl", "-y").code == 0
+    [request] = upstream.chats("a")
+    assert request.messages[-1]["content"] == "thing"
+    s3.objects["bucket/in/README"] = b"What is in here\n"
+    ran = moa.run("batch", "s3://bucket/in/", "other.jsonl", "-y")
+    assert ran.code == 2
+    assert "s3://bucket/in/: holds files of different formats: jsonl, lines" in ran.err
+    assert len(upstream.chats("a")) == 1
+
+
+def test_a_signed_address_names_a_file_and_shows_no_signature(moa: Moa, upstream: Upstream) -> None:
+    pytest.importorskip("aiohttp", reason="needs the extra `ray`")
+    rows = json_lines({"prompt": "thing"})
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            self.send_response(200 if "signature=right" in self.path else 403)
+            self.send_header("Content-Length", str(len(rows)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(rows)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/in.jsonl?signature="
+        ran = moa.run("batch", f"{address}right", "out.jsonl", "-y")
+        assert ran.code == 0, ran.err
+        refused = moa.run("batch", f"{address}wrong", "other.jsonl", "-y")
+        server.shutdown()
+    [request] = upstream.chats("a")
+    assert request.messages[-1]["content"] == "thing"
+    card = (moa.folder / "out.jsonl.card.json").read_text("utf-8")
+    assert json.loads(card)["input"]["name"] == "in.jsonl"
+    assert refused.code == 1
+    assert "signature" not in ran.err + refused.err + card

@@ -265,7 +265,7 @@ def test_a_part_without_a_card_is_told_of(moa: Moa, upstream: Upstream) -> None:
     assert not (moa.folder / "other.jsonl.card.json").exists()
 
 
-@pytest.mark.parametrize("name", ["merged.csv", "merged.jsonl.gz"])
+@pytest.mark.parametrize("name", ["merged.csv", "new/merged.jsonl.gz"])
 def test_parts_of_any_format_make_a_file_of_any_format(
     moa: Moa, upstream: Upstream, name: str
 ) -> None:

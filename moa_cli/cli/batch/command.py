@@ -269,8 +269,14 @@ def _open(source: str, file_format: str | None) -> tuple[Source, str]:
     if is_address(source):
         found = place_at(source).source()
         # A folder's name does not tell what its files hold.
-        named = found.parts[0].name if isinstance(found, JoinedSource) else source
-        return found, file_format or format_of(named)
+        parts = found.parts if isinstance(found, JoinedSource) else (found,)
+        kinds = sorted({format_of(part.name) for part in parts})
+        if file_format is None and len(kinds) > 1:
+            raise UsageError(
+                f"{found.name}: holds files of different formats: {', '.join(kinds)}",
+                hint=f"name those of one format, such as …/*.{kinds[0]}",
+            )
+        return found, file_format or kinds[0]
     path = paths.expand(source)
     return file_source(path), file_format or format_of(source)
 

@@ -39,6 +39,7 @@ def merge(
     if not parts:
         raise UsageError("there is nothing to merge", hint="name the parts, then OUT")
     check_name(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
     form = output_format(target.name)
     if form.is_lines:
         merged = merge_parts(parts, target)
