@@ -23,6 +23,7 @@ from moa_cli.core.errors import (
     ServerFailed,
 )
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import without_login
 from moa_cli.version import __version__
 
 _HINT = "the same command fetches what is missing"
@@ -38,12 +39,13 @@ async def download(address: str) -> AsyncIterator[bytes]:
     """
     import asyncio
 
+    shown = without_login(address)
     try:
         async with aclosing(Connections()) as connections:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 answer = await send(connections, "GET", address, _HEADERS)
             if answer.status != HTTPStatus.OK:
-                raise _refusal(address, answer.status)
+                raise _refusal(shown, answer.status)
             pieces = aiter(answer.chunks())
             while True:
                 async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -52,19 +54,17 @@ async def download(address: str) -> AsyncIterator[bytes]:
                     return
                 yield piece
     except (TimedOut, TimeoutError):
-        raise ClientTimeout(f"{address}: no answer in time", hint=_HINT) from None
+        raise ClientTimeout(f"{shown}: no answer in time", hint=_HINT) from None
     except BadAddress:
-        raise RequestRefused(f"{address}: is not a web address") from None
+        raise RequestRefused(f"{shown}: is not a web address") from None
     except BadSetting as error:
-        raise ConnectionLost(f"{address}: {error.problem}", hint=error.hint) from None
+        raise ConnectionLost(f"{shown}: {error.problem}", hint=error.hint) from None
     except NoConnection as error:
         said = f" ({error.reason})" if error.reason else ""
-        raise ConnectionLost(f"{address}: no connection{said}", hint=error.hint or _HINT) from None
+        raise ConnectionLost(f"{shown}: no connection{said}", hint=error.hint or _HINT) from None
     except TransportError as error:
-        said = one_line(str(error.__cause__ or ""), 200) or type(error).__name__
-        raise ConnectionLost(
-            f"{address}: was not received completely: {said}", hint=_HINT
-        ) from None
+        said = one_line(without_login(str(error.__cause__ or "")), 200) or type(error).__name__
+        raise ConnectionLost(f"{shown}: was not received completely: {said}", hint=_HINT) from None
 
 
 def _refusal(address: str, status: int) -> ClientError:

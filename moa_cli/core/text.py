@@ -32,6 +32,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def without_login(text: str) -> str:
+    """The text without the user names and passwords of web addresses in it."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
+
+
 def when_text(at: float) -> str:
     """The local time, in minutes. at: seconds since 1970."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -11,7 +11,7 @@ from pathlib import Path
 from moa_cli.bench.data.datasets import DATASETS, PublicFile
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
-from moa_cli.core.text import meant
+from moa_cli.core.text import meant, without_login
 
 ALL = "all"
 # The most bytes that are read for one file. It is far more than the largest of the files has.
@@ -67,16 +67,17 @@ async def fetch(
             say(f"{place} is there{unchecked}")
             continue
         address = address_of(source)
-        say(f"{place} from {address}{unchecked}")
+        shown = without_login(address)
+        say(f"{place} from {shown}{unchecked}")
         data = bytearray()
         async for chunk in download(address):
             data += chunk
             if len(data) > _MOST_BYTES:
                 wrong = "is longer than any file of a dataset"
-                raise BenchError(f"{address}: {wrong}", hint="nothing was kept")
+                raise BenchError(f"{shown}: {wrong}", hint="nothing was kept")
         if wrong := _wrong(data, source):
             wrong = f"is not the published file: {wrong}"
-            raise BenchError(f"{address}: {wrong}", hint="nothing was kept")
+            raise BenchError(f"{shown}: {wrong}", hint="nothing was kept")
         paths.make_private(path.parent)
         with paths.replacing(path) as file:
             file.write(data)

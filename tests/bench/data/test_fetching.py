@@ -41,6 +41,14 @@ def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def test_the_login_of_a_mirror_is_not_shown(moa: Moa, mirror: Mirror) -> None:
+    mirrors = (mirror.url.replace("://", "://me:hidden@"), "http://me:hidden@127.0.0.1:1/x")
+    for address in mirrors:
+        ran = moa.run("bench", "fetch", "mt", env={"MOA_BENCH_MIRROR": address})
+        assert "://***@127.0.0.1" in ran.err
+        assert "hidden" not in ran.err + ran.text
+
+
 def test_the_files_come_checked_and_once(moa: Moa, mirror: Mirror, data: Path) -> None:
     serve_mt(mirror, data)
     ran = fetch(moa, mirror, "mt")
