@@ -223,12 +223,14 @@ def _rows_of(batch: Any, prompt: str) -> list[dict[str, Any]]:
                 f"row {number} has no column `{prompt}`",
                 hint="name the column of the prompts: prompt=…",
             )
-        if "messages" not in values:
-            if _is_missing(values[prompt]):
+        if _is_missing(values.get("messages")):
+            if _is_missing(values.get(prompt)):
                 raise UsageError(
                     f"row {number} has nothing in its column `{prompt}`", hint="leave such rows out"
                 )
             values["prompt"] = str(values[prompt])
+        elif "prompt" in values and _is_missing(values["prompt"]):
+            values["prompt"] = None
         found.append(values)
     return found
 

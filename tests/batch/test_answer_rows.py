@@ -64,6 +64,13 @@ def test_a_failed_row_tells_why_and_keeps_its_place(moa: Moa, upstream: Upstream
     assert not any(moa.folder.rglob("*.db"))
 
 
+def test_a_row_has_a_prompt_or_messages(moa: Moa, upstream: Upstream) -> None:
+    messages = [{"role": "user", "content": "two"}]
+    answer_rows({"text": ["one", None], "messages": [None, messages]}, prompt="text")
+    answer_rows({"prompt": ["one", math.nan], "messages": [None, messages]})
+    assert {request.messages[-1]["content"] for request in upstream.chats("a")} == {"one", "two"}
+
+
 def test_values_that_json_lacks_stay_what_they_are(moa: Moa) -> None:
     when, raw = datetime(2026, 1, 1, tzinfo=UTC), b"\xff"
     nested = {"when": when, "numbers": Column([1, 2])}

@@ -125,6 +125,20 @@ def test_parquet_is_read(moa: Moa, upstream: Upstream) -> None:
     assert "bad.parquet: is a damaged Parquet file" in ran.err
 
 
+def test_each_row_has_a_prompt_or_messages(moa: Moa, upstream: Upstream) -> None:
+    """Where rows have the same columns, one of both is null."""
+    rows: list[dict[str, Any]] = [
+        {"prompt": "one", "messages": None},
+        {"prompt": None, "messages": [{"role": "user", "content": "two"}]},
+    ]
+    write_lines(moa.folder / "in.jsonl", rows)
+    assert moa.run("batch", "in.jsonl", "out.jsonl").code == 0
+    assert asked(upstream) == ["one", "two"]
+    write_lines(moa.folder / "in.jsonl", [*rows, {"prompt": None, "messages": None}])
+    ran = moa.run("batch", "in.jsonl", "other.jsonl")
+    assert (ran.code, "in.jsonl:3: `prompt` is missing or is not text" in ran.err) == (1, True)
+
+
 def test_a_damaged_packed_file_is_told_of(moa: Moa) -> None:
     packed = gzip.compress(b'{"prompt": "p"}\n' * 100)
     (moa.folder / "in.jsonl.gz").write_bytes(packed[:-12])

@@ -140,10 +140,11 @@ def read_own(
     read_messages: reads `messages`; the default accepts only messages of text.
     Raises BenchError, naming file and line.
     """
-    if "prompt" in row.fields or "messages" not in row.fields:
-        messages = [Message("user", row.text("prompt"))]
-    else:
+    if row.fields.get("prompt") is None and row.fields.get("messages") is not None:
+        # In a table, each row has all columns.
         messages = _messages(row, read_messages or _text_messages)
+    else:
+        messages = [Message("user", row.text("prompt"))]
     last = messages[-1]
     answer = row.optional("answer")
     return Item(
