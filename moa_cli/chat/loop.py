@@ -493,7 +493,7 @@ class Chat:
         a summary. A summary is not stored as a turn, and is not written to standard output if that
         is a pipe.
         """
-        # Without a terminal, there is nobody to see the progress.
+        # Without a terminal, the progress is not shown.
         show = replace(
             self.options,
             progress=self.editor is not None,
