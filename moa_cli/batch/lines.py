@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from moa_cli.batch.reading import is_openai, sample_id
 from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds
 from moa_cli.bench.run.plan import Work
 from moa_cli.core.jsonl import usage_to_dict
-from moa_cli.core.text import dumps, harmless_json
+from moa_cli.core.text import dumps
 
 # The fields that a line of output adds. An input field with the same name is moved under `input`.
 OURS = (
@@ -100,7 +99,7 @@ def _json_of(values: Mapping[str, Any]) -> str:
     """The values as a line of JSON without NaN and infinite numbers, which JSON does not have.
     Python's reader takes them, but most others refuse the line."""
     try:
-        return harmless_json(json.dumps(values, ensure_ascii=False, allow_nan=False))
+        return dumps(values, allow_nan=False)
     except ValueError:
         return dumps(_finite(values))
 

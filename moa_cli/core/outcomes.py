@@ -62,7 +62,7 @@ def cut_text(finish_reason: str | None) -> str | None:
 
 
 def cut_of(answer: Proposal | Turn) -> str | None:
-    """How a proposal or a reply was cut, in words; None if it was not cut, or there is no text."""
+    """How a proposal or a reply was cut, in words; None if it was not cut, or has no text."""
     if isinstance(answer, Proposal):
         if answer.unfinished:
             return UNFINISHED

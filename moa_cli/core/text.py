@@ -97,9 +97,11 @@ def quoted(name: str) -> str:
     return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
-def dumps(values: object, *, indent: int | None = None) -> str:
-    """JSON in readable Unicode, without characters that control a terminal."""
-    return harmless_json(json.dumps(values, ensure_ascii=False, indent=indent))
+def dumps(values: object, *, indent: int | None = None, allow_nan: bool = True) -> str:
+    """JSON in readable Unicode, without characters that control a terminal. Unless `allow_nan`,
+    NaN and infinite numbers, which are not JSON, raise ValueError."""
+    text = json.dumps(values, ensure_ascii=False, indent=indent, allow_nan=allow_nan)
+    return harmless_json(text)
 
 
 def loads_or_none(text: str) -> Any:

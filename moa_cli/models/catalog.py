@@ -162,8 +162,8 @@ class Catalog:
         return settled(profile, self._offered)
 
     async def offered_by(self, provider: Provider, *, patience: float) -> tuple[ModelInfo, ...]:
-        """The models in a provider's list, which is at most a day old. Empty if there is no list
-        and it cannot be read within `patience` seconds."""
+        """The models in a provider's list, which is at most a day old. Empty if no list is stored
+        and none can be read within `patience` seconds."""
         await self._refresh(provider, patience)
         listing = self._listing(provider)
         return tuple(listing.models.values()) if listing else ()

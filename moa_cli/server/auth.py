@@ -12,12 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from moa_cli.core.errors import UsageError
 from moa_cli.server.errors import ApiError
 from moa_cli.server.keys import ANYBODY, ClientKey, ClientKeys
-from moa_cli.server.loops import is_loopback_host
+from moa_cli.server.loops import USUAL_PORTS, is_loopback_host
 from moa_cli.server.service import Service
 
 # The paths for load balancers, which need no key: the answers tell only whether the server runs.
 OPEN_PATHS = ("/health", "/ready")
-_USUAL_PORTS = {"http": 80, "https": 443}
 
 
 def origins(option: str, typed: Iterable[str]) -> tuple[str, ...]:
@@ -39,7 +38,7 @@ def _origin(option: str, text: str) -> str:
             f"{option}: {text!r} is not an origin", hint="such as http://localhost:3000"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    shown = "" if port in (None, _USUAL_PORTS.get(parts.scheme)) else f":{port}"
+    shown = "" if port in (None, USUAL_PORTS.get(parts.scheme)) else f":{port}"
     return f"{parts.scheme}://{host}{shown}"
 
 

@@ -68,7 +68,7 @@ class Reply:
 
 
 class StreamedReply(Reply):
-    """Delivers a reply as it is written, with comments while there is no text."""
+    """Delivers a reply as it is written, and sends comments while no text comes."""
 
     def __init__(self, send: Send, encoder: Encoder) -> None:
         super().__init__(send, encoder)

@@ -22,7 +22,7 @@ HEADER = "x-moa-via"
 _LONGEST_CHAIN = 4
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _via: ContextVar[str] = ContextVar("via", default="")
-_PORTS = {"http": 80, "https": 443}
+USUAL_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Address:
         """Whether `url` leads to this server, as far as that is known without a name lookup."""
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+            host, port = parts.hostname or "", parts.port or USUAL_PORTS.get(parts.scheme)
         except ValueError:
             return False
         if port != self.port:

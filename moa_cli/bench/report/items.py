@@ -28,7 +28,7 @@ Outcome = Literal["right", "wrong", "unanswered", "judged", "unjudged", "failed"
 @dataclass(frozen=True)
 class ItemAnswer:
     """A proposal or a reply. answer, score: the answer that was parsed in it, and its score, if the
-    right answer is known. cut: how it was cut, None if it was not. error: why there is no text."""
+    right answer is known. cut: how it was cut, None if it was not. error: why it failed."""
 
     model: str
     text: str
