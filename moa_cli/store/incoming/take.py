@@ -36,8 +36,8 @@ NO_REPLY, OTHER_FILE = "conversation without a reply", "other file"
 # Seconds that one transaction may last, and seconds of pause before the next one. In the pause,
 # other processes can write: they try at least every twentieth of a second.
 _TRANSACTION_SECONDS, _PAUSE_SECONDS = 0.08, 0.06
-# The writer waits until this many turns are read, and then writes them together.
-_READ_AHEAD = 50
+# The writer writes this many turns together. It reads up to four times as many while it pauses.
+_TOGETHER = 50
 
 
 @dataclass
@@ -304,8 +304,10 @@ class _Writer:
 
     def _add(self, step: Callable[[Connection], None]) -> None:
         self._steps.append(step)
-        if len(self._steps) >= _READ_AHEAD:
-            self.flush()
+        waiting = len(self._steps)
+        paused = time.monotonic() >= self._ended + _PAUSE_SECONDS
+        if waiting >= (_TOGETHER if paused else 4 * _TOGETHER):
+            self._transaction()
 
     def _turn(self, decision: _Decision, kept: KeptTurn, connection: Connection) -> None:
         identity = decision.identity
@@ -339,16 +341,17 @@ class _Writer:
     def flush(self) -> None:
         """Write everything that waits. Raises StoreError."""
         while self._steps:
-            time.sleep(max(0.0, self._ended + _PAUSE_SECONDS - time.monotonic()))
-            with self._store.connection(writing=True) as connection:
-                deadline = time.monotonic() + _TRANSACTION_SECONDS
-                while self._steps and time.monotonic() < deadline:
-                    self._steps.popleft()(connection)
-                if self._begun is not None:
-                    connection.execute(
-                        "INSERT OR IGNORE INTO unfinished VALUES (?)", (self._begun,)
-                    )
-            self._ended = time.monotonic()
+            self._transaction()
+
+    def _transaction(self) -> None:
+        time.sleep(max(0.0, self._ended + _PAUSE_SECONDS - time.monotonic()))
+        with self._store.connection(writing=True) as connection:
+            deadline = time.monotonic() + _TRANSACTION_SECONDS
+            while self._steps and time.monotonic() < deadline:
+                self._steps.popleft()(connection)
+            if self._begun is not None:
+                connection.execute("INSERT OR IGNORE INTO unfinished VALUES (?)", (self._begun,))
+        self._ended = time.monotonic()
 
 
 @contextmanager
