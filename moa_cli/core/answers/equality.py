@@ -106,6 +106,16 @@ _NUMBER = re.compile(
     r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
     r"|(?<![A-Za-z0-9_.^)\]}])-?\.[0-9]+"
 )
+# A fraction may follow a whole number: `2 1/2`. A date (`1/2/2023`) is none.
+_FRACTION_OR_NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.,^/])((?<![)\]}])-)?(?:[$€£¥]\s*)?"
+    r"(?:([0-9]+)[ \u00a0]+)?([0-9]+)\s?/\s?(0*[1-9][0-9]*)(?![0-9]|[.,/][0-9])"
+    rf"|({_NUMBER.pattern})"
+)
+_LATEX_FRACTION = re.compile(r"\\[dtc]?frac" + 2 * r"\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))")
+# In brackets behind a result, how it came about: `$70,000 (200,000 - 130,000).`
+_BRACKETS_AT_END = re.compile(r"(?<=\s)\(([^()\n]{0,200})\)[\s.!*]*$")
+_OPERATOR = re.compile("[-+*/×÷=−]")
 _EXPONENT = re.compile(r"\^\{?-?[0-9]+\}?")
 _GROUP_GAP = re.compile("(?<=[0-9])(?:\\{,\\}|\\\\,|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))")
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
@@ -120,8 +130,9 @@ def final_number(text: str) -> Fraction | None:
     r"""The number that is the final answer of a text; None if there is none.
 
     It is the number in the last `\boxed{…}`, or after the last `####`; else the number after "the
-    answer is"; else the last number. A number may have a sign, thousands separators, decimals, a
-    currency, a unit, or a full stop. Exponents and numbers inside a word do not count.
+    answer is"; else the last number, which a calculation in brackets may follow. A number may have
+    a sign, thousands separators, decimals, a currency, a unit, or a full stop, and may be a
+    fraction. Exponents and numbers inside a word do not count.
     """
     marked = boxed(text)
     if marked is not None and value_of(marked) is not None:
@@ -131,7 +142,16 @@ def final_number(text: str) -> Fraction | None:
         if numbers:
             return numbers[-1]
     said = _stated_number(text)
-    return next(reversed(numbers_in(text)), None) if said is None else said
+    return last_number(text) if said is None else said
+
+
+def last_number(text: str) -> Fraction | None:
+    """The last number of a text, without a calculation in brackets behind it; None without one."""
+    numbers = numbers_in(text)
+    behind = _BRACKETS_AT_END.search(text)
+    if behind and _OPERATOR.search(behind[1]):
+        numbers = numbers_in(text[: behind.start()]) or numbers
+    return numbers[-1] if numbers else None
 
 
 def _stated_number(text: str) -> Fraction | None:
@@ -158,10 +178,21 @@ def last_hashes(text: str) -> str | None:
 def numbers_in(text: str) -> list[Fraction]:
     """All numbers of a text, in order; see `final_number`."""
     plain = _GROUP_GAP.sub("", text.replace("−", "-").replace("\\$", "$"))
-    found = _NUMBER.findall(_EXPONENT.sub(" ", plain))
-    return [
-        Fraction(re.sub(r"[^-0-9.]", "", number)) for number in found if len(number) <= _LONGEST
-    ]
+    plain = _LATEX_FRACTION.sub(r" \1\2/\3\4", _EXPONENT.sub(" ", plain))
+    numbers: list[Fraction] = []
+    for found in _FRACTION_OR_NUMBER.finditer(plain):
+        minus, whole, numerator, denominator, number = found.groups()
+        if len(found[0]) > _LONGEST:
+            continue
+        if number:
+            numbers.append(Fraction(re.sub(r"[^-0-9.]", "", number)))
+            continue
+        part = Fraction(int(numerator), int(denominator))
+        if whole and part >= 1:
+            numbers.append(Fraction(whole))
+        value = part + int(whole) if whole and part < 1 else part
+        numbers.append(-value if minus else value)
+    return numbers
 
 
 def stated(reply: str) -> str | None:

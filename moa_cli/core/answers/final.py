@@ -29,6 +29,7 @@ from moa_cli.core.answers.equality import (
     boxed,
     final_number,
     last_hashes,
+    last_number,
     normalised,
     numbers_in,
     plain_words,
@@ -118,8 +119,8 @@ def _any(text: str) -> str | None:
     if alone:
         return alone[1]
     lines = [line for line in text.splitlines() if any(map(str.isalnum, line))][-2:]
-    numbers = numbers_in(_LIST_MARK.sub("", "\n".join(lines)))
-    return _in_digits(numbers[-1]) if numbers else None
+    last = last_number(_LIST_MARK.sub("", "\n".join(lines)))
+    return None if last is None else _in_digits(last)
 
 
 def _behind_hashes(text: str) -> str | None:
