@@ -14,6 +14,7 @@ Lines that follow later replace earlier ones.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,6 +54,8 @@ RUN_FILE, ITEMS = "run.json", "items.jsonl"
 JUDGE_FILE, JUDGEMENTS, OUTPUTS = "judge.json", "judgements.jsonl", "outputs.jsonl"
 _JUDGES = "judges"
 _MOST_DIFFERENCES = 3
+# File systems take 255 bytes. Other words may stand before it.
+_LONGEST_NAME = 180
 
 _Record = TypeVar("_Record", Result, Judgement)
 
@@ -62,9 +65,25 @@ def latest(path: Path, kind: type[_Record]) -> dict[Any, _Record]:
     return {record.name: record for record in read_records(path, kind)}
 
 
+def folder_name(name: str, *, digest: bool = False) -> str:
+    """A name for a folder, made of any name. digest: whether it differs for each name, even if the
+    names differ only in characters that are replaced here. A long one always does."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    if not digest and len(plain) <= _LONGEST_NAME:
+        return plain
+    return f"{plain[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def judge_folder(run: Path, model: str) -> Path:
-    """The folder of the judgements by that model. model: its full name."""
-    return run / _JUDGES / re.sub(r"[^A-Za-z0-9._-]+", "-", model)
+    """The folder of the judgements by that model. model: its full name.
+
+    Raises BenchError if the settings of a judge there are damaged.
+    """
+    folder = run / _JUDGES / folder_name(model)
+    file = folder / JUDGE_FILE
+    if file.exists() and read_settings(file, JudgeSettings).model != model:
+        return folder.with_name(folder_name(model, digest=True))
+    return folder
 
 
 @dataclass(frozen=True)

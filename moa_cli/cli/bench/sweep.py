@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,19 +33,12 @@ _SET = ("arms", "best", "cache", "output", "max_cost", "reference_paths")
 @dataclass(frozen=True)
 class _Variant:
     """One run of a sweep. proposals, aggregator: the values that are varied; None if they are
-    not."""
+    not. name: of its folder."""
 
     profile: Profile
     proposals: int | None
     aggregator: str | None
-
-    @property
-    def name(self) -> str:
-        """The name of its folder."""
-        parts = [] if self.proposals is None else [f"{self.proposals}-proposers"]
-        if self.aggregator is not None:
-            parts.append(re.sub(r"[^A-Za-z0-9._-]+", "-", self.aggregator))
-        return "-".join(parts)
+    name: str
 
 
 def _sweep(
@@ -162,15 +155,20 @@ def _variants(
             f"--proposers: {most} are needed, but a layer of the profile has {there}",
             hint="add proposers, or --samples",
         )
+    from moa_cli.bench.run.folder import folder_name
+
+    plain = Counter(folder_name(model) for model in models if model is not None)
     for model in models:
         for number in numbers:
             varied = profile
+            parts = [] if number is None else [f"{number}-proposers"]
             if number is not None:
                 varied = varied.with_proposers(lambda known, most=number: _first(known, most))  # type: ignore[misc]
             if model is not None:
                 final = replace(varied.aggregator, model=model, alternatives=(), fallbacks=())
                 varied = replace(varied, aggregator=final)
-            yield _Variant(varied, number, model)
+                parts.append(folder_name(model, digest=plain[folder_name(model)] > 1))
+            yield _Variant(varied, number, model, "-".join(parts))
 
 
 def _first(proposers: Sequence[Proposer], most: int) -> list[Proposer]:

@@ -115,6 +115,26 @@ def test_the_same_command_asks_nothing_twice(judged: Moa, upstream: Upstream) ->
     assert {path.name: path.read_bytes() for path in folder_of(judged).iterdir()} == before
 
 
+def test_judges_whose_names_differ_in_signs_only_have_folders_of_their_own(
+    judged: Moa, upstream: Upstream
+) -> None:
+    judges = ["lab:x/y", "lab:x:y", "lab:x-y", "lab:模型", "lab:もの", f"lab:{'x' * 300}"]
+    start = [word for word in BY_REFERENCE if word not in ("--judge", "lab:judge")]
+    for judge in judges:
+        upstream.always(judge.removeprefix("lab:"), JUDGE)
+    for _ in range(2):
+        for judge in judges:
+            ran = judged.run(*start, "--judge", judge)
+            assert ran.code == 0, ran.err
+    folders = list((judged.folder / "runs/mine-two/judges").iterdir())
+    known = [json.loads((folder / "judge.json").read_bytes())["model"] for folder in folders]
+    assert sorted(known) == sorted(judges)
+    # The second time there was nothing left to ask.
+    assert len(upstream.chats()) == 9 * len(judges)
+    for judge in judges:
+        assert judged.run("bench", "report", "runs/mine-two", "--judge", judge).code == 0
+
+
 def test_a_killed_judge_goes_on(judged: Moa, upstream: Upstream) -> None:
     upstream.enqueue("judge", *[JUDGE] * 4)
     upstream.always("judge", SILENT)

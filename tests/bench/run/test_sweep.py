@@ -115,6 +115,20 @@ def test_aggregators_alone_are_bars(lab: Moa) -> None:
     assert page.count('class="bar ') == 2
 
 
+def test_aggregators_whose_names_differ_in_signs_only_have_runs_of_their_own(
+    lab: Moa, upstream: Upstream
+) -> None:
+    start = ["bench", "sweep", "asked.jsonl", "-y", "-o", "swept", "-n", "2"]
+    for _ in range(2):
+        ran = lab.run(*start, "--aggregators", "lab:agg/1,lab:agg-1,lab:wise")
+        assert ran.code == 0, ran.err
+    asked = Counter(request.model for request in upstream.chats())
+    assert (asked["agg/1"], asked["agg-1"], asked["wise"]) == (2, 2, 2)
+    runs = sorted(path.name for path in (lab.folder / "swept").glob("lab-*"))
+    assert len(runs) == 3
+    assert runs[-1] == "lab-wise"
+
+
 def test_without_a_score_the_chart_shows_costs(lab: Moa) -> None:
     write_lines(lab.folder / "open.jsonl", [{"prompt": "say something"}])
     ran = lab.run("bench", "sweep", "open.jsonl", "-y", "-o", "swept", "--proposers", "1,2")
