@@ -193,6 +193,11 @@ class Providers:
                 f"`{model_name}` names only a provider, not a model",
                 hint=f"write `{name}:model-id`; `moa models {name}` lists its models",
             )
+        if any(word.partition(":")[0] in self.known and ":" in word for word in model.split()[1:]):
+            raise ProfileError(
+                f"`{model_name}` names several models",
+                hint="name one; in a list, put a comma between models",
+            )
         return self.known[name], model
 
     def _bare(self, model: str) -> str:

@@ -32,7 +32,9 @@ ChosenBy = Literal["judge", "proposers"]
 _OF_A_REPLY = ("extra", "max_tokens", "hedge_with")
 _M = TypeVar("_M", "Proposer", "Aggregator")
 _V = TypeVar("_V")
-_MODEL_NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+_WORD = r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
+# Only behind a provider may a name hold spaces: ids of some servers do, and paths of files.
+_MODEL_NAME = re.compile(rf"{_WORD}|[^\s:]+:{_WORD}(?: +{_WORD})*")
 
 
 def _check_candidates(model: str | tuple[str, ...]) -> None:

@@ -244,6 +244,7 @@ def test_none_takes_the_system_prompt_away(desk: Desk) -> None:
 
 
 def test_models_sets_the_proposers_by_commas_or_spaces(desk: Desk) -> None:
+    assert "lab:My Model, lab:y" in desk.do("/models lab:My Model, lab:y")
     for line in ("/models lab:x,lab:y", "/models lab:x lab:y", "/models lab:x, lab:y"):
         text = desk.do(line)
         assert [proposer.model for proposer in desk.session.profile.layer(1)] == ["lab:x", "lab:y"]

@@ -193,9 +193,22 @@ def test_an_id_that_looks_mistyped_is_written_with_its_provider(moa: Elsewhere) 
     assert asked == ["lab/x", "lab;x", "openai/gpt-oss-120b"]
 
 
+def test_an_id_may_hold_spaces_behind_its_provider(moa: Moa, upstream: Upstream) -> None:
+    ids = ["My Model 7B", "a  b:c"]
+    ran = moa.run("ask", "-m", ", ".join(f"lab:{name}" for name in ids), WORD)
+    assert (ran.code, ran.text) == (0, "ok\n")
+    assert sorted(request.model for request in upstream.chats()) == [*ids, "agg"]
+    there = moa.folder / "my models" / "small one.gguf"
+    ran = moa.run("ask", "-r", "0", "-a", f"local:{there}", WORD)
+    assert ran.code != 0
+    assert f"local: {there} is not there" in ran.err
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("lab: x", "is not a model name: 'lab: x'"),
+        ("lab:x lab:y", "`lab:x lab:y` names several models"),
         ("org/model:free", "put the provider before it: `together:org/model:free`"),
         ("Lab:x", "did you mean `lab`?"),
         ("lab :x", "is not a model name: 'lab :x'"),

@@ -96,7 +96,9 @@ def _model(host: Host, argument: str) -> Outcome:
 def _models(host: Host, argument: str) -> None:
     """Show the models, or set the proposers."""
     if argument:
-        names = tuple(name for name in argument.replace(",", " ").split() if name)
+        # Between commas a name may hold spaces.
+        parts = argument.split(",") if "," in argument else argument.split()
+        names = tuple(part.strip() for part in parts if part.strip())
         host.session.change(Overrides(reference_models=names), "/models")
     host.say(host.session.models_text())
 
