@@ -248,6 +248,7 @@ class OpenAICompatible:
                         first=first,
                         watch=exchange.watch,
                         bounds=bounds,
+                        sized="content-length" in answer.headers,
                     )
                     while found := await reader.read():
                         for delta in found:

@@ -145,7 +145,8 @@ class DeltaReader:
     chunks: the bytes as they arrive. model: the requested model. merged: whether all events of a
     chunk become one delta, which costs less if nobody watches single tokens. first: the bytes that
     were read already. watch: called with the name and the data of each event. bounds: the bounds of
-    a believable usage.
+    a believable usage. sized: whether the endpoint told the length of the body. Then the end of the
+    chunks is the end of the answer, also without a finish reason.
     """
 
     def __init__(
@@ -157,8 +158,10 @@ class DeltaReader:
         first: bytes = b"",
         watch: Callable[[str, str], None] | None = None,
         bounds: Bounds | None = None,
+        sized: bool = False,
     ) -> None:
         self._chunks = chunks
+        self._sized = sized
         self._merged = merged
         self._first = first
         self._watch = watch
@@ -175,9 +178,9 @@ class DeltaReader:
         """The next deltas, at least one; an empty list at the end.
 
         Raises ErrorObject for an error object in the stream, ConnectionLost if the stream ends
-        before a finish reason or the end mark, BadResponse for an event that is not JSON or not a
-        completion. After a finish reason it raises nothing: the answer is complete, and at most the
-        count of its tokens is lost.
+        before a finish reason, the end mark or the told length, BadResponse for an event that is
+        not JSON or not a completion. After a finish reason it raises nothing: the answer is
+        complete, and at most the count of its tokens is lost.
         """
         while not self._over:
             found = await self._read_more()
@@ -213,7 +216,10 @@ class DeltaReader:
                 return []
             if came == "end":
                 self._stopped = True
-                return stream.take(self._decoder.end(), merged=self._merged)
+                found = stream.take(self._decoder.end(), merged=self._merged)
+                if self._sized and stream.error is None and stream.reader.has_answer:
+                    stream.reader.ended = True
+                return found
         chunk, self._next = self._next, None
         try:
             events = self._decoder.feed(chunk or b"")

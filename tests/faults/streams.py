@@ -11,6 +11,7 @@ from tests.faults.script import (
     PARTIAL,
     POISON,
     ROLE,
+    SSE,
     WORDS,
     counted,
     deflated,
@@ -27,6 +28,8 @@ from tests.faults.script import (
 
 _BODY = b"".join(EVENTS)
 _TEXT = _BODY.decode()
+_PIECES = ("Rain ", "is ", "water.")
+_EMPTY_REASONS = b"".join(event(part({"content": piece}, "")) for piece in _PIECES)
 
 
 def _reframed(old: str, new: str) -> bytes:
@@ -426,6 +429,28 @@ ENCODINGS: list[Fault] = [
 ]
 _HUGE = 10**15
 COUNTS: list[Fault] = [
+    answered(
+        "no reason, sized",
+        "a body of a told length, without a finish reason and without an end mark",
+        whole(b"".join((ROLE, *WORDS, counted())), kind=SSE),
+    ),
+    answered(
+        "empty reasons, sized",
+        "a body of a told length, with an empty finish reason in each chunk",
+        whole(
+            b"".join(event(part({"content": text}, "")) for text in ("Rain ", "is ", "water.")),
+            kind=SSE,
+        ),
+        told=None,
+    ),
+    lost(
+        "no words, sized",
+        "a body of a told length, without a word",
+        whole(ROLE, kind=SSE),
+        "ConnectionLost",
+        "the answer ended early",
+        again=True,
+    ),
     answered("no count", "no count of tokens", stream(ROLE, *WORDS, finish(), DONE), told=None),
     answered(
         "huge count",
