@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         is_full = error.errno == errno.ENOSPC
         name = "standard output: " if _drop_unwritten() or is_full else ""
         name = f"{error.filename}: " if error.filename else name
+        if error.errno == errno.ENOENT and not error.filename:
+            # No other question to the system fails without naming a file.
+            return _say("the working directory was removed", "`cd` to another one", FAILED)
         return _say(f"{name}{error.strerror or error}", None, FAILED)
     return result if isinstance(result, int) else 0
 

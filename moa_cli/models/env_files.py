@@ -51,7 +51,11 @@ class EnvFiles:
 
     @cached_property
     def _here(self) -> _EnvFile:
-        here = _read(Path(_NAME).absolute())
+        try:
+            here = _read(Path(_NAME).absolute())
+        except FileNotFoundError:
+            # The working directory was removed.
+            return _EnvFile(Path(_NAME))
         # If the working directory is the config folder, there is only one file, and it is the
         # user's own.
         return _EnvFile(here.path) if _is_same(here.path, self._own.path) else here

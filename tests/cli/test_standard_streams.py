@@ -238,3 +238,14 @@ def test_a_locale_without_letters_changes_no_prompt(moa: Moa, upstream: Upstream
     assert moa.run("ask", "Grüße 世界", "-f", "größe", env=env, fresh=True).code == 0
     content = upstream.chats("agg")[0].messages[-1]["content"]
     assert content == "Grüße 世界\n\ngröße:\n```\nMaß\n```"
+
+
+def test_a_working_directory_that_was_removed_is_needed_by_few_commands(moa: Moa) -> None:
+    moa.profile("lab", "a")
+    gone = "mkdir gone; cd gone; rmdir ../gone;"
+    for command in ("ask hi", "config list", "models lab", "profile list", "history list"):
+        ran = in_shell(moa, f"{gone} moa {command}")
+        assert (ran.code, "No such file" in ran.err) == (0, False), ran.err
+    ran = in_shell(moa, f"{gone} moa history backup x.db")
+    assert ran.code == 1
+    assert ran.err == "moa: the working directory was removed (`cd` to another one)\n"
