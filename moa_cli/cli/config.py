@@ -19,7 +19,7 @@ from moa_cli.cli.options import JsonArray
 from moa_cli.cli.output import print_json, print_lines, say
 from moa_cli.core import paths
 from moa_cli.core.sanitize import sanitize
-from moa_cli.core.text import with_hint
+from moa_cli.core.text import with_hint, without_password
 from moa_cli.terminal.tty import columns_of
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ group = Commands(help="List, get, set and unset settings, and edit their file.")
 # The path of keys to a setting, its value (None if it is not set) and its origin.
 Row = tuple[tuple[str, ...], object, str]
 _FILE, _DEFAULT = "config.toml", "default"
-# The part of an address with a password, or with a token in place of a user name.
-_PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]*://)?([^:/@]*:)?.*@", re.IGNORECASE | re.DOTALL)
 
 
 def _setting_names() -> list[str]:
@@ -238,7 +236,7 @@ def _providers(config: Config, table: Mapping[str, Any]) -> Iterator[Row]:
                 told = (name for name in variables if name and os.environ.get(name, "").strip())
                 origin = next(told, origin)
             if url:
-                yield path, _PASSWORD.sub(r"\1\2***@", url), origin
+                yield path, without_password(url), origin
         for key, value in _values(provider).items():
             if value is not None:
                 path = ("providers", name, key)

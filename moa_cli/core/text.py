@@ -37,6 +37,12 @@ def without_login(text: str) -> str:
     return re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
 
 
+def without_password(address: str) -> str:
+    """The address without its password, or without a token in place of a user name. The scheme may
+    be missing."""
+    return re.sub(r"(?is)^([a-z][a-z0-9+.-]*://)?([^:/@]*:)?.*@", r"\1\2***@", address)
+
+
 def when_text(at: float) -> str:
     """The local time, in minutes. at: seconds since 1970."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -22,7 +22,7 @@ from moa_cli.core.debug_log import RoomLog, add_secret
 from moa_cli.core.endpoints import NO_KEY
 from moa_cli.core.errors import AuthenticationFailed, ProfileError
 from moa_cli.core.files.new_file import why_unfit
-from moa_cli.core.text import nearest
+from moa_cli.core.text import nearest, without_password
 from moa_cli.core.values import TOML, KeyPath
 from moa_cli.models.env_files import EnvFiles, FoundKey
 from moa_cli.models.table import BUILT_IN, DEFAULT_PROVIDER, Pairs, Provider
@@ -251,7 +251,7 @@ class Providers:
                 hint="name the endpoint in config.toml (`[providers.NAME]`, base_url), and write"
                 " `NAME:model-id`",
             )
-        shown = _without_password(model_name)
+        shown = without_password(model_name)
         if not name.strip():
             return ProfileError(
                 f"`{shown}` has no known provider before its colon",
@@ -261,7 +261,7 @@ class Providers:
         question = f"; did you mean `{meant}`?" if meant else ""
         known = "" if meant or "/" in name else f"known providers: {', '.join(self.known)}; "
         return ProfileError(
-            f"there is no provider `{_without_password(name)}` (model `{shown}`){question}",
+            f"there is no provider `{without_password(name)}` (model `{shown}`){question}",
             hint=f"{known}if the colon is part of the model id, put the provider before it:"
             f" `{DEFAULT_PROVIDER}:{shown}`",
         )
@@ -272,7 +272,7 @@ class Providers:
         first, slash, _ = name.partition("/")
         if slash:
             known = first in self.known
-            return f"{first}:{_without_password(model_name[len(first) + 1 :])}" if known else None
+            return f"{first}:{without_password(model_name[len(first) + 1 :])}" if known else None
         by_case = {known.lower(): known for known in self.known}
         near = nearest(name.strip().lower(), by_case)
         return by_case[near] if near else None
@@ -423,11 +423,6 @@ def default_profile(config: Config, environment: Mapping[str, str]) -> str:
     known = Providers(config, environment)
     with_key = (name for name in DEFAULT_PROFILES if known.key_source(known.known[name]))
     return next(with_key, "local")
-
-
-def _without_password(text: str) -> str:
-    """The text. If it is an address, a password or token in it is hidden."""
-    return re.sub(r"(^|:)[^:@/]+@", r"\1***@", re.sub(r":[^:@]+@", ":***@", text))
 
 
 def _run_key_command(provider: Provider) -> str:

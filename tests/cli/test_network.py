@@ -269,6 +269,7 @@ def test_a_dead_proxy_ends_a_download_at_once(moa: Moa, served_hub: Hub) -> None
     ran = pulls(moa, f"https://{HOST}", {"ALL_PROXY": proxy})
     failed(ran, "ALL_PROXY: the proxy http://***@127.0.0.1:", "refuses connections")
     failed(pulls(moa, "htp:/x", {}), "HF_ENDPOINT: htp:/x is not a web address")
+    failed(pulls(moa, "htp://me:p@ss@hub/x", {}), "HF_ENDPOINT: htp://***@hub/x is not a web")
     assert served_hub.sent == []
 
 

@@ -30,6 +30,7 @@ from moa_cli.core.errors import LocalModelUnavailable, UsageError
 from moa_cli.core.files.lock import locked_folder
 from moa_cli.core.installation import install_command
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import without_login
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -226,8 +227,7 @@ def _refused(reference: HubReference, error: HfHubHTTPError) -> LocalModelUnavai
 def _endpoint() -> str:
     from huggingface_hub import constants
 
-    # The URL may hold a user name and a password, which are removed.
-    return one_line(re.sub(r"//[^/@]*@", "//", constants.ENDPOINT))
+    return one_line(without_login(constants.ENDPOINT))
 
 
 def _hub_file(sibling: RepoSibling) -> _HubFile | None:
