@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from moa_cli.batch.sources import BLOCK, JoinedSource, Source
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.installation import install_command
+from moa_cli.core.text import without_login
 
 # At least two characters before the colon: a single letter is a Windows drive.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -47,6 +48,11 @@ class RemotePath:
     def name(self) -> str:
         """The last part of the path."""
         return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is at a web server, to which nothing can be written."""
+        return _is_page(self.address)
 
     def exists(self) -> bool:
         """Whether it exists. Raises BenchError if that cannot be found out."""
@@ -76,7 +82,7 @@ class RemotePath:
         return sources[0] if len(sources) == 1 else JoinedSource.of(self.address, sources)
 
     def _found(self) -> list[str]:
-        if _is_page(self.address):
+        if self.is_page:
             return [self.path]
         if any(sign in self.path for sign in "*?["):
             found = sorted(self.files.glob(self.path))
@@ -111,29 +117,31 @@ class RemotePath:
 def place_at(address: str) -> RemotePath:
     """The file or folder at an address. Raises UsageError if no installed package can access such
     an address."""
+    address = _ADDRESS.sub(lambda scheme: scheme[0].lower(), address, count=1)
+    # For messages and logs. What follows a question mark may sign the address. In a store, a
+    # question mark may also be part of a pattern.
+    query = r"\?.*" if _is_page(address) else r"\?[\w.-]+=.*"
+    shown = re.sub(query, "", without_login(address), flags=re.DOTALL)
     try:
         if urlsplit(address).password is not None:
-            # The message leaves out the address, so that logs do not hold the password.
             raise UsageError(
                 "an address must hold no password",
                 hint="keep credentials in variables such as AWS_SECRET_ACCESS_KEY",
             )
     except ValueError:
-        raise UsageError(f"{address}: is no address") from None
+        raise UsageError(f"{shown}: is no address") from None
     try:
         import fsspec
     except ImportError:
         raise UsageError(
-            f"{address}: files at addresses need the package fsspec",
+            f"{shown}: files at addresses need the package fsspec",
             hint=f"install it with: {install_command('ray')}",
         ) from None
-    # What follows may sign the address, and is no part of a name.
-    shown = address.partition("?")[0] if _is_page(address) else address
     with _told(shown):
         try:
             files, path = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
-            files, path = _by_arrow(address, str(error))
+            files, path = _by_arrow(address, shown, str(error))
     return RemotePath(shown, files, path)
 
 
@@ -143,15 +151,16 @@ def _is_page(address: str) -> bool:
     return address.startswith(("http://", "https://"))
 
 
-def _by_arrow(address: str, why: str) -> tuple[Any, str]:
-    """Arrow's own file system for an address. why: why fsspec cannot access it."""
+def _by_arrow(address: str, shown: str, why: str) -> tuple[Any, str]:
+    """Arrow's own file system for an address. shown: the address in messages. why: why fsspec
+    cannot access it."""
     try:
         from fsspec.implementations.arrow import ArrowFSWrapper
         from pyarrow.fs import FileSystem
 
         files, path = FileSystem.from_uri(address)
     except (ImportError, ValueError, NotImplementedError):
-        raise UsageError(f"{address}: cannot be reached: {why}") from None
+        raise UsageError(f"{shown}: cannot be reached: {why}") from None
     return ArrowFSWrapper(files), path
 
 

@@ -176,3 +176,38 @@ def test_a_signed_address_names_a_file_and_shows_no_signature(moa: Moa, upstream
     assert json.loads(card)["input"]["name"] == "in.jsonl"
     assert refused.code == 1
     assert "signature" not in ran.err + refused.err + card
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ("http://[::1/in.jsonl?signature=1", 2),
+        ("HTTPS://127.0.0.1:9/in.jsonl?signature=1", 1),
+        ("http://signature@127.0.0.1:9/in.jsonl", 1),
+        ("abfs://container/in.jsonl?sas_token=signature", 2),
+        ("nowhere://container/in.jsonl?sas_token=signature", 2),
+    ],
+)
+def test_what_signs_an_address_is_in_no_error(moa: Moa, address: str, code: int) -> None:
+    pytest.importorskip("aiohttp", reason="needs the extra `ray`")
+    ran = moa.run("batch", address, "out.jsonl", "-y")
+    assert ran.code == code, ran.err
+    assert ": cannot be " in ran.err or ": is no address" in ran.err
+    assert "signature" not in ran.err
+
+
+def test_answers_are_not_asked_for_if_they_cannot_be_written(moa: Moa, upstream: Upstream) -> None:
+    pytest.importorskip("aiohttp", reason="needs the extra `ray`")
+    (moa.folder / "in.jsonl").write_bytes(json_lines({"prompt": "thing"}))
+    ran = moa.run("batch", "in.jsonl", "http://127.0.0.1:9/out.jsonl?signature=1", "-y")
+    assert ran.code == 2
+    assert ran.err.startswith("moa: http://127.0.0.1:9/out.jsonl: cannot be written")
+    assert upstream.chats("a") == []
+    assert not list(moa.folder.glob("out*"))
+
+
+def test_the_answers_of_a_store_with_options_are_told_without_them(moa: Moa) -> None:
+    (moa.folder / "in.jsonl").write_bytes(json_lines({"prompt": "thing"}))
+    ran = moa.run("batch", "in.jsonl", f"{OUT}?region=here", "-y")
+    assert f"in {OUT}, " in ran.err
+    assert "region" not in ran.err

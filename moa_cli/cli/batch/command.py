@@ -238,12 +238,13 @@ def batch(
         live=False if beside else live,
         save=save,
     )
-    start = _Start(made, target, not as_finished, options, work_off)
     if not is_address(target):
+        start = _Start(made, target, not as_finished, options, work_off)
         raise Exit(start.run(_path(source, target), keep=keep))
     place = place_at(target)
     path = _path(source, _local_name(place))
     assert path is not None
+    start = _Start(made, place.address, not as_finished, options, work_off)
     code = start.run(path, keep=keep)
     _copy_out(path, place)
     raise Exit(code)
@@ -335,6 +336,11 @@ def _local_name(place: RemotePath) -> str:
     """
     if not place.name or place.address.endswith("/"):
         raise UsageError(f"{place.address}: names no file")
+    if place.is_page:
+        raise UsageError(
+            f"{place.address}: cannot be written, because it is at a web server",
+            hint="name a file as OUT, or an address of a store, such as s3://bucket/answers.jsonl",
+        )
     state = Path(f"{place.name}.state")
     if not state.exists() and place.exists():
         raise BenchError(
@@ -359,7 +365,7 @@ def _copy_out(path: Path, place: RemotePath) -> None:
 
 @dataclass(frozen=True)
 class _Start:
-    """One start of a batch. target: OUT, as it was typed. work_off: see `Job`."""
+    """One start of a batch. target: OUT, for messages. work_off: see `Job`."""
 
     batch: Batch
     target: str
