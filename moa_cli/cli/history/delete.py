@@ -72,7 +72,8 @@ def delete(
         Option(metavar="WORDS", help="All conversations in which `search -w` finds the words."),
     ] = None,
     older_than: Annotated[
-        str | None, Option(metavar="SPAN", help="All older than SPAN, such as 30d.")
+        str | None,
+        Option(metavar="SPAN", help="All whose last turn is older than SPAN, such as 30d."),
     ] = None,
     undone: Annotated[
         bool, Option("--undone", help="Only turns that were undone or replaced (/undo, /retry).")

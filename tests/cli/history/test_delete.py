@@ -131,6 +131,18 @@ def test_by_age(moa: Moa) -> None:
     assert titles(moa) == ["just now"]
 
 
+def test_age_is_that_of_the_last_turn_whatever_was_done_since(moa: Moa) -> None:
+    old, new = keep(moa, ("long ago", "yes")), keep(moa, ("just now", "yes"))
+    age(moa, old, 40)
+    assert moa.run("history", "export", "--all", "-o", "all.json").code == 0
+    assert moa.run("history", "delete", "--all", "-y").code == 0
+    assert moa.run("history", "import", "all.json", "--tag", "kept").code == 0
+    assert moa.run("history", "rename", old, "another title").code == 0
+    assert moa.run("history", "delete", "--older-than", "30d", "-y").code == 0
+    [left] = moa.run("history", "list").text.splitlines()
+    assert left.startswith(new)
+
+
 def test_words_and_age_together_are_narrower(moa: Moa) -> None:
     old = keep(moa, ("plums long ago", "yes"))
     other = keep(moa, ("stars long ago", "yes"))
