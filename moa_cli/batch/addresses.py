@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from moa_cli.batch.sources import BLOCK, JoinedSource, Source
+from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.installation import install_command
 from moa_cli.core.text import without_login
@@ -61,11 +62,7 @@ class RemotePath:
 
     def copy_from(self, path: Path) -> None:
         """Copy a local file to this address. Raises BenchError."""
-        with (
-            _told(self.address),
-            path.open("rb") as file,
-            self.files.open(self.path, "wb") as copy,
-        ):
+        with _told(self.address), path.open("rb") as file, self._open(self.path, "wb") as copy:
             shutil.copyfileobj(file, copy, BLOCK)
 
     def beside(self, name: str) -> RemotePath:
@@ -97,13 +94,18 @@ class RemotePath:
             raise FileNotFoundError("there are no such files")
         return list(found)
 
+    def _open(self, path: str, mode: str) -> BinaryIO:
+        if "file" in self.files.protocol:
+            paths.refuse_database(Path(path))
+        return cast("BinaryIO", self.files.open(path, mode))
+
     def _source(self, path: str) -> Source:
         scheme = self.address.partition("://")[0]
         name = self.address if path == self.path else f"{scheme}://{path}"
 
         def read() -> BinaryIO:
             with _told(name):
-                return cast("BinaryIO", self.files.open(path, "rb"))
+                return self._open(path, "rb")
 
         def stamp() -> list[Any] | None:
             with _told(name):
@@ -172,7 +174,8 @@ def _told(address: str) -> Iterator[None]:
     except (BenchError, UsageError):
         raise
     except Exception as error:
-        told = _QUERY.sub("", str(error).partition("\n")[0]) or type(error).__name__
+        said = getattr(error, "strerror", None) or str(error)
+        told = _QUERY.sub("", said.partition("\n")[0]) or type(error).__name__
         if isinstance(error, FileNotFoundError):
             told = "there is no such file"
         raise BenchError(f"{address}: cannot be read or written: {told}") from None

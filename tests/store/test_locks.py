@@ -153,7 +153,9 @@ def test_a_chat_attaches_no_database(
     [
         ["ask", "-f", "{db}", "what is this?"],
         ["ask", "-p", "{db}", "what is this?"],
+        ["ask", "--no-save", "-m", "local:{db}", "what is this?"],
         ["batch", "{db}", "out.jsonl"],
+        ["batch", "file://{db}", "out.jsonl"],
         ["batch", "in.txt", "{db}"],
         ["history", "import", "{db}"],
         ["history", "export", "--all", "--force", "-o", "{db}"],

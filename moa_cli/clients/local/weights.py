@@ -140,6 +140,7 @@ def _own_file(model: str) -> Path:
     if not paths.is_file(path):
         raise ModelNotFound(f"local: {path} is not there", hint="check the path")
     try:
+        paths.refuse_database(path)
         with path.open("rb") as file:
             begins = file.read(4)
     except OSError as error:
