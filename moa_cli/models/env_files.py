@@ -62,11 +62,16 @@ class EnvFiles:
 
     def find(self, variable: str) -> FoundKey | None:
         """The key in that variable, and its file; None if no file has it."""
-        own = self._own.values.get(variable, "").strip()
+        own = (self.own(variable) or "").strip()
         here = self._here.values.get(variable, "").strip()
         if own:
             return FoundKey(own, self._own.path, differs=bool(here) and here != own)
         return FoundKey(here, self._here.path, foreign=True) if here else None
+
+    def own(self, variable: str) -> str | None:
+        """What the user's own file sets the variable to, perhaps to nothing; None if it does not
+        name it."""
+        return self._own.values.get(variable)
 
     def trouble(self, variable: str) -> str | None:
         """A problem in one of the files that may be the reason why the key is missing, or None."""
@@ -104,9 +109,10 @@ def _parsed(path: Path, text: str) -> _EnvFile:
     values: dict[str, str] = {}
     broken: dict[int, str] = {}
     for binding in parse_stream(io.StringIO(text)):
-        if binding.key is not None and binding.value and binding.key.isidentifier():
-            values[binding.key] = binding.value
-        elif binding.error or binding.value:
+        key, value = binding.key, binding.value
+        if key is not None and value is not None and key.isidentifier():
+            values[key] = value or values.get(key, "")
+        elif binding.error or value:
             broken[binding.original.line] = binding.original.string
     return _EnvFile(path, values, broken)
 

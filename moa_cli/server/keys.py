@@ -28,6 +28,7 @@ from moa_cli.models.env_files import EnvFiles
 SOLO = ":solo"
 VARIABLE = "MOA_SERVE_API_KEY"
 _FILE_OPTION = "--api-key-file"
+_QUOTES = "\"'`"
 # A name before a key in the key file. The space distinguishes it from a key that contains a colon.
 _NAMED = re.compile(rf"\s*({KEY_NAME.pattern}):\s+")
 # The keys of one place, each with its name, or None.
@@ -152,6 +153,14 @@ class KeyPlaces:
                 ProfileError(f"{shown} have the same key", place=config.place, path=("server",))
             )
             keys = before or ClientKeys()
+        if not keys and not faults and (foreign := EnvFiles().find(VARIABLE)):
+            faults.append(
+                UsageError(
+                    f"{foreign.file}: {VARIABLE} does not count in a working directory",
+                    hint=f"set {VARIABLE} in the environment, or in the .env file of the config"
+                    " folder",
+                )
+            )
         if before and not keys:
             # Otherwise the server would be open to everybody.
             faults.append(UsageError("no API key would be left"))
@@ -172,6 +181,8 @@ class KeyPlaces:
     def _in_variable(self) -> _Found:
         around = self.environment.get(VARIABLE)
         if around is None:
+            around = EnvFiles().own(VARIABLE)
+        if around is None:
             return ()
         # If the variable is set but empty, a key was intended, so this is an error: without a key,
         # everybody could use the server.
@@ -181,10 +192,9 @@ class KeyPlaces:
         variable = config.server.keys[name].key_env or ""
         value = self.environment.get(variable, "").strip()
         if not value:
-            kept = EnvFiles().find(variable)
             # A `.env` file of a foreign working directory is not used: its author could define a
             # key.
-            value = "" if kept is None or kept.foreign else kept.value
+            value = (EnvFiles().own(variable) or "").strip()
         if not value:
             raise _of_setting(
                 config,
@@ -241,10 +251,14 @@ def _checked(place: str, keys: Iterable[str], name: str | None = None) -> _Found
 def _check(place: str, text: str) -> bytes:
     """A key in the form in which it is compared. Raises UsageError if the text cannot be a key."""
     key = text.strip()
-    if not key:
+    if not key.strip(" ,"):
         raise UsageError(
             f"{place} is empty", hint="leave it out, or set the variable that it comes from"
         )
     if not key.isascii() or not key.isprintable() or re.search(r"\s", key):
         raise UsageError(f"{place}: a key must be printable ASCII without spaces")
+    if key[0] in _QUOTES or key[-1] in _QUOTES:
+        # Docker's env files, for example, keep the quotes: `KEY=""` would be a key that anybody
+        # can guess.
+        raise UsageError(f"{place}: a key must not stand in quotes")
     return key.encode()

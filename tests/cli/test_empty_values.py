@@ -9,6 +9,7 @@ import pytest
 import tomli_w
 
 from tests.support.command import Moa
+from tests.support.server import serving
 from tests.support.upstream import Upstream
 
 
@@ -66,6 +67,34 @@ def test_a_server_is_not_open_to_all_for_want_of_its_key(moa: Moa, value: str) -
     ran = moa.run("serve", "--port", "0", env={"MOA_SERVE_API_KEY": value})
     assert ran.code == 2
     assert ran.err.startswith("moa: MOA_SERVE_API_KEY is empty (")
+    (moa.config / ".env").write_text(f"MOA_SERVE_API_KEY='{value}'\n", "utf-8")
+    assert moa.run("serve", "--port", "0").err == ran.err
+
+
+@pytest.mark.parametrize("value", ['""', "''", '"a-key-0123456789"'])
+def test_quotes_that_a_shell_would_take_away_are_no_key(moa: Moa, value: str) -> None:
+    (moa.folder / "keys").write_text(f"{value}\n", "utf-8")
+    for arguments, variable in (
+        (["--api-key", value], None),
+        (["--api-key-file", "keys"], None),
+        ([], value),
+    ):
+        ran = moa.run("serve", "--port", "0", *arguments, env={"MOA_SERVE_API_KEY": variable})
+        assert ran.code == 2
+        assert "a key must not stand in quotes" in ran.err
+
+
+def test_a_server_takes_its_key_from_the_env_file_of_the_config_folder(moa: Moa) -> None:
+    (moa.folder / ".env").write_text("MOA_SERVE_API_KEY=a-foreign-key\n", "utf-8")
+    ran = moa.run("serve", "--port", "0")
+    assert ran.code == 2
+    assert "MOA_SERVE_API_KEY does not count in a working directory" in ran.err
+    assert "a-foreign-key" not in ran.err
+    (moa.config / ".env").write_text("MOA_SERVE_API_KEY=one-key,other-key\n", "utf-8")
+    with serving(moa, key="other-key") as server:
+        assert server.ask().status_code == 200
+        foreign = {"Authorization": "Bearer a-foreign-key"}
+        assert server.ask(headers=foreign).status_code == 401
 
 
 def test_a_list_of_models_without_a_model_is_refused(moa: Moa, upstream: Upstream) -> None:
