@@ -161,6 +161,7 @@ class Attempt:
                 self._count.take(delta.reasoning, 0 if delta.text else delta.merged)
         if delta.refusal:
             self._refusal.append(delta.refusal)
+            self._count.take(delta.refusal)
         said = bool(delta.text or delta.reasoning or delta.refusal or delta.tool_calls)
         said, self._stirred = said or self._stirred, False
         if said and not self.speaking:
@@ -201,7 +202,7 @@ class Attempt:
             # The answer has gone on since the endpoint told this count.
             told = None
         called = "".join(call.name + call.arguments for call in self.tool_calls)
-        answer = self.text + self.reasoning + called
+        answer = self.text + self.reasoning + "".join(self._refusal) + called
         return usage_of(told, self.foreseen.prompt_tokens, answer, self.tokens)
 
     def committed(self, allowed: int = 0) -> Usage:
