@@ -211,6 +211,10 @@ def _without_values(arguments: list[str]) -> list[str]:
 
 def _opened(path: Path) -> int:
     """Open a log file for appending. Raises UsageError if it is not a log file."""
+    from moa_cli.core.files.new_file import why_unfit
+
+    if unfit := why_unfit(path.name):
+        raise UsageError(f"MOA_LOG: {path}: {unfit}", hint="choose another name")
     hint = "name a file that does not exist yet, or an earlier log"
     try:
         paths.refuse_database(path)

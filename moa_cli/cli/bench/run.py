@@ -175,8 +175,11 @@ def run(
     from moa_cli.bench.run.runner import STOP_AFTER, still_to_do
     from moa_cli.bench.run.settings import differences
     from moa_cli.cli.bench.session import Job, SessionOptions, session
+    from moa_cli.core.files.new_file import check_name
 
     kinds = arm_names(arms)
+    if cache:
+        check_name(cache)
     if not yes:
         check_can_confirm()
     loaded = load_dataset(dataset, data_folder(data))
