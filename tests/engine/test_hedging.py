@@ -100,6 +100,29 @@ def test_a_silent_request_is_made_again_and_the_first_to_speak_is_heard(
     ledger.check()
 
 
+def test_what_the_slower_one_counts_is_believed_if_its_answer_was_whole() -> None:
+    both = asyncio.Barrier(2)
+
+    async def answer() -> AsyncGenerator[Delta, None]:
+        await both.wait()
+        text = "more words than tokens, by our count " * 4
+        usage = Usage(20, 7, calls=1, unpriced_calls=1)
+        yield Delta(text=text, usage=usage, finish_reason="stop")
+
+    async def reply() -> AsyncGenerator[Delta, None]:
+        yield Delta(text="ok")
+
+    async def turn() -> list[Event]:
+        clients = InProcess({"lab:a": answer, "lab:agg": reply})
+        return [event async for event in run_turn(profile, asked(), clients)]
+
+    profile = mixture(lab("a", hedge_after=0.01))
+    [finished] = of_kind(asyncio.run(turn()), ProposerFinished)
+    usage = finished.proposal.usage
+    assert (usage.calls, usage.prompt_tokens, usage.completion_tokens) == (2, 40, 14)
+    assert usage.estimated_calls == 0
+
+
 def test_one_that_speaks_in_time_is_asked_once(upstream: Upstream) -> None:
     play(upstream, {"a": Reply(chunks=["so ", "far ", "so good"], pause=0.05)})
     events = run(upstream, mixture(lab("a", hedge_after=30)))

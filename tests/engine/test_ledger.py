@@ -168,6 +168,20 @@ def test_an_answer_that_broke_off_is_estimated(upstream: Upstream, broken: Reply
     assert counted(turn.usage) == summed(whole)
 
 
+def test_the_prompt_that_an_endpoint_counts_is_believed_though_the_answer_breaks_off(
+    upstream: Upstream,
+) -> None:
+    usage = {"prompt_tokens": 70, "completion_tokens": 1, "cost": 0.125}
+    words = [{"choices": [{"delta": {"content": f"word {place} "}}]} for place in range(9)]
+    upstream.always("*", WORDS)
+    upstream.always("a", Reply(events=[words[0] | {"usage": usage}, *words[1:]], drop_after=6))
+    turn = play(upstream, mixture("a", "b"), limits=replace(AT_ONCE, retries=0))
+    [lost] = [call.usage for call in turn.ledger if call.model == "lab:a"]
+    assert (lost.prompt_tokens, lost.estimated_prompt_tokens) == (70, 0)
+    assert lost.completion_tokens == lost.estimated_completion_tokens > 1
+    assert lost.cost == pytest.approx((70 + 2 * lost.completion_tokens) / 1e6)
+
+
 def test_an_attempt_that_ended_before_its_first_token_was_begun_and_counts(
     upstream: Upstream,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from moa_cli.core.conversation import Citation, Message, Usage
 from moa_cli.core.endpoints import CallPlace, Delta, Request
@@ -85,6 +86,8 @@ class Attempt:
         self._refusal: list[str] = []
         self._tool_calls = ToolCallBuilder()
         self._hidden_reasoning = False
+        # Whether the endpoint has told a finish reason. `cut` sets one, too.
+        self._ended = False
         self._told: Usage | None = None
         self._told_at = 0
         self._count = RunningCount()
@@ -173,7 +176,8 @@ class Attempt:
             self._told, self._told_at = delta.usage, self._count.tokens
             self._hidden_reasoning = delta.usage.reasoning_tokens > 0
         if delta.finish_reason:
-            self.finish_reason, said = delta.finish_reason, True
+            self.finish_reason = delta.finish_reason
+            self._ended = said = True
         if delta.tool_calls:
             self._tool_calls.take(delta.tool_calls)
             for piece in delta.tool_calls:
@@ -197,10 +201,13 @@ class Attempt:
         """The usage that the endpoint told, else an estimate. It has a cost only if the endpoint
         told one."""
         told = self._told
-        open_end = not self.whole or self._count.tokens - self._told_at >= _MANY_MORE
+        ended = self.whole or self._ended
+        open_end = not ended or self._count.tokens - self._told_at >= _MANY_MORE
         if told is not None and open_end and told.completion_tokens < self.tokens:
-            # The answer has gone on since the endpoint told this count.
-            told = None
+            # The answer has gone on since the endpoint told this count. The prompt has not.
+            told = replace(
+                told, completion_tokens=0, reasoning_tokens=0, cost=0.0, unpriced_calls=told.calls
+            )
         called = "".join(call.name + call.arguments for call in self.tool_calls)
         answer = self.text + self.reasoning + "".join(self._refusal) + called
         return usage_of(told, self.foreseen.prompt_tokens, answer, self.tokens)
