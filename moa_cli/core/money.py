@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -151,6 +152,12 @@ def price_cell(amount: float | None, *, from_table: bool) -> str:
         return "?"
     text = f"{amount:.2f}" if round(amount, 2) == amount else f"{amount:.6f}".rstrip("0")
     return f"~{text}" if from_table else text
+
+
+def prices_are(models: Collection[str]) -> str:
+    """The beginning of a sentence: `the price of a is`, `the prices of a, b are`."""
+    several = len(models) > 1
+    return f"the price{'s' * several} of {', '.join(models)} {'are' if several else 'is'}"
 
 
 def cost_text(usage: Usage) -> str:

@@ -10,7 +10,7 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.ledger import Standing
-from moa_cli.core.money import Price, usd
+from moa_cli.core.money import Price, prices_are, usd
 from moa_cli.core.unique import unique_name
 from moa_cli.engine.estimate import ASSUMED_TOKENS
 
@@ -272,7 +272,6 @@ def check_prices(budgets: Iterable[Budget], models: Iterable[tuple[str, ModelInf
         return
     why = next(filter(None, unpriced.values()), None)
     raise BudgetReached(
-        f"{cap.name} cannot be kept: the price of {', '.join(unpriced)} is unknown"
-        + (f" ({why})" if why else ""),
+        f"{cap.name} cannot be kept: {prices_are(unpriced)} unknown" + (f" ({why})" if why else ""),
         hint="set it under [prices] in the config file, or cap the tokens with --max-total-tokens",
     )

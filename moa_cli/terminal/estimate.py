@@ -9,7 +9,7 @@ from typing import Any
 
 from moa_cli.core.conversation import Conversation, Usage
 from moa_cli.core.endpoints import ModelInfo
-from moa_cli.core.money import cost_text
+from moa_cli.core.money import cost_text, prices_are
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import layer_name
 from moa_cli.core.text import plural
@@ -79,13 +79,13 @@ def notes(profile: Profile, layers: list[LayerForecast], known: Known) -> list[s
     lines = []
     if any(layer.assumed for layer in layers):
         lines.append(f"an answer without max_tokens is counted as {ASSUMED_TOKENS:,} tokens")
-    unpriced = [model for model, info in _asked(profile, known).items() if info.price is None]
+    asked = {one_line(model): info for model, info in _asked(profile, known).items()}
+    unpriced = [model for model, info in asked.items() if info.price is None]
     if unpriced:
-        lines.append(f"the price of {', '.join(map(one_line, unpriced))} is unknown")
-    tabled = [model for model, info in _asked(profile, known).items() if info.from_table]
+        lines.append(f"{prices_are(unpriced)} unknown")
+    tabled = [model for model, info in asked.items() if info.from_table]
     if tabled:
-        names = ", ".join(map(one_line, tabled))
-        lines.append(f"the price of {names} is from the table that comes with moa")
+        lines.append(f"{prices_are(tabled)} from the table that comes with moa")
     day = _date(profile, known)
     if day is not None:
         lines.append(f"prices as listed on {day}")

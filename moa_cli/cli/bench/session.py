@@ -34,7 +34,7 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import BudgetReached
 from moa_cli.core.files.descriptors import room_for
 from moa_cli.core.ledger import CallBegun
-from moa_cli.core.money import cost_text, usd
+from moa_cli.core.money import cost_text, prices_are, usd
 from moa_cli.core.text import plural
 from moa_cli.engine import Budget, Cap
 from moa_cli.engine.budget import check_prices
@@ -287,7 +287,7 @@ def _estimate_lines(
     yield f"({how})"
     unpriced = [name for name, info in facts.items() if info.price is None]
     if unpriced:
-        yield f"(the price of {', '.join(unpriced)} is unknown)"
+        yield f"({prices_are(unpriced)} unknown)"
     if left is not None and high.cost > left:
         yield f"(--max-cost leaves {usd(left)}, which may end the run early)"
 

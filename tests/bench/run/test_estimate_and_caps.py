@@ -99,7 +99,7 @@ def test_a_cap_ends_the_run_and_a_higher_one_goes_on(priced: Moa, upstream: Upst
 def test_an_unknown_price_keeps_no_cap(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run("bench", "run", write_prompts(moa, 1), "-y", "--max-cost", "1")
     assert ran.code == 3
-    assert "--max-cost cannot be kept: the price of lab:a, lab:b" in ran.err
+    assert "--max-cost cannot be kept: the prices of lab:a, lab:b," in ran.err
     # What it offers can be done: there is no cap in tokens here.
     assert "set it under [prices] in the config file, or run without the cap" in ran.err
     assert upstream.chats() == []

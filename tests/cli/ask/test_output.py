@@ -281,7 +281,7 @@ aggregator: 1 call
 
 3 calls in all: about {whole} tokens in, about 3,000 out, cost unknown
 (an answer without max_tokens is counted as 1,000 tokens)
-(the price of lab:a, lab:b, lab:agg is unknown)
+(the prices of lab:a, lab:b, lab:agg are unknown)
 """
 
 

@@ -460,7 +460,7 @@ def test_a_key_that_is_refused_is_told_where_a_cap_needs_the_prices(tmp_path: Pa
         ran = Moa(tmp_path, strict.url).run("ask", "hi", "--max-cost", "1")
     assert ran.code == 3
     assert (
-        "the price of lab:a, lab:b, lab:c, lab:agg is unknown (lab refused the API key" in ran.err
+        "the prices of lab:a, lab:b, lab:c, lab:agg are unknown (lab refused the API key" in ran.err
     )
 
 
