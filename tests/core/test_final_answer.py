@@ -35,6 +35,10 @@ def read(text: str, rule: str = "auto") -> str | None:
         ("The answer is not 41 but 42.", "42"),
         ("First the answer is 41. No: the answer is 42.\nBye, number 7!", "42"),
         ("The answer is Paris.", "Paris"),
+        ("The answer is 6 * 7 = 42.", "42"),
+        ("so the answer is x = 6/2 = 3 apples", "3 apples"),
+        ("So\n#### 3/4", "0.75"),
+        ("الجواب هو ٤٢", "42"),
         ("It is $\\boxed{\\frac{3}{4}}$, not 5.", "\\frac{3}{4}"),
         ("9 x 2 = 18\n#### 18", "18"),
         ("#### 1. Summary\n#### Result\nShe has 18 eggs.", "18"),
@@ -62,6 +66,12 @@ def test_auto_reads_what_a_text_says_that_the_answer_is(text: str, answer: str |
         ("number", "about 0.125 of it", "0.125"),
         ("number", "It is \\frac{1}{3}: \\boxed{\\frac{1}{3}}", "1/3"),
         ("number", "none", None),
+        ("number", "The answer is 3/4.", "0.75"),
+        ("number", "The answer is 3/4 of the cake.", "0.75"),
+        ("number", "So the answer is \\frac{3}{4}", "0.75"),
+        ("number", "#### 1/2", "0.5"),
+        ("number", "Answer: 1 234", "1234"),
+        ("number", "答えは４２です", "42"),
         ("choice", "b", "B"),
         ("choice", "B. Paris", "B"),
         ("choice", "I think that (D) is right.", "D"),
@@ -69,6 +79,10 @@ def test_auto_reads_what_a_text_says_that_the_answer_is(text: str, answer: str |
         ("choice", "A dog is D, not C: it is B", "B"),
         ("choice", "\\boxed{E}", "E"),
         ("choice", "A dog and I", None),
+        ("choice", "正确答案是A", "A"),
+        ("choice", "答案：C，不是B。", "B"),
+        ("choice", "정답은 D입니다", "D"),
+        ("choice", "Der Bär", None),
         ("boxed", "\\boxed{x^2} + 1", "x^2"),
         ("boxed", "The answer is 42.", None),
         ("text", "42", None),
@@ -139,7 +153,8 @@ def test_a_wrong_rule_is_refused(rule: str, problem: str) -> None:
         ("42", "42.0", '"42"', "$42", "42 dollars", "**42**", "0042"),
         ("1,000", "1000", "1{,}000"),
         ("1/2", "0.5", ".5", "\\frac12", "\\frac{1}{2}"),
-        ("(b)", "B", "b.", "[B]", "*b*"),
+        ("(b)", "B", "b.", "[B]", "*b*", "\\text{B}", "\\textbf{(B)}", "\\mathrm{b}"),
+        ("42", "٤٢", "４２", "৪২"),
         ("New York", "new  york.", "“New York”"),
         ("x^{2}", "x^2", "$x^2$"),
     ],
@@ -150,6 +165,7 @@ def test_the_same_answers_are_told_as_the_same(same: tuple[str, ...]) -> None:
 
 def test_other_answers_are_told_apart() -> None:
     answers = ["42", "-42", "4.2", "B", "C", "yes", "no", "New York", "York", "1/3", "x^2", "x^3"]
+    answers += ["3 1/2", "31/2", "2 1", "21"]
     assert len({answer_key(answer) for answer in answers}) == len(answers)
 
 

@@ -32,7 +32,8 @@ _SPELLINGS: Final = tuple(
         (rf"(?<=\S)\s*{_WORD}(?:\s*\^\s*(?:[0-9]|\{{[0-9]\}}))?\s*\.?\s*$", ""),
         (r"(?<=[0-9}])\s+[A-Za-z]{2,}(?:\s+[A-Za-z]+)*\s*\.?\s*$", ""),
         (_WORD, r"\1"),
-        (r"\s+", ""),
+        # Not between two numbers, as in "3 1/2".
+        (r"(?<![0-9])\s+|\s+(?![0-9])|(?<=[0-9])\s+(?=[0-9]{3}(?![0-9]))", ""),
         (r"\.$", ""),
         (r"^[A-Za-z]{1,2}=", ""),
         (r"(?<![0-9])\.(?=[0-9])", "0."),
@@ -45,6 +46,8 @@ _SPELLINGS: Final = tuple(
         (r"^(-?)([0-9]+)/([0-9]+)$", r"\1\\frac{\2}{\3}"),
     )
 )
+# A digit of another script, such as Arabic or Bengali, or a wide one.
+_OTHER_DIGIT = re.compile(r"(?![0-9])\d")
 _GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 _DECIMAL = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?")
 _FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?[0-9]+)\}\{([0-9]+)\}")
@@ -72,9 +75,14 @@ def normalised(text: str) -> str:
     """`text` in the unified spelling that is used to compare answers."""
     if len(text) > _LONGEST:
         return text
+    text = _in_ascii_digits(text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     return text.replace(",", "") if _GROUPED.fullmatch(text) else text
+
+
+def _in_ascii_digits(text: str) -> str:
+    return _OTHER_DIGIT.sub(lambda digit: str(int(digit[0])), text)
 
 
 def value_of(text: str) -> Fraction | None:
@@ -134,10 +142,9 @@ def final_number(text: str) -> Fraction | None:
     a sign, thousands separators, decimals, a currency, a unit, or a full stop, and may be a
     fraction. Exponents and numbers inside a word do not count.
     """
-    marked = boxed(text)
-    if marked is not None and value_of(marked) is not None:
-        return value_of(marked)
-    for part in (marked, last_hashes(text)):
+    for part in (boxed(text), last_hashes(text)):
+        if part and (value := value_of(part)) is not None:
+            return value
         numbers = numbers_in(part) if part else []
         if numbers:
             return numbers[-1]
@@ -163,6 +170,9 @@ def _stated_number(text: str) -> Fraction | None:
     sentence = SENTENCE_END.split(said, maxsplit=1)[0]
     before, equals, result = sentence.rpartition("=")
     for part in (result, before) if equals else (sentence,):
+        value = value_of(part)
+        if value is not None:
+            return value
         numbers = numbers_in(part)
         if numbers:
             return numbers[0]
@@ -177,7 +187,8 @@ def last_hashes(text: str) -> str | None:
 
 def numbers_in(text: str) -> list[Fraction]:
     """All numbers of a text, in order; see `final_number`."""
-    plain = _GROUP_GAP.sub("", text.replace("−", "-").replace("\\$", "$"))
+    text = _in_ascii_digits(text).replace("−", "-").replace("\\$", "$")
+    plain = _GROUP_GAP.sub("", text)
     plain = _LATEX_FRACTION.sub(r" \1\2/\3\4", _EXPONENT.sub(" ", plain))
     numbers: list[Fraction] = []
     for found in _FRACTION_OR_NUMBER.finditer(plain):

@@ -60,11 +60,15 @@ _CHOICE = re.compile(
 )
 _BARE_CHOICE = re.compile(r"[\s*_\"'“”‘’`(\[]*([A-Ja-j])[\s*_\"'“”‘’`)\].:]*")
 _IN_BRACKETS = re.compile(r"(?<![\w)])[(\[]([A-Ja-j])[)\]]")
-# A and I are left out, because they are words.
-_LONE_LETTER = re.compile(r"(?<![\w'’.])[B-HJ](?![\w'’])")
+# A and I are left out, because they are words, unless they follow a script without spaces between
+# words: Chinese, Japanese, Korean.
+_EAST = "\u2e80-\ud7ff"
+_LONE_LETTER = re.compile(
+    rf"(?:(?<![^\W{_EAST}])(?<!['’.])[B-HJ]|(?<=[{_EAST}\uff1a])[AI])(?![^\W{_EAST}]|['’])"
+)
 _YES_NO = re.compile(r"\W*(yes|no|true|false)\W*", re.IGNORECASE)
 _LIST_MARK = re.compile(r"^[ \t]*(?:[-*+>#]+[ \t]*)?\d{1,3}[.)][ \t]+(?=\S)", re.MULTILINE)
-_STARTS_WITH_NUMBER = re.compile(r"[\s*_`]*(?:[A-Za-z]\s*=\s*)?[-−+]?\s*[$€£¥]?\s*-?\.?[0-9]")
+_STARTS_WITH_NUMBER = re.compile(r"[\s*_`]*(?:[A-Za-z]\s*=\s*)?[-−+]?\s*[$€£¥]?\s*-?\.?\d")
 _FENCED_JSON = re.compile(r"```[ \t]*(?:json[ \t]*)?\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _QUOTES: Final = " \t\r\n\"'`*_“”‘’"
 
@@ -99,10 +103,11 @@ def answer_key(answer: str) -> Hashable:
     value = value_of(bare)
     if value is not None:
         return value
-    letter = _BARE_CHOICE.fullmatch(bare)
+    plain = normalised(bare)
+    letter = _BARE_CHOICE.fullmatch(plain)
     if letter:
         return letter[1].upper()
-    return plain_words(bare) if " " in bare else plain_words(normalised(bare))
+    return plain_words(bare if " " in bare else plain)
 
 
 def _shortened(answer: str | None) -> str | None:
@@ -126,6 +131,9 @@ def _any(text: str) -> str | None:
 def _behind_hashes(text: str) -> str | None:
     """The number after the last `####`, as GSM8K writes it; None if `####` begins a heading."""
     said = last_hashes(text) or ""
+    value = value_of(said)
+    if value is not None:
+        return _in_digits(value)
     if not _STARTS_WITH_NUMBER.match(said) or _LIST_MARK.match(said):
         return None
     numbers = numbers_in(said)
@@ -171,8 +179,10 @@ def _told(tail: str, *, words: bool) -> str | None:
         return str(math[1] or math[2]).strip()
     end = SENTENCE_END.search(tail)
     said = (tail[: end.start()] if end else tail).strip(_QUOTES)
-    if value_of(said) is not None:
-        return said
+    # Of a calculation, such as "6 * 7 = 42", the result.
+    for part in (said, said.rpartition("=")[2]):
+        if value_of(part) is not None:
+            return part.strip()
     numbers = numbers_in(said)
     if numbers:
         return _in_digits(numbers[0] if _STARTS_WITH_NUMBER.match(said) else numbers[-1])
