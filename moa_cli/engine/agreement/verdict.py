@@ -16,8 +16,10 @@ it out yourself first. Then end with a line of its own: "Verdict: yes" if every 
 given as it is, or "Verdict: no" if something that matters is wrong or missing, or if you are not \
 sure."""
 
-_VERDICT = re.compile(r"\bverdict\b[\s*_:\"'`]*(yes|no)\b", re.IGNORECASE)
-_ALONE = re.compile(r"[\s*_\"'`]*(yes|no)\b", re.IGNORECASE)
+# A text that names both, such as "yes/no", decides nothing.
+_ANSWER = r"(yes|no)\b(?![\s\"'`]*(?:[/|]|(?:or|and)\b)[\s\"'`]*(?:yes|no)\b)"
+_VERDICT = re.compile(rf"\bverdict\b(?:\s+is\b)?[\W_]{{0,12}}{_ANSWER}", re.IGNORECASE)
+_ALONE = re.compile(rf"[\s*_\"'`]*{_ANSWER}", re.IGNORECASE)
 
 
 def read_verdict(text: str) -> bool | None:

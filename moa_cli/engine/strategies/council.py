@@ -55,6 +55,9 @@ the responses nor the ranking."""
 
 _RANKING = re.compile(r"\branking\b[^:\n]{0,20}:(.*)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<!\d)\d{1,4}(?!\d)")
+# What separates the entries of a ranking in one line; and what marks an entry of a list.
+_BETWEEN = re.compile(r"[>,;≻→]")
+_MARK = re.compile(r"\s*\d{1,4}[.)]\s+(?=.*\d)")
 
 
 async def council(state: TurnState) -> bool:
@@ -145,17 +148,20 @@ def read_ranking(text: str, *, count: int) -> tuple[int, ...] | None:
     no valid ranking.
 
     text: without reasoning. The ranking is read from the last line with `Ranking:`, or from the
-    line below it; without such a line, from the last line. count: the number of responses. The
-    ranking has to name each of them once.
+    line or the list below it; without such a line, from the last line. count: the number of
+    responses. The ranking has to name each of them once.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = lines[-1] if lines else ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    entries = _BETWEEN.split(lines[-1]) if lines else []
     for place, line in enumerate(lines):
         if (match := _RANKING.search(line)) is not None:
-            below = lines[place + 1] if place + 1 < len(lines) else ""
-            said = match[1] if _NUMBER.search(match[1]) else below
+            below = [match[1], *lines[place + 1 :]]
+            numbered = [said for said in below if _NUMBER.search(said)][:count]
+            entries = _BETWEEN.split(numbered[0]) if numbered else []
+            if len(entries) == 1:
+                entries = [_MARK.sub("", said, count=1) for said in numbered]
     places = []
-    for entry in re.split("[>,;]", said):
+    for entry in entries:
         numbers = _NUMBER.findall(entry)
         if len(numbers) != 1:
             return None

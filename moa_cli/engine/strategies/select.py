@@ -65,7 +65,7 @@ _OUTPUT: Final = '''\
         "output": """{text}"""
     }}'''
 # A model's name. A number alone counts too, but only if it is the whole answer.
-_NAMED = re.compile(r"\bmodel[\s_]*(\d{1,4})\b|\A\W*(\d{1,4})\W*\Z", re.IGNORECASE)
+_NAMED = re.compile(r"\bmodel[\s_\\-]*(\d{1,4})\b|\A\W*(\d{1,4})\W*\Z", re.IGNORECASE)
 _M = TypeVar("_M", bound=ModelSettings)
 
 
@@ -151,10 +151,10 @@ def read_choice(text: str, *, count: int) -> int | None:
     """The place of the output that an answer names; None if it names none, or several.
 
     text: without reasoning. It should hold only the name. If it names several, its last line
-    counts. count: the number of outputs.
+    counts, or else its first. count: the number of outputs.
     """
     lines = text.strip().splitlines()
-    for said in (text.strip(), *lines[-1:]):
+    for said in (text.strip(), *lines[-1:], *lines[:1]):
         numbers = {int(named or alone) for named, alone in _NAMED.findall(said)}
         if len(numbers) == 1 and 1 <= (number := numbers.pop()) <= count:
             return number - 1

@@ -388,6 +388,12 @@ def test_a_route_is_written_back_and_makes_no_call_certain() -> None:
     [
         ("Verdict: yes", True),
         ("It says verdict: yes, but no.\n\n**Verdict:** No.", False),
+        ("Verdict: yes. No error was found.", True),
+        ("Verdict is [no]", False),
+        ("Verdict：yes", True),
+        ("Verdict: yes/no", None),
+        ('Verdict: "yes" or "no"?', None),
+        ("Yes and no.", None),
         ("Yes, it is right.", True),
         ("I checked it.\nNo", False),
         ("It may be right.", None),
