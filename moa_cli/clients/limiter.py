@@ -280,6 +280,9 @@ class TurnSlots:
     def delay(self, model: str) -> float:
         return max(0.0, self._lane(model).window.held_until - time.monotonic())
 
+    def asked_delay(self, model: str) -> float:
+        return max(0.0, self._lane(model).window.asked_until - time.monotonic())
+
     def refused_for(self, model: str) -> float:
         with self.limiter._lock:
             return self._lane(model).window.refused_for(time.monotonic())

@@ -79,7 +79,8 @@ class Window:
     most: the most calls in flight at once, never exceeded. told: whether `most` is the known limit
     of the provider, so that it need not be found. rpm: most requests in any minute, None for no
     limit. learned: what was learned before. taken_after: seconds after which a call that was not
-    refused counts as taken. held_until: the time from which calls may be sent again.
+    refused counts as taken. held_until: the time from which calls may be sent again. asked_until:
+    the time until which the provider itself asked to wait.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Window:
         taken_after: float = _TAKEN_AFTER,
     ) -> None:
         self.told = told
-        self.held_until = -math.inf
+        self.held_until = self.asked_until = -math.inf
         self._most = most
         self._size: float = most if told else min(most, _START)
         # Below this size the window grows fast; from this size on it grows by one call at a time.
@@ -302,6 +303,7 @@ class Window:
         own = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (self._waves - 1))
         seconds = own * random.uniform(0.5, 1)  # noqa: S311
         if retry_after is not None and retry_after > 0:
+            self.asked_until = max(self.asked_until, now + retry_after)
             later = min(_MOST_JITTER, 0.1 * retry_after)
             seconds = max(seconds, retry_after + later * random.uniform(0.1, 1))  # noqa: S311
         self.held_until = max(self.held_until, now + seconds)

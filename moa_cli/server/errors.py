@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,8 +89,9 @@ def stopping() -> ApiError:
     )
 
 
-def from_turn(turn: Turn) -> ApiError:
-    """The error for a turn that gave no reply.
+def from_turn(turn: Turn, wait: float = 0.0) -> ApiError:
+    """The error for a turn that gave no reply. wait: seconds until the providers that refused may
+    be asked again; 0 if they may be asked now.
 
     The messages are the engine's: they hold no key, no credentials and no stack trace. Hints are
     left out, because they are for the operator of the server. Only the hint about tools is for the
@@ -110,4 +112,6 @@ def from_turn(turn: Turn) -> ApiError:
     # The server has already retried the upstream calls, so an automatic retry of the client library
     # would multiply them. After a rate limit of a provider, a retry is fine if no call was billed.
     again = {} if status == 429 and not turn.usage.calls else {"x-should-retry": "false"}
+    if status == 429 and wait:
+        again["retry-after"] = str(math.ceil(wait))
     return ApiError(status, message, param=param, code=code, headers=again)

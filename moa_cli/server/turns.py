@@ -204,7 +204,7 @@ class TurnEndpoint:
             record.usage = (record.usage or Usage()) + turn.usage
             service.metrics.ended(asked.model, turn, made.key.name)
         if turn.status != "finished" and refusal_of(turn) is None:
-            raise from_turn(turn)
+            raise from_turn(turn, _seconds_to_wait(turn, made))
         return turn
 
     def _trace(self, tracing: Tracing, made: _Made) -> TurnTrace:
@@ -216,6 +216,16 @@ class TurnEndpoint:
             request=made.record.id,
             key=made.key.name,
         )
+
+
+def _seconds_to_wait(turn: Turn, made: _Made) -> float:
+    """Seconds until one of the models that a failed turn needs may be asked again; 0 if no provider
+    asked to wait."""
+    slots = made.setup.reading.limits.slots
+    if slots is None:
+        return 0.0
+    models = made.mixture.profile.models() if turn.model is None else (turn.model,)
+    return min(filter(None, map(slots.asked_delay, models)), default=0.0)
 
 
 def check_kind(headers: Headers) -> None:

@@ -42,6 +42,9 @@ class Watched:
         assert model == "lab:agg"
         return self.held
 
+    def asked_delay(self, model: str) -> float:
+        return self.held
+
     def refused_for(self, model: str) -> float:
         return self.held
 

@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from tests.support.command import Moa
+from tests.support.messages_wire import post
+from tests.support.responses import ask
 from tests.support.server import Server, chunks, serving
 from tests.support.upstream import Reply, Upstream
 
@@ -59,6 +61,34 @@ def test_a_cause_has_its_status(
     assert error["message"].startswith("no proposer answered; lab:")
     assert all(f"{name}: " in error["message"] for name in ("lab:a", "lab:b", "lab:c"))
     assert response.headers.get("x-should-retry") == (None if status == 429 else "false")
+
+
+@pytest.mark.parametrize("who", ["agg", "*"])
+def test_a_client_is_told_how_long_the_upstream_asks_to_wait(
+    server: Server, upstream: Upstream, who: str
+) -> None:
+    for model in ("a", "b", "c", "agg") if who == "*" else (who,):
+        upstream.always(model, Reply(status=429, headers={"Retry-After": "600"}))
+    first = server.ask()
+    assert (first.status_code, first.headers["retry-after"]) == (429, "600")
+    # The next ones are told what is left of it, on each wire, and nothing is asked for them.
+    calls = len(upstream.chats())
+    for answer in (
+        server.ask(stream=True),
+        post(server),
+        ask(server),
+        server.http.post(f"{server.url}/completions", json={"model": "moa", "prompt": "why?"}),
+    ):
+        assert answer.status_code == 429
+        assert 550 < int(answer.headers["retry-after"]) <= 600
+    assert len(upstream.chats()) == calls
+
+
+def test_no_time_is_told_where_the_upstream_names_none(server: Server, upstream: Upstream) -> None:
+    upstream.always("*", Reply(status=429))
+    refused = server.ask()
+    assert refused.status_code == 429
+    assert "retry-after" not in refused.headers
 
 
 def test_a_time_out_is_a_504(moa: Moa, upstream: Upstream) -> None:

@@ -49,6 +49,10 @@ class Slots(Protocol):
     def delay(self, model: str) -> float:
         """Seconds until the provider of that model may be asked again; usually 0."""
 
+    def asked_delay(self, model: str) -> float:
+        """Seconds that the provider of that model still asks to wait; 0 if it has not said how
+        long."""
+
     def refused_for(self, model: str) -> float:
         """Seconds for which the provider of that model has refused all calls; usually 0."""
 
@@ -84,6 +88,10 @@ class OwnSlots:
         return self
 
     def delay(self, model: str) -> float:
+        del model
+        return 0.0
+
+    def asked_delay(self, model: str) -> float:
         del model
         return 0.0
 
