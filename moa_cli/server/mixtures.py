@@ -20,11 +20,8 @@ from moa_cli.profile.layering import override
 from moa_cli.server.errors import ApiError
 from moa_cli.server.keys import ANYBODY, SOLO, ClientKey
 from moa_cli.server.reading import DEFAULT, Mixture, Snapshot, leads_back, models_of
-from moa_cli.server.wires.asked import AS_IT_IS, Asked
+from moa_cli.server.wires.asked import AS_IT_IS, TINY_LIMIT, Asked
 
-# If a request limits the reply to at most this many tokens, such as for a title, the same limit
-# applies to the proposers.
-_TINY_LIMIT = 256
 # Seconds after which the candidates are compared with the providers' lists again.
 _FRESH_SECONDS = 1.0
 _AS_IT_IS = Overrides()
@@ -211,9 +208,8 @@ class Mixtures:
         if overrides != _AS_IT_IS:
             mixture = self._overridden(mixture, asked.model, overrides, key)
         profile, settings, extra = mixture.profile, dict(asked.settings), dict(asked.extra)
-        limit = asked.settings.get("max_tokens")
-        if limit is not None and limit <= _TINY_LIMIT:
-            profile = _with_limit(profile, limit)
+        if asked.tiny_limit is not None:
+            profile = _with_limit(profile, asked.tiny_limit)
         if asked.seed is not None:
             profile = profile.with_proposers(partial(_seeded, asked.seed))
             if profile.aggregator.seed is None:
@@ -334,7 +330,7 @@ def _with_limit(profile: Profile, most: int) -> Profile:
     def limited(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
         limits = [model.max_tokens or profile.max_tokens or math.inf for model in proposers]
         return tuple(
-            model if limit <= _TINY_LIMIT else replace(model, max_tokens=most)
+            model if limit <= TINY_LIMIT else replace(model, max_tokens=most)
             for model, limit in zip(proposers, limits, strict=True)
         )
 

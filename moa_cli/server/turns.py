@@ -17,6 +17,7 @@ from moa_cli.core.events import AggregatorDelta, Event
 from moa_cli.core.outcomes import refusal_of
 from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import run_turn
+from moa_cli.engine.calls.attempt import WORDLESS
 from moa_cli.engine.calls.silence import Watch
 from moa_cli.engine.merging import mergeable
 from moa_cli.observability.tracing import Tracing, TurnTrace
@@ -203,9 +204,12 @@ class TurnEndpoint:
             turn = fold.turn()
             record.usage = (record.usage or Usage()) + turn.usage
             service.metrics.ended(asked.model, turn, made.key.name)
-        if turn.status != "finished" and refusal_of(turn) is None:
+        if turn.status == "finished" or refusal_of(turn) is not None:
+            return turn
+        ending = _ending_without_words(turn, asked)
+        if ending is None:
             raise from_turn(turn, _seconds_to_wait(turn, made))
-        return turn
+        return replace(turn, reply="", finish_reason=ending)
 
     def _trace(self, tracing: Tracing, made: _Made) -> TurnTrace:
         return tracing.turn(
@@ -216,6 +220,21 @@ class TurnEndpoint:
             request=made.record.id,
             key=made.key.name,
         )
+
+
+def _ending_without_words(turn: Turn, asked: Asked) -> str | None:
+    """The finish reason of a failed turn whose only fault is that the model wrote no words, such as
+    one that has used all its tokens for thinking; None for any other failure.
+
+    Other servers answer such a request with an empty text. The fault counts if it is the
+    aggregator's, or, where the limit of the request applies to the proposers too, all of theirs. A
+    reply that has to be JSON cannot be empty.
+    """
+    causes = () if asked.tiny_limit is None else turn.causes
+    if turn.model is not None:
+        causes = turn.causes[-1:]
+    endings = {WORDLESS.get(cause.message) for cause in causes}
+    return endings.pop() if len(endings) == 1 and asked.schema is None else None
 
 
 def _seconds_to_wait(turn: Turn, made: _Made) -> float:

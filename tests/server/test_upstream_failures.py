@@ -91,6 +91,80 @@ def test_no_time_is_told_where_the_upstream_names_none(server: Server, upstream:
     assert "retry-after" not in refused.headers
 
 
+THOUGHT = ["hm ", "hm"]
+WORDLESS = [
+    (Reply(text="", reasoning=THOUGHT, finish_reason="length"), "length"),
+    (Reply(text="", reasoning=THOUGHT), "stop"),
+    (Reply(text="<think>hm hm", finish_reason="length"), "length"),
+    (Reply(text="", finish_reason="length", usage=(5, 9)), "length"),
+    (Reply(text="\n\n", reasoning=THOUGHT), "stop"),
+    (Reply(text=""), "stop"),
+]
+
+
+@pytest.mark.parametrize(("reply", "finish"), WORDLESS, ids=lambda value: str(value)[:60])
+def test_a_reply_without_words_is_an_empty_one(
+    server: Server, upstream: Upstream, reply: Reply, finish: str
+) -> None:
+    """As of other servers: the client sees why it is empty, and does not ask again for an error."""
+    upstream.always("agg", reply)
+    show = {"show_proposals": True}
+    whole = server.ask(moa=show, n=2).json()
+    for choice in whole["choices"]:
+        assert (choice["message"]["content"], choice["finish_reason"]) == ("", finish)
+    thought = whole["choices"][0]["message"]["reasoning_content"]
+    assert thought.endswith("hm hm") == bool(reply.reasoning or reply.text)
+    assert whole["moa"]["lost"][0].startswith("lab:agg: it ")
+    assert whole["usage"]["completion_tokens"] == whole["moa"]["usage"]["sum"]["completion_tokens"]
+    with server.streaming(moa=show) as response:
+        told = chunks(response.read().decode())
+    streamed = [choice for chunk in told for choice in chunk["choices"]]
+    assert "".join(choice["delta"].get("content") or "" for choice in streamed).strip() == ""
+    assert streamed[-1]["finish_reason"] == finish
+
+    message = post(server, thinking={"type": "adaptive"}).json()
+    assert message["stop_reason"] == {"stop": "end_turn", "length": "max_tokens"}[finish]
+    assert {block["type"] for block in message["content"]} <= {"thinking"}
+    body = ask(server, reasoning={"summary": "auto"}).json()
+    assert body["status"] == {"stop": "completed", "length": "incomplete"}[finish]
+    assert body["output"][-1]["content"][0]["text"] == ""
+    prompt = {"model": "moa", "prompt": "why?"}
+    text = server.http.post(f"{server.url}/completions", json=prompt).json()["choices"][0]
+    assert (text["text"], text["finish_reason"]) == ("", finish)
+
+
+def test_a_fallback_comes_before_an_empty_reply(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", "a", aggregator={"model": "lab:agg", "fallbacks": ["lab:spare"]})
+    upstream.always("agg", Reply(text="", reasoning=THOUGHT, finish_reason="length"))
+    upstream.always("spare", Reply(text="from the spare"))
+    with serving(moa) as server:
+        assert server.ask().json()["choices"][0]["message"]["content"] == "from the spare"
+        upstream.always("spare", Reply(status=500))
+        assert server.ask().status_code == 502
+
+
+def test_a_tiny_limit_may_leave_no_words_at_all(server: Server, upstream: Upstream) -> None:
+    """Clients look with one token whether a model answers."""
+    for model in ("a", "b", "c", "agg"):
+        upstream.always(model, Reply(text="", reasoning=["hm"], finish_reason="length"))
+    looked = server.ask(max_tokens=1)
+    assert looked.status_code == 200
+    assert looked.json()["choices"][0]["finish_reason"] == "length"
+    assert post(server, max_tokens=1).json()["stop_reason"] == "max_tokens"
+    # Without such a limit it is a fault of the mixture.
+    lost = server.ask()
+    assert (lost.status_code, lost.json()["error"]["code"]) == (502, "upstream_failed")
+    upstream.always("a", Reply(status=401))
+    assert server.ask(max_tokens=1).status_code == 502
+
+
+def test_an_empty_reply_is_no_json(server: Server, upstream: Upstream) -> None:
+    upstream.always("agg", Reply(text="", reasoning=THOUGHT, finish_reason="length"))
+    failed = server.ask(response_format={"type": "json_object"})
+    assert failed.status_code == 502
+    assert "used all its tokens for thinking" in failed.json()["error"]["message"]
+
+
 def test_a_time_out_is_a_504(moa: Moa, upstream: Upstream) -> None:
     moa.profile("lab", "a", timeout=0.2)
     upstream.always("*", Reply(stall_after=0))

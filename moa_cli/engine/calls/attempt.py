@@ -27,7 +27,13 @@ _STILL_THINKING = "it used all its tokens for thinking"
 _CUT_BEFORE = "it used all its tokens before its answer began"
 _ONLY_THOUGHT = "it gave reasoning, but no answer"
 _EMPTY = "it gave an empty answer"
-WORDLESS = (_STILL_THINKING, _CUT_BEFORE, _ONLY_THOUGHT, _EMPTY)
+# These reasons, each with the finish reason of such an answer.
+WORDLESS = {
+    _STILL_THINKING: "length",
+    _CUT_BEFORE: "length",
+    _ONLY_THOUGHT: "stop",
+    _EMPTY: "stop",
+}
 
 
 def request_of(

@@ -23,6 +23,9 @@ from moa_cli.profile.schema import (
 )
 
 UsageKind = Literal["reply", "sum"]
+# If a request limits the reply to at most this many tokens, such as for a title, the same limit
+# applies to the proposers.
+TINY_LIMIT = 256
 _LEAST_SECONDS = 1.0
 
 
@@ -115,6 +118,12 @@ class Asked:
     choices: int = 1
     ignored: tuple[str, ...] = ()
     usage: UsageKind | None = None
+
+    @property
+    def tiny_limit(self) -> int | None:
+        """The limit of tokens of the reply, if it applies to the proposers, too."""
+        limit: int | None = self.settings.get("max_tokens")
+        return limit if limit is not None and limit <= TINY_LIMIT else None
 
     def usage_of(self, turn: Turn, usual: UsageKind) -> Usage:
         """The usage that the client gets. usual: the kind if the request does not name one."""
