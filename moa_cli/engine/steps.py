@@ -12,6 +12,7 @@ from typing import TypeVar
 from moa_cli.core import events
 from moa_cli.core.conversation import Proposal
 from moa_cli.core.strategy import REVIEW_NAMES, SKIPPABLE, Decision, Placing, Purpose
+from moa_cli.core.tokens import estimate_tokens
 from moa_cli.engine.advice import offers_tools
 from moa_cli.engine.aggregator import run_aggregator
 from moa_cli.engine.layer import run_reviews
@@ -149,7 +150,8 @@ async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequenc
     """Give a proposal word for word as the reply, after an event that says why.
 
     If tools are offered, or the reply has to be JSON, the aggregator writes the reply from this
-    proposal alone, because proposers are asked for neither. why: the reason for this proposal.
+    proposal alone, because proposers are asked for neither. The reply ends where the aggregator's
+    own `stop` and `max_tokens` would have ended it. why: the reason for this proposal.
     placings: of all proposals. Returns whether there is a whole reply. Raises BudgetReached at a
     cap.
     """
@@ -160,6 +162,11 @@ async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequenc
     state.depth += 1
     whole, model = text_of(proposal), proposal.model
     text = _up_to_stop(whole, state.aggregators[0].extra.get("stop"))
+    finish = proposal.finish_reason if text == whole else "stop"
+    # Only the limit of the reply itself counts: proposers may write more than the profile's.
+    most = state.profile.aggregator.max_tokens
+    if most is not None and (end := _end_of_tokens(proposal, whole, most)) < len(text):
+        text, finish = text[:end], "length"
     await state.emit_and_wait(
         events.AggregatorStarted(
             at=state.now(),
@@ -177,7 +184,7 @@ async def copy(state: TurnState, proposal: Proposal, why: str, placings: Sequenc
             model=model,
             text=text,
             answered_by=proposal.answered_by,
-            finish_reason=proposal.finish_reason if text == whole else "stop",
+            finish_reason=finish,
             citations=proposal.citations,
         )
     )
@@ -191,6 +198,17 @@ def _up_to_stop(text: str, stop: object) -> str:
     found = [place for place in map(text.find, filter(None, ends)) if place >= 0]
     cut = text[: min(found, default=len(text))]
     return cut if cut.strip() else text
+
+
+def _end_of_tokens(proposal: Proposal, text: str, most: int) -> int:
+    """About where the text of a proposal has had this many tokens; its length if it has no more."""
+    usage, tokens = proposal.usage, estimate_tokens(text)
+    if usage.calls:
+        told = usage.completion_tokens - usage.reasoning_tokens
+        # The count may hold reasoning that is not told apart, or a request that was given up.
+        more = usage.calls > 1 or proposal.reasoning or text != proposal.text.strip()
+        tokens = min(told, tokens) if more else told
+    return len(text) if tokens <= most else max(1, len(text) * most // tokens)
 
 
 async def copy_winner(

@@ -10,8 +10,10 @@ import pytest
 from moa_cli.server.wires.moa_object import ledger, together
 from tests.support.collector import Collector
 from tests.support.command import Moa
+from tests.support.messages_wire import post
+from tests.support.responses import ask
 from tests.support.reviews import copied, council, finished, folded, layer, reply, started
-from tests.support.server import serving
+from tests.support.server import chunks, serving
 from tests.support.upstream import Reply, Upstream
 
 
@@ -150,6 +152,79 @@ def test_a_copied_reply_ends_where_a_written_one_would(
         (choice,) = server.ask(stop=stop).json()["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == (reply, finish)
     assert not upstream.chats("agg")
+
+
+@pytest.mark.parametrize(
+    ("reply", "most", "expected", "finish"),
+    [
+        (Reply(text="one two three four five six"), 3, "one two three", "length"),
+        (Reply(text="one two three four five six"), 6, "one two three four five six", "stop"),
+        # What an endpoint counts is right, whatever the estimate of its tokens.
+        (Reply(text="12345678901234567890", usage=(5, 4)), 5, "12345678901234567890", "stop"),
+        (Reply(text="12345678901234567890", usage=(5, 4)), 2, "1234567890", "length"),
+        # Reasoning, whether it is told apart or not, is no part of the reply.
+        (Reply(text="so it is", reasoning=["hm"] * 90, usage=(5, 93)), 50, "so it is", "stop"),
+        (Reply(text="<think>long</think>so it is", usage=(5, 93)), 50, "so it is", "stop"),
+        (Reply(text="one two three four five six", usage=None), 2, "one two", "length"),
+    ],
+)
+def test_a_copied_reply_has_no_more_tokens_than_were_asked_for(
+    moa: Moa, upstream: Upstream, reply: Reply, most: int, expected: str, finish: str
+) -> None:
+    moa.profile("lab", "a", "b", strategy="select", judge="lab:judge")
+    upstream.always("a", reply)
+    upstream.always("judge", Reply(text="model_1"))
+    with serving(moa) as server:
+        whole = server.ask(max_tokens=most, n=2).json()
+        with server.streaming(max_completion_tokens=most) as response:
+            told = chunks(response.read().decode())
+        message = post(server, max_tokens=most).json()
+    for choice in whole["choices"]:
+        assert choice["message"]["content"].startswith(expected)
+        assert len(choice["message"]["content"]) <= len(expected) + 4
+        assert choice["finish_reason"] == finish
+    text = whole["choices"][0]["message"]["content"]
+    streamed = [choice for chunk in told for choice in chunk["choices"]]
+    assert "".join(choice["delta"].get("content") or "" for choice in streamed) == text
+    assert streamed[-1]["finish_reason"] == finish
+    assert message["content"] == [{"type": "text", "text": text}]
+    assert message["stop_reason"] == {"stop": "end_turn", "length": "max_tokens"}[finish]
+    assert ("the reply was cut at the token limit" in str(whole["moa"]["cut"])) == (
+        finish == "length"
+    )
+
+
+def test_a_limit_of_the_profile_does_not_cut_a_proposal_with_a_larger_one(
+    moa: Moa, upstream: Upstream
+) -> None:
+    longer = {"model": "lab:a", "max_tokens": 50}
+    moa.profile("lab", longer, "b", strategy="select", judge="lab:judge", max_tokens=3)
+    upstream.always("a", Reply(text="one two three four five six"))
+    upstream.always("judge", Reply(text="model_1"))
+    with serving(moa) as server:
+        (choice,) = server.ask().json()["choices"]
+    assert choice["message"]["content"] == "one two three four five six"
+
+
+def test_a_copied_reply_tells_that_it_has_no_log_probabilities(
+    moa: Moa, upstream: Upstream
+) -> None:
+    entry = {"token": "ok", "logprob": -0.5, "bytes": None, "top_logprobs": []}
+    moa.profile("lab", "a", "b", strategy="select", judge="lab:judge")
+    upstream.always("judge", Reply(text="model_1"))
+    upstream.always("agg", Reply(text="ok", logprobs={"content": [entry]}))
+    include = ["message.output_text.logprobs"]
+    prompt = {"model": "moa", "prompt": "why?", "logprobs": 1}
+    with serving(moa) as server:
+        whole = server.ask(logprobs=True).json()
+        response = ask(server, include=include).json()
+        text = server.http.post(f"{server.url}/completions", json=prompt).json()
+        written = server.ask(logprobs=True, moa={"strategy": "synthesize"}).json()
+    assert whole["choices"][0]["logprobs"] is None
+    assert text["choices"][0]["logprobs"] is None
+    assert [told["moa"]["ignored"] for told in (whole, response, text)] == [["logprobs"]] * 3
+    assert written["choices"][0]["logprobs"]["content"] == [entry]
+    assert "ignored" not in written["moa"]
 
 
 def test_a_request_chooses_a_strategy_of_its_own(moa: Moa, upstream: Upstream) -> None:

@@ -128,3 +128,9 @@ class Asked:
     def usage_of(self, turn: Turn, usual: UsageKind) -> Usage:
         """The usage that the client gets. usual: the kind if the request does not name one."""
         return turn.usage if (self.usage or usual) == "sum" else turn.reply_usage
+
+    def ignored_in(self, turn: Turn) -> tuple[str, ...]:
+        """The names of fields that had no effect in a turn. A reply in a proposal's own words, say,
+        has no log-probabilities."""
+        missed = self.extra.get("logprobs") and not turn.token_logprobs
+        return (*self.ignored, "logprobs") if missed else self.ignored

@@ -109,7 +109,7 @@ class CompletionsEncoder:
         if turn.citations:
             found["citations"] = [cited.url for cited in turn.citations]
             found["search_results"] = sources(turn)
-        return {**found, "moa": ledger(turn, self._asked.ignored)}
+        return {**found, "moa": ledger(turn, self._asked.ignored_in(turn))}
 
     def fail(self, error: ApiError) -> bytes:
         return sse.event(error.body())

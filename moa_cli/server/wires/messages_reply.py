@@ -166,7 +166,7 @@ class MessagesEncoder:
         cited = {"citations": sources(turn)} if turn.citations else {}
         return {
             "usage": _usage_object(self._asked.usage_of(turn, "reply")),
-            "moa": ledger(turn, self._asked.ignored) | cited,
+            "moa": ledger(turn, self._asked.ignored_in(turn)) | cited,
         }
 
     def _thoughts(self, turn: Turn) -> list[dict[str, Any]]:

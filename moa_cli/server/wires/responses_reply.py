@@ -226,7 +226,7 @@ class ResponsesEncoder:
             # By default the usage of the reply, because agents use it to measure how full their
             # context is.
             usage=usage_object(self._asked.usage_of(turn, "reply")),
-            moa=ledger(turn, self._asked.ignored),
+            moa=ledger(turn, self._asked.ignored_in(turn)),
         )
         return told, response
 
