@@ -29,6 +29,7 @@ from tests.support.client_requests import client_requests
 from tests.support.command import Moa
 from tests.support.messages_wire import ASKED, TOOL, message_events, post, stream
 from tests.support.server import Server, serving
+from tests.support.tool_calls import calling
 from tests.support.upstream import Reply, Upstream
 
 CASES = 1000
@@ -247,6 +248,60 @@ def test_tools_and_their_choice(
     assert ignored == ["cache_control", "defer_loading", "tools[].type=web_search_20250305"]
 
 
+EDITING = ["view", "create", "str_replace", "insert"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "commands", "inserted"),
+    [
+        ("text_editor_20241022", [*EDITING, "undo_edit"], "new_str"),
+        ("text_editor_20250124", [*EDITING, "undo_edit"], "new_str"),
+        ("text_editor_20250429", EDITING, "new_str"),
+        ("text_editor_20250728", EDITING, "insert_text"),
+        ("memory_20250818", [*EDITING, "delete", "rename"], "insert_text"),
+    ],
+)
+def test_an_editor_of_the_client_is_a_function(
+    server: Server, upstream: Upstream, kind: str, commands: list[str], inserted: str
+) -> None:
+    tool = {"type": kind, "name": "editor", "cache_control": {}, "max_characters": 9}
+    response = post(server, tools=[tool], tool_choice={"type": "tool", "name": "editor"})
+    assert response.status_code == 200, response.text
+    (call,) = upstream.chats("agg")
+    (offered,) = call.body["tools"]
+    assert (offered["type"], offered["function"]["name"]) == ("function", "editor")
+    parameters = offered["function"]["parameters"]
+    assert parameters["properties"]["command"]["enum"] == commands
+    assert parameters["required"][0] == "command"
+    assert ("insert_text" in parameters["properties"]) == (inserted == "insert_text")
+    told = offered["function"]["description"]
+    assert f"insert `{inserted}`" in told
+    assert all(f"`{command}`" in told for command in commands)
+    assert response.json()["moa"]["ignored"] == ["max_characters"]
+
+
+@pytest.mark.parametrize("kind", ["bash_20241022", "bash_20250124"])
+def test_a_shell_of_the_client_is_called_and_answered(
+    server: Server, upstream: Upstream, kind: str
+) -> None:
+    tools = [{"type": kind, "name": "bash"}]
+    upstream.enqueue("agg", calling("bash", arguments=['{"command": "ls"}']))
+    (use,) = post(server, tools=tools).json()["content"]
+    assert (use["type"], use["name"], use["input"]) == ("tool_use", "bash", {"command": "ls"})
+    (offered,) = upstream.chats("agg")[-1].body["tools"]
+    assert set(offered["function"]["parameters"]["properties"]) == {"command", "restart"}
+    messages = [ASKED[0], {"role": "assistant", "content": [use]}, user(result("a.txt", use["id"]))]
+    assert post(server, tools=tools, messages=messages).status_code == 200
+    assert upstream.chats("agg")[-1].messages[-1]["content"] == "a.txt"
+
+
+def test_a_built_in_tool_may_be_described(server: Server, upstream: Upstream) -> None:
+    tool = {"type": "computer_20250124", "name": "computer", "input_schema": {"type": "object"}}
+    assert post(server, tools=[tool]).status_code == 200
+    (offered,) = upstream.chats("agg")[-1].body["tools"]
+    assert offered["function"] == {"name": "computer", "parameters": {"type": "object"}}
+
+
 def test_settings_are_the_reply_s(server: Server, upstream: Upstream) -> None:
     schema = {"type": "object", "properties": {}}
     fields: dict[str, Any] = {
@@ -421,7 +476,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tools": [5]}, "tools[0]"),
     ({"tools": [{**TOOL, "name": ""}]}, "tools[0].name"),
     ({"tools": [{"name": "x"}]}, "tools[0].input_schema"),
-    ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0].type"),
+    ({"tools": [{"type": "computer_20250124", "name": "computer"}]}, "tools[0].type"),
+    ({"tools": [{"type": "bash_20250124"}]}, "tools[0].name"),
     ({"tools": [{"type": 5, "name": "bash"}]}, "tools[0].type"),
     ({"tool_choice": {"type": "any"}}, "tool_choice"),
     ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}}, "tool_choice.name"),

@@ -13,6 +13,7 @@ from moa_cli.core.tokens import extra_tokens, prompt_tokens
 from moa_cli.core.tools import OfferedTools
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.engine.structured.format import ResponseFormat
+from moa_cli.server.wires.anthropic_tools import builtin_function
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
     INT_MAX,
@@ -206,16 +207,19 @@ def _tools(request: CountBody, ignored: list[str]) -> dict[str, Any]:
 
 def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[str, Any]:
     path = ("tools", place)
-    if kind != "custom":
-        refuse(
-            "is a tool built into Anthropic's models; describe it with `input_schema`",
-            *path,
-            "type",
-        )
     only_known(tool, _TOOL_FIELDS, ignored)
     name, schema = tool.get("name"), tool.get("input_schema")
     if not isinstance(name, str) or not name:
         refuse("must be the name of the tool", *path, "name")
+    if kind != "custom" and schema is None:
+        builtin = builtin_function(kind) if isinstance(kind, str) else None
+        if builtin is None:
+            refuse(
+                "is a tool built into Anthropic's models; describe it with `input_schema`",
+                *path,
+                "type",
+            )
+        return {"type": "function", "function": {"name": name, **builtin}}
     if not isinstance(schema, Mapping):
         refuse("must be a JSON schema", *path, "input_schema")
     said = text_or_none(tool, "description", *path)
