@@ -120,7 +120,11 @@ def test_a_reply_without_words_is_an_empty_one(
         told = chunks(response.read().decode())
     streamed = [choice for chunk in told for choice in chunk["choices"]]
     assert "".join(choice["delta"].get("content") or "" for choice in streamed).strip() == ""
+    assert streamed[0]["delta"].get("role") == "assistant"
     assert streamed[-1]["finish_reason"] == finish
+    with server.streaming() as response:
+        told = chunks(response.read().decode())
+    assert told[0]["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
 
     message = post(server, thinking={"type": "adaptive"}).json()
     assert message["stop_reason"] == {"stop": "end_turn", "length": "max_tokens"}[finish]

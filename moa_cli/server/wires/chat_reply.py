@@ -181,11 +181,14 @@ class ChatEncoder(CompletionsEncoder):
 
     def end(self, turns: Sequence[Turn]) -> bytes:
         """The last chunks. The very last one holds the `moa` object."""
-        refused, chunks = [], []
+        said, chunks = [], []
         for choice, turn in enumerate(turns):
             refusal = refusal_of(turn)
             if refusal is not None:
-                refused.append(self._delta(f'"refusal":{json.dumps(refusal)}', choice))
+                said.append(self._delta(f'"refusal":{json.dumps(refusal)}', choice))
+            elif choice not in self._begun:
+                # An empty reply has a chunk with the role, too.
+                said.append(self._delta("", choice))
             if choice not in self._ended:
                 chunks.append(self._ending(choice, self._finish(turn)))
         whole = together(turns)
@@ -195,7 +198,7 @@ class ChatEncoder(CompletionsEncoder):
         elif not chunks:
             chunks.append(self._ending(0, None))
         chunks[-1] |= self._after(whole)
-        return b"".join([*refused, *map(sse.event, chunks), b"data: [DONE]\n\n"])
+        return b"".join([*said, *map(sse.event, chunks), b"data: [DONE]\n\n"])
 
     def _ending(self, choice: int, finish: str | None) -> dict[str, Any]:
         """The last chunk of a choice, which has no text."""
