@@ -302,6 +302,14 @@ def test_a_built_in_tool_may_be_described(server: Server, upstream: Upstream) ->
     assert offered["function"] == {"name": "computer", "parameters": {"type": "object"}}
 
 
+def test_a_tool_that_must_be_called_and_is_not_there_is_refused(served: Server) -> None:
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    chosen = {"type": "tool", "name": "web_search"}
+    refused = post(served, tools=[search], tool_choice=chosen)
+    assert refused.status_code == 400
+    assert "only Anthropic's servers run" in refused.json()["error"]["message"]
+
+
 def test_settings_are_the_reply_s(server: Server, upstream: Upstream) -> None:
     schema = {"type": "object", "properties": {}}
     fields: dict[str, Any] = {

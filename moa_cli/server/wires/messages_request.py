@@ -236,7 +236,10 @@ def _tool_choice(
         return {}
     kind, names = choice.get("type"), [tool["function"]["name"] for tool in tools]
     if kind in ("any", "tool") and not tools:
-        refuse("needs tools", "tool_choice")
+        refuse(
+            "asks for a tool that only Anthropic's servers run" if request.tools else "needs tools",
+            "tool_choice",
+        )
     chosen: Any
     if kind == "tool":
         if choice.get("name") not in names:
