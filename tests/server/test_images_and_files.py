@@ -186,6 +186,31 @@ def test_base64_in_lines_is_sent_in_one_on_each_wire(server: Server, upstream: U
 
 
 @pytest.mark.parametrize(
+    "head", ["data:application/octet-stream", "data:None", "data:", "DATA:x/y"]
+)
+def test_an_image_of_an_unknown_type_is_known_by_its_content(
+    server: Server, upstream: Upstream, head: str
+) -> None:
+    url = f"{head};base64,{data_uri(PNG).partition(',')[2]}"
+    answer = server.ask(messages=asking({"type": "image_url", "image_url": {"url": url}}))
+    assert answer.status_code == 200, answer.text
+    assert upstream.chats("agg")[-1].messages[-1]["content"][-1] == IMAGE
+    body = {"model": "moa", "input": [_user({"type": "input_image", "image_url": url})]}
+    assert server.http.post(f"{server.url}/responses", json=body).status_code == 200
+    assert upstream.chats("agg")[-1].messages[-1]["content"][-1] == IMAGE
+
+
+def test_a_pdf_in_place_of_an_image_is_read(server: Server, upstream: Upstream) -> None:
+    url = data_uri(pdf("Its words"), "application/pdf")
+    answer = server.ask(messages=asking({"type": "image_url", "image_url": {"url": url}}))
+    assert answer.status_code == 200, answer.text
+    assert "Its words" in str(upstream.chats("a")[-1].messages[-1]["content"])
+    wrong = data_uri(bytes(20), "application/octet-stream")
+    refused = server.ask(messages=asking({"type": "image_url", "image_url": {"url": wrong}}))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unreadable_file")
+
+
+@pytest.mark.parametrize(
     "url",
     ["data:image/png;base64,", "data:image/png;base64,%%", "data:image/svg+xml,<svg/>", "data:x"],
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mimetypes
 import re
+from dataclasses import replace
 
 from moa_cli.core.conversation import Part
 from moa_cli.core.values import ValueFault
@@ -17,19 +18,25 @@ _DATA = "data:"
 _PICTURES = tuple(f"data:image/{kind}" for kind in ("png", "jpeg", "jpg", "gif", "webp"))
 _IMAGE = re.compile(r"data:image/[\w.+-]+(?:;[\w.=+-]+)*;base64,[\w+/=-]+")
 
+# A data URI whose type is missing or is not that of an image.
+_UNTYPED = re.compile(r"data:(?!image/)[^,]*;base64,[\w+/=-]+")
 
-def image_address(url: str, *path: str | int) -> str:
-    """The address of an image: a web address or a data URI with base64.
+
+def image_part(url: str, detail: str, *path: str | int) -> Part:
+    """The part for an image at a web address, or in a data URI with base64. A data URI of another
+    type is read as a file, whose content decides its kind: some clients do not know the type.
 
     Raises ValueFault, which blames the value at `path`.
     """
     if url.lower().startswith(_WEB):
-        return url
+        return Part("image", url=url, detail=detail)
     # Some clients put line breaks into base64.
     url = "".join(_with_plain_scheme(url).split())
+    if _UNTYPED.fullmatch(url):
+        return file_part(url, "", *path)
     if not _IMAGE.fullmatch(url):
         raise ValueFault("must be a web address, or a data: URI of an image in base64", path=path)
-    return url
+    return Part("image", url=url, detail=detail)
 
 
 def file_part(data: str, name: str, *path: str | int) -> Part:
@@ -43,7 +50,7 @@ def file_part(data: str, name: str, *path: str | int) -> Part:
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         data = f"{_DATA}{kind};base64,{data}"
     if data.lower().startswith(_PICTURES):
-        return Part("image", url=image_address(data, *path), name=name)
+        return replace(image_part(data, "", *path), name=name)
     return Part("file", url=data, name=name)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from moa_cli.core.conversation import Message, Part, Role, text_of_parts
 from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import JSON, Key, ValueFault, keys_of, read_fields
-from moa_cli.server.wires.addresses import file_part, image_address
+from moa_cli.server.wires.addresses import file_part, image_part
 from moa_cli.server.wires.bodies import AnyObject, AnyText
 from moa_cli.server.wires.fields import only_known
 from moa_cli.server.wires.foreign_parts import chat_part
@@ -64,9 +64,8 @@ class ContentPart:
             if image is None:
                 raise ValueFault("is missing", path=("image_url",), code="missing")
             if isinstance(image, str):
-                return Part("image", url=image_address(image, "image_url"))
-            url = image_address(image.url, "image_url", "url")
-            return Part("image", url=url, detail=image.detail or "")
+                return image_part(image, "", "image_url")
+            return image_part(image.url, image.detail or "", "image_url", "url")
         if self.type == "file":
             if self.file is None or self.file.file_data is None:
                 raise ValueFault("is missing", path=("file", "file_data"), code="missing")

@@ -10,7 +10,7 @@ from typing import Any
 from moa_cli.core.conversation import Message, Part, Role, text_of_parts
 from moa_cli.core.tools import ToolCall
 from moa_cli.core.values import ValueFault
-from moa_cli.server.wires.addresses import file_part, image_address
+from moa_cli.server.wires.addresses import file_part, image_part
 from moa_cli.server.wires.bodies import refusal, refuse, text_or_none
 from moa_cli.server.wires.custom_input import input_arguments
 from moa_cli.server.wires.responses_tools import ClientTool, ToolTable
@@ -227,10 +227,11 @@ def _image(part: Mapping[str, Any], path: _Path) -> Part:
     if not isinstance(url, str):
         refuse("must be a web address or a `data:` URI", *path, "image_url")
     try:
-        url = image_address(url, *path, "image_url")
+        return image_part(
+            url, detail if detail in ("low", "high", "auto") else "", *path, "image_url"
+        )
     except ValueFault as fault:
         raise refusal(fault) from None
-    return Part("image", url=url, detail=detail if detail in ("low", "high", "auto") else "")
 
 
 def _file(part: Mapping[str, Any], path: _Path) -> Part:
