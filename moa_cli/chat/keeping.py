@@ -110,11 +110,12 @@ class SavedConversation:
         *,
         merging: Turn | None = None,
         reporting: bool = False,
+        asks_again: bool = False,
     ) -> list[Sink]:
         """The sinks that write the next turn; none if it is not saved.
 
         merging: the turn whose proposals the reply is written from. reporting: whether only a
-        report on that turn is made.
+        report on that turn is made. asks_again: whether the reply is to replace an earlier one.
         """
         if self.store is None:
             return []
@@ -123,7 +124,7 @@ class SavedConversation:
 
         latest = max(self._states, default=None)
         self._recorder = Recorder(
-            self.store, self.id, dump(profile), warn, latest, merging, reporting
+            self.store, self.id, dump(profile), warn, latest, merging, reporting, asks_again
         )
         return [self._recorder]
 

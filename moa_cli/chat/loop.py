@@ -349,10 +349,13 @@ class Chat:
                     await self._choose()
                     return None
         except MoAError as error:
+            # `/retry` has taken the last turn back.
+            self.session.put_back()
             self.complain(error.message, error.hint)
             return None
         turn = await self._run(events, stopper)
-        turn = replace(turn, user=prompt, stored_as=self.kept.stored_as())
+        again = self.session.asks_again and not turn.reply
+        turn = replace(turn, user=prompt, stored_as=self.kept.stored_as(), asks_again=again)
         self.session.keep(turn)
         try:
             for replaced in self.session.replaced:
@@ -516,6 +519,7 @@ class Chat:
                 self.complain,
                 merging=reporting or self.session.merging,
                 reporting=reporting is not None,
+                asks_again=self.session.asks_again,
             )
         keys = TurnKeys(self.editor.source, actions, sys.stderr) if self.editor else None
         with keys or nullcontext():

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from moa_cli.core.conversation import Conversation, Part, Turn, Usage
 from moa_cli.core.endpoints import Clients, ModelInfo
-from moa_cli.core.errors import ProfileError, UsageError
+from moa_cli.core.errors import UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.strategy import Strategy
 from moa_cli.engine import Control, Limits, check_names, run_report, run_turn
 from moa_cli.engine.history import HistoryUse, history_uses
-from moa_cli.engine.merging import last_turn, mergeable, merged, reported
+from moa_cli.engine.merging import answered_before, last_turn, mergeable, merged, reported
 from moa_cli.engine.summary import sum_up, summed_up
 from moa_cli.profile import Overrides, Profile
 from moa_cli.profile.layering import override
@@ -46,7 +46,6 @@ class Session:
         self.conversation = Conversation()
         self.last: Turn | None = None
         self.begun = 0
-        self.go_on(conversation or Conversation())
         self.replaced: tuple[Turn, ...] = ()
         self.spent: dict[str, Usage] = {}
         self._taken_back: Turn | None = None
@@ -55,6 +54,7 @@ class Session:
         # The last turn with a reply, if `last` is a failed attempt to answer its prompt again.
         self._answered: Turn | None = None
         self.merging: Turn | None = None
+        self.go_on(conversation or Conversation())
         # The cached result of `history_uses`, and the values that it was computed from.
         self._uses: Sequence[HistoryUse] = ()
         self._uses_of: tuple[Profile, Conversation, Mapping[str, int | None]] | None = None
@@ -106,16 +106,12 @@ class Session:
 
         aggregator: writes only this reply, in place of the profile's. parts: all parts of the
         prompt, if not all of them are text. Raises ProfileError if `aggregator` is not the name of
-        a model. Then a turn that was taken back for this is put back.
+        a model.
         """
         profile = self.profile
-        try:
-            if aggregator:
-                other = Overrides(aggregator=aggregator)
-                profile = self._checked(override(profile, other, "/retry"))
-        except ProfileError:
-            self.put_back()
-            raise
+        if aggregator:
+            other = Overrides(aggregator=aggregator)
+            profile = self._checked(override(profile, other, "/retry"))
         last = self.last
         if last is not None and not last.reply and (last.user, last.parts) == (prompt, (*parts,)):
             self._tried = last
@@ -154,6 +150,11 @@ class Session:
             reviews=last.reviews if last else (),
         )
         return prompt, events
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether the turn that runs is to replace a reply of the conversation."""
+        return self._taken_back is not None
 
     def report(self, control: Control | None = None) -> AsyncGenerator[Event, None]:
         """Begin a report on the last proposals. Returns its events. Pass the resulting turn to
@@ -279,9 +280,11 @@ class Session:
         self.replaced, self._answered = (), None
         in_vain = not turn.reply and not mergeable(turn.proposals)
         if not turn.reply and self.put_back():
-            self.replaced = (turn,) if before is not None or in_vain else _those(tried)
-            attempt = tried if in_vain else turn
-            if before is None and attempt is not None:
+            if in_vain or (before is not None and before.reply):
+                self.replaced, attempt = (turn,), tried
+            else:
+                self.replaced, attempt = _those(tried), turn
+            if attempt is not None:
                 self._answered, self.last = self.last, attempt
             return False
         if in_vain and tried is not None and mergeable(tried.proposals):
@@ -302,9 +305,10 @@ class Session:
     def put_back(self) -> bool:
         """Restore the turn that was taken back. Returns whether there was one."""
         turn, self._taken_back = self._taken_back, None
-        self._tried = None
+        tried, self._tried = self._tried, None
         if turn is not None:
             self._remember(turn)
+            self.last = tried or turn
         return turn is not None
 
     def _remember(self, turn: Turn) -> None:
@@ -320,7 +324,8 @@ class Session:
         turns = conversation.closed_turns()
         self.conversation = replace(conversation, turns=turns)
         self.last = last_turn(conversation.turns)
-        self._answered = self._tried = None
+        self._answered = answered_before(conversation.turns, self.last)
+        self._tried = None
         self.begun += 1
 
     def asked(self) -> tuple[Turn, ...]:

@@ -120,13 +120,13 @@ def cut_off(store: Store | None, past: Past | None) -> list[str]:
 def not_sent(past: Past) -> list[str]:
     """A notice if the last turn of the continued conversation has no reply, because such a turn is
     not sent to the models."""
-    from moa_cli.engine.merging import kept_text, last_turn
+    from moa_cli.engine.merging import answered_before, kept_text, last_turn
 
     turns = past.conversation.turns
     if turns and turns[-1].status == "open" and turns[-1].reply is None:
         return ["another moa process is still answering its last turn, so that turn is not sent"]
     last = last_turn(turns)
-    if last is None or last.reply is not None:
+    if last is None or last.reply is not None or answered_before(turns, last):
         return []
     kept = kept_text(last, "`moa ask --remerge`")
     told = "its last turn has no reply, and is not sent"
@@ -149,7 +149,7 @@ def left_turn(identity: str | None) -> LeftTurn:
     Raises StoreError if there is no such conversation, UsageError if there are no proposals.
     """
     from moa_cli.core.conversation import Conversation
-    from moa_cli.engine.merging import last_turn, mergeable
+    from moa_cli.engine.merging import answered_before, last_turn, mergeable
 
     past = resume(identity)
     turns = past.conversation.turns
@@ -164,7 +164,7 @@ def left_turn(identity: str | None) -> LeftTurn:
             f"the last turn of {past.identity} has no proposals to write a reply from",
             hint="`moa history list` lists conversations; --cid ID names one",
         )
-    before = Conversation(turns[: turns.index(turn)])
+    before = Conversation(turns[: turns.index(answered_before(turns, turn) or turn)])
     with closing(open_store(to_read=True)) as store:
         settings = store.kept_turn(turn.stored_as).settings
     past = replace(past, profile=turn.profile, settings=settings)

@@ -268,6 +268,7 @@ RARE = frozenset(
         "decision",
         "report",
         "summary_so_far",
+        "asks_again",
         "from_cache",
     }
 )
@@ -325,6 +326,8 @@ class Turn:
             no report.
         summary_so_far: A summary of the conversation up to this turn. Models are sent it in place
             of this turn and of all turns before it. In JSON this field is left out if it is empty.
+        asks_again: Whether this turn, which has no reply, was to replace the reply to the same
+            message in the turn before. In JSON this field is left out if it is false.
     """
 
     user: str
@@ -353,6 +356,7 @@ class Turn:
     decision: Decision | None = None
     report: Report | None = None
     summary_so_far: str = ""
+    asks_again: bool = False
 
     @property
     def depth(self) -> int:

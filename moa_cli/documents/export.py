@@ -24,11 +24,12 @@ def format_of(path: Path | None) -> Format:
 class Contents:
     """What the turns of conversations contain beside texts. The head of an export needs this before
     the turns are read. parts: images, files, a speaker or tool calls. summaries: summaries of
-    earlier turns."""
+    earlier turns. attempts: turns that failed to replace the reply of an earlier one."""
 
     tags: bool = False
     parts: bool = False
     summaries: bool = False
+    attempts: bool = False
 
     @classmethod
     def stored(cls, store: Reader, identities: Sequence[str] | None) -> Contents:
@@ -38,6 +39,7 @@ class Contents:
             tags=store.tagged(identities),
             parts=store.has_parts(identities),
             summaries=store.has_summaries(identities),
+            attempts=store.has_attempts(identities),
         )
 
     @classmethod
@@ -48,6 +50,7 @@ class Contents:
             tags=bool(conversation.tags),
             parts=any(turn.parts or turn.speaker or turn.tool_calls for turn in turns),
             summaries=any(turn.summary_so_far for turn in turns),
+            attempts=any(turn.asks_again for turn in turns),
         )
 
 
@@ -68,6 +71,7 @@ def written(
             tagged=contents.tags,
             parts=contents.parts,
             summaries=contents.summaries,
+            attempts=contents.attempts,
         )
     if format_ == "html":
         from moa_cli.documents.html import page

@@ -91,15 +91,29 @@ def last_turn(turns: Sequence[Turn]) -> Turn | None:
     """The last turn of a conversation that can be asked or merged again; None if there is none.
 
     A turn that still runs does not count. Nor does a turn that left no reply and no proposal, and
-    has the same prompt as the turn before: it was a failed attempt to answer that prompt again.
+    was a failed attempt to answer the message of the turn before again.
     """
     ended = [turn for turn in turns if turn.status != "open" or turn.reply is not None]
     while len(ended) > 1:
         before, last = ended[-2:]
-        if last.reply or mergeable(last.proposals) or last.user != before.user:
+        # The same prompt after a reply may be another message.
+        is_attempt = last.asks_again or (not before.reply and last.user == before.user)
+        if last.reply or mergeable(last.proposals) or not is_attempt:
             break
         ended.pop()
     return ended[-1] if ended else None
+
+
+def answered_before(turns: Sequence[Turn], attempt: Turn | None) -> Turn | None:
+    """The turn of `turns` whose reply `attempt` was to replace; None if `attempt` is no such
+    attempt."""
+    if attempt is None or attempt.reply or not attempt.asks_again:
+        return None
+    for turn in reversed(turns[: turns.index(attempt)]):
+        if turn.reply or not turn.asks_again:
+            # A file may have been added to the end of the message.
+            return turn if turn.reply and attempt.user.startswith(turn.user) else None
+    return None
 
 
 def kept_text(turn: Turn, command: str) -> str:

@@ -2,7 +2,8 @@
 
 The file is an object: `format` is "moa-conversations", `version` is 1, and `conversations` is a
 list. If a conversation has tags, `version` is 2, which releases without tags refuse. If a turn has
-images, files or tool calls, `version` is 3. If a turn has a summary, it is 4.
+images, files or tool calls, `version` is 3. If a turn has a summary, it is 4. If a turn failed to
+replace the reply to an earlier one, it is 5.
 
 A conversation has `id`, `title`, `profile`, `created` and `updated` (seconds since 1970), `tags` if
 there are any, and `turns`. A turn has `prompt`, `reply`, `status`, `started`, `settings` (the
@@ -33,7 +34,8 @@ from moa_cli.store.incoming.json_stream import JsonFault, JsonStream
 from moa_cli.store.store import ID_LETTERS, Store
 from moa_cli.store.stored_values import checked_tag
 
-FORMAT, VERSION, TAGGED, WITH_PARTS, WITH_SUMMARIES = "moa-conversations", 1, 2, 3, 4
+FORMAT, VERSION, TAGGED, WITH_PARTS = "moa-conversations", 1, 2, 3
+WITH_SUMMARIES, WITH_ATTEMPTS = 4, 5
 _ID = re.compile(rf"[{ID_LETTERS}]{{10}}")
 _LAST_PLACE = 10**6
 # A valid address of an image or a file: empty, a data URI, or a web address.
@@ -80,14 +82,15 @@ def text_of(
     tagged: bool = False,
     parts: bool = False,
     summaries: bool = False,
+    attempts: bool = False,
 ) -> Iterator[str]:
     """The text of an export file with `conversations`, in pieces.
 
     tagged: whether any of them may have tags. parts: whether a turn may have more than text.
-    summaries: whether a turn may have a summary.
+    summaries: whether a turn may have a summary. attempts: whether one may have `asks_again`.
     """
     version = WITH_PARTS if parts else TAGGED if tagged else VERSION
-    version = WITH_SUMMARIES if summaries else version
+    version = WITH_ATTEMPTS if attempts else WITH_SUMMARIES if summaries else version
     yield f'{{\n  "format": "{FORMAT}",\n  "version": {version},\n  "conversations": ['
     before, end = "\n    ", "]\n}\n"
     for conversation in conversations:
@@ -140,7 +143,7 @@ def check_heading(values: Mapping[str, Any], name: str) -> None:
     version = values.get("version")
     if type(version) is not int:
         raise ValueError("version is not a whole number")
-    if version > WITH_SUMMARIES:
+    if version > WITH_ATTEMPTS:
         raise StoreError(
             f"{name}: was written by a newer version of moa (format {version})",
             hint="update moa to read it",

@@ -82,7 +82,8 @@ class Backlog:
         """Write one step of a turn, after the steps that wait.
 
         values: for `begin`, `prompt`, `profile`, `settings` (the resolved profile as TOML), `at`
-        and perhaps `parts`; for other kinds, the fields of a proposal, an event or a turn.
+        and perhaps `parts` and `asks_again`; for other kinds, the fields of a proposal, an event or
+        a turn.
 
         After StoreLocked (another process writes) or another StoreError, the step waits. After
         OSError, it waits only in memory, so it is lost when this process ends. After NoConversation
@@ -189,6 +190,7 @@ def _carry_out(store: Store, step: _Step) -> None:
             values["settings"],
             started=at,
             parts=[load_value(Part, part) for part in values.get("parts", ())],
+            asks_again=values.get("asks_again", False),
         )
         turn.file = store.identity
         return

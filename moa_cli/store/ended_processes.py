@@ -30,7 +30,7 @@ _TOKENS = ("prompt_tokens", "completion_tokens")
 COUNTS = ("turns", "calls", *_TOKENS, "estimated_calls", "unpriced_calls")
 SUMS = (*COUNTS, "cost")
 # Fields of a turn that have columns or tables of their own.
-_APART = ("user", "reply", "status", "proposals", "reviews", "stored_as", "parts")
+_APART = ("user", "reply", "status", "proposals", "reviews", "stored_as", "parts", "asks_again")
 # In the table `booked`, this stands in place of the number of a call. It means that the whole
 # journal is in the database.
 _WHOLE = 0

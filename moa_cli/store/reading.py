@@ -210,6 +210,7 @@ class Reader(Queries):
         parts = self._parts(row["id"])
         said = {"user": row["prompt"], "reply": row["reply"], "status": row["status"]}
         bare = {**said, "stored_as": row["id"], "profile": row["profile"]}
+        bare["asks_again"] = bool(row["asks_again"])
         rest: Any = {}
         turn = load_value(Turn, bare)
         with self._counting():
@@ -242,6 +243,11 @@ class Reader(Queries):
         """Whether a turn of these conversations (None: of all) has a summary. Turns that were taken
         back do not count."""
         return self._any_in(identities, f"turns WHERE {HAS_SUMMARY} AND NOT withdrawn")
+
+    def has_attempts(self, identities: Sequence[str] | None = None) -> bool:
+        """Whether a turn of these conversations (None: of all) failed to replace an earlier reply.
+        Turns that were taken back do not count."""
+        return self._any_in(identities, "turns WHERE asks_again AND NOT withdrawn")
 
     def _any_in(self, identities: Sequence[str] | None, rows: str) -> bool:
         """Whether one of these conversations (None: any) has such rows."""

@@ -49,7 +49,8 @@ class Recorder:
     the reply is written. If it has no reply, the new reply becomes its reply. Otherwise it does not
     change, and the new turn gets a copy of its proposals. reporting: whether only a report on
     `merging` is made. The report is written into that turn; if the turn was deleted, it is not
-    written.
+    written. asks_again: whether the reply is to replace that of an earlier turn, which then is
+    taken back.
     """
 
     _store: Store
@@ -59,6 +60,7 @@ class Recorder:
     _known: int | None = None
     _merging: Turn | None = None
     _reporting: bool = False
+    _asks_again: bool = False
     _told: bool = False
     _given_up: bool = False
     _locked_since: float | None = None
@@ -98,7 +100,8 @@ class Recorder:
         self._turn = PendingTurn(self.conversation or new_id(), new, self._known)
         said = {"prompt": event.prompt, "profile": event.profile, "settings": self._settings}
         parts = {"parts": without_defaults(event.parts)} if event.parts else {}
-        self._put("begin", {**said, **parts, "at": time.time()})
+        again = {"asks_again": True} if self._asks_again or self._merging is not None else {}
+        self._put("begin", {**said, **parts, **again, "at": time.time()})
         self.conversation = self._turn.conversation
         if self._turn.others:
             turns = plural(self._turn.others, "turn")

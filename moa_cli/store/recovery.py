@@ -30,12 +30,13 @@ _RANDOM = "????????"
 _TARGETS = {
     "turns": (
         "turns (id, conversation_id, started, process, profile, settings, prompt, status, reply,"
-        " rest, withdrawn)"
+        " rest, withdrawn, asks_again)"
     ),
     "old_proposals": "proposals",
     "notes": "notes (rowid, turn_id, event)",
     "comparisons": "comparisons (id, chosen, winner)",
 }
+# The columns of a turn in the first version. In later ones, two more follow them.
 _COLUMNS_OF_A_TURN = 11
 
 
@@ -177,8 +178,10 @@ def _gather(
     connection.execute("PRAGMA synchronous = OFF")
     with immediate(connection):
         for number, (table, row) in enumerate(salvage(source, progress)):
-            # Later versions have more columns. Only the columns of the first version are needed.
-            row = row[:_COLUMNS_OF_A_TURN] if table == "turns" else row
+            if table == "turns":
+                # The lease is not needed. A row of an older version lacks `asks_again`.
+                lease_and_more = row[_COLUMNS_OF_A_TURN:]
+                row = (*row[:_COLUMNS_OF_A_TURN], *(lease_and_more[1:] or (0,)))
             # If both tables have a proposal for one place, the one in `proposals` is newer than the
             # one in `old_proposals`.
             do = "REPLACE" if table == "proposals" else "IGNORE"

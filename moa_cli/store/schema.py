@@ -56,14 +56,23 @@ def _pack_proposals(connection: sqlite3.Connection) -> None:
 
 def _know_by_leases(connection: sqlite3.Connection) -> None:
     """Identify processes by leases (see `store.lease`) instead of process ids."""
-    columns = connection.execute("SELECT name FROM pragma_table_info('turns')").fetchall()
-    if ("lease",) not in [tuple(row) for row in columns]:
-        connection.execute("ALTER TABLE turns ADD COLUMN lease TEXT NOT NULL DEFAULT ''")
+    _add_to_turns(connection, "lease", "TEXT NOT NULL DEFAULT ''")
     # `booked` has the calls of a lease that are counted in `spending`; 0 means all of them.
     connection.execute(
         "CREATE TABLE IF NOT EXISTS booked (lease TEXT NOT NULL, call INTEGER NOT NULL,"
         " PRIMARY KEY (lease, call)) WITHOUT ROWID"
     )
+
+
+def _know_new_attempts(connection: sqlite3.Connection) -> None:
+    """Note which turns ask the message of an earlier turn again (see `conversation.Turn`)."""
+    _add_to_turns(connection, "asks_again", "INTEGER NOT NULL DEFAULT 0")
+
+
+def _add_to_turns(connection: sqlite3.Connection, name: str, kind: str) -> None:
+    columns = connection.execute("SELECT name FROM pragma_table_info('turns')").fetchall()
+    if (name,) not in [tuple(row) for row in columns]:
+        connection.execute(f"ALTER TABLE turns ADD COLUMN {name} {kind}")
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:
@@ -269,6 +278,7 @@ _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         PRIMARY KEY (comparison_id, kind)
     );
     """,
+    _know_new_attempts,
 )
 
 

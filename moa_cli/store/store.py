@@ -170,6 +170,7 @@ class Store(Reader):
             status=turn.status,
             reply=turn.reply,
             rest=rest_of(turn),
+            asks_again=turn.asks_again,
         )
         for layer in (*turn.proposals, turn.reviews):
             for proposal in layer:
@@ -186,12 +187,14 @@ class Store(Reader):
         *,
         started: float | None = None,
         parts: Sequence[Part] = (),
+        asks_again: bool = False,
     ) -> int:
         """Begin a turn, and return its number.
 
         settings: the resolved profile as TOML. started: when it began, in seconds since 1970; None
-        for now. parts: all parts of the prompt, if not all of them are text. Raises NoConversation
-        if the conversation was deleted in the meantime.
+        for now. parts: all parts of the prompt, if not all of them are text. asks_again: whether
+        its reply is to replace the reply to the same prompt in an earlier turn. Raises
+        NoConversation if the conversation was deleted in the meantime.
         """
         with self.connection(writing=True):
             now = time.time() if started is None else started
@@ -211,6 +214,7 @@ class Store(Reader):
                 settings=settings,
                 prompt=prompt,
                 status="open",
+                asks_again=asks_again,
             )
 
     def _add_turn(self, parts: Sequence[Part], **columns: object) -> int:
@@ -240,9 +244,28 @@ class Store(Reader):
         self._write("INSERT INTO notes VALUES (?, ?)", turn, dump(event))
 
     def end_turn(self, identity: int, turn: Turn) -> None:
-        """Write the result of a turn; it is partial if its status says so."""
+        """Write the result of a turn; it is partial if its status says so. If it has a reply, the
+        turns that it asks again are taken back."""
         query = "UPDATE turns SET status = ?, reply = ?, rest = ? WHERE id = ?"
-        self._write(query, turn.status, turn.reply, rest_of(turn), identity)
+        again = "UPDATE turns SET asks_again = 0 WHERE id = ? AND asks_again"
+        with self.connection(writing=True):
+            self._write(query, turn.status, turn.reply, rest_of(turn), identity)
+            if turn.reply and self._write(again, identity).rowcount:
+                self._replace_asked_again(identity)
+
+    def _replace_asked_again(self, turn: int) -> None:
+        """Take back the latest turn before this one with the same prompt, to which a file may have
+        been added; and, if that one also asked a turn again, the ones before it."""
+        for earlier in self._rows(
+            "SELECT o.id, o.asks_again FROM turns t JOIN turns o"
+            " ON o.conversation_id = t.conversation_id AND o.id < t.id AND NOT o.withdrawn"
+            " AND substr(t.prompt, 1, length(o.prompt)) = o.prompt"
+            " WHERE t.id = ? ORDER BY o.id DESC",
+            turn,
+        ):
+            self.withdraw(earlier["id"])
+            if not earlier["asks_again"]:
+                return
 
     def rewrite_turn(self, conversation: str, turn: Turn) -> None:
         """Rewrite a turn that has ended, for example to add a summary. Raises StoreError if the
@@ -269,7 +292,9 @@ class Store(Reader):
         turns: the numbers of the turns to copy; None for all but those taken back.
         """
         new, now = new_id(), time.time()
-        columns = "started, process, lease, profile, settings, prompt, status, reply, rest"
+        columns = (
+            "started, process, lease, profile, settings, prompt, status, reply, rest, asks_again"
+        )
         with store_errors(), immediate(self._connection):
             execute = self._connection.execute
             execute(

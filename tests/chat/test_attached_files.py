@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from moa_cli.core.files import attachments
 from tests.support.attached import PNG, data_uri, pdf
 from tests.support.talk import Talk
 from tests.support.upstream import Reply
@@ -41,6 +42,18 @@ def test_a_file_waits_for_a_turn_that_does_not_fail(talk: Talk, again: str) -> N
     talk.do("/file notes.txt", "Well?", again, "And?")
     attached = "Well?\n\nnotes.txt:\n```\nhello\n```"
     assert talk.sent("agg") == [[attached], [attached], [attached, "ok", "And?"]]
+
+
+def test_a_retry_that_cannot_be_sent_leaves_the_last_turn_in_the_conversation(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "MOST_PROMPT_BYTES", len(PNG))
+    for name in ("one.png", "two.png"):
+        Path(name).write_bytes(PNG)
+    told = talk.do("/file one.png", "Well?", "/file two.png", "/retry", "/files drop all", "And?")
+    assert "together they may have" in told
+    assert talk.sent("agg")[-1][1:] == ["ok", "And?"]
+    assert [prompt for prompt, _ in talk.remembered()] == ["Well?\n[image: one.png]", "And?"]
 
 
 def test_a_file_is_not_used_up_by_a_reply_to_another_prompt(talk: Talk) -> None:

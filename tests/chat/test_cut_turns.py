@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -31,13 +33,15 @@ def latest(moa: Moa) -> str:
     return str(json.loads(moa.run("history", "list", "--json").text)[0]["id"])
 
 
-def cut(moa: Moa, upstream: Upstream, number: signal.Signals, phase: str) -> None:
+def cut(
+    moa: Moa, upstream: Upstream, number: signal.Signals, phase: str, line: str = "unlucky"
+) -> None:
     """A turn of a chat that goes on, cut off in a layer of proposers or while its reply comes."""
     upstream.enqueue({"proposers": "b", "reply": "agg"}[phase], SILENT)
     before = len(upstream.chats("agg"))
     with moa.terminal("chat", "-c", columns=100) as terminal:
         at_empty_prompt(terminal)
-        terminal.send("unlucky\r")
+        terminal.send(f"{line}\r")
         if phase == "reply":
             upstream.wait_for(lambda: len(upstream.chats("agg")) > before)
             terminal.wait_for("One sentence")
@@ -233,3 +237,134 @@ def test_undo_after_a_new_try_that_failed_takes_back_the_answered_turn_with_it(
     moa.run("chat", stdin=b"hi\n/retry\n/undo\nnext\n")
     turns = json.loads(moa.run("history", "show", "--json").text)["turns"]
     assert [(turn["prompt"], turn["reply"]) for turn in turns] == [("next", "ok")]
+
+
+def failed_retry(moa: Moa, upstream: Upstream, *more: str) -> None:
+    """A chat with one answered message, whose `/retry` leaves only proposals, as does a `/remerge`
+    directly after it."""
+    upstream.enqueue("agg", Reply(text="first"), REFUSED, *[REFUSED] * (more[:1] == ("/remerge",)))
+    for name in "ab":
+        upstream.enqueue(name, Reply(text="old"), Reply(text=f"new {name}"))
+    moa.run("chat", stdin="\n".join(["hi", "/retry", *more]).encode())
+
+
+def kept(moa: Moa) -> list[tuple[str, str | None]]:
+    """The turns of the latest conversation."""
+    turns = json.loads(moa.run("history", "show", "--json").text)["turns"]
+    return [(turn["prompt"], turn["reply"]) for turn in turns]
+
+
+CHAT = ("chat", "-c")
+
+
+@pytest.mark.parametrize(
+    ("command", "lines", "turns"),
+    [
+        (CHAT, ["/remerge"], [("hi", "ok")]),
+        (CHAT, ["/retry"], [("hi", "ok")]),
+        (CHAT, ["/fork", "/remerge"], [("hi", "ok")]),
+        (CHAT, ["/undo", "next"], [("next", "ok")]),
+        (("ask", "--remerge"), [], [("hi", "ok")]),
+    ],
+)
+def test_a_new_try_that_failed_is_still_one_in_the_next_process(
+    lab: Moa,
+    upstream: Upstream,
+    command: tuple[str, ...],
+    lines: list[str],
+    turns: list[tuple[str, str]],
+) -> None:
+    failed_retry(lab, upstream)
+    assert kept(lab) == [("hi", "first"), ("hi", None)]
+    assert lab.run(*command, stdin="\n".join(lines).encode()).code == 0
+    assert kept(lab) == turns
+    assert sent(upstream)[-1] == [turns[0][0]]
+    if "/remerge" in lines or not lines:
+        assert references(upstream) == ["new a", "new b"]
+
+
+def test_a_file_that_a_new_try_adds_makes_no_other_message_of_it(
+    lab: Moa, upstream: Upstream
+) -> None:
+    (lab.folder / "notes.txt").write_text("noted", "utf-8")
+    for reply in (REFUSED, Reply(text="better")):
+        upstream.enqueue("agg", Reply(text="first"), reply)
+        lab.run("chat", stdin=b"hi\n/file notes.txt\n/retry")
+        assert lab.run("chat", "-c", stdin=b"/remerge").code == 0
+        [(prompt, reply_text)] = kept(lab)
+        assert (prompt.splitlines()[0], "noted" in prompt, reply_text) == ("hi", True, "ok")
+
+
+def test_copies_exports_and_what_is_recovered_know_the_new_try(
+    lab: Moa, upstream: Upstream
+) -> None:
+    failed_retry(lab, upstream)
+    data = lab.state.parent / "data"
+    assert lab.run("history", "export", "--all", "-o", "all.json").code == 0
+    assert json.loads((lab.folder / "all.json").read_text())["version"] == 5
+    (data / "conversations.db").rename(data / "old.db")
+    for command in ("import", "all.json"), ("recover", str(data / "old.db")):
+        assert lab.run("history", *command).code == 0
+        assert lab.run("history", "export", "--all").out
+        assert lab.run("chat", "-c", stdin=b"/remerge").code == 0
+        assert kept(lab) == [("hi", "ok")]
+        assert lab.run("history", "delete", "--all", "--yes").code == 0
+
+
+def test_a_file_of_an_older_version_goes_on(lab: Moa, upstream: Upstream) -> None:
+    failed_retry(lab, upstream)
+    with closing(sqlite3.connect(lab.state.parent / "data" / "conversations.db")) as file:
+        file.executescript("ALTER TABLE turns DROP COLUMN asks_again; PRAGMA user_version = 11;")
+    assert lab.run("chat", "-c", stdin=b"next").code == 0
+    assert kept(lab) == [("hi", "first"), ("hi", None), ("next", "ok")]
+
+
+def test_what_nothing_asks_again_is_exported_as_before(lab: Moa, upstream: Upstream) -> None:
+    failed_retry(lab, upstream, "/retry")
+    values = json.loads(lab.run("history", "export", "--all", "--format", "json").text)
+    assert values["version"] == 1
+    assert not any("asks_again" in turn for turn in values["conversations"][0]["turns"])
+
+
+@pytest.mark.parametrize("phase", ["proposers", "reply"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_a_new_try_that_was_cut_doubles_no_message(
+    lab: Moa, upstream: Upstream, number: signal.Signals, phase: str
+) -> None:
+    cut(lab, upstream, number, phase, "/retry")
+    partial = phase == "reply" and number == signal.SIGHUP
+    in_two = [("whole", "ok"), ("whole", None)]
+    assert kept(lab) == ([("whole", "One sentence. ")] if partial else in_two)
+    assert lab.run("chat", "-c", stdin=b"/remerge\nnext").code == 0
+    assert kept(lab) == [("whole", "ok"), ("next", "ok")]
+    assert sent(upstream)[-1] == ["whole", "ok", "next"]
+
+
+@pytest.mark.parametrize(
+    "between", [["/remerge"], ["/retry a b"], ["/fork"], ["/remerge", "/fork"]]
+)
+def test_the_proposals_of_a_new_try_that_failed_stay_until_they_are_merged(
+    lab: Moa, upstream: Upstream, between: list[str]
+) -> None:
+    failed_retry(lab, upstream, *between, "/remerge")
+    assert references(upstream) == ["new a", "new b"]
+    assert sent(upstream)[-1] == ["hi"]
+    assert kept(lab) == [("hi", "ok")]
+
+
+def test_a_chat_that_is_kept_later_keeps_a_new_try_as_one(lab: Moa, upstream: Upstream) -> None:
+    failed_retry(lab, upstream)
+    assert lab.run("history", "delete", "--all", "--yes").code == 0
+    upstream.enqueue("agg", Reply(text="first"), REFUSED)
+    lab.run("chat", "--no-save", stdin=b"hi\n/retry\n/save\n/remerge\nnext")
+    assert kept(lab) == [("hi", "ok"), ("next", "ok")]
+
+
+def test_a_message_sent_twice_is_two_messages_after_a_failure(lab: Moa, upstream: Upstream) -> None:
+    upstream.enqueue("agg", Reply(text="first"))
+    for name in "ab":
+        upstream.enqueue(name, Reply(text="one"), REFUSED)
+    lab.run("chat", stdin=b"more\nmore")
+    assert kept(lab) == [("more", "first"), ("more", None)]
+    assert lab.run("chat", "-c", stdin=b"/retry").code == 0
+    assert kept(lab) == [("more", "first"), ("more", "ok")]

@@ -80,7 +80,7 @@ def test_a_merged_turn_holds_what_all_its_calls_took() -> None:
 def test_the_last_turn_is_the_last_that_left_something() -> None:
     old = Turn("hi", "old", "finished")
     failed = Turn("hi", status="failed", proposals=((proposal("a"),),))
-    in_vain = Turn("hi", status="interrupted")
+    in_vain = Turn("hi", status="interrupted", asks_again=True)
     running = Turn("hi", status="open")
     other = Turn("more", status="failed")
     assert last_turn([old, in_vain]) is old
