@@ -7,17 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from moa_cli.core.errors import UsageError
+
 if TYPE_CHECKING:
     from moa_cli.core.conversation import KeptConversation
     from moa_cli.store.reading import Reader
 
 Format = Literal["md", "json", "html"]
 _BY_SUFFIX: dict[str, Format] = {".json": "json", ".html": "html", ".htm": "html"}
+_OF_TEXTS = ("", ".md", ".markdown", ".txt", ".text")
 
 
 def format_of(path: Path | None) -> Format:
-    """The format for the name of a file; Markdown for an unknown suffix or no name."""
-    return _BY_SUFFIX.get(path.suffix.lower() if path else "", "md")
+    """The format for the name of a file; Markdown for no name, and for the suffix of a text. Raises
+    UsageError if the suffix is that of another format."""
+    suffix = path.suffix.lower() if path else ""
+    # What follows a dot may also be the end of a date, or of a number.
+    if suffix not in (*_BY_SUFFIX, *_OF_TEXTS) and suffix[1:].isalnum() and suffix[1].isalpha():
+        raise UsageError(
+            f"{path}: conversations are not written as {suffix}",
+            hint=".md is Markdown, .html a web page, .json can be imported again",
+        )
+    return _BY_SUFFIX.get(suffix, "md")
 
 
 @dataclass(frozen=True)

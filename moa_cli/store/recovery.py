@@ -36,7 +36,7 @@ _TARGETS = {
     "notes": "notes (rowid, turn_id, event)",
     "comparisons": "comparisons (id, chosen, winner)",
 }
-# The columns of a turn in the first version. In later ones, two more follow them.
+# The columns of a turn in the first version. In later ones, `lease` and `asks_again` follow them.
 _COLUMNS_OF_A_TURN = 11
 
 
@@ -180,8 +180,8 @@ def _gather(
         for number, (table, row) in enumerate(salvage(source, progress)):
             if table == "turns":
                 # The lease is not needed. A row of an older version lacks `asks_again`.
-                lease_and_more = row[_COLUMNS_OF_A_TURN:]
-                row = (*row[:_COLUMNS_OF_A_TURN], *(lease_and_more[1:] or (0,)))
+                asks_again = row[_COLUMNS_OF_A_TURN + 1 : _COLUMNS_OF_A_TURN + 2] or (0,)
+                row = (*row[:_COLUMNS_OF_A_TURN], *asks_again)
             # If both tables have a proposal for one place, the one in `proposals` is newer than the
             # one in `old_proposals`.
             do = "REPLACE" if table == "proposals" else "IGNORE"

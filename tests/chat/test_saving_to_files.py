@@ -106,6 +106,13 @@ def test_what_cannot_be_written_is_one_clear_line(
     assert len([line for line in err.splitlines() if said in line]) == 1
 
 
+def test_an_export_in_a_format_that_there_is_not_names_those_that_there_are(moa: Moa) -> None:
+    err = chat(moa, "what is rain?", "/export x.pdf", "/export --force x.docx")
+    assert "x.pdf: conversations are not written as .pdf (.md is Markdown," in err
+    assert "x.docx: conversations are not written as .docx (.md is Markdown," in err
+    assert list(moa.folder.iterdir()) == []
+
+
 def test_before_the_first_reply_there_is_nothing_to_write(moa: Moa) -> None:
     err = chat(moa, "/export", "/save x.md")
     assert "there is nothing to export yet" in err

@@ -125,9 +125,10 @@ def _export(host: Host, argument: str) -> None:
     conversation = _conversation(host)
     force, path = _destination(argument)
     path = path or _free_path(conversation.title)
+    format_ = format_of(path)
     with new_file(path, force=force, error=StoreError) as file:
         contents = Contents.of(conversation)
-        for piece in written([conversation], format_of(path), contents):
+        for piece in written([conversation], format_, contents):
             file.write(piece.encode("utf-8", "replace"))
     host.say(f"wrote {path.resolve()}")
 

@@ -106,6 +106,24 @@ def test_the_name_of_the_file_tells_the_format_and_an_option_comes_before_it(kep
     assert kept.run("history", "export", "--all", "--format", "pdf").code == 2
 
 
+@pytest.mark.parametrize("name", ["x.pdf", "x.DOCX", "x.csv", "x.jsonl"])
+def test_an_ending_of_another_format_is_refused_by_name(kept: Moa, name: str) -> None:
+    refused = kept.run("history", "export", "--all", "-o", name)
+    assert refused.code == 2
+    assert refused.err == (
+        f"moa: {name}: conversations are not written as {name[1:].lower()} (.md is Markdown,"
+        " .html a web page, .json can be imported again)\n"
+    )
+    assert list(kept.folder.iterdir()) == []
+    assert kept.run("history", "export", "--all", "-o", name, "--format", "md").code == 0
+
+
+@pytest.mark.parametrize("name", ["x.txt", "of 29.11.2026", "no. 5", ".hidden"])
+def test_other_names_are_those_of_markdown(kept: Moa, name: str) -> None:
+    assert kept.run("history", "export", "--all", "-o", name).code == 0
+    assert (kept.folder / name).read_text("utf-8").startswith("# ")
+
+
 def test_a_page_holds_the_conversation_with_its_proposals_folded(kept: Moa) -> None:
     first, _ = ids(kept)
     text = kept.run("history", "export", first, "--format", "html").text
