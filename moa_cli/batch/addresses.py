@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from moa_cli.batch.sources import BLOCK, JoinedSource, Source
+from moa_cli.batch.sources import BLOCK, Source, data_files, is_pattern
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.installation import install_command
@@ -70,29 +70,29 @@ class RemotePath:
         cut = len(self.name)
         return RemotePath(self.address[:-cut] + name, self.files, self.path[:-cut] + name)
 
-    def source(self) -> Source:
-        """The content at this address. For a folder or a pattern with `*`, it is that of all files
-        in the order of their names. Raises BenchError if there is nothing."""
+    def sources(self) -> list[Source]:
+        """The file at this address, or all files of a folder or of a pattern with `*`, in the order
+        of their names. Raises BenchError if there is nothing."""
         with _told(self.address):
-            found = self._found()
-        sources = tuple(map(self._source, found))
-        return sources[0] if len(sources) == 1 else JoinedSource.of(self.address, sources)
+            return [self._source(path) for path in self._found()]
 
     def _found(self) -> list[str]:
         if self.is_page:
             return [self.path]
-        if any(sign in self.path for sign in "*?["):
-            found = sorted(self.files.glob(self.path))
+        if is_pattern(self.path) and not self.files.exists(self.path):
+            matches = self.files.glob(self.path, detail=True)
+            found = sorted(path for path in matches if matches[path]["type"] != "directory")
         elif self.files.isdir(self.path):
-            found = sorted(self.files.find(self.path))
-            # Left out: marker files of programs that write folders, such as `_SUCCESS`.
-            found = [path for path in found if path.rpartition("/")[2][:1] not in ("", "_", ".")]
+            folder = self.path.rstrip("/") + "/"
+            paths = (path.removeprefix(folder) for path in self.files.find(self.path))
+            # An object that stands for a folder ends with a slash.
+            found = [folder + path for path in data_files(paths) if path[-1:] not in ("", "/")]
         else:
             self.files.info(self.path)
             return [self.path]
         if not found:
             raise FileNotFoundError("there are no such files")
-        return list(found)
+        return found
 
     def _open(self, path: str, mode: str) -> BinaryIO:
         if "file" in self.files.protocol:

@@ -128,7 +128,7 @@ class Batch:
         self.rows = rows_of(self.source, self.kind)
         for table in self.rows.parts if isinstance(self.rows, JoinedRows) else (self.rows,):
             if isinstance(table, TableRows):
-                self.reading.check_columns(self.source.name, table.names)
+                self.reading.check_columns(table.source.name, table.names)
         if self.by_jobs:
             # A quorum would discard answers that are paid for anyway.
             self.profile = waiting_for_all(self.profile)
@@ -227,7 +227,7 @@ class Batch:
                     self.reading.sampled(item), place * self.reading.samples
                 ):
                     if not index.add_id(sample.id, order, _mark(row)):
-                        raise _twice(self.source.name, sample.id)
+                        raise _twice(self.rows.row(record).place, sample.id)
                 seen.update(row + b"\n")
                 if is_openai(item.fields):
                     unused |= dict.fromkeys(unused_fields(item.fields))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import glob
 import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import time
 import zlib
@@ -203,14 +205,16 @@ class JoinedSource(Source):
     parts: tuple[Source, ...] = ()
 
     @classmethod
-    def of(cls, name: str, parts: tuple[Source, ...]) -> JoinedSource:
-        """These files under one name."""
+    def of(cls, name: str, parts: Sequence[Source]) -> Source:
+        """These files under one name; a single one has its own."""
+        if len(parts) == 1:
+            return parts[0]
 
         def stamp() -> list[Any] | None:
             stamps = [part.stamp() for part in parts]
             return None if None in stamps else stamps
 
-        return cls(name, parts[0].open, stamp, parts)
+        return cls(name, parts[0].open, stamp, tuple(parts))
 
     def sha256(self) -> str:
         found = hashlib.sha256()
@@ -248,6 +252,50 @@ def file_source(path: Path) -> Source:
     except OSError as error:
         raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
     return Source(str(path), lambda: path.open("rb"), partial(_stamp_of, path))
+
+
+def file_sources(path: Path) -> list[Source]:
+    """A file, or all files of a folder or of a pattern with `*`, in the order of their names.
+
+    Raises BenchError if there is nothing that can be read.
+    """
+    found = [str(path)]
+    try:
+        if path.is_dir():
+            found = [str(path / name) for name in data_files(_names_in(path))]
+        elif is_pattern(str(path)) and not path.exists():
+            # As in a shell, `*` does not stand for hidden files, which `Path.glob` finds, too.
+            matches = glob.glob(str(path), recursive=True)  # noqa: PTH207
+            found = sorted(name for name in matches if not Path(name).is_dir())
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read: {error.strerror}") from None
+    if not found:
+        raise BenchError(f"{path}: there are no such files")
+    return [file_source(Path(name)) for name in found]
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a path may stand for several files."""
+    return any(sign in text for sign in "*?[")
+
+
+def data_files(names: Iterable[str]) -> list[str]:
+    """The files of a folder that hold data, in order. names: their paths in it. Left out are hidden
+    files and folders, and those of programs that write folders, such as `_SUCCESS`."""
+    return sorted(name for name in names if not re.search(r"(^|[/\\])[._]", name))
+
+
+def _names_in(folder: Path) -> Iterator[str]:
+    """The paths of all files in a folder. Raises OSError."""
+
+    def failed(error: OSError) -> None:
+        raise error
+
+    for inner, _, names in os.walk(folder, onerror=failed):
+        for name in names:
+            path = Path(inner, name)
+            if path.is_file():
+                yield str(path.relative_to(folder))
 
 
 def _stamp_of(path: Path) -> list[Any] | None:
@@ -354,7 +402,7 @@ class TableRows:
     """
 
     def __init__(self, source: Source, *, tabs: bool) -> None:
-        self._source = source
+        self.source = source
         head = _LINE_END.split(next(source.pieces(), ""), maxsplit=1)[0]
         self._delimiter = "\t" if tabs else next((sign for sign in ",;\t" if sign in head), ",")
         self.names: tuple[str, ...] = tuple(next((cells for _, cells in self._cells()), []))
@@ -371,7 +419,7 @@ class TableRows:
             met = position
 
         def lines() -> Iterator[str]:
-            for piece in self._source.pieces(begin, meet):
+            for piece in self.source.pieces(begin, meet):
                 # A piece may begin within a cell of several lines: reading cannot begin there.
                 if met.lines == number - 1:
                     passed(met)
@@ -384,7 +432,7 @@ class TableRows:
             try:
                 cells = next(rows, None)
             except csv.Error as error:
-                raise BenchError(f"{self._source.name}:{number}: is no row: {error}") from None
+                raise BenchError(f"{self.source.name}:{number}: is no row: {error}") from None
             if cells is None:
                 return
             if any(cells):
@@ -398,7 +446,7 @@ class TableRows:
         """The cells of a record by column. Raises BenchError, naming the line, if it has more or
         fewer cells than the head."""
         number, cells = record
-        place = f"{self._source.name}:{number}"
+        place = f"{self.source.name}:{number}"
         if len(cells) != len(self.names):
             has, wanted = plural(len(cells), "cell"), len(self.names)
             raise BenchError(f"{place}: has {has}, and the head {wanted}")

@@ -65,6 +65,7 @@ def test_a_folder_there_is_answered_as_a_file_here(
     for place, part in enumerate((rows[:3], rows[3:])):
         s3.objects[f"bucket/in/part-{place}.{kind}"] = pack(*part)
     s3.objects["bucket/in/_SUCCESS"] = b""
+    s3.objects[f"bucket/in/_temporary/part-0.{kind}"] = pack(rows[0])
     asked = len(upstream.chats())
     ran = moa.run("batch", "s3://bucket/in/", OUT, "-y")
     assert ran.code == 0, ran.err
@@ -211,3 +212,21 @@ def test_the_answers_of_a_store_with_options_are_told_without_them(moa: Moa) -> 
     ran = moa.run("batch", "in.jsonl", f"{OUT}?region=here", "-y")
     assert f"in {OUT}, " in ran.err
     assert "region" not in ran.err
+
+
+def test_a_folder_of_this_machine_by_its_address(moa: Moa, upstream: Upstream) -> None:
+    pytest.importorskip("fsspec", reason="needs the extra `ray`")
+    (moa.folder / "in").mkdir()
+    (moa.folder / "in" / "a[1].jsonl").write_bytes(json_lines({"prompt": "thing"}))
+    (moa.folder / "in" / "b").mkdir()
+    address = f"file://{moa.folder}/in"
+    for source in (address, f"{address}/*", f"{address}/a[1].jsonl"):
+        asked = len(upstream.chats())
+        for _ in range(2):
+            ran = moa.run("batch", source, "in/out.jsonl", "-y")
+            assert ran.code == 0, ran.err
+        assert len(upstream.chats()) == asked + 2
+        for path in (moa.folder / "in").glob("out.jsonl*/*"):
+            path.unlink()
+        for path in (moa.folder / "in").glob("out.jsonl*"):
+            path.rmdir() if path.is_dir() else path.unlink()

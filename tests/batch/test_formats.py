@@ -401,3 +401,98 @@ def test_half_of_a_surrogate_pair(moa: Moa, upstream: Upstream) -> None:
         assert ran.code == 0, ran.err
         [row] = rows_of(moa.folder / name)
         assert (row["a?"], row["c"]) == ("b?", "\U0001f600")
+
+
+@pytest.fixture
+def folder(moa: Moa) -> Path:
+    """A folder of two files of prompts, with what programs leave in such folders."""
+    folder = moa.folder / "prompts"
+    for name, prompt in (
+        ("1.jsonl", "one"),
+        ("sub/2.jsonl", "two"),
+        (".ipynb_checkpoints/1.jsonl", "hidden"),
+        ("_temporary/1.part", "unfinished"),
+        ("_SUCCESS", ""),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(folder / name, [{"prompt": prompt}])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "prompts"),
+    [
+        ("prompts", ["one", "two"]),
+        ("prompts/", ["one", "two"]),
+        ("~/work/prompts", ["one", "two"]),
+        ("prompts/*.jsonl", ["one"]),
+        ("prompts/**/*.jsonl", ["one", "two"]),
+        ("prompts/sub/[0-9].jsonl", ["two"]),
+    ],
+)
+def test_a_folder_or_a_pattern_of_this_machine(
+    moa: Moa, upstream: Upstream, folder: Path, source: str, prompts: list[str]
+) -> None:
+    ran = moa.run("batch", source, "out.jsonl")
+    assert ran.code == 0, ran.err
+    assert asked(upstream) == prompts
+    assert [row["prompt"] for row in lines_of(moa.folder / "out.jsonl")] == prompts
+    # What was added behind the others is asked, and nothing again.
+    write_lines(folder / "sub" / "3.jsonl", [{"prompt": "zz"}])
+    added = [] if source == "prompts/*.jsonl" else ["zz"]
+    assert moa.run("batch", source, "out.jsonl").code == 0
+    assert asked(upstream) == [*prompts, *added]
+
+
+def test_a_file_whose_name_looks_like_a_pattern(moa: Moa, upstream: Upstream) -> None:
+    (moa.folder / "in[1].jsonl").write_text('{"prompt": "this"}\n')
+    (moa.folder / "in1.jsonl").write_text('{"prompt": "not this"}\n')
+    assert moa.run("batch", "in[1].jsonl", "out.jsonl").code == 0
+    assert asked(upstream) == ["this"]
+
+
+@pytest.mark.parametrize("source", ["prompts", "prompts/**/*.json*"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_what_a_batch_writes_among_its_prompts_is_not_asked(
+    moa: Moa, upstream: Upstream, folder: Path, source: str, name: str
+) -> None:
+    upstream.always("agg", lambda request: BUSY if "two" in str(request.messages) else ANSWER)
+    assert moa.run("batch", source, f"prompts/{name}").code == 1
+    assert (folder / f"{name}.state" / "calls.jsonl").exists()
+    upstream.always("agg", ANSWER)
+    ran = moa.run("batch", source, f"prompts/{name}")
+    assert ran.code == 0, ran.err
+    assert set(asked(upstream)) == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "told"),
+    [
+        ("empty", 1, "empty: there are no such files"),
+        ("empty/*.jsonl", 1, "empty/*.jsonl: there are no such files"),
+        ("mixed", 2, "mixed: holds files of different formats: csv, jsonl"),
+        ("tables", 2, "tables/2.csv: is a table without a column `prompt`; there are `text`"),
+        ("twice/*", 1, "twice/2.jsonl:2: two lines have the id x"),
+        ("damaged", 1, "damaged/2.jsonl:1: is not JSON"),
+    ],
+)
+def test_what_is_wrong_in_a_folder_is_told_by_file(
+    moa: Moa, upstream: Upstream, source: str, code: int, told: str
+) -> None:
+    (moa.folder / "empty").mkdir()
+    for name, text in {
+        "mixed/1.jsonl": '{"prompt": "a"}\n',
+        "mixed/2.csv": "prompt\na\n",
+        "tables/1.csv": "prompt\na\n",
+        "tables/2.csv": "text\na\n",
+        "twice/1.jsonl": '{"id": "x", "prompt": "a"}\n',
+        "twice/2.jsonl": '{"id": "y", "prompt": "a"}\n{"id": "x", "prompt": "a"}\n',
+        "damaged/1.jsonl": '{"prompt": "a"}\n',
+        "damaged/2.jsonl": '{"prompt"\n',
+    }.items():
+        path = moa.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    ran = moa.run("batch", source, "out.jsonl")
+    assert (ran.code, upstream.chats()) == (code, [])
+    assert told in ran.err

@@ -51,8 +51,8 @@ def batch(
         Argument(
             metavar="IN",
             help="JSON lines of {prompt or messages, id?, …}, one prompt a line, a CSV or TSV"
-            " table, Parquet, or OpenAI's batch lines, gzipped or not, also at an address"
-            " (s3://…); - is standard input.",
+            " table, Parquet, or OpenAI's batch lines, gzipped or not; also a folder, a pattern"
+            " ('*.jsonl') or an address (s3://…); - is standard input.",
         ),
     ],
     target: Annotated[
@@ -199,7 +199,7 @@ def batch(
         file_format = "lines" if lines else "jsonl"
     made = Batch(
         profile,
-        *_open(source, file_format),
+        *_open(source, target, file_format),
         reading=InputFormat(column, id_field, template, per_prompt, skip_bad),
         limit=limit,
         strict=strict,
@@ -250,13 +250,13 @@ def batch(
     raise Exit(code)
 
 
-def _open(source: str, file_format: str | None) -> tuple[Source, str]:
-    """IN and its format, which is typed or taken from IN's name."""
+def _open(source: str, target: str, file_format: str | None) -> tuple[Source, str]:
+    """IN and its format, which is typed or taken from the names of its files."""
     from moa_cli.batch.addresses import is_address, place_at
     from moa_cli.batch.sources import (
         FORMATS,
         JoinedSource,
-        file_source,
+        file_sources,
         format_of,
         piped_source,
     )
@@ -268,18 +268,37 @@ def _open(source: str, file_format: str | None) -> tuple[Source, str]:
     if source == _STREAM:
         return piped_source(standard_input(say), STANDARD_INPUT), file_format or "jsonl"
     if is_address(source):
-        found = place_at(source).source()
-        # A folder's name does not tell what its files hold.
-        parts = found.parts if isinstance(found, JoinedSource) else (found,)
-        kinds = sorted({format_of(part.name) for part in parts})
-        if file_format is None and len(kinds) > 1:
-            raise UsageError(
-                f"{found.name}: holds files of different formats: {', '.join(kinds)}",
-                hint=f"name those of one format, such as …/*.{kinds[0]}",
-            )
-        return found, file_format or kinds[0]
-    path = paths.expand(source)
-    return file_source(path), file_format or format_of(source)
+        place = place_at(source)
+        name, found = place.address, place.sources()
+    else:
+        path = paths.expand(source)
+        name, found = str(path), file_sources(path)
+    if len(found) > 1:
+        found = [part for part in found if not _is_written(part.name, target)] or found
+    # The name of a folder does not tell what its files hold.
+    kinds = sorted({format_of(part.name) for part in found})
+    if file_format is None and len(kinds) > 1:
+        raise UsageError(
+            f"{name}: holds files of different formats: {', '.join(kinds)}",
+            hint=f"name those of one format, such as …/*.{kinds[0]}",
+        )
+    return JoinedSource.of(name, found), file_format or kinds[0]
+
+
+def _is_written(name: str, target: str) -> bool:
+    """Whether a file of IN is written by the batch itself: OUT, its card or its state."""
+    from moa_cli.batch.addresses import is_address
+
+    def place(text: str) -> str:
+        text = text.removeprefix("file://")
+        return text if is_address(text) else paths.expand(text).resolve().as_posix()
+
+    name = place(name)
+    local = target.rpartition("/")[2] if is_address(target) else target
+    return any(
+        name in (out, f"{out}.card.json") or name.startswith(f"{out}.state/")
+        for out in (place(target), place(local))
+    )
 
 
 def _path(source: str, target: str) -> Path | None:
