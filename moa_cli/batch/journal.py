@@ -14,7 +14,7 @@ from moa_cli.bench.data.json_lines import Lines, to_line
 from moa_cli.bench.run.journal import BEGUN, CallJournal, CallRecord, read_record
 from moa_cli.core.conversation import Usage
 
-_CALLS, _SPENT, _MODELS = "calls", "spent", "models"
+_CALLS, _SPENT, _MODELS, _EARLIER = "calls", "spent", "models", "earlier"
 # How many of the latest records stay in memory. They are needed again soon, when the line of their
 # prompt is written.
 _MOST_RECENT = 2000
@@ -41,6 +41,11 @@ class IndexedJournal(CallJournal):
             self._begun = Lines(path.with_name(BEGUN))
             index.before_commit.append(self._mark)
 
+    def go_on_from(self, spent: Usage, models: ModelTally) -> None:
+        """Count the calls of earlier starts, which were removed when all prompts were answered."""
+        self._index.set_meta(_EARLIER, [asdict(spent), models])
+        self._index.commit()
+
     def catch_up(self) -> None:
         """Index the calls that were written after the last commit of the index, and count the calls
         that a killed start had begun.
@@ -55,6 +60,8 @@ class IndexedJournal(CallJournal):
             self.models = self._index.meta(_MODELS) or {}
         else:
             self._index.forget_calls()
+            spent, self.models = self._index.meta(_EARLIER) or ({}, {})
+            self.spent = Usage(**spent)
         for start, entry in self._file.unread(read_record):
             self._note(entry, start)
         self.take_up()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moa_cli.bench.run.journal import CallRecord
+from moa_cli.core.conversation import Usage
 from moa_cli.core.jsonl import usage_to_dict
 
 _SUMS = ("calls", "prompt_tokens", "completion_tokens", "known_cost")
@@ -40,3 +41,18 @@ def tally_in(card: Mapping[str, Any]) -> ModelTally:
     """The tally in a data card. Raises LookupError or TypeError if the card has none."""
     told = card["models"]
     return {name: {key: told[name][key] for key in _KEPT} for name in told}
+
+
+def spent_in(card: Mapping[str, Any]) -> Usage:
+    """The usage of all calls that a data card counts."""
+    usages = (
+        Usage(
+            prompt_tokens=told["prompt_tokens"],
+            completion_tokens=told["completion_tokens"],
+            calls=told["calls"],
+            cost=told["known_cost"],
+            unpriced_calls=0 if told.get("price") else told["calls"],
+        )
+        for told in card["models"].values()
+    )
+    return sum(usages, Usage())

@@ -8,12 +8,14 @@ import os
 import signal
 import stat
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from moa_cli.core.money import usd
 from tests.support.bench.own_runs import ANSWER, answered_twice, call_lines, write_lines
 from tests.support.command import PATIENCE, Moa, Ran
 from tests.support.upstream import Reply, Request, Upstream
@@ -464,6 +466,32 @@ def test_a_cap_ends_it_and_a_higher_one_goes_on(moa: Moa, upstream: Upstream) ->
     assert ids(moa.folder / "out.jsonl") == [f"q{n}" for n in range(1, 41)]
     assert answered_twice(upstream) == []
     assert sum(line["cost"] for line in lines_of(moa.folder / "out.jsonl")) > 0.01
+
+
+def test_a_cap_counts_what_was_answered_before_there_was_more_to_do(
+    moa: Moa, upstream: Upstream
+) -> None:
+    priced(moa)
+    out = moa.folder / "out.jsonl"
+    start = ("batch", prompts(moa, 40), out.name, "--max-tokens", "20", "--concurrency", "2")
+    assert moa.run(*start, "-n", "10", "--max-cost", "1").code == 0
+    spent = sum(line["cost"] for line in lines_of(out))
+    # Killed at its first call, which no index knows yet.
+    upstream.always("a", SILENT)
+    with moa.start(*start) as process:
+        while len(upstream.chats("a")) < 11:
+            threading.Event().wait(0.02)
+        process.kill()
+    upstream.always("a", ANSWER)
+    ran = moa.run(*start, "--max-cost", str(spent * 2))
+    assert ran.code == 3, ran.err
+    assert spent < sum(line["cost"] for line in lines_of(out)) < spent * 2
+    ran = moa.run(*start)
+    assert ran.code == 0, ran.err
+    whole = sum(line["cost"] for line in lines_of(out))
+    assert usd(whole) in ran.err.splitlines()[-1]
+    models = json.loads((moa.folder / "out.jsonl.card.json").read_bytes())["models"]
+    assert sum(model["known_cost"] for model in models.values()) == pytest.approx(whole)
 
 
 def test_the_day_s_budget_holds(moa: Moa) -> None:

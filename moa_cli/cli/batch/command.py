@@ -417,7 +417,7 @@ class _Start:
         from moa_cli.batch.output import OutputFile, OutputStream
         from moa_cli.batch.state import BatchFolder, MemoryState
         from moa_cli.batch.tables import ANSWERS, make_output, output_format
-        from moa_cli.batch.tally import tally_in
+        from moa_cli.batch.tally import spent_in, tally_in
         from moa_cli.bench.run.folder import opened
 
         if path is None:
@@ -459,7 +459,8 @@ class _Start:
                 # When all prompts were answered, the journal was deleted. The data card has its
                 # sums.
                 card = read_card(path)
-                state.calls.models = tally_in(card) if card else {}
+                if card:
+                    state.calls.go_on_from(spent_in(card), tally_in(card))
             code = self._answer(state, output)
             if code == 0 and not lines.exists():
                 # Each job of a job array has an output, even if there are more jobs than prompts.
