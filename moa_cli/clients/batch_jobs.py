@@ -25,7 +25,9 @@ _PAGE = 100
 # fetched.
 _STATES: Mapping[str, JobState] = {
     "failed": "refused",
-    **dict.fromkeys(("completed", "expired", "cancelled"), "ended"),
+    **dict.fromkeys(("completed", "expired", "cancelled", "canceled"), "ended"),
+    **dict.fromkeys(("validating", "in_progress", "finalizing"), "running"),
+    **dict.fromkeys(("cancelling", "canceling"), "running"),
 }
 # The error code for too many tokens in all jobs together. The provider accepts more when other jobs
 # have ended.
@@ -110,7 +112,7 @@ def job_of(told: object) -> RemoteJob:
     problem, code = _problem(told)
     return RemoteJob(
         id=_id_of(told),
-        state=_STATES.get(status, "running"),
+        state=_STATES.get(status, "unknown"),
         status=status,
         input_file=str(told.get("input_file_id") or ""),
         outputs=tuple(str(file) for file in files if file),

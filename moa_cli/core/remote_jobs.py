@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol
 from moa_cli.core.endpoints import Delta, Request
 
 # The state of a job. "ended" means that there are no more answers to come, even if some are
-# missing; "refused" means that the provider refused the whole job.
-JobState = Literal["running", "ended", "refused"]
+# missing; "refused" means that the provider refused the whole job; "unknown" means that the
+# provider's word for it is not known, so that the job may run or not.
+JobState = Literal["running", "ended", "refused", "unknown"]
 
 
 @dataclass(frozen=True)

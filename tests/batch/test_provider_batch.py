@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -434,3 +436,73 @@ def test_an_expired_job_whose_answers_come_late_is_finished_in_the_order_of_the_
     assert ran.code == 0, ran.err
     assert "cancelled" in ran.err
     assert [line["id"] for line in answers(moa)] == [f"q{n}" for n in range(1, 8)]
+
+
+@pytest.mark.parametrize("gone", ["/batches/batch_1", "/files/file-3/content"])
+def test_a_job_that_is_gone_is_named_and_can_be_given_up(
+    moa: Moa, provider: BatchProvider, gone: str
+) -> None:
+    provider.gone = gone
+    ran = run(moa, "-y")
+    assert ran.code == 1
+    assert "job batch_1 to lab:a: lab: it is gone" in ran.err
+    assert "use the account that began it; if it is deleted there, delete " in ran.err
+    [calls] = re.findall(r"delete (/\S+\.calls\.jsonl)", ran.err)
+    # It may be a wrong key only, so that nothing is handed in anew before that.
+    assert run(moa, "-y").code == 1
+    assert len(provider.jobs) == 2
+    Path(calls).unlink()
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    assert [line["id"] for line in answers(moa)] == ["q1", "q2", "q3"]
+    asked = Counter(request["body"]["model"] for request in provider.requests())
+    assert asked == {"a": 3 + 6, "b": 6, "agg": 3}
+
+
+def test_a_status_that_is_not_known_is_told_once(moa: Moa, provider: BatchProvider) -> None:
+    provider.ends_as = {"status": "on\x1b[31m hold"}
+    looks = iter(range(100))
+
+    def job(job: dict[str, Any]) -> dict[str, Any]:
+        if next(looks) == 6:
+            provider.ends_as = {"status": "completed"}
+            for held in provider.jobs.values():
+                held["status"] = "in_progress"
+        return begun(job)
+
+    begun = provider._job
+    provider._job = job  # type: ignore[method-assign]
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    assert ran.err.count("has a status that moa does not know, `on hold`") == 2
+    assert "\x1b" not in ran.err
+
+
+def test_jobs_that_were_never_handed_in_are_not_said_to_run(
+    moa: Moa, provider: BatchProvider
+) -> None:
+    provider.key = "another"
+    ran = run(moa, "-y")
+    assert ran.code == 76
+    assert "lab refused the API key" in ran.err
+    assert "may still run" not in ran.err
+    provider.key = KEY
+    assert run(moa, "-y").code == 0
+    assert handed_in_twice(provider) == []
+
+
+def test_shards_run_through_jobs_at_the_same_time(moa: Moa, provider: BatchProvider) -> None:
+    many(moa, 7)
+    command = ("batch", "in.jsonl", "--provider-batch", "-y")
+    with ExitStack() as started:
+        shards = [(f"part-{part}.jsonl", "--shard", f"{part}/3") for part in (1, 2, 3)]
+        for process in [started.enter_context(moa.start(*command, *shard)) for shard in shards]:
+            process.communicate()
+    ran = moa.run("batch", "merge", "part-1.jsonl", "part-2.jsonl", "part-3.jsonl", "all.jsonl")
+    assert ran.code == 0, ran.err
+    found = answers(moa, "all.jsonl")
+    assert [line["id"] for line in found] == [f"q{n}" for n in range(1, 8)]
+    assert sum(line["cost"] for line in found) == pytest.approx(7 * 5 * CALL)
+    assert handed_in_twice(provider) == []
+    card = json.loads((moa.folder / "all.jsonl.card.json").read_bytes())
+    assert (card["provider_batch"], card["shard"]) == (True, None)

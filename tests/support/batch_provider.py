@@ -59,6 +59,7 @@ class BatchProvider:
         self.failing: Counter[Phase] = Counter()
         self.ends_as: dict[str, Any] = {"status": "completed"}
         self.page = 100
+        self.gone = ""
         self._lock = threading.Lock()
         self._over = threading.Event()
 
@@ -167,6 +168,9 @@ class BatchProvider:
                     if route == "/models":
                         found = {"data": []}
                     elif self.refuses(phase):
+                        return
+                    elif route == provider.gone:
+                        self.send(404, {"error": {"message": "it is gone"}})
                         return
                     elif phase == "look":
                         found = provider._shown(provider._job(provider.jobs[parts[1]]))

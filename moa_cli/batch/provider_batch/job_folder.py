@@ -1,7 +1,8 @@
 """The jobs of a batch on disk: how far each job has come, and its requests and answers.
 
     OUT.state/jobs/jobs.jsonl       a `JobRecord` for each step of a job; the last one counts
-    OUT.state/jobs/NAME.calls.jsonl a `BatchedCall` for each request of a job
+    OUT.state/jobs/NAME.calls.jsonl a `BatchedCall` for each request of a job; a user who deletes it
+                                    gives the job up
     OUT.state/jobs/NAME.jsonl       these requests in the provider's format, until they are sent
     OUT.state/jobs/NAME.N.answers   the provider's answers, in files with the number N
 
@@ -109,7 +110,11 @@ class JobFolder:
     def __post_init__(self) -> None:
         self._lines = Lines(self.path / "jobs.jsonl")
         found = read_records(self._lines.path, JobRecord)
-        self.records = {record.name: record for record in found}
+        self.records = {
+            record.name: record
+            for record in found
+            if record.step == "ended" or self.calls_file(record.name).exists()
+        }
         # Remove the files of jobs that a killed process was collecting or removing.
         names = {record.name for record in self.open_jobs()}
         for path in self.path.glob("*.calls.jsonl"):

@@ -8,6 +8,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -28,6 +29,7 @@ from moa_cli.bench.run.runner import STOP_AFTER, Capped, FailureWatch, converse
 from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.endpoints import Delta
 from moa_cli.core.errors import (
+    AuthenticationFailed,
     BudgetReached,
     ClientError,
     ClientTimeout,
@@ -130,6 +132,8 @@ class JobRunner:
     _held: dict[Budget, _Held] = field(default_factory=dict)
     # Errors by type and message: calls that fail alike share one error, which saves memory.
     _errors: dict[tuple[type, str], ClientError] = field(default_factory=dict)
+    # The unknown states of jobs that were told to the user.
+    _told: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._held = {budget: _Held(budget) for budget in self.limits.budgets}
@@ -323,9 +327,16 @@ class JobRunner:
             for record in self.folder.open_jobs():
                 client = self.calls.job_client(record.model)
                 look = partial(client.look, record.job)
-                job = await self._patiently(look, _MOST_LOOKS)
-                if job.state != "running":
+                with self._named(record):
+                    job = await self._patiently(look, _MOST_LOOKS)
+                if job.state in ("ended", "refused"):
                     ended.append((record, job))
+                elif job.state == "unknown" and (job.id, job.status) not in self._told:
+                    self._told.add((job.id, job.status))
+                    self.say(
+                        f"job {job.id} to {short_name(record.model)} has a status that moa does not"
+                        f" know, `{job.status}`; waiting for it to end"
+                    )
             if ended:
                 return ended
             await asyncio.sleep(pause)
@@ -339,7 +350,8 @@ class JobRunner:
             answers = JobAnswers(self.folder, record)
             for number, file in enumerate(job.outputs):
                 path = self.folder.answers(record, number)
-                await self._patiently(partial(client.download, file, path))
+                with self._named(record):
+                    await self._patiently(partial(client.download, file, path))
                 answers.read(number)
             again: set[str] = set()
             lost = 0
@@ -412,6 +424,22 @@ class JobRunner:
         failure = Failure(type(error).__name__, error.message, error.hint)
         self.stopped = self.stopped or self._watch.call_failed(call.model, call.item, failure)
 
+    @contextmanager
+    def _named(self, record: JobRecord) -> Iterator[None]:
+        """Name the job in a refusal, and how to go on without it. Nobody but the user can know
+        whether it is gone, or whether only the key is that of another account."""
+        try:
+            yield
+        except ClientError as error:
+            if not _may_pass(error) and not isinstance(error, AuthenticationFailed):
+                error.message = f"job {record.job} to {short_name(record.model)}: {error.message}"
+                error.hint = (
+                    "use the account that began it; if it is deleted there, delete"
+                    f" {self.folder.calls_file(record.name)}, and the same command asks its"
+                    " requests in a new job"
+                )
+            raise
+
     async def _patiently(self, ask: Callable[[], Awaitable[_T]], most: int = _MOST_TROUBLES) -> _T:
         """The provider's response. While the provider is out of order, it is asked again.
 
@@ -435,7 +463,7 @@ def _without_answer(job: RemoteJob) -> ClientError:
     if job.state == "refused":
         message = f"the job was refused: {job.problem or 'the provider does not say why'}"
         return ServerFailed(message) if job.retryable else RequestRefused(message)
-    if job.status == "cancelled":
+    if job.status in ("cancelled", "canceled"):
         return RequestRefused("the job was cancelled before this request was answered")
     return ServerFailed(f"the job ended as `{job.status}` without an answer to this request")
 

@@ -104,7 +104,7 @@ async def work_off(session: JobSession, todo: Iterable[Work]) -> Failure | None:
         await runner.run(todo)
         say_stopped(job, runner.stopped, view.say, "answer")
     finally:
-        running = len(folder.open_jobs())
+        running = sum(record.step != "written" for record in folder.open_jobs())
         if running:
             view.say(
                 f"{plural(running, 'job')} of this batch may still run at the provider; the same"
