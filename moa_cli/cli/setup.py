@@ -265,10 +265,11 @@ def _keep(profile: Profile, proposal: _Proposal, name: str | None, *, force: boo
     from moa_cli.config.edit import set_setting
     from moa_cli.config.names import find_name
     from moa_cli.config.schema import to_config
-    from moa_cli.profile import save
+    from moa_cli.profile import dump, save
 
-    chosen = name or _free_name()
-    path = save(profile, chosen, overwrite=force)
+    content = dump(profile).encode("utf-8")
+    chosen = name or (_NAME if force else _free_name(content))
+    path = save(profile, chosen, overwrite=force or _holds(chosen, content))
     before = wiring.config().profile
     place = str(paths.config_file())
     typer.echo(path)
@@ -287,11 +288,20 @@ def _keep(profile: Profile, proposal: _Proposal, name: str | None, *, force: boo
     say("next: `moa ask` or `moa chat`")
 
 
-def _free_name() -> str:
-    """The usual name if no profile has it, else the first free one with a number."""
+def _free_name(content: bytes) -> str:
+    """The usual name, or the first one with a number, that no other profile has. A profile with
+    this content keeps its name, so that the same command can run again."""
     taken = {path.stem for path in paths.user_profiles_dir().glob("*.toml")}
     names = chain([_NAME], (f"{_NAME}-{number}" for number in count(2)))
-    return next(name for name in names if name not in taken)
+    return next(name for name in names if name not in taken or _holds(name, content))
+
+
+def _holds(name: str, content: bytes) -> bool:
+    """Whether the user's profile of this name has exactly this content."""
+    try:
+        return (paths.user_profiles_dir() / f"{name}.toml").read_bytes() == content
+    except OSError:
+        return False
 
 
 def _nothing_answers(sources: Sequence[_Source]) -> None:

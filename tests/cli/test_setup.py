@@ -164,6 +164,24 @@ def test_a_profile_of_that_name_is_kept(moa: Moa, ollama: Upstream) -> None:
     assert moa.run("setup", "--yes", "--name", "mine", "--force", env=env).code == 0
 
 
+def test_the_same_command_again_makes_no_second_profile(moa: Moa, ollama: Upstream) -> None:
+    env = at(ollama, "ollama")
+    first = moa.run("setup", "--yes", env=env)
+    again = moa.run("setup", "--yes", env=env)
+    assert (again.code, again.text) == (0, first.text)
+    assert "(it was" not in again.err
+    assert [path.name for path in (moa.config / "profiles").iterdir()] == ["mine.toml"]
+
+
+def test_force_replaces_the_usual_profile(moa: Moa, ollama: Upstream) -> None:
+    env = at(ollama, "ollama")
+    path = moa.config / "profiles" / "mine.toml"
+    path.write_text("# of another day\n")
+    ran = moa.run("setup", "--yes", "--force", env=env)
+    assert (ran.code, Path(ran.text.strip())) == (0, path)
+    assert "another day" not in path.read_text()
+
+
 def test_the_user_chooses_at_a_terminal(moa: Moa, ollama: Upstream) -> None:
     with Upstream(api_key=KEY, models=("gpt-5",)) as server:
         env = at(server, "openai", OPENAI_API_KEY=KEY) | at(ollama, "ollama")
