@@ -15,6 +15,7 @@ from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, load_config
 from moa_cli.core.conversation import Conversation, Part, Proposal, Turn, Usage
 from moa_cli.core.endpoints import Clients
+from moa_cli.core.errors import UsageError
 from moa_cli.core.events import Event
 from moa_cli.core.files.attachments import prompt_of, read_part
 from moa_cli.core.stream import Sink, deliver
@@ -23,7 +24,7 @@ from moa_cli.engine import run_report as _run_report
 from moa_cli.engine import run_turn as _run_turn
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 from moa_cli.models.providers import default_profile
-from moa_cli.profile import Profile, load, resolve
+from moa_cli.profile import Profile, check_profile, load, resolve
 from moa_cli.store import accounts
 from moa_cli.store.spending import CallRecorder
 from moa_cli.store.store import Store
@@ -171,10 +172,12 @@ def run_turn(
         A generator of the turn's events.
 
     Raises:
-        ProfileError: One of the profile's model names has no known provider. Nothing is sent then.
+        ProfileError: The profile is wrong, or one of its model names has no known provider. Nothing
+            is sent then.
         StoreError: The budget of the day cannot be kept.
         ValueError: The conversation has no open turn.
     """
+    check_profile(profile)
     if limits is None and isinstance(clients, _Clients):
         limits = clients.limits()
     return _run_turn(
@@ -216,10 +219,12 @@ def run_report(
         report; without one, the turn has failed.
 
     Raises:
-        ProfileError: One of the profile's model names has no known provider. Nothing is sent then.
+        ProfileError: The profile is wrong, or one of its model names has no known provider. Nothing
+            is sent then.
         StoreError: The budget of the day cannot be kept.
         ValueError: There are fewer than two references.
     """
+    check_profile(profile)
     if limits is None and isinstance(clients, _Clients):
         limits = clients.limits()
     return _run_report(
@@ -236,7 +241,7 @@ def run_report(
 def ask(
     prompt: str,
     *,
-    profile: Profile | str | None = None,
+    profile: Profile | str | Path | None = None,
     conversation: Conversation | None = None,
     sinks: tuple[Sink, ...] = (),
     files: Sequence[str | Path] = (),
@@ -259,6 +264,7 @@ def ask(
 
     Raises:
         RuntimeError: An event loop is running.
+        TypeError: See `ask_async`.
         UsageError: See `ask_async`.
         ProfileError: See `ask_async`.
         StoreError: See `ask_async`.
@@ -284,7 +290,7 @@ def ask(
 async def ask_async(
     prompt: str,
     *,
-    profile: Profile | str | None = None,
+    profile: Profile | str | Path | None = None,
     conversation: Conversation | None = None,
     sinks: tuple[Sink, ...] = (),
     clients: Clients | None = None,
@@ -316,15 +322,26 @@ async def ask_async(
         ProfileError: There is no such profile, or it is wrong, or one of its model names has no
             known provider. Nothing is sent then.
         StoreError: The budget of the day cannot be kept.
-        UsageError: One of the files cannot be read, or is too large. Nothing is sent then.
+        TypeError: An argument has the wrong type. Nothing is sent then.
+        UsageError: The prompt is blank and there are no files, or one of the files cannot be read,
+            or is too large. Nothing is sent then.
     """
+    _check_types(
+        prompt=prompt, profile=profile, conversation=conversation, response_format=response_format
+    )
+    if isinstance(files, str):
+        raise TypeError("files must be a list of files, not str")
+    if not files and not prompt.strip():
+        raise UsageError("there is nothing to ask: the prompt is blank")
     async with AsyncExitStack() as opened:
         if clients is None:
             clients = await opened.enter_async_context(aclosing(open_clients()))
         config = load_config()
         if profile is None:
             profile = resolve(default_profile(config, os.environ), environment=os.environ)
-        elif isinstance(profile, str):
+        elif isinstance(profile, Profile):
+            check_profile(profile)
+        else:
             profile = load(profile)
         if isinstance(clients, ClientPool) and has_candidates(profile):
             profile = await clients.settled(profile, patience=LIST_PATIENCE)
@@ -342,6 +359,22 @@ async def ask_async(
         limits = replace(limits, reply_held=not sinks)
         events = _run_turn(profile, asked, clients, limits=limits, response_format=response_format)
         return await deliver(events, *sinks)
+
+
+# The types of arguments that callers confuse: a wrong one would fail deep inside, or after calls.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "prompt": (str,),
+    "profile": (Profile, str, Path, type(None)),
+    "conversation": (Conversation, type(None)),
+    "response_format": (ResponseFormat, type(None)),
+}
+
+
+def _check_types(**arguments: object) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, _TYPES[name]):
+            names = " or ".join(kind.__name__.removesuffix("Type") for kind in _TYPES[name])
+            raise TypeError(f"{name} must be {names}, not {type(value).__name__}")
 
 
 def _with_files(prompt: str, files: Sequence[str | Path]) -> tuple[str, tuple[Part, ...]]:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
@@ -16,6 +18,7 @@ import tomli_w
 import moa_cli
 from moa_cli import (
     Aggregator,
+    Conversation,
     Event,
     Profile,
     ProfileError,
@@ -384,6 +387,74 @@ def test_in_an_event_loop_ask_names_what_to_use_instead(together: Upstream) -> N
     said = "ask() cannot run inside a running event loop; use `await ask_async(…)`"
     assert str(raised.value) == said
     assert raised.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"prompt": None}, "prompt must be str, not NoneType"),
+        ({"prompt": b"why?"}, "prompt must be str, not bytes"),
+        ({"profile": ["lab:a"]}, "profile must be Profile or str or Path or None, not list"),
+        ({"profile": 3}, "profile must be Profile or str or Path or None, not int"),
+        ({"conversation": []}, "conversation must be Conversation or None, not list"),
+        ({"response_format": {}}, "response_format must be ResponseFormat or None, not dict"),
+        ({"files": "notes.txt"}, "files must be a list of files, not str"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_named(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        ask(**{"prompt": "why?", **arguments})
+    assert str(raised.value) == said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rounds": "x"}, "`rounds` must be a whole number, not 'x'"),
+        ({"rounds": -1}, "`rounds` must be between 0 and 10, not -1"),
+        ({"rounds": 99}, "`rounds` must be between 0 and 10, not 99"),
+        ({"proposers": ()}, "lab: `rounds` is 1, but there are no proposers"),
+        ({"proposers": (Proposer(model=""),)}, "`proposers[1].model` is missing"),
+        ({"proposers": ("lab:a",)}, "a proposer must be a Proposer, not 'lab:a'"),
+        ({"aggregator": "lab:a"}, "the aggregator must be an Aggregator, not 'lab:a'"),
+        ({"strategy": "best"}, "`strategy` must be one of synthesize, fusion, "),
+        ({"temperature": "hot"}, "`temperature` must be a number, not 'hot'"),
+    ],
+)
+def test_a_profile_in_code_is_checked_like_one_in_a_file(
+    priced: Upstream, changes: dict[str, Any], said: str
+) -> None:
+    profile = replace(settle(priced), name="lab", **changes)
+
+    async def events() -> None:
+        clients = open_clients()
+        try:
+            run_turn(profile, Conversation().ask("why?"), clients)
+        finally:
+            await clients.aclose()
+
+    for attempt in (lambda: ask("why?", profile=profile), lambda: asyncio.run(events())):
+        with pytest.raises(ProfileError) as raised:
+            attempt()
+        assert raised.value.message.startswith(said)
+    assert priced.chats() == []
+
+
+def test_a_blank_prompt_asks_nobody(priced: Upstream) -> None:
+    profile = settle(priced)
+    for prompt in ("", " \n"):
+        with pytest.raises(UsageError, match="nothing to ask"):
+            ask(prompt, profile=profile)
+    assert priced.chats() == []
+
+
+def test_a_profile_may_be_a_path(together: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("mine.toml").absolute()
+    path.write_text('rounds = 0\n[aggregator]\nmodel = "together:a"\n')
+    with together as upstream:
+        monkeypatch.setenv("TOGETHER_BASE_URL", upstream.url)
+        assert ask("why?", profile=path).reply == "ok"
+    assert load_profile(path).name == "mine"
 
 
 def test_calls_from_many_threads_share_one_limit(

@@ -174,7 +174,7 @@ def read_tables(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Origin]]:
     return table, origins
 
 
-def load(name_or_path: str) -> Profile:
+def load(name_or_path: str | Path) -> Profile:
     """Load a profile from its file, without the overrides of the environment.
 
     Args:
@@ -186,7 +186,7 @@ def load(name_or_path: str) -> Profile:
     Raises:
         ProfileError: There is no such profile, or it is wrong.
     """
-    file = find(name_or_path)
+    file = find(str(name_or_path))
     return build(file.name, *read_tables(file.path))
 
 

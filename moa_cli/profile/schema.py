@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from typing import Annotated, Any, Literal, TypeVar
 
 from moa_cli.config.meanings import MEANINGS
@@ -16,6 +16,7 @@ from moa_cli.config.toml import names_key, refused
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.frozen import quickly_made
 from moa_cli.core.strategy import Purpose, Strategy
+from moa_cli.core.text import plural
 from moa_cli.core.values import TOML, Key, KeyPath, ValueFault, keys_of, read_fields
 from moa_cli.profile.final_answer import check as check_final_answer
 from moa_cli.profile.merge_prompt import check as check_merge_prompt
@@ -794,9 +795,9 @@ def build(name: str, table: Mapping[str, Any], origins: Origins | None = None) -
     rounds = settings.pop("rounds", len(layers) if layers else int(bool(proposers)))
     if layers and rounds > len(layers):
         more = ValueFault(
-            f"is {rounds}, but the profile lists {len(layers)} layers",
+            f"is {rounds}, but the profile lists {plural(len(layers), 'layer')}",
             path=("rounds",),
-            hint=f"use at most {len(layers)} rounds, or add [[layers]]",
+            hint=f"use at most {plural(len(layers), 'round')}, or add [[layers]]",
         )
         raise refused(more, place_of(origins, more.path) or name)
     if rounds and not layers and not proposers:
@@ -848,6 +849,17 @@ def origin_of(origins: Origins, path: KeyPath) -> Origin | None:
         if path[:end] in origins:
             return origins[path[:end]]
     return None
+
+
+def check_profile(profile: Profile) -> None:
+    """Raise ProfileError if a profile that was made in code holds what no file of one may hold."""
+    layers = [profile.proposers, *(layer.proposers for layer in profile.layers)]
+    for proposer in chain.from_iterable(layers):
+        if not isinstance(proposer, Proposer):
+            raise ProfileError(f"a proposer must be a Proposer, not {proposer!r}")
+    if not isinstance(profile.aggregator, Aggregator):
+        raise ProfileError(f"the aggregator must be an Aggregator, not {profile.aggregator!r}")
+    build(profile.name, {**to_table(profile), "rounds": profile.rounds})
 
 
 def place_of(origins: Origins, path: KeyPath) -> str:

@@ -381,7 +381,7 @@ def test_an_unknown_key_like_no_other_comes_with_all_there_are() -> None:
         ("rounds = 1", "add [[proposers]], name models with -m, or use 0 rounds"),
         (
             "rounds = 2\n[[layers]]\nproposers = [{ model = 'b' }]",
-            "use at most 1 rounds, or add [[layers]]",
+            "use at most 1 round, or add [[layers]]",
         ),
     ],
 )
