@@ -12,7 +12,7 @@ from moa_cli.core.endpoints import ModelInfo
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.money import Price
 from moa_cli.core.text import with_hint
-from moa_cli.core.values import JSON
+from moa_cli.core.values import JSON, TOML
 from moa_cli.engine import check_tools
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
 from moa_cli.profile import Aggregator, Overrides, Profile, Proposer
@@ -234,7 +234,8 @@ class Mixtures:
         except ProfileError as error:
             # A request cannot give layers, but its `rounds` may not fit those of the profile.
             blamed = error.path[:1] if error.path[:1] in _BLAMED else ()
-            raise _invalid(JSON.path(("moa", *blamed)), error.problem) from None
+            problem = error.problem.removeprefix(f"`{TOML.path(blamed)}` ")
+            raise _invalid(JSON.path(("moa", *blamed)), problem) from None
         self._check_models(asked, key)
         rounds = range(1, profile.rounds + 1)
         if any(len(profile.layer(number)) > _MOST_PROPOSALS for number in rounds):

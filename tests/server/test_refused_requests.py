@@ -171,6 +171,21 @@ def test_what_is_wrong_is_said_in_the_words_of_json(
     assert served[0].ask(**fields).json()["error"]["message"] == message
 
 
+def test_rounds_that_do_not_fit_the_profile_are_named_once(tmp_path: Path) -> None:
+    moa = Moa(tmp_path, "http://127.0.0.1:9/v1")
+    layers = [{"proposers": [{"model": "lab:a"}]}]
+    moa.profile("layered", layers=layers)
+    moa.profile("solo", rounds=0)
+    said = {
+        "layered": "`moa.rounds`: is 2, but the profile lists 1 layer",
+        "solo": "`moa.rounds`: is 2, but there are no proposers",
+    }
+    with serving(moa) as server:
+        for name, message in said.items():
+            error = server.ask(model=name, moa={"rounds": 2}).json()["error"]
+            assert (error["message"], error["param"]) == (message, "moa.rounds")
+
+
 @pytest.mark.parametrize("missing", ["model", "messages"])
 def test_a_missing_field_is_named(served: tuple[Server, Upstream], missing: str) -> None:
     response = served[0].ask(**{missing: None})
