@@ -21,6 +21,8 @@ from moa_cli.core.text import with_hint, wrapped
 from moa_cli.terminal.tty import columns_of, folded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from moa_cli.profile import Profile
 
 group = Commands(help="List, show, make, change and check profiles.")
@@ -36,9 +38,9 @@ def list_(json: JsonArray = False) -> None:
 
     found, known = [], wiring.providers()
     default = wiring.default_profile()
-    for file in sorted(list_profiles(), key=lambda file: file.source != "user"):
+    for file in list_profiles():
         try:
-            profile = load(file.name)
+            profile = load(file.path)
             known.check(profile)
             about = profile.description
         except ProfileError as error:
@@ -110,13 +112,13 @@ def copy_(source: NameOrPath, target: Name, force: ForceProfile = False) -> None
     path = copy(find(source), target, overwrite=force)
     typer.echo(path)
     try:
-        _load_checked(str(path))
+        _load_checked(path)
     except ProfileError as error:
         # Only a notice, because a broken profile may be copied in order to repair it.
         say(with_hint(error.message, error.hint))
 
 
-def _load_checked(name_or_path: str) -> Profile:
+def _load_checked(name_or_path: str | Path) -> Profile:
     """The profile. Raises ProfileError if it is wrong, or names a provider that is not known."""
     from moa_cli.profile import load
 
@@ -137,7 +139,7 @@ def edit(name: NameOrPath) -> None:
         path = copy(found, found.name)
         say(f"{found.name} is a shipped profile; this is your copy: {path}")
     open_editor(path)
-    _load_checked(str(path))
+    _load_checked(path)
     say(f"{path} is valid")
 
 
@@ -158,9 +160,9 @@ def check(name: Annotated[str | None, Argument(metavar="NAME|PATH")] = None) -> 
     from moa_cli.profile import list_profiles
 
     broken = False
-    for profile_name in [name] if name else [file.name for file in list_profiles()]:
+    for profile_or_path in [name] if name else [file.path for file in list_profiles()]:
         try:
-            profile = _load_checked(profile_name)
+            profile = _load_checked(profile_or_path)
         except ProfileError as error:
             if name:
                 raise
