@@ -17,7 +17,7 @@ from moa_cli.cli.options import takes_profile
 from moa_cli.core import paths
 from moa_cli.core.errors import ClientError, MoAError, ProfileError, UsageError
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.text import meant
+from moa_cli.core.text import meant, plural
 from moa_cli.terminal.tty import columns_of, folded
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ async def _providers(
         except MoAError as error:
             yield Finding("ERROR", error.message, error.hint)
             continue
-        yield Finding("OK", f"{name}: reachable, {len(listed)} models")
+        yield Finding("OK", f"{name}: reachable, {plural(len(listed), 'model')}")
         if "unlisted_names" in pool.providers.known[name].quirks:
             yield Finding("SKIP", f"{name}: its list does not show which names you can call")
             continue

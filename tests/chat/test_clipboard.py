@@ -104,7 +104,7 @@ BLOCKS = (
     [
         ("1", "make\n  all", "copied 10 characters of block 1 of 5 (pbcopy)"),
         ("2", "x ``` y", "copied 7 characters of block 2 of 5 (pbcopy)"),
-        ("3", "1", "copied 1 characters of block 3 of 5 (pbcopy)"),
+        ("3", "1", "copied 1 character of block 3 of 5 (pbcopy)"),
         ("4", "indented", "copied 8 characters of block 4 of 5 (pbcopy)"),
         ("5", "unclosed", "copied 8 characters of block 5 of 5 (pbcopy)"),
         ("code", "unclosed", "copied 8 characters of block 5 of 5 (pbcopy)"),

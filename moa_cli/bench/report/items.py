@@ -18,7 +18,7 @@ from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds
 from moa_cli.bench.scoring.answers import Verdict
 from moa_cli.core.outcomes import cut_text
 from moa_cli.core.sanitize import one_line, sanitize
-from moa_cli.core.text import dumps
+from moa_cli.core.text import dumps, plural
 from moa_cli.documents.web_page import CLOSING, opening
 
 # The outcome of a reply. Judged replies have a value, and are neither right nor wrong.
@@ -188,7 +188,8 @@ def page(rows: Sequence[ItemRow]) -> Iterator[str]:
     counts = Counter[str](row.outcome for row in rows)
     arms = Counter(row.arm for row in rows)
     told = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
-    yield f'<header>\n<h1>Items</h1>\n<p class="facts">{len(rows):,} answers: {told}</p>\n'
+    answers = plural(len(rows), "answer")
+    yield f'<header>\n<h1>Items</h1>\n<p class="facts">{answers}: {told}</p>\n'
     yield _choices("outcome", counts)
     if len(arms) > 1:
         yield _choices("arm", arms)
@@ -243,7 +244,8 @@ def _article(row: ItemRow) -> Iterator[str]:
     if row.error is not None:
         yield f'<p class="trouble">{_plain(row.error)}</p>\n'
     for number, layer in enumerate(row.layers, 1):
-        yield f"<details><summary>round {number}: {len(layer)} proposals</summary>\n"
+        told = plural(len(layer), "proposal")
+        yield f"<details><summary>round {number}: {told}</summary>\n"
         for answer in layer:
             yield _answer_html(answer)
         yield "</details>\n"

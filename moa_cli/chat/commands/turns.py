@@ -357,7 +357,7 @@ def _copy(host: Host, argument: str) -> None:
         of_all = f" of block {number} of {len(blocks)}" if len(blocks) > 1 else ""
     # Sanitized, so that the copied text is the text that was shown.
     text = sanitize(text)
-    host.say(f"copied {len(text)} characters{of_all} ({copy(text)})")
+    host.say(f"copied {plural(len(text), 'character')}{of_all} ({copy(text)})")
 
 
 @command("dry-run", "PROMPT", section=Section.ASK)

@@ -66,7 +66,7 @@ async def council(state: TurnState) -> bool:
     group = peers(state, found)
     if not group.asked:
         few = f"{len(found)} of {group.members} proposers answered" if state.rounds else ""
-        few = few or f"there are {len(found)} proposals"
+        few = few or plural(len(found), "proposal")
         decide(state, Decision("council", f"{few}: too few to rank each other"))
         if group.members > 2:
             state.lost.append(f"0 of {group.members} rankings count: there are too few proposals")
