@@ -15,10 +15,11 @@ from moa_cli.cli.options import JsonArray
 from moa_cli.cli.output import output_width, print_json, print_lines, say
 from moa_cli.core.errors import ClientError, UsageError
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.text import meant
+from moa_cli.core.text import meant, with_hint
 
 if TYPE_CHECKING:
     from moa_cli.core.endpoints import ModelInfo
+    from moa_cli.models.providers import Providers
 
 
 class _ListByDefault(Group):
@@ -68,8 +69,9 @@ def list_(
 ) -> None:
     """List what a provider offers.
 
-    Without a name, all providers with a key and the embedded model are listed. `~` marks a price
-    from the table that comes with moa, because the provider lists none.
+    Without a name, all providers with a key, the model servers that run on this machine, and the
+    embedded model are listed. `~` marks a price from the table that comes with moa, because the
+    provider lists none.
     """
     import asyncio
 
@@ -155,12 +157,12 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
     if name is not None and name not in known:
         hint = meant(name, known, f"known providers: {', '.join(known)}")
         raise UsageError(f"there is no provider `{name}`", hint=hint)
-    chosen = [name] if name else [key for key in known if pool.providers.key_source(known[key])]
+    chosen = [name] if name else _usable(pool.providers)
     for notice in pool.providers.key_notices(f"{provider}:-" for provider in chosen):
         say(notice)
     rows: list[dict[str, Any]] = []
     async with aclosing(pool):
-        for provider in chosen if name else [*chosen, "local"]:
+        for provider in chosen:
             try:
                 if provider == "local":
                     found = local_models(wiring.config())
@@ -169,12 +171,21 @@ async def _rows(name: str | None) -> list[dict[str, Any]]:
             except ClientError as error:
                 if name:
                     raise
-                say(f"{provider}: {error.message}")
+                say(with_hint(error.message, error.hint))
                 continue
             for info in found:
                 told = pool.catalog.completed(known[provider], info)
                 rows.append(_row(provider, name_at(provider, info.id), told))
     return rows
+
+
+def _usable(providers: Providers) -> list[str]:
+    """The providers with a key, those of the servers that run on this machine, and `local`."""
+    from moa_cli.clients.local_servers import find_local_servers
+
+    running = {server.provider for server in find_local_servers(providers)}
+    keyed = {name for name, provider in providers.known.items() if providers.key_source(provider)}
+    return [*(name for name in providers.known if name in keyed | running), "local"]
 
 
 def _row(provider: str, name: str, info: ModelInfo) -> dict[str, Any]:

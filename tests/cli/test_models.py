@@ -132,8 +132,15 @@ def test_without_a_provider_all_with_a_key_are_asked_and_those_that_fail_are_tol
     assert ran.code == 0
     assert [line["provider"] for line in json.loads(ran.out)] == ["lab"] * 5
     together, local = ran.err.splitlines()
-    assert together.startswith("moa: together: together: no connection to 127.0.0.1:1")
-    assert local == "moa: local: local: /nowhere.gguf is not there"
+    assert together.startswith("moa: together: no connection to 127.0.0.1:1 (refused) (check ")
+    assert local.startswith("moa: local: /nowhere.gguf is not there (")
+
+
+def test_without_a_provider_a_server_on_this_machine_is_asked_too(moa: Moa) -> None:
+    with Upstream(models=("qwen2.5:7b",)) as ollama:
+        ran = moa.run("models", "--json", env={"OLLAMA_BASE_URL": ollama.url})
+    assert ran.code == 0, ran.err
+    assert "ollama:qwen2.5:7b" in [row["name"] for row in json.loads(ran.out)]
 
 
 @pytest.mark.parametrize(
