@@ -362,6 +362,11 @@ class Providers:
         _LOG.write("key", provider=provider.name, why=f"it is in {source}" if found else "none")
         if not found and provider.key_optional:
             return NO_KEY
+        if not found and provider.key_command:
+            raise AuthenticationFailed(
+                f"there is no API key for {provider.name}: api_key_cmd printed nothing",
+                hint="run that command in a shell, and see what it prints",
+            )
         if not found:
             raise self.no_key(provider)
         if not found.isascii() or not found.isprintable() or set(found) & set(" \"'`"):
@@ -373,13 +378,13 @@ class Providers:
         return found
 
     def no_key(self, provider: Provider) -> AuthenticationFailed:
-        """The error which says that the provider has no key."""
-        variable = provider.key_variable
-        trouble = self._env_files.trouble(variable) if variable else None
+        """The error which says that no variable of the provider holds a key."""
+        variable = provider.key_variables[0]
+        trouble = self._env_files.trouble(variable)
         return AuthenticationFailed(
             f"there is no API key for {provider.name}",
             hint=trouble
-            or f"set {variable or 'api_key_env'} in the environment or in a .env file,"
+            or f"set {variable} in the environment or in a .env file,"
             " or use a profile without it: `-p local`",
         )
 

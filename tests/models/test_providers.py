@@ -595,6 +595,10 @@ def test_a_command_gets_no_input() -> None:
 def test_a_command_that_prints_nothing_gives_no_key(command: str) -> None:
     with pytest.raises(AuthenticationFailed, match="there is no API key for together"):
         key_of(with_command(command))
+    acme = configured(f'[providers.acme]\nbase_url = "https://a/v1"\napi_key_cmd = {command!r}\n')
+    with pytest.raises(AuthenticationFailed, match="acme: api_key_cmd printed nothing") as raised:
+        key_of(acme, "acme")
+    assert "api_key_env" not in str(raised.value.hint)
 
 
 @pytest.mark.parametrize("printed", [r"sk-secret\nsecond", r"sk-sec ret", r"sk-secret\377"])
