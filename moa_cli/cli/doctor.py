@@ -217,7 +217,8 @@ def _keys(profile: Profile) -> Iterator[Finding]:
             try:
                 known.key(provider)
             except ClientError as error:
-                yield Finding("ERROR", f"{provider.name}: {error.message}", error.hint)
+                message = error.message.removeprefix(f"{provider.name}: ")
+                yield Finding("ERROR", f"{provider.name}: {message}", error.hint)
             else:
                 yield Finding("OK", f"{provider.name}: key from {source}")
             notice = known.key_notice(provider)

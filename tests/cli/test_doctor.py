@@ -218,7 +218,7 @@ def test_a_key_command_that_fails_is_an_error(whole: Moa) -> None:
     whole.configure(providers={"lab": lab}, local={"model": "/nowhere.gguf"})
     ran = whole.run("doctor", "--offline")
     assert ran.code == 1
-    assert findings(ran)["lab: lab: api_key_cmd ended with status 3"] == "ERROR"
+    assert findings(ran)["lab: api_key_cmd ended with status 3"] == "ERROR"
     assert "secret" not in ran.text
 
 
