@@ -80,6 +80,9 @@ def _run(arguments: list[str]) -> Any:
         return built(app)(arguments, prog_name="moa", standalone_mode=False)
     except MoAError as error:
         code = of_error(error)
+        if "_MOA_COMPLETE" in os.environ:
+            # A message would be written into the line that the user types.
+            return code
         hint = (_dash_hint(arguments) if code == USAGE else None) or error.hint
         return _say(error.message, hint, code)
     except typer.Abort:

@@ -198,6 +198,11 @@ def deferred(package: str, table: Mapping[str, tuple[str, str]], **settings: Any
             # Nothing is imported yet.
             return _Deferred(cmd_name, *found[cmd_name]) if cmd_name in found else None
 
+        def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+            # A shell would quote a name of two words, and `moa "batch merge"` is a question.
+            offered = super().shell_complete(ctx, incomplete)
+            return [item for item in offered if " " not in item.value]
+
     return Commands(cls=DeferredGroup, **settings)
 
 

@@ -95,6 +95,7 @@ def complete(moa: Moa, typed: str) -> tuple[Ran, set[str]]:
     ("typed", "offered"),
     [
         ("moa pro", ["profile"]),
+        ("moa ba", ["batch"]),
         ("moa profile sh", ["show"]),
         ("moa ask --ver", ["--verbose"]),
         ("moa ask -p la", ["lab"]),
@@ -111,6 +112,13 @@ def test_commands_options_and_values_are_completed(
     moa: Moa, typed: str, offered: list[str]
 ) -> None:
     assert sorted(complete(moa, typed)[0].text.split()) == offered
+
+
+def test_completion_says_nothing_of_broken_settings(moa: Moa) -> None:
+    (moa.config / "config.toml").write_text("broken =")
+    ran, _ = complete(moa, "moa models la")
+    assert ran.out == b""
+    assert "not valid TOML" not in ran.err
 
 
 # Many dataclasses each, which a command makes when it runs.
