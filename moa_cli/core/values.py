@@ -343,10 +343,11 @@ def _of_either(key: Key, value: Any, style: Style) -> Any:
 
 
 def _misfit(value: Any, kinds: Sequence[Kind], style: Style) -> str:
-    """The wrong value, as a text for a message. If a list of texts was possible, a list is
-    described by its first item that is not a text."""
-    if "texts" in kinds and isinstance(value, list):
-        wrong = next(item for item in value if not isinstance(item, str))
+    """The wrong value, as a text for a message. If a list of texts or tables was possible, a list
+    is described by its first item of another kind."""
+    item_class = str if "texts" in kinds else dict if "tables" in kinds else None
+    if item_class is not None and isinstance(value, list):
+        wrong = next(item for item in value if not isinstance(item, item_class))
         return f"a list with {shown(wrong, style)}"
     return shown(value, style)
 

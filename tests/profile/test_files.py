@@ -371,6 +371,11 @@ def test_a_key_of_odd_signs_is_told_as_toml_has_it(key: str, shown: str) -> None
     assert refusal(f"{key} = 1\n{AGGREGATOR}").message == f"own.toml: unknown key `{shown}`"
 
 
+def test_proposers_that_are_names_are_shown() -> None:
+    said = "own.toml: `proposers` must be a list of tables, not a list with 'org/a'"
+    assert refusal(f'proposers = ["org/a"]\n{AGGREGATOR}').message == said
+
+
 def test_an_unknown_key_like_no_other_comes_with_all_there_are() -> None:
     assert "temperature, max_tokens" in str(refusal(f"zzz = 1\n{AGGREGATOR}").hint)
 
