@@ -142,7 +142,12 @@ class _NotEmpty(TyperCommand):
 
                 args = list(with_following_files(args))
             # The texts as they were typed: of a path, "" would have become ".".
-            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            try:
+                given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            except typer.TyperException as error:
+                # Not every error of the parser knows its command.
+                vars(error).update(ctx=ctx)
+                raise
             for parameter in self.params:
                 name = parameter.name or ""
                 if name in given and name not in _MAY_BE_EMPTY:

@@ -197,6 +197,18 @@ def test_a_wrong_value_of_an_option_is_named_in_plain_words(
         assert ran.err.startswith(f"moa: Invalid value for {said} (see `moa ")
 
 
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [("ask -m", "ask"), ("serve --port", "serve"), ("history export --format", "history export")],
+)
+def test_an_option_without_its_value_leads_to_the_help_of_its_command(
+    moa: Moa, typed: str, command: str
+) -> None:
+    ran = moa.run(*typed.split())
+    assert ran.code == 2
+    assert ran.err.endswith(f"requires an argument (see `moa {command} --help`)\n")
+
+
 def test_help_names_no_types_of_python(moa: Moa) -> None:
     for name in COMMANDS:
         text = moa.run(*name.split(), "--help").text
