@@ -219,7 +219,7 @@ def _asked_for(proposals: Sequence[_Proposal]) -> _Proposal:
         answer: str = typer.prompt("Which mixture?", default="1", err=True).strip()
         if answer in by_number:
             return by_number[answer]
-        say(f"there is no mixture {answer}")
+        say(f"there is no mixture {answer}; type one of {', '.join(by_number)}")
 
 
 def _line(profile: Profile) -> str:
