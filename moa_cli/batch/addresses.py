@@ -84,9 +84,9 @@ class RemotePath:
             found = sorted(path for path in matches if matches[path]["type"] != "directory")
         elif self.files.isdir(self.path):
             folder = self.path.rstrip("/") + "/"
-            paths = (path.removeprefix(folder) for path in self.files.find(self.path))
+            names = (path.removeprefix(folder) for path in self.files.find(self.path))
             # An object that stands for a folder ends with a slash.
-            found = [folder + path for path in data_files(paths) if path[-1:] not in ("", "/")]
+            found = [folder + path for path in data_files(names) if path[-1:] not in ("", "/")]
         else:
             self.files.info(self.path)
             return [self.path]

@@ -257,13 +257,16 @@ class Store(Reader):
         """Take back the latest turn before this one with the same prompt, to which a file may have
         been added; and, if that one also asked a turn again, the ones before it."""
         for earlier in self._rows(
-            "SELECT o.id, o.asks_again FROM turns t JOIN turns o"
-            " ON o.conversation_id = t.conversation_id AND o.id < t.id AND NOT o.withdrawn"
+            "SELECT o.id, o.asks_again, o.withdrawn FROM turns t JOIN turns o"
+            " ON o.conversation_id = t.conversation_id AND o.id < t.id"
             " AND substr(t.prompt, 1, length(o.prompt)) = o.prompt"
             " WHERE t.id = ? ORDER BY o.id DESC",
             turn,
         ):
-            self.withdraw(earlier["id"])
+            if not earlier["withdrawn"]:
+                self.withdraw(earlier["id"])
+            # What stands before it is another message, even if its words are the same. This step
+            # may come late, when the replaced turn is taken back already.
             if not earlier["asks_again"]:
                 return
 

@@ -21,6 +21,7 @@ from moa_cli.core.events import (
     ProposerFinished,
     TurnFailed,
 )
+from moa_cli.store.archive import StoredTurns
 from moa_cli.store.comparisons import Comparison, Contender
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
@@ -398,3 +399,22 @@ def test_a_file_from_before_comparisons_gets_their_tables_and_keeps_its_turns(
     assert store.comparisons.since()[0] == comparison
     assert len(store.conversations()) == 1
     store.close()
+
+
+def test_a_reply_that_is_written_late_takes_back_no_other_message(store: Store) -> None:
+    conversation = store.begin_conversation("hi", "p")
+
+    def ask(prompt: str, *, again: bool = False) -> int:
+        return store.begin_turn(conversation, prompt, "p", "", asks_again=again)
+
+    for prompt in ("hi", "hi there"):
+        store.end_turn(ask(prompt), Turn(prompt, reply="first", status="finished"))
+    again = ask("hi there", again=True)
+    # The chat has taken back the turn that is replaced, before the reply could be written.
+    store.withdraw(again - 1)
+    store.end_turn(again, Turn("hi there", reply="second", status="finished"))
+    turns = StoredTurns(store, conversation)
+    assert [(kept.turn.user, kept.turn.reply) for kept in turns] == [
+        ("hi", "first"),
+        ("hi there", "second"),
+    ]
