@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from moa_cli.core.endpoints import Delta
+from moa_cli.core.errors import ClientError, ConnectionLost, ServerFailed
 from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorFailed,
@@ -185,6 +186,26 @@ def test_a_model_of_this_machine_has_time_to_be_loaded(
 def test_an_aggregator_is_given_up_earlier_where_a_fallback_stands_ready() -> None:
     proposer = mixture("a").layer(1)[0]
     assert silence_of(proposer, "lab", backed=True).first_token == 20.0
+
+
+@pytest.mark.parametrize("seconds", [10, 30, 39])
+@pytest.mark.parametrize("error", [ServerFailed("504"), ConnectionLost("broke")])
+def test_a_model_whose_gateway_gives_it_up_again_and_again_is_waited_for_as_one_that_hangs(
+    error: ClientError, seconds: int
+) -> None:
+    hangs = timed.Timed([(seconds, "")], error=error)
+    events, times, clients = timed.play(mixture("a", "b", rounds=2), {"a": hangs})
+    assert times[-1] < 45
+    assert len(clients.asked["lab:a"]) == 40 // seconds + bool(40 % seconds > 4)
+    lost = [event.proposal for event in of_kind(events, ProposerFailed)]
+    assert [told.error and told.error.kind for told in lost] == ["ClientTimeout", "NotAsked"]
+
+
+def test_a_model_that_fails_at_once_is_asked_again_as_often_as_ever() -> None:
+    fails = timed.Timed([(0.1, "")], error=ServerFailed("500"))
+    script = {"a": [*[fails] * 4, timed.after(0, "from a")]}
+    _, _, clients = timed.play(mixture("a", first_token=1), script)
+    assert len(clients.asked["lab:a"]) == 5
 
 
 def test_a_watch_that_is_over_says_so_and_one_that_is_put_off_does_not() -> None:

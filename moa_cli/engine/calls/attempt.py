@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -67,11 +68,11 @@ class Attempt:
 
     foreseen: the entry for the ledger before the request is sent. price: of the model; None if it
     is not known yet. number: of the entry in the ledger; None without a ledger. sent, first_token:
-    times by `time.monotonic`. begun: whether the endpoint has accepted the request. speaking:
-    whether a word has come: of the answer, of reasoning, or of a refusal; or a tool call. running:
-    whether the request has not ended. whole: whether the whole answer has come. parts: separates
-    the comparison in the answer from the reply; it holds words back until it knows which of the two
-    they belong to.
+    times by `time.monotonic`; infinite and None before. begun: whether the endpoint has accepted
+    the request. speaking: whether a word has come: of the answer, of reasoning, or of a refusal; or
+    a tool call. running: whether the request has not ended. whole: whether the whole answer has
+    come. parts: separates the comparison in the answer from the reply; it holds words back until it
+    knows which of the two they belong to.
     """
 
     def __init__(self, foreseen: CallBegun) -> None:
@@ -80,7 +81,7 @@ class Attempt:
         self.model = foreseen.model
         self.price = foreseen.price
         self.number: int | None = None
-        self.sent = 0.0
+        self.sent = math.inf
         self.begun = self.speaking = self.whole = False
         self.running = True
         self.first_token: float | None = None

@@ -47,6 +47,8 @@ _FEWEST_MORE = 64
 # Seconds after which the user is told that a call waits to be sent, and between two checks of
 # whether its provider accepts calls; and the reason that the user is told if none is known.
 _WAIT_TOLD, _NO_TURN = 0.5, "behind other calls"
+# A call is not made again after this part of the time for its first word.
+_NEARLY_ALL = 0.9
 # An answer is stopped at _FAR_BEYOND times its max_tokens plus _BEYOND tokens. The limit is not
 # lower because endpoints count tokens differently from our estimate, and some do not count
 # reasoning.
@@ -228,6 +230,8 @@ class Call:
         # Tokens that the answer may have without asking `grow`.
         self._allowed = self._foreseen.completion_tokens
         self._backoff = Backoff(limits.retries, limits.first_delay, limits.longest_wait)
+        # Seconds of the attempts that failed without a word, and the limit on them.
+        self._mute, self._first_token = 0.0, math.inf
         self._race: Race | None = None
         self.begun = self._hedged = self._shrunk = False
         self._whole = Watch(None)
@@ -364,7 +368,7 @@ class Call:
         """Make the next attempt, with a hedge in parallel if it has no first word in time."""
         # `heard` may be a new attempt that was not sent yet. Then it is the next attempt.
         attempt = self.heard
-        if attempt.sent or attempt.foreseen is not self._foreseen:
+        if attempt.sent < math.inf or attempt.foreseen is not self._foreseen:
             attempt = Attempt(self._foreseen)
         if self.settings.hedge_after is None or self._hedged:
             await self._try(attempt)
@@ -409,6 +413,7 @@ class Call:
                 silences=self._slots.silences(attempt.model) if spared else 0,
                 slowest=self._slots.slowest(attempt.model),
             )
+            self._first_token = silence.first_token
             self._book(attempt, beside)
             hedge = None
             if self._race is not None and beside is None:
@@ -442,7 +447,7 @@ class Call:
                 if hedge is not None:
                     hedge.cancel()
                 attempt.running = False
-                if attempt.first_token is not None and attempt.sent:
+                if attempt.first_token is not None:
                     self._slots.note(attempt.model, attempt.first_token - attempt.sent)
 
     def _is_complete(self, attempt: Attempt) -> bool:
@@ -550,7 +555,7 @@ class Call:
     ) -> None:
         """Read the answer from the stream. Raises TimeoutError if nothing comes for too long."""
         queue, tell, race = self._queue, self._tell, self._race
-        limit = silence.first_token
+        limit = silence.first_token - self._mute
         with Watch(limit) as watch:
             async with aclosing(stream) as deltas:
                 async for delta in deltas:
@@ -678,6 +683,14 @@ class Call:
         consumed = shown and self.planned.index is None
         if consumed and not self._limits.reply_held:
             raise error
+        if self.heard.sent < math.inf and not self.heard.speaking:
+            self._mute += time.monotonic() - self.heard.sent
+            if error.retryable and self._mute > _NEARLY_ALL * self._first_token:
+                if error.overloaded:
+                    raise error
+                # A gateway gave up a model that hangs, and would do so again.
+                self._slots.note(self.heard.model, None)
+                raise ClientTimeout(error.message, hint=error.hint) from error
         model = self.settings.model
         delay, held = self._backoff.next(error, self._slots.delay(model), self._whole.left)
         if told:
