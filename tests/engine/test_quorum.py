@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from moa_cli.core.errors import ConnectionLost
 from moa_cli.core.events import (
     AggregatorFailed,
     AggregatorStarted,
@@ -17,6 +18,7 @@ from moa_cli.core.events import (
     ProposerFailed,
     ProposerFinished,
     ProposerStarted,
+    Retrying,
     TurnFailed,
     TurnFinished,
 )
@@ -179,6 +181,17 @@ def test_an_unfinished_answer_serves_where_the_profile_says_so() -> None:
     assert lost(events)[0] == (
         "lab:b: too slow: 1 of 3 answers stood, 3 s of patience had passed; used unfinished"
     )
+
+
+def test_an_unfinished_answer_that_was_taken_back_is_told_again_where_it_serves() -> None:
+    profile = mixture("a", "b", quorum=1, patience=3, use_partial=True)
+    broke = Timed([(1, SENTENCE)], error=ConnectionLost("broke"))
+    events, _, clients = play(
+        profile, {"a": after(2, "from a"), "b": broke}, limits=Limits(first_delay=60)
+    )
+    assert clients.references_of("lab:agg") == f"\n1. from a\n2. {SENTENCE}{UNFINISHED}"
+    told = [type(event) for event in events if getattr(event, "index", None) == 1]
+    assert told == [ProposerStarted, ProposerDelta, Retrying, ProposerDelta, ProposerFinished]
 
 
 def test_an_unfinished_answer_is_lost_by_default() -> None:

@@ -318,15 +318,13 @@ class Call:
         self._began, self._tell = time.monotonic(), tell
         try:
             await self._answer()
-        except MoAError:
+        except BaseException as error:
             recalled = self._recall()
             if recalled is not None:
                 tell(recalled)
-            raise
-        except BaseException:
-            # The call is cut off, so it records its usage itself: nobody else will.
-            self._recall()
-            self.settle(self._clients.known(self.settings.model).price)
+            if not isinstance(error, MoAError):
+                # The call is cut off, so it records its usage itself: nobody else will.
+                self.settle(self._clients.known(self.settings.model).price)
             raise
         finally:
             self._ended = time.monotonic()
