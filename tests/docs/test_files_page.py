@@ -91,8 +91,10 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
     assert moa.run("compare", "judge", "--judge", "lab:arena", "-y").code == 0
     # A provider that refuses what is too much for it.
     upstream.at_once = 1
-    held = Reply(text="from a", after=lambda: len(upstream.refused) >= 2, pause=0.3)
-    upstream.enqueue("a", held)
+    held = Reply(text="a proposal", after=lambda: len(upstream.refused) >= 2, pause=0.3)
+    # Any of them may come first.
+    for name in "abc":
+        upstream.enqueue(name, held)
     assert moa.run("ask", "why?", "-m", "lab:a,lab:b,lab:c").code == 0
     upstream.at_once = None
     # The first start of somebody who has set nothing up.

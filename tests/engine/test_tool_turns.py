@@ -105,8 +105,8 @@ def test_arguments_far_beyond_the_limit_are_cut(upstream: Upstream) -> None:
 
 
 def test_arguments_count_against_a_cap(upstream: Upstream) -> None:
-    # All of them may come in one piece, and count 2,400 tokens.
-    upstream.enqueue("agg", replace(endless(3_000), stall_after=1_800))
+    # All of them may come in one piece, and count 2,420 tokens.
+    upstream.enqueue("agg", replace(endless(3_000), stall_after=1_100))
     budget = Budget(Cap("--max-total-tokens", "tokens", 1_500), "turns")
     events: list[Event] = []
 
