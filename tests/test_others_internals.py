@@ -177,6 +177,12 @@ def test_uvicorn_serves_as_http_server_py_relies_on() -> None:
             await asyncio.sleep(0)
         holds(protocol.cycle.response_complete, "`response_complete` tells that it has ended")
         holds(b" 204 " in wire.sent, "answers are written to the connection's transport")
+        for limit, status in ((0, b" 503 "), (None, b" 204 ")):
+            protocol.limit_concurrency, wire.sent = limit, b""
+            protocol.data_received(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            holds(status in wire.sent, "a connection's `limit_concurrency` refuses its requests")
         protocol.send_400_response("no")
         holds(b" 400 " in wire.sent and wire.closed, "`send_400_response` answers and closes")
         wire.closed = False

@@ -6,6 +6,8 @@ This is the only file that relies on the following internals of uvicorn.
 - `Server.capture_signals` is a context manager around serving, and `startup` binds the sockets;
 - `should_exit` ends serving once running requests have ended, `force_exit` at once;
 - `server_state.connections` holds a protocol for each connection, with its `transport`;
+- a connection's `limit_concurrency` is compared with the number of all `connections`, for each
+  request; if that is reached, the request is answered with the status 503;
 - `HttpToolsProtocol` calls `on_headers_complete` for each head, holds the current request in
   `cycle` (`response_complete`), closes an idle connection in `timeout_keep_alive_handler`, and
   answers in `send_400_response`;
@@ -27,6 +29,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from moa_cli.core.files.descriptors import is_shortage
 
 # Seconds for the head of a request, from the start of the connection or from the first byte of the
 # head.
@@ -50,9 +54,13 @@ def handle_signals(numbers: Iterable[int], handle: Callable[[int], None]) -> Non
 
 
 class HttpServer(uvicorn.Server):
-    """A server of one application. A subclass defines what happens at the start and at a signal."""
+    """A server of one application. A subclass defines what happens at the start and at a signal.
 
-    def __init__(self, app: ASGIApp) -> None:
+    most: the most connections with clients at once. Beyond them, requests are answered with the
+    status 503.
+    """
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
         # Our own log has the useful lines of uvicorn's log.
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         super().__init__(
@@ -66,6 +74,9 @@ class HttpServer(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                limit_concurrency=most,
+                # So many are taken at a time, before those beyond the limit can be refused.
+                backlog=min(2048, most),
             )
         )
 
@@ -76,6 +87,7 @@ class HttpServer(uvicorn.Server):
         """Called in the event loop for each signal."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(_without_refused_accepts)
         await super().startup(sockets)
         self.on_start()
 
@@ -99,6 +111,13 @@ class HttpServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
+
+
+def _without_refused_accepts(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Drop what asyncio tells of connections for which there is no file descriptor: it tries the
+    whole queue of them each second, with a traceback for each. They wait until others end."""
+    if not is_shortage(context.get("exception")):
+        loop.default_exception_handler(context)
 
 
 class _BoundedProtocol(HttpToolsProtocol):
@@ -132,6 +151,10 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_JoinedWrites(transport))  # type: ignore[arg-type]
+        # Only connections beyond the limit are refused. uvicorn would refuse all while there are
+        # too many.
+        within = len(self.connections) <= (self.limit_concurrency or 0)
+        self.limit_concurrency = None if within else 0
         self._expect_head()
         self._set_limit()
 

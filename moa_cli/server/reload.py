@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from moa_cli.core.files.descriptors import is_shortage
 from moa_cli.server.marks import marks_of
 from moa_cli.server.reading import SettingsReader, Snapshot
 
@@ -80,7 +81,9 @@ class Reloader:
                 tried, restless_since = now, 0.0
                 reading = self._reader.read(reading, marks, everything=forced)
             except Exception as bug:
-                self._call(self._bug, bug)
+                # Without a free file descriptor, the next check tries again.
+                if not is_shortage(bug):
+                    self._call(self._bug, bug)
                 continue
             self._call(self._take, reading, forced)
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from moa_cli.config.schema import Config
 from moa_cli.core.errors import MoAError, UsageError
+from moa_cli.core.files.descriptors import room_for
 from moa_cli.core.text import plural
 from moa_cli.engine import FanOutMemory, Limits
 from moa_cli.observability.tracing import Tracing
@@ -40,6 +41,9 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 # Seconds for sending the last bytes of turns that were cut off.
 _FLUSH_SECONDS = 1.0
 _STALL_MILLISECONDS = 90_000
+# Connections with clients at once, and with providers at once. With fewer than the second number,
+# the user is told.
+_MOST_CONNECTIONS, _FEW_CONNECTIONS = 16_384, 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +160,14 @@ class Server(HttpServer):
     def __init__(
         self, service: Service, app: ASGIApp, introduction: Sequence[str], url: str
     ) -> None:
-        super().__init__(app)
+        # The other half is for the calls of turns.
+        most = max(16, room_for(2 * _MOST_CONNECTIONS) // 2)
+        super().__init__(app, most)
         self._service = service
         self._introduction = introduction
+        if most < _FEW_CONNECTIONS:
+            few = "the system lets this process open no more files and connections (`ulimit -n`)"
+            self._introduction = [*introduction, f"{most} connections at once: {few}"]
         self._url = url
         self._had_terminal = os.isatty(2)
         self.code = 0

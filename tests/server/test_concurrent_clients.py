@@ -171,3 +171,34 @@ def test_10000_malformed_bodies_are_refused_and_none_is_kept(
     assert resident(server) - before < 20_000_000
     assert upstream.chats() == []
     assert server.ask().status_code == 200
+
+
+def few_files() -> None:
+    """As `ulimit -n 128` does it."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+
+
+def test_clients_beyond_the_files_that_may_be_open_are_sent_away(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.always("*", Reply(delay=0.5))
+    statuses: list[int] = []
+
+    async def ask(client: aiohttp.ClientSession, url: str) -> None:
+        body = {"model": "moa", "messages": QUESTION}
+        async with client.post(f"{url}/chat/completions", json=body) as response:
+            statuses.append(response.status)
+
+    async def ask_all(url: str) -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+            await asyncio.gather(*(ask(client, url) for _ in range(300)))
+
+    with serving(moa, fresh=True, preexec_fn=few_files) as server:
+        assert any("32 connections at once" in line for line in server.log)
+        asyncio.run(ask_all(server.url))
+        assert set(statuses) == {200, 503}
+        assert server.ask().status_code == 200
+        trouble = [line for line in server.log if "Traceback" in line or "internal" in line]
+        assert trouble == []

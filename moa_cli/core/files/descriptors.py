@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 
 # Descriptors that the process needs for other things: streams, databases, journals, name lookups.
@@ -28,3 +29,8 @@ def room_for(wanted: int) -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
     return wanted if soft == unlimited else max(1, min(wanted, soft - _RESERVED))
+
+
+def is_shortage(error: object) -> bool:
+    """Whether an error is that of a process, or a system, that can open no more files."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
