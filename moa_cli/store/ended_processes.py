@@ -58,6 +58,9 @@ def settle_ended_processes(connection: Connection, database: Path) -> None:
     for row in _open_turns(connection):
         if not has_lease(database, row["lease"]):
             _end_turn(connection, row, ())
+    for (token,) in connection.execute("SELECT DISTINCT lease FROM reserved").fetchall():
+        if not has_lease(database, token):
+            connection.execute("DELETE FROM reserved WHERE lease = ?", (token,))
 
 
 def _open_turns(connection: Connection) -> list[sqlite3.Row]:

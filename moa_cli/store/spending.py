@@ -25,7 +25,6 @@ from moa_cli.store.ended_processes import (
     forget_ended,
     settle_ended_processes,
 )
-from moa_cli.store.lease import has_lease
 from moa_cli.store.schema import Connection, Queries, immediate, patience, store_errors
 
 # The longest time, in seconds, that a turn waits to find out whether the budget of the day has
@@ -244,9 +243,6 @@ class Spending(Queries):
         """
         day = self.today()
         with self._settled() as connection, immediate(connection):
-            for (token,) in connection.execute("SELECT DISTINCT lease FROM reserved").fetchall():
-                if not has_lease(self._database, token):
-                    connection.execute("DELETE FROM reserved WHERE lease = ?", (token,))
             standing = self._standing(connection, day, but=holder, key=key)
             if standing.total + cost <= limit:
                 connection.execute("DELETE FROM reserved WHERE holder = ?", (holder,))

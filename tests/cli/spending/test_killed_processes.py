@@ -297,6 +297,16 @@ def test_a_kill_loop_does_not_escape_the_days_budget(
     assert "spent today" in ran.err
 
 
+def test_a_reservation_whose_process_left_no_files_holds_nobody_up(
+    moa: Moa, upstream: Upstream
+) -> None:
+    budget(moa, upstream, day=0.0007)
+    assert kill_loop(moa, upstream, 1, namespaces=False) == 1
+    shutil.rmtree(moa.state.parent / "data" / "running")
+    ran = moa.run("ask", "hi")
+    assert ran.code == 0, ran.err
+
+
 def test_two_kills_in_a_container_do_not_jam_the_days_budget(moa: Moa, upstream: Upstream) -> None:
     _needs_namespaces()
     # Room for four turns, of which two are killed early.
