@@ -59,7 +59,15 @@ def read(
             identity = head["id"]
             if wanted is None or identity in wanted:
                 turns, tags = StoredTurns(store, identity), store.tags(identity)
-                yield KeptConversation(**dict(head), turns=turns, tags=tags)
+                yield KeptConversation(
+                    identity,
+                    store.sound_text(head["title"]),
+                    store.sound_text(head["profile"]),
+                    store.sound_time(head["created"]),
+                    store.sound_time(head["updated"]),
+                    turns,
+                    tags,
+                )
 
 
 class StoredTurns(Sequence[KeptTurn]):

@@ -150,6 +150,7 @@ def connect(target: str | Path, *, uri: bool = False) -> Connection:
         target, timeout=_BUSY_SECONDS, isolation_level=None, uri=uri, factory=Connection
     )
     connection.row_factory = sqlite3.Row
+    connection.text_factory = connection.decoded
     return connection
 
 

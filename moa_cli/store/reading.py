@@ -6,6 +6,7 @@ unreadable: the reader leaves the damaged value out and counts it.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from moa_cli.core.conversation import (
 from moa_cli.core.errors import StoreError
 from moa_cli.core.values import load_value
 from moa_cli.store.schema import HAS_SUMMARY, Connection, Queries, store_errors
-from moa_cli.store.stored_values import as_unicode, unpack, without_copy_mark
+from moa_cli.store.stored_values import LATEST, as_unicode, unpack, without_copy_mark
 
 if TYPE_CHECKING:
     from moa_cli.store.search import SearchHit
@@ -97,14 +98,30 @@ class WithdrawnTurn:
 
 
 class Reader(Queries):
-    """The part of a store that changes nothing. Its methods raise StoreError.
-
-    unreadable: how many damaged values were left out so far.
-    """
+    """The part of a store that changes nothing. Its methods raise StoreError."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self.unreadable = 0
+        self._damaged = 0
+
+    @property
+    def unreadable(self) -> int:
+        """How many damaged values were left out so far."""
+        return self._damaged + self._connection.damaged
+
+    def sound_text(self, value: object) -> str:
+        """A text as it is stored; "" if it is damaged, so that it is of another type."""
+        if isinstance(value, str):
+            return value
+        self._damaged += 1
+        return ""
+
+    def sound_time(self, value: object) -> float:
+        """A time as it is stored, in seconds since 1970; 0 if it is damaged."""
+        if isinstance(value, int | float) and 0 <= value <= LATEST:
+            return value
+        self._damaged += 1
+        return 0.0
 
     def interrupt(self) -> None:
         """End the running query; this is called from another thread. The query raises
@@ -128,17 +145,27 @@ class Reader(Queries):
             f"{_SUMMARY} WHERE updated >= ?1 AND (?2 IS NULL OR profile = ?2)"
             " AND (?3 IS NULL OR id IN (SELECT conversation_id FROM tags WHERE tag = ?3))"
             " ORDER BY updated DESC LIMIT ?4",
-            since,
+            # A damaged time may be negative.
+            since or -math.inf,
             profile,
             tag,
             min(limit, _MOST_ROWS),
         )
-        return [ConversationSummary(*row) for row in rows]
+        return list(map(self._summary, rows))
 
     def summaries(self, identities: Iterable[str]) -> list[ConversationSummary]:
         """List these conversations, in this order, without those that no longer exist."""
         found = (self._row(f"{_SUMMARY} WHERE id = ?", identity) for identity in identities)
-        return [ConversationSummary(*row) for row in found if row is not None]
+        return [self._summary(row) for row in found if row is not None]
+
+    def _summary(self, row: sqlite3.Row) -> ConversationSummary:
+        return ConversationSummary(
+            row["id"],
+            self.sound_text(row["title"]),
+            self.sound_text(row["profile"]),
+            self.sound_time(row["updated"]),
+            row["turns"],
+        )
 
     def latest(self) -> str | None:
         """The id of the conversation with the latest turn; None if there is no conversation."""
@@ -168,7 +195,7 @@ class Reader(Queries):
             check_usage(usage)
             return usage
         except (ValueError, TypeError):
-            self.unreadable += 1
+            self._damaged += 1
             return Usage(calls=1, unpriced_calls=1)
 
     @contextmanager
@@ -177,7 +204,7 @@ class Reader(Queries):
         try:
             yield
         except (ValueError, TypeError):
-            self.unreadable += 1
+            self._damaged += 1
 
     def find(self, prefix: str) -> str:
         """Find the only conversation whose id begins with `prefix`, or raise StoreError."""
@@ -208,9 +235,15 @@ class Reader(Queries):
                 group = reviews if proposal.purpose else layers.setdefault(layer, [])
                 group.append(proposal)
         parts = self._parts(row["id"])
-        said = {"user": row["prompt"], "reply": row["reply"], "status": row["status"]}
-        bare = {**said, "stored_as": row["id"], "profile": row["profile"]}
-        bare["asks_again"] = bool(row["asks_again"])
+        reply = row["reply"]
+        bare = {
+            "user": self.sound_text(row["prompt"]),
+            "reply": None if reply is None else self.sound_text(reply),
+            "status": self.sound_text(row["status"]) or "interrupted",
+            "stored_as": row["id"],
+            "profile": self.sound_text(row["profile"]),
+            "asks_again": bool(row["asks_again"]),
+        }
         rest: Any = {}
         turn = load_value(Turn, bare)
         with self._counting():
@@ -227,7 +260,7 @@ class Reader(Queries):
         try:
             return tuple(load_value(Part, unpack(kept)) for kept in found)
         except (ValueError, TypeError):
-            self.unreadable += 1
+            self._damaged += 1
             return ()
 
     def has_parts(self, identities: Sequence[str] | None = None) -> bool:
@@ -280,7 +313,8 @@ class Reader(Queries):
         ):
             with self._counting():
                 notes.append(unpack(event))
-        return KeptTurn(self._turn(row), row["started"], row["settings"], tuple(notes))
+        started, settings = self.sound_time(row["started"]), self.sound_text(row["settings"])
+        return KeptTurn(self._turn(row), started, settings, tuple(notes))
 
     def last_status(self, identity: str) -> str:
         """How a conversation's last turn ended, as `Turn.status` says; "" if it has no turn."""
@@ -300,7 +334,7 @@ class Reader(Queries):
 
     def tags(self, identity: str) -> tuple[str, ...]:
         query = "SELECT tag FROM tags WHERE conversation_id = ? ORDER BY tag"
-        return tuple(self._column(query, identity))
+        return tuple(filter(None, map(self.sound_text, self._column(query, identity))))
 
     def tagged(self, identities: Sequence[str] | None = None) -> bool:
         """Whether any of these conversations (None: of all) has a tag."""
@@ -309,7 +343,7 @@ class Reader(Queries):
     def title(self, identity: str) -> str:
         """The title of a conversation; "" if there is no such conversation."""
         row = self._row("SELECT title FROM conversations WHERE id = ?", identity)
-        return str(row["title"]) if row else ""
+        return self.sound_text(row["title"]) if row else ""
 
     def search(
         self,
@@ -365,7 +399,7 @@ class Reader(Queries):
         matches = []
         for summary in self.summaries(found):
             [row] = self._rows(_ENDS, summary.id)
-            texts = (text or "" for text in row)
+            texts = (self.sound_text(text or "") for text in row)
             matches.append(ConversationMatch(summary, found[summary.id], *texts))
         return sorted(matches, key=lambda match: match.summary.updated, reverse=True)
 
@@ -406,7 +440,13 @@ class Reader(Queries):
             *((query,) if query else ()),
         )
         return [
-            WithdrawnTurn(*row)
+            WithdrawnTurn(
+                row["id"],
+                row["conversation_id"],
+                self.sound_text(row["prompt"]),
+                self.sound_time(row["started"]),
+                bool(row["again"]),
+            )
             for row in rows
             if identities is None or row["conversation_id"] in identities
         ]
@@ -423,9 +463,10 @@ class Reader(Queries):
             # The user did not type the mark of a copy.
             found |= {title, without_copy_mark(title)}
             turns = "FROM turns WHERE conversation_id = ?"
-            found.update(self._column(f"SELECT DISTINCT prompt {turns}", identity))
+            prompts = self._column(f"SELECT DISTINCT prompt {turns}", identity)
+            found.update(map(self.sound_text, prompts))
             for settings in self._column(f"SELECT DISTINCT settings {turns}", identity):
-                found.update(_profile_prompts(settings))
+                found.update(_profile_prompts(self.sound_text(settings)))
         return found
 
 

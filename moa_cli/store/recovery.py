@@ -74,9 +74,9 @@ def check(store: Store) -> CheckResult:
         ).fetchone()
         left = upkeep.leftover(connection)
         before = store.unreadable
-        conversations = connection.execute("SELECT id FROM conversations").fetchall()
-        for row in conversations:
-            store.load(row["id"])
+        conversations = store.conversations(limit=-1)
+        for conversation in conversations:
+            store.load(conversation.id)
     unreadable = store.unreadable - before
     return CheckResult(len(conversations), turns, pages * size, free * size, (), unreadable, left)
 

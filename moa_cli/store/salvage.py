@@ -25,6 +25,8 @@ _SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 _WAL_HEAD, _FRAME_HEAD = 32, 24
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
 _WORST_BYTES = 256_000_000
+# A text with more damaged bytes is not taken.
+_MOST_DAMAGED_BYTES = 8
 
 Row = tuple[Any, ...]
 
@@ -243,7 +245,7 @@ def _value(data: bytes, place: int, kind: int) -> tuple[Any, int]:
         part = data[place : place + size]
         if len(part) != size:
             raise _Damaged
-        return (part.decode("utf-8") if kind % 2 else part), place + size
+        return (_decoded(part) if kind % 2 else part), place + size
     width = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 7: 8}.get(kind, 0)
     part = data[place : place + width]
     if not width or len(part) != width:
@@ -251,6 +253,14 @@ def _value(data: bytes, place: int, kind: int) -> tuple[Any, int]:
     if kind == 7:
         return struct.unpack(">d", part)[0], place + width
     return int.from_bytes(part, "big", signed=True), place + width
+
+
+def _decoded(data: bytes) -> str:
+    """A text, also if a few of its bytes are damaged. More of them are of an overwritten page."""
+    text = data.decode("utf-8", "replace")
+    if text.count("\ufffd") > _MOST_DAMAGED_BYTES:
+        return data.decode()
+    return text
 
 
 _TEXT, _NUMBER, _KEPT, _NOTHING = str, (int, float), (str, bytes), type(None)
@@ -269,7 +279,7 @@ _WITHOUT_NUMBERS: dict[str, Row] = {
     "doomed": (_TEXT, _DOOMED, int),
 }
 _NUMBERED: dict[str, Row] = {
-    "conversations": (_TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER),
+    "conversations": (_ID, _TEXT, _TEXT, _NUMBER, _NUMBER),
     "proposals": (int, int, int, _KEPT),
     "turns": (_NOTHING, _TEXT, _NUMBER, int, _TEXT, _TEXT, _TEXT, _TEXT, *(object,) * 3),
     "comparisons": (_NOTHING, _NUMBER, (int, _NOTHING)),

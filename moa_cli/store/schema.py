@@ -286,11 +286,20 @@ class Connection(sqlite3.Connection):
     """A connection to a store that can wait until it may write.
 
     patience: seconds to wait while another process writes. waiting: called once if that takes
-    longer than a moment.
+    longer than a moment. damaged: how many texts were read that are not UTF-8.
     """
 
     patience = 30.0
     waiting: Callable[[], None] | None = None
+    damaged = 0
+
+    def decoded(self, data: bytes) -> str:
+        """A text of the file. One damaged byte must not make all other rows unreadable."""
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            self.damaged += 1
+            return data.decode("utf-8", "replace")
 
     def patiently(self, statement: str) -> sqlite3.Cursor:
         """Execute a statement that needs a lock, and wait for the lock. Returns the result.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
@@ -21,7 +21,7 @@ from itertools import chain, islice
 from moa_cli.core.strategy import answer_name
 from moa_cli.store.query import MatchKind, Query, TextMatch, marked
 from moa_cli.store.schema import HAS_SUMMARY, Connection, immediate
-from moa_cli.store.stored_values import unpack, without_copy_mark
+from moa_cli.store.stored_values import LATEST, unpack, without_copy_mark
 from moa_cli.store.terms import folded
 
 # In practice no limit. It is needed because SQLite refuses larger numbers.
@@ -43,16 +43,22 @@ _FILLERS = 2000
 # The order of the index itself, so that SQLite reads no more rows than are wanted.
 _LATEST = "search_index.rowid DESC"
 # The columns of a hit about its turn and conversation.
-_PLACE = "SELECT t.id, t.conversation_id, t.started, t.profile, c.title"
+# A damaged text may have another type, and a damaged time be no time.
+_PLACE = (
+    "SELECT t.id, t.conversation_id,"
+    f" CASE WHEN t.started BETWEEN 0 AND {LATEST} THEN t.started ELSE 0 END AS started,"
+    " CAST(t.profile AS TEXT) AS profile, CAST(c.title AS TEXT) AS title"
+)
+_TEXTS = "CAST(t.prompt AS TEXT) AS prompt, CAST(t.reply AS TEXT) AS reply"
 _JOIN = " JOIN conversations c ON c.id = t.conversation_id"
 # The left table of a CROSS JOIN is the outer loop.
 _TURNS = (
-    f"{_PLACE}, t.prompt, t.reply FROM search_index CROSS JOIN turns t"
+    f"{_PLACE}, {_TEXTS} FROM search_index CROSS JOIN turns t"
     f" ON t.id = search_index.rowid{_JOIN} WHERE search_index MATCH :expression AND NOT t.withdrawn"
 )
 _OF_CONVERSATIONS = " AND t.conversation_id IN (SELECT value FROM json_each(:conversations))"
 # Reads all turns, to search for punctuation, which is not in the index.
-_ALL_TURNS = f"{_PLACE}, t.prompt, t.reply FROM turns t{_JOIN} WHERE NOT t.withdrawn"
+_ALL_TURNS = f"{_PLACE}, {_TEXTS} FROM turns t{_JOIN} WHERE NOT t.withdrawn"
 _PROPOSALS = (
     f"{_PLACE}, p.layer, p.place, p.proposal FROM turns t"
     f" CROSS JOIN every_proposal p ON p.turn_id = t.id{_JOIN} WHERE NOT t.withdrawn"
@@ -62,12 +68,16 @@ _SUMMARIES = (
     f"{_PLACE}, t.rest FROM (SELECT * FROM turns WHERE {HAS_SUMMARY} AND NOT withdrawn) t{_JOIN}"
     " WHERE true"
 )
-_FIRST_PROMPT = f"SELECT substr(t.prompt, 1, :beginning) FROM turns t{_JOIN} WHERE c.id = :id"
+_FIRST_PROMPT = (
+    f"SELECT substr(CAST(t.prompt AS TEXT), 1, :beginning) FROM turns t{_JOIN} WHERE c.id = :id"
+)
 # The text is the title, followed by the tags.
 _TITLES = (
-    "SELECT id, title, profile, updated, title || coalesce((SELECT group_concat(' #' || tag, '')"
+    "SELECT id, CAST(title AS TEXT) AS title, CAST(profile AS TEXT) AS profile,"
+    f" CASE WHEN updated BETWEEN 0 AND {LATEST} THEN updated ELSE 0 END AS updated,"
+    " title || coalesce((SELECT group_concat(' #' || tag, '')"
     " FROM tags WHERE conversation_id = conversations.id), '') AS text"
-    " FROM conversations WHERE updated >= :since ORDER BY updated DESC"
+    " FROM conversations WHERE updated >= :since ORDER BY conversations.updated DESC"
 )
 # The condition on the conversation lets SQLite leave out old ones early.
 _WANTED = (
@@ -340,6 +350,31 @@ class Search:
                 if len(self._proposals[MatchKind.WHOLE]) == limit:
                     break
         yield from self._proposals[kind]
+
+
+def delete_damaged(connection: Connection, turns: Sequence[int]) -> None:
+    """Delete turns of which a text is not UTF-8. SQLite cannot pass such a text to the functions
+    that the trigger calls, so the work of the trigger is done here."""
+    (trigger,) = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE name = 'search_delete'"
+    ).fetchone()
+    connection.execute("DROP TRIGGER search_delete")
+    for turn in turns:
+        texts = connection.execute(
+            "SELECT CAST(prompt AS TEXT), CAST(reply AS TEXT) FROM turns WHERE id = ?", (turn,)
+        ).fetchone()
+        connection.execute("DELETE FROM turns WHERE id = ?", (turn,))
+        connection.execute(
+            "INSERT INTO search_index (search_index, rowid, prompt, reply)"
+            " VALUES ('delete', ?, moa_terms(?), moa_terms(?))",
+            (turn, *texts),
+        )
+        connection.execute(
+            "INSERT OR IGNORE INTO search_doubted SELECT value FROM json_each(moa_words(?, ?))",
+            tuple(texts),
+        )
+    connection.execute("INSERT OR REPLACE INTO search_unwiped VALUES ('search_index', 0)")
+    connection.execute(trigger)
 
 
 def wipe_step(connection: Connection, pages: int) -> bool:

@@ -19,6 +19,8 @@ from typing import Any
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 
+# The last second that a calendar of four-digit years can show in any time zone.
+LATEST = 253_402_200_000
 # The most characters of a tag, and of a title.
 _LONGEST_TAG, _LONGEST_TITLE = 50, 200
 # The end of the title of a copy.

@@ -154,15 +154,26 @@ def _wipe_turns(connection: Connection) -> bool:
                 (identity,),
             ).rowcount:
                 continue
-            gone = connection.execute(
-                "DELETE FROM turns WHERE id IN"
-                " (SELECT id FROM turns WHERE conversation_id = ? LIMIT ?)",
-                (identity, _ROWS),
-            ).rowcount
-            if gone < _ROWS:
+            if _delete_turns(connection, identity) < _ROWS:
                 connection.execute("DELETE FROM doomed WHERE conversation_id = ?", (identity,))
                 break
     return True
+
+
+def _delete_turns(connection: Connection, identity: str) -> int:
+    """Delete some turns of a conversation. Returns how many were deleted."""
+    some = "(SELECT id FROM turns WHERE conversation_id = ? LIMIT ?)"
+    try:
+        gone = connection.execute(f"DELETE FROM turns WHERE id IN {some}", (identity, _ROWS))
+        return gone.rowcount
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+    from moa_cli.store import search
+
+    numbers = [number for (number,) in connection.execute(some[1:-1], (identity, _ROWS))]
+    search.delete_damaged(connection, numbers)
+    return len(numbers)
 
 
 def _merge_words(connection: Connection) -> bool:

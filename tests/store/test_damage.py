@@ -22,7 +22,7 @@ from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover
 from moa_cli.store.store import Store
 from tests.support.command import Moa
-from tests.support.kept import fill, pay
+from tests.support.kept import fill, keep, pay
 
 
 @pytest.fixture
@@ -345,6 +345,92 @@ def test_one_damaged_row_leaves_all_others_readable(moa: Moa) -> None:
     ran = moa.run("history", "check")
     assert ran.code == 1
     assert "of the history cannot be read" in ran.err
+
+
+@pytest.fixture
+def flipped(moa: Moa) -> tuple[Path, dict[str, str]]:
+    """The history of three conversations, and their ids by their words. One byte of the second one
+    is damaged wherever it stands, so that it is not UTF-8."""
+    data = moa.state.parent / "data" / "conversations.db"
+    words = ("apples", "melons", "plums")
+    kept = {word: keep(moa, (f"what are {word}?", "fruit")) for word in words}
+    for beside in data.parent.glob(f"{data.name}-*"):
+        beside.unlink()
+    data.write_bytes(data.read_bytes().replace(b"are melons", b"are mel\xffns"))
+    return data, kept
+
+
+def test_one_damaged_byte_hides_nothing_and_can_be_deleted(
+    moa: Moa, flipped: tuple[Path, dict[str, str]]
+) -> None:
+    data, kept = flipped
+    for arguments in (
+        ["history", "list", "--json"],
+        ["history", "list"],
+        ["history", "search", "what"],
+        ["history", "show", kept["melons"]],
+        ["history", "export", "--all"],
+    ):
+        ran = moa.run(*arguments)
+        assert ran.code == 0, (arguments, ran.err)
+        assert "mel\ufffdns" in ran.text
+    assert "damaged value" in moa.run("history", "list").err
+    assert moa.run("history", "check").code == 1
+    ran = moa.run("history", "delete", kept["melons"], "-y")
+    assert (ran.code, ran.err) == (0, "moa: deleted 1 conversation\n")
+    assert b"mel\xffns" not in data.read_bytes()
+    assert moa.run("history", "check").code == 0
+    assert moa.run("history", "delete", "--search", "plums", "-y").code == 0
+    assert [kept["apples"] in line for line in moa.run("history", "list").text.splitlines()] == [1]
+
+
+def test_a_conversation_with_one_damaged_byte_comes_back(
+    moa: Moa, flipped: tuple[Path, dict[str, str]]
+) -> None:
+    data, kept = flipped
+    copy = data.rename(moa.folder / "copy.db")
+    assert "recovered 3 conversations, 3 turns" in moa.run("history", "recover", str(copy)).err
+    assert "mel\ufffdns" in moa.run("history", "show", kept["melons"]).text
+
+
+@pytest.mark.parametrize(
+    ("table", "damage"),
+    [
+        ("conversations", "title = x'ff00'"),
+        ("conversations", "profile = 5"),
+        ("conversations", "created = 'soon', updated = 'soon'"),
+        ("conversations", "updated = 9e999"),
+        ("conversations", "updated = -1e300"),
+        ("turns", "started = 'soon', settings = x'ff', profile = x'ff'"),
+        ("turns", "prompt = x'ff', reply = x'ff', status = x'ff'"),
+        ("tags", "tag = x'ff'"),
+    ],
+)
+def test_values_of_another_kind_hide_nothing(moa: Moa, table: str, damage: str) -> None:
+    data = moa.state.parent / "data" / "conversations.db"
+    kept = [keep(moa, ("what are apples?", "fruit")), keep(moa, ("what are plums?", "fruit"))]
+    assert moa.run("history", "tag", kept[0], "food").code == 0
+    store = Store.open(data)
+    with store.connection(writing=True) as connection:
+        connection.execute("DROP TRIGGER search_update")
+        connection.execute("DROP TRIGGER search_replace")
+        one = "" if table == "tags" else " WHERE rowid = 1"
+        connection.execute(f"UPDATE {table} SET {damage}{one}")
+    store.close()
+    for arguments in (
+        ["history", "list"],
+        ["history", "list", "--json"],
+        ["history", "search", "fruit"],
+        ["history", "search", "plums"],
+        ["history", "show", kept[0]],
+        ["history", "export", "--all"],
+        ["history", "export", "--all", "--format", "json"],
+    ):
+        ran = moa.run(*arguments)
+        assert ran.code == 0, (arguments, ran.err)
+    assert len(moa.run("history", "list").text.splitlines()) == 2
+    assert moa.run("history", "delete", *kept, "-y").code == 0
+    assert moa.run("history", "list").text == ""
 
 
 def test_the_commands_tell_what_they_find_and_bring_back(moa: Moa) -> None:

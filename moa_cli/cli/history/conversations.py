@@ -190,7 +190,8 @@ def search(
     Whole words come first. Put a phrase in quotation marks, and protect these from the shell:
     '"blue sky" rainbow'.
     """
-    hits = open_store(to_read=True).search(
+    store = open_store(to_read=True)
+    hits = store.search(
         " ".join(words),
         limit=limit,
         since=time_ago(since),
@@ -204,6 +205,7 @@ def search(
         print_lines(map(_shown_hit, hits))
     if not hits:
         say("nothing found")
+    tell_unreadable(store)
 
 
 def _hit_values(hit: SearchHit) -> dict[str, object]:

@@ -19,14 +19,13 @@ from typing import Any
 from moa_cli.core.conversation import KeptConversation, KeptTurn, Turn, TurnStatus, Usage
 from moa_cli.core.values import field_names
 from moa_cli.store.store import ID_LETTERS
+from moa_cli.store.stored_values import LATEST
 
 # The names of changes to a file's numbers, for the count that the user sees.
 FUTURE, NO_AMOUNT = "time in the future (taken as now)", "number out of bounds (taken as 0)"
 # The highest number of tokens, dollars or seconds that is taken from a file. One call cannot take
 # more, and sums of such numbers stay exact.
 _MOST_AMOUNT = 10**9
-# The last second that a calendar of four-digit years can show in any time zone.
-_LATEST = 253_402_200_000
 _LONGEST_TITLE = 200
 _NO_TEXT = "(something other than text, which was not imported)"
 
@@ -136,7 +135,7 @@ def seconds_of(value: Any) -> float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 <= value <= _LATEST else None
+    return float(value) if 0 <= value <= LATEST else None
 
 
 @dataclass
