@@ -89,6 +89,8 @@ def _run(connection: sqlite3.Connection, script: str) -> None:
 # The condition that a turn has a summary. It cannot match inside a text, because there a quotation
 # mark is escaped.
 HAS_SUMMARY = "instr(rest, '\"summary_so_far\":') > 0"
+# The version from which on there is the search index of `store.terms`.
+_WITH_TERMS = 5
 # A script or function for each version. `user_version` is the number of those that were run. Never
 # change a released one: add another. It need not create what a later one drops anyway.
 _MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
@@ -444,12 +446,26 @@ def migrate(connection: Connection, path: Path) -> None:
         # Another process may have migrated the file meanwhile.
         if is_current(connection, path):
             return
-        for script in _MIGRATIONS[_version(connection) :]:
+        version = _version(connection)
+        if 0 < version < _WITH_TERMS:
+            _mend_texts(connection)
+        for script in _MIGRATIONS[version:]:
             if callable(script):
                 script(connection)
             else:
                 _run(connection, script)
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+
+def _mend_texts(connection: Connection) -> None:
+    """Mend texts of turns that are not UTF-8, because SQLite cannot pass them to the functions of
+    the search index."""
+    found, before = [], connection.damaged
+    for turn, prompt, reply in connection.execute("SELECT id, prompt, reply FROM turns"):
+        if connection.damaged > before:
+            before = connection.damaged
+            found.append((prompt, reply, turn))
+    connection.executemany("UPDATE turns SET prompt = ?, reply = ? WHERE id = ?", found)
 
 
 def _version(connection: sqlite3.Connection) -> int:

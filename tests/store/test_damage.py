@@ -21,6 +21,7 @@ from moa_cli.store.comparisons import ComparedTexts, Comparison, Contender
 from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover
 from moa_cli.store.store import Store
+from tests.cli.history.test_search import OLD_INDEX
 from tests.support.command import Moa
 from tests.support.kept import fill, keep, pay
 
@@ -382,6 +383,20 @@ def test_one_damaged_byte_hides_nothing_and_can_be_deleted(
     assert moa.run("history", "check").code == 0
     assert moa.run("history", "delete", "--search", "plums", "-y").code == 0
     assert [kept["apples"] in line for line in moa.run("history", "list").text.splitlines()] == [1]
+
+
+def test_one_damaged_byte_of_an_older_version_is_no_obstacle(
+    moa: Moa, flipped: tuple[Path, dict[str, str]]
+) -> None:
+    data, kept = flipped
+    data.write_bytes(data.read_bytes().replace(b"mel\xffns", b"melons"))
+    with closing(sqlite3.connect(data)) as connection:
+        connection.executescript(OLD_INDEX)
+    data.write_bytes(data.read_bytes().replace(b"are melons", b"are mel\xffns"))
+    assert len(moa.run("history", "list").text.splitlines()) == 3
+    assert kept["melons"] in moa.run("history", "search", "mel").text
+    assert kept["plums"] in moa.run("history", "search", "plum").text
+    assert moa.run("history", "delete", "--all", "-y").code == 0
 
 
 def test_a_conversation_with_one_damaged_byte_comes_back(
