@@ -65,7 +65,8 @@ def _with_proposals(profile: Profile, *, ask: bool) -> Profile:
     if count >= fewest:
         return profile
     samples = -(-fewest // count)
-    told = f"{profile.strategy} needs {fewest} proposals, and there are {count}"
+    verb = "is" if count == 1 else "are"
+    told = f"{profile.strategy} needs {fewest} proposals, and there {verb} {count}"
     if ask:
         question = f"{told}: samples of each proposer"
         samples = typer.prompt(question, default=samples, type=int, err=True)

@@ -21,6 +21,7 @@ from typing import Self
 
 from moa_cli.clients.learned_limits import keep_learned, load_learned
 from moa_cli.clients.window import Learned, Window
+from moa_cli.core.text import plural
 from moa_cli.models.table import Provider
 
 # Seconds between two writes of the learned limits to disk while a provider always has calls in
@@ -165,12 +166,13 @@ class Limiter:
             if window.held_until > now:
                 return f"{name} is paused for {window.held_until - now:.0f} s"
             if self.in_flight >= self._limit:
-                return f"waiting for the limit of {self._limit} calls in flight"
+                return f"waiting for the limit of {plural(self._limit, 'call')} in flight"
             opens = window.opens_at(now)
             if opens <= now and not lane.waiting:
                 return None
             if lane.provider.rpm is not None and now + _SOON < opens < math.inf:
-                return f"waiting for the limit of {lane.provider.rpm} requests a minute of {name}"
+                rate = plural(lane.provider.rpm, "request")
+                return f"waiting for the limit of {rate} a minute of {name}"
             return f"waiting for the limit of {name}"
 
     def _enter(self, place: LanePlace) -> bool:

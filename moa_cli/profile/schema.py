@@ -822,10 +822,12 @@ def _check_route(profile: Profile) -> None:
     for place, stage in enumerate(profile.route):
         problem, hint = "", ""
         if answers is not None and stage.proposers >= answers:
-            problem = f"asks for {stage.proposers} of {answers} answers, which is all of the layer"
+            all_of = plural(answers, "answer")
+            problem = f"asks for {stage.proposers} of {all_of}, which is all of the layer"
             hint = "a stage asks for fewer; the whole mixture follows the last one"
         elif stage.proposers < asked:
-            problem = f"asks for {stage.proposers} answers, after a stage that asks for {asked}"
+            wanted = plural(stage.proposers, "answer")
+            problem = f"asks for {wanted}, after a stage that asks for {asked}"
             hint = "list the stages with fewer proposers first"
         elif stage.max_prompt_tokens is None and stage.agreement is None and not stage.verify:
             problem = "has no condition, so no later stage would ever be asked"

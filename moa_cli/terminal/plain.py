@@ -210,7 +210,8 @@ class Notices:
     def _proposed(self, proposal: Proposal) -> None:
         cut = cut_of(proposal)
         if self._steps:
-            figures = f"{proposal.seconds:.1f} s, {proposal.usage.completion_tokens} tokens"
+            tokens = plural(proposal.usage.completion_tokens, "token")
+            figures = f"{proposal.seconds:.1f} s, {tokens}"
             self._say(f"{proposal.proposer}: {figures}" + (f", {cut}" if cut else ""))
         elif cut and proposal.purpose:
             what = answer_name(proposal.purpose)

@@ -137,7 +137,7 @@ def test_new_makes_a_profile_from_the_options(moa: Moa) -> None:
 def test_new_asks_at_a_terminal_for_what_a_strategy_needs(moa: Moa) -> None:
     typed = ("profile", "new", "voted", "-m", "lab:x", "-a", "lab:z", "--strategy", "vote")
     with moa.terminal(*typed, columns=160) as terminal:
-        terminal.wait_for("vote needs 3 proposals, and there are 1: samples of each proposer [3]:")
+        terminal.wait_for("vote needs 3 proposals, and there is 1: samples of each proposer [3]:")
         terminal.send("5\r")
         terminal.wait_for("final_answer: ")
         terminal.send("numbers\r")

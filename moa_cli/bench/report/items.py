@@ -244,8 +244,7 @@ def _article(row: ItemRow) -> Iterator[str]:
     if row.error is not None:
         yield f'<p class="trouble">{_plain(row.error)}</p>\n'
     for number, layer in enumerate(row.layers, 1):
-        told = plural(len(layer), "proposal")
-        yield f"<details><summary>round {number}: {told}</summary>\n"
+        yield f"<details><summary>round {number}: {plural(len(layer), 'proposal')}</summary>\n"
         for answer in layer:
             yield _answer_html(answer)
         yield "</details>\n"

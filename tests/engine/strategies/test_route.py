@@ -357,7 +357,7 @@ def test_the_turn_and_the_screen_follow_a_layer_that_begins_again(upstream: Upst
         ([{"proposers": 3, "verify": True}], "asks for 3 of 3 answers"),
         ([{"proposers": 1}], "has no condition"),
         ([{"proposers": 1, "agreement": 0.5}], "has nothing to agree with"),
-        ([*AGREED, *VERIFIED], "asks for 1 answers, after a stage that asks for 2"),
+        ([*AGREED, *VERIFIED], "asks for 1 answer, after a stage that asks for 2"),
         ([{"verify": True}], "proposers"),
         ([{"proposers": 1, "agreement": 2}], "agreement"),
         ([{"proposers": 1, "verified": True}], "unknown key `route[1].verified`"),
