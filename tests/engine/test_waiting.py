@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from moa_cli.core.endpoints import Delta
-from moa_cli.core.errors import ClientError, ConnectionLost, ServerFailed
+from moa_cli.core.errors import ClientError, ConnectionLost, RateLimited, ServerFailed
 from moa_cli.core.events import (
     AggregatorDelta,
     AggregatorFailed,
@@ -21,7 +21,7 @@ from moa_cli.core.events import (
     ProposerFinished,
     Retrying,
 )
-from moa_cli.engine import run_turn
+from moa_cli.engine import Limits, run_turn
 from moa_cli.engine.calls.silence import Watch, silence_of
 from moa_cli.profile import Proposer
 from tests.support import timed
@@ -206,6 +206,17 @@ def test_a_model_that_fails_at_once_is_asked_again_as_often_as_ever() -> None:
     script = {"a": [*[fails] * 4, timed.after(0, "from a")]}
     _, _, clients = timed.play(mixture("a", first_token=1), script)
     assert len(clients.asked["lab:a"]) == 5
+
+
+def test_a_busy_aggregator_is_waited_for_less_where_a_fallback_stands_ready() -> None:
+    busy = {"agg": timed.Timed([(0.1, "")], error=RateLimited("busy"))}
+    backed = mixture("a", aggregator=lab("agg", fallbacks=["lab:second"]))
+    _, alone, _ = timed.play(mixture("a"), busy, limits=Limits())
+    events, times, _ = timed.play(backed, busy, limits=Limits())
+    assert 80 < alone[-1] < 100
+    assert 15 < times[-1] < 30
+    [finished] = of_kind(events, AggregatorFinished)
+    assert finished.model == "lab:second"
 
 
 def test_a_watch_that_is_over_says_so_and_one_that_is_put_off_does_not() -> None:

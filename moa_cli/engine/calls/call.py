@@ -47,6 +47,8 @@ _FEWEST_MORE = 64
 # Seconds after which the user is told that a call waits to be sent, and between two checks of
 # whether its provider accepts calls; and the reason that the user is told if none is known.
 _WAIT_TOLD, _NO_TURN = 0.5, "behind other calls"
+# A busy provider is waited for so many times shorter if there is a fallback.
+_BACKED = 4
 # A call is not made again after this part of the time for its first word.
 _NEARLY_ALL = 0.9
 # An answer is stopped at _FAR_BEYOND times its max_tokens plus _BEYOND tokens. The limit is not
@@ -66,7 +68,8 @@ class Limits:
             then no call is made again.
         first_delay: Seconds before the first retry. The delay doubles from retry to retry, and
             is as long as the endpoint asks for, at least.
-        longest_wait: Seconds for which a busy provider may refuse a call.
+        longest_wait: Seconds for which a busy provider may refuse a call; a quarter of it for an
+            aggregator with a fallback.
         budgets: What calls may cost, in USD or tokens. They are checked before each layer, and when
             an answer becomes longer than was estimated.
         slots: Limits on calls that are shared with other turns, in place of `concurrency`.
@@ -229,7 +232,8 @@ class Call:
         self._sent: list[Attempt] = []
         # Tokens that the answer may have without asking `grow`.
         self._allowed = self._foreseen.completion_tokens
-        self._backoff = Backoff(limits.retries, limits.first_delay, limits.longest_wait)
+        longest = limits.longest_wait / (_BACKED if planned.backed else 1)
+        self._backoff = Backoff(limits.retries, limits.first_delay, longest)
         # Seconds of the attempts that failed without a word, and the limit on them.
         self._mute, self._first_token = 0.0, math.inf
         self._race: Race | None = None
