@@ -24,6 +24,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 # How the lines of a stream begin.
 _FIELD = re.compile(rb"\s*(?:\xef\xbb\xbf)?(?::|data\b|event\b|id\b|retry\b|error\b)")
 _LONGEST_NOTE = 2000
+_SIGNS_OF_LIFE = ("ping", "heartbeat", "keepalive", "keep-alive")
 # Seconds to wait, after the finish reason, for a usage or the end of the stream.
 _REST_SECONDS = 1.5
 # If this many events arrive at once, they become one delta: on a screen they would appear together
@@ -337,8 +338,8 @@ class _Stream:
                 if data.strip() == "[DONE]":
                     reader.ended = self.done = True
                     break
-                if not data.strip() and name != "error":
-                    # A blank event that only keeps the connection alive.
+                if (not data.strip() and name != "error") or name in _SIGNS_OF_LIFE:
+                    # An event that only keeps the connection alive.
                     continue
             whole = reader.ended and reader.has_answer
             try:

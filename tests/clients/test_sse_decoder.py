@@ -177,6 +177,13 @@ def test_the_last_event_needs_no_blank_line(end: str, missing: int) -> None:
     assert joined(read(stream.replace("\n", end))).text == "ab"
 
 
+@pytest.mark.parametrize("name", ["ping", "heartbeat", "keep-alive"])
+def test_an_event_that_keeps_the_connection_alive_may_hold_anything(name: str) -> None:
+    sign = f"event: {name}\ndata: 2026-11-29 12:00\n\n"
+    stream = sign + chunk({"content": "a"}) + sign + chunk({"content": "b"}, "stop")
+    assert joined(read(stream)).text == "ab"
+
+
 def test_a_crlf_that_is_cut_in_two_is_one_line_end() -> None:
     # Two line ends would make an empty line, which ends the event before its second line.
     assert events("data: a\r", "\ndata: b\r", "\n\r", "\n") == [("", "a\nb")]
