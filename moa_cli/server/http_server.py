@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +40,7 @@ _LARGEST_HEAD = 65_536
 _KEEP_ALIVE_SECONDS = 65
 # The key of the connection in the scope of a request; see `_BoundedProtocol.calling`.
 CONNECTION = "moa.connection"
+_UPGRADE = re.compile(rb"(?<![^\n])upgrade:", re.IGNORECASE)
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 
@@ -161,6 +163,8 @@ class _BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if not self._awaits_head and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
+        if self._awaits_head:
+            data = _without_upgrade(data)
         super().data_received(data)
         # Only for a head in several pieces: nearly all heads arrive in one piece and need no limit.
         if self._awaits_head:
@@ -193,6 +197,16 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The head of a request whose offer of another protocol has another name, for it is not taken.
+    HTTP clients of Java make one with each request, and the parser would stop before the body."""
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    if b"upgrade:" not in head.lower():
+        return data
+    return _UPGRADE.sub(b"ignored:", head) + data[len(head) :]
 
 
 class _JoinedWrites:

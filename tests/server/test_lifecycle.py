@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -287,6 +288,32 @@ def test_connections_are_used_again(server: Server) -> None:
             while not answer.endswith(b'{"status":"ok"}'):
                 answer += client.recv(1000)
             assert answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"UPGRADE"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_offer_of_another_protocol_is_not_taken(
+    server: Server, upstream: Upstream, name: bytes, chunked: bool
+) -> None:
+    """Java's HTTP client and `curl --http2` offer HTTP/2 with each request, also with a body."""
+    question = [{"role": "user", "content": "\nupgrade: why?"}]
+    head, end, body = raw_request(messages=question).partition(b"\r\n\r\n")
+    if chunked:
+        head = re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", head)
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    offer = b"\r\nConnection: Upgrade, HTTP2-Settings\r\n%s: h2c\r\nHTTP2-Settings: AAMA" % name
+    whole = head + offer + end + body
+    with connect(server) as client:
+        # All at once, the head before the body, and the head in two pieces.
+        for cut in (0, len(whole) - len(body), len(head) + 2):
+            client.sendall(whole[:cut])
+            time.sleep(0.05)
+            client.sendall(whole[cut:])
+            answer = b""
+            while b'"choices"' not in answer or not answer.endswith(b"}"):
+                answer += client.recv(10_000)
+                assert answer.startswith(b"HTTP/1.1 200"), answer
+            assert upstream.chats("a")[-1].messages == question
 
 
 @pytest.mark.slow
