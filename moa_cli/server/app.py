@@ -57,6 +57,8 @@ def make_app(service: Service, router: Router | None = None) -> ASGIApp:
             allow_methods=("GET", "POST"),
             # Client libraries in a browser send about a dozen headers of their own.
             allow_headers=("*",),
+            # Browsers ask for this if a page of the Internet calls a server on this machine.
+            allow_private_network=True,
             expose_headers=("x-request-id", "request-id", "retry-after"),
         )
     return _Logged(app, service)

@@ -120,12 +120,17 @@ def test_only_the_named_pages_may_ask(moa: Moa) -> None:
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == page
         assert allowed.headers["access-control-allow-headers"] == "x-a"
+        near = {"origin": page, **ask, "access-control-request-private-network": "true"}
+        allowed = server.http.options(url, headers=near)
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-private-network"] == "true"
         answer = server.ask(headers={"origin": page})
         assert answer.headers["access-control-allow-origin"] == page
         wrong = server.ask(headers={"origin": page}, n=0)
         assert (wrong.status_code, wrong.headers["access-control-allow-origin"]) == (400, page)
         other = {"origin": "http://localhost:3001"}
         assert server.http.options(url, headers={**other, **ask}).status_code == 400
+        assert server.http.options(url, headers={**near, **other}).status_code == 400
         refused = server.ask(headers=other)
         assert refused.status_code == 403
         assert "access-control-allow-origin" not in refused.headers
