@@ -59,7 +59,7 @@ def make_app(service: Service, router: Router | None = None) -> ASGIApp:
             allow_headers=("*",),
             # Browsers ask for this if a page of the Internet calls a server on this machine.
             allow_private_network=True,
-            expose_headers=("x-request-id", "request-id", "retry-after"),
+            expose_headers=("x-request-id", "request-id", "retry-after", "x-should-retry"),
         )
     return _Logged(app, service)
 

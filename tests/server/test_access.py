@@ -128,6 +128,9 @@ def test_only_the_named_pages_may_ask(moa: Moa) -> None:
         assert answer.headers["access-control-allow-origin"] == page
         wrong = server.ask(headers={"origin": page}, n=0)
         assert (wrong.status_code, wrong.headers["access-control-allow-origin"]) == (400, page)
+        # Client libraries in a browser read these, and would pay for a failed turn again.
+        seen = answer.headers["access-control-expose-headers"].split(", ")
+        assert {"retry-after", "x-should-retry"} <= set(seen)
         other = {"origin": "http://localhost:3001"}
         assert server.http.options(url, headers={**other, **ask}).status_code == 400
         assert server.http.options(url, headers={**near, **other}).status_code == 400
