@@ -310,6 +310,38 @@ def test_a_tool_that_must_be_called_and_is_not_there_is_refused(served: Server) 
     assert "only Anthropic's servers run" in refused.json()["error"]["message"]
 
 
+def test_a_long_name_of_a_tool_is_short_for_the_model_only(
+    server: Server, upstream: Upstream
+) -> None:
+    """Anthropic's names have up to 128 characters; most endpoints refuse more than 64."""
+    name = "mcp__plugin_" + "playwright_" * 8 + "click"
+    tools = [
+        {**TOOL, "name": name},
+        {**TOOL, "name": f"{name}s"},
+        {"type": "web_search_1", "name": 5},
+    ]
+    choice = {"type": "tool", "name": name}
+    post(server, tools=tools, tool_choice=choice)
+    (call,) = upstream.chats("agg")
+    short, other = (tool["function"]["name"] for tool in call.body["tools"])
+    assert len({short, other}) == 2
+    assert max(len(short), len(other)) == 64
+    assert call.body["tool_choice"]["function"]["name"] == short
+    upstream.always("agg", calling(short, arguments=["{}"]))
+    (use,) = post(server, tools=tools).json()["content"]
+    assert use["name"] == name
+    with stream(server, tools=tools) as response:
+        events = message_events(response.read().decode())
+    begun = [event for event in events if event["type"] == "content_block_start"]
+    assert [event["content_block"]["name"] for event in begun] == [name]
+    said = {"role": "assistant", "content": [{**USE, "name": name}]}
+    post(server, tools=tools, messages=[ASKED[0], said, user(result())])
+    told = upstream.chats("agg")[-1].messages
+    assert [
+        message["tool_calls"][0]["function"]["name"] for message in told if "tool_calls" in message
+    ] == [short]
+
+
 def test_settings_are_the_reply_s(server: Server, upstream: Upstream) -> None:
     schema = {"type": "object", "properties": {}}
     fields: dict[str, Any] = {

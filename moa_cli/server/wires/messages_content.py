@@ -18,6 +18,7 @@ from moa_cli.core.values import ValueFault
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.bodies import refusal, refuse
 from moa_cli.server.wires.fields import only_known
+from moa_cli.server.wires.tool_names import sendable
 
 _Path = tuple[str | int, ...]
 _Block = Mapping[str, Any]
@@ -152,7 +153,8 @@ class ContentReader:
         if not isinstance(given, Mapping):
             refuse("must be an object", *path, "input")
         arguments = json.dumps(given, ensure_ascii=False)
-        return ToolCall(_text(block, "id", path), _text(block, "name", path), arguments)
+        name = sendable(_text(block, "name", path))
+        return ToolCall(_text(block, "id", path), name, arguments)
 
     def _result(self, block: _Block, path: _Path) -> Message:
         self._note_unknown(block, "tool_result")
@@ -182,7 +184,8 @@ class ContentReader:
                 return [Part("text", "\n".join([*_texts(found), *_texts_of(block.get("content"))]))]
             case "tool_reference":
                 # The result of a search for tools. All tools of the request are offered anyway.
-                return [Part("text", f"Found the tool {_text(block, 'tool_name', path)}.")]
+                name = sendable(_text(block, "tool_name", path))
+                return [Part("text", f"Found the tool {name}.")]
             case "compaction":
                 # A summary that replaces the earlier conversation.
                 return [Part("text", text) for text in _texts([block.get("content")])]

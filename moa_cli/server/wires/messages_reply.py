@@ -92,7 +92,7 @@ class MessagesEncoder:
         self._proposals = ProposalStream() if show_proposals else None
         self._begun = False
         self._replied = False
-        self._blocks = _BlockStream()
+        self._blocks = _BlockStream(request.tool_names)
         # Whether calls are sent: not to a client that offered no tools.
         self._takes_calls = "tools" in asked.extra
 
@@ -133,7 +133,7 @@ class MessagesEncoder:
         said = [{"type": "text", "text": text}] if text else []
         return {
             **self._message(),
-            "content": [*self._thoughts(turn), *said, *map(_called, calls)],
+            "content": [*self._thoughts(turn), *said, *map(self._called, calls)],
             **_stop(turn, called=bool(calls)),
             **self._after(turn),
         }
@@ -176,14 +176,13 @@ class MessagesEncoder:
         block = {"type": "thinking", "thinking": thoughts, "signature": _SIGNATURE}
         return [block] if thoughts else []
 
-
-def _called(call: ToolCall) -> dict[str, Any]:
-    return {
-        "type": "tool_use",
-        "id": call.id or _call_id(),
-        "name": call.name,
-        "input": _input(call.arguments),
-    }
+    def _called(self, call: ToolCall) -> dict[str, Any]:
+        return {
+            "type": "tool_use",
+            "id": call.id or _call_id(),
+            "name": self._request.tool_names.get(call.name, call.name),
+            "input": _input(call.arguments),
+        }
 
 
 def _call_id() -> str:
@@ -229,9 +228,13 @@ def _event(values: dict[str, Any]) -> bytes:
 
 
 class _BlockStream:
-    """The content blocks of a streamed message. Only one block is open at a time."""
+    """The content blocks of a streamed message. Only one block is open at a time.
 
-    def __init__(self) -> None:
+    tool_names: see `MessagesRequest`.
+    """
+
+    def __init__(self, tool_names: Mapping[str, str]) -> None:
+        self._tool_names = tool_names
         self._index = -1
         # The kind of the open block; for a tool call, the number of the call in the reply.
         self._open: str | int | None = None
@@ -275,7 +278,8 @@ class _BlockStream:
         if not joined.name or call.ended or waits:
             return b""
         call.told = True
-        named = {"id": joined.id or _call_id(), "name": joined.name}
+        name = self._tool_names.get(joined.name, joined.name)
+        named = {"id": joined.id or _call_id(), "name": name}
         begun = self._begin(number, {"type": "tool_use", **named, "input": {}})
         piece, call.sent = joined.arguments[call.sent :], len(joined.arguments)
         return begun + self._delta("input_json_delta", "partial_json", piece) if piece else begun

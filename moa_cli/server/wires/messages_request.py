@@ -6,7 +6,7 @@ Source: Anthropic's API reference, "Create a Message" and "Count tokens in a Mes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from moa_cli.core.tokens import extra_tokens, prompt_tokens
@@ -29,6 +29,7 @@ from moa_cli.server.wires.bodies import (
 )
 from moa_cli.server.wires.fields import is_neutral, named, only_known
 from moa_cli.server.wires.messages_content import ContentReader
+from moa_cli.server.wires.tool_names import sendable
 
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
 _BUDGETS = ((4096, "low"), (16384, "medium"))
@@ -121,10 +122,12 @@ _HINTS = ("cache_control", "context_management", "metadata", "service_tier")
 
 @dataclass(frozen=True, kw_only=True)
 class MessagesRequest:
-    """A request that has been read. thinks: whether the client wants the reply's reasoning."""
+    """A request that has been read. thinks: whether the client wants the reply's reasoning.
+    tool_names: by the name that the model sees, the client's own names of its tools."""
 
     asked: Asked
     thinks: bool
+    tool_names: Mapping[str, str] = field(default_factory=dict)
 
 
 def tokens_of(asked: Asked) -> int:
@@ -179,7 +182,9 @@ def parse_as(kind: type[CountBody], body: bytes) -> MessagesRequest:
         mixture=request.moa or AS_IT_IS,
         ignored=named(ignored),
     )
-    return MessagesRequest(asked=asked, thinks=thinks)
+    names = [tool.get("name") for tool in request.tools or ()]
+    known = {sendable(name): name for name in names if isinstance(name, str)}
+    return MessagesRequest(asked=asked, thinks=thinks, tool_names=known)
 
 
 def _known(given: dict[str, Any], kind: Any, ignored: list[str]) -> Any:
@@ -219,11 +224,12 @@ def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[
                 *path,
                 "type",
             )
-        return {"type": "function", "function": {"name": name, **builtin}}
+        return {"type": "function", "function": {"name": sendable(name), **builtin}}
     if not isinstance(schema, Mapping):
         refuse("must be a JSON schema", *path, "input_schema")
     said = text_or_none(tool, "description", *path)
     strict = True if tool.get("strict") is True else None
+    name = sendable(name)
     function = given_values(name=name, description=said, parameters=dict(schema), strict=strict)
     return {"type": "function", "function": function}
 
@@ -242,9 +248,10 @@ def _tool_choice(
         )
     chosen: Any
     if kind == "tool":
-        if choice.get("name") not in names:
+        name = choice.get("name")
+        if not isinstance(name, str) or sendable(name) not in names:
             refuse("must be the name of one of the tools", "tool_choice", "name")
-        chosen = {"type": "function", "function": {"name": choice["name"]}}
+        chosen = {"type": "function", "function": {"name": sendable(name)}}
     elif isinstance(kind, str) and kind in _CHOICES:
         chosen = _CHOICES[kind]
     else:

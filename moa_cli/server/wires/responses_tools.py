@@ -8,18 +8,16 @@ and kinds; the model sees the history with those of the functions.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from moa_cli.server.wires.bodies import given_values, refuse, text_or_none
+from moa_cli.server.wires.tool_names import sendable
 
 ClientToolKind = Literal["function", "custom", "tool_search"]
 _Path = tuple[str | int, ...]
 
-# The longest name of a function that OpenAI and most other providers accept.
-_LONGEST_NAME = 64
 _NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _SEARCH = "tool_search"
 
@@ -36,13 +34,9 @@ class ClientTool:
     def sent_name(self) -> str:
         """The name of the function that the model sees."""
         if not self.namespace:
-            return self.name
+            return sendable(self.name)
         # Namespaces of MCP servers already end in two underscores.
-        name = f"{self.namespace.removesuffix('__')}__{self.name}"
-        if len(name) <= _LONGEST_NAME:
-            return name
-        digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
-        return f"{name[: _LONGEST_NAME - 9]}_{digest}"
+        return sendable(f"{self.namespace.removesuffix('__')}__{self.name}")
 
 
 @dataclass
