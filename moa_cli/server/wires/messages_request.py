@@ -229,8 +229,11 @@ def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[
         refuse("must be a JSON schema", *path, "input_schema")
     said = text_or_none(tool, "description", *path)
     strict = True if tool.get("strict") is True else None
-    name = sendable(name)
-    function = given_values(name=name, description=said, parameters=dict(schema), strict=strict)
+    name, parameters = sendable(name), dict(schema)
+    if parameters.get("type") == "object":
+        # OpenAI refuses an object without them.
+        parameters.setdefault("properties", {})
+    function = given_values(name=name, description=said, parameters=parameters, strict=strict)
     return {"type": "function", "function": function}
 
 
