@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shlex
 import shutil
@@ -51,8 +52,9 @@ def _through(command: str, text: str, stream: TextIO) -> str | None:
     """Show text in the pager. Returns the error if that failed."""
     stream.flush()
     # The options that git sets for less: exit if all fits, show colours, keep the text on the
-    # screen.
-    environment = {"LESS": "FRX", **os.environ}
+    # screen. With LC_ALL=C, less would show the bytes of signs that are not ASCII.
+    utf8 = {"LESSCHARSET": "utf-8"} if codecs.lookup(stream.encoding).name == "utf-8" else {}
+    environment = {"LESS": "FRX", **utf8, **os.environ}
     data = text.encode(stream.encoding, "replace")
     try:
         # The pager handles Ctrl-C itself. The handler here does nothing; SIG_IGN would be inherited

@@ -74,6 +74,17 @@ def test_what_is_longer_than_the_screen_is_paged(
         assert do(terminal, "/rounds") == ["rounds 1"]
 
 
+@pytest.mark.parametrize(("wanted", "charset"), [({}, "utf-8"), ({"LESSCHARSET": "dos"}, "dos")])
+def test_less_shows_the_signs_of_any_script_in_a_bare_locale(
+    moa: Moa, upstream: Upstream, wanted: dict[str, str], charset: str
+) -> None:
+    upstream.always("a", Reply(text=LONG))
+    command = "sh -c 'cat > /dev/null; echo paged as $LESSCHARSET'"
+    with moa.terminal("chat", env={"PAGER": command, "LC_ALL": "C", **wanted}) as terminal:
+        ask(terminal)
+        assert f"paged as {charset}" in do(terminal, "/show 1")
+
+
 def test_a_pager_that_cannot_be_started_is_told_of_and_the_text_is_shown(
     moa: Moa, upstream: Upstream
 ) -> None:

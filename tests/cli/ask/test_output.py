@@ -234,11 +234,12 @@ def test_quiet_still_tells_errors(moa: Moa, upstream: Upstream) -> None:
 
 def test_verbose_tells_each_step_and_the_usage(moa: Moa, upstream: Upstream) -> None:
     moa.profile("lab", "a", "b")
-    upstream.always("a", Reply(usage=(3, 2)))
+    upstream.always("a", Reply(usage=(3, 1)))
     upstream.always("b", Reply(status=400, error={"error": {"message": "no"}}))
-    upstream.always("agg", Reply(usage=(30, 5)))
+    upstream.always("agg", Reply(usage=(30, 6)))
     err = moa.run("ask", "-v", "hi").err
     assert "moa: round 1: asking lab:a, lab:b\n" in err
+    assert re.search(r"^moa: lab:a: [\d.]+ s, 1 token$", err, re.MULTILINE)
     assert "moa: lost lab:b: lab refused the request (400): no\n" in err
     assert "moa: round 1: 1 of 2 answered in " in err
     assert "moa: 2 calls, 33 tokens in, 7 out, " in err
