@@ -112,7 +112,7 @@ class Session:
         if aggregator:
             other = Overrides(aggregator=aggregator)
             profile = self._checked(override(profile, other, "/retry"))
-        last = self.last
+        last = self.last if self._answered is None else None
         if last is not None and not last.reply and (last.user, last.parts) == (prompt, (*parts,)):
             self._tried = last
         asked = self.conversation.ask(prompt, parts)
@@ -268,12 +268,15 @@ class Session:
         another one (see `take_back`) and has no reply, the other one stays.
 
         An attempt without a reply is replaced by the next attempt with the same prompt, unless the
-        earlier one has proposals and the next one has neither a reply nor proposals.
+        earlier one has proposals and the next one has neither a reply nor proposals. A failed
+        attempt to replace a reply is replaced by the next message.
         """
         before, self.merging = self.merging, None
         tried, self._tried = self._tried, None
         if before is not None or tried is None or tried.user != turn.user:
             tried = None
+        new_message = self._taken_back is None
+        passed = self.last if new_message and self._answered is not None else None
         self.count(turn)
         if before is not None:
             turn = replace(merged(before, turn), stored_as=turn.stored_as)
@@ -290,7 +293,7 @@ class Session:
         if in_vain and tried is not None and mergeable(tried.proposals):
             self.replaced, self.last = (turn,), tried
             return False
-        self.replaced = _those(self._taken_back, tried)
+        self.replaced = _those(self._taken_back, tried, passed)
         self._taken_back = None
         self.last = turn
         if turn.reply:

@@ -96,8 +96,9 @@ def last_turn(turns: Sequence[Turn]) -> Turn | None:
     ended = [turn for turn in turns if turn.status != "open" or turn.reply is not None]
     while len(ended) > 1:
         before, last = ended[-2:]
-        # The same prompt after a reply may be another message.
-        is_attempt = last.asks_again or (not before.reply and last.user == before.user)
+        # The same prompt after an answered message is another message.
+        answered = before.reply or before.asks_again
+        is_attempt = last.asks_again or (not answered and last.user == before.user)
         if last.reply or mergeable(last.proposals) or not is_attempt:
             break
         ended.pop()
@@ -109,11 +110,9 @@ def answered_before(turns: Sequence[Turn], attempt: Turn | None) -> Turn | None:
     attempt."""
     if attempt is None or attempt.reply or not attempt.asks_again:
         return None
-    for turn in reversed(turns[: turns.index(attempt)]):
-        if turn.reply or not turn.asks_again:
-            # A file may have been added to the end of the message.
-            return turn if turn.reply and attempt.user.startswith(turn.user) else None
-    return None
+    earlier = [turn for turn in turns[: turns.index(attempt)] if turn.reply]
+    # A file may have been added to the end of the message.
+    return earlier[-1] if earlier and attempt.user.startswith(earlier[-1].user) else None
 
 
 def kept_text(turn: Turn, command: str) -> str:

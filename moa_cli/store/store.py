@@ -254,12 +254,13 @@ class Store(Reader):
                 self._replace_asked_again(identity)
 
     def _replace_asked_again(self, turn: int) -> None:
-        """Take back the latest turn before this one with the same prompt, to which a file may have
-        been added; and, if that one also asked a turn again, the ones before it."""
+        """Take back the latest turn before this one that has a reply to the same prompt, to which a
+        file may have been added; and all that asked that turn again."""
         for earlier in self._rows(
             "SELECT o.id, o.asks_again, o.withdrawn FROM turns t JOIN turns o"
             " ON o.conversation_id = t.conversation_id AND o.id < t.id"
             " AND substr(t.prompt, 1, length(o.prompt)) = o.prompt"
+            " AND (o.asks_again OR o.reply IS NOT NULL)"
             " WHERE t.id = ? ORDER BY o.id DESC",
             turn,
         ):

@@ -368,3 +368,24 @@ def test_a_message_sent_twice_is_two_messages_after_a_failure(lab: Moa, upstream
     assert kept(lab) == [("more", "first"), ("more", None)]
     assert lab.run("chat", "-c", stdin=b"/retry").code == 0
     assert kept(lab) == [("more", "first"), ("more", "ok")]
+
+
+def test_the_same_text_after_a_failed_retry_is_another_message(
+    lab: Moa, upstream: Upstream
+) -> None:
+    upstream.enqueue("agg", Reply(text="first"), REFUSED)
+    for name in "ab":
+        upstream.enqueue(name, Reply(text="old"), Reply(text="new"), REFUSED)
+    lab.run("chat", stdin=b"hi\n/retry\nhi")
+    assert kept(lab) == [("hi", "first"), ("hi", None)]
+    assert lab.run("chat", "-c", stdin=b"/retry").code == 0
+    assert kept(lab) == [("hi", "first"), ("hi", "ok")]
+
+
+def test_a_try_takes_back_what_it_replaces_and_no_failed_message_between(
+    lab: Moa, upstream: Upstream
+) -> None:
+    upstream.enqueue("agg", Reply(text="first"), REFUSED, REFUSED, Reply(text="second"))
+    ran = lab.run("chat", stdin=b"more\nmore\nlater\n/undo\n/remerge\nnext")
+    assert "another moa" not in ran.err
+    assert kept(lab) == [("more", None), ("more", "second"), ("next", "ok")]
