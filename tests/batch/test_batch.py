@@ -494,6 +494,32 @@ def test_a_cap_counts_what_was_answered_before_there_was_more_to_do(
     assert sum(model["known_cost"] for model in models.values()) == pytest.approx(whole)
 
 
+@pytest.mark.parametrize("status", [401, 402, 404])
+def test_a_proposer_that_no_item_can_have_stops_the_batch(
+    moa: Moa, upstream: Upstream, status: int
+) -> None:
+    moa.profile("one", "a", "b")
+    upstream.always("b", Reply(status=status, error={"error": {"message": "not here"}}))
+    start = ("batch", prompts(moa, 60), "out.jsonl")
+    ran = moa.run(*start)
+    assert ran.code == 1, ran.err
+    assert "stopped: lab:b failed for 3 items in a row" in ran.err
+    there = ids(moa.folder / "out.jsonl")
+    assert 3 <= len(there) < 10
+    upstream.always("b", ANSWER)
+    assert moa.run(*start).code == 0
+    assert ids(moa.folder / "out.jsonl") == [f"q{n}" for n in range(1, 61)]
+    assert answered_twice(upstream) == []
+
+
+def test_a_fallback_goes_on_in_the_place_of_a_dead_model(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("one", "a", aggregator={"model": "lab:agg", "fallbacks": ["lab:b"]})
+    upstream.always("agg", Reply(status=404, error={"error": {"message": "not here"}}))
+    ran = moa.run("batch", prompts(moa, 9), "out.jsonl")
+    assert ran.code == 0, ran.err
+    assert [line["model"] for line in lines_of(moa.folder / "out.jsonl")] == ["b"] * 9
+
+
 def test_the_day_s_budget_holds(moa: Moa) -> None:
     priced(moa)
     moa.configure(**{**moa.settings(), "budget": {"day": 0.01}})

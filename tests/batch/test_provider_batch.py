@@ -357,6 +357,28 @@ def test_a_model_that_fails_alike_for_all_stops_the_batch(
     assert asked == {"a": 8 * 3, "b": 8 * 2, "agg": 8}
 
 
+def test_a_fallback_is_asked_where_the_aggregator_fails_for_all(
+    moa: Moa, provider: BatchProvider
+) -> None:
+    many(moa, 8)
+    moa.profile("mix", "a", "b", aggregator={"model": "lab:agg", "fallbacks": ["lab:b"]})
+
+    def answer(body: Mapping[str, Any]) -> dict[str, Any]:
+        if body["model"] in dead:
+            raise Refusal(404, "there is no such model")
+        return says(body)
+
+    provider.answer, dead = answer, ["agg"]
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    assert [line["model"] for line in answers(moa)] == ["b"] * 8
+    # Where the last one is dead, too, the batch stops.
+    dead.append("b")
+    ran = moa.run("batch", "in.jsonl", "dead.jsonl", "--provider-batch", "-y")
+    assert ran.code == 1
+    assert "stopped: lab:b failed for 3 items in a row" in ran.err
+
+
 def test_jobs_that_run_on_are_told_of(moa: Moa, provider: BatchProvider) -> None:
     provider.held = True
     with moa.start(*START, "-y") as process:

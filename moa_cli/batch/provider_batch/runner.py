@@ -421,6 +421,10 @@ class JobRunner:
         """Note that a call has failed for good."""
         error = self._errors.setdefault((type(error), error.message), error)
         self.calls.failed.setdefault(call.item, {})[call.key] = error
+        aggregator = self._todo.batch.arm.profile.aggregator
+        if call.model in (aggregator.model, *aggregator.fallbacks)[:-1]:
+            # A fallback is asked in its place.
+            return
         failure = Failure(type(error).__name__, error.message, error.hint)
         self.stopped = self.stopped or self._watch.call_failed(call.model, call.item, failure)
 

@@ -112,13 +112,24 @@ class FailureWatch:
         self._answered.add(model)
         self._failed.pop(model, None)
 
+    @property
+    def suspects(self) -> bool:
+        """Whether a model has failed permanently, and has not answered since."""
+        return any(kind in _PERMANENT for kind, _ in self._failed.values())
+
     def failed(self, result: Result) -> Failure | None:
-        """Note that an item has failed. Returns why the run must stop, or None."""
+        """Note that an item has failed or lost a model. Returns why the run must stop, or None.
+
+        An item that was answered all the same shows only a permanent failure: its model is lost to
+        all further items.
+        """
         answers = (answer for turn in result.turns[-1:] for answer in turn.answers())
         told = (
             self.call_failed(answer.model, result.item, answer.error)
             for answer in answers
-            if answer.error is not None and _spoils(answer.error)
+            if answer.error is not None
+            and _spoils(answer.error)
+            and (result.error is not None or answer.error.kind in _PERMANENT)
         )
         return next(filter(None, told), None)
 
@@ -232,11 +243,11 @@ class Runner:
                 result = await self.result(work)
                 if result is None:
                     return False
+                self.stopped = self.stopped or self._watch.failed(result)
                 if result.error is None:
                     self.keep(result)
                     continue
                 well = False
-                self.stopped = self.stopped or self._watch.failed(result)
                 if last:
                     self.keep(result)
                 else:
@@ -246,7 +257,7 @@ class Runner:
             self._running -= 1
             async with self._ended:
                 self._ended.notify_all()
-        if well:
+        if well and not self._watch.suspects:
             self._scouted.set()
         return True
 

@@ -562,8 +562,8 @@ class _Start:
         if answers.failed:
             hint = "; the same command tries them again" if goes_on else ""
             say(f"{answers.failed} failed{hint}")
-            return FAILED
-        return 0
+        # A dead model stops a batch, also where its items have an answer without it.
+        return FAILED if done < total else 0
 
     def _tell(self, intake: Intake) -> None:
         """Print which parts of the input are left out or have no effect."""
