@@ -394,4 +394,10 @@ def test_a_cluster_that_is_not_there(moa: Moa, upstream: Upstream) -> None:
         told = ran.err.splitlines()[-1]
         assert f"the cluster at {address or where} cannot be reached: " in told
         assert "Traceback" not in ran.err
+    for where in ("ray://me:some-secret@head:1", "ray"):
+        command = ("batch", "in.jsonl", "out.jsonl", "-y", "--on", where)
+        ran = moa.run(*command, env={"RAY_ADDRESS": "me:some-secret@head:1"})
+        assert ran.code == 2
+        assert "holds no user or password" in ran.err
+        assert "some-secret" not in ran.err
     assert upstream.chats() == []

@@ -139,6 +139,9 @@ def _connected(address: str | None) -> Iterator[None]:
 def _check_listens(address: str) -> None:
     """Raise BenchError if nothing listens at the address. Ray itself would try for minutes."""
     place = urlsplit(address if "://" in address else f"//{address}")
+    if "@" in place.netloc:
+        # The message leaves out the address, so that logs do not hold the password.
+        raise UsageError("--on ray: the address of a cluster holds no user or password")
     if address in ("auto", "local"):
         return
     try:
