@@ -18,7 +18,6 @@ import os
 import re
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,10 +28,10 @@ from typing import Any, BinaryIO, cast
 
 from moa_cli.batch.tables import check_parquet
 from moa_cli.bench.data.items import DataRow
+from moa_cli.bench.data.tables import cell_reader, check_names, delimiter_of, row_of_cells
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.files.text import text_of
-from moa_cli.core.text import plural
 
 BLOCK = 1 << 20
 # Bytes that are read at once from text. Each block starts a position at which a later reading can
@@ -47,8 +46,6 @@ _SETTLED = 3.0
 # the cut between two blocks, and not from the text.
 _CUT = 16
 
-_LINE_END = re.compile(r"[\r\n]")
-_LONGEST_CELL = 2**31 - 1
 _PARQUET_ROWS = 1000
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -393,25 +390,17 @@ class LineRows:
 
 
 class TableRows:
-    """Rows of a CSV or TSV table whose first row, the head, names the columns.
-
-    Cells are separated by tabs if the file's name says so, or else by the first of these that the
-    head contains: a comma, a semicolon, which spreadsheets write in many languages, or a tab. A
-    column without a name is called "". Spreadsheets leave such columns, which are mostly empty.
-    Raises UsageError if two columns have the same name.
-    """
+    """Rows of a CSV or TSV table; see `moa_cli.bench.data.tables`. Raises UsageError if two columns
+    have the same name."""
 
     def __init__(self, source: Source, *, tabs: bool) -> None:
         self.source = source
-        head = _LINE_END.split(next(source.pieces(), ""), maxsplit=1)[0]
-        self._delimiter = "\t" if tabs else next((sign for sign in ",;\t" if sign in head), ",")
+        self._delimiter = delimiter_of(next(source.pieces(), ""), tabs=tabs)
         self.names: tuple[str, ...] = tuple(next((cells for _, cells in self._cells()), []))
-        _check_names(source.name, filter(None, self.names))
+        check_names(source.name, self.names)
 
     def _cells(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
         """The cells of each row that is not blank, after the number of its first line."""
-        # Python's default limit of 131,072 characters is too low for a cell with a long text.
-        csv.field_size_limit(_LONGEST_CELL)
         number, met = begin.lines + 1, begin
 
         def meet(position: Position) -> None:
@@ -426,7 +415,7 @@ class TableRows:
                 # This keeps line ends and, unlike `splitlines`, does not split at form feeds.
                 yield from io.StringIO(piece, newline="")
 
-        rows = csv.reader(lines(), delimiter=self._delimiter, strict=True)
+        rows = cell_reader(lines(), self._delimiter)
         while True:
             number = begin.lines + rows.line_num + 1
             try:
@@ -446,21 +435,7 @@ class TableRows:
         """The cells of a record by column. Raises BenchError, naming the line, if it has more or
         fewer cells than the head."""
         number, cells = record
-        place = f"{self.source.name}:{number}"
-        if len(cells) != len(self.names):
-            has, wanted = plural(len(cells), "cell"), len(self.names)
-            raise BenchError(f"{place}: has {has}, and the head {wanted}")
-        named = [(name, cell) for name, cell in zip(self.names, cells, strict=True) if name or cell]
-        if sum(not name for name, _ in named) > 1:
-            raise BenchError(f"{place}: has several cells below columns without a name")
-        return DataRow(place, number, dict(named))
-
-
-def _check_names(name: str, columns: Iterable[str]) -> None:
-    """Raise UsageError if two columns of a file have the same name: one would hide the other."""
-    twice = [column for column, times in Counter(columns).items() if times > 1]
-    if twice:
-        raise UsageError(f"{name}: two columns are called `{twice[0]}`")
+        return row_of_cells(f"{self.source.name}:{number}", number, self.names, cells)
 
 
 class ParquetRows:
@@ -486,7 +461,7 @@ class ParquetRows:
                 whole = io.BytesIO(whole.read())
             try:
                 table = ParquetFile(whole)
-                _check_names(self._source.name, table.schema_arrow.names)
+                check_names(self._source.name, table.schema_arrow.names)
                 for group in range(begin.start, table.num_row_groups):
                     passed(Position(group, number))
                     for batch in table.iter_batches(_PARQUET_ROWS, row_groups=[group]):

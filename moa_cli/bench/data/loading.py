@@ -10,10 +10,13 @@ from pathlib import Path
 
 from moa_cli.bench.data.datasets import DATASETS
 from moa_cli.bench.data.items import Item, read_own, rows_of_lines, sha256_of
+from moa_cli.bench.data.tables import rows_of_table
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.files.new_file import why_unfit
 from moa_cli.core.text import meant
+
+_TABLES = (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,13 @@ def data_folder(given: Path | None) -> Path:
 
 
 def load_dataset(name: str, folder: Path) -> Dataset:
-    """The dataset with that name or, if it is a path or ends in `.jsonl` or `.json`, the user's own
+    """The dataset with that name or, if it is a path or ends as files with items do, the user's own
     file.
 
     folder: the data folder. Raises BenchError if a file is missing or wrong, UsageError if there
     is no dataset with that name.
     """
-    if name.endswith((".jsonl", ".json")) or os.sep in name:
+    if name.endswith((".jsonl", ".json", *_TABLES)) or os.sep in name:
         path = paths.expand(name)
         if not paths.is_file(path):
             raise BenchError(f"{path}: no such file")
@@ -63,9 +66,10 @@ def load_dataset(name: str, folder: Path) -> Dataset:
         if unfit:
             # The dataset's name becomes part of the names of a run's folder and exports.
             raise UsageError(f"{path}: {unfit}", hint="rename the file")
-        return _loaded(path.stem, path, map(read_own, rows_of_lines(path)), known=False)
+        rows = rows_of_table(path) if name.endswith(_TABLES) else rows_of_lines(path)
+        return _loaded(path.stem, path, map(read_own, rows), known=False)
     if name not in DATASETS:
-        hint = meant(name, DATASETS, f"known: {', '.join(DATASETS)}, FILE.jsonl")
+        hint = meant(name, DATASETS, f"known: {', '.join(DATASETS)}, FILE.jsonl, FILE.csv")
         raise UsageError(f"there is no dataset `{name}`", hint=hint)
     known = DATASETS[name]
     file = known.file(folder)

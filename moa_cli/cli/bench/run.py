@@ -52,7 +52,8 @@ def run(
         str,
         typer.Argument(
             metavar="NAME|FILE.jsonl",
-            help="A dataset (see `moa bench list`), or your own lines of {prompt, answer?}.",
+            help="A dataset (see `moa bench list`), or your own lines of {prompt, answer?}, or a"
+            " CSV or TSV table with such columns.",
         ),
     ],
     limit: Annotated[

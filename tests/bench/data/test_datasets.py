@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.bench.own_runs import item_lines, write_lines, write_prompts
 from tests.support.command import Moa
-from tests.support.upstream import Upstream
+from tests.support.upstream import Reply, Upstream
 
 
 @pytest.fixture
@@ -121,6 +121,56 @@ def test_a_wrong_line_is_named(moa: Moa, upstream: Upstream, text: str, told: st
     assert upstream.chats() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mine.csv", '\ufeffid,prompt,answer\r\nü 日本,"one, ""two""\r\nthree",42\r\n\r\n,four,'),
+        ("mine.csv", 'prompt;answer;id;\n"one, ""two""\r\nthree";42;ü 日本;\n;;;\nfour;;;'),
+        ("mine.tsv", 'id\tprompt\tanswer\nü 日本\t"one, ""two""\r\nthree"\t42\n\n\tfour\t\n'),
+    ],
+    ids=["byte order mark", "semicolons", "tabs"],
+)
+def test_a_table_of_one_s_own_is_asked_and_grows(
+    moa: Moa, upstream: Upstream, name: str, text: str
+) -> None:
+    upstream.always("*", Reply(text="The answer is 42."))
+    path = moa.folder / name
+    path.write_text(text, "utf-8", newline="")
+    start = ("bench", "run", name, "-y", "--rounds", "0", "--no-format")
+    ran = moa.run(*start)
+    assert ran.code == 0, ran.err
+    asked = [request.messages[-1]["content"] for request in upstream.chats()]
+    assert asked == ['one, "two"\r\nthree', "four"]
+    lines = item_lines(moa.folder / "runs" / "mine-lab")
+    assert lines[0]["item"] == "ü 日本"
+    assert lines[1]["item"].isdigit()
+    assert "100.0" in moa.run("bench", "report", "runs/mine-lab").text
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text.splitlines()[0].lstrip("\ufeff").replace("prompt", "five").join("\n\n"))
+    assert moa.run(*start).code == 0
+    assert [request.messages[-1]["content"] for request in upstream.chats()] == [*asked, "five"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("question\na\n", "mine.csv:2: `prompt` is missing or is not text"),
+        ("prompt,answer\na\n", "mine.csv:2: has 1 cell, and the head 2"),
+        ("prompt,prompt\na,b\n", "mine.csv: two columns are called `prompt`"),
+        ('prompt\n"a\n', "mine.csv:2: is no row: "),
+        ("prompt\n", "mine.csv: holds no items"),
+        ("", "mine.csv: holds no items"),
+    ],
+    ids=range(6),
+)
+def test_a_wrong_table_is_named(moa: Moa, upstream: Upstream, text: str, told: str) -> None:
+    (moa.folder / "mine.csv").write_text(text)
+    ran = moa.run("bench", "run", "mine.csv", "-y")
+    assert ran.code in (1, 2)
+    assert ran.err.startswith(f"moa: {told}")
+    assert upstream.chats() == []
+
+
 def test_an_unknown_name_gets_the_nearest(moa: Moa) -> None:
     ran = moa.run("bench", "run", "alpacca", "-y")
     assert (ran.code, ran.err) == (
@@ -133,8 +183,6 @@ def test_an_unknown_name_gets_the_nearest(moa: Moa) -> None:
 def test_what_a_model_or_a_file_says_cannot_act_on_the_terminal(
     moa: Moa, upstream: Upstream
 ) -> None:
-    from tests.support.upstream import Reply
-
     evil = "\x1b]0;owned\x07\x9b31m"
     upstream.always("b", Reply(status=400, error={"error": {"message": evil}}))
     write_lines(moa.folder / "mine.jsonl", [{"prompt": evil, "id": evil, "category": evil}])
