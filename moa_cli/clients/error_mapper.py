@@ -74,12 +74,14 @@ _NO_CREDIT = (
     r"|billing_(hard_limit|not_active)|payment_required|payment required|spending limit"
     r"|prepa(id|yment).{0,40}(deplet|exhaust)|please (top up|recharge)"
 )
-_TOO_MANY = r"rate.?limit|too many requests|quota|resource_?exhausted|throttl|ratelimit|限流|频率"
+_TOO_MANY = (
+    r"rate.?limit|requests? limit|too many requests|quota|resource_?exhausted|throttl|限流|频率"
+)
 _BAD_KEY = (
     r"(invalid|incorrect|missing|wrong|expired|no|not).{0,12}(api.?|access.?|subscription.?)key"
     r"|(api.?|access.?|subscription.?)key.{0,30}(invalid|incorrect|missing|expired|not valid)"
     r"|unauthori[sz]ed|unauthenticated|authentication.?(fail|error)|api_key_invalid"
-    r"|invalid.{0,10}(token|credential)|\bauth credentials"
+    r"|invalid.{0,10}(token|credential)|token (is )?(invalid|expired)|\bauth credentials"
 )
 _FILTERED = (
     r"content.?filter|content (management|safety) policy|content.?policy|responsibleaipolicy"
@@ -273,7 +275,8 @@ class ErrorMapper:
         )
         if not said.message and not told:
             return BadResponse(f"{self.provider}: the answer is not a completion")
-        said = said if said.message else replace(said, message="an error without a message")
+        message = said.message or said.code or "an error without a message"
+        said = replace(said, message=message)
         status = said.status or _implied_status(said.words)
         if status is None:
             return self._failed(None, said, None)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
+from moa_cli.core.text import dumps
+
 # The fields that may hold the reason, the most informative first.
 _HOLDERS = (
     *("error", "errors", "base_resp", "message", "detail", "msg", "status_msg"),
@@ -75,6 +77,11 @@ class Said:
         """Message and codes as one text, to be searched."""
         return " ".join((self.message, *self.codes))
 
+    @property
+    def code(self) -> str:
+        """A code in words, for people if there is no message; "" if there is none."""
+        return next(filter(_is_word, self.codes), "")
+
 
 def read_error(body: object) -> Said:
     """Read an error body: parsed JSON, or a text."""
@@ -82,15 +89,16 @@ def read_error(body: object) -> Said:
 
 
 def read_refusal(status: int, body: object) -> Said:
-    """Read the body of a refusal; if it has no message, the phrase of the status is the message."""
+    """Read the body of a refusal; if it has no message, its code is the message, else the body or
+    the phrase of the status."""
     said = read_error(body)
     if re.fullmatch(r"Error code: \d+", said.message):
         # The SDK's message for a body without a message.
         said = replace(said, message="")
-    if said.message:
-        return said
+    if said.message or said.code:
+        return replace(said, message=said.message or said.code)
     if isinstance(body, Mapping | list) and body:
-        return replace(said, message=str(body))
+        return replace(said, message=dumps(body))
     try:
         return replace(said, message=HTTPStatus(status).phrase)
     except ValueError:
@@ -115,6 +123,9 @@ def _read_text(text: str, depth: int) -> Said:
         # Only the title of a proxy's error page is useful to a person.
         title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         return Said(title.group(1).strip() if title else "", (WEB_PAGE,))
+    if re.fullmatch(r"error code: 1\d{3}", text):
+        # What Cloudflare's firewall sends to programs instead of its page.
+        return Said(text, (WEB_PAGE,))
     told = _STATUS_IN_TEXT.search(text)
     status = int(told.group(1)) if told else None
     found = _JSON_IN_TEXT.search(text)

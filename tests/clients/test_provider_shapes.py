@@ -317,6 +317,17 @@ ERRORS: list[tuple[int, object, dict[str, Any]]] = [
         error("rate_limited", "no", again=True),
     ),
     (200, {"detail": "Invalid API key"}, error("authentication", "Invalid API key")),
+    (
+        200,
+        {"error_code": 110, "error_msg": "Access token invalid or no longer valid"},
+        error("authentication", "Access token"),
+    ),
+    (
+        200,
+        {"error_code": 17, "error_msg": "Open api daily request limit reached"},
+        error("rate_limited", "daily request limit", again=True),
+    ),
+    (200, {"error": {"code": "invalid_api_key"}}, error("authentication", "invalid_api_key")),
     (200, {"error": "overloaded"}, error("server_error", "overloaded", again=True)),
     (
         200,
@@ -422,6 +433,17 @@ ERRORS: list[tuple[int, object, dict[str, Any]]] = [
         403,
         "<html><title>Attention Required! | Cloudflare</title></html>",
         error("refused", "Attention Required!"),
+    ),
+    (403, "error code: 1020", error("refused", "error code: 1020")),
+    (
+        401,
+        {"error": {"code": "invalid_api_key", "message": None}},
+        error("authentication", "refused the API key: invalid_api_key"),
+    ),
+    (
+        422,
+        {"errors": {"model": ["is unknown"]}},
+        error("refused", '{"errors": {"model": ["is unknown"]}}'),
     ),
     (
         400,
