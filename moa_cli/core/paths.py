@@ -128,7 +128,12 @@ def make_private(folder: Path) -> Path:
     if not folder.is_dir():
         # `parents=True` would leave the parents open to everyone.
         make_private(folder.parent)
-        folder.mkdir(exist_ok=True, mode=0o700)
+        try:
+            folder.mkdir(exist_ok=True, mode=0o700)
+        except FileExistsError:
+            # "File exists" would not say what is wrong.
+            wrong = errno.ENOTDIR
+            raise NotADirectoryError(wrong, os.strerror(wrong), str(folder)) from None
     return folder
 
 

@@ -40,7 +40,8 @@ def check_profile_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name.endswith((".toml", ".")):
         raise ProfileError(
             f"{name!r} cannot be the name of a profile",
-            hint="use letters, digits, dots, dashes and underscores, 64 at most",
+            hint="use letters, digits, dots, dashes and underscores, 64 at most; begin with a"
+            " letter or a digit, and do not end with a dot or .toml",
         )
     return name
 

@@ -101,7 +101,7 @@ def test_a_file_in_the_place_of_a_folder_is_told(whole: Moa, tmp_path: Path) -> 
         findings(whole.run("doctor", "--offline", env=given))[f"data folder: {taken} is no folder"]
         == "ERROR"
     )
-    assert f"moa: {taken}: File exists\n" in whole.run("history", "list", env=given).err
+    assert f"moa: {taken}: Not a directory\n" in whole.run("history", "list", env=given).err
 
 
 def test_a_history_that_cannot_be_used_is_told_in_words(whole: Moa, tmp_path: Path) -> None:
