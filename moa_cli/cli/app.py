@@ -171,7 +171,10 @@ def _usage(error: Any, arguments: list[str]) -> int:
     command = context.command_path if context else "moa"
     hint = _dash_hint(arguments, error.option_name if is_unknown else None)
     line = one_line(message, _LONGEST_MESSAGE).rstrip(".")
-    return _say(line, hint or f"see `{command} --help`", error.exit_code)
+    hint = hint or f"see `{command} --help`"
+    if command == "moa" and message.startswith("No such command") and len(arguments) > 1:
+        hint += "; a question without a command stands in quotes"
+    return _say(line, hint, error.exit_code)
 
 
 def _reader_gone() -> int:

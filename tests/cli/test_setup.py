@@ -273,6 +273,7 @@ def test_a_question_needs_no_command(moa: Moa, ollama: Upstream) -> None:
     mistyped = moa.run("aks", "What is up?", env=env)
     assert mistyped.code == 2
     assert mistyped.err.startswith("moa: No such command 'aks'")
+    assert "in quotes" in moa.run("what", "is", "up?", env=env).err
     assert len(ollama.requests) == before
 
 
