@@ -54,7 +54,8 @@ def read(
     with store.connection(writing=False) as connection:
         wanted = None if identities is None else set(identities)
         for head in connection.execute(
-            "SELECT id, title, profile, created, updated FROM conversations ORDER BY created, id"
+            "SELECT id, title, profile, created, updated FROM conversations"
+            " WHERE typeof(id) = 'text' ORDER BY created, id"
         ).fetchall():
             identity = head["id"]
             if wanted is None or identity in wanted:

@@ -169,7 +169,7 @@ def lease_for(database: Path) -> Lease:
 def has_lease(database: Path, token: str) -> bool:
     """Whether the process of the lease is alive, or has ended but is not settled yet."""
     folder = database.parent / _FOLDER
-    return _TOKEN.fullmatch(token) is not None and any(
+    return _TOKEN.fullmatch(str(token)) is not None and any(
         (folder / f"{token}{kind}").exists() for kind in (_LOCK, _JOURNAL)
     )
 

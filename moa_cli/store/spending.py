@@ -34,7 +34,7 @@ _RESERVE_SECONDS = 3.0
 _SOUND = " AND ".join(
     [f"{name} BETWEEN 0 AND 1e12" for name in SUMS]
     + [f"typeof({name}) = 'integer'" for name in COUNTS]
-    + ["typeof(cost) IN ('real', 'integer')"]
+    + ["typeof(cost) IN ('real', 'integer')", "typeof(day) = 'text'", "typeof(model) = 'text'"]
 )
 
 
