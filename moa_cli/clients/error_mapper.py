@@ -54,9 +54,12 @@ _CONTEXT = (
     r"exceed_context_size|context_length_exceeded|context (length|window|size)|maximum context"
     r"|(prompt|input)( is)? too (long|big|large)|too many (input )?tokens"
     r"|tokens?`? \+ `?max_(new_)?tokens|string_above_max_length|max_prompt_tokens"
-    r"|(?<![_a-z])tokens?\b.{0,60} exceeds? the (max|limit)|exceeds the limit of \d+"
-    r"|longer than the (model's|maximum)|range of input length|reduce the length|超长"
+    r"|(?<![_a-z])tokens?\b.{0,60} exceeds? the (max|limit|model)|exceeds the limit of \d+"
+    r"|exceed(s|ed)? (the )?model('s)? token limit|maximum prompt length|exceed max_num_tokens"
+    r"|longer than the (model's|maximum)|range of input length|reduce the length|超长|过长"
 )
+# A request that exceeds what may be sent in a minute. It is too large at any time.
+_TOO_LARGE = r"request too large|tokens must be reduced"
 _NO_MODEL = (
     r"model_not_found|model_not_available|model_not_supported|not a valid model|invalid.?model\b"
     r"|deploymentnotfound|modelnotfound|\b(unknown|no such)[ _]model|model_?not_?exist"
@@ -74,14 +77,13 @@ _NO_CREDIT = (
     r"|billing_(hard_limit|not_active)|payment_required|payment required|spending limit"
     r"|prepa(id|yment).{0,40}(deplet|exhaust)|please (top up|recharge)"
 )
-_TOO_MANY = (
-    r"rate.?limit|requests? limit|too many requests|quota|resource_?exhausted|throttl|限流|频率"
-)
+_LIMITED = r"rate.?limit|requests? limit|too many requests|throttl"
+_TOO_MANY = rf"{_LIMITED}|quota|resource_?exhausted|限流|频率"
 _BAD_KEY = (
     r"(invalid|incorrect|missing|wrong|expired|no|not).{0,12}(api.?|access.?|subscription.?)key"
     r"|(api.?|access.?|subscription.?)key.{0,30}(invalid|incorrect|missing|expired|not valid)"
     r"|unauthori[sz]ed|unauthenticated|authentication.?(fail|error)|api_key_invalid"
-    r"|invalid.{0,10}(token|credential)|token (is )?(invalid|expired)|\bauth credentials"
+    r"|invalid.{0,10}(token(?!s)|credential)|token (is )?(invalid|expired)|\bauth credentials"
 )
 _FILTERED = (
     r"content.?filter|content (management|safety) policy|content.?policy|responsibleaipolicy"
@@ -305,7 +307,8 @@ class ErrorMapper:
             return ToolsUnsupported(
                 f"{model or self.provider} cannot call tools: {text}", hint=ToolsUnsupported.advice
             )
-        if status < 500 and status not in (401, 429) and _says(_CONTEXT, words):
+        too_long = _TOO_LARGE if status == 429 else _CONTEXT
+        if status < 500 and status != 401 and _says(too_long, words):
             return ContextTooLong(
                 text,
                 hint="shorten the prompt, start a new conversation, or use fewer references",
@@ -328,6 +331,8 @@ class ErrorMapper:
         if status == 403 and WEB_PAGE in said.codes:
             refusal.hint = "a firewall or proxy answered with a web page, not the provider's API"
             return refusal
+        if status == 403 and _says(_LIMITED, words):
+            status = 429
         if status in (401, 403) or (status == 400 and _says(_BAD_KEY, words)):
             return AuthenticationFailed(
                 f"{self.provider} refused the API key: {message}",

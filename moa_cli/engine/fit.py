@@ -23,8 +23,9 @@ from moa_cli.engine.history import usable_room, without_oldest
 from moa_cli.engine.prompts import Reference, fence_of, messages_for, text_of
 from moa_cli.profile import ModelSettings, Profile
 
-# The least number of tokens that a cut reference keeps. A shorter text says too little.
-_FEWEST_TOKENS = 64
+# The least number of tokens that a cut reference keeps, as a shorter text says too little; and more
+# than any context has.
+_FEWEST_TOKENS, _MOST_TOKENS = 64, 20_000_000
 _CUT = " […]"
 # After a refused prompt, the next one is at most _SAFE of the size that the endpoint seems to take,
 # because our estimates of tokens may be too low. If the error tells no size, it is _HALF as long as
@@ -88,12 +89,14 @@ def shrink(
 
     The two largest numbers in the error's message are taken as the context and the request ("…
     context length is 8192 tokens, however you requested 9000 …"), and their ratio tells how far to
-    cut. Without two such numbers, the prompt is cut to half.
+    cut. Larger numbers than any context are dates or the ids of requests. Without two numbers, the
+    prompt is cut to half.
     """
     answer = settings.max_tokens or 0
     needed = prompt_tokens(messages_for(profile, settings, conversation, references))
     needed += extra_tokens(settings.extra)
-    told = sorted({int(number.replace(",", "")) for number in _NUMBER.findall(error.message)})
+    numbers = {int(number.replace(",", "")) for number in _NUMBER.findall(error.message)}
+    told = sorted(number for number in numbers if number <= _MOST_TOKENS)
     share = _HALF
     if len(told) > 1 and told[-2] >= _FEWEST_TOKENS:
         share = min(max(told[-2] / told[-1] * _SAFE, 1 - _SAFE), _SAFE)

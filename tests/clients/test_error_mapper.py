@@ -329,6 +329,28 @@ def test_no_credit_is_that_under_any_status(status: int, said: str) -> None:
     assert error.message == f"acme: no credit left: {said}"
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (400, "maximum prompt length is 131072 but the request contains 140000", ContextTooLong),
+        (400, "Your request exceeded model token limit: 8192", ContextTooLong),
+        (400, "The total tokens of your request exceed the model limit", ContextTooLong),
+        (400, "prompt length (5000) should not exceed max_num_tokens (4096)", ContextTooLong),
+        (400, "输入内容过长", ContextTooLong),
+        (429, "Request too large for m on TPM: Limit 30000, Requested 40000", ContextTooLong),
+        (400, "Invalid max_tokens value, the valid range is [1, 8192]", RequestRefused),
+        (400, "Invalid token", AuthenticationFailed),
+        (403, "API rate limit exceeded", RateLimited),
+        (403, "The API requires a quota project", AuthenticationFailed),
+    ],
+)
+def test_the_words_of_providers_tell_what_is_wrong(
+    status: int, said: str, kind: type[ClientError]
+) -> None:
+    error = refused(status, said, "m", {})
+    assert (type(error), error.retryable) == (kind, kind is RateLimited)
+
+
 @given(JSON, st.sampled_from([400, 403, 404, 429, 500]))
 def test_any_json_under_a_bad_status_is_a_sound_error(body: object, status: int) -> None:
     response = httpx.Response(status, request=httpx.Request("POST", URL))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from moa_cli.core.conversation import Conversation, Usage
 from moa_cli.core.events import (
     AggregatorDelta,
@@ -108,15 +110,18 @@ def too_long(times: int) -> list[Reply]:
     return [Reply(status=400, error={"error": TOO_LONG})] * times
 
 
+@pytest.mark.parametrize("behind", ["", " (request id: 20261129103304563274)"])
 def test_references_are_shortened_for_an_endpoint_that_finds_them_too_long(
-    upstream: Upstream,
+    upstream: Upstream, behind: str
 ) -> None:
-    play(upstream, {"a": Reply(text=LONG), "b": Reply(text=LONG), "agg": [*too_long(1), Reply()]})
+    error = TOO_LONG | {"message": TOO_LONG["message"] + behind}
+    refused = Reply(status=400, error={"error": error})
+    play(upstream, {"a": Reply(text=LONG), "b": Reply(text=LONG), "agg": [refused, Reply()]})
     events = run(upstream, mixture("a", "b"))
     [cut] = of_kind(events, ReferencesTrimmed)
     assert (cut.index, cut.model, cut.left_out) == (None, "lab:agg", 0)
     first, second = (str(request.messages) for request in upstream.chats("agg"))
-    assert len(second) < 0.6 * len(first)
+    assert 0.3 * len(first) < len(second) < 0.6 * len(first)
     assert second.count("[…]") == 2
     [finished] = of_kind(events, AggregatorFinished)
     assert finished.usage.calls == 1
