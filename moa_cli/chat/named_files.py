@@ -1,8 +1,8 @@
 """Files that the user names in a line: mentioned, pasted or dragged, or typed after a command.
 
-A mention is `@src/main.py`, or `@"my notes.txt"` if the path has spaces. An `@` begins a mention
-only if it is not part of a longer name. So mail addresses, decorators in code (`` `@property` ``)
-and similar words stay text.
+A mention is `@src/main.py`. If the path has spaces, it is `@"my notes.txt"`, `@'my notes.txt'` or
+`@my\\ notes.txt`. An `@` begins a mention only if it is not part of a longer name. So mail
+addresses, decorators in code (`` `@property` ``) and similar words stay text.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from moa_cli.core.files.search import FileSearch, is_pattern
 from moa_cli.core.text import prompt_text
 
 _START = r"(?<![A-Za-z0-9_.+%@/\\`-])@"
-_MENTION = re.compile(rf'{_START}(?:"([^"\n]+)"|([^\s"`]+))')
+_MENTION = re.compile(rf"""{_START}(?:"([^"\n]+)"|('[^'\n]+'|(?:\\ |[^\s"`])+))""")
 _BEGUN = re.compile(rf'{_START}("?)([^"\n]*)\Z')
-# Punctuation that may follow a path in a sentence; and the line numbers after a path, as in the
-# messages of compilers.
+# Punctuation that may follow a path in a sentence. Line numbers may follow, too, as in the messages
+# of compilers, or an ending as in `@notes.txt's first line`.
 _AFTER = ".,;:!?)]}>'’”»，。；：！？、）」』】"
-_LINES = re.compile(r":\d+(?:[-:]\d+)?\Z")
+_BEHIND = re.compile(r":\d+(?:[-:]\d+)?\Z|['’]s\Z")
 # A path as people write one: with a folder, or with a suffix.
 _LIKE_A_PATH = re.compile(r"[\w~.-]*[\w~.-][/\\][\w/\\.~-]*[\w.]|[\w-]+\.[A-Za-z][A-Za-z0-9]{0,4}")
 # A pasted path counts as a file only with one of these suffixes.
@@ -53,7 +53,7 @@ def mentioned_files(text: str) -> tuple[list[str], list[str]]:
         path = next((form for form in forms if _leads_somewhere(form)), None)
         if path is not None:
             found[path] = None
-        elif match[1] or any(_LIKE_A_PATH.fullmatch(form) for form in forms):
+        elif match[1] or "\\ " in match[2] or any(_LIKE_A_PATH.fullmatch(form) for form in forms):
             missing[forms[-1]] = None
     return list(found), list(missing)
 
@@ -61,8 +61,9 @@ def mentioned_files(text: str) -> tuple[list[str], list[str]]:
 def _mentioned_forms(word: str) -> Iterator[str]:
     """The possible paths that a word may mean, the most likely first."""
     yield word
-    if numbered := _LINES.search(word):
-        yield word[: numbered.start()]
+    yield from _pasted_forms(word)
+    if behind := _BEHIND.search(word):
+        yield from _mentioned_forms(word[: behind.start()])
     bare = word.rstrip(_AFTER)
     if bare and bare != word:
         yield from _mentioned_forms(bare)

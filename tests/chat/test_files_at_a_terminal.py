@@ -62,6 +62,21 @@ def test_a_file_that_a_prompt_mentions_goes_with_that_prompt_alone(
     assert sent(upstream, "a") == [[prompt], [prompt, "ok", "And now?"]]
 
 
+@pytest.mark.parametrize(
+    "mention",
+    ["@'my list.md',", "@my\\ list.md?", "@my\\ list.md's end", "@file://{}/my%20list.md"],
+)
+def test_a_path_with_spaces_is_mentioned_as_shells_and_terminals_write_it(
+    moa: Moa, upstream: Upstream, mention: str
+) -> None:
+    line = f"Why {mention.format(moa.folder)} so"
+    with chatting(moa) as terminal:
+        say(terminal, upstream, line)
+    [[prompt]] = sent(upstream, "a")
+    assert prompt.startswith(f"{line}\n\n")
+    assert prompt.endswith("my list.md:\n```\na list\n```")
+
+
 def test_a_mentioned_image_goes_as_an_image(moa: Moa, upstream: Upstream) -> None:
     with chatting(moa) as terminal:
         say(terminal, upstream, "What is @photo.png?")
@@ -72,11 +87,14 @@ def test_a_mention_that_names_nothing_stays_text_and_a_lost_path_is_told(
     moa: Moa, upstream: Upstream
 ) -> None:
     with chatting(moa) as terminal:
-        say(terminal, upstream, "Mail me@notes.txt, use @property, see @src/none.py")
-        told = "moa: src/none.py: there is no such file, so the line is sent as text"
-        assert told in said(terminal)
+        say(terminal, upstream, r"Mail me@notes.txt, use @property, see @src/none.py, @no\ file")
+        for path in ("src/none.py", "no file"):
+            told = f"moa: {path}: there is no such file, so the line is sent as text"
+            assert told in said(terminal)
         assert "property:" not in said(terminal)
-    assert sent(upstream, "a") == [["Mail me@notes.txt, use @property, see @src/none.py"]]
+    assert sent(upstream, "a") == [
+        [r"Mail me@notes.txt, use @property, see @src/none.py, @no\ file"]
+    ]
 
 
 def test_what_is_piped_in_mentions_no_files(moa: Moa, upstream: Upstream) -> None:
