@@ -27,6 +27,7 @@ _NAMES = (
     (r"\.(?:pypirc|npmrc|yarnrc|dockercfg|boto|s3cfg|vault-token|terraformrc|condarc)", _LOGINS),
     (rf"\.?(?:credentials?|secrets?|passwords?|tokens?)(?:{_DATA})?", _LOGINS),
     (rf".+[-_.](?:credentials?|secrets?|passwords?){_DATA}", _LOGINS),
+    (rf"(?:.*[-_.])?api[-_]?keys?(?:{_DATA})?|kubeconfig(?:{_DATA})?|.+\.kubeconfig", _LOGINS),
     (r"client_secrets?.*\.json|service[-_]?account.*\.json|auth\.json", _LOGINS),
     (r"\.?passwd|shadow", _LOGINS),
     (r".+\.tfstate(?:\.backup)?|.+\.tfvars|wp-config\.php", _STATE),
@@ -47,7 +48,9 @@ _PRIVATE_KEY = re.compile(
 )
 _TOKEN = re.compile(
     rb"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60}"
-    rb"|glpat-[\w-]{20}|xox[abprs]-[\w-]{20}|AIza[\w-]{35}|sk-(?:ant-|or-|proj-)[\w-]{32})"
+    rb"|glpat-[\w-]{20}|xox[abprs]-[\w-]{20}|AIza[\w-]{35}|sk-(?:ant-|or-|proj-)[\w-]{32}"
+    rb"|sk-[A-Za-z0-9]{32}|gsk_[A-Za-z0-9]{40}|hf_[A-Za-z0-9]{30}|xai-[A-Za-z0-9]{40}"
+    rb"|pplx-[A-Za-z0-9]{40}|npm_[A-Za-z0-9]{36})"
 )
 _LOOKED_AT = 2_000_000
 

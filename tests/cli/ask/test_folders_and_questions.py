@@ -139,6 +139,12 @@ def test_images_of_a_folder_go_along_only_if_some_model_sees(moa: Moa, upstream:
         ("server.pem", KEY_FILE, "a private key"),
         ("notes.txt", f"see\n{KEY_FILE}", "a private key"),
         ("notes.txt", "AKIA" + "A1B2C3D4" * 2, "passwords or tokens"),
+        ("notes.txt", "OPENAI_API_KEY=sk-" + "a1B2" * 12, "passwords or tokens"),
+        ("notes.txt", "GROQ_API_KEY=gsk_" + "a1B2" * 13, "passwords or tokens"),
+        ("notes.txt", "'hf_" + "aBcD" * 8 + "Ef'", "passwords or tokens"),
+        ("api_keys.txt", "one", "passwords or tokens"),
+        ("my-apikey.json", "{}", "passwords or tokens"),
+        ("kubeconfig", "one", "passwords or tokens"),
     ],
 )
 def test_a_file_that_seems_secret_is_refused_where_nobody_can_be_asked(
@@ -160,6 +166,8 @@ def test_a_file_that_seems_secret_is_refused_where_nobody_can_be_asked(
         ("id_rsa.pub", "ssh-rsa AAAA"),
         ("secrets.py", "import secrets"),
         ("tokenizer.json", "{}"),
+        ("api_keys.py", "class ApiKeys: ..."),
+        ("notes.txt", "hf_hub_download, sk-learn, gsk_x, and task-0123456789"),
         ("cert.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n"),
         ("keys.md", "A key begins with `-----BEGIN PRIVATE KEY-----`."),
         ("aws.md", "AKIAIOSFODNN7EXAMPLE"),
