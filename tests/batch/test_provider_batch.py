@@ -528,3 +528,39 @@ def test_shards_run_through_jobs_at_the_same_time(moa: Moa, provider: BatchProvi
     assert handed_in_twice(provider) == []
     card = json.loads((moa.folder / "all.jsonl.card.json").read_bytes())
     assert (card["provider_batch"], card["shard"]) == (True, None)
+
+
+@pytest.mark.parametrize("room", [5, 2])
+def test_jobs_wait_for_room_at_the_provider(moa: Moa, provider: BatchProvider, room: int) -> None:
+    """room: how many requests the provider takes in all jobs that run; those of one are five."""
+    many(moa, 5)
+    looks: Counter[str] = Counter()
+    end = provider._job
+
+    def size(job: Mapping[str, Any]) -> int:
+        return len(provider.files[job["input_file_id"]].splitlines())
+
+    def job(job: dict[str, Any]) -> dict[str, Any]:
+        if job["status"] != "in_progress":
+            return job
+        looks[job["id"]] += 1
+        others = [
+            other
+            for other in provider.jobs.values()
+            if other is not job and other["status"] == "in_progress" and looks[other["id"]]
+        ]
+        if looks[job["id"]] == 1 and size(job) + sum(map(size, others)) > room:
+            full = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
+            job.update(status="failed", errors={"data": [full]})
+        return end(job) if looks[job["id"]] == 4 else job
+
+    provider._job = job  # type: ignore[method-assign]
+    ran = run(moa, "-y")
+    assert ran.code == 0, ran.err
+    assert "Enqueued token limit reached): 0 answered, 5 not; they wait for room" in ran.err
+    found = answers(moa)
+    assert [line["id"] for line in found] == [f"q{n}" for n in range(1, 6)]
+    assert not any("lost" in line for line in found)
+    done = [job for job in provider.jobs.values() if job["status"] == "completed"]
+    assert sum(map(size, done)) == 5 * 5
+    assert len(done) == (5 if room == 5 else 15)

@@ -236,11 +236,12 @@ class CallsInJobs:
         row = self._database.execute(query, (key,)).fetchone()
         return 0 if row is None else int(row[0])
 
-    def add(self, key: str) -> None:
-        """Count that a call is put into a job. It may have been in one before."""
+    def add(self, key: str, *, counts: bool = True) -> None:
+        """Note that a call is put into a job. It may have been in one before. counts: whether that
+        is one more attempt at it."""
         tries = self.tries(key)
         self._count += not tries
-        self._database.execute("REPLACE INTO calls VALUES (?, ?)", (key, tries + 1))
+        self._database.execute("REPLACE INTO calls VALUES (?, ?)", (key, tries + counts))
 
     def discard(self, key: str) -> None:
         """Forget a call that was answered or has failed."""

@@ -134,6 +134,14 @@ class JobRunner:
     _errors: dict[tuple[type, str], ClientError] = field(default_factory=dict)
     # The unknown states of jobs that were told to the user.
     _told: set[tuple[str, str]] = field(default_factory=set)
+    # Models with a job that the provider had no room for, each with how many of the jobs that have
+    # ended since have made room for another one.
+    _crowded: dict[str, int] = field(default_factory=dict)
+    # For each of these models whose job found no room even alone, the most requests of a job.
+    _most: dict[str, int] = field(default_factory=dict)
+    # How many jobs have ended, and how many found no room, even alone, since then.
+    _jobs_ended: int = 0
+    _roomless: int = 0
 
     def __post_init__(self) -> None:
         self._held = {budget: _Held(budget) for budget in self.limits.budgets}
@@ -155,8 +163,10 @@ class JobRunner:
             queue: deque[Iterator[Work]] = deque([iter(todo)])
             while True:
                 await self._advance_all(queue)
-                for model in list(self._drafts):
-                    await self._submit(model)
+                for draft in self._drafts.values():
+                    draft.finish()
+                self._drafts.clear()
+                await self._submit()
                 if not self.folder.open_jobs():
                     return
                 queue.appendleft(todo.at(await self._take(await self._next_ended())))
@@ -194,12 +204,12 @@ class JobRunner:
         for record in opened:
             await self._hand_in(record, again=True)
 
-    def _enter(self, call: BatchedCall, place: int) -> None:
+    def _enter(self, call: BatchedCall, place: int, *, waited: bool = False) -> None:
         """Note that a call of the item at that place is in a job. A place beyond this start's
         limit was asked by an earlier start."""
         if call.key not in self.calls.in_jobs and place < len(self._open):
             self._open[place] += 1
-        self.calls.in_jobs.add(call.key)
+        self.calls.in_jobs.add(call.key, counts=not waited)
 
     def _leave(self, call: BatchedCall) -> int | None:
         """Note that a call is in no job any more. Returns the place of its item, if that can go on
@@ -244,27 +254,59 @@ class JobRunner:
         self._end(work, result)
         return ()
 
-    async def _collect(self, call: BatchedCall, place: int) -> None:
-        """Put a call into the next job of its model. A full job is submitted."""
+    async def _collect(self, call: BatchedCall, place: int, *, waited: bool = False) -> None:
+        """Put a call into the next job of its model. A full job is submitted. waited: whether it
+        was in a job that found no room."""
         length = len(call.line(_LONGEST_NAME))
         draft = self._drafts.get(call.model)
         full = draft is not None and (
-            draft.count == _MOST_CALLS or draft.size + length > _MOST_BYTES
+            draft.count >= self._most.get(call.model, _MOST_CALLS)
+            or draft.size + length > _MOST_BYTES
         )
         if full:
-            await self._submit(call.model)
+            self._drafts.pop(call.model).finish()
+            await self._submit()
         if call.model not in self._drafts:
             self._drafts[call.model] = self.folder.draft(call.model)
         draft = self._drafts[call.model]
         draft.add(call, length)
         self._hold(draft.name, [call])
-        self._enter(call, place)
+        self._enter(call, place, waited=waited)
 
-    async def _submit(self, model: str) -> None:
-        """Submit the calls that were collected for a model as a job."""
-        record = self._drafts.pop(model).finish()
-        await self._hand_in(record)
-        self.say(f"{plural(record.calls, 'request')} to {short_name(model)} handed in as a job")
+    async def _submit(self) -> None:
+        """Submit the jobs whose requests are complete, as far as providers have room for them."""
+        for record in self.folder.open_jobs():
+            if record.step == "written" and self._has_room(record.model):
+                await self._hand_in(record)
+                requests = plural(record.calls, "request")
+                self.say(f"{requests} to {short_name(record.model)} handed in as a job")
+
+    def _has_room(self, model: str) -> bool:
+        """Whether a job of that model may be handed in. Where there was no room for one, each job
+        that ends makes room for another."""
+        if self._crowded.get(model, self._jobs_ended) < self._jobs_ended:
+            self._crowded[model] += 1
+            return True
+        return model not in self._crowded or not self._at_provider()
+
+    def _at_provider(self) -> list[JobRecord]:
+        """The jobs that providers have."""
+        return [record for record in self.folder.open_jobs() if record.step == "submitted"]
+
+    async def _finds_no_room(self, record: JobRecord, job: RemoteJob) -> bool:
+        """Whether the requests of a job are to wait for room at the provider. Where no other job
+        can make room, they go into smaller jobs, after a pause: other programs may have jobs there.
+        """
+        if not job.retryable:
+            self._jobs_ended, self._roomless = self._jobs_ended + 1, 0
+            return False
+        self._crowded[record.model] = self._jobs_ended
+        if len(self._at_provider()) > 1:
+            return True
+        await asyncio.sleep(min(_LONGEST_LOOK, 2.0**self._roomless))
+        self._roomless += 1
+        self._most[record.model] = max(1, record.calls // 2)
+        return record.calls > 1
 
     def _usage_of(self, calls: Iterable[BatchedCall]) -> Usage:
         facts = self.calls.facts
@@ -324,7 +366,7 @@ class JobRunner:
         pause = _FIRST_LOOK
         while True:
             ended = []
-            for record in self.folder.open_jobs():
+            for record in self._at_provider():
                 client = self.calls.job_client(record.model)
                 look = partial(client.look, record.job)
                 with self._named(record):
@@ -345,7 +387,9 @@ class JobRunner:
     async def _take(self, ended: Sequence[tuple[JobRecord, RemoteJob]]) -> list[int]:
         """Write the answers of jobs to the journal. Returns the places of items that can go on."""
         ready: list[int] = []
-        for record, job in ended:
+        # Jobs that found no room come first: those that end with them make room.
+        for record, job in sorted(ended, key=lambda pair: not pair[1].retryable):
+            waits = await self._finds_no_room(record, job)
             client = self.calls.job_client(record.model)
             answers = JobAnswers(self.folder, record)
             for number, file in enumerate(job.outputs):
@@ -366,7 +410,8 @@ class JobRunner:
                     self._answered(call, await client.answer(line, call.request()))
                 except ClientError as error:
                     lost += 1
-                    if error.retryable and self.calls.in_jobs.tries(call.key) < _MOST_TRIES:
+                    tries = self.calls.in_jobs.tries(call.key)
+                    if waits or (error.retryable and tries < _MOST_TRIES):
                         again.add(call.key)
                         continue
                     self._failed(call, error)
@@ -380,13 +425,13 @@ class JobRunner:
             for call in self.folder.calls(record) if again else ():
                 place = self._todo.place(call.item)
                 if call.key in again and place is not None:
-                    await self._collect(call, place)
+                    await self._collect(call, place, waited=waits)
             self.folder.forget_files(record)
             model = short_name(record.model)
             problem = f" ({job.problem})" if job.problem else ""
             self.say(
                 f"job of {plural(record.calls, 'request')} to {model} {job.status}{problem}:"
-                f" {record.calls - lost:,} answered, {lost:,} not"
+                f" {record.calls - lost:,} answered, {lost:,} not" + "; they wait for room" * waits
             )
         return sorted(ready)
 
