@@ -564,3 +564,18 @@ def test_jobs_wait_for_room_at_the_provider(moa: Moa, provider: BatchProvider, r
     done = [job for job in provider.jobs.values() if job["status"] == "completed"]
     assert sum(map(size, done)) == 5 * 5
     assert len(done) == (5 if room == 5 else 15)
+
+
+@pytest.mark.parametrize("refuses", ["/files", "/batches"])
+def test_a_refused_file_is_told_with_its_model_and_can_be_handed_in_later(
+    moa: Moa, provider: BatchProvider, refuses: str
+) -> None:
+    provider.gone = refuses
+    ran = run(moa, "-y")
+    assert ran.code == 1
+    assert "job of 3 requests to lab:a: lab refused the request (400): not this file" in ran.err
+    assert run(moa, "-y").code == 1
+    assert provider.jobs == {}
+    provider.gone = ""
+    assert run(moa, "-y").code == 0
+    assert handed_in_twice(provider) == []

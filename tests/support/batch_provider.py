@@ -40,8 +40,9 @@ class BatchProvider:
 
     answer: makes the body of an answer, or raises `Refusal`. held: whether jobs run on without an
     end. block: the phase at which the provider does its part and never says so, once; `blocked` is
-    set then. page: jobs in a page of their list. key: that is asked for. together: whether files
-    and jobs are Together's: a file is sent to another address and is the same one if it is sent
+    set then. page: jobs in a page of their list. gone: a path below /v1 that is answered by 404, or
+    by 400 if something is sent to it. key: that is asked for. together: whether files and jobs are
+    Together's: a file is sent to another address and is the same one if it is sent
     again, jobs keep no name, their list has no pages.
     """
 
@@ -217,6 +218,9 @@ class BatchProvider:
                 route = self.path.removeprefix("/v1")
                 with provider._lock:
                     provider.asked.append(f"POST {route}")
+                    if route == provider.gone:
+                        self.send(400, {"error": {"message": "not this file"}})
+                        return
                     if route == "/files":
                         phase = "upload"
                         if self.refuses(phase):

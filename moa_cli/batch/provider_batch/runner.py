@@ -202,7 +202,8 @@ class JobRunner:
         if opened:
             self.say(f"going on with {plural(len(opened), 'job')} of an earlier start")
         for record in opened:
-            await self._hand_in(record, again=True)
+            with self._named(record):
+                await self._hand_in(record, again=True)
 
     def _enter(self, call: BatchedCall, place: int, *, waited: bool = False) -> None:
         """Note that a call of the item at that place is in a job. A place beyond this start's
@@ -277,7 +278,8 @@ class JobRunner:
         """Submit the jobs whose requests are complete, as far as providers have room for them."""
         for record in self.folder.open_jobs():
             if record.step == "written" and self._has_room(record.model):
-                await self._hand_in(record)
+                with self._named(record):
+                    await self._hand_in(record)
                 requests = plural(record.calls, "request")
                 self.say(f"{requests} to {short_name(record.model)} handed in as a job")
 
@@ -481,12 +483,14 @@ class JobRunner:
             yield
         except ClientError as error:
             if not _may_pass(error) and not isinstance(error, AuthenticationFailed):
-                error.message = f"job {record.job} to {short_name(record.model)}: {error.message}"
-                error.hint = (
-                    "use the account that began it; if it is deleted there, delete"
-                    f" {self.folder.calls_file(record.name)}, and the same command asks its"
-                    " requests in a new job"
-                )
+                named = record.job or f"of {plural(record.calls, 'request')}"
+                error.message = f"job {named} to {short_name(record.model)}: {error.message}"
+                if record.step != "written":
+                    error.hint = (
+                        "use the account that began it; if it is deleted there, delete"
+                        f" {self.folder.calls_file(record.name)}, and the same command asks its"
+                        " requests in a new job"
+                    )
             raise
 
     async def _patiently(self, ask: Callable[[], Awaitable[_T]], most: int = _MOST_TROUBLES) -> _T:
