@@ -123,6 +123,32 @@ def test_a_chunk_holds_a_piece_of_one_call(server: Server, upstream: Upstream) -
     assert "".join(piece["function"]["arguments"] for piece in first) == '{"city":"Bern"}'
 
 
+@pytest.mark.parametrize("report", [False, True])
+@pytest.mark.parametrize("written", ["", None, " "])
+def test_a_call_without_arguments_has_an_empty_object(
+    server: Server, upstream: Upstream, written: str | None, report: bool
+) -> None:
+    """Some endpoints send nothing in their place, and clients read them as JSON."""
+    calls = [
+        {"index": index, "id": f"c{index}", "function": {"name": "weather", "arguments": arguments}}
+        for index, arguments in enumerate(['{"city":"Bern"}', written])
+    ]
+    upstream.always("agg", Reply(raw=sse({"tool_calls": calls}, finish="tool_calls")))
+    (choice,) = server.ask(tools=[WEATHER], moa={"report": report}).json()["choices"]
+    told = [call["function"]["arguments"] for call in choice["message"]["tool_calls"]]
+    assert [json.loads(each) for each in told] == [{"city": "Bern"}, {}]
+    said = ["", ""]
+    for chunk in chunks(server.ask(tools=[WEATHER], stream=True, moa={"report": report}).text):
+        for choice in chunk["choices"]:
+            for piece in choice["delta"].get("tool_calls", ()):
+                said[piece["index"]] += piece["function"]["arguments"]
+    assert [json.loads(each) for each in said] == [{"city": "Bern"}, {}]
+    upstream.always("agg", Reply(raw=sse({"tool_calls": calls[1:]}, finish="length")))
+    (choice,) = server.ask(tools=[WEATHER]).json()["choices"]
+    # A call that was cut before its arguments is not one without any.
+    assert choice["message"]["tool_calls"][0]["function"]["arguments"] == (written or "")
+
+
 def test_functions_as_before_there_were_tools_are_answered_in_kind(
     server: Server, upstream: Upstream
 ) -> None:

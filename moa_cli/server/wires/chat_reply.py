@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -158,8 +159,19 @@ class ChatEncoder(CompletionsEncoder):
                 if not (self._legacy and piece.index):
                     told += self._delta(self._call(piece), choice)
         elif (finished := self._end_before_report(event, choice)) is not None:
+            told += self._missing_arguments(finished, choice)
             told += sse.event(self._ending(choice, self._finish(finished)))
         return told
+
+    def _missing_arguments(self, reply: Turn | events.AggregatorFinished, choice: int) -> bytes:
+        """Chunks with the arguments of calls that have none; see `_calls_of`."""
+        calls = zip(reply.tool_calls, _calls_of(reply), strict=True)
+        pieces = (
+            ToolPiece(index, arguments=whole.arguments)
+            for index, (call, whole) in enumerate(calls)
+            if whole is not call and not (self._legacy and index)
+        )
+        return b"".join(self._delta(self._call(piece), choice) for piece in pieces)
 
     def _call(self, piece: ToolPiece) -> str:
         if not self._legacy:
@@ -190,6 +202,7 @@ class ChatEncoder(CompletionsEncoder):
                 # An empty reply has a chunk with the role, too.
                 said.append(self._delta("", choice))
             if choice not in self._ended:
+                said.append(self._missing_arguments(turn, choice))
                 chunks.append(self._ending(choice, self._finish(turn)))
         whole = together(turns)
         if self._include_usage:
@@ -217,10 +230,10 @@ class ChatEncoder(CompletionsEncoder):
             content = content or None
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": refusal}
         if turn.tool_calls and self._legacy:
-            call = turn.tool_calls[0]
+            call = _calls_of(turn)[0]
             message["function_call"] = {"name": call.name, "arguments": call.arguments}
         elif turn.tool_calls:
-            message["tool_calls"] = [_call(call) for call in turn.tool_calls]
+            message["tool_calls"] = [_call(call) for call in _calls_of(turn)]
         if self._proposals is not None and not number:
             message["reasoning_content"] = proposals_of(turn) + turn.reasoning
         logprobs = None
@@ -232,6 +245,17 @@ class ChatEncoder(CompletionsEncoder):
             "logprobs": logprobs,
             "finish_reason": self._finish(turn),
         }
+
+
+def _calls_of(reply: Turn | events.AggregatorFinished) -> list[ToolCall]:
+    """The calls of a reply. Unless it was cut, a call of a function has arguments: some endpoints
+    send nothing for a call without any, and clients expect JSON."""
+    if finish_of(reply) != "tool_calls":
+        return list(reply.tool_calls)
+    return [
+        call if call.kind == "custom" or call.arguments.strip() else replace(call, arguments="{}")
+        for call in reply.tool_calls
+    ]
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
