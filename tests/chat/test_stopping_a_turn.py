@@ -392,4 +392,4 @@ def test_a_turn_that_is_stopped_while_a_model_is_silent_took_that_time_too(
         terminal.wait_for("interrupted; the reply so far is kept")
         at_prompt(terminal, 1)
         [told] = re.findall(r"^\(4 calls, .* ([\d.]+) s\)$", "\n".join(terminal.lines()), re.M)
-        assert float(told) > 5
+        assert float(told) >= 5
