@@ -497,7 +497,7 @@ class TurnState:
             of_model.append((settings, fitted))
             foreseen = settings.max_tokens or ASSUMED_TOKENS
             again = partial(shrink, profile, settings, talk, tuple(given))
-            backed = isinstance(settings, Aggregator) and index + 1 < len(self.aggregators)
+            behind = self.aggregators[index + 1 :] if isinstance(settings, Aggregator) else []
             calls.append(
                 Planned(
                     place,
@@ -507,7 +507,7 @@ class TurnState:
                     foreseen,
                     error,
                     shrink=again,
-                    backed=backed,
+                    behind=tuple(stand_in.model for stand_in in behind),
                     again=self.silent.get(settings.model, (0, False))[1],
                     max_tokens=settings.max_tokens,
                 )

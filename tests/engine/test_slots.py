@@ -154,6 +154,14 @@ def test_a_provider_may_hold_a_call_back_for_as_long_as_a_call_may_be(upstream: 
     assert failed.error.kind == "RateLimited"
 
 
+def test_a_fallback_at_the_busy_provider_is_no_reason_to_wait_less(upstream: Upstream) -> None:
+    play(upstream, {"agg": [refusal(429, Retry_After="2"), Reply(text="from agg")]})
+    backed = mixture(aggregator=lab("agg", fallbacks=["lab:second"]))
+    events = run(upstream, backed, limits=_limits(3.9))
+    [finished] = of_kind(events, AggregatorFinished)
+    assert finished.model == "lab:agg"
+
+
 def test_a_provider_that_refuses_everything_ends_a_turn(upstream: Upstream) -> None:
     play(upstream, {"*": refusal(429)})
     events = run(upstream, mixture("a", "b", "c", "d", "e", "f"), limits=_limits(0.5))

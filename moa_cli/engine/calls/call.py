@@ -47,8 +47,8 @@ _FEWEST_MORE = 64
 # Seconds after which the user is told that a call waits to be sent, and between two checks of
 # whether its provider accepts calls; and the reason that the user is told if none is known.
 _WAIT_TOLD, _NO_TURN = 0.5, "behind other calls"
-# A busy provider is waited for so many times shorter if there is a fallback.
-_BACKED = 4
+# The part of the longest wait for a busy provider that is left out if a fallback stands ready.
+_LEFT_OUT = 0.75
 # A call is not made again after this part of the time for its first word.
 _NEARLY_ALL = 0.9
 # An answer is stopped at _FAR_BEYOND times its max_tokens plus _BEYOND tokens. The limit is not
@@ -69,7 +69,7 @@ class Limits:
         first_delay: Seconds before the first retry. The delay doubles from retry to retry, and
             is as long as the endpoint asks for, at least.
         longest_wait: Seconds for which a busy provider may refuse a call; a quarter of it for an
-            aggregator with a fallback.
+            aggregator with a fallback at a provider that is not busy.
         budgets: What calls may cost, in USD or tokens. They are checked before each layer, and when
             an answer becomes longer than was estimated.
         slots: Limits on calls that are shared with other turns, in place of `concurrency`.
@@ -121,8 +121,8 @@ class Planned:
     settings: of the model; the budgets may have set `max_tokens`. fitted: the messages to send.
     info: facts about the model. foreseen: tokens of the answer that the budgets have reserved.
     error: why the call is not made, or None. shrink: given the error of an endpoint that refuses
-    the prompt as too long, returns a shorter one, or None. backed: whether there is a fallback that
-    has not been asked. again: whether a call of the model timed out in a layer before, because the
+    the prompt as too long, returns a shorter one, or None. behind: the fallbacks that have not been
+    asked. again: whether a call of the model timed out in a layer before, because the
     model was silent. max_tokens: as the profile says, without the budgets. opening: separates the
     comparison from the reply, if the answer may begin with one. about: see `Proposal`.
     """
@@ -134,7 +134,7 @@ class Planned:
     foreseen: int
     error: Failure | None = None
     shrink: Callable[[ContextTooLong], Fitted | None] = lambda _: None
-    backed: bool = False
+    behind: tuple[str, ...] = ()
     again: bool = False
     max_tokens: int | None = None
     opening: Opening | None = None
@@ -232,8 +232,7 @@ class Call:
         self._sent: list[Attempt] = []
         # Tokens that the answer may have without asking `grow`.
         self._allowed = self._foreseen.completion_tokens
-        longest = limits.longest_wait / (_BACKED if planned.backed else 1)
-        self._backoff = Backoff(limits.retries, limits.first_delay, longest)
+        self._backoff = Backoff(limits.retries, limits.first_delay, limits.longest_wait)
         # Seconds of the attempts that failed without a word, and the limit on them.
         self._mute, self._first_token = 0.0, math.inf
         self._race: Race | None = None
@@ -404,11 +403,12 @@ class Call:
         async with _Admission(self, slot, attempt.model, told=beside is None) as place:
             self._begin()
             endpoint = self._clients.endpoint(attempt.model)
-            spared = self.planned.index is not None or self.planned.backed
+            backed = bool(self.planned.behind)
+            spared = self.planned.index is not None or backed
             silence = silence_of(
                 self.settings,
                 endpoint.provider,
-                backed=self.planned.backed,
+                backed=backed,
                 again=self.planned.again and attempt.model == self.planned.settings.model,
                 # An aggregator without a fallback keeps its full time: without it, there is no
                 # reply.
@@ -475,7 +475,7 @@ class Call:
         entered = slot.enter_at_once()
         if entered is not None:
             return entered
-        left = self._backoff.left
+        left = self._left
         # Seconds of waiting. Time in which the process was stopped does not count.
         passed, step = 0.0, min(left, _WAIT_TOLD)
         held = self._slots.delay(model)
@@ -510,6 +510,13 @@ class Call:
         finally:
             if is_told:
                 self._wait("")
+
+    @property
+    def _left(self) -> float:
+        """Seconds for which a busy provider may still hold the call back."""
+        ready = any(self._slots.refused_for(model) <= 0 for model in self.planned.behind)
+        left_out = _LEFT_OUT * self._limits.longest_wait if ready else 0.0
+        return max(0.0, self._backoff.left - left_out)
 
     def _wait(self, reason: str) -> None:
         """Emit that the call waits to be sent. reason: why it waits; "" once it is sent."""
@@ -694,7 +701,8 @@ class Call:
                 self._slots.note(self.heard.model, None)
                 raise ClientTimeout(error.message, hint=error.hint) from error
         model = self.settings.model
-        delay, held = self._backoff.next(error, self._slots.delay(model), self._whole.left)
+        left = min(self._whole.left, self._left)
+        delay, held = self._backoff.next(error, self._slots.delay(model), left)
         if told:
             self.heard = Attempt(self._foreseen)
         self._tell(self.retrying(self.attempts, delay, error, withdrawn=told))
