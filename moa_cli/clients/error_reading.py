@@ -80,7 +80,7 @@ class Said:
     @property
     def code(self) -> str:
         """A code in words, for people if there is no message; "" if there is none."""
-        return next(filter(_is_word, self.codes), "")
+        return next((code for code in self.codes if _is_word(code) and code != WEB_PAGE), "")
 
 
 def read_error(body: object) -> Said:
