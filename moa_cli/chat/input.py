@@ -20,7 +20,7 @@ from prompt_toolkit.filters import (
     is_searching,
     vi_mode,
 )
-from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.formatted_text import AnyFormattedText, FormattedText, StyleAndTextTuples
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -61,6 +61,7 @@ _SPOKEN_PROMPT = "You: "
 # The marks before the second and later lines of a prompt, and before the second and later rows of a
 # folded line.
 _CONTINUED, _FOLDED = "… ", "  "
+_FOLDED_ROW: StyleAndTextTuples = [("class:prompt-continuation", _FOLDED)]
 _ENTER, _BACK = ("enter", "c-j"), ("escape", "c-c", "c-d")
 # Seconds that a key that may begin a longer binding (Ctrl-X Ctrl-E) waits for the next key. The
 # default of prompt-toolkit feels slow.
@@ -328,8 +329,11 @@ class Editor:
                 input=source,
                 output=output,
             )
+        window = self._prompt.app.layout.current_window
         # Otherwise the bar would be at the bottom of the screen, far from the line.
-        self._prompt.app.layout.current_window.dont_extend_height = Always()
+        window.dont_extend_height = Always()
+        self._first_of_line = window.get_line_prefix
+        window.get_line_prefix = self._prefix
         self._prompt.app.before_render += lambda _: self._fit()
         self._prompt.app.ttimeoutlen = ESCAPE_SECONDS
         self._prompt.app.timeoutlen = _SEQUENCE_SECONDS
@@ -424,10 +428,18 @@ class Editor:
         prompt.complete_style = CompleteStyle.READLINE_LIKE if accessible else CompleteStyle.COLUMN
 
     def _continuation(self, width: int, line: int, folds: int) -> str:
-        if self._options.accessible:
-            return ""
-        # A further row of a folded line has no mark of a new line.
-        return _FOLDED if folds else _CONTINUED
+        return "" if self._options.accessible else _CONTINUED
+
+    def _prefix(self, line: int, folds: int) -> AnyFormattedText:
+        """What stands before a row of the prompt. folds: the rows of its line that are above it.
+
+        For further rows of a folded line, prompt-toolkit's own function does not count: it takes as
+        long as all the rest, as a pasted line of a megabyte has 13,000 rows, and each is asked for
+        several times a frame.
+        """
+        if folds:
+            return [] if self._options.accessible else _FOLDED_ROW
+        return self._first_of_line(line, folds) if self._first_of_line else []
 
     def trouble(self) -> str | None:
         """An error of the file of prompts that the user has not been told yet, or None."""
