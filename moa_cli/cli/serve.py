@@ -251,7 +251,7 @@ def _start(
     """
     from moa_cli.clients.limiter import Limiter
     from moa_cli.config.schema import load_config
-    from moa_cli.server.run import Start
+    from moa_cli.server.run import Start, most_connections
 
     # Shared by all versions of the settings: after a reload, running calls and past costs still
     # count.
@@ -266,6 +266,7 @@ def _start(
         nonlocal session
         wiring.use(config)
         calls = concurrency or (config.concurrency if "concurrency" in config.given else unset)
+        calls = min(calls, most_connections())
         limiter.resize(calls)
         # The budget of the day reads what is spent from the ledger of the server.
         budgets = caps.budgets(ledger, one_turn=False)

@@ -78,6 +78,11 @@ def run(start: Start) -> int:
         return asyncio.run(_serve(service, bound, start.introduction))
 
 
+def most_connections() -> int:
+    """How many connections there may be at once with clients, and as many with providers."""
+    return max(16, room_for(2 * _MOST_CONNECTIONS) // 2)
+
+
 def read_keys(start: Start) -> ClientKeys:
     """The keys of clients, at the start. Raises MoAError if one of them is not valid."""
     keys, faults = start.options.key_places.read(start.config)
@@ -160,8 +165,7 @@ class Server(HttpServer):
     def __init__(
         self, service: Service, app: ASGIApp, introduction: Sequence[str], url: str
     ) -> None:
-        # The other half is for the calls of turns.
-        most = max(16, room_for(2 * _MOST_CONNECTIONS) // 2)
+        most = most_connections()
         super().__init__(app, most)
         self._service = service
         self._introduction = introduction
