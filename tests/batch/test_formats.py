@@ -424,7 +424,7 @@ def folder(moa: Moa) -> Path:
     [
         ("prompts", ["one", "two"]),
         ("prompts/", ["one", "two"]),
-        ("~/work/prompts", ["one", "two"]),
+        ("~/{folder}/prompts", ["one", "two"]),
         ("prompts/*.jsonl", ["one"]),
         ("prompts/**/*.jsonl", ["one", "two"]),
         ("prompts/sub/[0-9].jsonl", ["two"]),
@@ -433,6 +433,7 @@ def folder(moa: Moa) -> Path:
 def test_a_folder_or_a_pattern_of_this_machine(
     moa: Moa, upstream: Upstream, folder: Path, source: str, prompts: list[str]
 ) -> None:
+    source = source.format(folder=moa.folder.name)
     ran = moa.run("batch", source, "out.jsonl")
     assert ran.code == 0, ran.err
     assert asked(upstream) == prompts
