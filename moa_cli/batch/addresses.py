@@ -8,6 +8,7 @@ AWS_ENDPOINT_URL, the files of the provider's own tools, or the machine's role.
 
 from __future__ import annotations
 
+import glob
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from moa_cli.batch.sources import BLOCK, Source, data_files, is_pattern
+from moa_cli.batch.sources import BLOCK, Source, data_files
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.installation import install_command
@@ -79,7 +80,7 @@ class RemotePath:
     def _found(self) -> list[str]:
         if self.is_page:
             return [self.path]
-        if is_pattern(self.path) and not self.files.exists(self.path):
+        if glob.has_magic(self.path) and not self.files.exists(self.path):
             matches = self.files.glob(self.path, detail=True)
             found = sorted(path for path in matches if matches[path]["type"] != "directory")
         elif self.files.isdir(self.path):

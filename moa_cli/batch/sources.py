@@ -260,7 +260,7 @@ def file_sources(path: Path) -> list[Source]:
     try:
         if path.is_dir():
             found = [str(path / name) for name in data_files(_names_in(path))]
-        elif is_pattern(str(path)) and not path.exists():
+        elif glob.has_magic(str(path)) and not path.exists():
             # As in a shell, `*` does not stand for hidden files, which `Path.glob` finds, too.
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207
             found = sorted(name for name in matches if not Path(name).is_dir())
@@ -269,11 +269,6 @@ def file_sources(path: Path) -> list[Source]:
     if not found:
         raise BenchError(f"{path}: there are no such files")
     return [file_source(Path(name)) for name in found]
-
-
-def is_pattern(text: str) -> bool:
-    """Whether a path may stand for several files."""
-    return any(sign in text for sign in "*?[")
 
 
 def data_files(names: Iterable[str]) -> list[str]:
