@@ -77,15 +77,19 @@ def test_a_reply_that_goes_on_beyond_its_limit_is_stopped_at_the_cap(
     assert turn["usage"]["cost"] == pytest.approx(row["known_cost"])
 
 
-def test_a_refusal_without_end_is_stopped_at_the_cap(moa: Moa, upstream: Upstream) -> None:
-    piece = {"choices": [{"index": 0, "delta": {"refusal": "word "}}]}
-    upstream.always("agg", replace(ENDLESS, chunks=None, events=[piece] * 4000, usage=None))
+def is_stopped_at_the_cap(moa: Moa, upstream: Upstream) -> None:
     ran = moa.run("ask", "-r", "0", "hi", "--max-cost", "0.03")
     assert ran.code == 3
     assert "stopped at --max-cost $0.030: lab:agg exceeded its max_tokens" in ran.err
     assert sent(upstream, "agg") < 1000
     (row,) = json.loads(moa.run("history", "stats", "--json").text)["models"]
     assert 0.02 <= row["known_cost"] <= 0.031
+
+
+def test_a_refusal_without_end_is_stopped_at_the_cap(moa: Moa, upstream: Upstream) -> None:
+    piece = {"choices": [{"index": 0, "delta": {"refusal": "word "}}]}
+    upstream.always("agg", replace(ENDLESS, chunks=None, events=[piece] * 4000, usage=None))
+    is_stopped_at_the_cap(moa, upstream)
 
 
 @pytest.mark.parametrize("before", ["", "<think>hm</think>"])
@@ -93,12 +97,7 @@ def test_white_space_without_end_is_stopped_at_the_cap(
     moa: Moa, upstream: Upstream, before: str
 ) -> None:
     upstream.always("agg", replace(ENDLESS, chunks=[before, *["\n  "] * 4000]))
-    ran = moa.run("ask", "-r", "0", "hi", "--max-cost", "0.03")
-    assert ran.code == 3
-    assert "stopped at --max-cost $0.030: lab:agg exceeded its max_tokens" in ran.err
-    assert sent(upstream, "agg") < 1000
-    (row,) = json.loads(moa.run("history", "stats", "--json").text)["models"]
-    assert 0.02 <= row["known_cost"] <= 0.031
+    is_stopped_at_the_cap(moa, upstream)
 
 
 @pytest.mark.parametrize("after", [0, 10])
