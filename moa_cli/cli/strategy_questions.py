@@ -13,7 +13,7 @@ import typer
 from moa_cli.cli.output import say
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.strategy import Strategy
-from moa_cli.core.text import plural, with_hint
+from moa_cli.core.text import are, plural, with_hint
 from moa_cli.profile import Profile, build, to_table
 from moa_cli.profile.schema import PROFILE_KEYS
 
@@ -65,8 +65,7 @@ def _with_proposals(profile: Profile, *, ask: bool) -> Profile:
     if count >= fewest:
         return profile
     samples = -(-fewest // count)
-    verb = "is" if count == 1 else "are"
-    told = f"{profile.strategy} needs {fewest} proposals, and there {verb} {count}"
+    told = f"{profile.strategy} needs {fewest} proposals, and there {are(count)} {count}"
     if ask:
         question = f"{told}: samples of each proposer"
         samples = typer.prompt(question, default=samples, type=int, err=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 from moa_cli.core.conversation import Usage
+from moa_cli.core.text import are
 from moa_cli.core.values import Key
 
 _MILLION = 1_000_000
@@ -156,8 +157,8 @@ def price_cell(amount: float | None, *, from_table: bool) -> str:
 
 def prices_are(models: Collection[str]) -> str:
     """The beginning of a sentence: `the price of a is`, `the prices of a, b are`."""
-    several = len(models) > 1
-    return f"the price{'s' * several} of {', '.join(models)} {'are' if several else 'is'}"
+    count = len(models)
+    return f"the price{'s' * (count > 1)} of {', '.join(models)} {are(count)}"
 
 
 def cost_text(usage: Usage) -> str:

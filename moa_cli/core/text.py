@@ -32,6 +32,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def are(number: int) -> str:
+    """`is` for one, `are` for any other number."""
+    return "is" if number == 1 else "are"
+
+
 def without_login(text: str) -> str:
     """The text without the user names and passwords of web addresses in it."""
     return re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)

@@ -18,7 +18,7 @@ from moa_cli.core import events
 from moa_cli.core.events import Event
 from moa_cli.core.strategy import layer_name
 from moa_cli.core.stream import Sink
-from moa_cli.core.text import plural
+from moa_cli.core.text import are, plural
 from moa_cli.terminal.after_reply import AfterReply
 from moa_cli.terminal.attention import Attention
 from moa_cli.terminal.plain import Hint, Notices, PlainReply, Proposals, tell
@@ -182,8 +182,7 @@ class Announcements:
         self._writer = ""
         name = self._names[event.layer] = layer_name(event.layer, event.purpose)
         if self._layers:
-            are = "is" if len(new) == 1 else "are"
-            self._say(f"{name}: {spoken_names(list(new.values()))} {are} asked")
+            self._say(f"{name}: {spoken_names(list(new.values()))} {are(len(new))} asked")
         self._start()
 
     def _aggregator_started(self, event: events.AggregatorStarted) -> None:

@@ -9,7 +9,7 @@ from moa_cli.core.conversation import Proposal
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import Placing
-from moa_cli.core.text import plural
+from moa_cli.core.text import are, plural
 from moa_cli.engine.prompts import text_of
 
 # A summary names at most this many answers, each with at most this many characters.
@@ -78,8 +78,8 @@ class Tally:
         if others and others[0].votes == first.votes:
             summary += ": a tie, decided for the first in the profile"
         if self.unreadable:
-            verb = "is" if self.unreadable == 1 else "are"
-            summary += f"; {plural(self.unreadable, 'answer')} {verb} unreadable"
+            unread = self.unreadable
+            summary += f"; {plural(unread, 'answer')} {are(unread)} unreadable"
         return summary
 
 
