@@ -219,6 +219,13 @@ def expand(text: str) -> Path:
         return Path(text)
 
 
+def resolved(path: Path) -> Path:
+    """The absolute path without links. A loop of links stays as it is, so that its use tells of it;
+    Path.resolve raises RuntimeError for it before Python 3.13. Raises OSError if the path is
+    relative and the working directory is gone."""
+    return Path(os.path.realpath(path))
+
+
 def is_folder(path: Path) -> bool:
     """Whether there is such a folder; False also for an invalid or inaccessible path."""
     try:

@@ -217,7 +217,8 @@ def _add_spending(target: Connection, rows: Store, source: Path) -> None:
     Any other file is a copy of the store. For each sum, the higher one of the two files counts.
     """
     mark = f"recovered {source.name}"
-    is_part = source.resolve() in [file.resolve() for file in damaged_files(paths.database_file())]
+    damaged = damaged_files(paths.database_file())
+    is_part = paths.resolved(source) in [paths.resolved(file) for file in damaged]
     done = target.execute("SELECT 1 FROM upkeep WHERE task = ?", (mark,)).fetchone()
     if is_part and done is None:
         # The new file in its place began without spending, so both sums are added.

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from moa_cli.core import paths
+
 _LEAF, _INDEX_LEAF = 0x0D, 0x0A
 # The first bytes of pages without rows: branches of trees, maps of pages, continuations of a long
 # row (which begin with the number of a page, a small number), and empty pages.
@@ -135,7 +137,7 @@ def salvage(path: Path, progress: SalvageProgress) -> Iterator[tuple[str, Row]]:
     with the number of the row. `progress` is updated on the way. Raises OSError.
     """
     # The log is beside the file itself, not beside a link to it.
-    path = path.resolve()
+    path = paths.resolved(path)
     with path.open("rb") as opened:
         file = _File(path, opened)
         progress.pages = file.count

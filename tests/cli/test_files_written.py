@@ -1,5 +1,5 @@
-"""The files that `moa` writes: readable by their owner alone whatever the umask, and never of a
-name that another system reserves for a device."""
+"""The files that `moa` writes: readable by their owner alone whatever the umask, never of a name
+that another system reserves for a device, and named where they cannot be written."""
 
 from __future__ import annotations
 
@@ -97,3 +97,24 @@ def test_a_provider_of_such_a_name_is_refused(moa: Moa) -> None:
     ran = moa.run("config", "set", "providers.nul.base_url", "http://127.0.0.1:9/v1")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "invalid name of a provider: Windows reserves the name `nul`" in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("batch", "in.txt", "loop/out.jsonl", "-y"),
+        ("history", "backup", "loop/x.db"),
+        ("history", "recover", "loop/x.db"),
+    ],
+    ids=" ".join,
+)
+def test_a_path_through_links_that_lead_to_each_other_is_named(
+    moa: Moa, arguments: tuple[str, ...]
+) -> None:
+    (moa.folder / "loop").symlink_to("loop")
+    (moa.folder / "in.txt").write_text("one\n")
+    moa.run("ask", "hi")
+    ran = moa.run(*arguments)
+    assert ran.code == 1
+    assert arguments[-1 if arguments[0] == "history" else 2] in ran.err.splitlines()[-1]
+    assert "Traceback" not in ran.err

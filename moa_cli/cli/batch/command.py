@@ -291,7 +291,7 @@ def _is_written(name: str, target: str) -> bool:
 
     def place(text: str) -> str:
         text = text.removeprefix("file://")
-        return text if is_address(text) else paths.expand(text).resolve().as_posix()
+        return text if is_address(text) else paths.resolved(paths.expand(text)).as_posix()
 
     name = place(name)
     local = target.rpartition("/")[2] if is_address(target) else target
@@ -310,9 +310,9 @@ def _path(source: str, target: str) -> Path | None:
     if path.exists() and not paths.is_file(path):
         raise UsageError(f"{path}: is not a file", hint="- is standard output")
     # Resolved, so that the target of a symbolic link is replaced and not the link.
-    path = path.resolve()
+    path = paths.resolved(path)
     check_name(path)
-    if source != _STREAM and path == paths.expand(source).resolve():
+    if source != _STREAM and path == paths.resolved(paths.expand(source)):
         raise UsageError("IN and OUT are the same file")
     return path
 

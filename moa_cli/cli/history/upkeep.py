@@ -85,7 +85,7 @@ def backup(
 
     if file == "-":
         raise UsageError("a copy cannot go to standard output", hint="name a file")
-    target = paths.expand(file).resolve()
+    target = paths.resolved(paths.expand(file))
     check_name(target)
     check_free(target, force=force)
     with closing(_open_whole()) as store:

@@ -149,7 +149,7 @@ def _own_file(model: str) -> Path:
         raise ModelNotFound(
             f"local: {path} is not a GGUF file", hint="the embedded runtime reads no other format"
         )
-    return path.resolve()
+    return paths.resolved(path)
 
 
 def _known_names(model: str) -> str:

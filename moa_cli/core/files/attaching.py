@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from moa_cli.core import paths
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
 from moa_cli.core.files.attachments import content_of, is_pipe, part_of
@@ -222,8 +223,8 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 def _place(path: Path) -> Path:
     try:
-        return path.expanduser().resolve()
-    except (OSError, RuntimeError):
+        return paths.resolved(paths.expand(str(path)))
+    except OSError:
         return path
 
 

@@ -62,9 +62,9 @@ def new_file(path: Path, *, force: bool, error: type[MoAError]) -> Iterator[Bina
         if b"\0" in os.fsencode(path):
             raise ValueError
         # Resolved, so that the target of a symbolic link is replaced and the link itself stays.
-        path = path.resolve()
-    except (OSError, RuntimeError, ValueError):
-        # A NUL character, half of a surrogate pair, or a loop of links.
+        path = paths.resolved(path)
+    except (OSError, ValueError):
+        # A NUL character, half of a surrogate pair, or a working directory that is gone.
         raise UsageError(f"{path}: is not a path that leads to a file") from None
     check_name(path)
     check_free(path, force=force)

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from itertools import islice, product
 from pathlib import Path
 
+from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
 
 # A search ends with an error after this many files, which nobody attaches on purpose, or after this
@@ -184,8 +185,8 @@ def _is_installed(entry: os.DirEntry[str]) -> bool:
 
 def _is_in_work_tree(folder: Path) -> bool:
     try:
-        whole = folder.resolve()
-    except (OSError, RuntimeError):
+        whole = paths.resolved(folder)
+    except OSError:
         return False
     return any((parent / ".git").exists() for parent in (whole, *whole.parents))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from moa_cli.core import paths
+
 _SETTINGS, _KEY, _LOGINS, _STATE = (
     "settings with keys",
     "a private key",
@@ -62,8 +64,8 @@ def secret_kind(path: Path, data: bytes = b"") -> str | None:
     For a link, both its own name and the name of its target count.
     """
     try:
-        places = dict.fromkeys((path, path.resolve()))
-    except (OSError, RuntimeError):
+        places = dict.fromkeys((path, paths.resolved(path)))
+    except OSError:
         places = {path: None}
     for place in places:
         if (kind := _by_name(place)) is not None:
