@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,14 @@ def alone(
         monkeypatch.setenv(f"XDG_{kind.upper()}_HOME", str(home / f"xdg-{kind}"))
         monkeypatch.setenv(f"MOA_{kind.upper()}_DIR", str(home / "moa" / kind))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def closed_stores() -> Iterator[None]:
+    """Close the stores that the test has opened."""
+    yield
+    if (kept := sys.modules.get("tests.support.kept")) is not None:
+        kept.close_opened()
 
 
 @pytest.fixture(autouse=True)

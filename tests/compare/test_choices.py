@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from moa_cli.core.conversation import Usage
 from moa_cli.store.comparisons import ComparedTexts, Comparison, Contender
-from moa_cli.store.store import Store
 from tests.support.command import Moa
+from tests.support.kept import open_store
 
 
 def database(moa: Moa) -> Path:
@@ -30,7 +31,7 @@ BEFORE = (("user", "first of all"), ("assistant", "yes?"))
 def moa(moa: Moa) -> Moa:
     """With three choices: a shared win with a note and all texts, a tie, and none good."""
     arms = contenders("mixture", "single:a", "single:b")
-    store = Store.open(database(moa))
+    store = open_store(database(moa))
     store.comparisons.add(Comparison(1e9, arms, 0, (0, 0, 1), note="shorter", texts=TEXTS))
     store.comparisons.add(Comparison(1.1e9, arms[:2], None))
     asked = ComparedTexts("and now?", ("Plums.", "Pears."), BEFORE)
@@ -94,7 +95,7 @@ def test_an_export_holds_what_was_kept_and_is_its_owner_s(moa: Moa) -> None:
 
 
 def test_choices_of_a_version_that_kept_only_numbers_are_read(moa: Moa) -> None:
-    with sqlite3.connect(database(moa)) as connection:
+    with closing(sqlite3.connect(database(moa))) as connection, connection:
         connection.execute("DROP TABLE comparison_words")
         connection.execute("PRAGMA user_version = 10")
     connection.close()

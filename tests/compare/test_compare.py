@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -334,7 +335,7 @@ def test_results_as_a_table_and_since(moa: Moa) -> None:
     assert sorted(row.split()[-1] for row in rows) == ["one", "other"]
     assert all(row.split()[:5] == ["mixture", "1", "0", "1", "50%"] for row in rows)
     [database] = (moa.state.parent / "data").glob("conversations.db")
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE comparisons SET chosen = chosen - 7200")
     connection.close()
     assert results(moa, "--since", "1h") == {}

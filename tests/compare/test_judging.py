@@ -12,10 +12,10 @@ import pytest
 from moa_cli.bench.run.journal import Judgement
 from moa_cli.compare.judging import agreement_of, decided_pairs
 from moa_cli.store.comparisons import ComparedTexts, Comparison
-from moa_cli.store.store import Store
 from tests.compare.test_choices import contenders, database
 from tests.support.bench.scores import write_judgements, write_questions, write_run
 from tests.support.command import Moa
+from tests.support.kept import open_store
 from tests.support.upstream import Reply, Request, Upstream
 
 GOOD, FAIR, POOR = "It is good.", "It is fair.", "It is poor."
@@ -24,7 +24,7 @@ _ORDER = {GOOD: 2, FAIR: 1, POOR: 0}
 
 def keep(moa: Moa, *rows: tuple[Sequence[str], int | None]) -> None:
     """Keep choices between these answers: the place of the chosen one, or None for a tie."""
-    store = Store.open(database(moa))
+    store = open_store(database(moa))
     for answers, winner in rows:
         arms = contenders(*(f"arm{place}" for place in range(len(answers))))
         numbers = [list(dict.fromkeys(answers)).index(answer) for answer in answers]

@@ -13,10 +13,10 @@ import pytest
 from moa_cli.config.schema import Config
 from moa_cli.core.conversation import Usage
 from moa_cli.store.comparisons import ComparedTexts, Comparison, Contender
-from moa_cli.store.store import Store
 from tests.support.bench.judge import JUDGE, TEMPLATE
 from tests.support.bench.own_runs import ANSWER, write_lines
 from tests.support.command import Moa
+from tests.support.kept import open_store
 from tests.support.talk import at_prompt
 from tests.support.upstream import Reply, Upstream
 
@@ -154,7 +154,7 @@ def test_the_page_names_each_file_that_a_session_writes(moa: Moa, upstream: Upst
 def keep_choice(file: Path) -> None:
     """A choice whose words the user allowed to keep."""
     arms = [Contender(arm, "mine", "5e77", Usage(calls=1), 1.0) for arm in ("mixture", "single")]
-    store = Store.open(file)
+    store = open_store(file)
     texts = ComparedTexts("why?", ("so", "for that"))
     store.comparisons.add(Comparison(1e9, tuple(arms), 0, texts=texts))
     store.close()

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_a_budget_holds_over_turns_side_by_side_and_over_a_restart(
         assert 'moa_key_cost_usd_total{key="lab"} 1.0' in figures
         assert server.end() == 0
     [kept] = moa.config.parent.rglob("*.db")
-    with sqlite3.connect(kept) as database:
+    with closing(sqlite3.connect(kept)) as database, database:
         assert database.execute("SELECT key, cost FROM key_spending").fetchall() == [
             ("lab", pytest.approx(1.0))
         ]

@@ -24,6 +24,7 @@ from moa_cli.core.text import dumps
 from moa_cli.store.archive import read, text_of
 from moa_cli.store.incoming.take import ImportResult, take
 from moa_cli.store.store import Store
+from tests.support.kept import open_store
 from tests.support.recording import events, record
 from tests.support.values import values_of
 
@@ -35,14 +36,14 @@ ODD = (
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "one" / "conversations.db")
+    opened = open_store(tmp_path / "one" / "conversations.db")
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "two" / "conversations.db")
+    opened = open_store(tmp_path / "two" / "conversations.db")
     yield opened
     opened.close()
 
@@ -56,7 +57,7 @@ def add(store: Store, content: bytes) -> ImportResult:
 def check(content: bytes) -> int:
     """Read a file of that content; how many conversations it would give to an empty store."""
     with TemporaryDirectory() as folder:
-        empty = Store.open(Path(folder, "c.db"))
+        empty = open_store(Path(folder, "c.db"))
         try:
             (took,) = take(empty, ["-"], io.BytesIO(content), dry_run=True)
             assert empty.conversations() == []
@@ -143,7 +144,7 @@ def test_what_is_kept_comes_back_equal_to_the_byte(
     conversations: list[list[tuple[Turn, str, list[Any], bool, bool]]],
 ) -> None:
     with TemporaryDirectory() as folder:
-        store, two = (Store.open(Path(folder, name, "c.db")) for name in ("one", "two"))
+        store, two = (open_store(Path(folder, name, "c.db")) for name in ("one", "two"))
         for turns in conversations:
             keep(store, turns)
         file = exported(store)

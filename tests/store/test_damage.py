@@ -23,7 +23,7 @@ from moa_cli.store.recovery import back_up, check, recover
 from moa_cli.store.store import Store
 from tests.cli.history.test_search import OLD_INDEX
 from tests.support.command import Moa
-from tests.support.kept import fill, keep, pay
+from tests.support.kept import fill, keep, open_store, pay
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def store(file: Path) -> Iterator[Store]:
     """A store of 40 conversations of five turns, each with three proposals."""
-    opened = Store.open(file)
+    opened = open_store(file)
     fill(opened, 40)
     yield opened
     opened.close()
@@ -86,7 +86,7 @@ def test_most_turns_come_back_from_a_file_with_damaged_pages(
     original = file.read_bytes()
     aside = put_aside(file)
     assert aside.read_bytes() == original
-    new = Store.open(file)
+    new = open_store(file)
     done = recover(new, aside, quiet)
     found = said(new)
     assert found <= before
@@ -107,7 +107,7 @@ def test_all_of_it_comes_back_where_only_the_head_of_the_file_is_gone(
     store.close()
     with file.open("r+b") as opened:
         opened.write(b"\0" * 4096)
-    new = Store.open(file)
+    new = open_store(file)
     assert new.damaged is not None
     assert new.conversations() == []
     done = recover(new, new.damaged, quiet)
@@ -121,7 +121,7 @@ def test_all_of_it_comes_back_where_only_the_head_of_the_file_is_gone(
 def test_what_stood_only_in_the_log_comes_back(file: Path) -> None:
     fill_only_the_log(file)
     aside = put_aside(file)
-    store = Store.open(file)
+    store = open_store(file)
     assert recover(store, aside, quiet).added.turns == 15
     store.close()
 
@@ -136,7 +136,7 @@ def test_what_stood_only_in_the_log_comes_back_through_a_link(file: Path, tmp_pa
         refuse_database(place / "real.db-wal")
     aside = put_aside(file)
     assert aside.is_symlink()
-    store = Store.open(file)
+    store = open_store(file)
     assert recover(store, aside, quiet).added.turns == 15
     store.close()
 
@@ -214,7 +214,7 @@ def test_blind_choices_come_back_once(store: Store, file: Path) -> None:
         store.comparisons.add(choice)
     store.close()
     aside = put_aside(file)
-    new = Store.open(file)
+    new = open_store(file)
     for _ in range(2):
         recover(new, aside, quiet)
         assert new.comparisons.since(texts=True) == choices
@@ -225,7 +225,7 @@ def test_a_kill_between_the_log_and_the_file_parts_them_for_no_recovery(file: Pa
     fill_only_the_log(file)
     file.with_name(f"{file.name}-wal").rename(file.with_name(f"{file.name}.damaged-1000-wal"))
     file.write_bytes(b"no database at all" * 1000)
-    store = Store.open(file)
+    store = open_store(file)
     assert store.damaged == file.with_name(f"{file.name}.damaged-1000")
     assert recover(store, store.damaged, quiet).added.turns == 15
     store.close()
@@ -234,7 +234,7 @@ def test_a_kill_between_the_log_and_the_file_parts_them_for_no_recovery(file: Pa
 def test_spending_before_the_damage_and_after_it_is_added_up_once(store: Store, file: Path) -> None:
     store.close()
     aside = put_aside(file)
-    new = Store.open(file)
+    new = open_store(file)
     pay(new, Usage(1, 1, calls=1, cost=1.0))
     for _ in range(2):
         recover(new, aside, quiet)
@@ -250,7 +250,7 @@ def test_deleted_conversations_stay_deleted(store: Store, file: Path) -> None:
     store.delete([gone], seconds=-1.0)
     store.close()
     aside = put_aside(file)
-    new = Store.open(file)
+    new = open_store(file)
     assert len(recover(new, aside, quiet).added.new) == 39
     assert not words & said(new)
     new.close()
@@ -281,7 +281,7 @@ def test_processes_that_meet_the_damage_at_once_lose_nothing(file: Path) -> None
         assert [process.wait(60) for process in running] == [0] * 6
         [aside] = set(damaged_files(file)) - before
         assert aside.read_bytes() == original
-        store = Store.open(file)
+        store = open_store(file)
         titles = {summary.title for summary in store.conversations()}
         store.close()
         assert titles == {f"from {round_}.{number}" for number in range(6)}
@@ -296,7 +296,7 @@ def test_a_store_whose_file_was_put_aside_goes_on_in_the_new_one(store: Store, f
     identity = store.begin_conversation("after", "lab")
     store.begin_turn(identity, "after the change", "lab", "")
     store.spending.write(turns=1)
-    other = Store.open(file)
+    other = open_store(file)
     assert [summary.title for summary in other.conversations()] == ["after"]
     assert sum(other.spending.turns_by_month().values()) == 1
     other.close()
@@ -306,7 +306,7 @@ def test_a_store_whose_file_was_put_aside_goes_on_in_the_new_one(store: Store, f
 def test_spending_alone_goes_on_in_the_new_file(store: Store, file: Path) -> None:
     # As the server and the library write, which keep no words.
     put_aside(file)
-    other = Store.open(file)
+    other = open_store(file)
     assert store.spending.reserve("turn", 0.25, 1.0).total == 0
     pay(store, Usage(1, 1, calls=1, cost=0.5))
     [spent] = other.spending.by_month()
@@ -319,7 +319,7 @@ def test_spending_alone_goes_on_in_the_new_file(store: Store, file: Path) -> Non
 
 def test_one_damaged_row_leaves_all_others_readable(moa: Moa) -> None:
     data = moa.state.parent / "data" / "conversations.db"
-    store = Store.open(data)
+    store = open_store(data)
     fill(store, 3)
     store.close()
     connection = sqlite3.connect(data)
@@ -428,7 +428,7 @@ def test_values_of_another_kind_hide_nothing(moa: Moa, table: str, damage: str) 
     kept = [keep(moa, ("what are apples?", "fruit")), keep(moa, ("what are plums?", "fruit"))]
     assert moa.run("history", "tag", kept[0], "food").code == 0
     assert moa.run("ask", "what are melons?").code == 0
-    store = Store.open(data)
+    store = open_store(data)
     with store.connection(writing=True) as connection:
         connection.execute("DROP TRIGGER search_update")
         connection.execute("DROP TRIGGER search_replace")
@@ -455,7 +455,7 @@ def test_values_of_another_kind_hide_nothing(moa: Moa, table: str, damage: str) 
 
 def test_the_commands_tell_what_they_find_and_bring_back(moa: Moa) -> None:
     data = moa.state.parent / "data" / "conversations.db"
-    store = Store.open(data)
+    store = open_store(data)
     fill(store, 20)
     store.close()
     ran = moa.run("history", "check")

@@ -20,6 +20,7 @@ from moa_cli.store.calls import SpendingEntry, TurnCalls, read_calls
 from moa_cli.store.lease import dead_leases
 from moa_cli.store.spending import CallRecorder, Spending
 from moa_cli.store.store import Store
+from tests.support.kept import open_store
 
 CALL = CallBegun("lab:a", 10, 90, Price(1.0, 1.0), 1, 0)
 # Opens the store, begins a call, says so, and lives until its input ends.
@@ -63,7 +64,7 @@ def spent(spending: Spending) -> Standing:
 
 
 def test_what_a_process_has_reserved_is_its_own_until_it_ends(file: Path) -> None:
-    spending = Store.open(file).spending
+    spending = open_store(file).spending
     process = started(file)
     assert spent(spending) == Standing(0.0, 0.5)
     process.communicate()
@@ -84,7 +85,7 @@ def test_a_child_that_outlives_its_parent_holds_no_lease_of_it(file: Path) -> No
         "    os.close(0); os.close(1); time.sleep(60); os._exit(0)\n"
         "open(sys.argv[1] + '.child', 'w').write(str(child))\n"
     )
-    spending = Store.open(file).spending
+    spending = open_store(file).spending
     process = started(file, more)
     child = int(Path(f"{file}.child").read_text())
     try:
@@ -107,21 +108,21 @@ def test_many_that_find_a_dead_lease_count_it_once(file: Path) -> None:
         for _ in range(6)
     ]
     assert [opener.communicate()[1] for opener in openers] == [b""] * 6
-    (row,) = Store.open(file).spending.by_month()
+    (row,) = open_store(file).spending.by_month()
     assert row.usage.calls == 1
 
 
 def test_a_database_that_cannot_be_written_leaves_the_journal(file: Path) -> None:
     Store.open(file).close()
     started(file).communicate()
-    blocked = Store.open(file).spending
+    blocked = open_store(file).spending
     # Of another process, that was killed in the meantime.
     started(file).communicate()
     blocked._connection.execute("PRAGMA query_only = ON")
     (lease,) = dead_leases(file)
     assert len(read_calls(lease.lines())) == 1
     lease.close(settled=False)
-    (row,) = Store.open(file).spending.by_month()
+    (row,) = open_store(file).spending.by_month()
     assert row.usage.calls == 2
 
 
@@ -131,7 +132,7 @@ def test_without_locks_a_lease_holds_by_its_date(
     def none(handle: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    spending = Store.open(file).spending
+    spending = open_store(file).spending
     started(file).communicate()
     monkeypatch.setattr(fcntl, "flock", none)
     assert spent(spending) == Standing(0.0, 0.5)
@@ -145,7 +146,7 @@ def _is_theirs(lock: Path) -> bool:
 
 
 def test_a_long_journal_is_shortened_and_loses_no_call(file: Path) -> None:
-    store = Store.open(file)
+    store = open_store(file)
     warnings: list[str] = []
     book = CallRecorder(store.spending, warnings.append)
     waiting = book.begin_turn()
@@ -169,7 +170,7 @@ def test_a_long_journal_is_shortened_and_loses_no_call(file: Path) -> None:
 def test_calls_that_end_together_in_an_event_loop_are_one_write_and_none_is_lost(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store.open(file)
+    store = open_store(file)
     trouble: list[OSError] = []
     journal = store.spending.journal(trouble.append)
     turn = TurnCalls(journal, lambda: "2026-11-20", lambda entry: None, trouble.append)
@@ -210,7 +211,7 @@ def test_calls_that_end_together_in_an_event_loop_are_one_write_and_none_is_lost
 
 
 def test_a_call_counts_for_the_day_on_which_it_began(file: Path) -> None:
-    store = Store.open(file)
+    store = open_store(file)
     days = iter(["2026-11-20", "2026-11-21", "2026-11-21"])
     ended: list[SpendingEntry] = []
     trouble: list[OSError] = []

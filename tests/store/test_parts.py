@@ -8,6 +8,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from moa_cli.store.recovery import recover
 from moa_cli.store.store import Store
 from tests.support.attached import PNG, data_uri, pdf, png
 from tests.support.command import Moa
+from tests.support.kept import open_store
 from tests.support.recording import RecorderAlone, events, record
 from tests.support.upstream import Reply, Upstream
 
@@ -45,14 +47,14 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(file: Path) -> Iterator[Store]:
-    opened = Store.open(file)
+    opened = open_store(file)
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "two" / "conversations.db")
+    opened = open_store(tmp_path / "two" / "conversations.db")
     yield opened
     opened.close()
 
@@ -100,7 +102,7 @@ def test_a_turn_that_has_only_begun_has_its_parts(store: Store, tmp_path: Path) 
     assert isinstance(first, TurnStarted)
     recorder = RecorderAlone(store, None, "", print)
     recorder.handle(replace(first, parts=PARTS))
-    again = Store.open(tmp_path / "one" / "conversations.db")
+    again = open_store(tmp_path / "one" / "conversations.db")
     assert recorder.conversation is not None
     assert loaded(again, recorder.conversation) == KEPT
     again.close()
@@ -132,7 +134,7 @@ def test_what_is_deleted_is_in_no_byte_of_the_file(store: Store, file: Path) -> 
     large = png(more=bytes(range(256)) * 2000 + mark * 400)
     keep = asked(store)
     identity = asked(store, (Part("image", url=data_uri(large)),))
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         [packed] = [
             row[0]
             for row in connection.execute(
@@ -216,7 +218,7 @@ def test_data_beyond_the_limit_of_a_turn_is_left_out(store: Store) -> None:
 
 def test_a_damaged_part_costs_the_parts_and_not_the_turn(store: Store, file: Path) -> None:
     identity = asked(store)
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("UPDATE parts SET part = x'00' WHERE place = 1")
     connection.close()
     turn = store.load(identity).turns[0]
@@ -231,7 +233,7 @@ def test_parts_come_back_from_a_file_without_its_head(store: Store, file: Path) 
     with file.open("r+b") as opened:
         opened.write(b"\0" * 100)
     aside = put_aside(file)
-    new = Store.open(file)
+    new = open_store(file)
     # Where a recovery puts its copies.
     paths.make_private(paths.data_dir())
     recover(new, aside, lambda progress: None)
@@ -241,13 +243,13 @@ def test_parts_come_back_from_a_file_without_its_head(store: Store, file: Path) 
 
 def test_a_file_of_an_older_version_is_read_and_gets_the_table(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
-    old = Store.open(file)
+    old = open_store(file)
     conversation = record(old, events())
     old.close()
     connection = sqlite3.connect(file)
     connection.executescript("DROP TABLE parts; PRAGMA user_version = 7;")
     connection.close()
-    store = Store.open(file)
+    store = open_store(file)
     [summary] = store.conversations()
     assert loaded(store, summary.id) == ()
     assert loaded(store, asked(store)) == KEPT

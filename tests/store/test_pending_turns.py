@@ -19,6 +19,7 @@ from moa_cli.core.conversation import Turn
 from moa_cli.store.database import put_aside
 from moa_cli.store.store import Store
 from tests.support.command import PATIENCE, Moa
+from tests.support.kept import open_store
 from tests.support.recording import RecorderAlone, events
 from tests.support.talk import at_empty_prompt
 from tests.support.upstream import Reply, Upstream
@@ -113,7 +114,7 @@ def test_a_chat_writes_what_waited_as_soon_as_it_can(moa: Moa) -> None:
         terminal.send("\x04")
         assert terminal.wait() == 0
     assert pending(database(moa)) == []
-    store = Store.open(database(moa))
+    store = open_store(database(moa))
     [latest] = store.conversations(limit=1)
     assert [turn.user for turn in store.load(latest.id).turns] == ["first", "second", "third"]
     assert [turn.status for turn in store.load(latest.id).turns] == ["finished"] * 3
@@ -134,7 +135,7 @@ def test_a_kill_while_the_store_is_locked_loses_no_proposal(moa: Moa, upstream: 
 
 def test_what_waits_is_taken_in_once_by_processes_that_start_together(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
-    store = Store.open(file)
+    store = open_store(file)
     warnings: list[str] = []
     with lock(file):
         for number in range(3):
@@ -148,7 +149,7 @@ def test_what_waits_is_taken_in_once_by_processes_that_start_together(tmp_path: 
     code += "Store.open(Path(sys.argv[1])).close()"
     openers = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for _ in range(6)]
     assert [opener.wait(60) for opener in openers] == [0] * 6
-    again = Store.open(file)
+    again = open_store(file)
     assert sorted(prompts(again)) == ["waiting 0", "waiting 1", "waiting 2"]
     again.close()
     assert pending(file) == []
@@ -156,7 +157,7 @@ def test_what_waits_is_taken_in_once_by_processes_that_start_together(tmp_path: 
 
 def test_a_line_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
-    store = Store.open(file)
+    store = open_store(file)
     with lock(file):
         recorder = RecorderAlone(store, None, "", lambda text: None)
         for event in events()[:7]:
@@ -165,7 +166,7 @@ def test_a_line_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:
     store._connection.close()
     [left] = pending(file)
     left.write_bytes(left.read_bytes() + b'{"turn": 0, "kind": "pro')
-    again = Store.open(file)
+    again = open_store(file)
     [summary] = again.conversations()
     [turn] = again.load(summary.id).turns
     assert turn.status == "interrupted"
@@ -175,7 +176,7 @@ def test_a_line_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:
 
 def test_a_line_that_a_full_disk_has_cut_spoils_no_later_one(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
-    store = Store.open(file)
+    store = open_store(file)
     with lock(file):
         recorder = RecorderAlone(store, None, "", lambda text: None)
         for event in events()[:7]:
@@ -189,7 +190,7 @@ def test_a_line_that_a_full_disk_has_cut_spoils_no_later_one(tmp_path: Path) -> 
         recorder.close()
         leave_waiting(store)
     store._connection.close()
-    again = Store.open(file)
+    again = open_store(file)
     [summary] = again.conversations()
     [turn] = again.load(summary.id).turns
     assert (turn.status, turn.reply) == ("finished", "so.")
@@ -211,7 +212,7 @@ def test_a_conversation_deleted_elsewhere_goes_on_as_a_new_one(moa: Moa) -> None
         terminal.wait_for("›")
         terminal.send("first\r")
         terminal.wait_for("4 calls")
-        store = Store.open(database(moa))
+        store = open_store(database(moa))
         [gone] = store.conversations()
         store.close()
         assert moa.run("history", "delete", "--yes", gone.id).code == 0
@@ -225,7 +226,7 @@ def test_a_conversation_deleted_elsewhere_goes_on_as_a_new_one(moa: Moa) -> None
         terminal.send("\x04")
         assert terminal.wait() == 0
         assert terminal.raw.count(b"has deleted the conversation") == 1
-    store = Store.open(database(moa))
+    store = open_store(database(moa))
     [kept] = store.conversations()
     assert kept.id != gone.id
     assert [turn.user for turn in store.load(kept.id).turns] == ["second", "third"]
@@ -263,7 +264,7 @@ def test_a_store_put_aside_under_a_chat_takes_its_later_turns(moa: Moa) -> None:
         at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
-    store = Store.open(database(moa))
+    store = open_store(database(moa))
     assert prompts(store) == ["second"]
     store.close()
 
@@ -282,7 +283,7 @@ def test_undo_after_the_store_was_put_aside_takes_back_no_other_turn(moa: Moa) -
         at_empty_prompt(terminal)
         terminal.send("\x04")
         assert terminal.wait() == 0
-    store = Store.open(database(moa))
+    store = open_store(database(moa))
     assert prompts(store) == ["elsewhere"]
     store.close()
 
@@ -314,7 +315,7 @@ def test_what_comes_of_a_turn_that_was_deleted_meanwhile_goes_with_it(
 
 def test_what_waits_of_a_deleted_turn_does_not_wait_for_ever(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
-    store = Store.open(file)
+    store = open_store(file)
     recorder = RecorderAlone(store, None, "rounds = 1", print)
     told = events()
     for event in told[:4]:
@@ -331,7 +332,7 @@ def test_what_waits_of_a_deleted_turn_does_not_wait_for_ever(tmp_path: Path) -> 
     store.delete([recorder.conversation])
     store.close()
     waiting.write_bytes(left)
-    other = Store.open(file)
+    other = open_store(file)
     assert prompts(other) == []
     assert pending(file) == []
     other.close()
@@ -351,7 +352,7 @@ def test_a_turn_whose_file_was_put_aside_is_whole_in_the_new_one(
         released.set()
         out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (0, b"the reply\n"), err
-    store = Store.open(database(moa))
+    store = open_store(database(moa))
     turns = [turn for row in store.conversations() for turn in store.load(row.id).turns]
     assert sorted((turn.user, turn.reply) for turn in turns) == [
         ("a planted question", "the reply"),
@@ -367,7 +368,7 @@ def test_a_full_disk_is_told_and_history_can_still_be_read(tmp_path: Path, moa: 
     if not full.exists():
         pytest.skip("there is no full device here")
     assert moa.run("ask", "kept").code == 0
-    store = Store.open(database(moa))
+    store = open_store(database(moa))
     store._connection.execute("PRAGMA max_page_count = 1")
     warnings: list[str] = []
     recorder = RecorderAlone(store, None, "", warnings.append)
@@ -384,7 +385,7 @@ def test_a_full_disk_is_told_and_history_can_still_be_read(tmp_path: Path, moa: 
 
 def test_history_in_a_folder_that_cannot_be_written_can_be_read(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
-    store = Store.open(file)
+    store = open_store(file)
     identity = store.begin_conversation("kept", "lab")
     turn = store.begin_turn(identity, "kept", "lab", "")
     store.end_turn(turn, Turn("kept", "reply", "finished", "lab"))

@@ -20,7 +20,7 @@ from moa_cli.store.incoming.take import take
 from moa_cli.store.store import Store
 from moa_cli.terminal.transcript import turn_text
 from tests.support.command import Moa
-from tests.support.kept import database
+from tests.support.kept import database, open_store
 from tests.support.recording import record
 from tests.support.reviews import REPLY, copied, council, finished, folded, layer, reply, started
 
@@ -31,7 +31,7 @@ PLAIN = [started(), *layer(1, ["x", "y"]), *reply(), finished(3)]
 def store(moa: Moa) -> Store:
     """The store of the command."""
     database(moa).parent.mkdir(parents=True, exist_ok=True)
-    return Store.open(database(moa))
+    return open_store(database(moa))
 
 
 def kept(store: Store, events: list[Event]) -> Turn:
@@ -51,7 +51,7 @@ def test_a_turn_comes_back_as_it_was_told(store: Store, events: list[Event]) -> 
 
 def test_an_export_brings_all_of_it_to_another_store(store: Store, tmp_path: Path) -> None:
     turns = [kept(store, events) for events in (council(), copied(), PLAIN)]
-    other = Store.open(tmp_path / "other.db")
+    other = open_store(tmp_path / "other.db")
     exported = "".join(text_of(read(store)))
     (took,) = take(other, ["-"], io.BytesIO(exported.encode()))
     assert len(took.new) == 3

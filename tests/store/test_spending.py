@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from moa_cli.core.ledger import CallBegun, Standing
 from moa_cli.store.accounts import budgets
 from moa_cli.store.calls import SpendingEntry
 from moa_cli.store.spending import CallRecorder, Spending
-from moa_cli.store.store import Store
+from tests.support.kept import open_store
 
 USAGE = Usage(5, 5, calls=1, cost=0.25)
 CALL = CallBegun("lab:a", 5, 5)
@@ -34,7 +35,7 @@ def pay(spending: Spending, usage: Usage = USAGE) -> list[str]:
 
 
 def test_what_one_turn_has_reserved_another_cannot_spend(file: Path) -> None:
-    first, second = Store.open(file).spending, Store.open(file).spending
+    first, second = open_store(file).spending, open_store(file).spending
     pay(first)
     assert first.reserve("one", 0.5, 1.0) == Standing(0.25)
     # 0.25 is spent and 0.5 reserved: 0.5 more is too much, 0.25 is not.
@@ -45,15 +46,15 @@ def test_what_one_turn_has_reserved_another_cannot_spend(file: Path) -> None:
 
 
 def test_a_turns_next_reservation_takes_the_place_of_its_last(file: Path) -> None:
-    spending = Store.open(file).spending
+    spending = open_store(file).spending
     for _ in range(3):
         assert spending.reserve("one", 0.9, 1.0) == Standing(0.0)
 
 
 def test_the_reservations_of_a_process_that_is_gone_are_void(file: Path) -> None:
-    spending = Store.open(file).spending
+    spending = open_store(file).spending
     spending.reserve("one", 0.9, 1.0)
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database, database:
         # Nobody holds such a lease.
         database.execute("UPDATE reserved SET lease = '0123456789abcdef'")
     database.close()
@@ -61,18 +62,18 @@ def test_the_reservations_of_a_process_that_is_gone_are_void(file: Path) -> None
 
 
 def test_the_reservations_of_another_day_do_not_count(file: Path) -> None:
-    spending = Store.open(file).spending
+    spending = open_store(file).spending
     spending.reserve("one", 0.9, 1.0)
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database, database:
         database.execute("UPDATE reserved SET day = '2026-01-01'")
     database.close()
     assert spending.reserve("two", 0.9, 1.0) == Standing(0.0)
 
 
 def test_a_row_that_cannot_be_right_spoils_no_sum(file: Path) -> None:
-    spending = Store.open(file).spending
+    spending = open_store(file).spending
     pay(spending)
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database, database:
         for number, cost in enumerate(("9e999", "-1e308", "1e308", "'much'")):
             database.execute(
                 f"INSERT INTO spending VALUES (?, 'lab:{number}', 1, 1, 1, 1, 0, 0, {cost})",
@@ -88,7 +89,7 @@ def test_a_row_that_cannot_be_right_spoils_no_sum(file: Path) -> None:
 
 
 def test_no_budget_is_kept_where_spending_could_not_be_written_down(file: Path) -> None:
-    store = Store.open(file)
+    store = open_store(file)
     [budget] = budgets(Config(budget=BudgetSettings(day=1.0)), store.spending)
     held = budget.reserve(0.1)
     assert budget.remaining() == pytest.approx(0.9)
@@ -107,7 +108,7 @@ def test_no_budget_is_kept_where_spending_could_not_be_written_down(file: Path) 
 
 
 def test_what_a_named_key_took_is_its_own_and_the_day_s(tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "conversations.db")
+    store = open_store(tmp_path / "conversations.db")
     spending = store.spending
     today = spending.today()
     usage = Usage(calls=1, prompt_tokens=1, completion_tokens=1, cost=0.25)

@@ -26,12 +26,13 @@ from moa_cli.store.comparisons import Comparison, Contender
 from moa_cli.store.recorder import Recorder
 from moa_cli.store.store import Store
 from tests.support.command import PATIENCE
+from tests.support.kept import open_store
 from tests.support.recording import GOOD, LOST, RecorderAlone, events, record
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "kept" / "conversations.db")
+    opened = open_store(tmp_path / "kept" / "conversations.db")
     yield opened
     opened.close()
 
@@ -231,12 +232,12 @@ def test_only_the_owner_can_read_a_file_that_a_link_leads_to(tmp_path: Path) -> 
 def test_a_damaged_file_is_put_aside_not_deleted(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
     file.write_bytes(b"this is no database" * 500)
-    store = Store.open(file)
+    store = open_store(file)
     assert store.damaged is not None
     assert store.damaged.read_bytes().startswith(b"this is no database")
     record(store, events())
     store.close()
-    again = Store.open(file)
+    again = open_store(file)
     assert (again.damaged, len(again.conversations())) == (None, 1)
     again.close()
 
@@ -248,7 +249,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> 
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StoreError, match="newer version"):
-        Store.open(file)
+        open_store(file)
     assert file.exists()
 
 
@@ -287,7 +288,7 @@ def test_eight_processes_at_once_lose_no_turn(tmp_path: Path) -> None:
         for n in range(8)
     ]
     assert [writer.wait(2 * PATIENCE) for writer in writers] == [0] * 8
-    store = Store.open(file)
+    store = open_store(file)
     titles = {conversation.title for conversation in store.conversations(limit=1000)}
     store.close()
     assert titles == {f"{process}-{number}" for process in range(8) for number in range(50)}
@@ -300,7 +301,7 @@ def test_a_file_that_another_process_is_making_is_waited_for(tmp_path: Path) -> 
     # Longer than SQLite itself waits.
     release = threading.Timer(0.6, lambda: other.execute("ROLLBACK"))
     release.start()
-    store = Store.open(file)
+    store = open_store(file)
     assert list(store.conversations()) == []
     store.close()
     release.join()
@@ -340,7 +341,7 @@ def test_killed_at_any_instant_the_store_is_whole(tmp_path: Path) -> None:
             time.sleep(0.002 * attempt)
             child.kill()
             told = child.stdout.read().split()
-        store = Store.open(file)
+        store = open_store(file)
         assert store._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         turns = [
             turn
@@ -366,11 +367,11 @@ def test_a_turn_left_open_by_a_process_that_is_gone_is_interrupted(tmp_path: Pat
     )
     assert child.stdout is not None
     child.stdout.readline()
-    store = Store.open(file)
+    store = open_store(file)
     (conversation,) = (conversation.id for conversation in store.conversations())
     assert store.load(conversation).turns[0].status == "open"
     child.communicate()
-    again = Store.open(file)
+    again = open_store(file)
     assert again.load(conversation).turns[0].status == "interrupted"
     assert not any((tmp_path / "running").iterdir())
     store.close()
@@ -381,7 +382,7 @@ def test_a_file_from_before_comparisons_gets_their_tables_and_keeps_its_turns(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "conversations.db"
-    old = Store.open(file)
+    old = open_store(file)
     record(old, events())
     old.close()
     connection = sqlite3.connect(file)
@@ -390,7 +391,7 @@ def test_a_file_from_before_comparisons_gets_their_tables_and_keeps_its_turns(
         "DROP TABLE booked; ALTER TABLE turns DROP COLUMN lease; PRAGMA user_version = 2;"
     )
     connection.close()
-    store = Store.open(file)
+    store = open_store(file)
     contender = Contender("mixture", "lab", "1a2b3c4", Usage(calls=2, cost=0.5), 1.25)
     comparison = Comparison(5.0, (contender, replace(contender, profile="other")), 1)
     store.comparisons.add(comparison)

@@ -12,6 +12,7 @@ import pytest
 
 from moa_cli.core.errors import StoreError
 from moa_cli.store.store import Store
+from tests.support.kept import open_store
 from tests.support.recording import events, record
 
 WORDS = "We spoke of okapis at length."
@@ -24,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(file: Path) -> Iterator[Store]:
-    opened = Store.open(file)
+    opened = open_store(file)
     yield opened
     opened.close()
 
@@ -97,7 +98,7 @@ def test_a_file_of_an_older_version_is_read_and_gets_the_index(store: Store, fil
     connection = sqlite3.connect(file)
     connection.executescript("DROP INDEX turns_with_summary; PRAGMA user_version = 9;")
     connection.close()
-    again = Store.open(file)
+    again = open_store(file)
     assert found(again) == [(identity, 1, "summary")]
     again.close()
     connection = sqlite3.connect(file)

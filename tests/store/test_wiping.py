@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.store import upkeep
 from moa_cli.store.store import Store
 from tests.support.command import PATIENCE, Moa
+from tests.support.kept import open_store
 
 SECRET = "xyzzyplugh"
 
@@ -32,7 +34,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(file: Path) -> Iterator[Store]:
     """An empty store."""
-    opened = Store.open(file)
+    opened = open_store(file)
     yield opened
     opened.close()
 
@@ -128,12 +130,11 @@ def test_others_write_while_a_large_conversation_is_wiped(store: Store, file: Pa
     done = threading.Event()
 
     def write() -> None:
-        other = Store.open(file)
-        identity = other.begin_conversation("beside", "lab")
-        while not done.is_set():
-            other.begin_turn(identity, "beside", "lab", "")
-            written.append(time.monotonic())
-        other.close()
+        with closing(Store.open(file)) as other:
+            identity = other.begin_conversation("beside", "lab")
+            while not done.is_set():
+                other.begin_turn(identity, "beside", "lab", "")
+                written.append(time.monotonic())
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -152,7 +153,7 @@ def test_others_write_while_a_large_conversation_is_wiped(store: Store, file: Pa
 
 def test_wiping_goes_on_by_itself_after_a_kill(moa: Moa) -> None:
     file = moa.state.parent / "data" / "conversations.db"
-    store = Store.open(file)
+    store = open_store(file)
     [large] = fill(store, 1, 300, SECRET)
     store.delete([large], seconds=-1.0)
     store.close()
@@ -166,7 +167,7 @@ def test_wiping_goes_on_by_itself_after_a_kill(moa: Moa) -> None:
 
 def test_code_in_the_working_directory_is_not_run_by_what_goes_on_wiping(moa: Moa) -> None:
     file = moa.state.parent / "data" / "conversations.db"
-    store = Store.open(file)
+    store = open_store(file)
     [identity] = fill(store, 1, 3, SECRET)
     upkeep.doom(store._connection, [identity])
     store.close()
@@ -190,7 +191,7 @@ def test_code_in_the_working_directory_is_not_run_by_what_goes_on_wiping(moa: Mo
 
 def test_delete_tells_what_really_happened(moa: Moa) -> None:
     file = moa.state.parent / "data" / "conversations.db"
-    store = Store.open(file)
+    store = open_store(file)
     first, second = fill(store, 2, 30, SECRET)
     store.close()
     ran = moa.run("history", "delete", "--yes", first)

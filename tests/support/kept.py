@@ -13,7 +13,25 @@ from moa_cli.store.calls import SpendingEntry
 from moa_cli.store.store import Store
 from tests.support.command import Moa
 
-__all__ = ["counted_calls", "fill", "keep", "pay", "proposals_in", "sound"]
+__all__ = ["counted_calls", "fill", "keep", "open_store", "pay", "proposals_in", "sound"]
+
+# The stores that the running test has opened.
+_opened: list[Store] = []
+
+
+def open_store(file: Path) -> Store:
+    """A store that is closed after the test at the latest; see `close_opened`."""
+    store = Store.open(file)
+    _opened.append(store)
+    return store
+
+
+def close_opened() -> None:
+    """Close the files of the stores that a test has opened. Without it, Python 3.13 and newer warn
+    of them, in whatever test runs by then."""
+    while _opened:
+        # What a store has still to write is for its test to check.
+        _opened.pop().spending.close()
 
 
 def keep(moa: Moa, *turns: tuple[str, str], title: str | None = None, profile: str = "lab") -> str:

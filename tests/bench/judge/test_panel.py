@@ -10,10 +10,10 @@ import pytest
 
 from moa_cli.core.conversation import Usage
 from moa_cli.store.comparisons import Comparison, Contender
-from moa_cli.store.store import Store
 from tests.support.bench.own_runs import write_lines
 from tests.support.bench.scores import write_judgements, write_questions, write_run
 from tests.support.command import Moa
+from tests.support.kept import open_store
 from tests.support.upstream import Reply, Request, Upstream
 
 FIRST = {"mixture": (9, 8, 7, 6, None), "self": (5, 4, 9, 6, 7)}
@@ -85,7 +85,7 @@ def test_your_choices_are_the_yardstick(moa: Moa, run: Path) -> None:
         ]
         return Comparison(1.0, tuple(shown), winner)
 
-    store = Store.open(moa.state.parent / "data" / "conversations.db")
+    store = open_store(moa.state.parent / "data" / "conversations.db")
     for winner in (2, 2, 0, None, 1):
         store.comparisons.add(choice(winner))
     store.comparisons.add(choice(0, "other"))

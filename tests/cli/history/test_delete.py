@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from moa_cli.chat.prompt_history import PromptFile
-from moa_cli.store.store import Store
 from tests.support.command import Moa, Terminal
-from tests.support.kept import keep
+from tests.support.kept import keep, open_store
 from tests.support.talk import at_prompt
 from tests.support.upstream import Reply, Upstream
 
@@ -35,7 +34,7 @@ def typed(moa: Moa, *texts: str, at: float | None = None) -> None:
 
 def age(moa: Moa, identity: str, days: float) -> None:
     """Make a conversation that old."""
-    store = Store.open(moa.state.parent / "data" / "conversations.db")
+    store = open_store(moa.state.parent / "data" / "conversations.db")
     with store.connection(writing=True) as connection:
         then = time.time() - days * 86400
         connection.execute("UPDATE conversations SET updated = ? WHERE id = ?", (then, identity))
@@ -44,7 +43,7 @@ def age(moa: Moa, identity: str, days: float) -> None:
 
 def take_back(moa: Moa, identity: str, prompt: str) -> None:
     """A turn of that prompt, which was undone."""
-    store = Store.open(moa.state.parent / "data" / "conversations.db")
+    store = open_store(moa.state.parent / "data" / "conversations.db")
     store.withdraw(store.begin_turn(identity, prompt, "lab", "rounds = 1"))
     store.close()
 

@@ -19,7 +19,6 @@ import pytest
 
 from moa_cli.core.conversation import Turn
 from moa_cli.store.archive import read
-from moa_cli.store.store import Store
 from moa_cli.store.terms import register
 from tests.support.command import Moa
 from tests.support.exports import (
@@ -33,7 +32,7 @@ from tests.support.exports import (
     said,
     zipped,
 )
-from tests.support.kept import keep
+from tests.support.kept import keep, open_store
 from tests.support.upstream import Upstream
 
 OWL = chatgpt("one", said("user", "do owls sing?"), said("assistant", "They hoot."), title="Owls")
@@ -60,7 +59,7 @@ def listed(moa: Moa, *options: str) -> list[dict[str, Any]]:
 
 def turns(moa: Moa) -> list[Turn]:
     """The turns of all conversations, in the order in which they began."""
-    store = Store.open(moa.state.parent / "data" / "conversations.db")
+    store = open_store(moa.state.parent / "data" / "conversations.db")
     try:
         return [kept.turn for conversation in read(store) for kept in conversation.turns]
     finally:
@@ -155,7 +154,7 @@ def test_a_chatgpt_conversation_is_the_branch_seen_last_and_the_rest_is_told(moa
     first, second, _, last = turns(moa)
     assert (first.reasoning, first.model) == ("S\nC", "gpt-4o")
     assert (second.status, second.model, last.status) == ("interrupted", None, "interrupted")
-    store = Store.open(moa.state.parent / "data" / "conversations.db")
+    store = open_store(moa.state.parent / "data" / "conversations.db")
     (kept,) = read(store)
     settings = tomllib.loads(kept.turns[0].settings)
     assert settings == {"system": "I am a baker.\n\nBe brief."}
@@ -519,7 +518,7 @@ def test_a_conversation_that_was_deleted_comes_back_whole(moa: Moa) -> None:
     path = many_turns(moa.folder, 2, 150)
     imported(moa, path.name)
     identities = [row["id"] for row in listed(moa)]
-    store = Store.open(data)
+    store = open_store(data)
     # Out of every list, but not wiped yet: another process would do that later.
     store.delete(identities, seconds=0)
     store.close()

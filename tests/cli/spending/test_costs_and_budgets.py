@@ -7,7 +7,7 @@ import re
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -392,7 +392,7 @@ def test_the_list_counts_the_proposals_of_a_turn_that_was_killed(
 def test_a_store_of_the_first_version_is_brought_up_to_date(moa: Moa) -> None:
     moa.run("ask", "what was kept?")
     path = moa.run("history", "path").text.strip()
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         younger = ("contenders", "comparisons", "spending", "days", "reserved", "booked")
         for table in (*younger, "tags", "unfinished"):
             database.execute(f"DROP TABLE {table}")
