@@ -25,6 +25,7 @@ from moa_cli.core.conversation import (
     check_usage,
 )
 from moa_cli.core.errors import StoreError
+from moa_cli.core.frozen import quickly_made
 from moa_cli.core.values import load_value
 from moa_cli.store.schema import HAS_SUMMARY, Connection, Queries, store_errors
 from moa_cli.store.stored_values import LATEST, as_unicode, unpack, without_copy_mark
@@ -55,6 +56,7 @@ _ENDS = (
 TurnState = tuple[str, bool]
 
 
+@quickly_made
 @dataclass(frozen=True)
 class ConversationSummary:
     """A conversation in a list. updated: seconds since 1970. turns: how many it has."""

@@ -382,8 +382,19 @@ class Queries:
         self._connection = connection
 
     def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        connection = self._connection
         with store_errors():
-            return self._connection.execute(sql, values).fetchall()
+            # SQLite's own decoding is faster, but fails at a damaged text.
+            connection.text_factory = str
+            try:
+                return connection.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                # An error of the sqlite3 module, not of SQLite, has no code.
+                if hasattr(error, "sqlite_errorcode"):
+                    raise
+            finally:
+                connection.text_factory = connection.decoded
+            return connection.execute(sql, values).fetchall()
 
     def _row(self, sql: str, *values: object) -> sqlite3.Row | None:
         with store_errors():
