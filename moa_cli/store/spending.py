@@ -30,6 +30,8 @@ from moa_cli.store.schema import Connection, Queries, immediate, patience, store
 # The longest time, in seconds, that a turn waits to find out whether the budget of the day has
 # room.
 _RESERVE_SECONDS = 3.0
+# The fields of a usage that the spending does not have.
+NOT_SUMMED = tuple(name for name in vars(Usage()) if name not in SUMS)
 # The condition for plausible rows. Other rows are left out of sums.
 _SOUND = " AND ".join(
     [f"{name} BETWEEN 0 AND 1e12" for name in SUMS]
@@ -42,7 +44,8 @@ _SOUND = " AND ".join(
 class MonthlySpending:
     """The usage of one model in one month, and the number of turns.
 
-    month: such as `2026-11`, in the time zone of the budget.
+    month: such as `2026-11`, in the time zone of the budget. usage: without the fields in
+    `NOT_SUMMED`.
     """
 
     month: str

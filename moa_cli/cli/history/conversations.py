@@ -251,9 +251,13 @@ def stats(json: Json = False) -> None:
         say(f"{plural(unsound, 'row')} of the ledger with invalid values left out")
     if json:
         from moa_cli.core.jsonl import usage_to_dict
+        from moa_cli.store.spending import NOT_SUMMED
 
+        unknown = dict.fromkeys(NOT_SUMMED)
         rows = [
-            {"month": row.month, "model": row.model, "turns": row.turns} | usage_to_dict(row.usage)
+            {"month": row.month, "model": row.model, "turns": row.turns}
+            | usage_to_dict(row.usage)
+            | unknown
             for row in months
         ]
         told = {"zone": zone, "turns_by_month": turns, "models": rows}

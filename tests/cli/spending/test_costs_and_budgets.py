@@ -359,6 +359,19 @@ def test_an_interrupted_turn_is_charged_for_the_calls_that_were_cut_off(
     assert cut_off["known_cost"] > 0
 
 
+def test_statistics_tell_no_sum_that_is_not_kept(moa: Moa) -> None:
+    moa.run("ask", "hi")
+    for model in told(moa.run("history", "stats", "--json"))["models"]:
+        assert (model["prompt_tokens"], model["total_tokens"]) == (1000, 1100)
+        unknown = {name for name, value in model.items() if value is None}
+        assert unknown == {
+            "reasoning_tokens",
+            "cached_tokens",
+            "estimated_prompt_tokens",
+            "estimated_completion_tokens",
+        }
+
+
 def test_the_list_tells_what_each_conversation_cost(moa: Moa) -> None:
     moa.run("ask", "one")
     moa.run("ask", "-c", "two")
