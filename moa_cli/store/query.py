@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice, takewhile
 
-from moa_cli.store.terms import Unit, folded, is_single, pairs, runs, units, varies
+from moa_cli.store.terms import LONGEST_KNOWN, Unit, folded, is_single, pairs, runs, units, varies
 
 # These mark the hits in a snippet; sanitizing removes them from all other text.
 _HIT, _HIT_END = "\x02", "\x03"
@@ -102,6 +102,21 @@ class Term:
         return self.word if not self.quoted and len(self.word) >= _SHORTEST_PART else ""
 
     @cached_property
+    def number(self) -> str:
+        """The number that the phrase begins with, such as the 3 of `3.1`, which is searched for at
+        the end of words, too (`v3.1`, `llama3.1`); "" if there is none."""
+        first = "" if self.quoted or self.word else "".join(self.parts[:1])
+        return first if first.isascii() and first.isdigit() else ""
+
+    @cached_property
+    def inside(self) -> str:
+        """A GLOB pattern for the words that the term is searched for in; "" if there are none."""
+        # SQLite refuses very long patterns.
+        if self.number and len(self.number) < LONGEST_KNOWN:
+            return f"*[^0-9]{self.number}"
+        return f"?*{self.part}*" if 0 < len(self.part) < LONGEST_KNOWN else ""
+
+    @cached_property
     def root(self) -> str:
         """A text that every folded text contains if it matches the term."""
         if self.word:
@@ -122,7 +137,7 @@ class Term:
         return not self.quoted and not is_single(last) and len(last) >= shortest
 
     def expression(self, kind: MatchKind, inside: Sequence[str]) -> str:
-        """The full-text query for the term. inside: the words that contain its `part`."""
+        """The full-text query for the term. inside: the words that fit its `inside`."""
         terms: list[str] = []
         for part in self.parts:
             terms += pairs(part) if is_single(part) else [part]
@@ -137,7 +152,9 @@ class Term:
             ways += [f'"{form}"' for form in sorted(self.forms)]
             ways += [f"{exact} *"] if self._opens else []
         if kind >= MatchKind.INSIDE:
-            ways += [f'"{word}"' for word in inside]
+            known = [*inside, f"v{self.number}"] if self.number else inside
+            beginning = " *" if self.number and self._opens else ""
+            ways += [f'"{" ".join([word, *terms[1:]])}"{beginning}' for word in known]
         return ways[0] if len(ways) == 1 else f"({' OR '.join(ways)})"
 
     @cached_property
@@ -172,12 +189,19 @@ class Term:
             joined and not unit.joined for unit, (_, joined) in zip(found, wanted, strict=True)
         ):
             return None
-        if any(unit.text != said for unit, (said, _) in zip(found[:-1], wanted, strict=False)):
+        if any(unit.text != said for unit, (said, _) in zip(found[1:-1], wanted[1:], strict=False)):
             return None
         last, said = found[-1].text, wanted[-1][0]
-        if last == said:
-            return MatchKind.WHOLE
-        return MatchKind.VARIANT if self._opens and last.startswith(said) else None
+        if last != said and not (self._opens and last.startswith(said)):
+            return None
+        if len(wanted) > 1 and found[0].text != wanted[0][0]:
+            return MatchKind.INSIDE if self._ends(found[0].text) else None
+        return MatchKind.WHOLE if last == said else MatchKind.VARIANT
+
+    def _ends(self, word: str) -> bool:
+        """Whether a word ends with the number that this phrase begins with."""
+        before = word.removesuffix(self.number)
+        return before not in ("", word) and not "0" <= before[-1] <= "9"
 
 
 @dataclass(frozen=True)
@@ -224,11 +248,11 @@ class Query:
     ) -> str:
         """The full-text query for turns.
 
-        kind: the worst kind of match allowed. inside: the words that contain the `part` of a term,
-        by that part. left_out: the numbers of terms to leave out.
+        kind: the worst kind of match allowed. inside: the words that fit the `inside` of a term, by
+        that pattern. left_out: the numbers of terms to leave out.
         """
         return " AND ".join(
-            term.expression(kind, inside.get(term.part, ()))
+            term.expression(kind, inside.get(term.inside, ()))
             for place, term in enumerate(self.terms)
             if place not in left_out
         )
@@ -269,7 +293,7 @@ class Query:
         return [
             (kind, Span(unit.start, content[place + last].end, number))
             for place, unit in enumerate(content)
-            if unit.text == first and (kind := term.matches_at(place, content)) is not None
+            if unit.text.endswith(first) and (kind := term.matches_at(place, content)) is not None
         ]
 
 

@@ -238,17 +238,16 @@ class Search:
 
     @cached_property
     def _inside(self) -> dict[str, list[str]]:
-        """For the part of each term, the words that contain it but do not begin with it."""
+        """For each pattern of the terms (see `Term.inside`), the words that fit it."""
         return {
-            part: [
+            pattern: [
                 row["word"]
                 for row in self._connection.execute(
-                    "SELECT word FROM search_words WHERE instr(word, ?) > 1"
-                    " ORDER BY length(word) LIMIT ?",
-                    (part, _MOST_WORDS),
+                    "SELECT word FROM search_words WHERE word GLOB ? ORDER BY length(word) LIMIT ?",
+                    (pattern, _MOST_WORDS),
                 )
             ]
-            for part in {term.part for term in self._query.terms if term.part}
+            for pattern in {term.inside for term in self._query.terms if term.inside}
         }
 
     @cached_property

@@ -71,7 +71,7 @@ _TYPED = str.maketrans(
 )
 # A search finds parts of words only in words of these lengths. Other words are found as a whole, or
 # by their beginning.
-_SHORTEST_KNOWN, _LONGEST_KNOWN = 4, 64
+_SHORTEST_KNOWN, LONGEST_KNOWN = 4, 64
 
 
 class Unit(NamedTuple):
@@ -181,7 +181,7 @@ def _indexed(text: str | None) -> str:
 def _known(*texts: str | None) -> str:
     """The words of texts in which parts can be found, as a JSON list."""
     words = {word for text in texts if text for word in _indexed(text).split(" ")}
-    fitting = (word for word in words if _SHORTEST_KNOWN <= len(word) <= _LONGEST_KNOWN)
+    fitting = (word for word in words if _SHORTEST_KNOWN <= len(word) <= LONGEST_KNOWN)
     return json.dumps([word for word in fitting if word.isascii() or not is_single(word)])
 
 

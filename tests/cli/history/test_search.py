@@ -30,6 +30,7 @@ TALKS = {
     "korean": ("한국어를 배우고 싶어요", "매일 조금씩 연습하세요."),
     "thai": ("อากาศวันนี้เป็นอย่างไร", "ฝนตกหนักในกรุงเทพมหานคร"),
     "signs": ("why C++ and not C?", "Call a.b() => 'NEAR' the col:umn * 2, 🚀🚀"),
+    "versions": ("is v1.2.3 out?", "Yes, for llama3.1:8b and Python3.11."),
     "decomposed": ("re\u0301sume\u0301 da\u0301tum", "naïve ﬁle ＦＵＬＬ H₂O"),
 }
 FOUND = [
@@ -83,6 +84,16 @@ FOUND = [
     ('"proxy"', []),
     ('"pass each" work', ["proxies"]),
     ("“for a week”", ["running"]),
+    # Numbers of versions, also behind a word.
+    ("1.2.3", ["versions"]),
+    ("1.2", ["versions"]),
+    ("2.3", ["versions"]),
+    ("v1.2", ["versions"]),
+    ("3.1", ["versions"]),
+    ("3.11 out", ["versions"]),
+    ("1.1", []),
+    ("8.1", []),
+    ('"1.2.3"', []),
     # Signs are no syntax.
     ("foo-bar", ["unparseable"]),
     ("bar-foo", []),
@@ -160,6 +171,7 @@ def test_the_command_finds_the_same(moa: Moa, talks: dict[str, str], typed: str)
         ("タワー", "prompt: 東京[タワー]の高さは？"),
         ("วันนี้", "prompt: อากาศ[วันนี้]เป็นอย่างไร"),
         ("'\"stop running\"'", "reply: [Stop running] for a week; then run less."),
+        ("1.2.3", "prompt: is [v1.2.3] out?"),
         ("=>", "reply: Call a.b() [=>] 'NEAR'"),
     ],
 )
