@@ -84,9 +84,26 @@ def check(store: Store) -> CheckResult:
 def _faults(connection: Connection) -> tuple[str, ...]:
     try:
         rows = connection.execute(f"PRAGMA integrity_check({_MOST_FAULTS})").fetchall()
+        faults = tuple(str(row[0]) for row in rows if row[0] != "ok")
     except sqlite3.DatabaseError as error:
-        return (str(error),)
-    return tuple(str(row[0]) for row in rows if row[0] != "ok")
+        faults = (str(error),)
+    return faults + _index_faults(connection)
+
+
+def _index_faults(connection: Connection) -> tuple[str, ...]:
+    """What is wrong with the search index. Older versions of SQLite do not check it, but no turn
+    can be written if it is damaged."""
+    try:
+        connection.execute(
+            "CREATE VIRTUAL TABLE IF NOT EXISTS temp.index_terms"
+            " USING fts5vocab ('main', 'search_index', 'row')"
+        )
+        connection.execute("SELECT sum(cnt) FROM index_terms").fetchone()
+    except sqlite3.DatabaseError as error:
+        # A store that is open only to read takes no temporary table.
+        readonly = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
+        return () if readonly else (f"the search index is damaged: {error}",)
+    return ()
 
 
 def back_up(store: Store, target: Path) -> int:

@@ -345,12 +345,16 @@ _REASONS = {
 }
 
 
+# In SQLite's words about a damaged search index, and about a trigger that cannot read a text.
+_DAMAGED = ("fts5", "user-defined function")
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn errors of SQLite into StoreError."""
+    """Turn errors of SQLite, and of the functions that its triggers call, into StoreError."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if kind == sqlite3.SQLITE_BUSY:
             raise StoreLocked(
@@ -358,14 +362,15 @@ def store_errors() -> Iterator[None]:
                 hint="wait until it has finished, or end it",
             ) from None
         hint = None
-        if kind == sqlite3.SQLITE_CORRUPT:
+        damaged = kind == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeDecodeError)
+        if damaged or any(words in str(error) for words in _DAMAGED):
             hint = "the file is damaged: see `moa history check` and `moa history recover`"
         raise StoreError(
             f"the conversations could not be read or written: {in_words(error)}", hint=hint
         ) from None
 
 
-def in_words(error: sqlite3.Error) -> str:
+def in_words(error: Exception) -> str:
     """Why SQLite cannot use the file, for a user to act on."""
     kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return _REASONS.get(kind, str(error))

@@ -453,6 +453,34 @@ def test_values_of_another_kind_hide_nothing(moa: Moa, table: str, damage: str) 
     assert len(moa.run("history", "list").text.splitlines()) == 2
 
 
+def test_a_damaged_search_index_is_told_and_can_be_mended(moa: Moa) -> None:
+    data = moa.state.parent / "data" / "conversations.db"
+    keep(moa, ("what are apples?", "fruit"))
+    with closing(sqlite3.connect(data)) as connection:
+        # Since then, SQLite opens the index neither to read nor to write.
+        connection.execute("UPDATE search_index_config SET v = 0")
+        connection.commit()
+    assert "not saved yet" in moa.run("ask", "what are plums?").err
+    searched = moa.run("history", "search", "fruit")
+    assert (searched.code, "moa history recover" in searched.err) == (1, True)
+    checked = moa.run("history", "check")
+    assert (checked.code, "the search index is damaged" in checked.err) == (1, True)
+    assert "recovered 1 conversation, 1 turn" in moa.run("history", "recover").err
+    assert moa.run("history", "check").code == 0
+    assert len(moa.run("history", "search", "what").text.splitlines()) == 4
+
+
+def test_a_copy_of_a_conversation_with_a_damaged_text_is_refused(
+    flipped: tuple[Path, dict[str, str]],
+) -> None:
+    data, kept = flipped
+    with closing(Store.open(data)) as store:
+        with pytest.raises(StoreError) as caught:
+            store.fork(kept["melons"])
+        assert "moa history recover" in (caught.value.hint or "")
+        assert store.load(store.fork(kept["plums"])).turns[0].user == "what are plums?"
+
+
 def test_the_commands_tell_what_they_find_and_bring_back(moa: Moa) -> None:
     data = moa.state.parent / "data" / "conversations.db"
     store = open_store(data)
