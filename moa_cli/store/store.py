@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ from moa_cli.store.comparisons import Comparisons
 from moa_cli.store.database import open_database, open_to_read
 from moa_cli.store.ended_processes import rest_of
 from moa_cli.store.reading import Reader
-from moa_cli.store.schema import Connection, immediate, patience, store_errors, transaction
+from moa_cli.store.schema import (
+    Connection,
+    immediate,
+    in_words,
+    patience,
+    store_errors,
+    transaction,
+)
 from moa_cli.store.spending import Spending
 from moa_cli.store.stored_values import (
     as_unicode,
@@ -360,17 +368,26 @@ class Store(Reader):
             if turns:
                 self._retitle(turns)
             upkeep.doom(self._connection, identities, turns)
-            if seconds is None:
-                seconds = upkeep.seconds_to_wipe(self._connection)
-            return upkeep.work(self._connection, seconds=seconds)
+            return self._wipe(seconds)
 
     def delete_comparisons(self, numbers: Iterable[int], *, texts_only: bool) -> PendingUpkeep:
         """Delete comparisons, or only their prompts and answers, and wipe their words from the
         file. Returns what is left for `upkeep`."""
         with store_errors():
-            self.comparisons.delete(numbers, texts_only=texts_only)
-            upkeep.wipe_traces(self._connection)
-            return upkeep.work(self._connection, seconds=upkeep.seconds_to_wipe(self._connection))
+            with immediate(self._connection):
+                self.comparisons.delete(numbers, texts_only=texts_only)
+                upkeep.wipe_traces(self._connection)
+            return self._wipe()
+
+    def _wipe(self, seconds: float | None = None) -> PendingUpkeep:
+        """Wipe what was deleted. An error, such as a full disk, does not undo the deletion, so it
+        is returned."""
+        try:
+            if seconds is None:
+                seconds = upkeep.seconds_to_wipe(self._connection)
+            return upkeep.work(self._connection, seconds=seconds)
+        except sqlite3.Error as error:
+            return replace(upkeep.leftover(self._connection), trouble=in_words(error))
 
     def leftover(self) -> PendingUpkeep:
         with store_errors():

@@ -45,7 +45,8 @@ class PendingUpkeep:
     conversations: the number of deleted conversations that still have turns. merge: whether the
     search index may have words of deleted texts. log: whether the write-ahead log may have them; it
     cannot be emptied while other processes read. traces: whether unused parts of pages may have
-    them. pack: whether there are proposals of an older version.
+    them. pack: whether there are proposals of an older version. trouble: why the wiping after a
+    deletion has stopped, or None.
     """
 
     conversations: int = 0
@@ -53,6 +54,7 @@ class PendingUpkeep:
     log: bool = False
     pack: bool = False
     traces: bool = False
+    trouble: str | None = None
 
     @property
     def words(self) -> bool:

@@ -47,6 +47,10 @@ def finish_later(left: PendingUpkeep) -> str | None:
     the user, or None."""
     if not left.words:
         return None
+    if left.trouble is not None:
+        return (
+            f"deleted text is still in the file ({left.trouble}); to wipe it: `moa history clean`"
+        )
     if left.conversations or left.merge:
         _start()
         return "deleted text is being wiped from the file; to wait for that: `moa history clean`"

@@ -3,7 +3,9 @@ says of that."""
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from moa_cli.chat.prompt_history import PromptFile
 from tests.support.command import Moa, Terminal
-from tests.support.kept import keep, open_store
+from tests.support.kept import database, keep, open_store
 from tests.support.talk import at_prompt
 from tests.support.upstream import Reply, Upstream
 
@@ -297,3 +299,23 @@ def test_turns_that_wait_to_be_written_are_told_of(moa: Moa, two: tuple[str, str
     (folder / "a.jsonl").write_text("written by a newer version\n")
     ran = moa.run("history", "delete", "--all", "-y")
     assert f"may still hold deleted text: {folder}" in ran.err
+
+
+def test_a_deletion_whose_wiping_fails_is_told_as_one(moa: Moa) -> None:
+    """As on a full disk: the conversation is gone from the list, its text not yet from the file."""
+    identity = keep(moa, ("what are melons?", "fruit"))
+    with closing(sqlite3.connect(database(moa))) as file:
+        file.execute(
+            "CREATE TRIGGER full BEFORE DELETE ON turns BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    ran = moa.run("history", "delete", identity, "-y")
+    assert (ran.code, titles(moa)) == (0, [])
+    assert ran.err.splitlines() == [
+        "moa: deleted 1 conversation",
+        "moa: deleted text is still in the file (no room); to wipe it: `moa history clean`",
+    ]
+    assert "no room" in moa.run("history", "clean").err
+    with closing(sqlite3.connect(database(moa))) as file:
+        file.execute("DROP TRIGGER full")
+    assert moa.run("history", "clean").code == 0
+    assert nowhere(moa, "melons")
