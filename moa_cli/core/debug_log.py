@@ -35,11 +35,14 @@ _MASK = "[key]"
 # Secrets shorter than _SHORTEST_SECRET characters are not replaced. Of a longer secret, each piece
 # of _PIECE characters is replaced too, because an endpoint may send the secret back in pieces.
 _SHORTEST_SECRET, _PIECE = 4, 8
-# Names of fields, headers, variables and options whose values are secret.
+# Names of fields, headers, variables, options and settings whose values are secret.
 _NAMES = r"api[-_]?key|(?:access|auth|refresh|id)[-_]token|secret|passw(?:or)?d|credentials?"
 _HEADER = re.compile(r".*(?:key|token|secret|password|cookie|authorization)", re.IGNORECASE)
 _VARIABLE = re.compile(r".*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?", re.IGNORECASE)
-_OPTION = re.compile(r"-+(?:.*-)?(?:key|token|secret|password)", re.IGNORECASE)
+_OPTION = re.compile(
+    r"-+(?:.*-)?(?:key|token|secret|password)|providers\.[^.]+\.(?:headers|query)(?:\..+)?",
+    re.IGNORECASE,
+)
 # Secrets in a text: `"api_key": "…"` (perhaps with escaped quotes), `x-api-key: …`, `?key=…`,
 # `Bearer …` and `://name:…@`.
 _PLACED = (
@@ -200,7 +203,7 @@ def _learn_secrets(environment: Mapping[str, str]) -> None:
 
 
 def _without_values(arguments: list[str]) -> list[str]:
-    """The arguments without the values of options whose names suggest a secret."""
+    """The arguments without the values of options and settings whose names suggest a secret."""
     found = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, _ = argument.partition("=")

@@ -169,6 +169,16 @@ def test_secrets_of_the_command_line_are_not_in_the_log(moa: Moa, log: Path) -> 
     assert "serve-key" not in text
 
 
+@pytest.mark.parametrize("name", ["headers", "query", "headers.X-Team"])
+def test_secrets_of_settings_on_the_command_line_are_not_in_the_log(
+    moa: Moa, log: Path, name: str
+) -> None:
+    moa.run("config", "set", f"providers.lab.{name}", '{ x-team = "team-7777777" }')
+    text = log.read_text("utf-8")
+    assert f'arguments=["config", "set", "providers.lab.{name}", "[key]"]' in text
+    assert "team-7777777" not in text
+
+
 @pytest.mark.parametrize("kind", ["attachment", "profile", "settings", "database", "folder"])
 def test_a_file_of_another_kind_is_never_written_to(moa: Moa, log: Path, kind: str) -> None:
     assert moa.run("ask", "first", env={"MOA_LOG": None}).code == 0
