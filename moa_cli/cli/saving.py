@@ -94,7 +94,7 @@ def resume(identity: str | None) -> Past:
     conversation."""
     from moa_cli.chat.keeping import read_past
 
-    with closing(open_store()) as store:
+    with closing(open_store(to_read=True)) as store:
         identity = identity or store.latest()
         if identity is None:
             raise StoreError("there is no conversation to continue")

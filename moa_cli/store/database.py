@@ -195,7 +195,7 @@ def open_to_read(path: Path) -> tuple[Connection, str | None]:
 
     Returns the connection, and a notice if the latest turns may be missing. Raises StoreError.
     """
-    where = f"file:{quote(str(path))}"
+    where = f"file:{quote(os.fsencode(path))}"
     notice = None
     with _store_errors(path):
         try:

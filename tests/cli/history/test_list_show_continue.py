@@ -183,3 +183,21 @@ def test_whatever_finds_the_file_damaged_tells_of_it(kept: Moa, command: tuple[s
     assert "the file of conversations was damaged and put aside" in ran.err
     assert "budget.day starts again from 0" in ran.err
     assert len(list(file.parent.glob("*.damaged-*"))) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_history_that_cannot_be_written_is_read_and_continued(
+    kept: Moa, upstream: Upstream
+) -> None:
+    """In a folder whose name is not UTF-8."""
+    data = kept.state.parent / os.fsdecode(b"d\xff%23?")
+    (kept.state.parent / "data").rename(data)
+    kept.environment["MOA_DATA_DIR"] = str(data)
+    # Nobody can write a database whose log cannot be opened, not even root.
+    (data / "conversations.db-wal").mkdir()
+    assert "what do zebras wear?" in kept.run("history", "list").text
+    ran = kept.run("ask", "-c", "and horses?")
+    assert (ran.code, ran.text) == (0, "stripes\n")
+    assert "this conversation is not saved" in ran.err
+    sent = [message["content"] for message in upstream.chats("agg")[-1].messages[-3:]]
+    assert sent == ["what do zebras wear?", "stripes", "and horses?"]
