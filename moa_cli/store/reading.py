@@ -149,7 +149,7 @@ class Reader(Queries):
             " ORDER BY updated DESC LIMIT ?4",
             # A damaged time may be negative.
             since or -math.inf,
-            profile,
+            profile and as_unicode(profile),
             tag,
             min(limit, _MOST_ROWS),
         )
@@ -367,6 +367,7 @@ class Reader(Queries):
         from moa_cli.store.query import Query
         from moa_cli.store.search import Search
 
+        profile = profile and as_unicode(profile)
         search = Search(self._connection, Query.of(as_unicode(words)), since, profile)
         with store_errors():
             return search.best(limit, proposals=proposals, whole=whole)

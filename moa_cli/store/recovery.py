@@ -20,6 +20,7 @@ from moa_cli.store.incoming.take import ImportResult, add
 from moa_cli.store.salvage import SalvageProgress, salvage
 from moa_cli.store.schema import Connection, immediate, store_errors
 from moa_cli.store.store import Store
+from moa_cli.store.stored_values import as_unicode
 
 _MOST_FAULTS = 20
 _BACKING_UP, _RECOVERING = ".moa-backup-", ".moa-recover-"
@@ -233,7 +234,7 @@ def _add_spending(target: Connection, rows: Store, source: Path) -> None:
     A damaged file that was put aside has the spending up to that time. It is added, but only once.
     Any other file is a copy of the store. For each sum, the higher one of the two files counts.
     """
-    mark = f"recovered {source.name}"
+    mark = as_unicode(f"recovered {source.name}")
     damaged = damaged_files(paths.database_file())
     is_part = paths.resolved(source) in [paths.resolved(file) for file in damaged]
     done = target.execute("SELECT 1 FROM upkeep WHERE task = ?", (mark,)).fetchone()

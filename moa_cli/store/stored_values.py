@@ -38,7 +38,7 @@ _MOST_DATA = 64_000_000
 def checked_tag(text: str) -> str:
     """A tag in the form for the store: in lower case, so that `Work` and `work` are the same tag.
     Raises UsageError if the text cannot be a tag."""
-    tag = unicodedata.normalize("NFC", text.strip().removeprefix("#")).lower()
+    tag = as_unicode(unicodedata.normalize("NFC", text.strip().removeprefix("#")).lower())
     visible = any(unicodedata.category(letter)[0] in "LNSP" for letter in tag)
     if not visible or len(tag) > _LONGEST_TAG or tag.startswith("-") or _NOT_IN_TAGS.search(tag):
         raise UsageError(

@@ -201,3 +201,15 @@ def test_a_history_that_cannot_be_written_is_read_and_continued(
     assert "this conversation is not saved" in ran.err
     sent = [message["content"] for message in upstream.chats("agg")[-1].messages[-3:]]
     assert sent == ["what do zebras wear?", "stripes", "and horses?"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_names_that_are_not_utf8_are_no_error(kept: Moa) -> None:
+    odd = os.fsdecode(b"x\xff")
+    identity = kept.run("history", "list").text.split()[0]
+    assert kept.run("history", "tag", identity, odd).code == 0
+    assert identity in kept.run("history", "list", "--tag", odd).text
+    assert kept.run("history", "list", "--profile", odd).text == ""
+    assert kept.run("history", "search", "zebras", "--profile", odd).text == ""
+    assert kept.run("history", "backup", f"{odd}.db").code == 0
+    assert kept.run("history", "recover", f"{odd}.db").code == 0
