@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moa_cli.core.conversation import Usage
+from moa_cli.core.money import in_usd
 
 # Upper bounds for one call. A larger number is not a count of tokens, and not a cost.
 _MOST_TOKENS, _MOST_USD = 2 * 10**7, 10**4
@@ -169,7 +170,7 @@ def _told_cost(payload: dict[str, Any], told: dict[str, Any]) -> float | None:
     provider sends a separate bill. OpenRouter reports the expected amount of that bill
     (`upstream_inference_cost`) but does not charge it, so it is left out here.
     """
-    if told.keys().isdisjoint(_COSTS) and "cost" not in payload:
+    if (told.keys().isdisjoint(_COSTS) and "cost" not in payload) or not in_usd(told):
         return None
     cost = _amount_in(told.get("cost"))
     if cost is None:
@@ -191,6 +192,8 @@ def _amount_in(value: object) -> float | None:
     if not isinstance(value, dict):
         number = _number(value)
         return None if number is None else _in_range(float(number))
+    if not in_usd(value):
+        return None
     for name in ("total_cost", "usd", "total_cost_usd"):
         if name in value:
             return _amount_in(value[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -133,6 +133,12 @@ def priced(usage: Usage, price: Price | None) -> Usage:
             return usage
         return replace(usage, cost=0.0, unpriced_calls=usage.calls)
     return replace(usage, cost=price.of(usage), unpriced_calls=0)
+
+
+def in_usd(table: Mapping[str, Any]) -> bool:
+    """Whether amounts in a provider's table are in USD: whether it names no other currency."""
+    named = table.get("currency")
+    return not isinstance(named, str) or named.strip().upper() in ("", "$", "USD", "US$")
 
 
 def usd(amount: float) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moa_cli.core.endpoints import ModelInfo, check_info
-from moa_cli.core.money import Price, PriceTier
+from moa_cli.core.money import Price, PriceTier, in_usd
 from moa_cli.models.names import says_free
 
 _Row = Mapping[str, Any]
@@ -268,9 +268,13 @@ def _highest(hosts: list[_Row], model: str) -> Price | None:
 
 def _price_of(row: _Row, model: str) -> Price | None:
     for part in _tables_in(row):
+        if not in_usd(part):
+            return None
         for name in ("pricing", "prices", "price"):
             pricing = part.get(name)
             if isinstance(pricing, Mapping):
+                if not in_usd(pricing):
+                    return None
                 return _price(pricing, free=says_free(model))
         for names in _IN_TEN_THOUSANDTHS:
             found = [_number(part.get(name)) for name in names]

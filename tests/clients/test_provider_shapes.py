@@ -106,6 +106,12 @@ def error(kind: str, words: str, *, again: bool = False, **more: Any) -> dict[st
         ({**COUNTED, "cost": -0.5}, {}, {"usage": counts(20, 5)}),
         ({**COUNTED, "cost": True}, {}, {"usage": counts(20, 5)}),
         ({**COUNTED, "cost": "cheap"}, {}, {"usage": counts(20, 5)}),
+        ({**COUNTED, "cost": 0.5, "currency": "EUR"}, {}, {"usage": counts(20, 5)}),
+        (
+            {**COUNTED, "cost": {"total_cost": 0.5, "currency": "CNY"}},
+            {},
+            {"usage": counts(20, 5)},
+        ),
         ({**COUNTED, "cost": 10**400}, {}, {"usage": counts(20, 5)}),
         ({**COUNTED, "cost": {"input_tokens_cost": None}}, {}, {"usage": counts(20, 5)}),
         ({**COUNTED, "cost_in_usd_ticks": "many"}, {}, {"usage": counts(20, 5)}),

@@ -309,6 +309,9 @@ PLAIN, UNCACHED = Price(0.3, 1.2, 0.03), Price(0.3, 1.2)
         ({"pricing": {"input": 0, "output": 0}}, None),
         ({"pricing": {"input": 1e9, "output": 1}}, None),
         ({"pricing": "cheap"}, None),
+        ({"pricing": {"input": 0.3, "output": 1.2, "currency": "usd"}}, UNCACHED),
+        ({"pricing": {"input": 2.1, "output": 8.4, "currency": "CNY"}}, None),
+        ({"currency": "EUR", "pricing": {"input": 0.3, "output": 1.2}}, None),
     ],
 )
 def test_a_price_is_found_in_any_form(row: dict[str, Any], price: Price | None) -> None:
