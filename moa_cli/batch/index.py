@@ -86,6 +86,8 @@ class Index:
         if self._path is not None:
             self._path.touch(mode=0o600)
         self._database = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+        # Without other processes, SQLite needs no shared memory, which some file systems lack.
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute("PRAGMA cache_size = -16000")

@@ -372,8 +372,10 @@ def store_errors() -> Iterator[None]:
 
 def in_words(error: Exception) -> str:
     """Why SQLite cannot use the file, for a user to act on."""
-    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return _REASONS.get(kind, str(error))
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_SHMMAP:
+        return "its file system lacks shared memory; set MOA_DATA_DIR to a folder on a local disk"
+    return _REASONS.get(code & 0xFF, str(error))
 
 
 class Queries:

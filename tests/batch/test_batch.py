@@ -219,6 +219,17 @@ def test_what_is_complete_is_left_alone(moa: Moa, upstream: Upstream) -> None:
     assert (moa.folder / "out.jsonl").read_bytes() == before
 
 
+def test_a_batch_needs_no_shared_memory(moa: Moa, upstream: Upstream) -> None:
+    """Some file systems lack it."""
+    upstream.always("*", SILENT)
+    with moa.start("batch", prompts(moa, 2), "out.jsonl") as process:
+        upstream.wait_for(lambda: upstream.in_flight > 0)
+        kept = names(moa.folder / "out.jsonl.state")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    assert ("index.db" in kept, "index.db-shm" in kept) == (True, False)
+
+
 def test_lines_that_were_taken_out_are_asked_for_again(moa: Moa, upstream: Upstream) -> None:
     start = ["batch", prompts(moa, 3), "out.jsonl"]
     assert moa.run(*start).code == 0

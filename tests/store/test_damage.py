@@ -20,6 +20,7 @@ from moa_cli.core.paths import refuse_database
 from moa_cli.store.comparisons import ComparedTexts, Comparison, Contender
 from moa_cli.store.database import damaged_files, put_aside
 from moa_cli.store.recovery import back_up, check, recover
+from moa_cli.store.schema import store_errors
 from moa_cli.store.store import Store
 from tests.cli.history.test_search import OLD_INDEX
 from tests.support.command import Moa
@@ -548,6 +549,13 @@ def test_a_copy_is_whole_private_and_can_be_taken_in_again(
     assert (len(done.added.new), len(done.added.same), done.progress.skipped) == (7, 33, 0)
     [spent] = store.spending.by_month()
     assert spent.usage.calls == 200
+
+
+def test_a_file_system_without_shared_memory_is_told() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMMAP
+    with pytest.raises(StoreError, match="lacks shared memory; set MOA_DATA_DIR"), store_errors():
+        raise error
 
 
 def test_what_is_no_database_is_told(moa: Moa, tmp_path: Path) -> None:
