@@ -38,6 +38,16 @@ def conversations(path: Path) -> Iterator[IncomingConversation]:
         raise ValueError(f"cannot be read as an SQLite file: {error}") from None
 
 
+def is_log(path: Path) -> bool:
+    """Whether an SQLite file is a log of llm that can be read."""
+    try:
+        with _opened(path) as connection:
+            _Log(connection)
+    except (ValueError, sqlite3.Error):
+        return False
+    return True
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     with tempfile.TemporaryDirectory() as folder:
@@ -81,6 +91,8 @@ class _Log:
             and {"hash", "parent_hash", "role"} <= self._of("messages")
             and {"message_hash", "position", "type", "text", "payload"} <= self._of("parts")
         )
+        if {"conversation_id", "settings", "withdrawn"} <= self._of("turns"):
+            raise ValueError("is a history of moa; `moa history recover FILE` adds it to yours")
         if not self._old and not self._new:
             raise ValueError("is an SQLite file, but not a log of llm")
 

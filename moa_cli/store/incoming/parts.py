@@ -32,6 +32,7 @@ _MOST_BYTES, _FREE_BYTES, _MOST_TIMES = 32 << 30, 1 << 30, 100
 _TOO_LARGE = "expands to more than an export does"
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
+_GZIP = b"\x1f\x8b"
 
 
 class ArchiveFault(ValueError):
@@ -139,6 +140,8 @@ def _in_folder(folder: Path, name: str) -> Iterator[ImportedFile]:
 
 def _unpacked(stack: ExitStack, part: ImportedFile) -> Iterator[ImportedFile]:
     """The file itself, or the files in it if it is an archive."""
+    if part.start().startswith(_GZIP):
+        raise ValueError("is compressed; `gunzip -c FILE | moa history import -` reads it")
     if not part.start().startswith((_ZIP, _EMPTY_ZIP)):
         yield part
         return

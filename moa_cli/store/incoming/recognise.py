@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from moa_cli.store import archive
@@ -39,13 +39,19 @@ def recognise(part: ImportedFile) -> str | None:
     """
     start = part.start()
     if start.startswith(_SQLITE):
-        return "llm"
+        return "llm" if part.given or part.path is None or _is_log(part.path) else None
     text = _begun(start)
     if text[:1] in ("{", "["):
         return _json_source(part)
     if aichat.HEADING.match(text):
         return "aichat"
     return "aichat" if _session(part) is not None else None
+
+
+def _is_log(path: Path) -> bool:
+    from moa_cli.store.incoming import llm_logs
+
+    return llm_logs.is_log(path)
 
 
 def refuse(part: ImportedFile) -> ValueError:

@@ -3,6 +3,7 @@ taken and can be gone on with, what is left is told, and what is none is refused
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import sqlite3
@@ -12,6 +13,7 @@ import sys
 import time
 import tomllib
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -449,6 +451,23 @@ def test_an_sqlite_file_that_is_no_log_of_llm_s_is_refused(moa: Moa) -> None:
     llm_log(moa.folder / "inside")
     put(moa, "in.zip", zipped({"logs.db": (moa.folder / "inside").read_bytes()}))
     assert "cannot be read from a pipe or an archive" in refused(moa, "in.zip")
+
+
+def test_llm_s_folder_is_taken_whatever_databases_are_beside_its_log(moa: Moa) -> None:
+    folder = moa.folder / "io.datasette.llm"
+    folder.mkdir()
+    llm_log(folder / "logs.db")
+    with closing(sqlite3.connect(folder / "embeddings.db")) as connection:
+        connection.execute("CREATE TABLE collections (id)")
+    (line,) = imported(moa, folder.name)
+    assert line.startswith("moa: imported ")
+    assert "1 other file" in line
+
+
+def test_a_copy_of_a_history_and_a_compressed_export_are_named(moa: Moa) -> None:
+    assert moa.run("history", "backup", "copy.db").code == 0
+    assert "`moa history recover FILE`" in refused(moa, "copy.db")
+    assert "gunzip" in refused(moa, put(moa, "x.json.gz", gzip.compress(b"[]")))
 
 
 def test_the_conversations_own_file_is_refused(moa: Moa) -> None:
