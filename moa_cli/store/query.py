@@ -298,7 +298,9 @@ class Query:
 
 
 def marked(text: str, spans: Sequence[Span]) -> str:
-    """The part of a text with the most terms, with each hit between \\x02 and \\x03."""
+    """The part of a text with the most terms, with each hit between \\x02 and \\x03. Of a
+    hit that is longer than a snippet, only the beginning counts."""
+    spans = [Span(hit.start, min(hit.end, hit.start + _SNIPPET), hit.term) for hit in spans]
     text = text.translate({ord(_HIT): " ", ord(_HIT_END): " "})
     start, end = _window(text, spans)
     pieces, at = ["…" if start else ""], start

@@ -192,6 +192,14 @@ def test_a_snippet_is_taken_where_the_words_are(moa: Moa) -> None:
     assert len(line) < 200
 
 
+def test_of_a_very_long_word_the_beginning_is_shown(moa: Moa) -> None:
+    keep(moa, ("what is this key? " + "abcdef" * 10_000, "It is long."))
+    (hit,) = hits(moa, "abcdef")
+    assert len(hit["snippet"]) < 300
+    [[begin, end]] = hit["hits"]
+    assert hit["snippet"][begin:end].startswith("abcdefabcdef")
+
+
 def test_a_snippet_does_nothing_to_the_terminal(moa: Moa) -> None:
     keep(moa, ("q", "a \x1b[31mred\x1b]0;gone\x07 \x02zebra\x03 \x9b2J\u202e\nnext"))
     for typed in ("zebra", "zebr", "ebr"):
