@@ -183,8 +183,11 @@ class CompletionReader:
         return is_first and bool(self._mere_texts((payload,)))
 
     def _unusual(self, payload: dict[str, Any]) -> None:
+        groq = payload.get("x_groq")
         if "error" in payload:
             self._look_for_error(payload)
+        elif isinstance(groq, dict):
+            self._look_for_error(groq)
         if payload.get("usage") or "x_groq" in payload or "cost" in payload:
             self._take_usage(payload)
         self._cite(payload)

@@ -108,14 +108,28 @@ class SseDecoder:
         for line in lines:
             # Nearly all lines are one of these two.
             if line.startswith("data: "):
+                if self._data:
+                    self._part(line[6:], found)
                 self._data.append(line[6:])
             elif not line:
                 if self._data:
                     found.append((self._name, "\n".join(self._data)))
                 self._name, self._data = "", []
+            elif line[0] == "{" and line[-1] == "}":
+                # An error that a server or proxy writes into a stream without `data:`.
+                self._part(line, found)
+                self._data.append(line)
             else:
                 self._field(line)
         return found
+
+    def _part(self, line: str, found: list[tuple[str, str]]) -> None:
+        """End the event so far if it is a JSON object, and the next line of data begins another
+        one, or is the end mark: some servers send no blank line between events."""
+        data = self._data
+        if data and line[:1] in ("{", "[") and data[0][:1] == "{" and data[-1][-1:] == "}":
+            found.append((self._name, "\n".join(data)))
+            self._name, self._data = "", []
 
     def _field(self, line: str) -> None:
         key, _, value = line.removeprefix("\ufeff").partition(":")

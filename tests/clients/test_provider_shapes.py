@@ -266,6 +266,10 @@ def test_a_model_that_is_known_to_think_may_close_its_thought_anywhere() -> None
             {},
         ),
         (whole({"content": "Rain."}) + "\n\ndata: [DONE]\n\n", {}),
+        (": keep-alive\n\n" + whole({"content": "Rain."}) + "\n", {}),
+        # Servers that send one line end between events, where the standard has two.
+        (events(piece("Ra"), piece("in."), piece(finish="stop")).replace("\n\n", "\n"), {}),
+        (events(piece("Ra"), piece("in.", "stop")).replace("\n\ndata: [", "\ndata: ["), {}),
         ("\n  \n" + whole({"content": "Rain."}), {}),
         ("\ufeff" + whole({"content": "Rain."}), {}),
         (events(piece("Rain."), piece(finish="stop"), 'data: {"choi', done=False), {}),
@@ -526,6 +530,9 @@ def test_an_error_in_a_stream_is_told_apart_as_well(
         'data: {"base_resp": {"status_code": 1013, "status_msg": "it broke"}}\n\n',
         'data: {"choices": [{"error": {"message": "it broke"}, "finish_reason": "error"}]}\n\n',
         'event: error\ndata: "it broke"\n\n',
+        '{"error": {"message": "it broke"}}\n\n',
+        'data: {"choices": []}\ndata: {"type": "error", "error": {"message": "it broke"}}\n\n',
+        'data: {"choices": [{"delta": {}}], "x_groq": {"id": "r", "error": "it broke"}}\n\n',
     ],
 )
 def test_an_answer_that_an_error_ends_is_not_taken_for_a_whole_one(last: str) -> None:
