@@ -355,7 +355,7 @@ class CompletionReader:
         self._news["token_logprobs"] = self._news.get("token_logprobs", ()) + told
 
     def _finished(self, reason: object, error: object) -> None:
-        if reason in _BROKEN_ENDS:
+        if str(reason).lower() in _BROKEN_ENDS:
             if isinstance(error, dict) and "choices" in error and not error.get("error"):
                 error = {"message": f"the answer ended with `{reason}`", "code": 503}
             self.error = ErrorObject(error, begun=self.began)

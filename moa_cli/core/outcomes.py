@@ -22,6 +22,9 @@ _ENDINGS: dict[str, Ending] = {
     "max_completion_tokens": "length",
     "model_length": "length",
     "model_context_window_exceeded": "length",
+    # Xiaomi's word, and vLLM's.
+    "repetition_truncation": "length",
+    "repetition": "length",
     "content_filter": "content_filter",
     "content_filtered": "content_filter",
     "safety": "content_filter",
@@ -36,6 +39,7 @@ _ENDINGS: dict[str, Ending] = {
     "tool_call": "tool_calls",
     "tool_use": "tool_calls",
     "function_call": "tool_calls",
+    "function_call_filter": "tool_calls",
 }
 _CUTS: dict[Ending, str] = {
     "length": "cut at the token limit (max_tokens)",
@@ -43,6 +47,7 @@ _CUTS: dict[Ending, str] = {
     "refusal": "ended by a refusal",
     "tool_calls": "ended by a call of a tool, which was not made",
 }
+_REPEATED = "cut because it repeated itself"
 # As in _CUTS, for a proposal that was used before it was finished.
 UNFINISHED = "used unfinished"
 # Kinds of failures that are a normal effect of a quorum.
@@ -51,13 +56,16 @@ BY_QUORUM = ("Straggler", "NotAsked")
 
 def ending_of(finish_reason: str | None) -> Ending:
     """The meaning of any endpoint's finish reason; `stop` if the reason is unknown or missing."""
-    told = (finish_reason or "stop").lower().removeprefix("finish_reason_")
-    return _ENDINGS.get(told, "stop")
+    told = (finish_reason or "stop").lower().replace("-", "_").removeprefix("finish_reason_")
+    # Gemini's OpenAI layer adds its own word: `content_filter: RECITATION`.
+    return _ENDINGS.get(told.partition(":")[0], "stop")
 
 
 def cut_text(finish_reason: str | None) -> str | None:
     """How an answer with that finish reason was cut, in words that follow "was"; None if it was
     not cut."""
+    if finish_reason and "repetition" in finish_reason.lower():
+        return _REPEATED
     return _CUTS.get(ending_of(finish_reason))
 
 

@@ -319,6 +319,22 @@ def test_an_answer_is_read_whatever_its_header_says(
     assert differences(chat(**expected), seen(body, headers=headers)) == []
 
 
+        (
+            events(piece(""), piece(finish="content_filter: RECITATION")),
+            {
+                "text": "",
+                "finish_reason": "content_filter: RECITATION",
+                "outcome": "content_filter",
+            },
+        ),
+        (
+            whole({"role": "assistant"}, "function_call_filter: MALFORMED_FUNCTION_CALL"),
+            {
+                "text": "",
+                "finish_reason": "function_call_filter: MALFORMED_FUNCTION_CALL",
+                "outcome": "tool calls, no text",
+            },
+        ),
 ROUTED = {"message": "Provider returned error", "code": 400}
 ERRORS: list[tuple[int, object, dict[str, Any]]] = [
     (
@@ -549,6 +565,7 @@ def test_what_was_used_is_known_also_where_an_error_ended_it() -> None:
         assert found.turn is not None
         assert found.turn.usage.completion_tokens == 5
 
+        'data: {"choices": [{"error": {"message": "it broke"}, "finish_reason": "ERROR"}]}\n\n',
 
 def test_the_provider_that_a_router_had_asked_is_named_once() -> None:
     error = {"message": "Provider returned error", "code": 429}

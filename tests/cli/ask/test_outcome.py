@@ -259,6 +259,22 @@ def test_a_cut_answer_is_shown_and_said_to_be_cut(moa: Moa, upstream: Upstream) 
     assert "(the reply was cut by the provider's content filter)" in shown
 
 
+@pytest.mark.parametrize(
+    ("reason", "cut"),
+    [
+        ("content_filter: RECITATION", "cut by the provider's content filter"),
+        ("content-filter", "cut by the provider's content filter"),
+        ("FINISH_REASON_MAX_TOKENS", LIMIT),
+        ("repetition_truncation", "cut because it repeated itself"),
+    ],
+)
+def test_an_answer_is_said_to_be_cut_in_any_word_of_a_provider(
+    moa: Moa, upstream: Upstream, reason: str, cut: str
+) -> None:
+    upstream.always("agg", Reply(text="First you take the", finish_reason=reason))
+    assert moa.run("ask", "hi", "-q").err == f"moa: the reply was {cut}\n"
+
+
 def test_json_tells_what_was_cut(moa: Moa, upstream: Upstream) -> None:
     upstream.always("b", LENGTHY)
     upstream.always("agg", FILTERED)
