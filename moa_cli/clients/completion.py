@@ -314,7 +314,9 @@ class CompletionReader:
         for part in content:
             kind = part.get("type") if isinstance(part, dict) else ""
             if kind in ("thinking", "reasoning", "reasoning_text", "thought"):
-                inner = next((part[key] for key in ("thinking", "reasoning") if key in part), part)
+                # Mistral's name of the field, others', and that of Databricks.
+                names = ("thinking", "reasoning", "summary")
+                inner = next((part[name] for name in names if name in part), part)
                 thought += _text(inner)
             elif kind == "refusal":
                 self._refuse(part.get("refusal"))

@@ -173,6 +173,15 @@ def test_a_cost_of_nothing_before_the_end_is_none_yet() -> None:
             {"reasoning": "Hm."},
         ),
         ({"content": [{"type": "reasoning", "text": "Hm."}, "Rain."]}, {"reasoning": "Hm."}),
+        (
+            {
+                "content": [
+                    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+                    {"type": "text", "text": "Rain."},
+                ]
+            },
+            {"reasoning": "Hm."},
+        ),
         ({"content": "<thought>Hm.</thought>Rain."}, {"reasoning": "Hm."}),
         ({"content": "[THINK]Hm.[/THINK]Rain."}, {"reasoning": "Hm."}),
         (
