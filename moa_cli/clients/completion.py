@@ -18,6 +18,7 @@ from moa_cli.clients.tool_calls import ToolCallReader
 from moa_cli.clients.transport import ErrorObject
 from moa_cli.core.conversation import Usage
 from moa_cli.core.endpoints import Delta
+from moa_cli.core.text import WholeCharacters
 from moa_cli.core.values import unchecked
 
 _CALLS = ("tool_calls", "function_call")
@@ -58,7 +59,8 @@ class CompletionReader:
         self._is_whole = whole
         self._splitter = ThinkSplitter(opened=not whole and opens_in_prompt(model))
         self._splitting = True
-        self._half = ""
+        self._characters = WholeCharacters()
+        self._of_thoughts, self._of_refusal = WholeCharacters(), WholeCharacters()
         self._told_logprobs = False
         self._counted: Usage | None = None
         self._sources = CitationReader()
@@ -120,7 +122,7 @@ class CompletionReader:
     @property
     def takes_texts(self) -> bool:
         """Whether `add_texts` may be called: no earlier text is held back."""
-        return not (self._splitting or self._half)
+        return not (self._splitting or self._characters.half)
 
     def add_texts(self, texts: list[str]) -> None:
         """Read the texts of chunks that hold nothing else. They must not contain halves of
@@ -251,9 +253,9 @@ class CompletionReader:
                 text = ""
             self._raw.append(text)
             self._length += len(text)
-        if self._half or not text.isascii():
-            text = self._whole_characters(text)
+        text = self._characters.take(text)
         if thought:
+            thought = self._of_thoughts.take(thought)
             self._thoughts.append(thought)
         if self._splitting:
             if thought:
@@ -300,7 +302,8 @@ class CompletionReader:
                 self._news["tool_calls"] = self._news.get("tool_calls", ()) + pieces
 
     def _refuse(self, words: object) -> None:
-        self._news["refusal"] = self._news.get("refusal", "") + _text(words)
+        told = self._of_refusal.take(_text(words))
+        self._news["refusal"] = self._news.get("refusal", "") + told
 
     def _cite(self, holder: dict[str, Any]) -> None:
         if self._sources.take(holder):
@@ -330,18 +333,6 @@ class CompletionReader:
             return False
         kind = str(payload.get("object", "chunk"))
         return not kind.endswith("chunk") or (len(self._raw) > 2 and len(text) >= _SURELY_REPEATED)
-
-    def _whole_characters(self, text: str) -> str:
-        """`text` behind the half of a surrogate pair that was held back, with no halves left. Some
-        endpoints cut a character in two and send each half in its own chunk."""
-        text, self._half = self._half + text, ""
-        if text and "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return text
 
     def _take_logprobs(self, logprobs: object, choice: dict[str, Any]) -> None:
         tokens = told_tokens(logprobs, choice)
@@ -390,14 +381,13 @@ class CompletionReader:
     def rest(self) -> Delta:
         """The text that was held back, at the end of the answer. Or the whole answer, if only its
         end shows which part of it was reasoning."""
-        held = self._splitter.feed("\ufffd") if self._half else None
+        held = self._splitter.feed("\ufffd") if self._characters.half else None
         rest = self._splitter.flush()
         if held is not None:
             rest = Delta(text=held.text + rest.text, reasoning=held.reasoning + rest.reasoning)
         if self._splitter.parted:
             return rest
-        self._half = ""
-        text = self._whole_characters("".join(self._raw))
+        text = WholeCharacters().take("".join(self._raw))
         surely = self._ended_by == "length" and opens_in_prompt(self._asked)
         if self._splitter.unclosed and self.ended and not surely and not self._tools:
             # The text was the answer and not reasoning. The exception, `surely`: a model that

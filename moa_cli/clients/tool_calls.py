@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from moa_cli.core.text import is_json
+from moa_cli.core.text import WholeCharacters, is_json
 from moa_cli.core.tools import ToolKind, ToolPiece
 
 
@@ -28,6 +28,7 @@ class _Begun:
     told: str
     name: str
     written: str = ""
+    characters: WholeCharacters = field(default_factory=WholeCharacters)
 
     @property
     def whole(self) -> bool:
@@ -87,10 +88,12 @@ class ToolCallReader:
                 return None
             # The id was sent with the first piece of the call, and usually the name, too.
             late, call.name = ("" if call.name else name), call.name or name
+            text = call.characters.take(text)
             call.written += text
             self._last = call
             return ToolPiece(call.number, name=late, arguments=text, kind=kind)
-        call = self._last = _Begun(len(self._begun), told, name, text)
+        call = self._last = _Begun(len(self._begun), told, name)
+        call.written = text = call.characters.take(text)
         self._begun.append(call)
         if index is not None:
             self._at[index] = call

@@ -151,3 +151,30 @@ def prompt_text(text: str) -> str:
     """
     whole = re.sub(r"\A(?:[^\S\n]*\n)+", "", text).rstrip()
     return whole.strip() if re.fullmatch(r" \S.*", whole) else whole
+
+
+class WholeCharacters:
+    """The characters of a text that arrives in pieces.
+
+    JSON writes a character beyond U+FFFF, such as an emoji, as two escapes. Some endpoints cut it
+    in two, and send each half in its own chunk; neither of them can be encoded.
+
+    half: the first half of a character at the end of the text so far, or "".
+    """
+
+    def __init__(self) -> None:
+        self.half = ""
+
+    def take(self, piece: str) -> str:
+        """The next piece, behind a half that was held back. A half without the other one becomes
+        U+FFFD."""
+        if piece.isascii() and not self.half:
+            return piece
+        text, self.half = self.half + piece, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self.half = text[:-1], text[-1]
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return text

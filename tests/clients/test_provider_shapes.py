@@ -271,6 +271,17 @@ def test_a_model_that_is_known_to_think_may_close_its_thought_anywhere() -> None
         (events(piece("Rain \ud83c"), piece("\udf27"), piece(finish="stop")), {"text": "Rain 🌧"}),
         (events(piece("Rain \ud83c"), piece(finish="stop")), {"text": "Rain \ufffd"}),
         (
+            events(
+                *(piece(reasoning=part) for part in ("Hm \ud83c", "\udf27", " \ud83c", ".")),
+                piece("Rain.", "stop"),
+            ),
+            {"reasoning": "Hm 🌧 \ufffd."},
+        ),
+        (
+            events(piece(refusal="No \ud83c"), piece(refusal="\udf27."), piece(finish="stop")),
+            {"text": "", "refusal": "No 🌧.", "outcome": "refusal"},
+        ),
+        (
             "\n".join(map(json.dumps, [piece("Ra"), piece("in."), piece(finish="stop")])),
             {},
         ),
@@ -309,6 +320,22 @@ def test_a_model_that_is_known_to_think_may_close_its_thought_anywhere() -> None
             },
         ),
         (
+            events(piece(""), piece(finish="content_filter: RECITATION")),
+            {
+                "text": "",
+                "finish_reason": "content_filter: RECITATION",
+                "outcome": "content_filter",
+            },
+        ),
+        (
+            whole({"role": "assistant"}, "function_call_filter: MALFORMED_FUNCTION_CALL"),
+            {
+                "text": "",
+                "finish_reason": "function_call_filter: MALFORMED_FUNCTION_CALL",
+                "outcome": "tool calls, no text",
+            },
+        ),
+        (
             whole({"content": None, "function_call": {"name": "f"}}, "function_call"),
             {
                 "text": "",
@@ -328,22 +355,6 @@ def test_an_answer_is_read_whatever_its_header_says(
     assert differences(chat(**expected), seen(body, headers=headers)) == []
 
 
-        (
-            events(piece(""), piece(finish="content_filter: RECITATION")),
-            {
-                "text": "",
-                "finish_reason": "content_filter: RECITATION",
-                "outcome": "content_filter",
-            },
-        ),
-        (
-            whole({"role": "assistant"}, "function_call_filter: MALFORMED_FUNCTION_CALL"),
-            {
-                "text": "",
-                "finish_reason": "function_call_filter: MALFORMED_FUNCTION_CALL",
-                "outcome": "tool calls, no text",
-            },
-        ),
 ROUTED = {"message": "Provider returned error", "code": 400}
 ERRORS: list[tuple[int, object, dict[str, Any]]] = [
     (
@@ -554,6 +565,7 @@ def test_an_error_in_a_stream_is_told_apart_as_well(
         'data: {"text": "it broke", "error_code": 50001}\n\n',
         'data: {"base_resp": {"status_code": 1013, "status_msg": "it broke"}}\n\n',
         'data: {"choices": [{"error": {"message": "it broke"}, "finish_reason": "error"}]}\n\n',
+        'data: {"choices": [{"error": {"message": "it broke"}, "finish_reason": "ERROR"}]}\n\n',
         'event: error\ndata: "it broke"\n\n',
         '{"error": {"message": "it broke"}}\n\n',
         'data: {"choices": []}\ndata: {"type": "error", "error": {"message": "it broke"}}\n\n',
@@ -574,7 +586,6 @@ def test_what_was_used_is_known_also_where_an_error_ended_it() -> None:
         assert found.turn is not None
         assert found.turn.usage.completion_tokens == 5
 
-        'data: {"choices": [{"error": {"message": "it broke"}, "finish_reason": "ERROR"}]}\n\n',
 
 def test_the_provider_that_a_router_had_asked_is_named_once() -> None:
     error = {"message": "Provider returned error", "code": 429}

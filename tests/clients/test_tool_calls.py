@@ -245,6 +245,17 @@ def test_a_custom_tool_has_text_in_place_of_arguments(upstream: Upstream) -> Non
     assert found == ToolCall("c1", "patch", "*** Begin", "custom")
 
 
+def test_no_piece_of_a_call_holds_half_of_a_character(upstream: Upstream) -> None:
+    parts = ['{"path": "\ud83c', "\udf27", "\ud83c", '"}']
+    pieces = [call(arguments=part, index=0) for part in parts]
+    first = call("read", "", index=0, id="c1")
+    events = [e if isinstance(e, str) else json.dumps(e) for e in streamed(first, *pieces)]
+    deltas = answered(upstream, Reply(events=events))
+    for piece in (piece for delta in deltas for piece in delta.tool_calls):
+        piece.arguments.encode()
+    assert told(calls_of(deltas)) == [("read", '{"path": "🌧\ufffd"}')]
+
+
 def test_pieces_that_come_behind_the_finish_reason_are_not_lost(upstream: Upstream) -> None:
     events = [chunk(finish="tool_calls"), *streamed(call("read", PATH, index=0, id="c1"))]
     assert told(calls_of(answered(upstream, Reply(events=events)))) == [READ]
