@@ -13,16 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
-# Headers beside `Retry-After` with the time when a limit ends, each with the header for what
-# remains of that limit: OpenAI and compatible servers, Together, the IETF's draft, Anthropic.
-_RESETS = (
-    ("x-ratelimit-reset-requests", "x-ratelimit-remaining-requests"),
-    ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-tokens"),
-    ("x-ratelimit-reset", "x-ratelimit-remaining"),
-    ("ratelimit-reset", "ratelimit-remaining"),
-    ("anthropic-ratelimit-requests-reset", "anthropic-ratelimit-requests-remaining"),
-    ("anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-tokens-remaining"),
-)
+# `r=0;t=30`, or in an earlier draft `remaining=0, reset=30` (the IETF's RateLimit header).
+_LIMIT = re.compile(r"\b(?:r|remaining)=(\d+)\s*[;,]\s*(?:t|reset)=(\d+)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # Matches `1m2.5s`, `2 minutes and 5 seconds`, `500ms`. The longer names of a unit stand first.
 _PART = (
@@ -84,11 +76,17 @@ def _told(
 
 
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float | None]:
-    for reset, remaining in _RESETS:
-        left = _number(headers.get(remaining, "0"))
-        # A limit with something left is not the one that refused the request.
-        if left is None or left <= 0:
-            yield _moment(headers.get(reset, ""), now)
+    """When limits end, by headers such as `x-ratelimit-reset-requests` (OpenAI, Cerebras) and
+    `anthropic-ratelimit-tokens-reset`. Each has a header for what remains of that limit. A limit
+    with something left is not the one that refused the request."""
+    for name, told in headers.items():
+        if "ratelimit" in name and "reset" in name:
+            left = _number(headers.get(name.replace("reset", "remaining"), "0"))
+            if left is None or left <= 0:
+                yield _moment(told, now)
+    for left, seconds in _LIMIT.findall(headers.get("ratelimit", "")):
+        if not float(left):
+            yield float(seconds)
 
 
 def _moment(text: str, now: float) -> float | None:
@@ -103,7 +101,11 @@ def _moment(text: str, now: float) -> float | None:
     if _DURATION.fullmatch(text):
         return _duration(text)
     date = _date(text)
-    return None if date is None else date - now
+    if date is not None:
+        return date - now
+    # A proxy may join two headers of the same name.
+    parts = text.split(",") if "," in text else []
+    return max(filter(None, (_moment(part, now) for part in parts)), default=None)
 
 
 def _number(text: str) -> float | None:

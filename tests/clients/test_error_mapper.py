@@ -416,6 +416,26 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             60,
         ),
         ({"retry-after": "3", "x-ratelimit-reset-requests": "1h"}, 3),
+        # Cerebras.
+        (
+            {
+                "x-ratelimit-reset-tokens-minute": "5.5",
+                "x-ratelimit-remaining-tokens-minute": "0",
+                "x-ratelimit-reset-requests-day": "33011",
+                "x-ratelimit-remaining-requests-day": "14370",
+            },
+            5.5,
+        ),
+        # The drafts of the IETF; the first form is Hugging Face's.
+        ({"ratelimit": '"api";r=0;t=30'}, 30),
+        ({"RateLimit": '"burst";r=5;t=1, "day";r=0;t=600'}, 600),
+        ({"ratelimit": "limit=100, remaining=0, reset=50"}, 50),
+        ({"ratelimit": '"api";r=489;t=189'}, None),
+        ({"ratelimit": f'"api";r={"9" * 5000};t={"9" * 5000}'}, None),
+        # A proxy may join two headers into one.
+        ({"Retry-After": "7, 7"}, 7),
+        ({"Retry-After": "0, 0"}, None),
+        ({"x-ratelimit-reset": "soon, 12"}, 12),
         ({"Retry-After": ""}, None),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "nan"}, None),
