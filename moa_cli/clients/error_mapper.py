@@ -247,7 +247,11 @@ class ErrorMapper:
                     f"{self.provider}: the answer exceeds {error.most >> 20} MB, and was cut off"
                 )
             case Unreadable():
-                return BadResponse(f"{self.provider}: the answer could not be read")
+                found = BadResponse(f"{self.provider}: the answer could not be read")
+                if error.encoding:
+                    encoding = self.clean(error.encoding)
+                    found.hint = f"its content encoding, {encoding}, could not be decoded"
+                return found
         raised = self.clean(str(error)) or type(error).__name__
         return BadResponse(f"{self.provider}: {raised}")
 

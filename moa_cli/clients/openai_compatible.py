@@ -501,7 +501,10 @@ def _is_json(answer: HttpAnswer, first: bytes) -> bool:
 
 
 def _check_kind(answer: HttpAnswer, first: bytes) -> None:
-    """Raise BadResponse for a web page."""
+    """Raise BadResponse for a web page, Unreadable for a content encoding that was not decoded."""
+    encoding = answer.headers.get("Content-Encoding", "")
+    if encoding and b"" < first[:1] < b" ":
+        raise Unreadable(encoding)
     kind = answer.content_type.partition(";")[0].strip().lower()
     if first.lstrip(_BLANKS).startswith(b"<") or (kind == "text/html" and not first.strip()):
         raise BadResponse("the endpoint answered with a web page, not with a completion")

@@ -76,7 +76,14 @@ class Broken(TransportError):
 
 
 class Unreadable(TransportError):
-    """The received bytes are not valid HTTP or JSON."""
+    """The received bytes are not valid HTTP or JSON.
+
+    encoding: the content encoding that cannot be decoded, or "".
+    """
+
+    def __init__(self, encoding: str = "") -> None:
+        super().__init__(f"content encoding {encoding}" if encoding else "")
+        self.encoding = encoding
 
 
 class TooLong(TransportError):

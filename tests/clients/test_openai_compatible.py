@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import gzip
 import re
 import socket
 import threading
@@ -359,6 +360,17 @@ def test_json_that_is_no_completion_is_a_bad_response(upstream: Upstream, body: 
 def test_a_stream_of_nonsense_is_a_bad_response(upstream: Upstream, raw: bytes) -> None:
     upstream.enqueue("m", Reply(raw=raw))
     assert type(refusal(upstream.url)) is BadResponse
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip", "x-gzip", "gzip, gzip"])
+def test_a_content_encoding_that_cannot_be_decoded_is_named(
+    upstream: Upstream, encoding: str
+) -> None:
+    raw = b"nonsense" if encoding in ("br", "gzip") else gzip.compress(b"data: {}")
+    upstream.enqueue("m", Reply(raw=raw, headers={"Content-Encoding": encoding}))
+    error = refusal(upstream.url)
+    assert error.message == "acme: the answer could not be read"
+    assert error.hint == f"its content encoding, {encoding}, could not be decoded"
 
 
 @pytest.mark.parametrize("place", ["whole", "first event", "later event"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -570,6 +571,12 @@ def test_an_error_in_a_stream_is_told_apart_as_well(
         '{"error": {"message": "it broke"}}\n\n',
         'data: {"choices": []}\ndata: {"type": "error", "error": {"message": "it broke"}}\n\n',
         'data: {"choices": [{"delta": {}}], "x_groq": {"id": "r", "error": "it broke"}}\n\n',
+def test_a_refusal_whose_body_is_no_text_is_told_by_its_status() -> None:
+    zipped = gzip.compress(b'{"error": "odd"}')
+    found = seen(zipped, 400, {"content-type": "application/json"})
+    assert differences(error("refused", "(400): Bad Request"), found) == []
+
+
     ],
 )
 def test_an_answer_that_an_error_ends_is_not_taken_for_a_whole_one(last: str) -> None:

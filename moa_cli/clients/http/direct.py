@@ -23,7 +23,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from moa_cli.clients.transport import BadSetting, Unreadable
+from moa_cli.clients.http.faults import unreadable
+from moa_cli.clients.transport import BadSetting
 
 if TYPE_CHECKING:
     import aiohttp
@@ -136,7 +137,7 @@ class DirectRoute:
         except BaseException as error:
             connection.close()
             if isinstance(error, Exception) and _is_no_http(error):
-                raise Unreadable from error
+                raise unreadable(error) from error
             raise
         return DirectAnswer(message, content, connection)
 

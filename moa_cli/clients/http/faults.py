@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -63,12 +64,19 @@ def explain(error: Exception, proxy: Proxy | None, place: str) -> TransportError
     if isinstance(error, aiohttp.ClientPayloadError):
         # A body that cannot be decoded was received; any other error here means that the body was
         # cut off.
-        return Unreadable() if "content-encoding" in str(error).lower() else Broken()
+        return unreadable(error) if "content-encoding" in str(error).lower() else Broken()
     if isinstance(error, aiohttp.ClientResponseError | ValueError):
-        return Unreadable()
+        return unreadable(error)
     if isinstance(error, aiohttp.ClientError | OSError):
         return Broken()
     return None
+
+
+def unreadable(error: Exception) -> Unreadable:
+    """Our exception for an answer that aiohttp cannot read, with the content encoding that it
+    names: `brotli (br)`, `gzip`."""
+    found = re.search(r"content-encoding: (?:\w+ \()?([\w-]+)", str(error), re.IGNORECASE)
+    return Unreadable(found.group(1) if found else "")
 
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:

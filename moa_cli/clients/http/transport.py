@@ -641,7 +641,8 @@ async def _check(answer: HttpAnswer) -> None:
         raw = await answer.read_start(_MOST_REFUSAL, _REFUSAL_SECONDS)
     finally:
         await answer.aclose()
-    text = raw.decode("utf-8", "replace")
+    # A body with NUL is no text, but data in an encoding that is not decoded.
+    text = "" if b"\0" in raw else raw.decode("utf-8", "replace")
     try:
         body: object = json.loads(text)
     except (ValueError, RecursionError):
