@@ -66,7 +66,7 @@ _NO_MODEL = (
     r"|model not exist|模型不存在"
     r"|(model|endpoint|deployment)\b.{0,120}(does not exist|not found|is not available|no longer|"
     r"decommissioned|deprecated)|unable to access (non-serverless )?model"
-    r"|no endpoints found for"
+    r"|no endpoints found for|n[o']t have access to (the |this )?model"
 )
 _NO_CREDIT = (
     r"insufficient(.user|.account)?.(quota|credit|balance|fund)|balance.{0,20}insufficient"
@@ -90,7 +90,7 @@ _FILTERED = (
     r"|content.?moderation|requires moderation|moderation_blocked|flagged (for|as|by)"
     r"|was flagged|usage (guidelines|polic)|safety_check|safety (system|filter|polic)"
     r"|data_?inspection_?failed|inappropriate content|sensitive (content|words?|information)"
-    r"|prohibited_content|guardrail_intervened|敏感|不安全"
+    r"|prohibited_content|guardrail_intervened|content exists risk|敏感|不安全"
 )
 _DATA_POLICY = r"data.(policy|retention|collection)|privacy settings|settings/privacy"
 _REGION = (
@@ -144,8 +144,15 @@ _THIS_IMAGE = (
     r"format|mime|media.?type|too (large|big|many|small)|exceed|dimension|resolution|pixel"
     r"|download|fetch|decod|corrupt|base64|\burls\b|invalid image|image/\w+"
 )
-# The context of the server is full, so a retry would fail in the same way.
-_FULL = r"failed to decode|increas\w+ (the )?context size"
+# The context, or the memory, of the server is full, so a retry would fail in the same way.
+_FULL = (
+    r"failed to decode|increas\w+ (the )?context size|context size has been exceeded"
+    r"|context shift is disabled|too big compared to kv size"
+)
+_HINTS_IF_FULL = {
+    _FULL: "the context of the server is full: start it with a larger one",
+    r"requires more (system )?memory": "use a smaller model, or free memory on the server",
+}
 # The beginnings of reasons for a failed connection that a retry does not change.
 _FINAL = ("unknown host", "refused", "TLS", "none within", "no name server")
 _BASE_URL_HINT = "check the base URL; it usually looks like https://host/v1"
@@ -372,10 +379,10 @@ class ErrorMapper:
             f"{self.provider} failed{code}: {self._message(said)}", retry_after=retry_after
         )
         failed.overloaded = status in _OVERLOADED
-        if _says(_FULL, said.words):
-            failed.overloaded = False
-            failed.retryable = False
-            failed.hint = "the context of the server is full: start it with a larger one"
+        for full, hint in _HINTS_IF_FULL.items():
+            if _says(full, said.words):
+                failed.overloaded = failed.retryable = False
+                failed.hint = hint
         return failed
 
     def _message(self, said: Said) -> str:

@@ -529,6 +529,32 @@ ERRORS: list[tuple[int, object, dict[str, Any]]] = [
         error("refused", "System role"),
     ),
     (
+        400,
+        {"error": {"message": "Content Exists Risk", "type": "invalid_request_error"}},
+        error("content_filter", "Content Exists Risk"),
+    ),
+    (
+        403,
+        {"message": "You don't have access to the model with the specified model ID."},
+        error("model_not_found", "access to the model"),
+    ),
+    # What a server cannot do now, it cannot do in a moment.
+    (
+        500,
+        {"error": "model requires more system memory (8.1 GiB) than is available (5.2 GiB)"},
+        error("server_error", "use a smaller model"),
+    ),
+    (
+        500,
+        {"error": {"code": 500, "message": "Context size has been exceeded."}},
+        error("server_error", "start it with a larger one"),
+    ),
+    (
+        200,
+        {"error": {"code": 500, "message": "Context size has been exceeded."}},
+        error("server_error", "start it with a larger one"),
+    ),
+    (
         529,
         {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
         error("server_error", "Overloaded", again=True),
@@ -543,6 +569,12 @@ def test_an_error_is_told_apart_by_what_it_says(
     text = body if isinstance(body, str) else json.dumps(body)
     kind = {"content-type": "text/html"} if text.startswith("<") else JSON
     assert differences(expected, seen(text, status, kind)) == []
+
+
+def test_a_refusal_whose_body_is_no_text_is_told_by_its_status() -> None:
+    zipped = gzip.compress(b'{"error": "odd"}')
+    found = seen(zipped, 400, {"content-type": "application/json"})
+    assert differences(error("refused", "(400): Bad Request"), found) == []
 
 
 @pytest.mark.parametrize(
@@ -571,12 +603,6 @@ def test_an_error_in_a_stream_is_told_apart_as_well(
         '{"error": {"message": "it broke"}}\n\n',
         'data: {"choices": []}\ndata: {"type": "error", "error": {"message": "it broke"}}\n\n',
         'data: {"choices": [{"delta": {}}], "x_groq": {"id": "r", "error": "it broke"}}\n\n',
-def test_a_refusal_whose_body_is_no_text_is_told_by_its_status() -> None:
-    zipped = gzip.compress(b'{"error": "odd"}')
-    found = seen(zipped, 400, {"content-type": "application/json"})
-    assert differences(error("refused", "(400): Bad Request"), found) == []
-
-
     ],
 )
 def test_an_answer_that_an_error_ends_is_not_taken_for_a_whole_one(last: str) -> None:
