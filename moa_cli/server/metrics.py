@@ -22,6 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from moa_cli.core import events
 from moa_cli.core.conversation import Turn
 from moa_cli.core.events import Event
+from moa_cli.core.outcomes import refusal_of
 from moa_cli.core.strategy import Purpose
 from moa_cli.server.limits import TurnLimiter
 
@@ -171,8 +172,10 @@ class Metrics:
     def ended(self, model: str, turn: Turn, key: str | None = None) -> None:
         """Count a turn that has ended. model: the name that the client sent. key: the name of the
         client's key."""
-        self._turns(model, turn.status).inc()
-        self._turn(turn.status).observe(turn.seconds)
+        # The client gets a refusal as an answer.
+        status = "finished" if refusal_of(turn) is not None else turn.status
+        self._turns(model, status).inc()
+        self._turn(status).observe(turn.seconds)
         self._tokens("prompt").inc(turn.usage.prompt_tokens)
         self._tokens("completion").inc(turn.usage.completion_tokens)
         self._cost.inc(turn.usage.cost)
@@ -183,7 +186,7 @@ class Metrics:
             sums.completion += usage.completion_tokens
             sums.cost += usage.cost
         if key is not None:
-            self._key_turns(key, turn.status).inc()
+            self._key_turns(key, status).inc()
             self._key_cost(key).inc(turn.usage.cost)
 
 

@@ -203,13 +203,13 @@ class TurnEndpoint:
             # Also after an error: calls in flight when the client left are billed, too.
             turn = fold.turn()
             record.usage = (record.usage or Usage()) + turn.usage
+            ending = _ending_without_words(turn, asked) if turn.status == "failed" else None
+            if ending is not None:
+                turn = replace(turn, status="finished", reply="", finish_reason=ending)
             service.metrics.ended(asked.model, turn, made.key.name)
         if turn.status == "finished" or refusal_of(turn) is not None:
             return turn
-        ending = _ending_without_words(turn, asked)
-        if ending is None:
-            raise from_turn(turn, _seconds_to_wait(turn, made))
-        return replace(turn, reply="", finish_reason=ending)
+        raise from_turn(turn, _seconds_to_wait(turn, made))
 
     def _trace(self, tracing: Tracing, made: _Made) -> TurnTrace:
         return tracing.turn(

@@ -122,6 +122,17 @@ def test_many_streams_at_once_are_each_whole_and_in_order(moa: Moa, upstream: Up
         assert told == " ".join(f"q{number}.{place}" for place in range(30))
 
 
+def test_a_turn_that_is_answered_counts_as_finished(server: Server, upstream: Upstream) -> None:
+    refusal = {"choices": [{"index": 0, "delta": {"refusal": "No."}, "finish_reason": "stop"}]}
+    for reply in (Reply(text=""), Reply(events=[refusal, "[DONE]"])):
+        upstream.always("agg", reply)
+        assert server.ask(model="lab").status_code == 200
+    lines = server.get("/metrics").text.splitlines()
+    turns = [line for line in lines if line.startswith("moa_turns_total")]
+    assert turns == ['moa_turns_total{model="lab",status="finished"} 2.0']
+    assert 'moa_model_failures_total{kind="AnswerRefused",model="lab:agg"} 1.0' in lines
+
+
 def test_metrics_count_turns_tokens_layers_and_failures(server: Server, upstream: Upstream) -> None:
     upstream.always("b", Reply(status=500))
     assert server.ask().status_code == 200
