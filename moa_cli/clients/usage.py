@@ -84,6 +84,11 @@ def usage_from(payload: dict[str, Any], bounds: Bounds | None = None) -> Usage |
         # Not limited to the prompt's tokens: Mistral reports more cached tokens than that.
         cached = _count(prompt_details, "cached_tokens") or _count(told, *_CACHED) or 0
         reasoning = _count(details, "reasoning_tokens") or _count(told, "reasoning_tokens") or 0
+        # Bedrock's count of a prompt leaves out what its cache holds or is given (Portkey).
+        beside = sum(_count(told, f"cache_{use}_input_tokens") or 0 for use in ("read", "creation"))
+        counted = (prompt or 0) + (completion or 0)
+        if beside and _count(told, "total_tokens") == counted + beside and bounds.is_prompt(beside):
+            prompt = (prompt or 0) + beside
     hidden = _hidden_output(told, prompt, completion, prompt_details)
     if hidden and bounds.is_answer((completion or 0) + hidden):
         completion = (completion or 0) + hidden

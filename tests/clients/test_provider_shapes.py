@@ -78,6 +78,17 @@ def error(kind: str, words: str, *, again: bool = False, **more: Any) -> dict[st
         ({**COUNTED, "num_cached_tokens": 8}, {}, {"usage": counts(20, 5, 8)}),
         ({**COUNTED, "cached_tokens": 8}, {}, {"usage": counts(20, 5, 8)}),
         ({**COUNTED, "cache_read_input_tokens": 8}, {}, {"usage": counts(20, 5, 8)}),
+        # Of Bedrock: the total holds what its cache holds, and the prompt does not.
+        (
+            {
+                **COUNTED,
+                "total_tokens": 1025,
+                "cache_read_input_tokens": 900,
+                "cache_creation_input_tokens": 100,
+            },
+            {},
+            {"usage": counts(1020, 5, 900)},
+        ),
         (
             {**COUNTED, "input_tokens_details": {"cached_tokens": 8}},
             {},
