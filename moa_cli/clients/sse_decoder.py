@@ -246,7 +246,11 @@ class DeltaReader:
         if self._watch is not None:
             for name, data in events:
                 self._watch(name, data)
-        return stream.take(events, merged=self._merged or len(events) >= _BURST)
+        found = stream.take(events, merged=self._merged or len(events) >= _BURST)
+        if self._until and any(delta.text or delta.reasoning for delta in found):
+            # Some endpoints send a finish reason with each chunk, or with each piece of reasoning.
+            self._until = 0.0
+        return found
 
     async def _receive(self) -> Literal["chunk", "end", "nothing"]:
         """Wait for the next chunk or for the end of the stream; returns which of them came."""

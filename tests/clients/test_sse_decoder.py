@@ -686,6 +686,28 @@ def test_a_connection_that_stays_open_behind_the_answer_is_not_waited_for(
     assert joined(asyncio.run(_all(deltas_of(open_end())))).text == "x"
 
 
+def test_words_behind_a_finish_reason_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open WebUI ends each piece of reasoning with `stop`."""
+    thoughts = [chunk({"reasoning_content": piece}, "stop") for piece in ("Hm ", "hm ", "hm.")]
+    passed = 0.0
+
+    async def slowly() -> AsyncIterator[bytes]:
+        nonlocal passed
+        for sent in (*thoughts, chunk({"content": "Rain."}), chunk({}, "stop") + DONE):
+            yield sent.encode()
+            passed += 1.0
+            await asyncio.sleep(0.001)
+
+    async def heard() -> Delta:
+        loop = asyncio.get_running_loop()
+        clock = loop.time
+        monkeypatch.setattr(loop, "time", lambda: clock() + passed)
+        return joined(await _all(deltas_of(slowly())))
+
+    told = asyncio.run(heard())
+    assert (told.reasoning, told.text) == ("Hm hm hm.", "Rain.")
+
+
 def test_half_of_an_event_at_the_end_is_a_lost_connection() -> None:
     with pytest.raises(ConnectionLost, match="ended early"):
         read(chunk({"content": "x"}), 'data: {"choices": [{"del')
