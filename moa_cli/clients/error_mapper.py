@@ -43,6 +43,7 @@ from moa_cli.core.errors import (
     ToolsUnsupported,
 )
 from moa_cli.core.files.data_uris import without_data
+from moa_cli.core.text import without_login
 
 _LONGEST = 300
 # With these statuses a router may pass on an error of another provider, which has a status of its
@@ -218,12 +219,18 @@ class ErrorMapper:
 
     def from_exception(self, error: Exception, model: str | None) -> ClientError:
         """Our error for an exception of a transport. model: the requested model."""
+        found: ClientError
         match error:
             case Refused():
                 said = read_refusal(error.status, error.body)
                 # The status that a router passes on decides, not the router's own.
                 inner = said.status if error.status in _ROUTED else None
-                return self._refused(inner or error.status, said, model, error.headers)
+                found = self._refused(inner or error.status, said, model, error.headers)
+                if error.moved:
+                    address = re.sub(r"/(chat/completions|models)?/?(\?.*)?\Z", "", error.moved)
+                    moved = self.clean(without_login(address))
+                    found.hint = f"the base URL redirects: set it to {moved}"
+                return found
             case ErrorObject():
                 return self.from_payload(error.payload, model, begun=error.begun)
             case TimedOut():

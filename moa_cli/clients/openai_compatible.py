@@ -467,7 +467,8 @@ class OpenAICompatible:
             if not _speaks_of_tools(request):
                 return RequestRefused(found.message)
             self._on_unable(model, "tools")
-        if not isinstance(found, ModelNotFound):
+        moved = isinstance(error, Refused) and error.moved
+        if not isinstance(found, ModelNotFound) or moved:
             return found
         if self._names is None:
             try:

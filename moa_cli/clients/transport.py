@@ -13,13 +13,17 @@ class TransportError(Exception):
 
 
 class Refused(TransportError):
-    """The endpoint answered with a status of 300 or more. body: parsed JSON, or text."""
+    """The endpoint answered with a status of 300 or more. body: parsed JSON, or text. moved: the
+    address of a redirect that has lost the key or the body of the request, or ""."""
 
-    def __init__(self, status: int, body: object, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, status: int, body: object, headers: Mapping[str, str], moved: str = ""
+    ) -> None:
         super().__init__(f"status {status}")
         self.status = status
         self.body = body
         self.headers = headers
+        self.moved = moved
 
 
 class ErrorObject(TransportError):

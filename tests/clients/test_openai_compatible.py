@@ -855,6 +855,24 @@ def test_a_base_url_that_is_none_is_refused_with_a_hint(url: str) -> None:
     assert "https://host/v1" in str(error.hint)
 
 
+@pytest.mark.parametrize("status", [301, 308])
+def test_a_redirect_that_loses_the_key_is_named(upstream: Upstream, status: int) -> None:
+    with Upstream(api_key=KEY) as other:
+        location = {"Location": f"{other.url}/chat/completions?x=1"}
+        upstream.enqueue("m", Reply(status=status, headers=location))
+        error = refusal(upstream.url)
+    assert type(error) is AuthenticationFailed
+    assert error.hint == f"the base URL redirects: set it to {other.url}"
+
+
+def test_a_redirect_that_loses_the_body_is_named(upstream: Upstream) -> None:
+    location = {"Location": f"{upstream.url}/chat/completions"}
+    upstream.enqueue("m", Reply(status=301, headers=location))
+    error = refusal(upstream.url)
+    assert type(error) is ModelNotFound
+    assert error.hint == f"the base URL redirects: set it to {upstream.url}"
+
+
 def test_a_slash_at_the_end_of_the_base_url_does_no_harm(upstream: Upstream) -> None:
     assert ask(upstream.url + "/")[0].text == "ok"
     assert upstream.chats()[0].path == "/v1/chat/completions"

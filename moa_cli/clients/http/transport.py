@@ -381,7 +381,10 @@ class _Body:
 
 
 class HttpAnswer:
-    """An answer over aiohttp. headers: names in any case."""
+    """An answer over aiohttp. headers: names in any case. moved: the address of a redirect that has
+    lost the key or the body of the request, or ""."""
+
+    moved = ""
 
     def __init__(self, response: aiohttp.ClientResponse | DirectAnswer) -> None:
         self._response = response
@@ -522,10 +525,12 @@ async def send(
     headers: names in lower case; a redirect to another host gets only the headers that reveal
     nothing of the user. Raises a TransportError.
     """
+    moved = ""
     for _ in range(_MOST_REDIRECTS + 1):
         origin = _address(url).origin
         proxy = find_proxy(url)
         answer = await connections.ask(method, url, proxy, headers, body)
+        answer.moved = moved
         if 200 <= answer.status < 300:
             return answer
         if answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and proxy is not None:
@@ -541,8 +546,9 @@ async def send(
         url = _joined(url, target)
         if _address(url).origin != origin:
             headers = {name: value for name, value in headers.items() if name in _HARMLESS}
+            moved = url
         if answer.status == 303 or (answer.status in (301, 302) and method == "POST"):
-            method, body = "GET", b""
+            method, body, moved = "GET", b"", url
     raise RedirectLoop
 
 
@@ -647,4 +653,4 @@ async def _check(answer: HttpAnswer) -> None:
         body: object = json.loads(text)
     except (ValueError, RecursionError):
         body = text
-    raise Refused(answer.status, body, answer.headers)
+    raise Refused(answer.status, body, answer.headers, answer.moved)
