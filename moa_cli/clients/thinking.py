@@ -23,8 +23,8 @@ _NOTHING = Delta()
 _MOST_MARKS = 1024
 _CLOSE = "</think>"
 # The opening and closing tags of reasoning at the start of an answer. `<thought>` is Gemini's,
-# `[THINK]` Mistral's; the last pair is the format of gpt-oss, whose answer has a channel of its
-# own.
+# `[THINK]` Mistral's, `<|channel>thought` that of Gemma 4; the last pair is the format of gpt-oss,
+# whose answer has a channel of its own.
 _HARMONY = "<|channel|>analysis<|message|>"
 _TAGS = {
     "<think>": _CLOSE,
@@ -33,6 +33,7 @@ _TAGS = {
     "<seed:think>": "</seed:think>",
     "[THINK]": "[/THINK]",
     "◁think▷": "◁/think▷",
+    "<|channel>thought": "<channel|>",
     _HARMONY: "<|channel|>final<|message|>",
 }
 _HARMONY_ENDS = re.compile(r"<\|(?:return|end)\|>\s*\Z")
@@ -55,6 +56,9 @@ _THOUGHT = re.compile(
 )
 _TOLD_BY = 40
 _TAG_STARTS = tuple({tag[0] for tag in _TAGS})
+# A closing tag at the start of an answer, alone on its line: the reasoning before it is in the
+# prompt, in a field of its own, or empty. If the answer only mentions the tag, more follows.
+_CLOSED = re.compile(rf"{_CLOSE}[ \t\r]*(\n|\Z)")
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 
 
@@ -149,12 +153,15 @@ class ThinkSplitter:
             tag = (
                 next((tag for tag in _TAGS if begun.startswith(tag)), None) if may_be_tag else None
             )
+            closed = _CLOSED.match(begun) if may_be_tag and not self._opened else None
             if tag is not None:
                 self._state, self._open, self._held = "thinking", tag, begun[len(tag) :]
+            elif closed is not None and closed.group(1):
+                self._state, self._closed, self._held = "after", True, begun[closed.end() :]
             elif (
                 may_be_tag
                 and len(self._held) <= _MOST_BLANKS
-                and any(tag.startswith(begun) for tag in _TAGS)
+                and (closed or any(tag.startswith(begun) for tag in (*_TAGS, _CLOSE)))
             ):
                 return Delta()
             elif self._opened or _THOUGHT.match(begun[:_MOST_BLANKS]):

@@ -205,6 +205,11 @@ def test_a_cost_of_nothing_before_the_end_is_none_yet() -> None:
         ),
         ({"content": "It rains.\n</think>\n\nRain."}, {"reasoning": "It rains."}),
         ({"content": "It rains.</think>\n\nRain."}, {"reasoning": "It rains."}),
+        ({"content": "</think>\n\nRain."}, {}),
+        ({"content": "\n</think> \nRain.", "reasoning": "Hm."}, {"reasoning": "Hm."}),
+        ({"content": "</think> ends it."}, {"text": "</think> ends it."}),
+        ({"content": "</think>"}, {"text": "</think>"}),
+        ({"content": "<|channel>thought\nHm.<channel|>Rain."}, {"reasoning": "\nHm."}),
         (
             {"content": "Say </think> to end it."},
             {"text": "Say </think> to end it."},
