@@ -182,11 +182,14 @@ class CompletionReader:
             self._unusual(payload)
         if choices:
             self.began = True
+            if self.error is not None:
+                # The finish reason beside an error does not mean that the answer is complete.
+                self._news.pop("finish_reason", None)
         return is_first and bool(self._mere_texts((payload,)))
 
     def _unusual(self, payload: dict[str, Any]) -> None:
         groq = payload.get("x_groq")
-        if "error" in payload:
+        if "error" in payload or "base_resp" in payload:
             self._look_for_error(payload)
         elif isinstance(groq, dict):
             self._look_for_error(groq)

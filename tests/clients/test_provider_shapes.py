@@ -619,6 +619,8 @@ def test_an_error_in_a_stream_is_told_apart_as_well(
         '{"error": {"message": "it broke"}}\n\n',
         'data: {"choices": []}\ndata: {"type": "error", "error": {"message": "it broke"}}\n\n',
         'data: {"choices": [{"delta": {}}], "x_groq": {"id": "r", "error": "it broke"}}\n\n',
+        'data: {"choices": [{"delta": {}, "finish_reason": "stop"}], "base_resp": {"status_code": '
+        '1000, "status_msg": "it broke"}}\n\n',
     ],
 )
 def test_an_answer_that_an_error_ends_is_not_taken_for_a_whole_one(last: str) -> None:
