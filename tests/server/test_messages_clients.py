@@ -65,6 +65,19 @@ while True:
     turns.append({"role": "user", "content": results})
 told["loop"] = [message.content[-1].text, len(turns)]
 
+
+
+@anthropic.beta_tool
+def peek(at: str) -> str:
+    "Looks."
+    return f"peeked at {at}"
+
+
+runner = client.beta.messages.tool_runner(
+    model="moa", max_tokens=2000, tools=[peek], messages=said
+)
+told["runner"] = [message.content[-1].type for message in runner]
+
 told["count"] = client.messages.count_tokens(model="moa", messages=said).input_tokens
 told["beta"] = client.beta.messages.create(
     model="moa", max_tokens=5, messages=said, betas=["context-management-2025-06-27"]
@@ -121,6 +134,7 @@ def test_anthropic_s_sdk_completes_streams_and_calls_tools(
         Reply(reasoning=["hm"], chunks=["one ", "two é🌍"]),
         two,
         Reply(reasoning=["so"], text="seen"),
+        *(calling((0, f'{{"at": "{at}"}}', f"p{at}", "peek")) for at in "abc"),
     )
     with serving(moa, "--api-key", KEY) as server:
         ran = subprocess.run(
@@ -137,6 +151,8 @@ def test_anthropic_s_sdk_completes_streams_and_calls_tools(
     assert told["streamed"] == ["one two é🌍", ["thinking", "text"]]
     assert told["thought"] == "hm"
     assert told["loop"] == ["seen", 4]
+    # Newer versions send only what is new, until the server has said twice that it keeps nothing.
+    assert told["runner"] == ["tool_use", "tool_use", "tool_use", "text"]
     assert 0 < told["count"] < 20
     assert told["beta"] == "end_turn"
     assert (told["models"], told["model"]) == (["moa", "lab"], "moa")
@@ -148,6 +164,12 @@ def test_anthropic_s_sdk_completes_streams_and_calls_tools(
         if message["role"] == "tool"
     ]
     assert results == ["seen at x", "seen at y"]
+    last = [message["content"] for message in upstream.chats("agg")[7].messages]
+    assert [text for text in last if text and "peeked" in text] == [
+        "peeked at a",
+        "peeked at b",
+        "peeked at c",
+    ]
 
 
 @pytest.fixture(scope="module")

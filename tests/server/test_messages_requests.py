@@ -378,6 +378,7 @@ def test_what_has_no_effect_is_named(server: Server) -> None:
         ],
         "metadata": {"user_id": "u"},
         "service_tier": "standard_only",
+        "thread": {"type": "create"},
         "context_management": {"edits": [{}]},
         "cache_control": None,
         "speed": "fast",
@@ -393,6 +394,7 @@ def test_what_has_no_effect_is_named(server: Server) -> None:
         "context_management",
         "metadata",
         "service_tier",
+        "thread",
     ]
     many: dict[str, Any] = {f"field{number}": 1 for number in range(100)}
     assert len(post(server, **many).json()["moa"]["ignored"]) == 32
@@ -530,6 +532,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"mcp_servers": [{"type": "url", "url": "https://m"}]}, "mcp_servers"),
     ({"container": "c1"}, "container"),
     ({"inference_geo": "us"}, "inference_geo"),
+    ({"compaction": {"type": "summarize"}}, "compaction"),
     ({"metadata": "x"}, "metadata"),
     ({"thinking": True}, "thinking"),
     ({"thinking": {"type": "enabled", "budget_tokens": "x"}}, "thinking.budget_tokens"),
@@ -573,6 +576,17 @@ def test_what_is_nested_too_deep_to_be_passed_on_is_refused(served: Server, wher
     response = post(served, **bodies[where])
     assert response.status_code == 400
     assert "nested too deep" in response.json()["error"]["message"]
+
+
+def test_a_thread_is_not_found_and_costs_nothing(served: Server) -> None:
+    for messages in ([user(result("seen"))], []):
+        goes_on = {"type": "continue", "previous_message_id": "msg_1"}
+        response = post(served, messages=messages, thread=goes_on)
+        assert response.status_code == 404
+        error = response.json()["error"]
+        assert error["type"] == "not_found_error"
+        assert error["details"] == {"error_code": "thread_not_found"}
+        assert "whole conversation" in error["message"]
 
 
 def test_a_count_is_the_estimate_and_free(served: Server) -> None:

@@ -21,7 +21,11 @@ from moa_cli.core.tools import ToolCall, ToolPiece
 from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.asked import Asked
-from moa_cli.server.wires.messages_request import MessagesRequest, tokens_of
+from moa_cli.server.wires.messages_request import (
+    THREAD_NOT_FOUND,
+    MessagesRequest,
+    tokens_of,
+)
 from moa_cli.server.wires.moa_object import ledger, sources
 from moa_cli.server.wires.proposals import ProposalStream, proposals_of
 from moa_cli.server.wires.sse import compact
@@ -58,7 +62,9 @@ def error_body(error: ApiError, request_id: str | None = None) -> dict[str, Any]
     if error.code == "context_length_exceeded":
         # If the message begins like this, agents summarize the conversation and continue.
         message = f"prompt is too long: {message}"
-    told = {"type": _ERRORS.get(error.status, plain), "message": message}
+    told: dict[str, Any] = {"type": _ERRORS.get(error.status, plain), "message": message}
+    if error.code == THREAD_NOT_FOUND:
+        told["details"] = {"error_code": error.code}
     named = {} if request_id is None else {"request_id": request_id}
     return {"type": "error", "error": told, **named}
 

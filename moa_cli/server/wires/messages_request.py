@@ -13,6 +13,7 @@ from moa_cli.core.tokens import extra_tokens, prompt_tokens
 from moa_cli.core.tools import OfferedTools
 from moa_cli.core.values import Key, ValueFault, keys_of
 from moa_cli.engine.structured.format import ResponseFormat
+from moa_cli.server.errors import ApiError
 from moa_cli.server.wires.anthropic_tools import builtin_function
 from moa_cli.server.wires.asked import AS_IT_IS, Asked, MixtureFields
 from moa_cli.server.wires.bodies import (
@@ -45,6 +46,8 @@ _SERVER_TOOLS = (
     "web_search_",
 )
 _TOOL_FIELDS = ("name", "description", "input_schema", "strict", "type")
+# Anthropic's own code for this error.
+THREAD_NOT_FOUND = "thread_not_found"
 # About the number of tokens that Anthropic counts for a large image.
 _IMAGE_TOKENS = 1500
 
@@ -114,10 +117,12 @@ class MessagesBody(CountBody):
     context_management: Annotated[_Object | None, _HINT] = None
     metadata: Annotated[_Object | None, _HINT] = None
     service_tier: Annotated[str | None, _HINT] = None
+    thread: Annotated[_Object | None, Key("`create` has no effect, `continue` is a 404")] = None
+    compaction: Annotated[Any, only()] = None
 
 
 # Hints, which are accepted and have no effect.
-_HINTS = ("cache_control", "context_management", "metadata", "service_tier")
+_HINTS = ("cache_control", "context_management", "metadata", "service_tier", "thread")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +156,9 @@ def parse_as(kind: type[CountBody], body: bytes) -> MessagesRequest:
     """The request in a body with the fields of `kind`. Raises ApiError, a 400 that names the wrong
     field."""
     ignored: list[str] = []
-    request = read_body(kind, _known(json_object(body), kind, ignored))
+    given = json_object(body)
+    _check_thread(given.get("thread"))
+    request = read_body(kind, _known(given, kind, ignored))
     reader = ContentReader(ignored)
     if request.system is not None:
         reader.system(request.system)
@@ -185,6 +192,14 @@ def parse_as(kind: type[CountBody], body: bytes) -> MessagesRequest:
     names = [tool.get("name") for tool in request.tools or ()]
     known = {sendable(name): name for name in names if isinstance(name, str)}
     return MessagesRequest(asked=asked, thinks=thinks, tool_names=known)
+
+
+def _check_thread(thread: Any) -> None:
+    """Raise ApiError if a request holds only the new messages of a conversation. Anthropic keeps
+    the others for a while, and clients send all of them again after this error."""
+    if isinstance(thread, Mapping) and thread.get("type") == "continue":
+        why = "`thread`: this server stores nothing between requests: send the whole conversation"
+        raise ApiError(404, why, param="thread", code=THREAD_NOT_FOUND)
 
 
 def _known(given: dict[str, Any], kind: Any, ignored: list[str]) -> Any:
