@@ -286,6 +286,95 @@ def test_custom_tools_namespaces_and_searches_are_functions_to_the_model(
     assert 'start: "x"' in patch["description"]
 
 
+BUILTIN = [
+    (
+        {"type": "shell", "environment": {"type": "local"}},
+        '{"commands": ["ls", "pwd"]}',
+        {
+            "type": "shell_call",
+            "action": {"commands": ["ls", "pwd"], "timeout_ms": None, "max_output_length": None},
+        },
+    ),
+    (
+        {"type": "local_shell"},
+        '{"command": ["ls", "-a"], "timeout_ms": 5}',
+        {
+            "type": "local_shell_call",
+            "action": {"type": "exec", "command": ["ls", "-a"], "env": {}, "timeout_ms": 5},
+        },
+    ),
+    (
+        {"type": "apply_patch"},
+        '{"type": "create_file", "path": "a.py", "diff": "+x = 1\\n"}',
+        {
+            "type": "apply_patch_call",
+            "operation": {"type": "create_file", "path": "a.py", "diff": "+x = 1\n"},
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "called"), BUILTIN, ids=lambda value: str(value)[:30]
+)
+def test_openai_s_own_tools_that_clients_run_are_functions_to_the_model(
+    server: Server, upstream: Upstream, tool: dict[str, Any], arguments: str, called: Any
+) -> None:
+    name = tool["type"]
+    upstream.always("agg", calling(call(0, name, arguments[:9], arguments[9:])))
+    ask_for = {"tools": [tool], "tool_choice": {"type": name}}
+    told = stream(server, **ask_for)
+    added, done = (event for event in told if event["type"].startswith("response.output_item"))
+    item = done["item"]
+    assert added["item"] == {**item, "status": "in_progress"}
+    assert {**item, "id": ""} == {**called, "id": "", "call_id": "call_0", "status": "completed"}
+    assert told[-1]["response"]["output"] == [item]
+    assert {**ask(server, **ask_for).json()["output"][0], "id": item["id"]} == item
+    offered, *_ = upstream.chats("agg")[0].body["tools"]
+    assert offered["function"]["name"] == name
+    # The client sends the call back with what came of it.
+    output = {"type": f"{item['type']}_output", "call_id": "call_0", "status": "failed"}
+    said = [{"role": "user", "content": "go"}, item, {**output, "output": "no such file"}]
+    upstream.always("agg", Reply(text="ok"))
+    assert ask(server, input=said, tools=[tool]).status_code == 200
+    *_, made, result = upstream.chats("agg")[-1].messages
+    function = made["tool_calls"][0]["function"]
+    assert function["name"] == name
+    holder = "operation" if name == "apply_patch" else "action"
+    assert json.loads(function["arguments"]) == called[holder]
+    assert result["content"] == "The tool failed.\nno such file"
+
+
+def test_a_call_of_openai_s_own_tool_keeps_its_place(server: Server, upstream: Upstream) -> None:
+    first, *rest = call(0, "shell", '{"commands": ["', 'ls"]}')
+    upstream.always("agg", calling([first, *call(1, "weather", "{}"), *rest], pause=0.02))
+    told = stream(server, tools=[{"type": "shell"}, WEATHER])
+    added = [event for event in told if event["type"] == "response.output_item.added"]
+    assert [event["output_index"] for event in added] == [0, 1]
+    assert [event["item"]["type"] for event in added] == ["function_call", "shell_call"]
+    assert added[1]["item"]["action"]["commands"] == ["ls"]
+
+
+def test_a_shell_that_runs_at_openai_is_not_offered(server: Server, upstream: Upstream) -> None:
+    shell = {"type": "shell", "environment": {"type": "container_auto"}}
+    response = ask(server, tools=[shell])
+    assert response.json()["moa"]["ignored"] == ["tools[].type=shell"]
+    assert "tools" not in upstream.chats("agg")[0].body
+
+
+def test_skills_of_a_shell_are_named_as_ignored(server: Server) -> None:
+    skills = [{"name": "pdf", "description": "Reads PDFs.", "path": "/skills/pdf"}]
+    shell = {"type": "shell", "environment": {"type": "local", "skills": skills}}
+    ignored = ask(server, tools=[shell]).json()["moa"]["ignored"]
+    assert ignored == ["tools[].environment.skills"]
+
+
+def test_a_call_of_a_shell_that_is_no_json_runs_nothing(server: Server, upstream: Upstream) -> None:
+    upstream.always("agg", calling(call(0, "shell", "rm -rf /")))
+    (item,) = ask(server, tools=[{"type": "shell"}]).json()["output"]
+    assert item["action"]["commands"] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

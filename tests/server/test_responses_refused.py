@@ -221,6 +221,8 @@ _KINDS = st.sampled_from(
         *("local_shell_call", "tool_search_call", "tool_search_output", "additional_tools"),
         *("input_text", "input_image", "input_file", "refusal", "function", "custom"),
         *("namespace", "tool_search", "grammar", "json_schema", "allowed_tools"),
+        *("shell", "local_shell", "apply_patch", "shell_call", "apply_patch_call"),
+        *("shell_call_output", "apply_patch_call_output"),
     ]
 )
 _NAMES = st.sampled_from(

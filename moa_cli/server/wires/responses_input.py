@@ -13,6 +13,7 @@ from moa_cli.core.values import ValueFault
 from moa_cli.server.wires.addresses import file_part, image_part
 from moa_cli.server.wires.bodies import refusal, refuse, text_or_none
 from moa_cli.server.wires.custom_input import input_arguments
+from moa_cli.server.wires.openai_tools import BUILTIN
 from moa_cli.server.wires.responses_tools import ClientTool, ToolTable
 
 _Path = tuple[str | int, ...]
@@ -149,10 +150,11 @@ class InputMessages:
         rest = {name: value for name, value in item.items() if name not in _ENVELOPE}
         name = str(item.get("call_id", item.get("id")))
         if kind.endswith("_call") and name in self._results:
-            arguments = rest.get("arguments")
+            tool = self._tools.called(kind.removesuffix("_call"))
+            builtin = BUILTIN.get(tool.kind)
+            arguments = rest.get(builtin.holder if builtin else "arguments")
             if not isinstance(arguments, str):
                 arguments = json.dumps(arguments if isinstance(arguments, dict) else rest)
-            tool = ClientTool("function", kind.removesuffix("_call"))
             self._call(item, path, tool, arguments)
         elif kind.endswith("_output") and name in self._made:
             if isinstance(item.get("tools"), list):
@@ -161,7 +163,9 @@ class InputMessages:
             if isinstance(output, dict) and output.get("type") in _IMAGES:
                 output = [output]
             elif not isinstance(output, str):
-                output = json.dumps(rest)
+                output = json.dumps(rest) if rest else ""
+            if isinstance(output, str) and item.get("status") == "failed":
+                output = f"The tool failed.\n{output}".rstrip()
             self._result(item, path, output)
         else:
             self.ignored.append(f"input[].type={kind}")

@@ -15,6 +15,7 @@ from moa_cli.core.nesting import is_deeper
 from moa_cli.core.text import is_json, loads_or_none
 from moa_cli.core.unique import unique_name
 from moa_cli.server.wires.custom_input import CustomInput
+from moa_cli.server.wires.openai_tools import BUILTIN
 from moa_cli.server.wires.responses_tools import ClientTool
 from moa_cli.server.wires.sse import compact
 
@@ -243,6 +244,31 @@ class CustomCallItem(CallItem):
         return super().add(self._input.end())
 
 
+class BuiltinCallItem(CallItem):
+    """A call of one of OpenAI's own tools that the client runs. It begins once its arguments are
+    complete, because clients take its operation from its first event."""
+
+    def __init__(self, writer: EventWriter, index: int, tool: ClientTool, call_id: str) -> None:
+        self._builtin = BUILTIN[tool.kind]
+        self.prefix, self.kind = self._builtin.prefix, f"{tool.kind}_call"
+        super().__init__(writer, index, tool, call_id)
+
+    def opened(self) -> str:
+        return ""
+
+    def add(self, text: str) -> str:
+        told = "" if self._text else self._added(self._item("in_progress", text))
+        self._text.append(text)
+        return told
+
+    def _closed(self, status: str) -> tuple[str, dict[str, Any]]:
+        return "", self._item(status, "".join(self._text))
+
+    def _item(self, status: str, text: str) -> dict[str, Any]:
+        named = {"id": self.id, "type": self.kind, "call_id": self._call_id, "status": status}
+        return named | self._builtin.call(text)
+
+
 class SearchCallItem(CallItem):
     """A call of the client's own search for tools. Its arguments are sent as a whole."""
 
@@ -273,4 +299,4 @@ class SearchCallItem(CallItem):
 def call_item(writer: EventWriter, index: int, tool: ClientTool, call_id: str) -> CallItem:
     """The item of a call of that tool."""
     kinds = {"function": CallItem, "custom": CustomCallItem, "tool_search": SearchCallItem}
-    return kinds[tool.kind](writer, index, tool, call_id)
+    return kinds.get(tool.kind, BuiltinCallItem)(writer, index, tool, call_id)

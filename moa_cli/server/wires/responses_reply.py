@@ -11,12 +11,14 @@ from moa_cli.core import events
 from moa_cli.core.conversation import Citation, Turn, Usage
 from moa_cli.core.events import Event
 from moa_cli.core.outcomes import ending_of, refusal_of
+from moa_cli.core.text import is_json
 from moa_cli.core.tools import ToolPiece
 from moa_cli.core.unique import unique_name
 from moa_cli.server.errors import ApiError
 from moa_cli.server.wires import sse
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.moa_object import ledger
+from moa_cli.server.wires.openai_tools import BUILTIN
 from moa_cli.server.wires.proposals import ProposalStream, proposals_of
 from moa_cli.server.wires.responses_items import (
     CallItem,
@@ -51,8 +53,7 @@ _CODES = {
 
 @dataclass
 class _OpenCall:
-    """A call whose pieces are arriving. Its item begins when the name is known; until then the
-    pieces are held back."""
+    """A call whose pieces are arriving. They are held back until its item can begin."""
 
     held: ToolPiece
     item: CallItem | None = None
@@ -103,8 +104,14 @@ class _Output:
         call = self._calls.setdefault(piece.index, _OpenCall(ToolPiece(piece.index)))
         if call.item is None:
             call.held += piece
-            return self._begin_call(call) if piece.name else ""
+            return self._begin_call(call) if self._may_begin(call.held) else ""
         return call.item.add(piece.arguments) if call.item.whole is None else ""
+
+    def _may_begin(self, held: ToolPiece) -> bool:
+        """Whether the item of a call can begin with its pieces so far."""
+        if not held.name:
+            return False
+        return self._table.called(held.name).kind not in BUILTIN or is_json(held.arguments)
 
     def _begin_call(self, call: _OpenCall) -> str:
         told = self._close_open() + self._close_whole_calls()

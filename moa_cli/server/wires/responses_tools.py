@@ -1,9 +1,10 @@
 """The tools of a Responses request, as functions that any chat-completions endpoint accepts.
 
-Three kinds of tools are converted. A custom tool takes free text; it becomes a function with one
+Four kinds of tools are converted. A custom tool takes free text; it becomes a function with one
 argument, `input`. A function in a namespace gets the namespace as a prefix of its name. A search
-for tools that the client runs itself becomes a function. The client sees calls with its own names
-and kinds; the model sees the history with those of the functions.
+for tools that the client runs itself becomes a function, and so do the tools of `openai_tools`. The
+client sees calls with its own names and kinds; the model sees the history with those of the
+functions.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from moa_cli.server.wires.bodies import given_values, refuse, text_or_none
+from moa_cli.server.wires.openai_tools import BUILTIN
 from moa_cli.server.wires.tool_names import sendable
 
-ClientToolKind = Literal["function", "custom", "tool_search"]
+ClientToolKind = Literal["function", "custom", "tool_search", "shell", "local_shell", "apply_patch"]
 _Path = tuple[str | int, ...]
 
 _NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _SEARCH = "tool_search"
+# The types of tools that a request may choose.
+_CHOSEN = ("function", "custom", *BUILTIN)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ class ToolTable:
                     self._add(member, (*path, "tools", place), name)
             case "tool_search" if tool.get("execution") == "client":
                 self._offer(ClientTool("tool_search", _SEARCH), _function(tool, path))
+            case "shell" | "local_shell" | "apply_patch" as kind if _is_local(tool):
+                if (tool.get("environment") or {}).get("skills"):
+                    self.ignored.append("tools[].environment.skills")
+                self._offer(ClientTool(kind, kind), BUILTIN[kind].described)
             case str() as kind if kind:
                 self.ignored.append(f"tools[].type={kind}")
             case _:
@@ -109,9 +117,10 @@ class ToolTable:
         kind = choice.get("type")
         if kind == "allowed_tools":
             return self._allow(choice)
-        if kind not in ("function", "custom"):
+        if kind not in _CHOSEN:
             refuse(
-                "must be function, custom or allowed_tools: this server has no tools of its own",
+                f"must be {', '.join(_CHOSEN)} or allowed_tools:"
+                " this server has no tools of its own",
                 *("tool_choice", "type"),
             )
         name = self._chosen(choice, ("tool_choice",))
@@ -128,14 +137,16 @@ class ToolTable:
             path = ("tool_choice", "tools", place)
             if not isinstance(tool, Mapping):
                 refuse("must be an object", *path)
-            if tool.get("type") in ("function", "custom"):
+            if tool.get("type") in _CHOSEN:
                 allowed.add(self._chosen(tool, path))
         self.functions = {name: self.functions[name] for name in self.functions if name in allowed}
         return str(mode)
 
     def _chosen(self, choice: Mapping[str, Any], path: _Path) -> str:
-        inner = choice.get(str(choice.get("type")))
+        kind = str(choice.get("type"))
+        inner = choice.get(kind)
         name = choice.get("name", inner.get("name") if isinstance(inner, Mapping) else None)
+        name = kind if kind in BUILTIN else name
         namespace = choice.get("namespace") or ""
         if not isinstance(name, str):
             refuse("must be a text", *path, "name")
@@ -146,6 +157,14 @@ class ToolTable:
         if found.sent_name not in self.functions:
             refuse("names no tool that the request offers", *path, "name")
         return found.sent_name
+
+
+def _is_local(tool: Mapping[str, Any]) -> bool:
+    """Whether the client runs a tool itself, and not OpenAI in a container."""
+    environment = tool.get("environment")
+    return environment is None or (
+        isinstance(environment, Mapping) and environment.get("type") == "local"
+    )
 
 
 def _function(tool: Mapping[str, Any], path: _Path) -> dict[str, Any]:
