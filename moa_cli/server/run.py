@@ -254,6 +254,8 @@ def listen(options: ServerOptions, *, keyed: bool) -> socket.socket:
             # written.
             found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALL_MILLISECONDS)
         found.bind(address)
+        # Now, because the port is not taken before: another server could bind to it, too.
+        found.listen()
     except OSError as error:
         found.close()
         raise MoAError(

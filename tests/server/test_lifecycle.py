@@ -16,7 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
+from moa_cli.core.errors import MoAError
 from moa_cli.core.installation import install_command
+from moa_cli.server.run import listen
+from moa_cli.server.service import ServerOptions
 from tests.support.command import PATIENCE, Moa
 from tests.support.server import QUESTION, Server, chunks, serving
 from tests.support.upstream import Reply, Upstream
@@ -251,6 +254,14 @@ def test_a_port_in_use_is_one_line(moa: Moa, server: Server) -> None:
     assert (ran.code, ran.out) == (1, b"")
     assert ran.err.startswith(f"moa: cannot listen on 127.0.0.1:{port}: Address already in use")
     assert ran.err.count("\n") == 1
+
+
+def test_a_port_is_taken_from_the_start() -> None:
+    with listen(ServerOptions(port=0), keyed=False) as first:
+        port = first.getsockname()[1]
+        # The first server does not answer yet.
+        with pytest.raises(MoAError, match=f"cannot listen on 127.0.0.1:{port}: Address already"):
+            listen(ServerOptions(port=port), keyed=False)
 
 
 def test_without_the_extra_one_line_says_what_to_install(moa: Moa, tmp_path: Path) -> None:
