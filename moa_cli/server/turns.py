@@ -78,7 +78,7 @@ class TurnEndpoint:
         check_number(body, service.options.max_messages)
         asked, parsed = self._wire.read(body, strict=service.options.strict)
         await service.look_for(asked.model)
-        with service.key_limiter.turn(key), service.request() as setup:
+        with service.request() as setup:
             conversation = await service.files.read(asked.conversation)
             usage = asked.mixture.usage or service.options.usage or asked.usage
             if conversation is not asked.conversation or usage != asked.usage:
@@ -87,7 +87,8 @@ class TurnEndpoint:
             service.note_ignored(asked.ignored)
             connection = scope[CONNECTION]
             made = _Made(asked, mixture, setup, key, scope["moa.record"], headers, connection)
-            await self._answer(made, parsed, send)
+            with service.key_limiter.turn(key):
+                await self._answer(made, parsed, send)
 
     async def _answer(self, made: _Made, parsed: Any, send: Send) -> None:
         service, record, asked = self._service, made.record, made.asked

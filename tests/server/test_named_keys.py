@@ -177,6 +177,9 @@ def test_limits_of_a_key_are_429_with_its_name_and_a_time(
     keyed(moa, upstream, {"lab": {"rpm": 2}, "team": {"key_file": "team", "concurrency": 1}})
     (moa.config / "team").write_text(TEAM)
     with serving(moa, "--api-key-file", str(file)) as server:
+        # A request that begins no turn does not count.
+        for _ in range(3):
+            assert server.ask(headers=bearer(LAB), model="none").status_code == 404
         statuses = [server.ask(headers=bearer(LAB)).status_code for _ in range(3)]
         assert statuses == [200, 200, 429]
         refused = server.ask(headers=bearer(LAB))

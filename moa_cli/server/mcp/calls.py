@@ -98,7 +98,7 @@ class ToolServer:
         record, own = _record(ctx, params.name)
         key = _key(ctx)
         try:
-            with self._service.key_limiter.turn(key), self._service.request() as setup:
+            with self._service.request() as setup:
                 return await self._answer(ctx, params, record, setup, key)
         except UsageError as error:
             record.code = "invalid_value"
@@ -147,7 +147,8 @@ class ToolServer:
                 f"profiles: {asked[0].name!r} has no proposers; name several profiles, or use `ask`"
             )
         try:
-            await self._run(ctx, asked)
+            with self._service.key_limiter.turn(key):
+                await self._run(ctx, asked)
         finally:
             # Also after an error: calls in flight when the client left are billed, too.
             usage = sum((each.turn.usage for each in asked), Usage())
