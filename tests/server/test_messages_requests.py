@@ -523,6 +523,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "computer_20250124", "name": "computer"}]}, "tools[0].type"),
     ({"tools": [{"type": "bash_20250124"}]}, "tools[0].name"),
     ({"tools": [{"type": 5, "name": "bash"}]}, "tools[0].type"),
+    ({"tools": [{"type": "computer_toolset_20260801"}]}, "tools[0].type"),
     ({"tool_choice": {"type": "any"}}, "tool_choice"),
     ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}}, "tool_choice.name"),
     ({"tools": [TOOL], "tool_choice": {"type": "some"}}, "tool_choice.type"),

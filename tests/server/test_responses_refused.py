@@ -79,6 +79,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": items(CALL, {**RESULT, "output": 5})}, "input[2].output"),
     ({"input": items({"type": "item_reference", "id": "msg_1"})}, "input[1]"),
     ({"input": items({"type": "compaction", "encrypted_content": "x"})}, "input[1]"),
+    ({"input": items({"type": "compaction_trigger"})}, "input[1]"),
     ({"input": items({"type": "additional_tools", "tools": 5})}, "input[1].tools"),
     ({"instructions": 5}, "instructions"),
     ({"stream": "yes"}, "stream"),

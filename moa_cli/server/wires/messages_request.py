@@ -229,16 +229,17 @@ def _function(tool: _Object, kind: Any, place: int, ignored: list[str]) -> dict[
     path = ("tools", place)
     only_known(tool, _TOOL_FIELDS, ignored)
     name, schema = tool.get("name"), tool.get("input_schema")
+    is_builtin = kind != "custom" and schema is None
+    builtin = builtin_function(kind) if is_builtin and isinstance(kind, str) else None
+    if is_builtin and builtin is None:
+        refuse(
+            "is a tool built into Anthropic's models; describe it with `input_schema`",
+            *path,
+            "type",
+        )
     if not isinstance(name, str) or not name:
         refuse("must be the name of the tool", *path, "name")
-    if kind != "custom" and schema is None:
-        builtin = builtin_function(kind) if isinstance(kind, str) else None
-        if builtin is None:
-            refuse(
-                "is a tool built into Anthropic's models; describe it with `input_schema`",
-                *path,
-                "type",
-            )
+    if builtin is not None:
         return {"type": "function", "function": {"name": sendable(name), **builtin}}
     if not isinstance(schema, Mapping):
         refuse("must be a JSON schema", *path, "input_schema")

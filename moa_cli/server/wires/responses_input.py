@@ -99,6 +99,8 @@ class InputMessages:
             case "item_reference":
                 problem = "refers to an earlier response, and this server stores none"
                 refuse(f"{problem}: send all items (with most clients, `store: false`)", *path)
+            case "compaction_trigger":
+                refuse("asks for a summary, which this server does not make", *path)
             case kind if kind in _SEALED:
                 refuse("is a summary that only the service that created it can read", *path)
             case kind if kind in _DROPPED:
