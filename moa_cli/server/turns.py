@@ -33,8 +33,10 @@ from moa_cli.server.service import Service, Setup
 from moa_cli.server.wires.asked import Asked
 from moa_cli.server.wires.wire import Wire
 
-# Seconds to wait for the whole body after the head.
+# Seconds to wait for the whole body after the head. Each byte that arrives adds to them, so that a
+# large body may come over a slow line, of this many bytes per second.
 _BODY_SECONDS = 30.0
+_SLOWEST_LINE = 20_000
 _CLOSE = {"connection": "close"}
 
 
@@ -282,19 +284,20 @@ async def read_all(headers: Headers, receive: Receive, limit: int) -> bytes:
         raise _too_large(limit)
     parts, size = [], 0
     try:
-        with Watch(_BODY_SECONDS):
+        with Watch(_BODY_SECONDS) as watch:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ApiError(499, "the client left")
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
+                watch.since += len(parts[-1]) / _SLOWEST_LINE
                 if size > limit:
                     raise _too_large(limit)
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:
-        why = f"the body did not arrive within {_BODY_SECONDS:g} s"
+        why = f"the body did not arrive in time: {size:,} bytes came"
         raise ApiError(408, why, code="request_timeout", headers=_CLOSE) from None
 
 

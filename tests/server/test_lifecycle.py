@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -15,9 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
+from starlette.types import Message
 
 from moa_cli.core.errors import MoAError
 from moa_cli.core.installation import install_command
+from moa_cli.server import turns
+from moa_cli.server.errors import ApiError
 from moa_cli.server.run import listen
 from moa_cli.server.service import ServerOptions
 from tests.support.command import PATIENCE, Moa
@@ -339,6 +344,29 @@ def test_an_offer_of_another_protocol_is_not_taken(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("piece", "arrives"), [(b"x" * 5_000, True), (b"x", False)])
+def test_a_large_body_may_come_over_a_slow_line(
+    monkeypatch: pytest.MonkeyPatch, piece: bytes, arrives: bool
+) -> None:
+    monkeypatch.setattr(turns, "_BODY_SECONDS", 0.3)
+    left = 10
+
+    async def receive() -> Message:
+        nonlocal left
+        await asyncio.sleep(0.1)
+        left -= 1
+        return {"type": "http.request", "body": piece, "more_body": left > 0}
+
+    reading = turns.read_all(Headers(), receive, 1_000_000)
+    if arrives:
+        assert asyncio.run(reading) == piece * 10
+        return
+    with pytest.raises(ApiError) as raised:
+        asyncio.run(reading)
+    assert (raised.value.status, raised.value.code) == (408, "request_timeout")
+    assert left > 0
+
+
 def test_a_head_or_a_body_that_never_ends_gives_the_connection_back(server: Server) -> None:
     # The bounds are 20 and 30 seconds.
     with connect(server) as head, connect(server) as body:
