@@ -151,13 +151,18 @@ def test_uvicorn_serves_as_http_server_py_relies_on() -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    heads = 0
+    heads = bodies = 0
 
     class Protocol(HttpToolsProtocol):
         def on_headers_complete(self) -> None:
             nonlocal heads
             heads += 1
             super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            nonlocal bodies
+            bodies += 1
+            super().on_message_complete()
 
     async def run() -> None:
         config = uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None)
@@ -183,6 +188,15 @@ def test_uvicorn_serves_as_http_server_py_relies_on() -> None:
             for _ in range(5):
                 await asyncio.sleep(0)
             holds(status in wire.sent, "a connection's `limit_concurrency` refuses its requests")
+        protocol.data_received(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        before = bodies
+        protocol.data_received(b"x")
+        holds(bodies == before, "`on_message_complete` waits for the whole body")
+        protocol.data_received(b"x")
+        holds(bodies == before + 1, "`on_message_complete` is called also after the response")
+        holds(not protocol.cycle.body, "what comes of a body after the response is dropped")
         protocol.send_400_response("no")
         holds(b" 400 " in wire.sent and wire.closed, "`send_400_response` answers and closes")
         wire.closed = False

@@ -8,11 +8,13 @@ This is the only file that relies on the following internals of uvicorn.
 - `server_state.connections` holds a protocol for each connection, with its `transport`;
 - a connection's `limit_concurrency` is compared with the number of all `connections`, for each
   request; if that is reached, the request is answered with the status 503;
-- `HttpToolsProtocol` calls `on_headers_complete` for each head, holds the current request in
-  `cycle` (`response_complete`), closes an idle connection in `timeout_keep_alive_handler`, and
-  answers in `send_400_response`;
+- `HttpToolsProtocol` calls `on_headers_complete` for each head and `on_message_complete` at the end
+  of its body, drops what arrives of a body after the response, holds the current request in `cycle`
+  (`response_complete`), closes an idle connection in `timeout_keep_alive_handler`, and answers in
+  `send_400_response`;
 - it writes through the transport that `connection_made` was given, and calls `connection_lost`
   when the client has left, unless its `flow` has paused reading;
+- `shutdown` closes a connection without a running request when the server stops;
 - entries of the `scope` in `on_headers_complete` are in the application's scope, too.
 """
 
@@ -34,7 +36,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from moa_cli.core.files.descriptors import is_shortage
 
 # Seconds for the head of a request, from the start of the connection or from the first byte of the
-# head.
+# head, and for the rest of a body after the response.
 _HEAD_SECONDS = 20.0
 _LARGEST_HEAD = 65_536
 _KEEP_ALIVE_SECONDS = 65
@@ -134,6 +136,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._late: asyncio.TimerHandle | None = None
         self._waiting: list[Callable[[], None]] = []
+        # Whether a body is arriving, and whether the connection only waits for its end.
+        self._in_body = self._lingers = False
 
     @contextlib.contextmanager
     def calling(self, call: Callable[[], None]) -> Iterator[None]:
@@ -152,7 +156,8 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._waiting.remove(call)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_JoinedWrites(transport))  # type: ignore[arg-type]
+        joined = _JoinedWrites(transport, self._linger)
+        super().connection_made(joined)  # type: ignore[arg-type]
         # Only connections beyond the limit are refused. uvicorn would refuse all while there are
         # too many.
         within = len(self.connections) <= (self.limit_concurrency or 0)
@@ -161,7 +166,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._set_limit()
 
     def data_received(self, data: bytes) -> None:
-        if not self._awaits_head and (self.cycle is None or self.cycle.response_complete):
+        answered = self.cycle is None or self.cycle.response_complete
+        if answered and not self._awaits_head and not self._in_body:
             self._expect_head()
         if self._awaits_head:
             data = _without_upgrade(data)
@@ -173,12 +179,40 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._head_size += len(data)
             if self._head_size > _LARGEST_HEAD and not self.transport.is_closing():
                 self.send_400_response("The request's head is too large.")
+        elif self._in_body and self._late is None and self.cycle.response_complete:
+            self._set_limit()
 
     def on_headers_complete(self) -> None:
         self._head_came()
+        self._in_body = True
         scope: Any = self.scope
         scope[CONNECTION] = self
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        self._head_came()
+        super().on_message_complete()
+        if self._lingers:
+            self.transport.close()
+        elif self.cycle.response_complete:
+            # The rest of the body has ended the timer of the idle connection.
+            self._set_limit()
+
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self._in_body = False
+        super().shutdown()
+
+    def _linger(self) -> bool:
+        """Whether a connection that should be closed stays open until the rest of a body has come:
+        the system would reset it, and the client, which still sends, would lose the response."""
+        if not self._in_body or self._lingers:
+            return False
+        self._lingers = True
+        if self._late is None:
+            self._set_limit()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
@@ -190,7 +224,11 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._awaits_head, self._head_size = True, 0
 
     def _set_limit(self) -> None:
-        self._late = self.loop.call_later(_HEAD_SECONDS, self.timeout_keep_alive_handler)
+        self._late = self.loop.call_later(_HEAD_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        self._in_body = False
+        self.timeout_keep_alive_handler()
 
     def _head_came(self) -> None:
         self._awaits_head = False
@@ -215,12 +253,16 @@ class _JoinedWrites:
     as much as making the data.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, lingers: Callable[[], bool]) -> None:
         self._transport = transport
+        self._lingers = lingers
+        self._ended = False
         self._held: list[bytes] = []
         self._loop = asyncio.get_running_loop()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._ended:
+            return
         if not self._held:
             self._loop.call_soon(self._flush)
         self._held.append(bytes(data))
@@ -231,9 +273,13 @@ class _JoinedWrites:
             self._transport.write(b"".join(held))
 
     def close(self) -> None:
-        """Close the transport after all data has been sent."""
+        """Close the transport after all data has been sent. If it lingers, only sending ends."""
         self._flush()
-        self._transport.close()
+        if self._lingers():
+            self._ended = True
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
         self._held = []

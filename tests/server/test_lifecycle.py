@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +346,36 @@ def test_an_offer_of_another_protocol_is_not_taken(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+@pytest.mark.parametrize(
+    ("path", "kind", "status"),
+    [
+        ("/v1/chat/completions", "text/plain", 415),
+        ("/v1/chat/completions", "application/json", 413),
+        ("/v1/nothing", "application/json", 404),
+    ],
+)
+def test_a_client_that_still_sends_gets_the_refusal(
+    moa: Moa, connection: str, path: str, kind: str, status: int
+) -> None:
+    body = b"x" * 8_000_000
+    headers = {"content-type": kind, "connection": connection}
+    with serving(moa, "--max-body", "1000000") as server:
+        with closing(HTTPConnection(server.root.removeprefix("http://"), timeout=60)) as client:
+            for _ in range(2):
+                client.request("POST", path, body, headers)
+                response = client.getresponse()
+                assert response.status == status
+                assert b'"error"' in response.read()
+        # A client that never ends does not hold up the end of the server.
+        with connect(server) as endless:
+            endless.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n")
+            assert endless.recv(12) == b"HTTP/1.1 404"
+            began = time.monotonic()
+            assert server.end() == 0
+            assert time.monotonic() - began < 15
+
+
 @pytest.mark.parametrize(("piece", "arrives"), [(b"x" * 5_000, True), (b"x", False)])
 def test_a_large_body_may_come_over_a_slow_line(
     monkeypatch: pytest.MonkeyPatch, piece: bytes, arrives: bool
