@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
+from moa_cli.core.files.new_file import check_is_text
 from moa_cli.core.text import dumps
 
 # The file of JSON lines in OUT.state from which OUT is made.
@@ -48,8 +49,10 @@ class OutputFormat:
 def output_format(name: str) -> OutputFormat:
     """The format of a file, by the suffix of its name; JSON lines if the suffix is not known.
 
-    Raises UsageError if the format needs a package that is not installed, or cannot be compressed.
+    Raises UsageError if the format needs a package that is not installed, cannot be compressed, or
+    is one that is never written.
     """
+    check_is_text(Path(name))
     name = name.lower()
     packed = name.endswith(".gz")
     kind = _TABLES.get(Path(name.removesuffix(".gz")).suffix, "jsonl")

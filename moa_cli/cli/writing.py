@@ -11,7 +11,7 @@ from typing import BinaryIO
 from moa_cli.cli.output import say
 from moa_cli.core import paths
 from moa_cli.core.errors import MoAError
-from moa_cli.core.files.new_file import check_name, new_file
+from moa_cli.core.files.new_file import check_is_text, check_name, new_file
 
 
 @contextmanager
@@ -33,6 +33,7 @@ def put(text: str, output: Path | None, error: type[MoAError]) -> None:
         sys.stdout.write(text)
         return
     check_name(output)
+    check_is_text(output)
     try:
         with paths.replacing(output) as file:
             file.write(text.encode())

@@ -160,6 +160,7 @@ def test_a_shard_without_prompts_has_an_empty_table(moa: Moa, upstream: Upstream
     [
         ("out.csv", ["--no-save"], "name it `.jsonl`, or add --save"),
         ("out.parquet.gz", [], "Parquet is packed by itself"),
+        ("out.xlsx", [], "out.xlsx: text cannot be written as .xlsx"),
     ],
 )
 def test_what_cannot_be_made_is_refused_before_anything_is_asked(

@@ -113,6 +113,13 @@ def test_an_export_in_a_format_that_there_is_not_names_those_that_there_are(moa:
     assert list(moa.folder.iterdir()) == []
 
 
+def test_a_reply_is_not_saved_under_the_name_of_another_format(moa: Moa) -> None:
+    err = chat(moa, "what is rain?", "/save x.pdf", "/save --force x.DOCX", "/save rain.py")
+    assert "x.pdf: text cannot be written as .pdf (choose another ending)" in err
+    assert "x.DOCX: text cannot be written as .docx (choose another ending)" in err
+    assert [path.name for path in moa.folder.iterdir()] == ["rain.py"]
+
+
 def test_before_the_first_reply_there_is_nothing_to_write(moa: Moa) -> None:
     err = chat(moa, "/export", "/save x.md")
     assert "there is nothing to export yet" in err

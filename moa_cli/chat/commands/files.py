@@ -17,7 +17,7 @@ from moa_cli.core import paths
 from moa_cli.core.conversation import Conversation, KeptConversation, KeptTurn
 from moa_cli.core.errors import StoreError, UsageError
 from moa_cli.core.files.attaching import Attached
-from moa_cli.core.files.new_file import new_file, why_unfit
+from moa_cli.core.files.new_file import check_is_text, new_file, why_unfit
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import plural
 from moa_cli.documents.export import Contents, format_of, written
@@ -143,6 +143,7 @@ def _save(host: Host, argument: str) -> None:
     last = host.session.last
     if last is None or not last.reply:
         raise UsageError("there is no reply to save")
+    check_is_text(path)
     with new_file(path, force=force, error=StoreError) as file:
         file.write(f"{sanitize(last.reply).rstrip()}\n".encode("utf-8", "replace"))
     host.say(f"wrote {path.resolve()}")

@@ -16,6 +16,10 @@ from moa_cli.core.errors import MoAError, UsageError
 _PORTS = (f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")
 _DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$", *_PORTS})
 
+# Endings of formats that are no text, and that nothing here writes.
+_OFFICE = {".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".odp"}
+_NO_TEXTS = _OFFICE | {".pdf", ".epub", ".zip", ".png", ".jpg", ".jpeg", ".gif", ".webp"}
+
 
 def why_unfit(name: str) -> str | None:
     """Why Windows cannot have a file called `name`; None if it can.
@@ -35,6 +39,15 @@ def check_name(path: Path) -> None:
     unfit = why_unfit(path.name)
     if unfit:
         raise UsageError(f"{path}: {unfit}", hint="choose another name")
+
+
+def check_is_text(path: Path) -> None:
+    """Raise UsageError if the name of `path` promises a format that is no text."""
+    suffix = path.suffix.lower()
+    if suffix in _NO_TEXTS:
+        raise UsageError(
+            f"{path}: text cannot be written as {suffix}", hint="choose another ending"
+        )
 
 
 def check_free(path: Path, *, force: bool) -> None:

@@ -193,6 +193,9 @@ def test_what_cannot_be_reported_is_one_line(moa: Moa, judged: Path) -> None:
     ran = moa.run("bench", "report", str(judged), "--format", "pdf")
     assert ran.code == 2
     assert "there is no `pdf`" in ran.err
+    ran = moa.run("bench", "report", str(judged), "-o", "r.pdf")
+    assert ran.code == 2
+    assert "r.pdf: text cannot be written as .pdf" in ran.err
     ran = moa.run("bench", "report", str(judged), "-o", "missing/r.html")
     assert ran.code == 1
     assert "cannot be written" in ran.err
