@@ -321,6 +321,8 @@ def _unfinished(turn: Turn, *, is_last: bool) -> str:
         return f"{told}; {kept or '/retry asks again'}" if is_last else told
     if not is_last:
         return f"no reply: {turn.error.message}" if turn.error else "no reply"
+    if turn.asks_again:
+        return "no reply; the one above stays; " + (kept or "/retry asks again")
     return f"no reply yet; {kept}" if kept else "no reply; /retry asks again"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import answer_name
 
 # The beginning of the message of AnswerRefused. The model's words follow.
@@ -81,6 +82,21 @@ def cut_of(answer: Proposal | Turn) -> str | None:
             return None
         said = bool(answer.reply or answer.tool_calls)
     return cut_text(answer.finish_reason) if said and answer.error is None else None
+
+
+def shortfall(turn: Turn) -> str:
+    """Why a turn has no complete reply, in words; empty if it has one."""
+    if turn.status == "finished":
+        cut = cut_of(turn)
+        return f"the reply was {cut}" if cut else ""
+    told: str = turn.status
+    if turn.error is not None:
+        # The loss of the only model that failed says more than the error of the turn.
+        only = turn.lost[-1:] if len(turn.causes) == 1 and not turn.capped else ()
+        told += f": {one_line(only[0] if only else turn.error.message)}"
+    if turn.asks_again:
+        told = f"another attempt to answer the message above, whose reply stays; {told}"
+    return told
 
 
 def refusal_of(turn: Turn) -> str | None:

@@ -9,11 +9,12 @@ from itertools import chain
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Part, Proposal, Turn
 from moa_cli.core.files.attachments import SHOWN_IMAGES, attached
 from moa_cli.core.files.data_uris import kind_of
+from moa_cli.core.outcomes import shortfall
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, Report, answer_name, report_sections
 from moa_cli.core.text import plural
 from moa_cli.documents.html_prose import prose
-from moa_cli.documents.text import answered, link_of, moment, outcome, proposal_facts, took, when
+from moa_cli.documents.text import answered, link_of, moment, proposal_facts, took, when
 from moa_cli.documents.web_page import CLOSING, opening
 from moa_cli.terminal.decision import decision_line, placing_lines
 
@@ -66,7 +67,7 @@ def _turn(turn: Turn) -> str:
     if reply := _prose(turn.reply or ""):
         parts.append(reply)
     parts += _sources(turn.citations)
-    if ended := outcome(turn):
+    if ended := shortfall(turn):
         parts.append(f'<p class="trouble">{escape(ended)}</p>')
     facts = [escape(answered(turn.model, turn.answered_by)), escape(took(turn))]
     if any(facts):

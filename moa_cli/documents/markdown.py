@@ -12,10 +12,11 @@ from markdown_it.token import Token
 
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Proposal, Turn
 from moa_cli.core.files.attachments import attached
+from moa_cli.core.outcomes import shortfall
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, Report, layer_name, report_sections
 from moa_cli.core.text import plural
-from moa_cli.documents.text import answered, link_of, outcome, proposal_facts, took, when
+from moa_cli.documents.text import answered, link_of, proposal_facts, took, when
 from moa_cli.terminal.decision import decision_line, placing_lines
 
 _MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
@@ -60,7 +61,7 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
         yield _ended(sanitize(turn.reply).strip("\n"))
     if turn.citations:
         yield _sources(turn.citations)
-    if ended := outcome(turn):
+    if ended := shortfall(turn):
         yield f"**({escaped(ended)})**"
     facts = [_code(answered(turn.model, turn.answered_by)), took(turn)]
     if any(facts):

@@ -33,14 +33,6 @@ def answered(model: str | None, answered_by: str | None) -> str:
     return f"{name} ({real})" if real and not name.endswith(real) else name
 
 
-def outcome(turn: Turn) -> str:
-    """Why there is no complete reply; empty if there is one."""
-    if turn.status == "finished":
-        cut = cut_of(turn)
-        return f"the reply was {cut}" if cut else ""
-    return f"{turn.status}: {one_line(turn.error.message)}" if turn.error else turn.status
-
-
 def took(turn: Turn) -> str:
     """Calls, tokens, cost and seconds; empty if no call was counted."""
     return usage_line(turn.usage, turn.seconds, turn.ledger) if turn.usage.calls else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from moa_cli.core.conversation import SUMMARY, Citation, Turn
 from moa_cli.core.files.attachments import attached
-from moa_cli.core.outcomes import cut_of
+from moa_cli.core.outcomes import cut_of, shortfall
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, layer_name, report_markdown
 from moa_cli.terminal.after_reply import source_lines
@@ -88,11 +88,8 @@ def turn_passages(turn: Turn, *, proposals: bool) -> Iterator[Passage]:
         yield "note", ""
         yield "head", f"── {REPORT}"
         yield "text", sanitize(report_markdown(turn.report))
-    if turn.status != "finished":
-        why = f": {one_line(turn.error.message)}" if turn.error else ""
-        yield "note", f"({turn.status}{why})"
-    elif cut := cut_of(turn):
-        yield "note", f"(the reply was {cut})"
+    if told := shortfall(turn):
+        yield "note", f"({told})"
     if turn.summary_so_far:
         yield "note", ""
         yield "head", f"── {SUMMARY}"

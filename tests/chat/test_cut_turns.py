@@ -311,6 +311,19 @@ def test_copies_exports_and_what_is_recovered_know_the_new_try(
         assert lab.run("history", "delete", "--all", "--yes").code == 0
 
 
+def test_a_new_try_that_failed_is_not_shown_as_a_message_of_its_own(
+    lab: Moa, upstream: Upstream
+) -> None:
+    failed_retry(lab, upstream)
+    told = "another attempt to answer the message above, whose reply stays; failed: lab:agg: lab "
+    assert f"\n› hi\n\n({told}" in lab.run("history", "show").text
+    assert told in lab.run("history", "export", "--all").text.replace("\\", "")
+    with lab.terminal("chat", "-c", columns=100) as terminal:
+        at_empty_prompt(terminal)
+        kept = "2 proposals are kept: /remerge writes a reply from them"
+        assert f"no reply; the one above stays; {kept}" in terminal.lines()
+
+
 def test_a_file_of_an_older_version_goes_on(lab: Moa, upstream: Upstream) -> None:
     failed_retry(lab, upstream)
     with closing(sqlite3.connect(lab.state.parent / "data" / "conversations.db")) as file:
