@@ -13,7 +13,9 @@ from moa_cli.profile import short_name
 
 def _tokens(usage: Usage) -> str:
     about = "~" if usage.estimated_calls else ""
-    return f"{about}{usage.prompt_tokens:,} tokens in, {about}{usage.completion_tokens:,} out"
+    return (
+        f"{about}{plural(usage.prompt_tokens, 'token')} in, {about}{usage.completion_tokens:,} out"
+    )
 
 
 def usage_line(usage: Usage, seconds: float, ledger: Sequence[Charge]) -> str:

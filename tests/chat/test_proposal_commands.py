@@ -264,6 +264,12 @@ def test_usage_is_what_the_upstream_counted_whatever_became_of_the_turns(talk: T
         assert completion == sum(request.usage[1] for request in requests)
 
 
+def test_one_token_is_not_tokens(talk: Talk) -> None:
+    talk.upstream.always("a", Reply(text="a", usage=(1, 1)))
+    said = talk.do("first", "/usage")
+    assert re.search(r"^lab:a +1 call, 1 token in, 1 out, ", said, re.MULTILINE)
+
+
 def test_dry_run_sends_nothing_and_shows_what_would_be_sent(talk: Talk) -> None:
     talk.do("first")
     before = len(talk.upstream.requests)
