@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from typer import Argument
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands
 from moa_cli.cli.options import ForceProfile, JsonArray, Yes, takes_profile
-from moa_cli.cli.output import confirm, print_json, print_lines, say
+from moa_cli.cli.output import confirm, output_width, print_json, print_lines, say
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
 from moa_cli.core.sanitize import one_line
@@ -65,8 +64,8 @@ def _hanging(head: str, text: str) -> str:
     of the head."""
     from moa_cli.terminal.table import cell_len
 
-    room = shutil.get_terminal_size().columns - cell_len(head)
-    if not sys.stdout.isatty() or room < 20:
+    room = output_width() - cell_len(head)
+    if room < 20:
         return (head + text).rstrip()
     return head + f"\n{' ' * cell_len(head)}".join(wrapped(text, room, cell_len))
 

@@ -233,3 +233,17 @@ def test_a_conversation_over_a_pipe_is_not_greeted(moa: Moa, tmp_path: Path) -> 
     ran = moa.run("chat", env={"MOA_CONFIG_DIR": str(tmp_path / "empty"), "LAB_KEY": None})
     assert (ran.code, ran.out) == (0, b"")
     assert "/help" not in ran.err
+
+
+def test_the_width_of_the_window_counts_and_no_variable(moa: Moa) -> None:
+    seen = []
+    for columns in ("", "0", "30", "300"):
+        env = {"COLUMNS": columns} if columns else {}
+        with moa.terminal("chat", "--no-save", columns=70, rows=60, env=env) as terminal:
+            at_empty_prompt(terminal)
+            for line in ("hi", "/show", "/help", "/help all", "/context"):
+                command(terminal, line)
+            text, _, _ = "\n".join(terminal.lines()).rpartition("\n›")
+            seen.append(re.sub(r"\d+\.\d s", "_ s", text).split("\n"))
+    assert any(line.startswith("(4 calls, ") for line in seen[0])
+    assert seen == [seen[0]] * 4

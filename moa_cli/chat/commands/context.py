@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import sys
 from collections.abc import Sequence
 
 from moa_cli.chat.commands.registry import Host, Section, Suggestion, command
@@ -10,6 +10,7 @@ from moa_cli.chat.outcomes import Edit, Outcome, SumUp
 from moa_cli.core.errors import UsageError
 from moa_cli.core.text import plural
 from moa_cli.engine.history import HistoryUse
+from moa_cli.terminal.board.screen import terminal_size
 from moa_cli.terminal.table import Column, spoken_rows, table_lines
 
 
@@ -26,7 +27,7 @@ def _context(host: Host, argument: str) -> None:
         host.say("\n".join(spoken_rows(model, others)))
     else:
         columns = _columns(uses, "*")
-        host.show("\n".join(table_lines(columns, shutil.get_terminal_size().columns)))
+        host.show("\n".join(table_lines(columns, terminal_size(sys.stderr)[0])))
         host.say("")
     if not profile.multi_turn:
         host.say("multi_turn is off: no earlier turn is sent")

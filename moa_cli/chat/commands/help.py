@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import sys
 import textwrap
 from collections.abc import Iterable
 
@@ -15,6 +15,7 @@ from moa_cli.chat.commands.registry import (
     command,
     find,
 )
+from moa_cli.terminal.board.screen import terminal_size
 
 # The columns at which the help of a command, and the names of a section, begin.
 _HELP_COLUMN, _NAMES_COLUMN = 25, 14
@@ -46,7 +47,7 @@ def _help_words(host: Host, typed: str) -> list[Suggestion]:
 @command("help", "[COMMAND]", _help_words, aliases=("?",))
 def _help(host: Host, argument: str) -> None:
     """List the commands, or explain one, a section or all."""
-    columns = shutil.get_terminal_size().columns
+    columns = terminal_size(sys.stderr)[0]
     section = next((name for name in Section if name.lower() == argument.lower()), None)
     if not argument:
         spoken = host.options.accessible

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
+import sys
 from contextlib import ExitStack, closing
 
 from moa_cli.chat.clipboard import copy
@@ -21,6 +21,7 @@ from moa_cli.core.text import dumps, plural
 from moa_cli.engine.merging import mergeable
 from moa_cli.store.stored_values import checked_tag, checked_title
 from moa_cli.terminal.after_reply import report_text, source_lines
+from moa_cli.terminal.board.screen import terminal_size
 from moa_cli.terminal.decision import decision_line, placing_lines
 from moa_cli.terminal.table import cell_len, fitted
 from moa_cli.terminal.transcript import Passage
@@ -98,7 +99,7 @@ def _show(host: Host, argument: str) -> None:
         proposal = _proposal(host.session, argument)
         host.page(_passages(proposal, f"round {proposal.layer}"))
         return
-    columns = shutil.get_terminal_size().columns
+    columns = terminal_size(sys.stderr)[0]
     for layer_proposals in _last(host.session).proposals:
         for place, proposal in enumerate(layer_proposals, 1):
             cut, text = cut_of(proposal), one_line(proposal.text, 8 * columns)

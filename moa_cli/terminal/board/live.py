@@ -18,7 +18,7 @@ from moa_cli.markdown.blocks import MarkdownStream
 from moa_cli.markdown.drawing import BlockRenderer, Color
 from moa_cli.markdown.pieces import Block
 from moa_cli.terminal.board.drawing import board_lines, call_summary, name_cells
-from moa_cli.terminal.board.screen import Screen, Size
+from moa_cli.terminal.board.screen import Screen, Size, terminal_size
 from moa_cli.terminal.board.status import TurnStatus
 from moa_cli.terminal.board.thoughts import ThoughtRows
 from moa_cli.terminal.board.view import CallView
@@ -39,6 +39,8 @@ def console_for(stream: TextIO, *, terminal: bool = True, look: Look = USUAL) ->
     colours. It is passed explicitly, because Rich itself would also follow FORCE_COLOR."""
     return Console(
         file=stream,
+        # Else Rich would take COLUMNS, even if that is stale, and print nothing if it is 0.
+        width=terminal_size(stream)[0],
         force_terminal=terminal,
         color_system="auto" if terminal else None,
         markup=False,
