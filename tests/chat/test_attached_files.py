@@ -56,6 +56,18 @@ def test_a_retry_that_cannot_be_sent_leaves_the_last_turn_in_the_conversation(
     assert [prompt for prompt, _ in talk.remembered()] == ["Well?\n[image: one.png]", "And?"]
 
 
+def test_a_dry_run_has_the_files_that_would_be_sent(talk: Talk) -> None:
+    Path("notes.txt").write_text("hello", "utf-8")
+    Path("photo.png").write_bytes(PNG)
+    talk.do("/file notes.txt", "/file photo.png")
+    told = talk.do("/dry-run Well?")
+    assert "    Well?\n\n    notes.txt:\n    ```\n    hello\n" in told
+    assert "[image: photo.png]" in told
+    assert talk.upstream.chats() == []
+    talk.do("Well?")
+    assert "hello" in talk.sent("a")[0][0]
+
+
 def test_a_file_is_not_used_up_by_a_reply_to_another_prompt(talk: Talk) -> None:
     Path("notes.txt").write_text("hello", "utf-8")
     talk.do("first", "/file notes.txt", "/remerge", "second")

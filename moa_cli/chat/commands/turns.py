@@ -6,13 +6,15 @@ import re
 import sys
 from contextlib import ExitStack, closing
 
+from moa_cli.chat.attaching import current_files
 from moa_cli.chat.clipboard import copy
 from moa_cli.chat.commands.registry import Host, Section, Suggestion, command, model_words, whole
 from moa_cli.chat.outcomes import MakeReport, Outcome, Remerge, Resume, Send
 from moa_cli.chat.session import Session
 from moa_cli.core import paths
-from moa_cli.core.conversation import Proposal, Turn
+from moa_cli.core.conversation import Part, Proposal, Turn
 from moa_cli.core.errors import StoreError, UsageError
+from moa_cli.core.files.attachments import prompt_of
 from moa_cli.core.jsonl import usage_to_dict
 from moa_cli.core.outcomes import cut_of
 from moa_cli.core.sanitize import one_line, sanitize
@@ -367,5 +369,6 @@ def _dry_run(host: Host, argument: str) -> None:
     from moa_cli.terminal.estimate import plan
 
     session = host.session
-    asked = session.conversation.ask(argument)
+    files = [file.part for file in current_files(host)]
+    asked = session.conversation.ask(*prompt_of([Part("text", argument), *files]))
     host.show(plan(session.profile, asked, session.known(), session.assumed_context))
