@@ -136,6 +136,9 @@ def ask(
     from moa_cli.terminal.sinks import Show
 
     tell: Callable[[str], None] = (lambda _: None) if quiet else say
+    if prompt == ["-"]:
+        # As for other programs, this is standard input.
+        prompt = []
     if json:
         if output != "text":
             raise UsageError("--json and --output cannot be used together")

@@ -34,8 +34,9 @@ def test_piped_text_follows_the_prompt_in_a_fence(moa: Moa, upstream: Upstream) 
     assert asked(upstream) == "sum it up\n\n```\none\ntwo\n```"
 
 
-def test_piped_text_alone_is_the_prompt(moa: Moa, upstream: Upstream) -> None:
-    assert moa.run("ask", stdin=b"\n  what is\nrain?\n\n").code == 0
+@pytest.mark.parametrize("words", [[], ["-"]])
+def test_piped_text_alone_is_the_prompt(moa: Moa, upstream: Upstream, words: list[str]) -> None:
+    assert moa.run("ask", *words, stdin=b"\n  what is\nrain?\n\n").code == 0
     assert asked(upstream) == "  what is\nrain?"
 
 
@@ -47,7 +48,7 @@ def test_code_as_an_argument_keeps_the_indentation_of_its_first_line(
 
 
 @pytest.mark.parametrize("stdin", [None, b"", b" \n\t\n"])
-@pytest.mark.parametrize("words", [[], ["  "]])
+@pytest.mark.parametrize("words", [[], ["  "], ["-"]])
 def test_nothing_to_ask_is_refused(
     moa: Moa, upstream: Upstream, stdin: bytes | None, words: list[str]
 ) -> None:
