@@ -438,7 +438,7 @@ class Chat:
         if summed_up:
             self.say(
                 f"from now on, the models get the summary in place of {plural(summed_up, 'turn')};"
-                " /compact edit changes it, /compact off takes it away"
+                " /compact edit changes it, /compact off removes it"
             )
         return turn
 
@@ -450,7 +450,7 @@ class Chat:
         except MoAError as error:
             self.complain(error.message, error.hint)
             return
-        self.say("the summary is " + ("changed" if text.strip() else "taken away"))
+        self.say("the summary is " + ("changed" if text.strip() else "removed"))
 
     def _with_attachments(
         self, prompt: str, parts: tuple[Part, ...], *, again: bool

@@ -117,7 +117,7 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         if line.rstrip().lower() in _WORDS_TO_LEAVE:
             if await editor.confirm("Leave the chat?"):
                 return
-            chat.say("not sent; a space before it sends it")
+            chat.say("not sent; to send it, begin the line with a space")
             continue
         outcome = chat.outcome(line)
         while isinstance(outcome, outcomes.Question):

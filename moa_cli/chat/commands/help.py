@@ -30,9 +30,8 @@ _KEYS = (
 # With a screen reader, there are no panels, and completions are printed below the line.
 _ZOOM, _MENU, _COMPLETION = " Ctrl-O shows one proposer alone,", "/ opens a menu.", "Tab completes."
 _MORE = (
-    "{} /help COMMAND explains one command, /help mixture those of the line Mixture, and /help all"
-    " every one."
-    " A command may be shortened; // sends a text that begins with a slash."
+    "{} /help COMMAND explains one command, /help mixture the section Mixture, and /help all all"
+    " commands. A command may be shortened; // sends a text that begins with a slash."
 )
 
 
