@@ -173,8 +173,9 @@ async def _hold(chat: Chat, editor: Editor) -> None:
         if turn is not None:
             drop_untimely(editor.source)
         # A prompt without a reply comes back into the line. So does one that was not sent because
-        # a file is missing.
-        if isinstance(outcome, outcomes.Send) and not (turn.reply if turn else outcome.again):
+        # a file is missing. `/retry` does not, because the next line is often another command.
+        sent = isinstance(outcome, outcomes.Send) and not outcome.again
+        if sent and not (turn and turn.reply):
             unsent = f"{line}\n" if typed_ahead(editor.source) else line
 
 

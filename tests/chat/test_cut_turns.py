@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.command import PATIENCE, Moa
 from tests.support.kept import proposals_in
-from tests.support.talk import at_empty_prompt, references, sent
+from tests.support.talk import at_empty_prompt, at_prompt, references, sent
 from tests.support.upstream import Reply, Upstream
 
 SILENT = Reply(text="One sentence. Another one", stall_after=2)
@@ -219,6 +219,19 @@ def test_a_retry_that_gives_nothing_leaves_the_turn_that_was_answered(
     moa.run("chat", stdin=b"hi\n/retry\nnext\n")
     turns = json.loads(moa.run("history", "show", "--json").text)["turns"]
     assert [(turn["prompt"], turn["reply"]) for turn in turns] == [("hi", "first"), ("next", "ok")]
+
+
+def test_after_a_retry_that_failed_the_next_command_can_be_typed(
+    lab: Moa, upstream: Upstream
+) -> None:
+    upstream.enqueue("agg", Reply(text="first"), REFUSED)
+    with lab.terminal("chat") as terminal:
+        for line, shown in (("hi", "first"), ("/retry", "are kept: /remerge"), ("/remerge", "ok")):
+            at_prompt(terminal)
+            terminal.send(f"{line}\r")
+            terminal.wait_for(shown)
+        at_empty_prompt(terminal)
+    assert kept(lab) == [("hi", "ok")]
 
 
 def test_undo_after_a_failure_takes_back_what_failed(moa: Moa, upstream: Upstream) -> None:
