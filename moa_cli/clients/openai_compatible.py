@@ -28,8 +28,17 @@ from moa_cli.clients.error_mapper import (
 from moa_cli.clients.exchange import Exchange
 from moa_cli.clients.http.transport import Connections, HttpAnswer, HttpTransport, load
 from moa_cli.clients.missed_thoughts import missed_thought
-from moa_cli.clients.refused_fields import IMAGES, NO_FIELDS, SYSTEM, is_missed, refused_field
-from moa_cli.clients.response_format import format_asked, in_words, is_lasting, refused_format
+from moa_cli.clients.refused_fields import (
+    IMAGES,
+    NO_FIELDS,
+    SYSTEM,
+    format_asked,
+    in_words,
+    is_lasting,
+    is_missed,
+    refused_field,
+    refused_format,
+)
 from moa_cli.clients.transport import (
     ErrorObject,
     Refused,

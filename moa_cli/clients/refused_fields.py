@@ -2,18 +2,20 @@
 
 Programs send fields that only some endpoints know, such as `top_k` or `verbosity`. If the refusal
 names one as unknown or unsupported, the request is sent again without it. A field that the meaning
-of the request depends on is never left out.
+of the request depends on is never left out. A format of the reply is asked for in words then.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from moa_cli.clients.error_mapper import takes_no_images, takes_no_system_role, takes_no_tools
 from moa_cli.clients.error_reading import read_refusal
 from moa_cli.clients.transport import Refused
+from moa_cli.core.conversation import Message
 
 # Names for things that are not fields of the body: any system message; a system message that is not
 # the first message; images; names of speakers; ids of tool calls that other models have made; a
@@ -67,6 +69,11 @@ _COMPLAINT = re.compile(
     r"unsupported|not support|n't support|unknown|unrecognized|unexpected|not permitted"
     r"|not allowed|extra|only .{1,20} (is|are) (allowed|supported)"
 )
+_FORMAT = "response_format"
+# How endpoints name the field for the format of the reply, or its content.
+_FORMAT_NAMES = re.compile(r"response[ _]?format|json[ _](schema|object|mode)")
+# Complaints about one schema or one prompt, not about the model.
+_PASSING = re.compile(r"(invalid|bad|malformed) (json )?schema|must contain the word")
 
 
 def is_missed(field: str, refused: Collection[str]) -> bool:
@@ -176,3 +183,39 @@ def _names(text: str, name: str) -> bool:
         rf"|(?:param(?:eter)?|argument|field|property|name|supplied|input|model)s?:? {spelt}\b"
     )
     return re.search(where, text) is not None
+
+
+def format_asked(body: Mapping[str, Any]) -> str | None:
+    """The requested format of the reply, as a name for the set of things that a model refuses; None
+    if the body requests none. The name includes the kind of JSON, because some models accept only
+    one kind."""
+    found = body.get(_FORMAT)
+    return f"{_FORMAT} {found.get('type')}" if isinstance(found, dict) else None
+
+
+def refused_format(refusal: Refused, body: Mapping[str, Any]) -> str | None:
+    """The format that `body` requests, if the refusal is about it, else None."""
+    if refusal.status not in (400, 422) or not _FORMAT_NAMES.search(str(refusal.body).lower()):
+        return None
+    return format_asked(body)
+
+
+def is_lasting(refusal: Refused) -> bool:
+    """Whether the refusal of a format applies to all requests to the model."""
+    return not _PASSING.search(str(refusal.body).lower())
+
+
+def in_words(
+    messages: Sequence[Message], body: Mapping[str, Any]
+) -> tuple[tuple[Message, ...], dict[str, Any]]:
+    """The messages with a further one that asks for the format, and the body without the field."""
+    wanted = body[_FORMAT]
+    told = "Answer with JSON alone: no words and no Markdown around it."
+    described = wanted.get("json_schema")
+    schema = described.get("schema") if isinstance(described, dict) else None
+    if schema is None:
+        told += " It has to be one object."
+    else:
+        told += f" It has to be valid by this JSON Schema:\n{json.dumps(schema)}"
+    rest = {name: value for name, value in body.items() if name != _FORMAT}
+    return (*messages, Message("system", told)), rest
