@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import replace
 from pathlib import Path
 
+from moa_cli.clients.default_mixture import choose_profile
 from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import Config, load_config
@@ -23,8 +24,7 @@ from moa_cli.engine import Budget, Cap, Control, Limits, ResponseFormat
 from moa_cli.engine import run_report as _run_report
 from moa_cli.engine import run_turn as _run_turn
 from moa_cli.models.candidates import LIST_PATIENCE, has_candidates
-from moa_cli.models.providers import default_profile
-from moa_cli.profile import Profile, check_profile, load, resolve
+from moa_cli.profile import Overrides, Profile, check_profile, load
 from moa_cli.store import accounts
 from moa_cli.store.spending import CallRecorder
 from moa_cli.store.store import Store
@@ -338,7 +338,11 @@ async def ask_async(
             clients = await opened.enter_async_context(aclosing(open_clients()))
         config = load_config()
         if profile is None:
-            profile = resolve(default_profile(config, os.environ), environment=os.environ)
+            # In a thread, because lists of models may have to be read.
+            checked = isinstance(clients, ClientPool)  # Others may have models of any name.
+            profile = await asyncio.to_thread(
+                choose_profile, config, None, Overrides(), checked=checked
+            )
         elif isinstance(profile, Profile):
             check_profile(profile)
         else:

@@ -10,11 +10,11 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from moa_cli.batch.lines import OURS
 from moa_cli.batch.prompts import Batch, Todo
@@ -27,6 +27,7 @@ from moa_cli.bench.run.journal import CallJournal, CallRecord, Result
 from moa_cli.bench.run.plan import Work
 from moa_cli.bench.run.replay import RunContext
 from moa_cli.bench.run.runner import answer_item
+from moa_cli.clients.default_mixture import choose_profile
 from moa_cli.clients.limiter import Limiter
 from moa_cli.clients.pool import ClientPool
 from moa_cli.config.schema import load_config
@@ -34,8 +35,10 @@ from moa_cli.core.errors import UsageError
 from moa_cli.core.files.descriptors import room_for
 from moa_cli.core.text import dumps
 from moa_cli.engine import Limits
-from moa_cli.models.providers import Providers, default_profile
-from moa_cli.profile import Profile, resolve
+from moa_cli.models.providers import Providers
+from moa_cli.profile import Overrides, Profile
+
+_T = TypeVar("_T")
 
 # Seconds for which a call that is refused for its rate is tried again. It is long, because no user
 # waits in front of a batch.
@@ -158,8 +161,7 @@ def answer_rows(
             hint="use `moa batch`, which does, or take `budget` out of these settings",
         )
     if not isinstance(profile, Profile):
-        named = profile or default_profile(config, os.environ)
-        profile = resolve(named, environment=os.environ)
+        profile = _apart(choose_profile, config, profile, Overrides())
     concurrency = concurrency or config.concurrency
     known = Providers(config, os.environ)
     used = {known.provider_of(model).name for model in profile.models()}
@@ -173,10 +175,14 @@ def answer_rows(
     setup = WorkerSetup(config, os.environ, {}, not strict, concurrency, None)
     # No process knows its number, so each takes the smallest part, which is that of the last.
     work = _answer_all(made, setup, Share(processes - 1, processes))
-    # In a thread, because a notebook already runs an event loop in this one.
-    with ThreadPoolExecutor(1) as thread:
-        found = thread.submit(asyncio.run, work).result()
+    found = _apart(asyncio.run, work)
     return _columns([json.loads(line) for line in found], rows)
+
+
+def _apart(function: Callable[..., _T], *arguments: object) -> _T:
+    """Call it in another thread, because a notebook already runs an event loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function, *arguments).result()
 
 
 async def _answer_all(batch: Batch, setup: WorkerSetup, share: Share) -> list[str]:

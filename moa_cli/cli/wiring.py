@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moa_cli.core.errors import ProfileError, UsageError
 from moa_cli.core.text import with_hint
@@ -114,31 +114,12 @@ def choose_profile(
     """The profile with that name (None is the default one), changed by the environment and the
     flags.
 
-    If the user types models but has chosen no profile, no shipped profile is used, because its
-    settings were not made for these models. checked: whether a model name with an unknown provider
-    raises ProfileError. settles: whether to choose among the profile's candidates now, see
-    `settled`; this needs `checked`.
+    checked: whether a model name with an unknown provider raises ProfileError. settles: whether to
+    choose among the profile's candidates now, see `settled`; this needs `checked`.
     """
-    from moa_cli.profile import Overrides, find, resolve
+    from moa_cli.clients import default_mixture
 
-    chosen: str | None = name or default_profile()
-    models = flags.reference_models or Overrides.from_environment(os.environ).reference_models
-    named = name or os.environ.get("MOA_PROFILE") or config().profile
-    # The embedded model's settings fit no other model, even if it is the user's default.
-    embedded = name is None and chosen == "local" and find(chosen).source == "shipped"
-    tables = None
-    if models and (not named or embedded):
-        chosen = None
-    elif chosen == "local" and not named:
-        tables = _of_a_key() or _found_on_this_machine()
-        chosen = chosen if tables is None else None
-    profile = resolve(
-        chosen,
-        environment=os.environ,
-        flags=flags,
-        check=providers().check if checked else None,
-        tables=tables,
-    )
+    profile = default_mixture.choose_profile(config(), name, flags, checked=checked)
     return settled(profile) if checked and settles else profile
 
 
@@ -158,49 +139,6 @@ def settled(profile: Profile) -> Profile:
             return await pool.settled(profile, patience=LIST_PATIENCE)
 
     return asyncio.run(ask())
-
-
-def _of_a_key() -> dict[str, Any] | None:
-    """The table of a mixture of models of the first provider that has a key and whose list can be
-    read; None if there is none."""
-    known = providers()
-    keyed = [
-        provider
-        for provider in known.known.values()
-        if provider.base_url and known.key_source(provider)
-    ]
-    if not keyed:
-        return None
-    import asyncio
-
-    from moa_cli.models.candidates import LIST_PATIENCE
-    from moa_cli.models.choosing import choose
-
-    async def first() -> dict[str, Any] | None:
-        async with contextlib.aclosing(client_pool()) as pool:
-            for provider in keyed:
-                offered = await pool.catalog.offered_by(provider, patience=LIST_PATIENCE)
-                mixture = choose(provider.name, offered)
-                if mixture is not None:
-                    about = f"models of {provider.name}, as its key is set and no profile"
-                    return {"description": about, **mixture.table()}
-        return None
-
-    return asyncio.run(first())
-
-
-def _found_on_this_machine() -> dict[str, Any] | None:
-    """The table of a mixture of models of a server on this machine; None if there is no server."""
-    from moa_cli.clients.local_servers import find_local_servers
-    from moa_cli.models.choosing import choose
-
-    servers = find_local_servers(providers())
-    if not servers:
-        return None
-    best = max(servers, key=lambda server: len(server.models))
-    mixture = choose(best.provider, best.models, most=3)
-    about = f"models of {best.provider} on this machine, as no key or profile is set"
-    return None if mixture is None else {"description": about, **mixture.table()}
 
 
 def check_model_name(option: str, model: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from moa_cli import ask
+from moa_cli.batch import answer_rows
 from tests.support.command import KEY, Moa, Ran
 from tests.support.upstream import Reply, Upstream
 
@@ -212,6 +214,34 @@ def test_without_settings_a_server_on_this_machine_comes_before_the_embedded_mod
         "moa: models of ollama on this machine, as no key or profile is set: ollama:qwen2.5:7b"
     )
     assert len(ollama.chats()) == 4
+
+
+def test_without_settings_the_library_asks_the_models_that_the_command_asks(
+    moa: Moa, ollama: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (moa.environment | at(ollama, "ollama")).items():
+        monkeypatch.setenv(name, value)
+    ways = (
+        lambda: moa.run("ask", "why?", env=at(ollama, "ollama")),
+        lambda: ask("why?"),
+        lambda: answer_rows({"prompt": ["why?"]}),
+    )
+
+    def asked() -> list[list[str]]:
+        """The models that each way asks."""
+        sent = []
+        for way in ways:
+            before = len(ollama.chats())
+            way()
+            sent.append(sorted(request.model for request in ollama.chats()[before:]))
+        return sent
+
+    assert asked() == [["gemma2:2b", "llama3.2:3b", "qwen2.5:7b", "qwen2.5:7b"]] * 3
+    # With models of one's own, the settings of the embedded model's profile do not count.
+    moa.environment["MOA_REFERENCE_MODELS"] = "ollama:gemma2:2b"
+    monkeypatch.setenv("MOA_REFERENCE_MODELS", "ollama:gemma2:2b")
+    assert asked() == [["gemma2:2b", "gemma2:2b"]] * 3
+    assert all("max_tokens" not in request.body for request in ollama.chats())
 
 
 @pytest.mark.parametrize("listed", [Reply(status=500), Reply(raw=b"<html>"), Reply(raw=b"[]")])
