@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import replace
 from pathlib import Path
@@ -175,9 +176,12 @@ def run_turn(
         ProfileError: The profile is wrong, or one of its model names has no known provider. Nothing
             is sent then.
         StoreError: The budget of the day cannot be kept.
+        UsageError: The response format cannot be asked for.
         ValueError: The conversation has no open turn.
     """
     check_profile(profile)
+    if response_format is not None:
+        response_format.check()
     if limits is None and isinstance(clients, _Clients):
         limits = clients.limits()
     return _run_turn(
@@ -243,7 +247,7 @@ def ask(
     *,
     profile: Profile | str | Path | None = None,
     conversation: Conversation | None = None,
-    sinks: tuple[Sink, ...] = (),
+    sinks: Sequence[Sink] = (),
     files: Sequence[str | Path] = (),
     response_format: ResponseFormat | None = None,
 ) -> Turn:
@@ -292,7 +296,7 @@ async def ask_async(
     *,
     profile: Profile | str | Path | None = None,
     conversation: Conversation | None = None,
-    sinks: tuple[Sink, ...] = (),
+    sinks: Sequence[Sink] = (),
     clients: Clients | None = None,
     files: Sequence[str | Path] = (),
     response_format: ResponseFormat | None = None,
@@ -324,13 +328,19 @@ async def ask_async(
         StoreError: The budget of the day cannot be kept.
         TypeError: An argument has the wrong type. Nothing is sent then.
         UsageError: The prompt is blank and there are no files, or one of the files cannot be read,
-            or is too large. Nothing is sent then.
+            or is too large, or the response format cannot be asked for. Nothing is sent then.
     """
     _check_types(
         prompt=prompt, profile=profile, conversation=conversation, response_format=response_format
     )
-    if isinstance(files, str):
-        raise TypeError("files must be a list of files, not str")
+    for name, given in {"files": files, "sinks": sinks}.items():
+        if isinstance(given, str | Path) or not isinstance(given, Iterable):
+            raise TypeError(f"{name} must be a list of {name}, not {type(given).__name__}")
+    sinks = tuple(sinks)
+    for sink in sinks:
+        _check_sink(sink)
+    if response_format is not None:
+        response_format.check()
     if not files and not prompt.strip():
         raise UsageError("there is nothing to ask: the prompt is blank")
     async with AsyncExitStack() as opened:
@@ -379,6 +389,13 @@ def _check_types(**arguments: object) -> None:
         if not isinstance(value, _TYPES[name]):
             names = " or ".join(kind.__name__.removesuffix("Type") for kind in _TYPES[name])
             raise TypeError(f"{name} must be {names}, not {type(value).__name__}")
+
+
+def _check_sink(sink: object) -> None:
+    for name in ("handle", "close"):
+        method = getattr(sink, name, None)
+        if not callable(method) or inspect.iscoroutinefunction(method):
+            raise TypeError(f"a sink needs a method `{name}` that is not async; {sink!r} has none")
 
 
 def _with_files(prompt: str, files: Sequence[str | Path]) -> tuple[str, tuple[Part, ...]]:

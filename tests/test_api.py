@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from moa_cli import (
     Profile,
     ProfileError,
     Proposer,
+    ResponseFormat,
     Turn,
     UsageError,
     ask,
@@ -399,12 +401,67 @@ def test_in_an_event_loop_ask_names_what_to_use_instead(together: Upstream) -> N
         ({"conversation": []}, "conversation must be Conversation or None, not list"),
         ({"response_format": {}}, "response_format must be ResponseFormat or None, not dict"),
         ({"files": "notes.txt"}, "files must be a list of files, not str"),
+        (
+            {"files": Path("notes.txt")},
+            f"files must be a list of files, not {type(Path()).__name__}",
+        ),
+        ({"sinks": None}, "sinks must be a list of sinks, not NoneType"),
+        ({"sinks": [len]}, f"a sink needs a method `handle` that is not async; {len!r} has none"),
     ],
 )
 def test_an_argument_of_the_wrong_type_is_named(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(TypeError) as raised:
         ask(**{"prompt": "why?", **arguments})
     assert str(raised.value) == said
+
+
+def test_a_sink_that_must_be_awaited_is_refused() -> None:
+    class Awaited:
+        async def handle(self, event: Event) -> None: ...
+
+        async def close(self) -> None: ...
+
+    sinks: Any = [Awaited()]
+    with pytest.raises(TypeError, match="a method `handle` that is not async"):
+        ask("why?", sinks=sinks)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("text",), "`type` must be json_object or json_schema"),
+        (("json_schema", "town", "{}"), "`json_schema.schema` is not a JSON object"),
+        (("json_schema", "a town", {}), "`json_schema.name` must have 1 to 64 of the letters "),
+        (
+            ("json_schema", "town", {"type": "objekt"}),
+            '`json_schema.schema.type` is not a type: "objekt"; ',
+        ),
+    ],
+)
+def test_a_format_in_code_is_checked_before_anything_is_sent(
+    priced: Upstream, wrong: tuple[Any, ...], said: str
+) -> None:
+    profile = settle(priced)
+
+    async def events() -> None:
+        asked, reply = Conversation().ask("why?"), ResponseFormat(*wrong)
+        async with aclosing(open_clients()) as clients:
+            run_turn(profile, asked, clients, response_format=reply)
+
+    for attempt in (
+        lambda: ask("why?", profile=profile, response_format=ResponseFormat(*wrong)),
+        lambda: asyncio.run(events()),
+    ):
+        with pytest.raises(UsageError) as raised:
+            attempt()
+        assert raised.value.message.startswith(f"response_format: {said}")
+    assert priced.chats() == []
+
+
+def test_a_schema_without_a_name_has_one_for_endpoints(priced: Upstream) -> None:
+    priced.always("agg", Reply(text="{}"))
+    ask("why?", profile=settle(priced), response_format=ResponseFormat("json_schema"))
+    assert priced.chats("agg")[0].body["response_format"]["json_schema"]["name"] == "reply"
 
 
 @pytest.mark.parametrize(
@@ -415,6 +472,11 @@ def test_an_argument_of_the_wrong_type_is_named(arguments: dict[str, Any], said:
         ({"rounds": 99}, "`rounds` must be between 0 and 10, not 99"),
         ({"proposers": ()}, "lab: `rounds` is 1, but there are no proposers"),
         ({"proposers": (Proposer(model=""),)}, "`proposers[1].model` is missing"),
+        (
+            {"proposers": Proposer(model="a")},
+            "proposers must be a tuple of Proposer, not Proposer(",
+        ),
+        ({"proposers": (Proposer(model=()),)}, "`proposers[1].model` must be a text "),  # type: ignore[arg-type]
         ({"proposers": ("lab:a",)}, "a proposer must be a Proposer, not 'lab:a'"),
         ({"aggregator": "lab:a"}, "the aggregator must be an Aggregator, not 'lab:a'"),
         ({"strategy": "best"}, "`strategy` must be one of synthesize, fusion, "),
@@ -438,6 +500,11 @@ def test_a_profile_in_code_is_checked_like_one_in_a_file(
             attempt()
         assert raised.value.message.startswith(said)
     assert priced.chats() == []
+
+
+def test_several_names_of_a_model_may_be_a_list_as_in_a_file() -> None:
+    names: Any = ["lab:a", "lab:b"]
+    assert Proposer(model=names) == Proposer(model="lab:a", alternatives=("lab:b",))
 
 
 def test_a_blank_prompt_asks_nobody(priced: Upstream) -> None:

@@ -150,10 +150,10 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         candidates: object = self.model
-        if isinstance(candidates, tuple):
+        if isinstance(candidates, tuple | list) and candidates:
             # A list of names, as a file has it.
             object.__setattr__(self, "model", candidates[0])
-            object.__setattr__(self, "alternatives", candidates[1:])
+            object.__setattr__(self, "alternatives", tuple(candidates[1:]))
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -856,6 +856,9 @@ def origin_of(origins: Origins, path: KeyPath) -> Origin | None:
 def check_profile(profile: Profile) -> None:
     """Raise ProfileError if a profile that was made in code holds what no file of one may hold."""
     layers = [profile.proposers, *(layer.proposers for layer in profile.layers)]
+    for layer in layers:
+        if not isinstance(layer, tuple | list):
+            raise ProfileError(f"proposers must be a tuple of Proposer, not {layer!r}")
     for proposer in chain.from_iterable(layers):
         if not isinstance(proposer, Proposer):
             raise ProfileError(f"a proposer must be a Proposer, not {proposer!r}")

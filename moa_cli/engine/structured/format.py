@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
-from moa_cli.core.values import ValueFault
+from moa_cli.core.errors import UsageError
+from moa_cli.core.values import JSON, ValueFault
 from moa_cli.engine.structured.json_check import Uncheckable, problem_of
 from moa_cli.engine.structured.json_schema import check_schema
 from moa_cli.profile import Profile
@@ -48,7 +49,7 @@ class ResponseFormat:
 
     Attributes:
         kind: `json_object` or `json_schema`.
-        name: The schema's name, for endpoints.
+        name: The schema's name, for endpoints; if empty, `reply`.
         schema: The JSON Schema; empty for `json_object`.
         strict: Whether endpoints are asked to keep to the schema exactly; None leaves it to them.
             The reply is checked in any case.
@@ -118,6 +119,22 @@ class ResponseFormat:
             refuse(fault)
         return cls("json_schema", name or _UNNAMED, told["schema"], strict, description or "")
 
+    def check(self) -> None:
+        """Check a format that was made in code.
+
+        Raises:
+            UsageError: It is no format, or its schema cannot be used.
+        """
+        told = {"name": self.name or None, "schema": self.schema, "strict": self.strict}
+        values = {"type": self.kind, "json_schema": {**told, "description": self.description}}
+        try:
+            if self.kind not in ("json_object", "json_schema"):
+                raise ValueFault("must be json_object or json_schema", path=("type",))
+            if self.kind == "json_schema":
+                self.of(values)
+        except ValueFault as fault:
+            raise UsageError(f"response_format: {fault.sentence(JSON)}") from None
+
     def body(self) -> dict[str, Any]:
         """The value of the field of a chat completion's request that asks for this format.
 
@@ -126,7 +143,7 @@ class ResponseFormat:
         """
         if self.kind == "json_object":
             return {"type": "json_object"}
-        told: dict[str, Any] = {"name": self.name, "schema": dict(self.schema)}
+        told: dict[str, Any] = {"name": self.name or _UNNAMED, "schema": dict(self.schema)}
         if self.strict is not None:
             told["strict"] = self.strict
         if self.description:
