@@ -14,12 +14,6 @@ from moa_cli.cli.streams import prepare_streams
 
 # Options of `moa` itself: the word after one of them is the name of a command.
 _ROOT_OPTIONS = ("-V", "--version", "-h", "--help", "--debug")
-# `moa batch` takes a file there, and `moa compare` a prompt, so they cannot be groups. A file of
-# that name is `./merge`; a prompt of one such word goes after `--`.
-_SECOND_WORDS = {
-    "batch": ("merge",),
-    "compare": ("list", "show", "export", "delete", "judge"),
-}
 # Errors show at most this many characters of a prompt, and of a message of Typer, which may contain
 # a prompt.
 _SHOWN, _LONGEST_MESSAGE = 60, 300
@@ -97,11 +91,7 @@ def _meant(arguments: list[str]) -> list[str]:
 
     A question must contain a space, so that a mistyped command is not sent to models.
     """
-    before, given = (
-        ([], arguments) if arguments[:1] != ["--debug"] else (["--debug"], arguments[1:])
-    )
-    if len(given) > 1 and given[1] in _SECOND_WORDS.get(given[0], ()):
-        return [*before, " ".join(given[:2]), *given[2:]]
+    given = arguments[1:] if arguments[:1] == ["--debug"] else arguments
     if not given:
         at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         return ["chat", *arguments] if at_terminal else arguments
@@ -123,7 +113,11 @@ def _dash_hint(arguments: list[str], unknown: str | None = None) -> str | None:
     Such a prompt is read as options: `-mean of 3` sets the option `-m`. It is recognised by its
     spaces. unknown: the option that does not exist, if that is the error.
     """
-    if arguments[:1] not in (["ask"], ["compare"]):
+    from moa_cli.cli.commands import built
+    from moa_cli.cli.table import app
+
+    is_other = " ".join(arguments[:2]) in built(app).list_commands(None)  # such as `compare list`
+    if is_other or arguments[:1] not in (["ask"], ["compare"]):
         return None
     import shlex
 
@@ -172,8 +166,11 @@ def _usage(error: Any, arguments: list[str]) -> int:
     hint = _dash_hint(arguments, error.option_name if is_unknown else None)
     line = one_line(message, _LONGEST_MESSAGE).rstrip(".")
     hint = hint or f"see `{command} --help`"
-    if command == "moa" and message.startswith("No such command") and len(arguments) > 1:
-        hint += "; a question without a command stands in quotes"
+    if command == "moa" and len(arguments) > 1:
+        if message.startswith("No such command"):
+            hint += "; a question without a command stands in quotes"
+        elif is_unknown:
+            hint += "; the options of a command follow its name, as in `moa ask -m MODEL`"
     return _say(line, hint, error.exit_code)
 
 

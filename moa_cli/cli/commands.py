@@ -203,6 +203,13 @@ def deferred(package: str, table: Mapping[str, tuple[str, str]], **settings: Any
             # Nothing is imported yet.
             return _Deferred(cmd_name, *found[cmd_name]) if cmd_name in found else None
 
+        def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+            # `batch` takes a file and `compare` a prompt, so neither can be a group. A file of that
+            # name is `./merge`; a prompt of one such word goes after `--`.
+            if " ".join(args[:2]) in found:
+                args = [" ".join(args[:2]), *args[2:]]
+            return super().resolve_command(ctx, args)
+
         def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
             # A shell would quote a name of two words, and `moa "batch merge"` is a question.
             offered = super().shell_complete(ctx, incomplete)

@@ -40,7 +40,7 @@ _SPANS = {"h": 3600, "d": 86400, "w": 604800}
 _MOST_TOKENS = 10**12
 
 
-def _profile_names() -> list[str]:
+def profile_names() -> list[str]:
     """The names of all profiles, for the shell's completion, which filters them."""
     from moa_cli.profile import list_profiles
 
@@ -261,7 +261,7 @@ class TypedMixture:
 
     profile: Annotated[
         str | None,
-        option_of("profile", "-p", "--profile", metavar="NAME|PATH", autocompletion=_profile_names),
+        option_of("profile", "-p", "--profile", metavar="NAME|PATH", autocompletion=profile_names),
     ] = None
     aggregator: Annotated[
         str | None, option_of("aggregator", "-a", "--aggregator", metavar="MODEL")

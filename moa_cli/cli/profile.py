@@ -11,7 +11,7 @@ from typer import Argument
 
 from moa_cli.cli import wiring
 from moa_cli.cli.commands import Commands
-from moa_cli.cli.options import ForceProfile, JsonArray, Yes, takes_profile
+from moa_cli.cli.options import ForceProfile, JsonArray, Yes, profile_names, takes_profile
 from moa_cli.cli.output import confirm, output_width, print_json, print_lines, say
 from moa_cli.core import paths
 from moa_cli.core.errors import ProfileError
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 group = Commands(help="List, show, make, change and check profiles.")
 
 Name = Annotated[str, Argument(metavar="NAME")]
-NameOrPath = Annotated[str, Argument(metavar="NAME|PATH")]
+KnownName = Annotated[str, Argument(metavar="NAME", autocompletion=profile_names)]
+NameOrPath = Annotated[str, Argument(metavar="NAME|PATH", autocompletion=profile_names)]
+OptionalNameOrPath = Annotated[
+    str | None, Argument(metavar="NAME|PATH", autocompletion=profile_names)
+]
 
 
 @group.command("list")
@@ -72,9 +76,7 @@ def _hanging(head: str, text: str) -> str:
 
 @group.command("show")
 @functools.partial(takes_profile, checked=False)
-def show(
-    profile: Profile, named: Annotated[str | None, Argument(metavar="NAME|PATH")] = None
-) -> None:
+def show(profile: Profile, named: OptionalNameOrPath = None) -> None:
     """Print each setting in effect, and where it comes from."""
     from moa_cli.profile import rows
     from moa_cli.terminal.plain import setting_lines
@@ -143,7 +145,7 @@ def edit(name: NameOrPath) -> None:
 
 
 @group.command("delete")
-def delete_(name: Name, yes: Yes = False) -> None:
+def delete_(name: KnownName, yes: Yes = False) -> None:
     """Delete one of your own profiles."""
     from moa_cli.profile import check_profile_name, delete, find
 
@@ -154,7 +156,7 @@ def delete_(name: Name, yes: Yes = False) -> None:
 
 
 @group.command("check")
-def check(name: Annotated[str | None, Argument(metavar="NAME|PATH")] = None) -> None:
+def check(name: OptionalNameOrPath = None) -> None:
     """Check a profile (default: all of them) without calling anything."""
     from moa_cli.profile import list_profiles
 
@@ -174,7 +176,9 @@ def check(name: Annotated[str | None, Argument(metavar="NAME|PATH")] = None) -> 
 
 
 @group.command("path")
-def path_(name: Annotated[str | None, Argument(metavar="NAME")] = None) -> None:
+def path_(
+    name: Annotated[str | None, Argument(metavar="NAME", autocompletion=profile_names)] = None,
+) -> None:
     """Print the file of a profile, or the folder of your own."""
     from moa_cli.profile import find
 

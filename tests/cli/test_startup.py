@@ -106,6 +106,11 @@ def complete(moa: Moa, typed: str) -> tuple[Ran, set[str]]:
         ("moa models la", ["lab"]),
         ("moa models list gr", ["groq"]),
         ("moa models pull s", ["smollm2"]),
+        ("moa profile show la", ["lab"]),
+        ("moa profile delete la", ["lab"]),
+        ("moa compare l", ["list"]),
+        ("moa compare list --js", ["--json"]),
+        ("moa batch merge --h", ["--help"]),
     ],
 )
 def test_commands_options_and_values_are_completed(

@@ -56,12 +56,24 @@ _KEYS = f"{_TIE}: tie, {_NONE_GOOD}: none good, {_SKIP}: skip, {_NOTE}: note, {_
 _LONGEST_NOTE = 2_000
 
 
+def _second_words() -> list[str]:
+    """The commands that begin with `compare`, for the shell's completion after that word."""
+    from moa_cli.cli.commands import built
+    from moa_cli.cli.table import app
+
+    names = built(app).list_commands(None)
+    return [name.removeprefix("compare ") for name in names if name.startswith("compare ")]
+
+
 @takes_profile
 def compare(
     profile: Profile,
     concurrency: int | None,
     *,
-    prompts: Annotated[list[str] | None, Argument(metavar="PROMPT", help="What to ask.")] = None,
+    prompts: Annotated[
+        list[str] | None,
+        Argument(metavar="PROMPT", help="What to ask.", autocompletion=_second_words),
+    ] = None,
     file: Annotated[
         Path | None,
         Option(

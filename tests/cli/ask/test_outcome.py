@@ -194,6 +194,25 @@ def test_a_wrong_command_line_is_one_line_and_code_2(
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (
+            ["-m", "lab:a", "hi"],
+            "the options of a command follow its name, as in `moa ask -m MODEL`",
+        ),
+        (["why", "not"], "a question without a command stands in quotes"),
+    ],
+)
+def test_a_question_without_a_command_that_is_not_understood_says_how_to_ask_it(
+    moa: Moa, upstream: Upstream, arguments: list[str], hint: str
+) -> None:
+    ran = moa.run(*arguments)
+    assert ran.code == 2
+    assert ran.err.endswith(f"(see `moa --help`; {hint})\n")
+    assert upstream.requests == []
+
+
 def test_a_wrong_profile_file_is_named_with_the_key_and_what_was_meant(moa: Moa) -> None:
     path = moa.profile("broken", "a", temprature=1)
     ran = moa.run("ask", "-p", "broken", "hi")
