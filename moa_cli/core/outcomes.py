@@ -5,6 +5,7 @@ Endpoints use different words for the same end of an answer. This module maps th
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from moa_cli.core.conversation import Proposal, Turn
@@ -13,6 +14,9 @@ from moa_cli.core.strategy import answer_name
 
 # The beginning of the message of AnswerRefused. The model's words follow.
 REFUSED = "it refused to answer"
+
+# A model, and perhaps what it was asked for. A name of several words is not recognised.
+_NAME_OF_LOST = re.compile(r"\S+( \([^)]*\))?: ")
 
 Ending = Literal["stop", "length", "content_filter", "refusal", "tool_calls"]
 
@@ -106,6 +110,12 @@ def refusal_of(turn: Turn) -> str | None:
     last = turn.causes[-1]
     words = last.message.removeprefix(REFUSED).removeprefix(": ")
     return words if last.kind == "AnswerRefused" and words else None
+
+
+def names_the_lost(sentence: str) -> bool:
+    """Whether a sentence of `Turn.lost` begins with the name of what was lost, as in `lab:a: status
+    500`, so that the word "lost" can come before it. Others tell what became of the turn."""
+    return _NAME_OF_LOST.match(sentence) is not None
 
 
 def losses(turn: Turn) -> list[str]:

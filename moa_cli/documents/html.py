@@ -9,7 +9,7 @@ from itertools import chain
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Part, Proposal, Turn
 from moa_cli.core.files.attachments import SHOWN_IMAGES, attached
 from moa_cli.core.files.data_uris import kind_of
-from moa_cli.core.outcomes import shortfall
+from moa_cli.core.outcomes import names_the_lost, shortfall
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, Report, answer_name, report_sections
 from moa_cli.core.text import plural
@@ -73,7 +73,8 @@ def _turn(turn: Turn) -> str:
     if any(facts):
         parts.append(_facts(*facts))
     if turn.lost:
-        parts.append(f'<p class="facts">lost {_plain("; ".join(turn.lost))}</p>')
+        lead = "lost" if names_the_lost(turn.lost[0]) else "degraded:"
+        parts.append(f'<p class="facts">{lead} {_plain("; ".join(turn.lost))}</p>')
     if turn.decision is not None:
         parts.append(f'<p class="facts">{_plain(decision_line(turn.decision))}</p>')
     folded = (

@@ -12,7 +12,7 @@ from markdown_it.token import Token
 
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Proposal, Turn
 from moa_cli.core.files.attachments import attached
-from moa_cli.core.outcomes import shortfall
+from moa_cli.core.outcomes import names_the_lost, shortfall
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, Report, layer_name, report_sections
 from moa_cli.core.text import plural
@@ -67,7 +67,8 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
     if any(facts):
         yield f"*{' · '.join(filter(None, facts))}*"
     if turn.lost:
-        yield f"*lost {escaped('; '.join(turn.lost))}*"
+        lead = "lost" if names_the_lost(turn.lost[0]) else "degraded:"
+        yield f"*{lead} {escaped('; '.join(turn.lost))}*"
     if turn.decision is not None:
         yield f"*{escaped(decision_line(turn.decision))}*"
     if turn.report is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from moa_cli.core import events
 from moa_cli.core.conversation import Proposal, Turn
 from moa_cli.core.events import Event
-from moa_cli.core.outcomes import cut_of, cut_text
+from moa_cli.core.outcomes import cut_of, cut_text, names_the_lost
 from moa_cli.core.sanitize import Sanitizer, one_line, sanitize
 from moa_cli.core.strategy import Decision, Purpose, answer_name, layer_name
 from moa_cli.core.text import plural
@@ -221,7 +221,8 @@ class Notices:
 
     def _finished(self, event: events.TurnFinished) -> None:
         if event.lost and not self._board and not self._steps:
-            self._say("degraded, lost " + "; ".join(event.lost))
+            lead = "degraded, lost " if names_the_lost(event.lost[0]) else "degraded: "
+            self._say(lead + "; ".join(event.lost))
         self._tell_twice()
         for cut, names in self._cut.items():
             were = "was" if len(names) == 1 else "were"

@@ -491,6 +491,7 @@ class _Start:
         from moa_cli.batch.state import BatchFolder
         from moa_cli.cli.bench.session import Amount, Job, session
         from moa_cli.core.money import cost_text
+        from moa_cli.core.outcomes import names_the_lost
 
         index, rows, samples = state.index, state.intake.digest.lines, self.batch.reading.samples
         index.drop_failed()
@@ -552,7 +553,8 @@ class _Start:
         cost = f", {cost_text(spent)}" if spent.calls else ""
         say(f"{done:,} of {plural(total, 'answer')}{into}{lost}{cut}{cost}")
         for loss, times in answers.losses.most_common(_LOSSES):
-            say(f"degraded, {times:,} of them lost {loss}")
+            word = " lost" if names_the_lost(loss) else ":"
+            say(f"degraded, {times:,} of them{word} {loss}")
         if len(answers.losses) > _LOSSES:
             say(f"{len(answers.losses) - _LOSSES:,} other losses are in the output, under `lost`")
         if capped is not None:

@@ -93,6 +93,15 @@ def test_a_report_that_cannot_be_read_is_told_and_the_exit_code_is_0(
     assert "degraded, lost judge (report): its answer cannot be read" in ran.err
 
 
+def test_what_became_of_a_turn_is_not_called_lost(lab: Moa) -> None:
+    said = "the report was skipped: there are fewer than two proposals to compare"
+    ran = lab.run("ask", "--report", "-m", "lab:a", "-a", "lab:agg", "hi")
+    assert ran.err.endswith(f"moa: degraded: {said}\n")
+    exported = lab.run("history", "export", "--all")
+    assert f"*degraded: {said}*" in exported.text
+    assert f">degraded: {said}<" in lab.run("history", "export", "--all", "--format", "html").text
+
+
 def test_ctrl_c_while_the_report_is_made_keeps_the_reply(lab: Moa, upstream: Upstream) -> None:
     upstream.always("judge", Reply(stall_after=0))
     with lab.start("ask", "--report", "hi") as process:
