@@ -143,6 +143,8 @@ def ask(
         if output != "text":
             raise UsageError("--json and --output cannot be used together")
         output = "json"
+    if (dry_run and output != "text") or (estimate and output == "jsonl"):
+        raise UsageError("--dry-run prints text, and --estimate text or JSON (--json)")
     response_format = None if schema is None else read_schema(schema)
     show = display.over(
         Show(
@@ -201,7 +203,7 @@ def ask(
     if dry_run or estimate:
         told = profile if response_format is None else response_format.over(profile)
         if estimate and not dry_run:
-            _print_estimate(told, asked, json=json)
+            _print_estimate(told, asked, json=output == "json")
             return
         from moa_cli.terminal.estimate import plan
 

@@ -180,6 +180,8 @@ def test_a_wait_longer_than_the_time_limit_is_not_begun(moa: Moa, upstream: Upst
         (["--num_proc", "-1", "hi"], "Invalid value for '--num_proc'"),
         (["-a", "x", "--model", "y", "hi"], "one setting was given two values: x and y"),
         (["--json", "--output", "jsonl", "hi"], "--json and --output"),
+        (["--dry-run", "--json", "hi"], "--dry-run prints text, and --estimate text or JSON"),
+        (["--estimate", "--output", "jsonl", "hi"], "--dry-run prints text, and --estimate text"),
         (["--nope", "hi"], "No such option: --nope"),
     ],
 )

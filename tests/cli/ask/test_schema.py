@@ -114,6 +114,7 @@ def test_what_would_be_sent_and_taken_is_told(moa: Moa, upstream: Upstream, file
     plan = moa.run("ask", "Graz?", "--schema", file, "--dry-run").text
     assert "response_format {'type': 'json_schema'" in plan
     plain = json.loads(moa.run("ask", "Graz?", "--estimate", "--json").out)
+    assert json.loads(moa.run("ask", "Graz?", "--estimate", "--output", "json").out) == plain
     asked = json.loads(moa.run("ask", "Graz?", "--schema", file, "--estimate", "--json").out)
     tokens = [[layer["prompt_tokens"] for layer in told["layers"]] for told in (plain, asked)]
     assert tokens[0][0] == tokens[1][0]
