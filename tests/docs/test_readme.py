@@ -34,3 +34,10 @@ def test_each_page_of_the_site_is_in_its_navigation() -> None:
     for path in (ROOT / "docs").rglob("*.md"):
         name = str(path.relative_to(ROOT / "docs"))
         assert name in shown or f"({path.name})" in decisions, name
+
+
+def test_the_index_names_each_page() -> None:
+    docs = ROOT / "docs"
+    named = {docs / target for target in _LINK.findall((docs / "index.md").read_text("utf-8"))}
+    rooms = ("how-to", "reference", "explanation")
+    assert [page for page in PAGES if page.parent.name in rooms and page not in named] == []
