@@ -44,6 +44,7 @@ from moa_cli.core.errors import (
 )
 from moa_cli.core.files.data_uris import without_data
 from moa_cli.core.text import without_login
+from moa_cli.models.table import DEFAULT_PROVIDER, OF_ANOTHER
 
 _LONGEST = 300
 # With these statuses a router may pass on an error of another provider, which has a status of its
@@ -408,11 +409,12 @@ class ErrorMapper:
         tail = model.rsplit("/", 1)[-1].lower()
         close += [name for name in names if tail and tail in name.lower() and name not in close]
         if close:
-            prefix = "" if self.provider == "together" else f"{self.provider}:"
+            prefix = "" if self.provider == DEFAULT_PROVIDER else f"{self.provider}:"
             hint = "did you mean " + ", ".join(f"`{prefix}{name}`" for name in close[:3]) + "?"
         else:
             hint = f"`moa models {self.provider}` lists its models"
             hint += "" if names else ", unless the base URL is wrong"
+            hint += OF_ANOTHER if self.provider == DEFAULT_PROVIDER else ""
         return ModelNotFound(message, hint=hint)
 
 

@@ -25,7 +25,7 @@ from moa_cli.core.files.new_file import why_unfit
 from moa_cli.core.text import nearest, without_password
 from moa_cli.core.values import TOML, KeyPath
 from moa_cli.models.env_files import EnvFiles, FoundKey
-from moa_cli.models.table import BUILT_IN, DEFAULT_PROVIDER, Pairs, Provider
+from moa_cli.models.table import BUILT_IN, DEFAULT_PROVIDER, OF_ANOTHER, Pairs, Provider
 from moa_cli.profile import Profile, model_faults
 
 _LOG = RoomLog("moa.models")
@@ -381,11 +381,12 @@ class Providers:
         """The error which says that no variable of the provider holds a key."""
         variable = provider.key_variables[0]
         trouble = self._env_files.trouble(variable)
+        more = OF_ANOTHER if provider.name == DEFAULT_PROVIDER else ""
         return AuthenticationFailed(
             f"there is no API key for {provider.name}",
             hint=trouble
             or f"set {variable} in the environment or in a .env file,"
-            " or use a profile without it: `-p local`",
+            f" or use a profile without it: `-p local`{more}",
         )
 
     def resolved(self, provider: Provider, part: Literal["headers", "query"]) -> dict[str, str]:

@@ -567,7 +567,11 @@ def test_a_missing_model_gets_the_names_most_like_it() -> None:
 def test_a_missing_model_unlike_any_other_points_to_the_list() -> None:
     with Upstream(models=["gemma"]) as up:
         error = refusal(up.url, Request(model="zzz", messages=HELLO.messages))
+        bare = refusal(
+            up.url, Request(model="gpt-4.1", messages=HELLO.messages), provider="together"
+        )
     assert error.hint == "`moa models acme` lists its models"
+    assert str(bare.hint).endswith("named with it, such as `openai:gpt-4.1`")
 
 
 def test_a_missing_model_where_nothing_is_listed_may_mean_a_wrong_base_url(
