@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -147,12 +148,16 @@ def edit(name: NameOrPath) -> None:
 @group.command("delete")
 def delete_(name: KnownName, yes: Yes = False) -> None:
     """Delete one of your own profiles."""
-    from moa_cli.profile import check_profile_name, delete, find
+    from moa_cli.profile import check_profile_name, delete, find, list_profiles
 
     found = find(check_profile_name(name))
     if found.source != "shipped" and not yes:
         confirm(f"Delete the profile {name} ({found.path})?")
     typer.echo(delete(name))
+    if name not in [file.name for file in list_profiles()]:
+        with contextlib.suppress(ProfileError):
+            if wiring.default_profile() == name:
+                say("it was the default: `moa config set profile NAME` chooses another one")
 
 
 @group.command("check")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from moa_cli.core import paths
+from moa_cli.core.errors import ProfileError
 from moa_cli.models.providers import Providers, default_profile
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ def choose_profile(
     elif chosen == "local" and not named:
         tables = _of_a_key(config, known) or _found_on_this_machine(known)
         chosen = chosen if tables is None else None
+    if name is None and chosen is not None:
+        _check_default(chosen, environment)
     return resolve(
         chosen,
         environment=environment,
@@ -46,6 +51,20 @@ def choose_profile(
         check=known.check if checked else None,
         tables=tables,
     )
+
+
+def _check_default(name: str, environment: Mapping[str, str]) -> None:
+    """Raise ProfileError, which says where the name comes from, if there is no such profile."""
+    from moa_cli.profile import find
+
+    try:
+        find(name)
+    except ProfileError as error:
+        place, hint = "MOA_PROFILE", error.hint
+        if not environment.get("MOA_PROFILE"):
+            place = f"{paths.config_file()}: `profile`"
+            hint = f"`moa config unset profile` removes it; {hint}"
+        raise ProfileError(error.message, place=place, hint=hint) from None
 
 
 def _of_a_key(config: Config, known: Providers) -> dict[str, Any] | None:

@@ -267,6 +267,20 @@ def test_delete_asks_at_a_terminal(moa: Moa, answer: str, left: list[str]) -> No
     assert (code == 0) == (not left)
 
 
+def test_a_default_profile_that_is_gone_is_named_with_where_it_is_chosen(moa: Moa) -> None:
+    moa.profile("other", "a")
+    assert "the default" not in moa.run("profile", "delete", "other", "-y").err
+    ran = moa.run("profile", "delete", "lab", "-y")
+    told = "it was the default: `moa config set profile NAME` chooses another one"
+    assert (ran.code, ran.err) == (0, f"moa: {told}\n")
+    place = f"{moa.config / 'config.toml'}: `profile`"
+    assert refusal(moa.run("ask", "hi")).startswith(
+        f"moa: {place}: there is no profile `lab` (`moa config unset profile` removes it; known"
+    )
+    said = refusal(moa.run("ask", "hi", env={"MOA_PROFILE": "togeter"}))
+    assert said == "moa: MOA_PROFILE: there is no profile `togeter` (did you mean `together`?)\n"
+
+
 def test_a_shipped_profile_is_not_deleted(moa: Moa) -> None:
     ran = moa.run("profile", "delete", "together", "--yes")
     assert "`together` is a shipped profile and cannot be deleted" in refusal(ran)
