@@ -490,8 +490,10 @@ class OpenAICompatible:
         """Close all connections."""
         opening, self._opening = self._opening, None
         if opening is not None:
-            # An error in here is ignored: the calls have reported it.
             await asyncio.wait([opening])
+            # The calls have reported an error, or were cancelled. It is read, because asyncio would
+            # print it otherwise.
+            _ = opening.cancelled() or opening.exception()
         await self._connections.aclose()
 
 

@@ -223,6 +223,14 @@ def test_images_are_refused_before_anything_is_sent_if_no_model_sees_them(
     assert upstream.chats() == []
 
 
+def test_such_a_refusal_is_one_line_without_a_key_too(moa: Moa) -> None:
+    blind = "deepseek-ai/DeepSeek-V3"
+    ran = moa.run("ask", "hi", "-f", "photo.png", "-m", blind, "-a", blind)
+    assert ran.code == 2
+    [_header, refused] = ran.err.splitlines()
+    assert refused.startswith("moa: no model of the profile can see the image: ")
+
+
 @pytest.mark.parametrize("known", ["gpt-4o", "claude-sonnet-4-5", "qwen2.5-vl-72b-instruct"])
 def test_one_model_that_sees_is_enough(moa: Moa, upstream: Upstream, known: str) -> None:
     moa.profile("mixed", "gpt-3.5-turbo", known, aggregator="deepseek-chat")
