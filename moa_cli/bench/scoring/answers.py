@@ -15,6 +15,7 @@ from typing import Any
 
 from moa_cli.bench.scoring.rules import GRADERS, SCORERS
 from moa_cli.core.answers.equality import (
+    SENTENCE_END,
     boxed,
     final_number,
     last_hashes,
@@ -28,10 +29,15 @@ from moa_cli.core.text import meant
 
 _LETTER = re.compile(r"[(\[]?([A-J])(?:[)\].:](?:\s.*)?)?", re.DOTALL)
 _OPTION = re.compile(r"\s{0,20}[(\[]?[A-Ja-j][)\].:]\s")
-_MATHEMATICS = re.compile(r"\\[a-zA-Z]|[\^$]")
+# Mathematics in Unicode, and the same in LaTeX, which math-verify reads.
+_IN_LATEX = str.maketrans(
+    {"π": r"\pi ", "√": r"\sqrt ", "∞": r"\infty ", "²": "^2", "³": "^3", "½": r"\frac12 "}
+)
+_MATHEMATICS = re.compile(r"\\[a-zA-Z{]|[\^$]")
 _FRACTION = re.compile(r"\\|/")
 _LONGEST_MATHEMATICS = 1000
 _DELIMITERS = re.compile(r"(?<!\\)\$|\\[(\[]")
+_FENCE = re.compile(r"^[ \t]*```.*\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -71,27 +77,38 @@ def grade_math(reply: str, key: str) -> Verdict:
     r"""Compare answers in mathematics. key: the worked solution, or only the answer.
 
     math-verify reads and compares the answers. If the reply marks no mathematics with `$`, `\(` or
-    `\boxed`, the text after "the answer is" is also read as LaTeX. Raises BenchError if math-verify
-    is not installed.
+    `\boxed`, the text after "the answer is", or else a last line with LaTeX, is also read as LaTeX.
+    Raises BenchError if math-verify is not installed.
     """
     from moa_cli.bench.scoring.math_verifier import same_answer
 
-    marked = boxed(reply) is not None or _DELIMITERS.search(reply) is not None
+    said = None
+    if boxed(reply) is None and not _DELIMITERS.search(reply):
+        last = (stated(reply) or _last_line(reply)).translate(_IN_LATEX)
+        said = last if stated(reply) or _MATHEMATICS.search(last) else None
     expected = (boxed(key) or key).strip().strip("$")
-    right, answer = same_answer(expected, reply, None if marked else stated(reply))
+    right, answer = same_answer(expected, reply, said)
     return Verdict(float(right), answer)
+
+
+def _last_line(reply: str) -> str:
+    return (reply.strip().splitlines() or [""])[-1]
 
 
 def grade_exact(reply: str, answer: str) -> Verdict:
     r"""Compare words. answer: the right answer in the user's own data.
 
-    A reply is right if one of these equals the answer: the whole reply, its last line, its
-    `\boxed{…}`, or the text after "the answer is". Case, surrounding white space and punctuation,
-    and the letter of an option make no difference.
+    A reply is right if one of these equals the answer: the whole reply, its last line, its last
+    block of code, its `\boxed{…}`, the text after "the answer is", or the first sentence of that
+    text. Case, surrounding white space and punctuation, and the letter of an option make no
+    difference.
     """
     wanted = {plain_words(form) for form in _forms(answer)} - {""}
-    last_line = (reply.strip().splitlines() or [""])[-1]
-    said = [text for text in (boxed(reply), stated(reply), last_line, reply) if text is not None]
+    after = stated(reply)
+    sentence = None if after is None else SENTENCE_END.split(after, maxsplit=1)[0]
+    code = [None, *_FENCE.split(reply)[1::2]][-1]
+    texts = (boxed(reply), after, sentence, code, _last_line(reply), reply)
+    said = [text for text in texts if text is not None]
     for text in said:
         for form in _forms(text):
             if plain_words(form) in wanted:

@@ -8,6 +8,7 @@ unifies spellings of one value, but does no algebra.
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 from typing import Final
 
@@ -22,7 +23,6 @@ _WORD = r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf)\s*\{([^{}]*)\}"
 _SPELLINGS: Final = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"−", "-"),
         (r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[!,;: ]|~", " "),
         (r"\\[()\[\]]|\\?[$%]", ""),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
@@ -48,7 +48,22 @@ _SPELLINGS: Final = tuple(
 )
 # A digit of another script, such as Arabic or Bengali, or a wide one.
 _OTHER_DIGIT = re.compile(r"(?![0-9])\d")
-_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")
+_POWER_OF_TEN = re.compile("(?<![\\w.])10([⁺⁻]?[⁰¹²³⁴-⁹]{1,3})")
+_RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
+_MINUS = str.maketrans("−–", "--")
+# With dots between groups of digits; if there is only one dot, it may be a decimal point.
+_DOTTED = re.compile(
+    r"(?<![\w.,])[0-9]{1,3}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})(?![.,]?[0-9])"
+)
+# A number with an exponent: `1.5e3`, `1.5 \times 10^{3}`, or `2^10`.
+_POWER = re.compile(
+    r"(?<![\w.^])([0-9]{1,20}(?:\.[0-9]{1,20})?)"
+    r"(?:[eE]([-+]?[0-9]{1,3})(?![\w^])"
+    r"|(\s*(?:[×x·*]|\\times|\\cdot)\s*10)?\s?\^\s?"
+    r"(?:\{\s*([-+]?[0-9]{1,3})\s*\}|([-+]?[0-9]{1,3})(?![0-9.^])))"
+)
+_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?:\.[0-9]+)?")
 _DECIMAL = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?")
 _FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?[0-9]+)\}\{([0-9]+)\}")
 
@@ -75,14 +90,32 @@ def normalised(text: str) -> str:
     """`text` in the unified spelling that is used to compare answers."""
     if len(text) > _LONGEST:
         return text
-    text = _in_ascii_digits(text)
+    text = _with_plain_numbers(text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     return text.replace(",", "") if _GROUPED.fullmatch(text) else text
 
 
-def _in_ascii_digits(text: str) -> str:
-    return _OTHER_DIGIT.sub(lambda digit: str(int(digit[0])), text)
+def _with_plain_numbers(text: str) -> str:
+    """The text with its numbers in ASCII digits, and without powers."""
+    text = _OTHER_DIGIT.sub(lambda digit: str(int(digit[0])), text.translate(_MINUS))
+    text = _VULGAR_FRACTION.sub(
+        lambda found: " " + unicodedata.normalize("NFKC", found[0]).replace("\u2044", "/"), text
+    )
+    text = _POWER_OF_TEN.sub(lambda found: "10^" + found[1].translate(_RAISED), text)
+    text = _DOTTED.sub(lambda found: found[0].replace(".", "").replace(",", "."), text)
+    return _POWER.sub(_calculated, text)
+
+
+def _calculated(power: re.Match[str]) -> str:
+    """A power as a whole number or a fraction; unchanged if that would be too long."""
+    number, after_e, times_ten, *after_sign = power.groups()
+    exponent = int(after_e or after_sign[0] or after_sign[1])
+    base = Fraction(10 if after_e or times_ten else number)
+    if not base or base.numerator.bit_length() * abs(exponent) > _LONGEST:
+        return power[0]
+    value = base**exponent * (Fraction(number) if after_e or times_ten else 1)
+    return str(value)
 
 
 def value_of(text: str) -> Fraction | None:
@@ -108,10 +141,10 @@ def equal(answer: str, other: str) -> bool:
 
 
 # A minus sign belongs to the number, or to the currency before it, but not if it stands between two
-# numbers.
+# numbers. Groups of two digits are Indian.
 _NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.^])(?:(?<![)\]}])-)?(?:[$€£¥]\s*-?)?"
-    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
+    r"(?<![A-Za-z0-9_.^])(?:(?<![)\]}])-)?(?:[$€£¥₹]\s*-?)?"
+    r"(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
     r"|(?<![A-Za-z0-9_.^)\]}])-?\.[0-9]+"
 )
 # A fraction may follow a whole number: `2 1/2`. A date (`1/2/2023`) is none.
@@ -125,13 +158,21 @@ _LATEX_FRACTION = re.compile(r"\\[dtc]?frac" + 2 * r"\s*(?:\{\s*([0-9]+)\s*\}|([
 _BRACKETS_AT_END = re.compile(r"(?<=\s)\(([^()\n]{0,200})\)[\s.!*]*$")
 _OPERATOR = re.compile("[-+*/×÷=−]")
 _EXPONENT = re.compile(r"\^\{?-?[0-9]+\}?")
-_GROUP_GAP = re.compile("(?<=[0-9])(?:\\{,\\}|\\\\,|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))")
+_GROUP_GAP = re.compile("(?<=[0-9])(?:\\{,\\}|\\\\,|[\u00a0\u2009\u202f'’])(?=[0-9]{3}(?![0-9]))")
+# A decimal comma. In brackets it may part two numbers.
+_COMMA = re.compile(r"(?<![\w.,(\[{])([0-9]+),([0-9]{1,2}|[0-9]{4,})(?![.,]?[0-9]|\s*[)\]}])")
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
-_STATED = re.compile(r"\banswer(?:\s+is\b|\s*[:=])[ \t:*=]*", re.IGNORECASE)
-SENTENCE_END = re.compile(r"[.!?;](?=\s|$)")
+# "The answer is" in other languages.
+ANSWER_IS: Final = (
+    r"(?:\b(?:antwort|respuesta|r[ée]ponse|resposta|risposta|ответ)"
+    r"(?:\s+(?:ist|lautet|es|est|é|è)\b|\s*[:=])|答案\s*(?:是|为|為|[:：=])|答えは|정답은)"
+)
+_STATED = re.compile(rf"(?:\banswer(?:\s+is\b|\s*[:=])|{ANSWER_IS})[ \t:：*=]*", re.IGNORECASE)
+_TAG = re.compile(r"</?answer>", re.IGNORECASE)
+SENTENCE_END = re.compile(r"[.!?;](?=\s|$)|[。！？；]")
 _HOPE = re.compile(r"\.?\s*I hope it is correct\.?\s*$", re.IGNORECASE)
 LEADING_MATH = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)")
-_AROUND: Final = " \t\r\n\"'`*_.,:;!“”‘’"
+_AROUND: Final = " \t\r\n\"'`*_.,:;!?“”‘’«»¿¡。，、：；！？「」『』《》"
 
 
 def final_number(text: str) -> Fraction | None:
@@ -139,8 +180,8 @@ def final_number(text: str) -> Fraction | None:
 
     It is the number in the last `\boxed{…}`, or after the last `####`; else the number after "the
     answer is"; else the last number, which a calculation in brackets may follow. A number may have
-    a sign, thousands separators, decimals, a currency, a unit, or a full stop, and may be a
-    fraction. Exponents and numbers inside a word do not count.
+    a sign, thousands separators, decimals, an exponent, a currency, a unit, or a full stop, and may
+    be a fraction. Exponents of units and numbers inside a word do not count.
     """
     for part in (boxed(text), last_hashes(text)):
         if part and (value := value_of(part)) is not None:
@@ -187,8 +228,8 @@ def last_hashes(text: str) -> str | None:
 
 def numbers_in(text: str) -> list[Fraction]:
     """All numbers of a text, in order; see `final_number`."""
-    text = _in_ascii_digits(text).replace("−", "-").replace("\\$", "$")
-    plain = _GROUP_GAP.sub("", text)
+    text = _with_plain_numbers(text).replace("\\$", "$")
+    plain = _COMMA.sub(r"\1.\2", _GROUP_GAP.sub("", text))
     plain = _LATEX_FRACTION.sub(r" \1\2/\3\4", _EXPONENT.sub(" ", plain))
     numbers: list[Fraction] = []
     for found in _FRACTION_OR_NUMBER.finditer(plain):
@@ -207,16 +248,22 @@ def numbers_in(text: str) -> list[Fraction]:
 
 
 def stated(reply: str) -> str | None:
-    """The text after the last "the answer is" of a reply; None if there is none."""
+    """The text in the last `<answer>` tag of a reply, or after its last "the answer is"; None if
+    there is none."""
+    tagged = _TAG.split(reply.rstrip())
+    if len(tagged) > 2 and not tagged[-1] and len(tagged[-2]) <= _LONGEST:
+        return tagged[-2].strip() or None
     heads = list(_STATED.finditer(reply))
     if not heads:
         return None
     # The text is cut first, because the patterns take quadratic time.
     tail = _HOPE.sub("", reply[heads[-1].end() :][:_LONGEST].split("\n", 1)[0])
     math = LEADING_MATH.match(tail)
-    return (math[1] or math[2] if math else tail).strip().rstrip(".") or None
+    return (math[1] or math[2] if math else tail).strip().rstrip(".。") or None
 
 
 def plain_words(text: str) -> str:
-    """A text in one case, with single spaces, and without punctuation around it."""
-    return " ".join(text.strip(_AROUND).casefold().split())
+    """A text in one case, with single spaces, but none beside punctuation, and without punctuation
+    around it."""
+    words = unicodedata.normalize("NFC", text).strip(_AROUND).casefold()
+    return re.sub(r" ?([^\w ]) ?", r"\1", " ".join(words.split()))

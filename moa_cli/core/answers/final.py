@@ -24,6 +24,7 @@ from itertools import islice
 from typing import Any, Final
 
 from moa_cli.core.answers.equality import (
+    ANSWER_IS,
     LEADING_MATH,
     SENTENCE_END,
     boxed,
@@ -48,8 +49,9 @@ _MOST_WORDS = 6
 _MOST_OBJECTS = 50
 
 _STATED = re.compile(
-    r"\b(answer|result|option|choice)\b[*_\"'”’]*"
-    r"(?:[ \t]+(?:is|was|would[ \t]+be|must[ \t]+be|should[ \t]+be)\b|[ \t]*[:=])[ \t:*=_]*\n?",
+    r"(?:\b(answer|result|option|choice)\b[*_\"'”’]*"
+    r"(?:[ \t]+(?:is|was|would[ \t]+be|must[ \t]+be|should[ \t]+be)\b|[ \t]*[:=])"
+    rf"|{ANSWER_IS})[ \t:：*=_]*\n?",
     re.IGNORECASE,
 )
 # A letter that is an answer: it is in brackets, or is followed by something that does not follow a
@@ -160,7 +162,7 @@ def _stated(text: str) -> str | None:
     one."""
     for head in reversed(list(_STATED.finditer(text))):
         tail = text[head.end() :][: 2 * _LONGEST_ANSWER].split("\n", 1)[0]
-        found = _told(tail, words=head[1].lower() == "answer")
+        found = _told(tail, words=head[1] is None or head[1].lower() == "answer")
         if found:
             return found
     return None

@@ -179,6 +179,10 @@ def test_the_last_number_gives_way_to_a_stated_answer(reply: str, right: bool) -
         ("The answer is Paris.", "Paris", True),
         ("The answer is 1,000.", "1000", True),
         (r"The answer is $\frac{2}{4}$.", r"$\frac{1}{2}$", True),
+        (r"2\pi", r"2\pi", True),
+        ("The answer is 3√2.", r"3\sqrt{2}", True),
+        ("The answer is (1, ∞).", r"(1, \infty)", True),
+        ("We get a set.\n\\{1, 2\\}", r"\{2, 1\}", True),
         ("I cannot say.", "B", False),
     ],
 )
