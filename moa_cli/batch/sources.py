@@ -8,7 +8,6 @@ can be read only once, and it must not be written to a disk without the user's k
 from __future__ import annotations
 
 import codecs
-import csv
 import glob
 import gzip
 import hashlib
@@ -28,7 +27,7 @@ from typing import Any, BinaryIO, cast
 
 from moa_cli.batch.tables import check_parquet
 from moa_cli.bench.data.items import DataRow
-from moa_cli.bench.data.tables import cell_reader, check_names, delimiter_of, row_of_cells
+from moa_cli.bench.data.tables import CellRows, check_names, delimiter_of, row_of_cells
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.files.text import text_of
@@ -396,7 +395,7 @@ class TableRows:
 
     def _cells(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
         """The cells of each row that is not blank, after the number of its first line."""
-        number, met = begin.lines + 1, begin
+        met = begin
 
         def meet(position: Position) -> None:
             nonlocal met
@@ -405,22 +404,13 @@ class TableRows:
         def lines() -> Iterator[str]:
             for piece in self.source.pieces(begin, meet):
                 # A piece may begin within a cell of several lines: reading cannot begin there.
-                if met.lines == number - 1:
+                if met.lines == rows.number - 1:
                     passed(met)
                 # This keeps line ends and, unlike `splitlines`, does not split at form feeds.
                 yield from io.StringIO(piece, newline="")
 
-        rows = cell_reader(lines(), self._delimiter)
-        while True:
-            number = begin.lines + rows.line_num + 1
-            try:
-                cells = next(rows, None)
-            except csv.Error as error:
-                raise BenchError(f"{self.source.name}:{number}: is no row: {error}") from None
-            if cells is None:
-                return
-            if any(cells):
-                yield number, cells
+        rows = CellRows(self.source.name, lines(), self._delimiter, begin.lines + 1)
+        return iter(rows)
 
     def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
         """Number and cells of each row below the head; see `Source.pieces`."""

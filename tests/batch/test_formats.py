@@ -41,9 +41,11 @@ def asked(upstream: Upstream) -> list[str]:
         ("in.csv", 'id;question\na;"one, ""two""\nthree"\nb;zwölf'),
         ("in.csv", 'id\tquestion\na\t"one, ""two""\nthree"\nb\tzwölf\n'),
         ("in.csv", 'id,question,,\na,"one, ""two""\nthree",,\nb,zwölf,,\n'),
+        ("in.csv", 'sep=|\r\nid|question\r\na|"one, ""two""\nthree"\r\nb|zwölf\r\n'),
+        ("in.csv", 'id;question;"x, y"\na;"one, ""two""\nthree";\nb;zwölf;\n'),
         ("in.TSV", 'id\tquestion\na\t"one, ""two""\nthree"\nb\tzwölf\n'),
     ],
-    ids=["commas", "semicolons", "tabs in csv", "no names", "tabs"],
+    ids=["commas", "semicolons", "tabs in csv", "no names", "sep", "comma in head", "tabs"],
 )
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_a_table_has_its_prompts_in_a_column(

@@ -58,7 +58,8 @@ def load_dataset(name: str, folder: Path) -> Dataset:
     folder: the data folder. Raises BenchError if a file is missing or wrong, UsageError if there
     is no dataset with that name.
     """
-    if name.endswith((".jsonl", ".json", *_TABLES)) or os.sep in name:
+    is_table = name.lower().endswith(_TABLES)
+    if is_table or name.lower().endswith((".jsonl", ".ndjson", ".json")) or os.sep in name:
         path = paths.expand(name)
         if not paths.is_file(path):
             raise BenchError(f"{path}: no such file")
@@ -66,7 +67,7 @@ def load_dataset(name: str, folder: Path) -> Dataset:
         if unfit:
             # The dataset's name becomes part of the names of a run's folder and exports.
             raise UsageError(f"{path}: {unfit}", hint="rename the file")
-        rows = rows_of_table(path) if name.endswith(_TABLES) else rows_of_lines(path)
+        rows = rows_of_table(path) if is_table else rows_of_lines(path)
         return _loaded(path.stem, path, map(read_own, rows), known=False)
     if name not in DATASETS:
         hint = meant(name, DATASETS, f"known: {', '.join(DATASETS)}, FILE.jsonl, FILE.csv")
@@ -104,19 +105,28 @@ def dataset_of(told: DatasetSettings, source: str | None, given: Path | None = N
 
 
 def is_continued(told: DatasetSettings, file: Path) -> bool:
-    """Whether lines were added to the user's own file, and nothing else was changed in it.
+    """Whether lines were added to the user's own file, or all its line ends were changed, as Git
+    and editors do, and nothing else was changed in it.
 
     told: the dataset when the run read it. file: the present file. Raises OSError.
     """
     if told.known:
         return False
+    data = paths.read_bytes(file)
+    feeds = data.replace(b"\r\n", b"\n")
+    forms = (data, feeds, feeds.replace(b"\n", b"\r\n"))
+    return any(_begins(form, told.sha256) for form in dict.fromkeys(forms))
+
+
+def _begins(data: bytes, sha256: str) -> bool:
+    """Whether the first lines have that hash."""
     digest = hashlib.sha256()
-    for line in paths.read_bytes(file).splitlines(keepends=True):
+    for line in data.splitlines(keepends=True):
         # The old file may have ended here without a line end, so both forms are compared.
         bare = digest.copy()
         bare.update(line.rstrip(b"\r\n"))
         digest.update(line)
-        if told.sha256 in (digest.hexdigest(), bare.hexdigest()):
+        if sha256 in (digest.hexdigest(), bare.hexdigest()):
             return True
     return False
 

@@ -1,8 +1,9 @@
 """Tables of text, CSV and TSV, whose first row, the head, names the columns.
 
-Cells are separated by tabs if the file's name says so, or else by the first of these that the head
-contains: a comma, a semicolon, which spreadsheets write in many languages, or a tab. A column
-without a name is called "". Spreadsheets leave such columns, which are mostly empty.
+Cells are separated by tabs if the file's name says so, or else by the sign in a line `sep=;` before
+the head, which some programs write for Excel, or else by the most frequent of these in the head: a
+comma, a semicolon, which spreadsheets write in many languages, or a tab. A column without a name is
+called "". Spreadsheets leave such columns, which are mostly empty.
 """
 
 from __future__ import annotations
@@ -13,31 +14,51 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from moa_cli.bench.data.items import DataRow, text_in
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.text import plural
 
-if TYPE_CHECKING:
-    from _csv import Reader
-
 _LINE_END = re.compile(r"[\r\n]")
+_QUOTED = re.compile(r'"[^"]*"?')
+_SEPARATOR = re.compile(r"sep=(.)(?=[\r\n])")
 _LONGEST_CELL = 2**31 - 1
 
 
 def delimiter_of(text: str, *, tabs: bool) -> str:
     """What separates the cells of a table. text: its beginning, with the head. tabs: whether the
     file's name says that it is a tab."""
-    head = _LINE_END.split(text, maxsplit=1)[0]
-    return "\t" if tabs else next((sign for sign in ",;\t" if sign in head), ",")
+    told = _SEPARATOR.match(text)
+    if tabs or told:
+        return told[1] if told else "\t"
+    head = _QUOTED.sub("", _LINE_END.split(text, maxsplit=1)[0])
+    return max(",;\t", key=head.count)
 
 
-def cell_reader(lines: Iterable[str], delimiter: str) -> Reader:
-    """A reader of the cells of each row. lines: with their line ends."""
-    # Python's default limit of 131,072 characters is too low for a cell with a long text.
-    csv.field_size_limit(_LONGEST_CELL)
-    return csv.reader(lines, delimiter=delimiter, strict=True)
+class CellRows:
+    """The cells of each row of a table that is not blank, after the number of its first line.
+
+    lines: with their line ends. number: that of the row that is read now. Iterating raises
+    BenchError, naming file and line, if a row is wrong.
+    """
+
+    def __init__(self, name: str, lines: Iterable[str], delimiter: str, number: int = 1) -> None:
+        # Python's default limit of 131,072 characters is too low for a cell with a long text.
+        csv.field_size_limit(_LONGEST_CELL)
+        self._name, self._first, self.number = name, number, number
+        self._rows = csv.reader(lines, delimiter=delimiter, strict=True)
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        while True:
+            self.number = self._first + self._rows.line_num
+            try:
+                cells = next(self._rows, None)
+            except csv.Error as error:
+                raise BenchError(f"{self._name}:{self.number}: is no row: {error}") from None
+            if cells is None:
+                return
+            if any(cells) and not (self.number == 1 and cells == ["sep=", ""]):
+                yield self.number, cells
 
 
 def check_names(name: str, columns: Iterable[str]) -> None:
@@ -66,20 +87,8 @@ def rows_of_table(path: Path) -> Iterator[DataRow]:
     """
     text = text_in(path)
     delimiter = delimiter_of(text, tabs=path.suffix.lower() == ".tsv")
-    rows = cell_reader(io.StringIO(text, newline=""), delimiter)
-    names: list[str] = []
-    while True:
-        number = rows.line_num + 1
-        try:
-            cells = next(rows, None)
-        except csv.Error as error:
-            raise BenchError(f"{path}:{number}: is no row: {error}") from None
-        if cells is None:
-            return
-        if not any(cells):
-            continue
-        if names:
-            yield row_of_cells(f"{path}:{number}", number, names, cells)
-        else:
-            check_names(str(path), cells)
-            names = cells
+    rows = iter(CellRows(str(path), io.StringIO(text, newline=""), delimiter))
+    _, names = next(rows, (0, []))
+    check_names(str(path), names)
+    for number, cells in rows:
+        yield row_of_cells(f"{path}:{number}", number, names, cells)

@@ -86,6 +86,27 @@ def test_lines_are_added_to_the_user_s_file(moa: Moa, upstream: Upstream, end: s
         assert written == (moa.folder / "fresh" / each).read_bytes()
 
 
+@pytest.mark.parametrize("ends", [(b"\n", b"\r\n"), (b"\r\n", b"\n")], ids=["to CRLF", "to LF"])
+def test_a_file_with_other_line_ends_is_the_same(
+    moa: Moa, upstream: Upstream, ends: tuple[bytes, bytes]
+) -> None:
+    name = write_prompts(moa, 4)
+    file = moa.folder / name
+    before, after = (file.read_bytes().replace(b"\n", end) for end in ends)
+    file.write_bytes(b"".join(before.splitlines(keepends=True)[:3]))
+    start = ["bench", "run", name, "-y"]
+    assert moa.run(*start).code == 0
+    file.write_bytes(b"".join(after.splitlines(keepends=True)[:3]))
+    ran = moa.run(*start)
+    assert (ran.code, len(upstream.chats())) == (0, 12), ran.err
+    assert "3" in moa.run("bench", "report", "runs/mine-lab").text
+    file.write_bytes(after)
+    assert moa.run(*start).code == 0
+    assert len(upstream.chats()) == 16
+    file.write_bytes(after.replace(b"a", b"b", 1))
+    assert "is a run with other settings" in moa.run(*start).err
+
+
 def test_growth_is_told_and_nothing_changes_before_it_is_wanted(
     moa: Moa, upstream: Upstream
 ) -> None:
