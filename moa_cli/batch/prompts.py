@@ -51,21 +51,22 @@ class InputDigest:
     """The input of a batch.
 
     lines: how many rows. sha256: the hash of its bytes, unpacked. rows: the hash of the parsed
-    rows, which does not depend on line ends or the encoding; None in files of older versions.
+    rows, which does not depend on line ends or the encoding. ids: the hash of the ids of prompts; a
+    blank line changes the numbers of those after it. rows and ids are None in files of older
+    versions.
     """
 
     lines: int
     sha256: str
     rows: str | None = None
+    ids: str | None = None
 
-    def is_beginning_of(self, later: InputDigest, rows: str | None) -> bool:
-        """Whether a later input is the same, or the same with more rows at its end.
-
-        rows: the hash of the first rows of the later input, as many as this input has.
-        """
-        if self.rows is None:
-            return self.sha256 == later.sha256
-        return self.rows == rows
+    def is_beginning_of(self, later: InputDigest | None) -> bool:
+        """Whether a later input begins with the same rows. later: its first rows, as many as this
+        input has; None if it has fewer."""
+        if later is None or self.rows is None:
+            return later is not None and self.sha256 == later.sha256
+        return self.rows == later.rows and self.ids in (None, later.ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,21 +197,21 @@ class Batch:
             index.set_meta(_INPUT, [*checked[:2], stamp])
             digest, bad, reasons, unused = checked[1]
             found = Intake(InputDigest(*digest), bad, tuple(reasons), tuple(unused))
-            same = known is not None and known.is_beginning_of(found.digest, found.digest.rows)
+            same = known is not None and known.is_beginning_of(found.digest)
             if known is None or same:
                 return found, same
         index.forget_ids()
         index.set_meta(_INPUT, None)
         found, before = self._check(index, known, self.source.sha256())
         index.set_meta(_INPUT, [way, astuple(found), self.source.stamp() and stamp])
-        return found, known is not None and known.is_beginning_of(found.digest, before)
+        return found, known is not None and known.is_beginning_of(before)
 
     def _check(
         self, index: Index, known: InputDigest | None, sha256: str
-    ) -> tuple[Intake, str | None]:
-        """Read the input: what was found, and the hash of its first rows, as many as the known
-        input has."""
-        seen, count, before = hashlib.sha256(), 0, None
+    ) -> tuple[Intake, InputDigest | None]:
+        """Read the input: what was found, and its first rows, as many as the known input has."""
+        seen, ids = hashlib.sha256(), hashlib.sha256()
+        count, before = 0, None
         reasons: list[str] = []
         unused: dict[str, None] = {}
         bad = 0
@@ -229,6 +230,7 @@ class Batch:
                     if not index.add_id(sample.id, order, _mark(row)):
                         raise _twice(self.rows.row(record).place, sample.id)
                 seen.update(row + b"\n")
+                ids.update(item.id.encode() + b"\n")
                 if is_openai(item.fields):
                     unused |= dict.fromkeys(unused_fields(item.fields))
             except BenchError as error:
@@ -240,11 +242,11 @@ class Batch:
                 seen.update(json.dumps(record[1], default=str).encode() + b"\n")
             count += 1
             if known is not None and count == known.lines:
-                before = seen.hexdigest()
+                before = InputDigest(count, sha256, seen.hexdigest(), ids.hexdigest())
         if count == bad:
             told = f": all {plural(bad, 'row')} are bad, first {reasons[0]}" if bad else ""
             raise BenchError(f"{self.source.name}: holds no prompts{told}")
-        digest = InputDigest(count, sha256, seen.hexdigest())
+        digest = InputDigest(count, sha256, seen.hexdigest(), ids.hexdigest())
         return Intake(digest, bad, tuple(reasons), tuple(unused)), before
 
 

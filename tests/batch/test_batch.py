@@ -342,6 +342,24 @@ def test_a_changed_input_is_refused(moa: Moa) -> None:
     assert "`input.lines` was 2, is 3; `input.sha256` was " in ran.err
 
 
+def test_lines_without_an_id_that_change_their_numbers_are_other_prompts(moa: Moa) -> None:
+    """The answer of one would stand under the number of another."""
+    source = moa.folder / "in.jsonl"
+    lines = [json.dumps({"prompt": word}) for word in "abcd"]
+    lines.insert(2, "")
+    source.write_text("\n".join(lines), "utf-8")
+    start = ["batch", source.name, "out.jsonl"]
+    assert moa.run(*start, "-n", "3").code == 0
+    written = (moa.folder / "out.jsonl").read_bytes()
+    source.write_text("\n".join(filter(None, lines)), "utf-8")
+    ran = moa.run(*start)
+    assert (ran.code, (moa.folder / "out.jsonl").read_bytes()) == (1, written)
+    assert "`input.ids` was " in ran.err
+    source.write_text("\n".join(lines), "utf-8")
+    assert moa.run(*start).code == 0
+    assert ids(moa.folder / "out.jsonl") == [1, 2, 4, 5]
+
+
 def test_what_was_not_checked_is_not_sent(moa: Moa, upstream: Upstream) -> None:
     """The file is written anew while its lines are worked off."""
     source = moa.folder / "in.jsonl"

@@ -98,9 +98,10 @@ def written(folder: Path, name: str, moa: Moa) -> str:
     if not name.endswith(".json"):
         return text
     table = json.loads(text)
-    if rows := table.get("input", {}).get("rows"):
+    for name in ("rows", "ids"):
         # By which a batch goes on with more lines; earlier versions had none.
-        text = text.replace(f',\n    "rows": "{rows}"', "")
+        value = table.get("input", {}).get(name)
+        text = text.replace(f',\n    "{name}": "{value}"', "")
     for key, value in table["versions"].items():
         text = text.replace(f'"{key}": "{value}"', f'"{key}": "?"')
     return text.replace(str(table.get("date")), "2026-01-01")
