@@ -75,7 +75,13 @@ class InputFormat:
         """The prompt of a row. Raises BenchError, naming the line and the field."""
         if is_openai(row.fields):
             return _openai_item(row, read_messages)
-        if self.template is None and self.column is None and self.id_field is None:
+        own = self.template is None and self.column is None
+        if own and row.fields.keys().isdisjoint(("prompt", "messages")):
+            raise BenchError(
+                f"{row.place}: `prompt` is missing or is not text",
+                hint=f"it has {_names(row)}; --column names the prompt's",
+            )
+        if own and self.id_field is None:
             return read_own(row, read_messages)
         changed, fields = dict(row.fields), row.fields
         if self.template is not None:
@@ -99,7 +105,7 @@ class InputFormat:
             if name not in row.fields:
                 raise BenchError(
                     f"{row.place}: --prompt: there is no field `{name}`",
-                    hint=f"it has {', '.join(f'`{name}`' for name in row.fields)}",
+                    hint=f"it has {_names(row)}",
                 )
             found = row.fields[name]
             return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
@@ -111,6 +117,11 @@ class InputFormat:
         yield item
         for sample in range(2, self.samples + 1):
             yield replace(item, id=sample_id(item.id, sample))
+
+
+def _names(row: DataRow) -> str:
+    """The fields of a row, for messages."""
+    return ", ".join(f"`{name}`" for name in row.fields) or "no fields"
 
 
 def sample_id(identity: str, sample: int) -> str:

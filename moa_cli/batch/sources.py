@@ -361,7 +361,9 @@ class JsonRows:
             try:
                 found = json.loads(found)
             except (ValueError, RecursionError) as error:
-                raise BenchError(f"{place}: is not JSON: {error}") from None
+                # A file with one object over many lines is JSON, but no JSON lines.
+                hint = "each object stands on a line of its own" if found.strip() == "{" else None
+                raise BenchError(f"{place}: is not JSON: {error}", hint=hint) from None
         if not isinstance(found, dict):
             raise BenchError(f"{place}: is not a JSON object")
         return DataRow(place, number, found)

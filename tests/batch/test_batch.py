@@ -445,11 +445,15 @@ def test_a_file_of_somebody_else_s_is_not_touched(moa: Moa, upstream: Upstream) 
     ("text", "told"),
     [
         ("", "in.jsonl: holds no prompts"),
-        ('{"prompt": "a"}\n{"x": 1}\n', "in.jsonl:2: `prompt` is missing or is not text"),
+        (
+            '{"prompt": "a"}\n{"x": 1, "text": "b"}\n',
+            "in.jsonl:2: `prompt` is missing or is not text (it has `x`, `text`; --column names",
+        ),
+        ('{\n  "prompt": "a"\n}\n', "(each object stands on a line of its own)"),
         ('{"prompt": "a"}\n[1\n', "in.jsonl:2: is not JSON"),
         ('{"id": 1, "prompt": "a"}\n{"id": "1", "prompt": "b"}\n', "two lines have the id 1"),
     ],
-    ids=["empty", "no prompt", "no JSON", "one id twice"],
+    ids=["empty", "no prompt", "one object", "no JSON", "one id twice"],
 )
 def test_a_wrong_input_is_refused_before_anything_is_sent(
     moa: Moa, upstream: Upstream, text: str, told: str

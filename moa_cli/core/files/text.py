@@ -30,6 +30,10 @@ _MARKS = (
 _KINDS = (
     (rb"%PDF-\d\.\d\s*[\r\n]", "a PDF file", "extract its text first: `pdftotext`"),
     (rb"\x1f\x8b", "a compressed file (gzip)", "unpack it first: `gunzip`"),
+    (rb"\x28\xb5\x2f\xfd", "a compressed file (zstd)", "unpack it first: `unzstd`"),
+    (rb"\xfd7zXZ", "a compressed file (xz)", "unpack it first: `unxz`"),
+    (rb"BZh[1-9]1AY&SY", "a compressed file (bzip2)", "unpack it first: `bunzip2`"),
+    (rb"PAR1[\0-\x1f]", "a Parquet file", "`moa batch` reads it, if its name ends in .parquet"),
     (rb"PK\x03\x04", "a ZIP archive or an office document", "export it as text first"),
 )
 _SAMPLE_BYTES = 4096

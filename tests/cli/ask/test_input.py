@@ -76,6 +76,8 @@ ICONV = "`iconv -f latin1 -t utf-8`"
         ("hello".encode("utf-32-be"), "is not UTF-8 text: it is UTF-32, it seems, without"),
         (b"\xff\xfeh\0i", "is not valid UTF-16 text: byte 5 belongs to no character"),
         (b"\x1f\x8b\x08\0\0", "but a compressed file (gzip)"),
+        (b"\x28\xb5\x2f\xfd\x04\x58", "but a compressed file (zstd) (unpack it first: `unzstd`)"),
+        (b"BZh91AY&SY\x8b", "but a compressed file (bzip2)"),
         (b"PK\x03\x04\x14\0", "but a ZIP archive or an office document"),
         (b"text\n\0text", "line 2 holds a NUL character"),
     ],
