@@ -175,8 +175,17 @@ def _told(address: str) -> Iterator[None]:
     except (BenchError, UsageError):
         raise
     except Exception as error:
-        said = getattr(error, "strerror", None) or str(error)
-        told = _QUERY.sub("", said.partition("\n")[0]) or type(error).__name__
-        if isinstance(error, FileNotFoundError):
-            told = "there is no such file"
+        told = _QUERY.sub("", _why(error).partition("\n")[0]) or type(error).__name__
         raise BenchError(f"{address}: cannot be read or written: {told}") from None
+
+
+def _why(error: Exception) -> str:
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError):
+        return getattr(error, "strerror", None) or str(error)
+    # fsspec raises this for whatever a web server says, and if there is none.
+    status = getattr(cause, "status", 404)
+    if status not in (404, 410):
+        return f"{status} {getattr(cause, 'message', '')}"
+    unreachable = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return str(cause) if unreachable else "there is no such file"

@@ -32,7 +32,7 @@ from moa_cli.bench.run.settings import WorkSettings
 from moa_cli.core.conversation import Message, Part, text_of_parts
 from moa_cli.core.errors import BenchError
 from moa_cli.core.files.attachments import file_of_uri
-from moa_cli.core.text import plural
+from moa_cli.core.text import are, plural
 from moa_cli.core.values import JSON, ValueFault
 from moa_cli.engine.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_cli.profile import Profile, to_table, waiting_for_all
@@ -244,7 +244,7 @@ class Batch:
             if known is not None and count == known.lines:
                 before = InputDigest(count, sha256, seen.hexdigest(), ids.hexdigest())
         if count == bad:
-            told = f": all {plural(bad, 'row')} are bad, first {reasons[0]}" if bad else ""
+            told = f": all {plural(bad, 'row')} {are(bad)} bad, first {reasons[0]}" if bad else ""
             raise BenchError(f"{self.source.name}: holds no prompts{told}")
         digest = InputDigest(count, sha256, seen.hexdigest(), ids.hexdigest())
         return Intake(digest, bad, tuple(reasons), tuple(unused)), before

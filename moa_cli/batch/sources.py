@@ -45,6 +45,7 @@ _SETTLED = 3.0
 # the cut between two blocks, and not from the text.
 _CUT = 16
 
+_PAGE = re.compile(r"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 _PARQUET_ROWS = 1000
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -370,10 +371,13 @@ class JsonRows:
 
 
 class LineRows:
-    """Rows of plain text: each line is a prompt."""
+    """Rows of plain text: each line is a prompt. Raises UsageError if it is a web page, which a
+    wrong address gives."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        if _PAGE.match(next(source.pieces(), "")):
+            raise UsageError(f"{source.name}: is a web page, and not a list of prompts")
 
     def records(self, begin: Position = _START, passed: Passed = _ignored) -> Iterator[Record]:
         """Number and text of each line that is not blank; see `Source.pieces`."""

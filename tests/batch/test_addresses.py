@@ -176,6 +176,7 @@ def test_a_signed_address_names_a_file_and_shows_no_signature(moa: Moa, upstream
     card = (moa.folder / "out.jsonl.card.json").read_text("utf-8")
     assert json.loads(card)["input"]["name"] == "in.jsonl"
     assert refused.code == 1
+    assert "in.jsonl: cannot be read or written: 403 Forbidden\n" in refused.err
     assert "signature" not in ran.err + refused.err + card
 
 
@@ -194,6 +195,7 @@ def test_what_signs_an_address_is_in_no_error(moa: Moa, address: str, code: int)
     ran = moa.run("batch", address, "out.jsonl", "-y")
     assert ran.code == code, ran.err
     assert ": cannot be " in ran.err or ": is no address" in ran.err
+    assert ("127.0.0.1" in address) == ("Cannot connect to host" in ran.err)
     assert "signature" not in ran.err
 
 

@@ -466,6 +466,13 @@ def test_a_wrong_input_is_refused_before_anything_is_sent(
     assert names(moa.folder) == ["in.jsonl"]
 
 
+def test_the_lines_of_a_web_page_are_no_prompts(moa: Moa, upstream: Upstream) -> None:
+    (moa.folder / "data").write_text("\n<!DOCTYPE html>\n<html>\nLog in\n</html>\n")
+    ran = moa.run("batch", "data", "out.jsonl")
+    assert (ran.code, ran.err) == (2, "moa: data: is a web page, and not a list of prompts\n")
+    assert not upstream.chats()
+
+
 def test_in_and_out_are_two_files(moa: Moa) -> None:
     name = prompts(moa, 1)
     ran = moa.run("batch", name, f"./{name}")
