@@ -160,7 +160,9 @@ _OPERATOR = re.compile("[-+*/×÷=−]")
 _EXPONENT = re.compile(r"\^\{?-?[0-9]+\}?")
 _GROUP_GAP = re.compile("(?<=[0-9])(?:\\{,\\}|\\\\,|[\u00a0\u2009\u202f'’])(?=[0-9]{3}(?![0-9]))")
 # A decimal comma. In brackets it may part two numbers.
-_COMMA = re.compile(r"(?<![\w.,(\[{])([0-9]+),([0-9]{1,2}|[0-9]{4,})(?![.,]?[0-9]|\s*[)\]}])")
+_COMMA = re.compile(
+    r"(?<![\w.,(\[{])(?<![(\[{]-)([0-9]+),([0-9]{1,2}|[0-9]{4,})(?![.,]?[0-9]|\s*[)\]}])"
+)
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 # "The answer is" in other languages.
 ANSWER_IS: Final = (

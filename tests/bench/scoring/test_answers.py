@@ -90,6 +90,7 @@ def test_every_key_of_gsm8k_is_right_by_itself_and_in_other_words(data: Path) ->
         ("1.000.000 Einwohner", 1000000),
         ("Version 1.234", Fraction(1234, 1000)),
         ("(3,5)", 5),
+        ("(-3,5)", 5),
         ("12,34,567", 1234567),
         ("1'234'567", 1234567),
         ("–42", -42),
