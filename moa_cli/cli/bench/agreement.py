@@ -71,7 +71,8 @@ def agreement_lines(panel: Panel, chosen: Sequence[ChosenPair], width: int) -> l
     """The tables of a panel: pairs of judges, arms, and your choices."""
     lines = [_sentence(_head(panel))]
     if len(panel.values) > 1:
-        lines += [*_pair_lines(panel, width), *_whole_lines(panel), "", *_arm_lines(panel, width)]
+        lines += [*_pair_lines(panel, width), *_whole_lines(panel)]
+        lines += ["", *_arm_lines(panel, width)] if panel.common() else []
     if chosen:
         lines += ["", *_chosen_lines(panel, chosen, width)]
     return lines

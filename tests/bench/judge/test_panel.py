@@ -66,6 +66,15 @@ def test_one_judge_has_nobody_to_agree_with(moa: Moa, run: Path) -> None:
     assert "there are no judgements by lab:third" in ran.err
 
 
+def test_judges_without_a_common_answer_have_no_table_of_arms(moa: Moa, run: Path) -> None:
+    write_judgements(run, {"mixture": (None,) * 5, "self": (None,) * 5}, "lab:third")
+    ran = moa.run("bench", "agreement", "runs/mt", "--judge", "lab:first", "--judge", "lab:third")
+    assert (ran.code, ran.err) == (0, "")
+    head, *_, last = ran.text.splitlines()
+    assert head == "2 judges: ratings; 0 answers judged by all"
+    assert last == "all together: Krippendorff's alpha –"
+
+
 def test_judges_by_different_measures(moa: Moa, run: Path) -> None:
     file = run / "judges/lab-second/judge.json"
     settings = json.loads(file.read_text("utf-8"))
