@@ -78,6 +78,7 @@ def test_every_key_of_gsm8k_is_right_by_itself_and_in_other_words(data: Path) ->
         (" (1+1)" * 20_000, 1),
         ("价格是50元", 50),
         ("The answer is 10^3.", 1000),
+        ("So we get 2^10. Good.", 1024),
         ("It is $2^{10}$.", 1024),
         ("\\boxed{10^{-3}}", Fraction(1, 1000)),
         ("1e3", 1000),
