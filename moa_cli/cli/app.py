@@ -30,6 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except RuntimeError as error:
+        # Before Python 3.12, this takes the place of what is raised while a class is made.
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return INTERRUPTED
+        raise
     except BrokenPipeError:
         return _reader_gone()
     except SystemExit as leaving:

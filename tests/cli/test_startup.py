@@ -238,6 +238,29 @@ def test_ctrl_c_while_modules_are_imported_ends_without_a_traceback(tmp_path: Pa
     assert set(ended.values()) == {-signal.SIGINT, 130}
 
 
+def test_ctrl_c_while_a_class_is_made_ends_without_a_traceback(tmp_path: Path) -> None:
+    # Python runs this module before the command; it presses Ctrl-C when a field gets its name.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "def press(frame, event, argument):\n"
+        "    if event == 'call' and frame.f_code.co_name == '__set_name__':\n"
+        "        sys.setprofile(None)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "class Watching:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'moa_cli.bench.run.journal':\n"
+        "            sys.setprofile(press)\n"
+        "sys.meta_path.insert(0, Watching())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "moa_cli", "bench", "report", "run"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, b"", b"")
+
+
 def test_ctrl_c_in_the_moment_in_which_a_command_ends_leaves_no_traceback(tmp_path: Path) -> None:
     # Python runs this module before the command; it presses Ctrl-C when the command line is left.
     (tmp_path / "sitecustomize.py").write_text(
