@@ -6,7 +6,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,10 +177,7 @@ def _attached(
 @contextmanager
 def _told_if_silent(path: Path, asking: FileQuestions) -> Iterator[None]:
     """Within this context, print a notice if the named pipe `path` keeps us waiting for a while."""
-    is_pipe = False
-    with suppress(OSError):
-        is_pipe = path.is_fifo()
-    if not is_pipe:
+    if not paths.is_pipe(path):
         yield
         return
     waiting = (

@@ -207,6 +207,8 @@ def _found(profile: Profile, known: Providers) -> Iterator[tuple[Provider, str]]
 
 
 def _keys(profile: Profile) -> Iterator[Finding]:
+    from moa_cli.models.env_files import EnvFiles
+
     known = wiring.providers()
     used = {provider.name for provider, _ in _found(profile, known)}
     without = []
@@ -228,9 +230,8 @@ def _keys(profile: Profile) -> Iterator[Finding]:
         elif not provider.needs_key:
             continue
         elif provider.name in used:
-            yield Finding(
-                "ERROR", f"{provider.name}: no API key, which the profile needs", f"set {name}"
-            )
+            message = f"{provider.name}: no API key, which the profile needs"
+            yield Finding("ERROR", message, EnvFiles().trouble(name) or f"set {name}")
         elif _is_likely(provider):
             yield Finding("SKIP", f"{provider.name}: no API key ({name} is not set)")
         else:

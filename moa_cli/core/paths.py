@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,13 @@ from moa_cli.core.files.lock import locked_folder
 
 # The suffixes of the files that SQLite puts beside a database.
 DATABASE_SUFFIXES = ("-wal", "-shm")
+
+# How many seconds a pipe is given until a program writes to it. A pipe of `<(command)`, and one
+# that a key manager puts in the place of a `.env` file, have their writer at once.
+_WRITER_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
+# Pipes and devices are read up to this number of bytes; /dev/zero has no end.
+_MOST_STREAMED_BYTES = 1 << 27
 
 _FOLDERS = {
     "config": ".config",
@@ -91,10 +100,41 @@ def refuse_database(path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file that the user names. Raises OSError, also for the database."""
+    """The content of a file that the user names. A pipe, as in `-p <(command)`, is read to its end.
+
+    Raises OSError, also for the database, a pipe that no program writes to, and an endless device.
+    """
     refuse_database(path)
-    with path.open("rb") as file:
-        return file.read()
+    with open(path, "rb", opener=_open_at_once) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode):
+            return file.read()
+        start = _start_of_pipe(file.fileno()) if stat.S_ISFIFO(mode) else b""
+        with suppress(AttributeError, OSError):
+            # Windows cannot do this, and need not.
+            os.set_blocking(file.fileno(), True)
+        data = start + file.read(_MOST_STREAMED_BYTES)
+    if len(data) >= _MOST_STREAMED_BYTES:
+        raise OSError(errno.EFBIG, "it has no end", str(path))
+    return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting, as an open of a pipe does until a program writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _start_of_pipe(descriptor: int) -> bytes:
+    """The first bytes of a pipe; none if a program has opened it and has not written yet. Raises
+    OSError if no program does so in time."""
+    deadline = time.monotonic() + _WRITER_SECONDS
+    with suppress(BlockingIOError):
+        while not (start := os.read(descriptor, 1)):
+            if time.monotonic() > deadline:
+                raise OSError(errno.EPIPE, "it is a pipe, and no program writes to it")
+            time.sleep(_LOOK_SECONDS)
+        return start
+    return b""
 
 
 def user_profiles_dir() -> Path:
@@ -154,11 +194,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     The new content is written to another file, which is renamed at the end of the block. A crash
     or an error leaves the old content. Only the owner can read the new file.
-    Raises OSError if the folder cannot be written, or `path` is the database.
+    Raises OSError if the folder cannot be written, or `path` is the database or no regular file.
     """
     import tempfile
 
     refuse_database(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # Renaming would remove it; as root, also the null device that a link leads to.
+        raise OSError(errno.EINVAL, "it is a device, a pipe or a socket", str(path))
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-")
     aside = Path(name)
     try:
@@ -231,6 +274,14 @@ def is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError:
+        return False
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a path is a named pipe; False also for an invalid or inaccessible path."""
+    try:
+        return path.is_fifo()
+    except (OSError, ValueError):
         return False
 
 

@@ -70,8 +70,13 @@ class EnvFiles:
 
     def own(self, variable: str) -> str | None:
         """What the user's own file sets the variable to, perhaps to nothing; None if it does not
-        name it."""
+        name it, or cannot be read."""
         return self._own.values.get(variable)
+
+    def check_own(self) -> None:
+        """Raise UsageError if the user's own file cannot be read."""
+        if self._own.trouble is not None:
+            raise UsageError(self._own.trouble)
 
     def trouble(self, variable: str) -> str | None:
         """A problem in one of the files that may be the reason why the key is missing, or None."""
@@ -85,10 +90,11 @@ class EnvFiles:
 
 
 def _read(path: Path) -> _EnvFile:
-    if not paths.is_file(path):
-        return _EnvFile(path)
     try:
         data = paths.read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        # Some people call the folder of a virtual environment `.env`.
+        return _EnvFile(path)
     except OSError as error:
         return _EnvFile(path, trouble=f"{path}: cannot be read: {error.strerror}")
     try:

@@ -97,7 +97,7 @@ def find(name_or_path: str) -> ProfileFile:
     separators = {"/", os.sep, os.altsep or "/"}
     if name_or_path.endswith(".toml") or any(mark in name_or_path for mark in separators):
         path = paths.expand(name_or_path)
-        if not paths.is_file(path):
+        if not paths.is_file(path) and not paths.is_pipe(path):
             raise ProfileError("no such profile file", place=str(path))
         return ProfileFile(path.stem, path, "path")
     check_profile_name(name_or_path)

@@ -83,7 +83,7 @@ def read_file(value: str, folder: Path, place: str) -> tuple[str, Path]:
     the file is missing, is not text, or is not a merge prompt.
     """
     path = folder / paths.expand(value)
-    if not paths.is_file(path):
+    if not paths.is_file(path) and not paths.is_pipe(path):
         key = "" if names_key(place, ("merge_prompt",)) else "`merge_prompt`: "
         raise ProfileError(
             f"{key}there is no file {path}",

@@ -181,7 +181,10 @@ class KeyPlaces:
     def _in_variable(self) -> _Found:
         around = self.environment.get(VARIABLE)
         if around is None:
-            around = EnvFiles().own(VARIABLE)
+            files = EnvFiles()
+            # It may hold the key without which everybody could use the server.
+            files.check_own()
+            around = files.own(VARIABLE)
         if around is None:
             return ()
         # If the variable is set but empty, a key was intended, so this is an error: without a key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,7 +35,9 @@ def _mark(file: Path, before: Mark | None) -> Mark | None:
     content = b""
     try:
         found = os.stat(file)  # noqa: PTH116 - a tenth of the time that a Path takes
-        if time.time() - found.st_mtime < _TICK_SECONDS and found.st_size < _LARGEST_HASHED:
+        recent = time.time() - found.st_mtime < _TICK_SECONDS
+        # Reading a pipe would wait, and would take from it what the next reader needs.
+        if recent and stat.S_ISREG(found.st_mode) and found.st_size < _LARGEST_HASHED:
             content = hashlib.sha256(file.read_bytes()).digest()
     except (OSError, ValueError):
         return None

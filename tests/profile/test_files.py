@@ -408,10 +408,10 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_name(
 ) -> None:
     path = write(AGGREGATOR)
 
-    def refuse(*_: Any) -> Any:
+    def refuse(*_: Any, **named: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(ProfileError, match=r"^own.toml: cannot be read: Permission denied$"):
         load(path)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from moa_cli.core import paths
 from moa_cli.core.conversation import Part
 from moa_cli.core.errors import UsageError
-from moa_cli.core.files.attachments import content_of, is_pipe, part_of
+from moa_cli.core.files.attachments import content_of, part_of
 from moa_cli.core.files.search import FileSearch, is_pattern
 from moa_cli.core.files.secrets import secret_kind
 from moa_cli.core.sanitize import one_line
@@ -107,7 +107,7 @@ def gather(
     for name in names:
         path, found = _resolved(name)
         if found is None:
-            if not pipes and is_pipe(path):
+            if not pipes and paths.is_pipe(path):
                 raise UsageError(f"{path}: is a pipe, not a file")
             file = _read(path, gathered.notes, named=True)
             gathered.files.append(file)
@@ -205,7 +205,7 @@ def _take_found(
 
 
 def _read(path: Path, notes: list[str], *, named: bool) -> Attached:
-    if not named and is_pipe(path):
+    if not named and paths.is_pipe(path):
         raise UsageError(f"{path}: is a pipe, not a file")
     state = _state(path)
     data = content_of(path)

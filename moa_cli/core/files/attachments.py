@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from moa_cli.core import paths
 from moa_cli.core.conversation import Part, text_of_parts
 from moa_cli.core.errors import MoAError, UsageError
 from moa_cli.core.files.data_uris import bytes_of, data_uri, kind_of, size_of
@@ -81,7 +82,7 @@ def content_of(path: Path) -> bytes:
     Raises UsageError if the path cannot be read, is too large, or is no file.
     """
     _check_file(path)
-    if not is_pipe(path):
+    if not paths.is_pipe(path):
         return read_bytes(path)
     try:
         with path.open("rb") as pipe:
@@ -244,14 +245,6 @@ def _check_file(path: Path) -> None:
             hint="make it smaller, or split it",
         )
     raise _too_large(path, f"{size:,}")
-
-
-def is_pipe(path: Path) -> bool:
-    """Whether a path is a named pipe; False also for an invalid or inaccessible path."""
-    try:
-        return path.is_fifo()
-    except (OSError, ValueError):
-        return False
 
 
 def _too_large(path: Path, size: str) -> UsageError:
