@@ -5,7 +5,8 @@ knows how to undo the change and how to do it again. Ctrl-Z (SIGTSTP) undoes all
 program stops. After `fg`, all are done again, because the shell has set its own modes and has
 written below the cursor. After `bg`, the program goes on but does not touch the terminal until it
 comes to the foreground. The program cannot notice SIGSTOP before it is stopped by it, so its
-changes are put in order when it goes on.
+changes are put in order when it goes on. Ctrl-\\ (SIGQUIT) undoes all changes before it ends the
+program.
 
 A warning may come at any moment and from anywhere, for example that the history is locked or that a
 cost cannot be recorded. At the cursor, it would stand in the first row of the live region, and the
@@ -120,6 +121,14 @@ def print_above(text: str) -> bool:
     return text.endswith("\n") and any(what.above(lines) for what in _TERMINAL.holds)
 
 
+def _leave() -> None:
+    """Undo all changes, unless the terminal belongs to another program."""
+    if not _TERMINAL.away:
+        for what in reversed(list(_TERMINAL.holds)):
+            what.leave()
+        _TERMINAL.away = True
+
+
 def suspend() -> None:
     """Suspend all processes of this command line, as Ctrl-Z does in other programs. On Windows,
     nothing happens."""
@@ -131,7 +140,7 @@ def suspend() -> None:
 @contextmanager
 def suspendable() -> Iterator[None]:
     """Within the block, on the running event loop, the changes to the terminal are undone while the
-    program is suspended."""
+    program is suspended, and before SIGQUIT ends it."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -149,10 +158,7 @@ def suspendable() -> Iterator[None]:
             loop.remove_signal_handler(getattr(signal, name))
 
     def stop() -> None:
-        if not _TERMINAL.away:
-            for what in reversed(list(_TERMINAL.holds)):
-                what.leave()
-            _TERMINAL.away = True
+        _leave()
         # The SIGCONT that resumes the program needs no handler here.
         unhandle()
         # Sent to this thread: if another thread took the signal, this one would run on for a
@@ -187,8 +193,20 @@ def suspendable() -> Iterator[None]:
         return
     if not in_foreground():
         go_on()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # If the event loop hangs, the same signal once more ends the program.
+        signal.signal(number, signal.SIG_DFL)
+        loop.call_soon_threadsafe(leave_and_end, number)
+
+    def leave_and_end(number: int) -> None:
+        _leave()
+        signal.raise_signal(number)
+
+    heeded = signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
     try:
-        yield
+        with handling({signal.SIGQUIT: end} if heeded else {}):
+            yield
     finally:
         if look is not None:
             look.cancel()
@@ -201,7 +219,8 @@ def lent() -> Iterator[None]:
     suspended together, with the default handlers, because the other one restores the terminal
     itself."""
     main = threading.current_thread() is threading.main_thread()
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name) and main]
+    names = (*_SIGNALS, "SIGQUIT")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name) and main]
     heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     with handling(dict.fromkeys(heeded, signal.SIG_DFL)):
         yield

@@ -333,13 +333,14 @@ def _first_of_line() -> str:
 
 @contextmanager
 def _ended_by_exception() -> Iterator[None]:
-    """Within the block, SIGTERM and SIGHUP end the program by an exception, so that the terminal's
-    modes are restored."""
+    """Within the block, SIGTERM, SIGHUP and SIGQUIT end the program by an exception, so that the
+    terminal's modes are restored."""
 
     def leave(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    # Windows has no SIGHUP.
-    numbers = [getattr(signal, name) for name in _ENDS if hasattr(signal, name)]
+    # Windows has no SIGHUP and no SIGQUIT.
+    names = (*_ENDS, "SIGQUIT")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     with handling(dict.fromkeys(numbers, leave)):
         yield

@@ -325,7 +325,7 @@ def test_a_provider_s_failure_leaves_the_conversation_whole(moa: Moa, upstream: 
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 @pytest.mark.parametrize("phase", ["prompt", "proposers", "reply"])
 def test_a_program_that_is_ended_leaves_the_terminal_as_it_found_it(
     moa: Moa, upstream: Upstream, phase: str, number: signal.Signals
@@ -341,7 +341,7 @@ def test_a_program_that_is_ended_leaves_the_terminal_as_it_found_it(
         terminal.process.send_signal(number)
         terminal.wait_for(lambda: terminal.process.poll() is not None)
         assert _flags(terminal) == before
-        assert terminal.wait() == 143
+        assert terminal.wait() == (-number if number == signal.SIGQUIT else 143)
         assert terminal.shows_cursor()
         assert DECAWM in terminal.screen.mode
         raw = bytes(terminal.raw)

@@ -105,7 +105,7 @@ def test_ctrl_c_while_panels_are_shown_leaves_the_terminal_as_it_was(
     upstream.wait_for(lambda: upstream.open_connections == 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_program_that_is_terminated_leaves_the_terminal_as_it_was(
     moa: Moa, upstream: Upstream, number: int
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_program_that_is_terminated_leaves_the_terminal_as_it_was(
     with moa.terminal("ask", "hi") as terminal:
         terminal.wait_for("Half of")
         terminal.process.send_signal(number)
-        assert terminal.wait() == 143
+        assert terminal.wait() == (-number if number == signal.SIGQUIT else 143)
         assert terminal.modes_after == terminal.modes_before
         assert terminal.shows_cursor()
         assert terminal.lines() == [HEADER.strip()]
