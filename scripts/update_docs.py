@@ -485,7 +485,8 @@ def environment_page() -> str:
     return page(
         "Environment variables",
         "An empty variable counts as not set. A typed option comes before a variable, and a"
-        " variable before a file.",
+        " variable before a file. A variable whose name begins with `MOA_`, but is not here, is"
+        " ignored; `moa doctor` tells of it.",
         "## Settings",
         table(
             heads,

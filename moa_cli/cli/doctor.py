@@ -179,6 +179,8 @@ def _folders() -> Iterator[Finding]:
         yield Finding("OK", f"config: {file}")
     else:
         yield Finding("SKIP", f"config: no {file}, defaults apply")
+    for told, hint in wiring.ignored_variables():
+        yield Finding("WARN", told, hint)
     folders = {
         "config": paths.config_dir(),
         "data": paths.data_dir(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from moa_cli.profile import Overrides, Profile
 
 _EMBEDDED = "local:smollm2"
+# Variables that stand for no setting, without `MOA_`.
+_OTHER_VARIABLES = {
+    *("bench_data", "bench_mirror", "log", "serve_api_key"),
+    *("config_dir", "data_dir", "state_dir", "cache_dir"),
+}
 
 
 _in_force: list[Config] = []
@@ -169,9 +174,46 @@ def describe(profile: Profile) -> str:
     return f"profile {profile.name}{' (changed)' if changed else ''}: {line}"
 
 
+def ignored_variables() -> Iterator[tuple[str, str | None]]:
+    """The variables of the environment whose names begin with `MOA_`, but which `moa` does not
+    have; and for each a hint on what the user may have meant, if that is clear."""
+    from dataclasses import fields
+
+    from moa_cli.config.schema import VARIABLES
+    from moa_cli.profile import Overrides
+
+    known = {setting.name for setting in fields(Overrides)} | _OTHER_VARIABLES
+    known |= {variable.removeprefix("MOA_").lower() for variable in VARIABLES.values()}
+    given = {
+        name.removeprefix("MOA_").lower(): name
+        for name, text in os.environ.items()
+        if name.startswith("MOA_") and text.strip()
+    }
+    if not (unknown := sorted(given.keys() - known)):
+        return
+    import difflib
+
+    from moa_cli.config.names import dotted, leaves
+    from moa_cli.profile.schema import AGGREGATOR_KEYS, PROFILE_KEYS
+
+    settings = {"_".join(path): dotted(path) for path in leaves()}
+    # The settings may name a variable that holds a key, or a part of a header.
+    named = repr(config())
+    for key in unknown:
+        # A mistyped name, but not that of another program, is as close as this.
+        near = difflib.get_close_matches(key, known, 1, 0.8)
+        hint = f"did you mean `MOA_{near[0].upper()}`?" if near else None
+        if key in {**PROFILE_KEYS, **AGGREGATOR_KEYS}:
+            hint = f"set `{key}` in a profile"
+        elif key in settings:
+            hint = f"set `{settings[key]}` in config.toml"
+        if given[key] not in named:
+            yield f"{given[key]} is ignored: there is no such variable", hint
+
+
 def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
-    """The notices before the first turn: which models answer, which prices fit no model, and where
-    keys come from if the user may not expect it.
+    """The notices before the first turn: which models answer, which prices fit no model, where keys
+    come from if the user may not expect it, and which variables are ignored.
 
     switching: whether other models than the profile's may be asked later.
     """
@@ -181,6 +223,8 @@ def introduction(profile: Profile, *, switching: bool = False) -> list[str]:
         *profile.notes,
         *(with_hint(fault.message, fault.hint) for fault in known.price_faults()),
         *known.key_notices(None if switching else profile.models()),
+        # A variable without a hint may belong to another program.
+        *(with_hint(told, hint) for told, hint in ignored_variables() if hint),
     ]
 
 

@@ -266,3 +266,36 @@ def test_a_key_of_the_working_directory_is_told_of(whole: Moa) -> None:
     assert "own-key" not in ran.text
     (whole.config / ".env").unlink()
     (whole.folder / ".env").unlink()
+
+
+IGNORED = {
+    "MOA_WINDOW": "set `window` in a profile",
+    "MOA_REFERENCES": "set `references` in a profile",
+    "MOA_BUDGET_DAY": "set `budget.day` in config.toml",
+    "MOA_AGREGATOR": "did you mean `MOA_AGGREGATOR`?",
+}
+
+
+def test_variables_that_moa_does_not_have_are_told_of(whole: Moa) -> None:
+    lab = whole.settings()["providers"]["lab"]
+    headers = {"X-Team": "${MOA_TEAM}"}
+    whole.configure(
+        providers={"lab": {**lab, "api_key_env": "MOA_LAB", "headers": headers}},
+        local={"model": "/nowhere.gguf"},
+    )
+    named = {
+        "MOA_LAB": KEY,
+        "MOA_TEAM": "us",
+        "MOA_ROUNDS": "1",
+        "MOA_HOME": "/elsewhere",
+        "MOA_WINDOWS": "",
+    }
+    whole.environment |= dict.fromkeys(IGNORED, "3") | named
+    ran = whole.run("doctor")
+    told = {line: level for line, level in findings(ran).items() if "is ignored" in line}
+    line = "{} is ignored: there is no such variable".format
+    assert told == dict.fromkeys(map(line, sorted([*IGNORED, "MOA_HOME"])), "WARN")
+    assert {name: hint(ran, line(name)) for name in IGNORED} == IGNORED
+    # What another program may have is told of by `moa doctor` alone.
+    asked = [text for text in whole.run("ask", "hi").err.splitlines() if "ignored" in text]
+    assert asked == [f"moa: {line(name)} ({IGNORED[name]})" for name in sorted(IGNORED)]
