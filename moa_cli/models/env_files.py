@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,20 +43,25 @@ class _EnvFile:
     trouble: str | None = None
 
 
+def env_paths() -> tuple[Path, Path]:
+    """The paths of the user's own file, and of the one in the working directory."""
+    here = Path(_NAME)
+    # The working directory may have been removed. Then there is no such file.
+    with suppress(FileNotFoundError):
+        here = here.absolute()
+    return paths.config_dir() / _NAME, here
+
+
 class EnvFiles:
     """The `.env` files of this process. Each is read when it is first needed."""
 
     @cached_property
     def _own(self) -> _EnvFile:
-        return _read(paths.config_dir() / _NAME)
+        return _read(env_paths()[0])
 
     @cached_property
     def _here(self) -> _EnvFile:
-        try:
-            here = _read(Path(_NAME).absolute())
-        except FileNotFoundError:
-            # The working directory was removed.
-            return _EnvFile(Path(_NAME))
+        here = _read(env_paths()[1])
         # If the working directory is the config folder, there is only one file, and it is the
         # user's own.
         return _EnvFile(here.path) if _is_same(here.path, self._own.path) else here

@@ -21,6 +21,7 @@ from moa_cli.core.errors import MoAError, ProfileError
 from moa_cli.core.text import with_hint
 from moa_cli.engine import Limits
 from moa_cli.models.candidates import candidates
+from moa_cli.models.env_files import env_paths
 from moa_cli.models.providers import Providers
 from moa_cli.profile import Profile, dump, list_profiles, resolve
 from moa_cli.server.keys import ClientKeys, KeyPlaces
@@ -113,7 +114,7 @@ class SettingsReader:
 
     def files(self, reading: Snapshot) -> list[Path]:
         """All files that may change what is read."""
-        found = [paths.config_file(), *_env_files(), *self.keys.files(reading.config)]
+        found = [paths.config_file(), *env_paths(), *self.keys.files(reading.config)]
         found += [file.path for file in list_profiles()]
         found += _files_of(reading.mixtures[DEFAULT].profile)
         found += [path for files in reading.files.values() for path in files]
@@ -129,7 +130,7 @@ class SettingsReader:
             before, marks=marks, mixtures={}, unusable={}, stale=set(), faults=[], files={}
         )
         now.mixtures[DEFAULT] = self._read_config_and_default(now, before)
-        env_changed = _changed(_env_files(), before.marks, marks)
+        env_changed = _changed(env_paths(), before.marks, marks)
         if env_changed or _endpoints(now.config) != _endpoints(before.config):
             now.clients = self._pool(now.config)
         now.keys, wrong = self.keys.read(now.config, before.keys)
@@ -153,7 +154,7 @@ class SettingsReader:
         files = _files_of(known.profile)
         # If the default profile comes from no file, it depends only on the settings.
         profiles = [path for path in before.marks.keys() | marks.keys() if path.suffix == ".toml"]
-        inputs = (config_file, *_env_files(), *files, *(profiles if files else ()))
+        inputs = (config_file, *env_paths(), *files, *(profiles if files else ()))
         if DEFAULT not in before.stale and not _changed(inputs, before.marks, marks):
             return known
         try:
@@ -275,10 +276,6 @@ def _endpoints(config: Config) -> tuple[object, ...]:
     return config.providers, config.prices, config.local
 
 
-def _env_files() -> tuple[Path, ...]:
-    return paths.config_dir() / ".env", Path(".env").absolute()
-
-
 def _files_of(profile: Profile) -> tuple[Path, ...]:
     """The files of a profile: its own, and the file of its merge prompt."""
     origins = [profile.origins.get(path) for path in ((), ("merge_prompt",))]
@@ -295,7 +292,8 @@ def _told(error: MoAError, stays: str) -> str:
     message = error.message
     if isinstance(error, ProfileError) and error.path:
         try:
-            line = line_of(Path(error.place).read_text("utf-8-sig"), error.path)
+            text = paths.read_bytes(Path(error.place)).decode("utf-8-sig")
+            line = line_of(text, error.path)
         except (OSError, ValueError):
             line = None
         if line is not None:

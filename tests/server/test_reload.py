@@ -177,6 +177,17 @@ def test_a_merge_prompt_s_file_and_a_profile_by_its_path_are_read_again(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal")
+def test_edits_are_seen_after_the_working_directory_was_removed(
+    moa: Moa, upstream: Upstream
+) -> None:
+    with serving(moa) as server:
+        moa.folder.rmdir()
+        moa.profile("lab", aggregator="y")
+        server.wait_for_log("reloaded: `moa`, `lab`")
+        assert aggregator(server) == "lab:y"
+        assert not [line for line in server.log if "error" in line]
+
+
 def test_a_hang_up_signal_has_everything_read_and_ends_nothing(
     moa: Moa, upstream: Upstream
 ) -> None:
