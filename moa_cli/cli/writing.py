@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from moa_cli.cli.output import say
-from moa_cli.core import paths
 from moa_cli.core.errors import MoAError
-from moa_cli.core.files.new_file import check_is_text, check_name, new_file
+from moa_cli.core.files.new_file import check_is_text, new_file
 
 
 @contextmanager
@@ -32,11 +31,7 @@ def put(text: str, output: Path | None, error: type[MoAError]) -> None:
     if output is None:
         sys.stdout.write(text)
         return
-    check_name(output)
     check_is_text(output)
-    try:
-        with paths.replacing(output) as file:
-            file.write(text.encode())
-    except OSError as trouble:
-        raise error(f"{output}: cannot be written: {trouble.strerror}") from None
+    with new_file(output, force=True, error=error) as file:
+        file.write(text.encode())
     say(f"wrote {output}")

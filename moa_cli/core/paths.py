@@ -285,6 +285,17 @@ def is_pipe(path: Path) -> bool:
         return False
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path is one of this process's streams, as in `-o /dev/stdout` and `-o >(command)`,
+    or the null device. A stream may lead to a file, which a shell has opened to append to it."""
+    if path.parent not in (Path("/dev"), Path("/dev/fd")):
+        return False
+    try:
+        return path.is_fifo() or path.is_char_device() or path.is_file()
+    except OSError:
+        return False
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file; False also for an invalid or inaccessible path."""
     try:

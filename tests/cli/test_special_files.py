@@ -134,3 +134,18 @@ def test_the_folder_of_a_virtual_environment_holds_no_keys(moa: Moa, upstream: U
     assert moa.run(*ASK).code == 0
     del moa.environment["LAB_KEY"]
     assert ".env: cannot be read" not in moa.run(*ASK).err
+
+
+def test_a_result_is_written_to_a_stream_of_the_process_by_its_path(moa: Moa) -> None:
+    assert moa.run("ask", "hi").code == 0
+    export = ("history", "export", "--all")
+    expected = moa.run(*export).out
+    assert b"hi" in expected
+    assert moa.run(*export, "-o", "/dev/stdout").out == expected
+    log = moa.folder / "log"
+    log.write_bytes(b"before\n")
+    with log.open("ab") as file, moa.start(*export, "-o", "/dev/stdout", stdout=file) as process:
+        assert process.wait() == 0
+    assert log.read_bytes() == b"before\n" + expected
+    assert moa.run(*export, "-o", "/dev/null").code == 0
+    assert Path("/dev/null").is_char_device()

@@ -67,6 +67,8 @@ def check_free(path: Path, *, force: bool) -> None:
 def new_file(path: Path, *, force: bool, error: type[MoAError]) -> Iterator[BinaryIO]:
     """Write a new file within a `with` block. If the block fails, there is no new file.
 
+    For `/dev/stdout`, `/dev/null` and `>(command)`, write there instead.
+
     force: whether an existing file may be overwritten. Raises UsageError if the file exists and
     must not be overwritten, or if its name is not valid on every system; `error` if it cannot be
     written.
@@ -75,13 +77,17 @@ def new_file(path: Path, *, force: bool, error: type[MoAError]) -> Iterator[Bina
         if b"\0" in os.fsencode(path):
             raise ValueError
         # Resolved, so that the target of a symbolic link is replaced and the link itself stays.
-        path = paths.resolved(path)
+        named, path = path, paths.resolved(path)
     except (OSError, ValueError):
         # A NUL character, half of a surrogate pair, or a working directory that is gone.
         raise UsageError(f"{path}: is not a path that leads to a file") from None
     check_name(path)
-    check_free(path, force=force)
     try:
+        if paths.is_stream(named):
+            with named.open("ab") as stream:
+                yield stream
+            return
+        check_free(path, force=force)
         with paths.replacing(path) as file:
             yield file
     except OSError as trouble:
