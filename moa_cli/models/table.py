@@ -17,7 +17,7 @@ from moa_cli.core.quirks import Quirk
 
 # The provider of a model name that names none, and what those are told who did not know that.
 DEFAULT_PROVIDER = "together"
-OF_ANOTHER = "; a model of another provider is named with it, such as `openai:gpt-4.1`"
+OF_ANOTHER = "; a model of another provider is written with its name, as in `openai:gpt-4.1`"
 
 # How a key is sent. bearer: `Authorization: Bearer`. api-key: the header `api-key` (Azure).
 # anthropic: `Authorization: Bearer` for chat completions, `x-api-key` for the list of models.

@@ -571,7 +571,7 @@ def test_a_missing_model_unlike_any_other_points_to_the_list() -> None:
             up.url, Request(model="gpt-4.1", messages=HELLO.messages), provider="together"
         )
     assert error.hint == "`moa models acme` lists its models"
-    assert str(bare.hint).endswith("named with it, such as `openai:gpt-4.1`")
+    assert str(bare.hint).endswith("written with its name, as in `openai:gpt-4.1`")
 
 
 def test_a_missing_model_where_nothing_is_listed_may_mean_a_wrong_base_url(

@@ -637,7 +637,7 @@ def test_no_key_at_all_says_where_to_put_one(blank: dict[str, str]) -> None:
     assert raised.value.message == "there is no API key for together"
     assert "TOGETHER_API_KEY" in str(raised.value.hint)
     # A name like `gpt-4.1` is taken as one of Together's models.
-    assert "named with it, such as `openai:gpt-4.1`" in str(raised.value.hint)
+    assert "written with its name, as in `openai:gpt-4.1`" in str(raised.value.hint)
     assert known.key_source(known.known["together"]) is None
 
 
