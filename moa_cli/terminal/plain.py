@@ -120,7 +120,7 @@ class Notices:
         self._purposes: dict[int, Purpose] = {}
         # The proposers whose proposals were cut, by the kind of the cut; and sentences about cut
         # reviews.
-        self._cut: dict[str, list[str]] = {}
+        self._cut: dict[str, list[Proposal]] = {}
         self._cut_reviews: list[str] = []
         self._decision: Decision | None = None
         self._reply_cut: str | None = None
@@ -217,14 +217,17 @@ class Notices:
             what = answer_name(proposal.purpose)
             self._cut_reviews.append(f"the {what} of {proposal.proposer} was {cut}")
         elif cut and not proposal.unfinished:
-            self._cut.setdefault(cut, []).append(proposal.proposer)
+            self._cut.setdefault(cut, []).append(proposal)
 
     def _finished(self, event: events.TurnFinished) -> None:
         if event.lost and not self._board and not self._steps:
             lead = "degraded, lost " if names_the_lost(event.lost[0]) else "degraded: "
             self._say(lead + "; ".join(event.lost))
         self._tell_twice()
-        for cut, names in self._cut.items():
+        for cut, proposals in self._cut.items():
+            # In the order of the mixture, not in that in which they came.
+            proposals.sort(key=lambda proposal: (proposal.layer, proposal.index))
+            names = [proposal.proposer for proposal in proposals]
             were = "was" if len(names) == 1 else "were"
             named = ", ".join(dict.fromkeys(names))
             self._say(f"{plural(len(names), 'proposal')} {were} {cut}: {named}")
