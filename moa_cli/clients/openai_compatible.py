@@ -161,7 +161,10 @@ class OpenAICompatible:
             )
         if self._opening is None or (self._opening.done() and self._opening.exception()):
             self._opening = asyncio.create_task(asyncio.to_thread(self._open))
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        # Not asyncio.shield: since Python 3.14, it prints the error of a call that was cancelled.
+        await asyncio.wait([opening])
+        return opening.result()
 
     def _open(self) -> HttpTransport:
         key = self._key()

@@ -74,8 +74,11 @@ class LocalClient:
     async def _ready(self) -> _Running:
         if self._starting is None or (self._starting.done() and self._starting.exception()):
             self._starting = asyncio.create_task(asyncio.to_thread(self._start))
-        # Shielded: one cancelled call must not stop the start that others wait for.
-        return await asyncio.shield(self._starting)
+        starting = self._starting
+        # A cancelled call does not stop the start that others wait for. asyncio.shield would print
+        # the error of that start since Python 3.14.
+        await asyncio.wait([starting])
+        return starting.result()
 
     def _start(self) -> _Running:
         path = find_weights(self._model, self._config)
