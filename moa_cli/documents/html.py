@@ -9,12 +9,12 @@ from itertools import chain
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Part, Proposal, Turn
 from moa_cli.core.files.attachments import SHOWN_IMAGES, attached
 from moa_cli.core.files.data_uris import kind_of
-from moa_cli.core.outcomes import names_the_lost, shortfall
+from moa_cli.core.outcomes import shortfall
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, Report, answer_name, report_sections
 from moa_cli.core.text import plural
 from moa_cli.documents.html_prose import prose
-from moa_cli.documents.text import answered, link_of, moment, proposal_facts, took, when
+from moa_cli.documents.text import answered, link_of, losses_of, moment, proposal_facts, took, when
 from moa_cli.documents.web_page import CLOSING, opening
 from moa_cli.terminal.decision import decision_line, placing_lines
 
@@ -72,9 +72,8 @@ def _turn(turn: Turn) -> str:
     facts = [escape(answered(turn.model, turn.answered_by)), escape(took(turn))]
     if any(facts):
         parts.append(_facts(*facts))
-    if turn.lost:
-        lead = "lost" if names_the_lost(turn.lost[0]) else "degraded:"
-        parts.append(f'<p class="facts">{lead} {_plain("; ".join(turn.lost))}</p>')
+    if lost := losses_of(turn):
+        parts.append(f'<p class="facts">{_plain(lost)}</p>')
     if turn.decision is not None:
         parts.append(f'<p class="facts">{_plain(decision_line(turn.decision))}</p>')
     folded = (

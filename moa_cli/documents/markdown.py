@@ -12,11 +12,11 @@ from markdown_it.token import Token
 
 from moa_cli.core.conversation import SUMMARY, Citation, KeptConversation, Proposal, Turn
 from moa_cli.core.files.attachments import attached
-from moa_cli.core.outcomes import names_the_lost, shortfall
+from moa_cli.core.outcomes import shortfall
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import REPORT, Report, layer_name, report_sections
 from moa_cli.core.text import plural
-from moa_cli.documents.text import answered, link_of, proposal_facts, took, when
+from moa_cli.documents.text import answered, link_of, losses_of, proposal_facts, took, when
 from moa_cli.terminal.decision import decision_line, placing_lines
 
 _MARKS = re.compile(r"[\\`*_\[\]<>&~|$#]")
@@ -66,9 +66,8 @@ def _turn(turn: Turn, *, proposals: bool) -> Iterator[str]:
     facts = [_code(answered(turn.model, turn.answered_by)), took(turn)]
     if any(facts):
         yield f"*{' · '.join(filter(None, facts))}*"
-    if turn.lost:
-        lead = "lost" if names_the_lost(turn.lost[0]) else "degraded:"
-        yield f"*{lead} {escaped('; '.join(turn.lost))}*"
+    if lost := losses_of(turn):
+        yield f"*{escaped(lost)}*"
     if turn.decision is not None:
         yield f"*{escaped(decision_line(turn.decision))}*"
     if turn.report is not None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timezone
 
 from moa_cli.core.conversation import Citation, Proposal, Turn
 from moa_cli.core.money import usd
-from moa_cli.core.outcomes import cut_of
+from moa_cli.core.outcomes import cut_of, names_the_lost
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.terminal.usage import usage_line
@@ -31,6 +31,14 @@ def answered(model: str | None, answered_by: str | None) -> str:
     differs."""
     name, real = one_line(model or ""), one_line(answered_by or "")
     return f"{name} ({real})" if real and not name.endswith(real) else name
+
+
+def losses_of(turn: Turn) -> str:
+    """What a turn has lost, and what became of it; empty if it is whole."""
+    if not turn.lost:
+        return ""
+    lead = "lost" if names_the_lost(turn.lost[0]) else "degraded:"
+    return f"{lead} {'; '.join(turn.lost)}"
 
 
 def took(turn: Turn) -> str:
