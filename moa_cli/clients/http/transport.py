@@ -647,7 +647,7 @@ async def _check(answer: HttpAnswer) -> None:
         raw = await answer.read_start(_MOST_REFUSAL, _REFUSAL_SECONDS)
     finally:
         await answer.aclose()
-    # A body with NUL is no text, but data in an encoding that is not decoded.
+    # A body with a NUL character is not text: its content encoding was not decoded.
     text = "" if b"\0" in raw else raw.decode("utf-8", "replace")
     try:
         body: object = json.loads(text)

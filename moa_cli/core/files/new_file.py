@@ -16,7 +16,7 @@ from moa_cli.core.errors import MoAError, UsageError
 _PORTS = (f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")
 _DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$", *_PORTS})
 
-# Endings of formats that are no text, and that nothing here writes.
+# Endings of formats that are not text. `moa` writes none of them.
 _OFFICE = {".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".odp"}
 _NO_TEXTS = _OFFICE | {".pdf", ".epub", ".zip", ".png", ".jpg", ".jpeg", ".gif", ".webp"}
 
@@ -42,7 +42,7 @@ def check_name(path: Path) -> None:
 
 
 def check_is_text(path: Path) -> None:
-    """Raise UsageError if the name of `path` promises a format that is no text."""
+    """Raise UsageError if `path` has the ending of a format that is not text."""
     suffix = path.suffix.lower()
     if suffix in _NO_TEXTS:
         raise UsageError(
