@@ -73,6 +73,8 @@ class Nodes:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(self._home))
             patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+            # A real cluster does not run below the `uv run` of these tests.
+            patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
             for kind in ("CONFIG", "DATA", "STATE", "CACHE"):
                 patch.setenv(f"MOA_{kind}_DIR", str(self._home / kind))
             yield
@@ -221,6 +223,8 @@ def test_all_that_workers_need_comes_with_the_rows_and_no_key_shows(
     lab = {**moa.settings()["providers"]["lab"], "headers": {"X-Team": "${TEAM}"}}
     moa.configure(profile="mix", providers={"lab": lab})
     (moa.folder / "in.csv").write_text("name,text\nx,one\ny\nz,three\n")
+    # Below `uv run`, as these tests are, Ray by itself copies this folder to the nodes.
+    (moa.folder / ".env").write_text("ANOTHER_KEY=a-key-of-this-folder\n")
     options = ("--id-field", "name", "--prompt", "Sum up: {text}", "--answers", "2", "--skip-bad")
     assert moa.run("batch", "in.csv", "whole.jsonl", "-y", *options).code == 0
     asked = len(upstream.chats())
@@ -256,6 +260,7 @@ def test_all_that_workers_need_comes_with_the_rows_and_no_key_shows(
     for told in (*seen, *logs):
         assert KEY.encode() not in told
         assert b"some-secret-team" not in told
+        assert b"a-key-of-this-folder" not in told
 
 
 def test_prompts_and_answers_in_an_object_store(moa: Moa, upstream: Upstream, nodes: Nodes) -> None:

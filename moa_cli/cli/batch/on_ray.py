@@ -54,6 +54,11 @@ def address_of(where: str) -> str | None:
     cluster on this machine. Raises UsageError if it is neither, or Ray is not installed."""
     if where != "ray" and not where.startswith("ray://"):
         raise UsageError(f"--on: `{where}` is no cluster", hint="write ray, or ray://HOST:PORT")
+    # A cluster of this machine is only for this batch: it does not announce itself.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Below `uv run`, Ray would copy the working directory, with its `.env` file, to the disks of
+    # the nodes, and start each worker there by `uv run`. Its import reads this variable.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray  # noqa: F401
     except ImportError:
@@ -106,8 +111,6 @@ def _connected(address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None:
         _check_listens(address)
-    # A cluster of this machine is only for this batch: it does not announce itself.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     level = logging.WARNING if on_terminal() else logging.CRITICAL
     if not on_terminal():
         # For Ray's native code, which would write to standard error at any time.
