@@ -45,6 +45,9 @@ _MOST_LOST = 20
 _REST = 3.0
 # A cluster must accept a connection within this many seconds.
 _PATIENCE = 10.0
+# How often a `ray://` address is tried. The head starts a process for each connection. If it is
+# busy, gRPC crashes now and then in that fork, and the next attempt succeeds.
+_ATTEMPTS = 3
 # The port of a `ray://` address without one, as in Ray's documentation.
 _CLIENT_PORT = 10001
 
@@ -120,8 +123,14 @@ def _connected(address: str | None) -> Iterator[None]:
     try:
         # This machine's own cluster needs no dashboard.
         own = {} if address else {"include_dashboard": False}
-        with _without_noise():
-            ray.init(address=address, log_to_driver=False, logging_level=level, **own)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with _without_noise():
+                    ray.init(address=address, log_to_driver=False, logging_level=level, **own)
+                break
+            except ConnectionAbortedError:
+                if attempt == _ATTEMPTS:
+                    raise
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise _unreachable(address, str(error)) from None
     # A connection by `ray://` ignores the level that it was given.
@@ -208,11 +217,13 @@ class _Crew:
         # which costs little because it is pickled once.
         self._given = pickle.dumps((arm, setup))
         # A worker waits for models, and needs almost no processor. It is started again on any node,
-        # as often as it is lost. All its rows are in flight at once.
+        # as often as it is lost. All its rows are in flight at once. Ray places what needs nothing
+        # at all on a random node (ray-project/ray#25360), hence the one byte.
         self._workers = [
             ray.remote(_Worker)
             .options(
                 num_cpus=0,
+                memory=1,
                 max_restarts=-1,
                 max_concurrency=room + 1,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(
