@@ -22,6 +22,7 @@ from moa_cli.core.conversation import Failure, Turn, Usage
 from moa_cli.core.errors import MoAError
 from moa_cli.core.events import Event
 from moa_cli.core.installation import install_command
+from moa_cli.core.sanitize import one_line
 from moa_cli.core.strategy import Purpose
 from moa_cli.core.stream import TurnFold
 from moa_cli.version import __version__
@@ -57,26 +58,37 @@ def trace_headers() -> Mapping[str, str]:
 
 
 class Tracing:
-    """Traces the turns of this process. Raises MoAError if OpenTelemetry is not installed.
+    """Traces the turns of this process. Raises MoAError if OpenTelemetry is not installed, or
+    refuses a variable of its own.
 
     endpoint: the collector's address for traces, such as http://localhost:4318/v1/traces. patience:
     the timeout in seconds for sending. For each, None means that the OTEL_… variables decide.
     """
 
     def __init__(self, endpoint: str | None = None, *, patience: float | None = None) -> None:
+        # Otherwise OpenTelemetry would log an unreachable collector with each batch, between the
+        # lines of our own log, and print tracebacks about variables when it is imported.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            self._set_up(endpoint, patience)
         except ImportError:
             command = install_command("otel")
             raise MoAError(
                 "OpenTelemetry is not installed", hint=f"install it with: {command}"
             ) from None
-        # Otherwise OpenTelemetry would log an unreachable collector with each batch, between the
-        # lines of our own log.
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+        except (ValueError, RuntimeError) as error:
+            said = one_line(str(error).rstrip("."), 200)
+            raise MoAError(
+                f"OpenTelemetry refuses its settings: {said}",
+                hint="correct or unset the OTEL_ variable",
+            ) from None
+
+    def _set_up(self, endpoint: str | None, patience: float | None) -> None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
         own = {"service.name": "moa", "service.version": __version__}
         # The attributes from the environment come last, so that they override ours.
         resource = Resource.create(own).merge(OTELResourceDetector().detect())

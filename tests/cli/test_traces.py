@@ -138,3 +138,30 @@ def test_where_it_is_not_installed_that_is_told(moa: Moa, upstream: Upstream) ->
     assert (asked.code, asked.out, asked.err.count(told)) == (0, b"ok\n", 1)
     assert moa.run("ask", "-q", "why?", env=given).err == ""
     assert moa.run("chat", stdin=b"why?\n", env=given).err.count(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "99999"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "missing"),
+    ],
+)
+def test_a_variable_that_opentelemetry_refuses_is_told_of_and_ends_no_turn(
+    moa: Moa, upstream: Upstream, variable: str, value: str
+) -> None:
+    given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", variable: value}
+    ran = moa.run("ask", "why?", env=given, fresh=True)
+    assert (ran.code, ran.out) == (0, b"ok\n"), ran.err
+    told = "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry refuses its settings: "
+    assert (ran.err.count(told), ran.err.count("Traceback")) == (1, 0), ran.err
+    ran = moa.run("serve", "--otel-endpoint", "http://127.0.0.1:9", env={variable: value})
+    assert (ran.code, ran.err.count("\n")) == (1, 1), ran.err
+
+
+def test_opentelemetry_prints_nothing_when_it_is_imported(moa: Moa, upstream: Upstream) -> None:
+    given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_PYTHON_CONTEXT": "missing"}
+    ran = moa.run("ask", "-q", "why?", env=given, fresh=True)
+    assert (ran.code, ran.out, ran.err) == (0, b"ok\n", "")
