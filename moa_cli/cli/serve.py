@@ -137,7 +137,7 @@ def serve(
     caps: TurnCaps,
 ) -> None:
     """Serve mixtures to any program that uses OpenAI's or Anthropic's API."""
-    _check_installed("serve", "the server")
+    _prepare("serve", "the server")
     from moa_cli.server.auth import origins
     from moa_cli.server.forwarded import trusted
     from moa_cli.server.keys import KeyPlaces
@@ -204,7 +204,7 @@ def mcp(
     caps: TurnCaps,
 ) -> None:
     """Offer mixtures to agents as tools, by the Model Context Protocol."""
-    _check_installed("mcp", "the MCP server", "mcp")
+    _prepare("mcp", "the MCP server", "mcp")
     if not http:
         given = {"--host": host, "--port": port, "--api-key-file": api_key_file}
         for option, value in {**given, "--insecure": insecure or None}.items():
@@ -226,9 +226,13 @@ def mcp(
     raise Exit(run(start, http=http))
 
 
-def _check_installed(extra: str, server: str, *modules: str) -> None:
+def _prepare(extra: str, server: str, *modules: str) -> None:
     """Raise MoAError if an extra is not installed. server: what it contains, for the message.
     modules: the modules that it needs besides `_MODULES`."""
+    # They are for the processes of another server. With them, prometheus_client would write our
+    # figures among its own.
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
     if any(find_spec(name) is None for name in (*modules, *_MODULES)):
         from moa_cli.core.installation import install_command
 

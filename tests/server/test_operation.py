@@ -206,3 +206,16 @@ def test_the_list_of_models_does_not_read_files(moa: Moa, upstream: Upstream) ->
         assert _names(server) in (before, [name for name in before if name != "lab"])
         hidden.rename(profiles)
         upstream.wait_for(lambda: _names(server) == before)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_its_figures_are_not_put_among_those_of_another_server(
+    moa: Moa, upstream: Upstream, exists: bool
+) -> None:
+    folder = moa.folder / "figures"
+    if exists:
+        folder.mkdir()
+    with serving(moa, env={"PROMETHEUS_MULTIPROC_DIR": str(folder)}) as server:
+        assert server.ask().status_code == 200
+        assert "moa_turns_total" in server.get("/metrics").text
+    assert not list(moa.folder.rglob("*.db"))
