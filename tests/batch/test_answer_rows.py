@@ -118,3 +118,62 @@ def test_without_the_extra_it_tells_how_to_install_it(moa: Moa) -> None:
         [told] = ran.err.splitlines()
         assert "install it with: " in told
         assert "moa-chat[ray]" in told
+
+
+_FAKE_RAY = """
+import json, os, pathlib, types, sys
+sys.modules["ray.job_config"] = types.SimpleNamespace(JobConfig=object)
+variables = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+
+def init(address, **options):
+    told = {"address": address, "dashboard": options.get("include_dashboard"), **variables}
+    pathlib.Path("given.json").write_text(json.dumps(told))
+    raise Exception("the node timed out during startup")
+
+def shutdown():
+    pass
+"""
+
+
+def test_a_cluster_of_its_own_is_open_to_nobody_else(moa: Moa) -> None:
+    (moa.folder / "in.txt").write_text("p\n")
+    hidden = moa.folder / "hidden"
+    hidden.mkdir()
+    (hidden / "ray.py").write_text(_FAKE_RAY)
+    shared = moa.folder / "tmp" / "ray"
+    shared.mkdir(parents=True)
+    env = {
+        "PYTHONPATH": f"{hidden}{os.pathsep}{moa.environment['PYTHONPATH']}",
+        "RAY_TMPDIR": str(shared.parent),
+    }
+
+    def given(**more: str) -> dict[str, Any]:
+        ran = moa.run(
+            "batch", "in.txt", "out.jsonl", "-y", "--on", "ray", env=env | more, fresh=True
+        )
+        assert ran.code == 1
+        why = "the node timed out during startup"
+        assert ran.err.endswith(f"moa: --on ray: the cluster cannot be reached: {why}\n"), ran.err
+        told: dict[str, Any] = json.loads((moa.folder / "given.json").read_text())
+        return told
+
+    first, second = given(), given()
+    for told in (first, second):
+        assert (told["address"], told["dashboard"]) == ("local", False)
+        # Its processes listen on loopback only.
+        assert told["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+        assert told["RAY_AUTH_MODE"] == "token"
+    token = first["RAY_AUTH_TOKEN"]
+    assert len(token) == 64
+    assert token != second["RAY_AUTH_TOKEN"]
+    assert "RAY_AUTH_TOKEN" not in given(RAY_AUTH_TOKEN_PATH="/some/token")
+    # A cluster of the user that runs on this machine has its own token and addresses.
+    current = shared / "ray_current_cluster"
+    current.write_text("127.0.0.1:9")
+    told = given()
+    assert told["address"] is None
+    assert not told.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_MODE"}
+    if os.getuid() == 0:
+        # Another user's cluster would get the keys.
+        os.chown(current, 12345, -1)
+        assert given()["address"] == "local"

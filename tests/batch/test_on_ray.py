@@ -243,6 +243,9 @@ def test_all_that_workers_need_comes_with_the_rows_and_no_key_shows(
     (moa.folder / "in.csv").write_text("name,text\nx,one\ny\nz,three\n")
     # Below `uv run`, as these tests are, Ray by itself copies this folder to the nodes.
     (moa.folder / ".env").write_text("ANOTHER_KEY=a-key-of-this-folder\n")
+    # By itself, Ray lets the workers import modules of this folder before all others.
+    (moa.folder / "moa_cli.py").write_text("raise ImportError('of this folder')\n")
+    moa.environment["PYTHONSAFEPATH"] = "1"
     options = ("--id-field", "name", "--prompt", "Sum up: {text}", "--answers", "2", "--skip-bad")
     assert moa.run("batch", "in.csv", "whole.jsonl", "-y", *options).code == 0
     asked = len(upstream.chats())

@@ -12,8 +12,10 @@ import contextlib
 import logging
 import os
 import pickle
+import secrets
 import socket
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -48,20 +50,35 @@ _PATIENCE = 10.0
 # How often a `ray://` address is tried. The head starts a process for each connection. If it is
 # busy, gRPC crashes now and then in that fork, and the next attempt succeeds.
 _ATTEMPTS = 3
+# Ray's word for a cluster that it starts itself.
+_OWN = "local"
 # The port of a `ray://` address without one, as in Ray's documentation.
 _CLIENT_PORT = 10001
 
 
 def address_of(where: str) -> str | None:
-    """The address in `ray` or `ray://HOST:PORT`; None means RAY_ADDRESS or, if that is not set, a
-    cluster on this machine. Raises UsageError if it is neither, or Ray is not installed."""
+    """The address in `ray` or `ray://HOST:PORT`. For `ray` it is that of RAY_ADDRESS; None for a
+    cluster that runs on this machine, `local` if one has to be started for this batch. Raises
+    UsageError if it is no address, or Ray is not installed."""
     if where != "ray" and not where.startswith("ray://"):
         raise UsageError(f"--on: `{where}` is no cluster", hint="write ray, or ray://HOST:PORT")
+    address = (os.environ.get("RAY_ADDRESS") or None) if where == "ray" else where
+    if address is None and not _runs_here():
+        address = _OWN
+    # Ray reads all of these variables when it is imported, or later.
     # A cluster of this machine is only for this batch: it does not announce itself.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Below `uv run`, Ray would copy the working directory, with its `.env` file, to the disks of
-    # the nodes, and start each worker there by `uv run`. Its import reads this variable.
+    # the nodes, and start each worker there by `uv run`.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    if address == _OWN:
+        # Whoever reaches the processes of a cluster can run programs as its user, and read keys.
+        # So they listen on loopback only, as Ray does by itself on other systems than Linux, and
+        # demand a token. Ray would write its own token to a file that all users may read.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray  # noqa: F401
     except ImportError:
@@ -69,7 +86,22 @@ def address_of(where: str) -> str | None:
             "--on ray: the package ray is missing",
             hint=f"install it with: {install_command('ray')}",
         ) from None
-    return None if where == "ray" else where
+    return address
+
+
+def _runs_here() -> bool:
+    """Whether this machine has a cluster of this user, or of root, that Ray would find.
+
+    Ray finds it by a file in a folder to which all users may write: another user's cluster there
+    would get this user's keys.
+    """
+    temporary = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()  # noqa: S108
+    file = Path(os.environ.get("RAY_TMPDIR", temporary), "ray", "ray_current_cluster")
+    try:
+        owner = file.stat().st_uid
+    except OSError:
+        return False
+    return owner == 0 or sys.platform == "win32" or owner == os.getuid()
 
 
 async def work_off(
@@ -111,7 +143,6 @@ async def work_off(
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     """Connect to a cluster. Raises BenchError if it cannot be reached."""
-    address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None:
         _check_listens(address)
     level = logging.WARNING if on_terminal() else logging.CRITICAL
@@ -122,16 +153,20 @@ def _connected(address: str | None) -> Iterator[None]:
 
     try:
         # This machine's own cluster needs no dashboard.
-        own = {} if address else {"include_dashboard": False}
+        own = {"include_dashboard": False} if address in (None, _OWN) else {}
+        job = {} if "://" in (address or "") else {"job_config": _job()}
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with _without_noise():
-                    ray.init(address=address, log_to_driver=False, logging_level=level, **own)
+                    ray.init(
+                        address=address, log_to_driver=False, logging_level=level, **own, **job
+                    )
                 break
             except ConnectionAbortedError:
                 if attempt == _ATTEMPTS:
                     raise
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:
+        # Ray raises this class itself if its processes take long to start.
         raise _unreachable(address, str(error)) from None
     # A connection by `ray://` ignores the level that it was given.
     logging.getLogger("ray").setLevel(level)
@@ -148,13 +183,25 @@ def _connected(address: str | None) -> Iterator[None]:
                 ray.shutdown()
 
 
+def _job() -> Any:
+    """The settings of a job whose workers import nothing from the user's working directory."""
+    from ray.job_config import JobConfig
+
+    class Job(JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            # Otherwise Ray puts the working directory first where its workers look for modules.
+            return True
+
+    return Job()
+
+
 def _check_listens(address: str) -> None:
     """Raise BenchError if nothing listens at the address. Ray itself would try for minutes."""
     place = urlsplit(address if "://" in address else f"//{address}")
     if "@" in place.netloc:
         # The message leaves out the address, so that logs do not hold the password.
         raise UsageError("--on ray: the address of a cluster holds no user or password")
-    if address in ("auto", "local"):
+    if address in ("auto", _OWN):
         return
     try:
         port = place.port or (_CLIENT_PORT if place.scheme else None)
@@ -166,10 +213,11 @@ def _check_listens(address: str) -> None:
 
 
 def _unreachable(address: str | None, why: str) -> BenchError:
-    at = f" at {address}" if address else ""
+    named = address if address != _OWN else None
+    at = f" at {named}" if named else ""
     return BenchError(
         f"--on ray: the cluster{at} cannot be reached: {one_line(' '.join(why.split()))[:300]}",
-        hint="`ray status` on its head tells whether it runs" if address else None,
+        hint="`ray status` on its head tells whether it runs" if named else None,
     )
 
 
