@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from moa_cli.batch.sources import BLOCK, Source, data_files
+from moa_cli.clients.http.proxies import find_proxy
+from moa_cli.clients.transport import BadSetting
 from moa_cli.core import paths
 from moa_cli.core.errors import BenchError, UsageError
 from moa_cli.core.installation import install_command
@@ -140,9 +142,10 @@ def place_at(address: str) -> RemotePath:
             f"{shown}: files at addresses need the package fsspec",
             hint=f"install it with: {install_command('ray')}",
         ) from None
+    options = {"client_kwargs": _way_to(address, shown)} if _is_page(address) else {}
     with _told(shown):
         try:
-            files, path = fsspec.core.url_to_fs(address)
+            files, path = fsspec.core.url_to_fs(address, **options)
         except (ImportError, ValueError) as error:
             files, path = _by_arrow(address, shown, str(error))
     return RemotePath(shown, files, path)
@@ -152,6 +155,23 @@ def _is_page(address: str) -> bool:
     """Whether it is at a web server: HTTP has no folders, and a question mark starts the query and
     not a pattern."""
     return address.startswith(("http://", "https://"))
+
+
+def _way_to(address: str, shown: str) -> dict[str, str]:
+    """What fsspec's client for web servers is told of the proxy. By itself, it takes none from the
+    environment. Raises UsageError if the proxy cannot be used."""
+    try:
+        proxy = find_proxy(address)
+    except BadSetting as error:
+        raise UsageError(f"{shown}: {error.problem}", hint=error.hint) from None
+    if proxy is None:
+        return {}
+    if proxy.is_socks:
+        raise UsageError(
+            f"{shown}: {proxy.variable}: batches read no web address through a SOCKS proxy",
+            hint="fetch the file first, or use another proxy",
+        )
+    return {"proxy": proxy.url}
 
 
 def _by_arrow(address: str, shown: str, why: str) -> tuple[Any, str]:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from moa_cli.clients import transport
 from moa_cli.clients.http.certificates import tls_context, why_untrusted
@@ -105,18 +105,10 @@ class TogetherTransport(HttpTransport):
                 timeout=seconds,
                 default_headers=cast("Mapping[str, str]", usual),
                 http_client=DefaultAsyncHttpxClient(
-                    proxy=_url_of(proxy), verify=trusted, trust_env=False
+                    proxy=proxy.url if proxy else None, verify=trusted, trust_env=False
                 ),
             ) as sdk:
                 yield sdk
-
-
-def _url_of(proxy: Proxy | None) -> str | None:
-    if proxy is None:
-        return None
-    login = ":".join(quote(part, safe="") for part in proxy.credentials or ())
-    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
-    return f"{proxy.scheme}://{login}{'@' if login else ''}{host}:{proxy.port}"
 
 
 @contextmanager

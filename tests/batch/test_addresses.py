@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import threading
@@ -178,6 +179,44 @@ def test_a_signed_address_names_a_file_and_shows_no_signature(moa: Moa, upstream
     assert refused.code == 1
     assert "in.jsonl: cannot be read or written: 403 Forbidden\n" in refused.err
     assert "signature" not in ran.err + refused.err + card
+
+
+def test_a_file_at_a_web_server_comes_through_the_proxy(moa: Moa, upstream: Upstream) -> None:
+    pytest.importorskip("aiohttp", reason="needs the extra `ray`")
+    rows = json_lines({"prompt": "thing"})
+    asked: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Proxy-Authorization"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(rows)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(rows)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    address = "http://files.invalid/in.jsonl"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        given = {"HTTP_PROXY": f"http://me:s%40cret@127.0.0.1:{server.server_port}"}
+        ran = moa.run("batch", address, "out.jsonl", "-y", env=given)
+        server.shutdown()
+    assert ran.code == 0, ran.err
+    assert len(upstream.chats("a")) == 1
+    login = base64.b64encode(b"me:s@cret").decode()
+    assert set(asked) == {(address, f"Basic {login}")}
+    for proxy, wrong in (
+        ("socks5://127.0.0.1:9", "ALL_PROXY: batches read no web address through a SOCKS proxy"),
+        ("ftp://127.0.0.1:9", "ALL_PROXY: proxies with ftp:// are not supported"),
+    ):
+        ran = moa.run("batch", address, "other.jsonl", "-y", env={"ALL_PROXY": proxy})
+        assert (ran.code, f"{address}: {wrong}" in ran.err) == (2, True), ran.err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from moa_cli.clients.transport import BadSetting
 from moa_cli.models.providers import is_loopback
@@ -39,6 +39,13 @@ class Proxy:
         """Its address, for messages, without the credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{'***@' if self.credentials else ''}{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Its address with the credentials, for other HTTP clients."""
+        login = ":".join(quote(part, safe="") for part in self.credentials or ())
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{login}{'@' if login else ''}{host}:{self.port}"
 
     @property
     def is_socks(self) -> bool:
