@@ -25,8 +25,11 @@ from moa_cli.clients.transport import BadSetting, NoConnection, Refused, Transpo
 from moa_cli.core.endpoints import NO_KEY
 
 if TYPE_CHECKING:
+    import httpx
     from together import AsyncTogether
 
+# What the SDK by itself tells of this machine, and of the agent that runs the command.
+_OF_THE_MACHINE = ("OS", "Arch", "Runtime", "Runtime-Version", "Agent")
 # Seconds that each step of sending a file may take.
 _FILE_SECONDS = 600.0
 
@@ -95,8 +98,17 @@ class TogetherTransport(HttpTransport):
         trusted = tls_context() if self._sdk_url.startswith("https") else True
         from together import AsyncTogether, DefaultAsyncHttpxClient, Omit
 
-        # The SDK requires a key; without one, the value Omit makes it leave the header out.
-        usual = self._sdk_headers if self._key else {**self._sdk_headers, "Authorization": Omit()}
+        async def keep_headers(request: httpx.Request) -> None:
+            # Where a redirect leads to another host, httpx takes out the key, but not our headers.
+            if request.url.netloc != sdk.base_url.netloc:
+                for name in self._sdk_headers:
+                    request.headers.pop(name, None)
+
+        # The value Omit makes the SDK leave a header out. It requires a key, also where there is
+        # none.
+        unsent = [f"X-Stainless-{name}" for name in _OF_THE_MACHINE]
+        unsent += [] if self._key else ["Authorization"]
+        usual = {**self._sdk_headers, **dict.fromkeys(unsent, Omit())}
         with _explained(proxy):
             async with AsyncTogether(
                 api_key=self._key or NO_KEY,
@@ -105,7 +117,10 @@ class TogetherTransport(HttpTransport):
                 timeout=seconds,
                 default_headers=cast("Mapping[str, str]", usual),
                 http_client=DefaultAsyncHttpxClient(
-                    proxy=proxy.url if proxy else None, verify=trusted, trust_env=False
+                    proxy=proxy.url if proxy else None,
+                    verify=trusted,
+                    trust_env=False,
+                    event_hooks={"request": [keep_headers]},
                 ),
             ) as sdk:
                 yield sdk

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import KEY, Moa
-from tests.support.upstream import Upstream
+from tests.support.upstream import Reply, Upstream
 
 # As Together tells prices (USD a million tokens), as OpenRouter does (texts, USD a token), as
 # vLLM and llama.cpp tell the context; and one of which nothing is told.
@@ -174,7 +174,7 @@ def test_together_s_list_comes_through_its_sdk_and_no_other_does(moa: Moa) -> No
     with Upstream(models=[{"id": "a/b", "pricing": {"input": 1, "output": 2}}]) as together:
         moa.configure(providers={"lab": {"base_url": together.url, "api_key_env": "LAB_KEY"}})
         env = {"TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": together.url}
-        custom = {"TOGETHER_CUSTOM_HEADERS": "X-Team: blue"}
+        custom = {"TOGETHER_CUSTOM_HEADERS": "X-Team: blue", "AI_AGENT": "some-agent"}
         ran = moa.run("models", "together", env={**env, **custom})
         assert (ran.code, ran.err) == (0, "")
         assert ran.text.split()[-3:] == ["?", "1.00", "2.00"]
@@ -183,5 +183,22 @@ def test_together_s_list_comes_through_its_sdk_and_no_other_does(moa: Moa) -> No
     assert first["x-stainless-lang"] == "python"
     assert (first["authorization"], first["x-team"]) == (f"Bearer {KEY}", "blue")
     assert first["user-agent"].startswith("moa/")
+    # It tells nothing of the machine.
+    assert not {"x-stainless-os", "x-stainless-agent", "x-stainless-runtime-version"} & {*first}
     assert "x-stainless-lang" not in second
     assert "x-team" not in second
+
+
+def test_headers_do_not_follow_together_s_list_to_another_host(moa: Moa) -> None:
+    with Upstream(models=[{"id": "a/b"}]) as other, Upstream() as together:
+        moved = f"{other.url}/models".replace("127.0.0.1", "localhost")
+        together.models_reply = Reply(status=307, error={}, headers={"location": moved})
+        headers = {"X-Team": "red"}
+        moa.configure(providers={"together": {"base_url": together.url, "headers": headers}})
+        env = {"TOGETHER_API_KEY": KEY, "TOGETHER_CUSTOM_HEADERS": "X-Own: blue"}
+        ran = moa.run("models", "together", env=env)
+        assert ran.code == 0, ran.err
+    [first], [second] = together.requests, other.requests
+    own = {"authorization", "x-team", "x-own"}
+    assert own <= {*first.headers}
+    assert not own & {*second.headers}
