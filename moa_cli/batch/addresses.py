@@ -30,6 +30,8 @@ from moa_cli.core.text import without_login
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # The query of an address in what a client says of it: it may hold a signature.
 _QUERY = re.compile(r"\?[^\s'\"]+")
+# Seconds in which Arrow tries to reach Google Cloud Storage again.
+_RETRY_SECONDS = 20
 # Names of values in fsspec's file information that change when the file changes.
 _MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified")
 
@@ -177,6 +179,9 @@ def _way_to(address: str, shown: str) -> dict[str, str]:
 def _by_arrow(address: str, shown: str, why: str) -> tuple[Any, str]:
     """Arrow's own file system for an address. shown: the address in messages. why: why fsspec
     cannot access it."""
+    if address.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in address:
+        # By itself, Arrow tries for 15 minutes, in which Ctrl-C has no effect.
+        address += f"{'&' if '?' in address else '?'}retry_limit_seconds={_RETRY_SECONDS}"
     try:
         from fsspec.implementations.arrow import ArrowFSWrapper
         from pyarrow.fs import FileSystem

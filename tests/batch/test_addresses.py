@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -271,3 +272,13 @@ def test_a_folder_of_this_machine_by_its_address(moa: Moa, upstream: Upstream) -
             path.unlink()
         for path in (moa.folder / "in").glob("out.jsonl*"):
             path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.slow
+def test_a_google_store_that_cannot_be_reached_is_told_of_soon(moa: Moa) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    env = {"CLOUD_STORAGE_EMULATOR_ENDPOINT": f"http://127.0.0.1:{port}"}
+    ran = moa.run("batch", "gs://bucket/in.jsonl", "out.jsonl", "-y", env=env, patience=280)
+    assert ran.code == 1
+    assert ran.err.startswith("moa: gs://bucket/in.jsonl: cannot be read or written: "), ran.err
