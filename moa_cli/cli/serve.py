@@ -229,9 +229,12 @@ def mcp(
 def _prepare(extra: str, server: str, *modules: str) -> None:
     """Raise MoAError if an extra is not installed. server: what it contains, for the message.
     modules: the modules that it needs besides `_MODULES`."""
-    # They are for the processes of another server. With them, prometheus_client would write our
-    # figures among its own.
-    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+    # They are for other programs. With the first two, prometheus_client would write our figures
+    # among theirs; with the others, the SDK of the protocol could not be imported.
+    for name in (
+        *("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"),
+        *("OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_CONTEXT"),
+    ):
         os.environ.pop(name, None)
     if any(find_spec(name) is None for name in (*modules, *_MODULES)):
         from moa_cli.core.installation import install_command

@@ -509,3 +509,11 @@ def test_a_request_that_is_none_is_refused_and_the_server_goes_on(moa: Moa) -> N
             assert text_of(await client.call_tool("ask", ASKED)) == "ok"
 
     asyncio.run(use())
+
+
+@pytest.mark.parametrize("variable", ["OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_CONTEXT"])
+def test_parts_of_opentelemetry_that_other_programs_use_are_not_looked_for(
+    moa: Moa, upstream: Upstream, variable: str
+) -> None:
+    ran = moa.run("mcp", stdin=b"", env={variable: "of-another-program"}, fresh=True)
+    assert (ran.code, "Traceback" in ran.err) == (0, False), ran.err
