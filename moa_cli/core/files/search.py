@@ -124,7 +124,8 @@ class FileSearch:
         git = shutil.which("git")
         if git is None or not _is_in_work_tree(folder):
             return None
-        # The repository may be somebody else's, so Git must not run a program that it configures.
+        # The repository may be somebody else's, so Git must not run a program that it configures:
+        # neither one that watches for changes, nor one that fetches objects which are missing.
         command = [git, "-c", "core.fsmonitor=false", "-C", str(folder), "ls-files", "-z"]
         try:
             ran = subprocess.run(
@@ -132,6 +133,7 @@ class FileSearch:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env={**os.environ, "GIT_ALLOW_PROTOCOL": "none"},
                 timeout=_GIT_SECONDS,
                 check=True,
             )

@@ -117,6 +117,35 @@ def test_a_repository_cannot_have_its_programs_run(moa: Moa, upstream: Upstream)
     assert not (moa.folder / "ran").exists()
 
 
+def test_a_repository_that_lacks_objects_cannot_have_them_fetched(
+    moa: Moa, upstream: Upstream
+) -> None:
+    written(moa.folder, {"src/a.py": "first", "other/b.py": "second"})
+
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a", *words]
+        done = subprocess.run(command, cwd=moa.folder, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "c")
+    # The index has one entry for the other folder. To list its files, Git needs this object.
+    git("sparse-checkout", "set", "--cone", "--sparse-index", "src")
+    missing = git("rev-parse", "HEAD:other")
+    (moa.folder / ".git" / "objects" / missing[:2] / missing[2:]).unlink()
+    for name, value in (
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.url", str(moa.folder / "nowhere")),
+        ("remote.origin.uploadpack", f"touch {moa.folder}/ran; false"),
+        ("core.repositoryFormatVersion", "1"),
+    ):
+        git("config", name, value)
+    moa.run("ask", "what?", "-f", ".")
+    assert not (moa.folder / "ran").exists()
+
+
 def test_images_of_a_folder_go_along_only_if_some_model_sees(moa: Moa, upstream: Upstream) -> None:
     written(moa.folder, {"src/a.py": "first"})
     (moa.folder / "src" / "icon.png").write_bytes(PNG)
