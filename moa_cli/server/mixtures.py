@@ -114,7 +114,7 @@ class Mixtures:
             return self._found[name]
         if allowed and name.endswith(SOLO) and name != SOLO:
             return self._solo(name, self.find(name.removesuffix(SOLO), key))
-        if allowed and self._exposes_models and ":" in name and self.serves(name):
+        if allowed and self._exposes_models and self.serves(name):
             return self._single(name)
         why = self._unusable.get(name) if allowed else None
         if why == "loop":

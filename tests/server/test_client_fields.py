@@ -430,6 +430,18 @@ def test_single_models_can_be_asked_only_where_they_are_exposed(
         assert exposing.ask(model="lab:other").status_code == 404
 
 
+def test_a_model_without_a_provider_in_its_name_is_exposed_too(
+    moa: Moa, upstream: Upstream
+) -> None:
+    moa.profile("bare", {"model": "org/model"})
+    address = {"TOGETHER_API_KEY": "k", "TOGETHER_BASE_URL": upstream.url}
+    with serving(moa, "--expose-models", env=address) as server:
+        names = [model["id"] for model in server.get("/v1/models").json()["data"]]
+        assert "org/model" in names
+        assert server.ask(model="org/model").json()["model"] == "org/model"
+    assert [request.model for request in upstream.chats()] == ["org/model"]
+
+
 def test_a_tiny_limit_bounds_the_proposers_too(server: Server, upstream: Upstream) -> None:
     server.ask(max_tokens=20)
     assert {request.body.get("max_tokens") for request in upstream.chats()} == {20}
