@@ -27,6 +27,7 @@ from urllib.parse import quote, unquote, urlsplit
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
 from moa_cli.core.files.data_uris import without_data
+from moa_cli.core.text import SECRET_PARAMETER
 
 if TYPE_CHECKING:
     import logging
@@ -48,7 +49,7 @@ _OPTION = re.compile(
 _PLACED = (
     re.compile(rf"""((?:{_NAMES}|authorization|cookie)\\*["']\s*:\s*\\*["'])[^"'\\]+""", re.I),
     re.compile(rf"((?:{_NAMES}|authorization|cookie)\s*[:=]\s*)[^\s\"'&,;[]+", re.I),
-    re.compile(r"([?&][\w.-]*(?:key|token|secret|sig|signature|auth)=)[^&\s\"'#\\]+", re.I),
+    SECRET_PARAMETER,
     re.compile(r"(\b(?:Bearer|Basic) )[\w.~+/=-]{4,}", re.I),
     re.compile(r"(://)[^/\s@\"']+(?=@)"),
 )

@@ -12,6 +12,10 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 # Only this many characters of an unknown name are compared, because the comparison of long texts
 # takes long. Nobody types a longer name.
 _LONGEST_NAME = 60
+# A parameter of an address whose name suggests a secret, with its value.
+SECRET_PARAMETER = re.compile(
+    r"([?&][\w.-]*(?:key|token|secret|sig|signature|auth)=)[^&\s\"'#\\]+", re.IGNORECASE
+)
 # Characters that control a terminal or cannot be encoded, and that `json.dumps` does not escape.
 _ACTIVE = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
@@ -38,8 +42,9 @@ def are(number: int) -> str:
 
 
 def without_login(text: str) -> str:
-    """The text without the user names and passwords of web addresses in it."""
-    return re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
+    """The text without the user names and passwords of web addresses in it, and without the values
+    of parameters that are named like secrets."""
+    return SECRET_PARAMETER.sub(r"\1***", re.sub(r"(?<=://)[^/?#\s]*@", "***@", text))
 
 
 def without_password(address: str) -> str:

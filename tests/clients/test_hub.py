@@ -316,6 +316,14 @@ def test_the_token_goes_to_the_hub_and_to_no_output(moa: Moa) -> None:
     assert "hf_secret" not in out + told
 
 
+def test_a_token_that_the_hub_repeats_is_not_shown(moa: Moa) -> None:
+    refusing = HubModel({}, refusal=(503, "Busy"))
+    with hub(**{"One-GGUF": refusing}) as served:
+        _, out, told = pull(moa, served, "hf:lab/One-GGUF", HF_TOKEN="hf_secret0123456789")
+    assert "told by the hub Bearer [key]" in told
+    assert "hf_secret" not in out + told
+
+
 def own_models(moa: Moa, *names: str) -> None:
     """Put copies of the carried weights where pulled models lie."""
     source = find_weights(SMOLLM2, Config())

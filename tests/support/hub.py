@@ -21,7 +21,8 @@ class HubModel:
     """A repository. files: by name. lies: of a file's name, the hash that is told instead.
 
     small: files that are told with git's own hash, as the hub does for those outside LFS. refusal:
-    the status and code that answer every question about it. told: what is told of it instead.
+    the status and code that answer every question about it, with the request's token in the
+    message. told: what is told of it instead.
     """
 
     files: dict[str, bytes]
@@ -74,7 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if code:
             self.send_header("X-Error-Code", code)
-            self.send_header("X-Error-Message", "told by the hub")
+            self.send_header(
+                "X-Error-Message", f"told by the hub {self.headers.get('Authorization')}"
+            )
             body = b"{}"
         if model is not None and model.told is not None:
             body = model.told

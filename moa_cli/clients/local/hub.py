@@ -25,7 +25,7 @@ from moa_cli.clients.local.hub_transport import hub_connections
 from moa_cli.clients.local.memory import size_in_words
 from moa_cli.clients.local.weights import hub_dir
 from moa_cli.clients.transport import BadAddress, BadSetting, NoConnection
-from moa_cli.core import paths
+from moa_cli.core import debug_log, paths
 from moa_cli.core.errors import LocalModelUnavailable, UsageError
 from moa_cli.core.files.lock import locked_folder
 from moa_cli.core.installation import install_command
@@ -104,7 +104,7 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
     # reveal what its user runs.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        from huggingface_hub import HfApi, constants
+        from huggingface_hub import HfApi, constants, get_token
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError:
         raise LocalModelUnavailable(
@@ -116,6 +116,8 @@ def pull(name: str, say: Callable[[str], None]) -> Path:
             "HF_HUB_OFFLINE is set, so nothing is fetched from the Hugging Face hub",
             hint="unset HF_HUB_OFFLINE",
         )
+    debug_log.add_secret(get_token() or "")
+    debug_log.add_url(constants.ENDPOINT)
     # The base class of the library's HTTP client, which differs between its releases.
     transport_error = next(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
     http = importlib.import_module(transport_error.__module__.partition(".")[0])
@@ -218,7 +220,7 @@ def _refused(reference: HubReference, error: HfHubHTTPError) -> LocalModelUnavai
     if status == HTTPStatus.NOT_FOUND:
         what = f"revision {reference.revision}" if reference.revision else "such file"
         return LocalModelUnavailable(f"{reference.repo} has no {what}", hint="check the name")
-    said = one_line(error.server_message or "", 200)
+    said = one_line(debug_log.mask(error.server_message or ""), 200)
     return LocalModelUnavailable(
         f"{_endpoint()} answered {status}{f': {said}' if said else ''}", hint=_TRY_AGAIN
     )

@@ -47,6 +47,10 @@ def test_the_login_of_a_mirror_is_not_shown(moa: Moa, mirror: Mirror) -> None:
         ran = moa.run("bench", "fetch", "mt", env={"MOA_BENCH_MIRROR": address})
         assert "://***@127.0.0.1" in ran.err
         assert "hidden" not in ran.err + ran.text
+    address = "http://127.0.0.1:1/x?token=hidden&file="
+    ran = moa.run("bench", "fetch", "mt", env={"MOA_BENCH_MIRROR": address})
+    assert "http://127.0.0.1:1/x?token=***&file=/" in ran.err
+    assert "hidden" not in ran.err + ran.text
 
 
 def test_the_files_come_checked_and_once(moa: Moa, mirror: Mirror, data: Path) -> None:
