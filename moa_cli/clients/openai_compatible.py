@@ -125,6 +125,7 @@ class OpenAICompatible:
     ) -> None:
         self._provider = provider
         self._base_url = base_url = provider.base_url or ""
+        debug_log.add_url(base_url)
         self._completions = f"{base_url}/chat/completions"
         self._key = key
         self._headers = headers or dict
@@ -171,7 +172,6 @@ class OpenAICompatible:
         # The key "none" is not a secret: masking it would change answers that contain the word.
         self._errors.secret = "" if key == NO_KEY else key
         debug_log.add_secret(self._errors.secret)
-        debug_log.add_url(self._base_url)
         extras = self._own_extras()
         self._errors.more_secrets = (
             *debug_log.url_secrets(self._base_url),

@@ -22,12 +22,12 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from moa_cli.core import paths
 from moa_cli.core.errors import UsageError
 from moa_cli.core.files.data_uris import without_data
-from moa_cli.core.text import SECRET_PARAMETER
+from moa_cli.core.text import ACTIVE, SECRET_PARAMETER
 
 if TYPE_CHECKING:
     import logging
@@ -53,8 +53,9 @@ _PLACED = (
     re.compile(r"(\b(?:Bearer|Basic) )[\w.~+/=-]{4,}", re.I),
     re.compile(r"(://)[^/\s@\"']+(?=@)"),
 )
-# Control characters, line separators, and characters that change the direction of text.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile(rf"[\x00-\x1f]|{ACTIVE.pattern}")
+# The scheme of a URL, and the user name and password.
+_LOGIN = re.compile(r"((?:[a-z][a-z0-9+.-]*:)?/+)?([^/?#\s]*)@", re.IGNORECASE)
 _ENTRY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 
 _secrets: set[str] = set()
@@ -79,11 +80,10 @@ def add_url(url: str) -> None:
 
 
 def url_secrets(url: str) -> list[str]:
-    """The user name and password of `url`, in the forms in which an endpoint may send them back."""
-    try:
-        pair = unquote(urlsplit(url).netloc.rpartition("@")[0])
-    except ValueError:
-        return []
+    """The user name and password of `url`, in the forms in which an endpoint may send them back.
+    The scheme may be missing or mistyped."""
+    found = _LOGIN.match(url)
+    pair = unquote(found[2]) if found and (found[1] or ":" in found[2]) else ""
     user, _, password = pair.partition(":")
     basic = b64encode(f"{user}:{password}".encode()).decode()
     return [basic, pair, password or user] if pair else []

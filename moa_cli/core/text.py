@@ -17,7 +17,7 @@ SECRET_PARAMETER = re.compile(
     r"([?&][\w.-]*(?:key|token|secret|sig|signature|auth)=)[^&\s\"'#\\]+", re.IGNORECASE
 )
 # Characters that control a terminal or cannot be encoded, and that `json.dumps` does not escape.
-_ACTIVE = re.compile(
+ACTIVE = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
 )
 # A text of this many characters counts as a sentence, even without an end mark.
@@ -135,7 +135,7 @@ def is_json(text: str) -> bool:
 
 def harmless_json(text: str) -> str:
     """A JSON text with characters that control a terminal escaped."""
-    return _ACTIVE.sub(lambda match: json.dumps(match.group())[1:-1], text)
+    return ACTIVE.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def fenced(text: str, name: str = "") -> str:

@@ -36,12 +36,12 @@ def entries(log: Path, room: str, what: str) -> list[str]:
 def test_requests_answers_and_events_are_in_the_log(
     moa: Moa, log: Path, upstream: Upstream
 ) -> None:
-    upstream.always("agg", Reply(chunks=["Hel", "lo\x1b]0;x\x07\u2028\n"]))
+    upstream.always("agg", Reply(chunks=["Hel", "lo\x1b]0;x\x07\u2028\U000e0041\n"]))
     assert moa.run("ask", "Why?\x1b[31m").text.startswith("Hel")
     text = log.read_text("utf-8")
     assert all(LINE.fullmatch(line) for line in text.split("\n")[:-1])
     assert text.endswith("\n")
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028]", text)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\U000e0041]", text)
     (begun,) = entries(log, "cli", "moa begins")
     assert "version=" in begun
     assert 'arguments=["ask", "Why?\\u001b[31m"]' in begun
@@ -158,6 +158,17 @@ def test_no_secret_reaches_the_log(moa: Moa, log: Path, upstream: Upstream, sour
         assert f'"{name}": "{SECRETS["named"]}"' not in text
     if source == "password":
         assert "pass%2Fword" not in text
+
+
+@pytest.mark.parametrize("url", ["me:pass-4f4f@127.0.0.1:1/v1", "htp:/me:pass-4f4f@h/v1"])
+def test_the_password_of_a_mistyped_address_is_not_in_the_log(
+    moa: Moa, log: Path, url: str
+) -> None:
+    moa.configure(providers={"lab": {"base_url": url, "api_key_env": "LAB_KEY"}})
+    assert moa.run("ask", "hi").code != 0
+    text = log.read_text("utf-8")
+    assert f"url={url.replace('me:pass-4f4f', '[key]')}" in text
+    assert "pass-4f4f" not in text
 
 
 def test_secrets_of_the_command_line_are_not_in_the_log(moa: Moa, log: Path) -> None:
