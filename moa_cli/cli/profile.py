@@ -82,7 +82,7 @@ def show(profile: Profile, named: OptionalNameOrPath = None) -> None:
     from moa_cli.profile import rows
     from moa_cli.terminal.plain import setting_lines
 
-    head = f"profile {profile.name}: {one_line(profile.description)}".rstrip(": ")
+    head = one_line(f"profile {profile.name}: {profile.description}").rstrip(": ")
     print_lines(
         [folded(head, sys.stdout), *setting_lines(rows(profile), columns=columns_of(sys.stdout))]
     )

@@ -186,7 +186,7 @@ def plan(
     in_all = f"{plural(total.usage.calls, 'call')} in all: {layer_text(total)}"
     lines += [f"\n{in_all}", *more_lines(forecasts)]
     lines += [f"({note})" for note in notes(profile, forecasts, known)]
-    return "\n".join(lines) + "\n"
+    return sanitize("\n".join(lines) + "\n")
 
 
 def _fallbacks(profile: Profile, stage: Stage) -> Sequence[ModelSettings]:
@@ -207,7 +207,7 @@ def _model(settings: ModelSettings) -> str:
         f"{name} {getattr(settings, name)}" for name in names if getattr(settings, name) is not None
     ]
     told += [f"{key} {value}" for key, value in settings.extra.items()]
-    return proposer + one_line(", ".join([settings.model, *told]))
+    return one_line(proposer + ", ".join([settings.model, *told]))
 
 
 def _prompts(planned: PlannedStage, sent: Callable[[ModelSettings], Conversation]) -> list[str]:

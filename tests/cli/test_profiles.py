@@ -111,6 +111,15 @@ def test_show_prints_each_value_with_its_origin(moa: Moa) -> None:
     assert rows["multi_turn"] == ("true", "default")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows refuses such a name")
+def test_the_name_of_a_file_cannot_control_the_terminal(moa: Moa) -> None:
+    path = moa.profile("odd", "a")
+    named = path.rename(moa.folder / "od\x1b]0;x\x07d.toml")
+    told = moa.run("profile", "show", named.name).text
+    assert told.startswith("profile odd\n")
+    assert "\x1b" not in told
+
+
 def test_show_without_a_name_shows_the_default(moa: Moa) -> None:
     assert moa.run("profile", "show").text.startswith("profile lab")
     assert moa.run("profile", "show", "-p", "self").text.startswith("profile self")

@@ -308,6 +308,13 @@ def test_a_dry_run_prints_the_calls_with_their_exact_prompts_and_sends_nothing(
     assert upstream.requests == []
 
 
+def test_names_in_a_profile_cannot_control_the_terminal_of_a_dry_run(moa: Moa) -> None:
+    moa.profile("odd", {"model": "lab:a", "name": "Al\x1b]0;x\x07ice"}, aggregator="agg")
+    told = moa.run("ask", "-p", "odd", "--dry-run", "hi").text
+    assert "\n  Alice: lab:a\n" in told
+    assert "\x1b" not in told
+
+
 def test_a_reader_who_leaves_early_sees_no_traceback(moa: Moa, upstream: Upstream) -> None:
     gone = threading.Event()
     # More than the kernel holds for a client that is not reading.
