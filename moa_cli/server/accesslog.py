@@ -10,6 +10,7 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TextIO
+from urllib.parse import quote
 
 from moa_cli.core.conversation import Usage
 from moa_cli.core.money import cost_text
@@ -81,7 +82,9 @@ def _now() -> str:
 
 
 def _as_text(record: Record, seconds: float) -> str:
-    parts = [_now(), record.id, record.client, record.method, record.path[:_LONGEST_PATH]]
+    # Quoted, so that a client cannot write further fields into the line.
+    path = quote(record.path[:_LONGEST_PATH], safe="/:@!$&'()*+,;=~", errors="replace")
+    parts = [_now(), record.id, record.client, record.method, path]
     parts += [str(record.status), f"{seconds:.3f}s"]
     parts += [f"key={record.key}" if record.key else ""]
     parts += [record.model or "", "stream" if record.stream else ""]

@@ -291,6 +291,10 @@ def test_the_log_holds_nothing_of_what_was_said(moa: Moa, upstream: Upstream) ->
         server.ask(messages=question, n=2)
         server.get("/v1/models?key=query-words")
         server.wait_for_log("GET /v1/models")
+        server.get("/a%20200%200.1s%20key=ann%0Ab%C3%A4")
+        server.wait_for_log("unknown_url")
         log = "\n".join(server.log)
     assert "POST /v1/chat/completions 200" in log
+    # A path stays one field.
+    assert " GET /a%20200%200.1s%20key=ann%0Ab%C3%A4 404 " in log
     assert not any(f"{kind}-words" in log for kind in ("reply", "question", "query"))
