@@ -371,14 +371,14 @@ class OpenAICompatible:
 
     async def get_json(self, path: str, seconds: float) -> object:
         """The parsed JSON at a path below the base URL. Raises a ClientError."""
-        return await self._asked("GET", path, lambda transport: transport.get(path, seconds, {}))
+        return await self._asked("GET", path, lambda transport, at: transport.get(at, seconds, {}))
 
     async def post_json(self, path: str, body: Mapping[str, Any], seconds: float) -> object:
         """The parsed JSON of the answer to a body that is sent. Raises a ClientError."""
 
-        async def ask(transport: HttpTransport) -> object:
+        async def ask(transport: HttpTransport, at: str) -> object:
             async with asyncio.timeout(seconds):
-                answer = await transport.post(path, body, {})
+                answer = await transport.post(at, body, {})
                 return json.loads(await answer.read(_MOST_WHOLE))
 
         return await self._asked("POST", path, ask)
@@ -387,15 +387,15 @@ class OpenAICompatible:
         """Send a file of requests; returns the parsed JSON of the answer. Raises a ClientError,
         OSError."""
         return await self._asked(
-            "POST", "/files", lambda transport: transport.send_batch_file(file)
+            "POST", "/files", lambda transport, at: transport.send_batch_file(at, file)
         )
 
     async def fetch_file(self, path: str, into: Path, seconds: float) -> None:
         """Download from a path below the base URL to a file. Raises a ClientError."""
 
-        async def ask(transport: HttpTransport) -> None:
+        async def ask(transport: HttpTransport, at: str) -> None:
             async with asyncio.timeout(seconds):
-                answer = await transport.open(path)
+                answer = await transport.open(at)
                 try:
                     with replacing(into) as file:
                         async for piece in answer.chunks():
@@ -406,13 +406,18 @@ class OpenAICompatible:
         await self._asked("GET", path, ask)
 
     async def _asked(
-        self, method: str, path: str, ask: Callable[[HttpTransport], Awaitable[_Answer]]
+        self, method: str, path: str, ask: Callable[[HttpTransport, str], Awaitable[_Answer]]
     ) -> _Answer:
-        """The answer to a request for anything but a completion. Raises a ClientError."""
+        """The answer to a request for anything but a completion. Raises a ClientError.
+
+        ask: gets the path with the provider's query.
+        """
         exchange = Exchange(f"{self._base_url}{path}")
         exchange.add("request", method=method)
         try:
-            answer = await ask(await self._transport())
+            transport = await self._transport()
+            query = self._query.replace("?", "&", 1) if "?" in path else self._query
+            answer = await ask(transport, path + query)
         except (MoAError, OSError) as error:
             exchange.failed(error)
             if isinstance(error, TimeoutError):

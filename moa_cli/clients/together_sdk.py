@@ -72,7 +72,7 @@ class TogetherTransport(HttpTransport):
             listed: object = await sdk.get(path, cast_to=object, options={"headers": sent})
         return listed
 
-    async def send_batch_file(self, file: Path) -> object:
+    async def send_batch_file(self, path: str, file: Path) -> object:
         """See `HttpTransport`. Together receives a file in three steps, which the SDK carries
         out."""
         proxy = find_proxy(self._sdk_url)

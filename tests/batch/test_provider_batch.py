@@ -97,6 +97,18 @@ def test_a_mixture_of_two_layers_runs_through_five_jobs_at_half_the_price(
     assert not any(call.startswith("POST") for call in provider.asked[asked:])
 
 
+def test_each_request_has_the_query_of_the_provider(moa: Moa, provider: BatchProvider) -> None:
+    lab = {**moa.settings()["providers"]["lab"], "query": {"api-version": "1", "t": "a b"}}
+    moa.configure(providers={"lab": lab})
+    # A job that was perhaps created is looked for in the list.
+    provider.failing["create"] = 1
+    assert run(moa, "-y").code == 0
+    assert {"POST /files", "POST /batches", "GET /batches", "GET /batches/batch_1"} <= set(
+        provider.asked
+    )
+    assert all("api-version=1&t=a+b" in query for query in provider.queries)
+
+
 @pytest.mark.parametrize("killed_at", [None, "upload", "create"])
 def test_together_s_files_and_jobs(tmp_path: Path, killed_at: str | None) -> None:
     with BatchProvider(KEY, together=True) as provider:

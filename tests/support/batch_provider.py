@@ -53,6 +53,7 @@ class BatchProvider:
         self.files: dict[str, bytes] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
+        self.queries: list[str] = []
         self.answer: Callable[[Mapping[str, Any]], dict[str, Any]] = says
         self.held = False
         self.block: Phase | None = None
@@ -163,6 +164,7 @@ class BatchProvider:
                 phase: Phase = "look" if parts[0] == "batches" else "download"
                 with provider._lock:
                     provider.asked.append(f"GET {route}")
+                    provider.queries.append(place.query)
                     if route == "/batches":
                         self.listed(parse_qs(place.query))
                         return
@@ -215,9 +217,11 @@ class BatchProvider:
 
             def do_POST(self) -> None:
                 data = self.rfile.read(int(self.headers["Content-Length"]))
-                route = self.path.removeprefix("/v1")
+                place = urlsplit(self.path)
+                route = place.path.removeprefix("/v1")
                 with provider._lock:
                     provider.asked.append(f"POST {route}")
+                    provider.queries.append(place.query)
                     if route == provider.gone:
                         self.send(400, {"error": {"message": "not this file"}})
                         return

@@ -462,9 +462,9 @@ class HttpTransport:
         await _check(answer)
         return answer
 
-    async def send_batch_file(self, file: Path) -> object:
-        """Send a file of requests for a batch job; returns the parsed JSON of the answer. Raises as
-        `post` does, and OSError."""
+    async def send_batch_file(self, path: str, file: Path) -> object:
+        """Send a file of requests for a batch job to a path; returns the parsed JSON of the answer.
+        Raises as `post` does, and OSError."""
         mark = uuid4().hex
         head = (
             f'--{mark}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
@@ -479,7 +479,7 @@ class HttpTransport:
 
         body = await asyncio.to_thread(form)
         sent = {**self._headers, "content-type": f"multipart/form-data; boundary={mark}"}
-        answer = await send(self._connections, "POST", f"{self._base_url}/files", sent, body)
+        answer = await send(self._connections, "POST", self._base_url + path, sent, body)
         await _check(answer)
         return json.loads(await answer.read(_MOST_LIST))
 
