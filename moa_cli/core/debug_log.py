@@ -204,10 +204,14 @@ def _learn_secrets(environment: Mapping[str, str]) -> None:
 
 
 def _without_values(arguments: list[str]) -> list[str]:
-    """The arguments without the values of options and settings whose names suggest a secret."""
+    """The arguments without the values of options and settings whose names suggest a secret.
+
+    From now on, the log hides the logins of addresses among them.
+    """
     found = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
-        name, equals, _ = argument.partition("=")
+        name, equals, value = argument.partition("=")
+        add_url(value if argument.startswith("-") else argument)
         masked = f"{name}={_MASK}" if equals and _OPTION.fullmatch(name) else argument
         found.append(_MASK if _OPTION.fullmatch(before) else masked)
     return found

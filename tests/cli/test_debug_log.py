@@ -180,6 +180,12 @@ def test_secrets_of_the_command_line_are_not_in_the_log(moa: Moa, log: Path) -> 
     assert "serve-key" not in text
 
 
+def test_logins_of_the_command_line_are_not_in_the_log(moa: Moa, log: Path) -> None:
+    moa.run("serve", "--otel-endpoint", "me:pass-4f4f@h", "--otel-endpoint=me:pass-5f5f@h")
+    text = log.read_text("utf-8")
+    assert '"--otel-endpoint", "[key]@h", "--otel-endpoint=[key]@h"' in text
+
+
 @pytest.mark.parametrize("name", ["headers", "query", "headers.X-Team"])
 def test_secrets_of_settings_on_the_command_line_are_not_in_the_log(
     moa: Moa, log: Path, name: str
