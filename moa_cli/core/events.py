@@ -558,10 +558,10 @@ def to_dict(event: Event) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any], *, strict: bool = False) -> Event:
-    """The event that `to_dict` turned into `values`.
+    """The event that `to_dict` turned into `values`, or that `moa ask --output jsonl` printed.
 
     Args:
-        values: The result of `to_dict`.
+        values: The result of `to_dict`, or a printed line as parsed JSON.
         strict: Whether to check that a text is one of its `Literal`, and that a number fits a
             float. For files that another program may have changed.
 
@@ -574,4 +574,16 @@ def from_dict(values: Mapping[str, Any], *, strict: bool = False) -> Event:
     cls = _BY_KIND.get(str(values.get("kind")))
     if cls is None:
         raise ValueError(f"not an event: kind {values.get('kind')!r}")
-    return cast("Event", load_value(cls, values, strict=strict))
+    held = _without_sums(values)
+    if isinstance(held.get("proposal"), Mapping):
+        held = {**held, "proposal": _without_sums(held["proposal"])}
+    return cast("Event", load_value(cls, held, strict=strict))
+
+
+def _without_sums(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values with their usage as `to_dict` has it: a printed one also has sums."""
+    usage = values.get("usage")
+    if not isinstance(usage, Mapping) or "known_cost" not in usage:
+        return values
+    own = {name: usage[name] for name in usage if name not in ("total_tokens", "known_cost")}
+    return {**values, "usage": {**own, "cost": usage["known_cost"]}}

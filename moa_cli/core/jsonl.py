@@ -6,12 +6,11 @@ import dataclasses
 from typing import Any, TextIO
 
 from moa_cli.core.conversation import Turn, Usage, without_empty
-from moa_cli.core.events import Event, to_dict
+from moa_cli.core.events import Event
 from moa_cli.core.files.data_uris import without_data
+from moa_cli.core.money import cost_value, usd_value
 from moa_cli.core.outcomes import cut_lines
 from moa_cli.core.text import dumps
-
-_COST_DIGITS = 12
 
 
 def turn_to_dict(turn: Turn) -> dict[str, Any]:
@@ -47,14 +46,12 @@ def usage_to_dict(usage: Usage) -> dict[str, Any]:
     calls with a known price.
     """
     values = dataclasses.asdict(usage)
-    # A sum of binary fractions is wrong in its last digit ($0.1 + $0.2). Rounding removes that
-    # digit: no provider bills a millionth of a millionth of a dollar.
-    known = round(values.pop("cost"), _COST_DIGITS)
+    del values["cost"]
     return {
         **values,
         "total_tokens": usage.total_tokens,
-        "known_cost": known,
-        "cost": None if usage.unpriced_calls else known,
+        "known_cost": usd_value(usage.cost),
+        "cost": cost_value(usage),
     }
 
 
@@ -65,7 +62,7 @@ class JsonLines:
         self._out = out
 
     def handle(self, event: Event) -> None:
-        values = to_dict(event)
+        values = {"kind": event.kind, **_plain(event)}
         if "parts" in values:
             values["parts"] = _shown_parts(values["parts"])
         self._out.write(dumps(values) + "\n")

@@ -16,6 +16,8 @@ _MILLION = 1_000_000
 # the price of a request.
 MOST_USD, MOST_PRICE, _MOST_FEE = 1e9, 1e6, 1e3
 MOST_TOKENS = 1_000_000_000
+# Digits after the point of a cost that programs get.
+_DIGITS = 12
 _CACHED = "USD per million prompt tokens that the provider had in its cache"
 
 
@@ -150,6 +152,20 @@ def usd(amount: float) -> str:
     # Small amounts have two significant digits.
     decimals = max(2, 1 - math.floor(math.log10(amount)))
     return f"${amount:.{decimals}f}"
+
+
+def usd_value(amount: float) -> float:
+    """An amount as a number for programs.
+
+    A sum of binary fractions is wrong in its last digit ($0.1 + $0.2). Rounding removes that digit:
+    no provider bills a millionth of a millionth of a dollar.
+    """
+    return round(amount, _DIGITS)
+
+
+def cost_value(usage: Usage) -> float | None:
+    """The cost of `usage` in USD for programs; None if the price of a call is unknown."""
+    return None if usage.unpriced_calls else usd_value(usage.cost)
 
 
 def price_cell(amount: float | None, *, from_table: bool) -> str:

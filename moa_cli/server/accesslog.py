@@ -13,7 +13,7 @@ from typing import Literal, TextIO
 from urllib.parse import quote
 
 from moa_cli.core.conversation import Usage
-from moa_cli.core.money import cost_text
+from moa_cli.core.money import cost_text, cost_value
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import dumps
 
@@ -111,7 +111,7 @@ def _as_json(record: Record, seconds: float) -> str:
             "calls": used.calls,
             "prompt_tokens": used.prompt_tokens,
             "completion_tokens": used.completion_tokens,
-            "cost": None if used.unpriced_calls else used.cost,
+            "cost": cost_value(used),
             "code": record.code,
             **({"key": record.key} if record.key else {}),
         }

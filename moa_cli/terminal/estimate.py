@@ -9,7 +9,7 @@ from typing import Any
 
 from moa_cli.core.conversation import Conversation, Usage
 from moa_cli.core.endpoints import ModelInfo
-from moa_cli.core.money import cost_text, prices_are
+from moa_cli.core.money import cost_text, cost_value, prices_are
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.strategy import layer_name
 from moa_cli.core.text import plural
@@ -138,7 +138,7 @@ def to_dict(
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
             "completion_assumed": forecast.assumed,
-            "cost": None if usage.unpriced_calls else usage.cost,
+            "cost": cost_value(usage),
         }
 
     return {

@@ -55,6 +55,18 @@ def test_a_reply_has_openai_s_fields_and_the_ledger(server: Server, upstream: Up
     assert told["layers"][0]["calls"][1]["error"]["kind"] == "ServerFailed"
 
 
+def test_the_cost_of_a_reply_is_the_decimal_sum(moa: Moa, upstream: Upstream) -> None:
+    prices = {f"lab:{model}": {"prompt": 0.1, "completion": 0.2} for model in ("a", "b", "agg")}
+    moa.configure(
+        providers={"lab": {"base_url": upstream.url, "api_key_env": "LAB_KEY"}}, prices=prices
+    )
+    moa.profile("lab", "a", "b")
+    upstream.always("*", Reply(usage=(1000, 500)))
+    with serving(moa, "--log-format", "json") as server:
+        assert server.ask().json()["moa"]["cost"] == 0.0006
+        assert '"cost": 0.0006,' in server.wait_for_log('"status": 200')
+
+
 def test_a_stream_is_the_aggregator_s_chunks_as_they_came(
     server: Server, upstream: Upstream
 ) -> None:

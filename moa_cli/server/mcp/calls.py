@@ -21,6 +21,7 @@ from mcp.types import (
 from moa_cli.core.conversation import Conversation, Message, Proposal, Turn, Usage
 from moa_cli.core.errors import UsageError
 from moa_cli.core.events import Event, LayerFinished
+from moa_cli.core.money import cost_value
 from moa_cli.core.outcomes import losses, refusal_of
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.stream import Sink, TurnFold, deliver
@@ -350,8 +351,8 @@ def _side_by_side(
         text = answer["text"]
         said = f"(no answer: {answer['error']})" if text is None else text
         texts.append(f"## {number}. {answer['name']}\n\n{said}")
-    cost = None if usage.unpriced_calls else usage.cost
-    return _result("\n\n".join(texts), {"answers": list(answers), "cost": cost, "moa": moa})
+    told = {"answers": list(answers), "cost": cost_value(usage), "moa": moa}
+    return _result("\n\n".join(texts), told)
 
 
 def _result(text: str, structured: dict[str, Any], *, is_error: bool = False) -> CallToolResult:

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from moa_cli.core.conversation import Charge, Proposal, Turn, Usage
+from moa_cli.core.money import cost_value
 from moa_cli.core.outcomes import cut_lines
 from moa_cli.profile import short_name
 
@@ -52,7 +53,7 @@ def ledger(turn: Turn, ignored: Sequence[str] = ()) -> dict[str, Any]:
         "answered_by": turn.answered_by,
         "calls": turn.usage.calls,
         "estimated_calls": turn.usage.estimated_calls,
-        "cost": _cost(turn.usage),
+        "cost": cost_value(turn.usage),
         "seconds": round(turn.seconds, 3),
         "degraded": turn.degraded,
         "lost": list(turn.lost),
@@ -120,9 +121,5 @@ def _call(name: str, call: Proposal | Charge, **more: Any) -> dict[str, Any]:
         **more,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
-        "cost": _cost(usage),
+        "cost": cost_value(usage),
     }
-
-
-def _cost(usage: Usage) -> float | None:
-    return None if usage.unpriced_calls else usage.cost

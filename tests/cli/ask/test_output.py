@@ -183,6 +183,24 @@ def test_the_stream_of_events_can_be_read_back(moa: Moa, upstream: Upstream) -> 
     assert not set(ran.text) & {"\x1b", "\x07", "\x9b", "\u202e", "\u2028"}
 
 
+def test_the_stream_of_events_tells_usage_as_all_json_does(moa: Moa, upstream: Upstream) -> None:
+    prices = {f"lab:{model}": {"prompt": 0.1, "completion": 0.2} for model in ("b", "c", "agg")}
+    moa.configure(
+        providers={"lab": {"base_url": upstream.url, "api_key_env": "LAB_KEY"}}, prices=prices
+    )
+    upstream.always("*", Reply(text="x", usage=(1000, 500)))
+    lines = moa.run("ask", "hi", "--output", "jsonl").text.splitlines()
+    told = [json.loads(line) for line in lines]
+    calls = [event["proposal"]["usage"] for event in told if "proposal" in event]
+    # The price of the model `a` is unknown, which is not 0.
+    assert sorted(map(str, (call["cost"] for call in calls))) == ["0.0002", "0.0002", "None"]
+    usage = told[-1]["usage"]
+    assert (usage["cost"], usage["known_cost"], usage["total_tokens"]) == (None, 0.0006, 6000)
+    ended = from_dict(told[-1])
+    assert isinstance(ended, TurnFinished)
+    assert (ended.usage.cost, ended.usage.unpriced_calls) == (0.0006, 1)
+
+
 def test_proposals_are_shown_on_stderr_in_profile_order(moa: Moa, upstream: Upstream) -> None:
     moa.profile("lab", "a", "b")
     upstream.always("a", Reply(text="from a\nto you", delay=0.3))
