@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timezone
 
 from moa_cli.core.conversation import Citation, Proposal, Turn
-from moa_cli.core.money import usd
+from moa_cli.core.money import cost_text
 from moa_cli.core.outcomes import cut_of, names_the_lost
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
@@ -58,9 +58,10 @@ def proposal_facts(proposal: Proposal) -> str:
     usage = proposal.usage
     parts = [f"{proposal.seconds:.1f} s"]
     if usage.completion_tokens:
-        parts.append(plural(usage.completion_tokens, "token"))
+        about = "~" if usage.estimated_completion_tokens else ""
+        parts.append(about + plural(usage.completion_tokens, "token"))
     if usage.cost:
-        parts.append(usd(usage.cost))
+        parts.append(cost_text(usage))
     if cut := cut_of(proposal):
         parts.append(cut)
     return ", ".join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from moa_cli.core.conversation import Charge, Usage
-from moa_cli.core.money import cost_text, usd
+from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
 from moa_cli.core.text import plural
 from moa_cli.profile import short_name
@@ -26,13 +26,13 @@ def usage_line(usage: Usage, seconds: float, ledger: Sequence[Charge]) -> str:
     """
     parts = [plural(usage.calls, "call"), _tokens(usage), cost_text(usage), f"{seconds:.1f} s"]
     line = ", ".join(parts)
-    costs: dict[str, float] = {}
+    spent: dict[str, Usage] = {}
     for charge in ledger:
-        costs[charge.model] = costs.get(charge.model, 0.0) + charge.usage.cost
-    if len(costs) < 2 or not any(costs.values()):
+        spent[charge.model] = spent.get(charge.model, Usage()) + charge.usage
+    dearest = max(spent, key=lambda name: spent[name].cost, default="")
+    if len(spent) < 2 or not spent[dearest].cost:
         return line
-    dearest = max(costs, key=lambda name: costs[name])
-    return f"{line}; dearest: {one_line(short_name(dearest), 40)} {usd(costs[dearest])}"
+    return f"{line}; dearest: {one_line(short_name(dearest), 40)} {cost_text(spent[dearest])}"
 
 
 def spent_lines(spent: Mapping[str, Usage]) -> list[str]:

@@ -134,6 +134,12 @@ def test_a_page_names_an_image_that_it_may_not_show(url: str) -> None:
     assert "attached &lt;b&gt;photo&lt;/b&gt; (" in text
 
 
+def test_estimated_figures_of_a_proposal_are_marked() -> None:
+    counted = replace(GOOD.usage, estimated_calls=1, estimated_completion_tokens=2)
+    turn = TURN.with_proposals(((replace(GOOD, usage=counted),),))
+    assert "1.5 s, ~2 tokens, ~$0.25" in Page(html(conversation(turn))).text
+
+
 def test_a_page_shows_the_reply_and_folds_the_rest_under_it() -> None:
     text = html(conversation(TURN))
     made = Page(text)

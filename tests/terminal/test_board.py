@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -101,6 +102,14 @@ def drawn(view: TurnView, size: tuple[int, int], now: float = 4.0, hint: str = "
         assert "\n" not in line
         assert "\t" not in line
     return plain
+
+
+def test_the_figures_of_a_call_mark_estimates() -> None:
+    usage = Usage(completion_tokens=18, estimated_completion_tokens=18, estimated_calls=1, calls=1)
+    for used, shown in ((usage, "~18 tok · ~$0.25"), (Usage(9, 18, calls=1), "18 tok · $0.25")):
+        proposal = Proposal(1, 0, "a", "m", "text", usage=replace(used, cost=0.25))
+        view = told(turn(["a"]), ProposerFinished(at=3.0, layer=1, index=0, proposal=proposal))
+        assert f" · {shown}" in "\n".join(drawn(view, (80, 10)))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from moa_cli.core.events import (
     TurnFailed,
     TurnStarted,
 )
-from moa_cli.core.money import Price
+from moa_cli.core.money import Price, PriceTier
 from moa_cli.terminal.board.live import LiveReply, MarkdownReply, TextReply
 from moa_cli.terminal.board.status import TurnStatus, status_line
 from moa_cli.terminal.board.view import TurnView
@@ -127,6 +127,12 @@ def test_the_cost_so_far_is_marked_where_it_is_estimated_or_lacks_a_part() -> No
     assert " · $1.25" in line(view, 3.0)
     view.apply(answered(1, 3.0, Usage(prompt_tokens=10, calls=1, unpriced_calls=1)))
     assert " · $1.25 + ?" in line(view, 3.0)
+
+
+def test_the_cost_so_far_of_a_long_prompt_is_at_the_price_of_long_prompts() -> None:
+    tiered = Price(prompt=1.0, completion=3.0, tiers=(PriceTier(200_000, 2.0, 6.0),))
+    began = ProposerStarted(layer=1, index=0, prompt_tokens=1_000_000, price=tiered)
+    assert " · ~$2.00" in line(told(layer("a"), began), 1.0)
 
 
 def test_what_was_withdrawn_still_costs() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from moa_cli.core.money import usd
 from moa_cli.core.sanitize import sanitize
 from moa_cli.terminal.board.screen import most_rows
 from moa_cli.terminal.board.status import status_line
@@ -31,7 +30,7 @@ def figures(call: CallView, now: float) -> list[str]:
         about = "" if call.exact else "~"
         parts.append(f"{about}{call.tokens} tok")
     if call.cost:
-        parts.append(usd(call.cost))
+        parts.append(call.cost)
     rate = call.rate(now)
     if rate is not None:
         parts.append(f"{rate:.0f} tok/s")

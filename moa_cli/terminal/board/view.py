@@ -8,7 +8,7 @@ from typing import Literal
 from moa_cli.core import events
 from moa_cli.core.conversation import Failure, Usage
 from moa_cli.core.events import Event
-from moa_cli.core.money import Price
+from moa_cli.core.money import Price, cost_text
 from moa_cli.core.outcomes import cut_of, cut_text
 from moa_cli.core.strategy import Purpose, layer_name
 
@@ -42,7 +42,7 @@ class CallView:
 
     began, first_token, ended, latest: times in seconds since the turn began; None if not yet.
     latest is the time of its last piece. tokens: the endpoint's count if `exact`, else the number
-    of pieces. cost: USD; 0 if free or unknown. note: why it failed, waits, or was cut.
+    of pieces. cost: as a text; "" if free or unknown. note: why it failed, waits, or was cut.
     prompt_tokens: about how many tokens its prompt has. price: of the model, or None. resumes: the
     time when it is retried. why: the failure before the retry.
     """
@@ -55,7 +55,7 @@ class CallView:
     ended: float | None = None
     tokens: int = 0
     exact: bool = False
-    cost: float = 0.0
+    cost: str = ""
     note: str = ""
     latest: float | None = None
     prompt_tokens: int = 0
@@ -110,7 +110,7 @@ class CallView:
     def end(self, at: float, usage: Usage, error: Failure | None, cut: str | None = None) -> None:
         """The call has ended. error: None if it succeeded. cut: how its answer was cut, or None."""
         self.ended = at
-        self.cost = usage.cost
+        self.cost = cost_text(usage) if usage.cost else ""
         if usage.completion_tokens:
             self.tokens = usage.completion_tokens
             self.exact = not usage.estimated_completion_tokens
@@ -124,8 +124,8 @@ class CallView:
         price = self.price
         if price is None or not self.prompt_tokens:
             return self._wasted
-        rates = self.prompt_tokens * price.prompt + self.tokens * price.completion
-        return self._wasted + rates / 1_000_000 + price.request
+        asked = Usage(self.prompt_tokens, self.tokens, calls=1)
+        return self._wasted + price.of(asked)
 
     def silence(self, now: float) -> float:
         """Seconds since its last piece, or since it began."""

@@ -70,6 +70,15 @@ def test_the_usage_line_tells_calls_tokens_cost_and_the_dearest_model(moa: Moa) 
     assert "3 calls" in moa.run("ask", "hi", "-u", "-q").err
 
 
+def test_the_usage_line_marks_an_estimated_cost_of_the_dearest_model(
+    moa: Moa, upstream: Upstream
+) -> None:
+    upstream.always("agg", Reply(text="one two three", usage=None))
+    moa.profile("lab", "a", "agg", max_tokens=100)
+    upstream.always("a", Reply(usage=(1, 1)))
+    assert re.search(r", ~\$0\S+, \d+\.\d s; dearest: lab:agg ~\$0", moa.run("ask", "hi", "-u").err)
+
+
 def test_the_ledger_in_the_json_is_the_upstreams(moa: Moa, upstream: Upstream) -> None:
     turn = told(moa.run("ask", "hi", "--json"))
     assert turn["usage"]["cost"] == pytest.approx(WHOLE)
