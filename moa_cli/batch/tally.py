@@ -10,7 +10,8 @@ from moa_cli.bench.run.journal import CallRecord
 from moa_cli.core.conversation import Usage
 from moa_cli.core.jsonl import usage_to_dict
 
-_SUMS = ("calls", "prompt_tokens", "completion_tokens", "known_cost")
+_COUNTS = ("calls", "estimated_calls", "unpriced_calls", "prompt_tokens", "completion_tokens")
+_SUMS = (*_COUNTS, "known_cost")
 _KEPT = (*_SUMS, "failed", "answered_by")
 
 # By model name: the sums over its calls, how many failed, and how many were answered by each model
@@ -46,13 +47,7 @@ def tally_in(card: Mapping[str, Any]) -> ModelTally:
 def spent_in(card: Mapping[str, Any]) -> Usage:
     """The usage of all calls that a data card counts."""
     usages = (
-        Usage(
-            prompt_tokens=told["prompt_tokens"],
-            completion_tokens=told["completion_tokens"],
-            calls=told["calls"],
-            cost=told["known_cost"],
-            unpriced_calls=0 if told.get("price") else told["calls"],
-        )
+        Usage(cost=told["known_cost"], **{name: told[name] for name in _COUNTS})
         for told in card["models"].values()
     )
     return sum(usages, Usage())

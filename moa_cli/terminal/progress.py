@@ -11,6 +11,7 @@ from moa_cli.core.conversation import Usage
 from moa_cli.core.debug_log import on_terminal
 from moa_cli.core.money import cost_text
 from moa_cli.core.sanitize import one_line
+from moa_cli.core.text import plural
 from moa_cli.terminal.tty import can_redraw
 
 _BAR_CELLS = 24
@@ -48,7 +49,7 @@ class Progress:
         """The figures as a line, the most important first."""
         seconds = max(time.monotonic() - self.began, 0.001)
         here = self.ended - self.before
-        parts = [f"{self.ended:,} of {self.total:,} results"]
+        parts = [f"{self.ended:,} of {plural(self.total, 'result')}"]
         parts += [f"{self.failed:,} failed"] * bool(self.failed)
         parts += [f"{self.in_flight()} in flight", f"{self.spent.calls / seconds:.1f} calls/s"]
         parts += [f"{self.waiting()} waiting"] * (self.waiting() > 0)

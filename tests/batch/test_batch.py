@@ -866,6 +866,31 @@ def test_a_card_tells_how_the_data_came_about(moa: Moa, upstream: Upstream) -> N
     assert out["cost"] == pytest.approx(total)
 
 
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        # Its price is unknown, but the endpoint tells what each call costs.
+        ({"usage_style": "with_choices", "more": {"cost": 0.25}}, "$1.00"),
+        # It tells no cost for the first answer.
+        ({}, "$0.50 + ?"),
+        # It counts no tokens of the first answer, which costs what it says.
+        ({"usage": (0, 0), "usage_style": "with_choices", "more": {"cost": 0.25}}, "~$1.00"),
+    ],
+)
+def test_a_batch_that_goes_on_tells_the_cost_of_all_starts(
+    moa: Moa, upstream: Upstream, first: Any, told: str
+) -> None:
+    moa.profile("one", "a", aggregator="agg")
+    cost = Reply(usage=(10, 5), usage_style="with_choices", more={"cost": 0.25})
+    upstream.always("*", cost)
+    upstream.enqueue("*", *[Reply(**{"usage": (10, 5), **first})] * 2)
+    start = ["batch", prompts(moa, 2), "out.jsonl", "-p", "one"]
+    assert moa.run(*start, "--limit", "1").code == 0
+    ran = moa.run(*start)
+    assert "moa: 2 of 2 results, " in ran.err
+    assert ran.err.splitlines()[-1] == f"moa: 2 of 2 answers in out.jsonl, {told}"
+
+
 def test_progress_tells_which_provider_bounds_it(tmp_path: Path) -> None:
     with Upstream() as upstream:
         upstream.at_once = 2
