@@ -51,10 +51,16 @@ class PairResult:
 
 @dataclass(frozen=True)
 class Strength:
-    """How likely an arm beats an average arm, 0 to 1 (`bradley_terry`), with its 95 % interval."""
+    """How likely an arm beats an average arm, 0 to 1 (`bradley_terry`), with its 95 % interval:
+    None if all choices are alike (or there is only one), so that they do not tell their spread."""
 
     value: float
-    interval: ConfidenceInterval
+    interval: ConfidenceInterval | None
+
+    def to_dict(self) -> dict[str, Any]:
+        ends = self.interval
+        low, high = (ends.low, ends.high) if ends else (None, None)
+        return {"value": self.value, "low": low, "high": high}
 
 
 @dataclass
@@ -135,7 +141,7 @@ class LeaderboardRow:
             "low": interval.low if interval else None,
             "high": interval.high if interval else None,
             "chance": self.chance,
-            "strength": strength and {"value": strength.value, **vars(strength.interval)},
+            "strength": strength and strength.to_dict(),
             "against": [pair.to_dict() for pair in self.against],
             "cost": usage["cost"],
             "cost_per_win": self.cost_per_win,
@@ -212,7 +218,8 @@ def _strengths(comparisons: Sequence[Comparison]) -> Mapping[ArmName, Strength]:
         cut = math.floor(0.025 * len(values))
         ends = (values[cut], values[-1 - cut]) if values else (0.0, 1.0)
         interval = ConfidenceInterval(min(value, ends[0]), max(value, ends[1]))
-        strengths[name] = Strength(value, interval)
+        is_known = not values or values[0] < values[-1]
+        strengths[name] = Strength(value, interval if is_known else None)
     return strengths
 
 

@@ -39,6 +39,7 @@ def test_each_pair_is_counted_from_both_sides() -> None:
     assert values == sorted(values, reverse=True)
     for known in strengths.values():
         assert known is not None
+        assert known.interval is not None
         assert 0 < known.interval.low <= known.value <= known.interval.high < 1
 
 
@@ -78,6 +79,15 @@ def test_an_arm_that_was_never_chosen_is_not_surely_worthless() -> None:
     assert pair.p == pytest.approx(2 / 2**10)
 
 
+@pytest.mark.parametrize("times", [1, 10])
+def test_choices_that_are_all_alike_do_not_tell_how_certain_a_strength_is(times: int) -> None:
+    made = choices(*[("ab", 0)] * times)
+    for row in with_pairs(leaderboard(made), made):
+        told = row.to_dict()["strength"]
+        assert 0 < told["value"] < 1
+        assert (told["low"], told["high"]) == (None, None)
+
+
 def test_many_choices_make_a_strength_sure() -> None:
     few = choices(*[("ab", place % 4 == 0) for place in range(8)])
     many = choices(*[("ab", place % 4 == 0) for place in range(400)])
@@ -85,6 +95,7 @@ def test_many_choices_make_a_strength_sure() -> None:
     def width(made: list[Comparison]) -> float:
         row = with_pairs(leaderboard(made), made)[0]
         assert row.strength is not None
+        assert row.strength.interval is not None
         return row.strength.interval.high - row.strength.interval.low
 
     assert width(many) < width(few) / 3
