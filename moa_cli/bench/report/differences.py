@@ -3,6 +3,7 @@ sentences that say what this means."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -225,8 +226,15 @@ def _against_best(
     return told
 
 
+def ratio_text(ratio: float) -> str:
+    """A ratio above 0 with one decimal, or with two significant digits: `5.2`, `0.031`."""
+    return f"{ratio:,.{max(1, 1 - math.floor(math.log10(ratio)))}f}"
+
+
 def _price(arm: ArmWorth, other: ArmWorth) -> str:
-    return f" at {arm.cost / other.cost:.1f} times its cost" if arm.cost and other.cost else ""
+    if not (arm.cost and other.cost):
+        return ""
+    return f" at {ratio_text(arm.cost / other.cost)} times its cost"
 
 
 def _choice(arms: Sequence[ArmWorth], scale: tuple[float, float]) -> Iterator[str]:

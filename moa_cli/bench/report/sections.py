@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from moa_cli.bench.judge.arena import SCORE
 from moa_cli.bench.judge.pairwise import OWN_FIT
 from moa_cli.bench.report.budget import pareto_front
-from moa_cli.bench.report.differences import ArmPair, ArmWorth, Differences, differences_of
+from moa_cli.bench.report.differences import (
+    ArmPair,
+    ArmWorth,
+    Differences,
+    differences_of,
+    ratio_text,
+)
 from moa_cli.bench.report.official import OFFICIAL
 from moa_cli.bench.report.published import PUBLISHED, PublishedTable
 from moa_cli.bench.report.scores import ArmScores, Saved, Scores
@@ -391,7 +397,7 @@ def _pair(pair: ArmPair, digits: int) -> tuple[str, ...]:
         _p(pair.p_holm),
         f"{found.better:,}/{found.worse:,}/{found.equal:,}",
         "–" if found.detectable is None else f"{found.detectable:.{digits}f}",
-        "–" if pair.cost_ratio is None else f"{pair.cost_ratio:.1f}",
+        "–" if pair.cost_ratio is None else ratio_text(pair.cost_ratio),
     )
 
 

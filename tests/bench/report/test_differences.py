@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ def test_few_items_show_nothing_and_say_how_many_would(moa: Moa) -> None:
     assert choice == (
         f"on these prompts take {SINGLE}: nothing that costs more is shown to be better"
     )
+
+
+def test_a_small_part_of_a_cost_is_not_told_as_none(moa: Moa) -> None:
+    file = write_questions(moa.folder / "data", "gsm8k", 10)
+    run = write_run(moa.folder / "runs" / "cheap", file, {"mixture": [1], SINGLE: [2, 3]})
+    priced(run, SINGLE, 0.5)
+    priced(run, "mixture", 0.0156)
+    lines = moa.run("bench", "report", str(run)).text.splitlines()
+    assert f"between mixture and {SINGLE} no difference is shown at 0.031 times" in lines[1]
+    [row] = [line for line in lines if re.match(rf"mixture +{SINGLE} ", line)]
+    assert row.split()[-1] == "0.031"
 
 
 def test_runs_over_the_same_items_are_compared_with_each_other(moa: Moa) -> None:
