@@ -47,11 +47,14 @@ def _usable(proposal: Proposal) -> Proposal | None:
 
 
 def merged(before: Turn, turn: Turn) -> Turn:
-    """`before` and `turn` as one turn; `turn` wrote a reply from the proposals of `before`."""
+    """`before` and `turn` as one turn; `turn` wrote a reply from the proposals of `before`. If
+    `before` has a reply of its own, it stays a turn beside this one, and keeps its usage and time.
+    """
     turn = behind(before, turn)
+    both = replace(turn, **_sums(before, turn))
     return replace(
-        turn,
-        **_sums(before, turn),
+        turn if before.reply else both,
+        reviews=both.reviews,
         proposals=before.proposals,
         lost=(*before.lost, *turn.lost),
     )

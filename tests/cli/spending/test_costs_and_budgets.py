@@ -319,6 +319,16 @@ def test_a_sessions_budget_holds_for_a_chat(moa: Moa, upstream: Upstream) -> Non
     assert re.search(r"in all +3 calls, 3,000 tokens in, 300 out, \$0\.017", ran.err)
 
 
+@pytest.mark.parametrize("then", ["/report", "two\n/compact", "/remerge vote\n/report"])
+def test_the_costs_of_another_reply_are_counted_once(
+    moa: Moa, upstream: Upstream, then: str
+) -> None:
+    moa.run("chat", stdin=f"one\n/remerge\n{then}\n".encode())
+    [row] = json.loads(moa.run("history", "list", "--json").text)
+    assert row["usage"]["calls"] == len(upstream.chats())
+    assert row["usage"]["known_cost"] == pytest.approx(sum(spent_today(moa).values()))
+
+
 def test_usage_as_json_in_a_chat(moa: Moa) -> None:
     ran = moa.run("chat", stdin=b"one\n/usage --json\n")
     table = json.loads(ran.err[ran.err.index("{\n") : ran.err.rindex("}") + 1])
