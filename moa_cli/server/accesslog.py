@@ -15,7 +15,7 @@ from urllib.parse import quote
 from moa_cli.core.conversation import Usage
 from moa_cli.core.money import cost_text, cost_value
 from moa_cli.core.sanitize import one_line
-from moa_cli.core.text import dumps
+from moa_cli.core.text import dumps, plural
 
 LogFormat = Literal["text", "json"]
 _LONGEST_PATH = 200
@@ -90,7 +90,8 @@ def _as_text(record: Record, seconds: float) -> str:
     parts += [record.model or "", "stream" if record.stream else ""]
     if record.usage is not None:
         used = record.usage
-        parts.append(f"{used.calls} calls {used.prompt_tokens}+{used.completion_tokens} tokens")
+        parts.append(plural(used.calls, "call"))
+        parts.append(f"{used.prompt_tokens}+{used.completion_tokens} tokens")
         parts.append(cost_text(used))
     return one_line(" ".join([*parts, record.code or ""]))
 

@@ -67,6 +67,14 @@ def test_the_cost_of_a_reply_is_the_decimal_sum(moa: Moa, upstream: Upstream) ->
         assert '"cost": 0.0006,' in server.wait_for_log('"status": 200')
 
 
+def test_a_line_of_the_log_tells_one_call_as_one(moa: Moa, upstream: Upstream) -> None:
+    moa.profile("lab", rounds=0)
+    upstream.always("*", Reply(usage=(1000, 500)))
+    with serving(moa) as server:
+        server.ask()
+        server.wait_for_log(" 200 .* moa 1 call 1000\\+500 tokens cost unknown$")
+
+
 def test_a_stream_is_the_aggregator_s_chunks_as_they_came(
     server: Server, upstream: Upstream
 ) -> None:

@@ -294,7 +294,7 @@ def _estimate_lines(
 
 def cost_band(low: Usage, high: Usage, about: str) -> str:
     """`cost: between $0.12 and $3.40`. about: put before the upper value if it is not a bound."""
-    if high.unpriced_calls >= high.calls:
+    if high.unpriced_calls and high.unpriced_calls >= high.calls:
         return cost_text(high)
     lacking = " + ?" if high.unpriced_calls else ""
     if high.cost == low.cost:

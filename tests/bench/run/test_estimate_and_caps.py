@@ -62,6 +62,15 @@ def test_the_estimate_s_band_holds_what_was_counted(priced: Moa, upstream: Upstr
     assert low <= spent(priced.folder / "runs" / "mine-lab") <= high
 
 
+def test_a_run_whose_calls_are_all_there_costs_nothing_more(priced: Moa) -> None:
+    start = ["bench", "run", write_prompts(priced, 2), "-o", "run", "-y"]
+    assert priced.run(*start).code == 0
+    (priced.folder / "run" / "items.jsonl").unlink()
+    told = priced.run(*start).err.splitlines()
+    assert "moa: 0 calls; tokens in: between 0 and 0, out: up to 0" in told
+    assert "moa: cost: $0" in told
+
+
 def test_what_the_journal_holds_is_not_estimated_again(priced: Moa, upstream: Upstream) -> None:
     failed = Reply(status=500, error={"error": {"message": "no"}})
     upstream.always("agg", failed)
