@@ -62,7 +62,9 @@ class CompletionReader:
         self._characters = WholeCharacters()
         self._of_thoughts, self._of_refusal = WholeCharacters(), WholeCharacters()
         self._told_logprobs = False
+        # The latest usage, and the latest one at the end of the answer.
         self._counted: Usage | None = None
+        self._counted_whole: Usage | None = None
         self._sources = CitationReader()
         self._tools = ToolCallReader()
         # The pieces of text as they arrived; and of reasoning that arrived in fields of its own.
@@ -374,7 +376,11 @@ class CompletionReader:
             return
         if not (self.ended or self._is_whole):
             told = usages.without_interim_cost(told)
+        elif self._counted_whole is not None:
+            told = usages.completed(told, self._counted_whole)
         self._news["usage"] = self._counted = told
+        if self.ended:
+            self._counted_whole = told
 
     def delta(self) -> Delta:
         """What has arrived since the last delta."""

@@ -120,6 +120,20 @@ def without_interim_cost(usage: Usage) -> Usage:
     return usage if usage.cost else replace(usage, unpriced_calls=usage.calls)
 
 
+def completed(told: Usage, before: Usage) -> Usage:
+    """`told`, with the counts and the cost that it leaves out, from what was reported before it at
+    the end of the same answer: some endpoints report in several chunks, or zeros at last."""
+    if not told.prompt_tokens:
+        prompt, cached = before.prompt_tokens, before.cached_tokens
+        told = replace(told, prompt_tokens=prompt, cached_tokens=cached)
+    if not told.completion_tokens:
+        answer, thought = before.completion_tokens, before.reasoning_tokens
+        told = replace(told, completion_tokens=answer, reasoning_tokens=thought)
+    if told.unpriced_calls:
+        told = replace(told, cost=before.cost, unpriced_calls=before.unpriced_calls)
+    return told
+
+
 def _table_in(payload: dict[str, Any]) -> dict[str, Any] | None:
     places = [payload.get("usage")]
     if places[0] and isinstance(places[0], dict):

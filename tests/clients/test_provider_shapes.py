@@ -142,6 +142,21 @@ def test_usage_and_cost_in_every_place(
     assert differences(chat(**expected), seen(body)) == []
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}},
+        {"usage": COUNTED},
+        {"usage": {"prompt_tokens": 0, "completion_tokens": 5}},
+        {"usage": {"prompt_tokens": 20, "completion_tokens": 0}},
+    ],
+)
+def test_what_a_last_usage_leaves_out_is_taken_from_the_one_before(rest: dict[str, Any]) -> None:
+    end = {**piece(finish="stop"), "usage": {**COUNTED, "cost": 0.5}}
+    body = events(piece("Rain."), end, {"choices": [], **rest})
+    assert differences(chat(usage=counts(20, 5), cost_usd=0.5), seen(body)) == []
+
+
 def test_a_cost_that_is_told_behind_the_usage_belongs_to_it() -> None:
     told = {"choices": [], "usage": COUNTED}, {"choices": [], "cost": {"usd": 0.5}}
     body = events(piece("Rain.", "stop"), *told)
