@@ -16,6 +16,7 @@ from moa_cli.bench.report.values import ValuedRun
 from moa_cli.bench.run.folder import JudgeReader
 from moa_cli.bench.run.journal import CallAnswer, Result, path_seconds
 from moa_cli.bench.scoring.answers import Verdict
+from moa_cli.core.money import cost_value, usd
 from moa_cli.core.outcomes import cut_text
 from moa_cli.core.sanitize import one_line, sanitize
 from moa_cli.core.text import dumps, plural
@@ -128,7 +129,7 @@ def rows_of(name: str, valued: ValuedRun, arms: Sequence[str] = ()) -> Iterator[
             outcome=_outcome(result, found, value),
             value=value,
             unit="" if value is None else valued.values.unit,
-            cost=None if result.usage.unpriced_calls else result.usage.cost,
+            cost=cost_value(result.usage),
             seconds=round(path_seconds(result, run.calls), 3),
             error=None if result.error is None else result.error.message,
             verdicts=tuple(said.get(result.name, ())),
@@ -236,7 +237,7 @@ def _article(row: ItemRow) -> Iterator[str]:
         facts.append(f"answer {row.reply.answer}")
     if row.expected is not None:
         facts.append(f"expected {_end(row.expected)}")
-    facts.append("cost unknown" if row.cost is None else f"${row.cost:.6f}")
+    facts.append("cost unknown" if row.cost is None else usd(row.cost))
     facts.append(f"{row.seconds:.1f} s")
     yield f'<p class="facts outcome">{_plain(" · ".join(facts))}</p>\n'
     for prompt in row.prompt:

@@ -77,6 +77,18 @@ def test_wrong_ones_and_arms_are_picked_out(moa: Moa, run: str) -> None:
     assert "did you mean `mixture`?" in ran.err
 
 
+def test_the_cost_of_an_item_is_told_however_small(moa: Moa, upstream: Upstream) -> None:
+    prices = {"lab:agg": {"prompt": 0.0002, "completion": 0.0004}}
+    moa.configure(providers=moa.settings()["providers"], prices=prices)
+    upstream.always("*", Reply(usage=(1000, 500)))
+    write_lines(moa.folder / "mine.jsonl", [{"id": "one", "prompt": "first"}])
+    assert moa.run("bench", "run", "mine.jsonl", "--rounds", "0", "-y", "-o", "small").code == 0
+    [row] = lines_of(moa, "small")
+    assert row["cost"] == 4e-07
+    assert moa.run("bench", "items", "small", "-o", "items.html").code == 0
+    assert " · $0.00000040 · " in (moa.folder / "items.html").read_text("utf-8")
+
+
 def test_judged_items_have_a_value(moa: Moa) -> None:
     file = write_questions(moa.folder / "data", "mt", 2)
     judged = write_run(moa.folder / "runs" / "judged", file, {"mixture": []})
