@@ -229,10 +229,11 @@ class Journal:
             self._write(line)
             return
         if not self._held:
-            loop.call_soon(self._write_held)
+            loop.call_soon(self.write_held)
         self._held.append(line)
 
-    def _write_held(self) -> None:
+    def write_held(self) -> None:
+        """Write the lines about ended calls that wait for the next turn of the event loop."""
         with self._mutex:
             self._write()
 

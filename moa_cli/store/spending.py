@@ -173,6 +173,9 @@ class Spending(Queries):
     def book(self, turns: int, entries: Sequence[SpendingEntry], journal: Journal | None) -> None:
         """Write turns and calls in one transaction. The journal is told that they are written."""
         lease = journal.lease if journal is not None else None
+        if journal is not None:
+            # First, so that a kill in between leaves no estimate of a call that is counted as told.
+            journal.write_held()
         numbers = [number for entry in entries for number in entry.numbers]
         self._follow()
         with store_errors(), immediate(self._connection):

@@ -167,6 +167,21 @@ def test_a_long_journal_is_shortened_and_loses_no_call(file: Path) -> None:
     assert warnings == []
 
 
+def test_what_the_database_counts_as_told_the_journal_knows_too(file: Path) -> None:
+    """Where the process is killed in between, the next one takes the turn's usage from there."""
+    store = open_store(file)
+    turn = CallRecorder(store.spending, lambda _: None).begin_turn()
+
+    async def ended() -> None:
+        turn.end([turn.begin(CALL)], "lab:a", Usage(calls=1, cost=2.0))
+        (path,) = (file.parent / "running").glob("*.jsonl")
+        [call] = read_calls(path.read_text().splitlines())
+        assert call.usage == Usage(calls=1, cost=2.0)
+
+    asyncio.run(ended())
+    assert [row.usage.cost for row in store.spending.by_month()] == [2.0]
+
+
 def test_calls_that_end_together_in_an_event_loop_are_one_write_and_none_is_lost(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
