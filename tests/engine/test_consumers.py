@@ -29,6 +29,7 @@ from moa_cli.core.stream import TurnFold, deliver
 from moa_cli.engine import Budget, Cap, Limits, run_turn
 from moa_cli.profile import Profile
 from tests.support.mixtures import InProcess, asked, check_turn, lab, mixture, of_kind
+from tests.support.timed import run_timed
 
 TRIO = mixture("a", "b", "c")
 # Events that may wait for a consumer; see `EventQueue`.
@@ -116,7 +117,7 @@ def test_the_time_of_a_slow_consumer_is_not_the_models(model: str) -> None:
         check_turn(events, profile, asked())
         await nothing_left(endpoints)
 
-    asyncio.run(once())
+    run_timed(once())
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def played(answer: Any, *, slow: float = 0.0, **settings: Any) -> list[Any]:
                     await asyncio.sleep(slow)
         return events
 
-    return asyncio.run(turn())
+    return timed.run_timed(turn())
 
 
 def test_the_time_of_a_slow_consumer_does_not_count() -> None:
@@ -115,7 +115,7 @@ def test_time_in_which_the_whole_loop_is_blocked_does_not_count() -> None:
     async def blocked() -> AsyncGenerator[Delta, None]:
         yield Delta(text="so ")
         # As a sink does that writes to a pipe that nobody reads.
-        asyncio.get_running_loop().call_later(0.01, time.sleep, 1.0)
+        asyncio.get_running_loop().call_later(0.01, timed.block, 1.0)
         await asyncio.sleep(1.2)
         yield Delta(text="far", finish_reason="stop")
 
@@ -236,7 +236,7 @@ def test_a_watch_that_is_over_says_so_and_one_that_is_put_off_does_not() -> None
                 await asyncio.sleep(5)
         assert watch.expired
 
-    asyncio.run(over())
+    timed.run_timed(over())
 
 
 def test_watches_with_much_time_share_a_timer_and_each_ends_at_its_own(

@@ -143,6 +143,16 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    def pass_over(self, seconds: float) -> None:
+        self._clock.now += seconds
+
+
+def block(seconds: float) -> None:
+    """Let so much time go on in which nothing runs, inside `run_timed`."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _Loop)
+    loop.pass_over(seconds)
+
 
 def run_timed(work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns, in a loop whose time goes on only while all wait. All clocks show it."""
