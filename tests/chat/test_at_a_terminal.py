@@ -23,10 +23,10 @@ def at_prompt(terminal: Terminal, turns: int = 0) -> None:
     """Until the prompt is there, after so many turns at least that were told of."""
 
     def ready() -> bool:
+        answered = terminal.has_answered()
         told = [line for line in terminal.lines() if re.match(r"\(\d+ calls?, ", line)]
         row = terminal.screen.display[terminal.screen.cursor.y]
         waiting = row.startswith("› ") and terminal.modes() == (False, False)
-        answered = terminal.has_answered()
         return len(told) >= turns and waiting and answered and terminal.shows_cursor()
 
     terminal.wait_for(ready)

@@ -43,8 +43,9 @@ def in_line(terminal: Terminal, text: str) -> None:
     """Until this text stands in the line."""
 
     def ready() -> bool:
+        answered = terminal.has_answered()
         row = terminal.screen.display[terminal.screen.cursor.y]
-        return row.rstrip() == f"› {text}" and terminal.has_answered()
+        return answered and row.rstrip() == f"› {text}"
 
     terminal.wait_for(ready)
 

@@ -32,6 +32,8 @@ KEY = "lab-key-0123456789abcdef"
 _ROOT = Path(__file__).parents[2]
 # Seconds after which what does not come never comes: long, as the machine may be busy.
 PATIENCE = 100.0
+# Seconds within which the kernel passes on what is written at one end of a pseudo-terminal.
+_PASSED_ON = 0.02
 _STARTING = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8"}
 # Whether each command is a Python process started afresh, for whoever suspects the forks.
 _FRESH = sys.platform != "linux" or "MOA_TEST_FRESH" in os.environ
@@ -335,14 +337,30 @@ class Terminal:
             pass
         self._written_before = len(self.raw)
         os.write(self._master, keys.encode())
+        # The kernel passes them on a little later; until then they seem to be read.
+        select.select([self._slave], [], [], _PASSED_ON)
 
     def is_read(self) -> bool:
         """Whether the program, which reads key by key, has read all that was typed."""
         return not select.select([self._slave], [], [], 0)[0]
 
     def has_answered(self) -> bool:
-        """Whether the program has read all that was typed, and has written something since."""
-        return self.is_read() and len(self.raw) > self._written_before
+        """Whether the program has read all that was typed, has written something since, and waits
+        for more; all that it wrote is shown then."""
+        if not (self.is_read() and self._waits()):
+            return False
+        self.settle(_PASSED_ON)
+        return len(self.raw) > self._written_before
+
+    def _waits(self) -> bool:
+        """Whether the program has nothing to do, as far as the system tells."""
+        try:
+            process = Path(f"/proc/{self.process.pid}")
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+            # One that is woken by another thread of the program has something to do.
+            return state != "R" and not (process / "wchan").read_text().startswith("futex")
+        except OSError:
+            return True
 
     def _pump(self, seconds: float) -> bool:
         """Show what the program writes within that time; whether it wrote anything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
@@ -33,9 +34,11 @@ def typed(*keys: str, default: str = "", options: ChatOptions | None = None) -> 
             )
             line = asyncio.create_task(editor.read(default))
             for piece in keys:
-                # Longer than the editor waits for the rest of a sequence.
+                # Longer than the editor waits for the rest of a sequence, once it has read this.
                 await asyncio.sleep(0.15)
                 source.send_bytes(os.fsencode(piece))
+                while not line.done() and select.select([source.fileno()], [], [], 0)[0]:
+                    await asyncio.sleep(0)
             return await asyncio.wait_for(line, PATIENCE)
 
     return asyncio.run(type_them())

@@ -44,8 +44,9 @@ def at_empty_prompt(terminal: Terminal) -> None:
 
 def _prompt(terminal: Terminal) -> str | None:
     """The row of the prompt, if the keys that were typed last have led to it."""
+    answered = terminal.has_answered()
     row = terminal.screen.display[terminal.screen.cursor.y].rstrip()
-    ready = row.startswith("›") and terminal.modes() == (False, False) and terminal.has_answered()
+    ready = answered and row.startswith("›") and terminal.modes() == (False, False)
     return row if ready else None
 
 

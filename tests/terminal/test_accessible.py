@@ -130,9 +130,9 @@ def test_no_word_is_broken_at_the_edge_of_the_screen(moa: Moa, upstream: Upstrea
 def at_prompt(terminal: Terminal) -> None:
     terminal.wait_for(
         lambda: (
-            terminal.screen.display[terminal.screen.cursor.y].rstrip() == "You:"
+            terminal.has_answered()
+            and terminal.screen.display[terminal.screen.cursor.y].rstrip() == "You:"
             and terminal.modes() == (False, False)
-            and terminal.has_answered()
         )
     )
 
