@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import socket
 
 from tests.chat.test_at_a_terminal import at_prompt
 from tests.support.command import Moa
-from tests.support.network import HttpProxy
+from tests.support.network import HttpProxy, nobody
 from tests.support.upstream import Reply, Upstream
 
 # A host that only a proxy leads to: what is on this machine needs no warming.
@@ -34,8 +33,7 @@ def test_a_connection_is_opened_before_anything_is_asked(moa: Moa, upstream: Ups
 
 
 def test_an_endpoint_that_is_not_there_is_passed_over_until_it_is_asked(moa: Moa) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = nobody()
     provider = {"base_url": f"http://127.0.0.1:{port}/v1", "api_key_env": "LAB_KEY"}
     moa.configure(providers={"lab": provider})
     with moa.terminal("chat", columns=100, rows=30) as terminal:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 
 import pytest
 
 from tests.server.test_tracing import PARENT, parts, priced
 from tests.support.collector import Collector, ReceivedSpan
 from tests.support.command import Moa
+from tests.support.network import nobody
 from tests.support.upstream import Reply, Upstream
 
 _TRACE, _PARENT = PARENT.split("-")[1:3]
@@ -93,8 +93,7 @@ def test_a_turn_that_is_interrupted_is_traced(
 
 
 def test_a_collector_that_is_away_is_told_of_in_a_line(moa: Moa, upstream: Upstream) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = nobody()
     given = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://user:pass-of-url@127.0.0.1:{port}"}
     ran = moa.run("ask", "why?", env=given)
     assert (ran.code, ran.out) == (0, b"ok\n")

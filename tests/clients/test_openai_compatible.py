@@ -38,6 +38,7 @@ from moa_cli.models.providers import is_loopback
 from moa_cli.models.table import Provider
 from moa_cli.version import __version__
 from tests.support.deltas import joined
+from tests.support.network import nobody
 from tests.support.upstream import Reply, Upstream
 
 KEY = "sk-a-secret-key-0123456789"
@@ -773,8 +774,7 @@ def test_what_a_refusal_bills_counts(upstream: Upstream) -> None:
 
 
 def test_no_one_listening_is_a_lost_connection() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = nobody()
     error = refusal(f"http://127.0.0.1:{port}/v1")
     assert type(error) is ConnectionLost
     assert error.message == f"acme: no connection to 127.0.0.1:{port} (refused)"
@@ -808,8 +808,7 @@ def test_a_server_that_speaks_no_tls_is_a_lost_connection() -> None:
 
 
 def test_a_user_name_and_password_in_the_base_url_are_not_shown() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = nobody()
     for url in (f"http://me:hidden@127.0.0.1:{port}/v1", "http://me:hidden@host:99999/v1"):
         error = refusal(url)
         assert "hidden" not in f"{error.message} {error.hint}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from moa_cli.server.auth import origins
 from moa_cli.server.loops import Address
 from tests.support.command import KEY, Moa
+from tests.support.network import nobody, reserved_port
 from tests.support.server import QUESTION, serving
 from tests.support.upstream import Reply, Upstream
 
@@ -185,8 +187,7 @@ def test_an_upstream_s_refusal_tells_no_secret(moa: Moa, tmp_path: Path) -> None
 
 
 def test_a_default_profile_that_leads_back_is_refused_at_the_start(moa: Moa) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = nobody()
     for host in ("127.0.0.1", "localhost", "[::1]", "127.0.0.9"):
         moa.configure(providers={"lab": {"base_url": f"http://{host}:{port}/v1"}})
         ran = moa.run("serve", "--port", str(port))
@@ -194,9 +195,14 @@ def test_a_default_profile_that_leads_back_is_refused_at_the_start(moa: Moa) -> 
         assert "leads back to this server" in ran.err
 
 
-def test_other_ways_back_are_refused_by_request(moa: Moa, upstream: Upstream) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where a server of the test will listen."""
+    with reserved_port() as reserved:
+        yield reserved
+
+
+def test_other_ways_back_are_refused_by_request(moa: Moa, upstream: Upstream, port: int) -> None:
     url = f"http://localhost:{port}/v1"
     moa.configure(
         providers={
@@ -218,10 +224,8 @@ def test_other_ways_back_are_refused_by_request(moa: Moa, upstream: Upstream) ->
 
 
 def test_a_way_back_through_another_server_ends_at_the_second_visit(
-    moa: Moa, upstream: Upstream, tmp_path: Path
+    moa: Moa, upstream: Upstream, tmp_path: Path, port: int
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     other = Moa(tmp_path / "other", f"http://127.0.0.1:{port}/v1")
     other.profile("lab", aggregator="moa")
     with serving(other) as second:

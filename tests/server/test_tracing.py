@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.collector import Collector, ReceivedSpan
 from tests.support.command import Moa
+from tests.support.network import nobody
 from tests.support.server import serving
 from tests.support.upstream import Reply, Upstream
 
@@ -125,8 +125,7 @@ def test_who_sends_no_valid_parent_begins_a_trace(moa: Moa, upstream: Upstream) 
 def test_a_collector_that_is_away_is_told_once_and_holds_nothing_up(
     moa: Moa, upstream: Upstream
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = nobody()
     url = f"http://user:pass-of-url@127.0.0.1:{port}/v1/traces"
     with serving(moa, "--otel-endpoint", url) as server:
         for _ in range(3):

@@ -12,8 +12,9 @@ import re
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from urllib.parse import urlsplit
 
 import trustme
@@ -21,6 +22,7 @@ import trustme
 from tests.support.loopback import LoopbackServer
 
 AUTHORITY = trustme.CA()
+_HELD = ExitStack()
 
 
 def tls(*names: str, authority: trustme.CA = AUTHORITY, expired: bool = False) -> ssl.SSLContext:
@@ -31,10 +33,23 @@ def tls(*names: str, authority: trustme.CA = AUTHORITY, expired: bool = False) -
     return context
 
 
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that refuses connections until a server of the test listens there.
+
+    It is bound to all the while: a port that is merely free may be another program's by the time it
+    is used. A server can bind to it, too, as servers set SO_REUSEADDR.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
+
+
+@cache
 def nobody() -> int:
-    """A port that refuses connections."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port that refuses connections as long as this process runs."""
+    return _HELD.enter_context(reserved_port())
 
 
 class Relay(LoopbackServer):
