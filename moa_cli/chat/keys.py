@@ -164,7 +164,10 @@ def held(app: Application[Any]) -> Iterator[None]:
     is suspended, and drawn again at the cursor when it continues."""
 
     def take() -> None:
-        # The renderer forgets the earlier position, which may be far above the cursor now.
+        # The renderer forgets the earlier position, which may be far above the cursor now. If no
+        # shell has written since, as after SIGSTOP and SIGCONT from elsewhere, the cursor is still
+        # in the line that is drawn again.
+        app.output.write_raw("\r")
         app.renderer.reset()
         if app.is_running:
             # Keys may have been typed before the terminal was in raw mode again.

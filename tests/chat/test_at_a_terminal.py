@@ -384,3 +384,15 @@ def test_a_prompt_that_is_taller_than_the_window_stays_whole_in_the_scrollback(
     folded = "".join(f"{line[2:]:58}" for line in lines[first + 31 : first + 35])
     assert folded.split() == [*text[31].split(), "last"]
     assert sum("Look at this" in line or "of the paste" in line for line in lines) == 31
+
+
+def test_a_chat_that_is_stopped_and_goes_on_without_a_shell_shows_its_line_once(moa: Moa) -> None:
+    with moa.terminal("chat") as terminal:
+        at_prompt(terminal)
+        terminal.send("half a line")
+        terminal.wait_for("› half a line")
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            terminal.process.send_signal(number)
+        terminal.send(" and more")
+        terminal.wait_for("half a line and more")
+        assert [line for line in terminal.lines() if "half" in line] == ["› half a line and more"]
