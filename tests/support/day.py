@@ -273,8 +273,8 @@ def _hold_turn(window: Tmux, script: _Script, number: int, some: random.Random |
             window.press("C-z")
             _resume(window)
         case "enough":
-            _wait_for_work(window)
-            time.sleep(0.5)
+            # Before any answer, an Esc would cancel the turn.
+            window.wait_for("write the reply now")
             window.press("Escape")
         case "stopped":
             _wait_for_reply(window, number)
