@@ -183,11 +183,14 @@ def few_files() -> None:
 def test_clients_beyond_the_files_that_may_be_open_are_sent_away(
     moa: Moa, upstream: Upstream
 ) -> None:
-    upstream.always("*", Reply(delay=0.5))
+    crowded = threading.Event()
+    upstream.always("*", Reply(after=crowded))
 
     async def ask(client: aiohttp.ClientSession, url: str) -> int:
         body = {"model": "moa", "messages": QUESTION}
         async with client.post(f"{url}/chat/completions", json=body) as response:
+            if response.status == 503:
+                crowded.set()
             return response.status
 
     async def ask_all(url: str, clients: int) -> set[int]:
@@ -199,6 +202,7 @@ def test_clients_beyond_the_files_that_may_be_open_are_sent_away(
         # There are files for all of them and their calls, but half of the files are not for them.
         assert asyncio.run(ask_all(server.url, 120)) == {200, 503}
         # Here there are not, for the moment in which all of them knock.
+        upstream.always("*", Reply(delay=0.5))
         assert asyncio.run(ask_all(server.url, 400)) <= {200, 502, 503}
         # Until it has noticed that they have left.
         deadline = time.monotonic() + PATIENCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -290,7 +291,8 @@ def test_two_keys_that_ask_the_same_at_once_share_no_fan_out(
     moa: Moa, upstream: Upstream, file: Path
 ) -> None:
     moa.profile("lab", "a", "b")
-    upstream.always("a", Reply(text="one", delay=0.5))
+    all_asked = threading.Event()
+    upstream.always("a", Reply(text="one", after=all_asked))
     upstream.always("agg", calling("read"))
     keyed(moa, upstream, {})
     with serving(moa, "--api-key-file", str(file)) as server:
@@ -300,8 +302,15 @@ def test_two_keys_that_ask_the_same_at_once_share_no_fan_out(
             url = f"{server.url}/chat/completions"
             return httpx.post(url, json=body, headers=bearer(key), timeout=PATIENCE)
 
+        def in_flight() -> bool:
+            figures = server.get("/metrics", headers=bearer(PLAIN)).text
+            return "\nmoa_turns_in_flight 4.0\n" in figures and len(upstream.chats("a")) == 2
+
         with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(ask, [LAB, LAB, PLAIN, PLAIN]))
+            asking = [pool.submit(ask, key) for key in (LAB, LAB, PLAIN, PLAIN)]
+            upstream.wait_for(in_flight)
+            all_asked.set()
+            answers = [asked.result() for asked in asking]
     calls = sorted(answer.json()["moa"]["calls"] for answer in answers)
     assert calls == [1, 1, 3, 3]
     assert len(upstream.chats("a")) == 2
