@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ PRICES: list[dict[str, object]] = [
 ]
 # A turn: three calls of a hundred tokens at most, at 2 USD a million.
 _LONGEST = 100
+_ANSWER = Reply(chunks=["x "] * 40, pause=0.01)
+# It does not end before the kill, however late that comes.
+_UNENDED = replace(_ANSWER, stall_after=3)
 _NAMESPACE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
 
 
 @pytest.fixture
 def upstream() -> Iterator[Upstream]:
     with Upstream(models=PRICES) as running:
-        running.always("*", Reply(chunks=["x "] * 40, pause=0.01))
+        running.always("*", _ANSWER)
         yield running
 
 
@@ -110,6 +114,7 @@ def test_the_report_of_a_turn_that_is_killed_behind_its_reply_is_counted(
     if before is not None:
         upstream.enqueue("agg", Reply(status=before))
         assert moa.run("ask", "hi").code == (before != 200)
+    upstream.always("judge", _UNENDED)
     with moa.start("ask", *arguments, "--report", "--judge-model", "lab:judge") as process:
         kill_at(process, upstream, "judge", 3)
     turn = json.loads(moa.run("history", "show", "--json").text)["turns"][-1]
@@ -123,6 +128,7 @@ def test_the_report_of_a_turn_that_is_killed_behind_its_reply_is_counted(
 
 
 def test_each_call_of_a_killed_turn_is_counted(moa: Moa, upstream: Upstream) -> None:
+    upstream.always("a", _UNENDED)
     upstream.always("b", Reply(delay=60))
     with moa.start("ask", "hi") as process:
         kill_at(process, upstream, "a", 3)
@@ -260,6 +266,7 @@ def _needs_namespaces() -> None:
 
 def kill_loop(moa: Moa, upstream: Upstream, times: int, *, namespaces: bool) -> int:
     """Kill so many turns in mid-answer, or fewer if the budget ends them; how many were asked."""
+    upstream.always("*", _UNENDED)
     for number in range(times):
         asked = len(upstream.chats())
         started = in_namespace(moa, "ask", "hi") if namespaces else moa.start("ask", "hi")
@@ -272,10 +279,12 @@ def kill_loop(moa: Moa, upstream: Upstream, times: int, *, namespaces: bool) -> 
             )
             if process.poll() is not None:
                 assert process.returncode == 3, process.communicate()
-                return number
+                times = number
+                break
             process.kill()
             process.wait()
         upstream.wait_for(lambda: upstream.in_flight == 0)
+    upstream.always("*", _ANSWER)
     return times
 
 
