@@ -212,7 +212,7 @@ def test_a_cancelled_turn_is_charged_for_what_was_begun(upstream: Upstream, name
     # Not before the other call has reached the upstream.
     reached = all_asked(upstream, b=Reply(chunks=["x "] * 9, pause=0.05))
     upstream.always("*", Reply(text="one two three four", after=reached))
-    upstream.always("agg", Reply(chunks=["x "] * 50, pause=0.02))
+    upstream.always("agg", Reply(chunks=["x "] * 50, stall_after=9))
     turn = play(upstream, mixture("a", "b"), cancel_at=getattr(moa_cli.core.events, name))
     upstream.wait_for(lambda: upstream.in_flight == 0)
     check(turn, upstream)
