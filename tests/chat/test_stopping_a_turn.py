@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import signal
 import sys
-import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -332,25 +331,20 @@ def test_a_program_that_is_ended_leaves_the_terminal_as_it_found_it(
 ) -> None:
     upstream.always("a" if phase == "proposers" else "agg", STUCK)
     with moa.terminal("chat") as terminal:
-        before = _flags(terminal)
         at_prompt(terminal, 0)
-        assert _flags(terminal) != before
+        assert terminal.flags() != terminal.flags_before
         if phase != "prompt":
             terminal.send("Why?\r")
             terminal.wait_for("Half of")
         terminal.process.send_signal(number)
         terminal.wait_for(lambda: terminal.process.poll() is not None)
-        assert _flags(terminal) == before
+        assert terminal.flags() == terminal.flags_before
         assert terminal.wait() == (-number if number == signal.SIGQUIT else 143)
         assert terminal.shows_cursor()
         assert DECAWM in terminal.screen.mode
         raw = bytes(terminal.raw)
         assert raw.rfind(b"\x1b[?2004l") > raw.rfind(b"\x1b[?2004h") > 0
         assert b"Traceback" not in raw
-
-
-def _flags(terminal: Terminal) -> list[Any]:
-    return termios.tcgetattr(terminal._slave)
 
 
 def test_ctrl_z_at_the_prompt_suspends_and_the_line_is_there_again(moa: Moa) -> None:

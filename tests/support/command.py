@@ -287,6 +287,7 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self._set_size(columns, rows)
         self.modes_before = self.modes()
+        self.flags_before = self.flags()
         with (
             open(stdin or os.devnull, "rb") as file_in,
             open(stdout or os.devnull, "wb" if stdout else "rb") as file_out,
@@ -325,9 +326,13 @@ class Terminal:
         self.screen.resize(rows, columns)
         self._set_size(columns, rows)
 
+    def flags(self) -> list[Any]:
+        """All settings of the terminal."""
+        return termios.tcgetattr(self._slave)
+
     def modes(self) -> tuple[bool, bool]:
         """Whether typed characters are echoed, and lines are edited by the terminal itself."""
-        flags = termios.tcgetattr(self._slave)[3]
+        flags = self.flags()[3]
         return bool(flags & termios.ECHO), bool(flags & termios.ICANON)
 
     def send(self, keys: str) -> None:
