@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from tests.chat.test_at_a_terminal import at_prompt
-from tests.support.command import Moa
+from tests.support.command import Moa, Terminal
 from tests.support.network import HttpProxy, nobody
 from tests.support.upstream import Reply, Upstream
 
@@ -69,12 +70,20 @@ def test_a_first_turn_finds_everything_loaded(moa: Moa, upstream: Upstream) -> N
         terminal.wait_for(
             lambda: imported(terminal.raw) >= {"aiohttp", "moa_cli.terminal.board.live"}
         )
-        terminal.settle(3.0)
+        terminal.wait_for(lambda: has_come_to_rest(terminal))
         before = imported(terminal.raw)
         terminal.send("hi\r")
         terminal.wait_for(lambda: b"Good day." in terminal.raw)
         terminal.settle(1.0)
         assert imported(terminal.raw) == before
+
+
+def has_come_to_rest(terminal: Terminal) -> bool:
+    """Whether the program writes nothing for a while and then waits, in all of its threads: on a
+    busy machine it may be silent because it does not run."""
+    terminal.settle(3.0)
+    tasks = Path(f"/proc/{terminal.process.pid}/task").glob("*/stat")
+    return {task.read_text().rpartition(")")[2].split()[0] for task in tasks} <= {"S"}
 
 
 def imported(shown: bytearray) -> set[str]:
