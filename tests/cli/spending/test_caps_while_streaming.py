@@ -16,8 +16,9 @@ from tests.support.upstream import Reply, Upstream
 LISTED: list[dict[str, object]] = [
     {"id": name, "pricing": {"input": 1.0, "output": 100.0}} for name in ("a", "b", "agg")
 ]
-# A tenth of a cent is ten tokens. What is sent has an end, for processes that stop it late.
-ENDLESS = Reply(chunks=["word "] * 4000, pause=0.002, stall_after=999)
+# A tenth of a cent is ten tokens; three cents are the cap of most tests. Little more than that is
+# sent, as a process that was held up for a moment reads all that came meanwhile at once.
+ENDLESS = Reply(chunks=["word "] * 4000, pause=0.002, stall_after=305)
 
 
 @pytest.fixture
@@ -88,7 +89,9 @@ def is_stopped_at_the_cap(moa: Moa, upstream: Upstream) -> None:
 
 def test_a_refusal_without_end_is_stopped_at_the_cap(moa: Moa, upstream: Upstream) -> None:
     piece = {"choices": [{"index": 0, "delta": {"refusal": "word "}}]}
-    upstream.always("agg", replace(ENDLESS, chunks=None, events=[piece] * 4000, usage=None))
+    # Words that are read at once are counted by their letters, as nine of ten tokens.
+    endless = replace(ENDLESS, chunks=None, events=[piece] * 4000, usage=None, stall_after=340)
+    upstream.always("agg", endless)
     is_stopped_at_the_cap(moa, upstream)
 
 
@@ -96,7 +99,9 @@ def test_a_refusal_without_end_is_stopped_at_the_cap(moa: Moa, upstream: Upstrea
 def test_white_space_without_end_is_stopped_at_the_cap(
     moa: Moa, upstream: Upstream, before: str
 ) -> None:
-    upstream.always("agg", replace(ENDLESS, chunks=[before, *["\n  "] * 4000]))
+    # Each is three quarters of a token.
+    endless = replace(ENDLESS, chunks=[before, *["\n  "] * 4000], stall_after=412)
+    upstream.always("agg", endless)
     is_stopped_at_the_cap(moa, upstream)
 
 
@@ -121,7 +126,7 @@ def test_a_cap_that_has_room_lets_an_answer_go_on(moa: Moa, upstream: Upstream) 
 
 
 def test_a_proposer_is_stopped_and_all_of_its_layer(moa: Moa, upstream: Upstream) -> None:
-    upstream.always("a", ENDLESS)
+    upstream.always("a", replace(ENDLESS, stall_after=260))
     upstream.always("b", Reply(chunks=["slow "] * 50, pause=60))
     ran = moa.run("ask", "hi", "--max-cost", "0.03", "--show-proposals")
     assert ran.code == 3
@@ -142,8 +147,8 @@ def test_a_proposer_is_stopped_and_all_of_its_layer(moa: Moa, upstream: Upstream
 
 
 def test_two_that_go_on_share_what_is_left(moa: Moa, upstream: Upstream) -> None:
-    upstream.always("a", ENDLESS)
-    upstream.always("b", ENDLESS)
+    for model in ("a", "b"):
+        upstream.always(model, replace(ENDLESS, stall_after=302))
     assert moa.run("ask", "hi", "--max-cost", "0.06").code == 3
     rows = json.loads(moa.run("history", "stats", "--json").text)["models"]
     assert 0.04 < sum(row["known_cost"] for row in rows) <= 0.0605
@@ -162,7 +167,7 @@ def test_a_count_that_is_told_on_the_way_is_believed(
         }
         for number in range(1, 500)
     ]
-    upstream.always("agg", Reply(events=events, pause=0.002))
+    upstream.always("agg", Reply(events=events, pause=0.002, stall_after=38))
     ran = moa.run("ask", "-r", "0", "hi", "--max-cost", "0.03")
     assert ran.code == 3, ran.err
     assert "stopped at --max-cost" in ran.err
@@ -171,7 +176,8 @@ def test_a_count_that_is_told_on_the_way_is_believed(
 
 
 def test_a_script_of_many_tokens_a_letter_is_caught(moa: Moa, upstream: Upstream) -> None:
-    upstream.always("agg", Reply(chunks=["እንደምን አደርክ፣ ዛሬ አየሩ ጥሩ ነው። "] * 400, pause=0.002))
+    pieces = ["እንደምን አደርክ፣ ዛሬ አየሩ ጥሩ ነው። "] * 400
+    upstream.always("agg", Reply(chunks=pieces, pause=0.002, stall_after=17))
     ran = moa.run("ask", "-r", "0", "hi", "--max-cost", "0.03")
     assert ran.code == 3
     # 300 tokens are a hundred letters or so; they are looked at 256 at a time.
