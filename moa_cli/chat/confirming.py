@@ -8,11 +8,11 @@ from functools import partial
 from prompt_toolkit.application import Application
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding import KeyPressEvent
 from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 from prompt_toolkit.output import Output
 
-from moa_cli.chat.keys import ESCAPE_SECONDS, held, keys_set_aside
+from moa_cli.chat.keys import ESCAPE_SECONDS, held, keys_set_aside, own_keys
 from moa_cli.core.text import wrapped
 from moa_cli.terminal.suspension import suspend
 from moa_cli.terminal.table import cell_len
@@ -34,7 +34,7 @@ async def answered(
         rows = wrapped(f"{question} {''.join(given)}", columns, cell_len)
         return [("", "\n".join(rows) + ("" if given else " "))]
 
-    keys = KeyBindings()
+    keys = own_keys()
 
     def end(answer: str, event: KeyPressEvent) -> None:
         if not event.app.is_done:

@@ -48,7 +48,7 @@ from moa_cli.chat.completion import (
 from moa_cli.chat.confirming import answered
 from moa_cli.chat.drafts import edited
 from moa_cli.chat.earlier_messages import Recalled, SuggestEarlierLine, message_text, recalled
-from moa_cli.chat.keys import ESCAPE_SECONDS, held, terminal_output
+from moa_cli.chat.keys import ESCAPE_SECONDS, held, own_keys, terminal_output
 from moa_cli.chat.prompt_history import PromptFile
 from moa_cli.chat.session import Session
 from moa_cli.core.errors import StoreError
@@ -187,7 +187,7 @@ def _menu_begun() -> bool:
 
 
 def _keys(options: ChatOptions) -> KeyBindings:
-    keys = KeyBindings()
+    keys = own_keys()
     swapped = Condition(lambda: options.multiline)
     has_menu = Condition(lambda: not options.accessible)
 

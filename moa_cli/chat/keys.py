@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from prompt_toolkit.application import Application
 from prompt_toolkit.input import Input
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
-from prompt_toolkit.key_binding import KeyPress
+from prompt_toolkit.key_binding import KeyBindings, KeyPress
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import Output, create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
@@ -121,6 +121,17 @@ class TurnKeys:
                 action()
             elif key.key not in _NEVER_LATER:
                 self._typed.append(key)
+
+
+def own_keys() -> KeyBindings:
+    """Key bindings that drop events of a mouse, which nothing here uses.
+
+    In a paste that the terminal does not mark, prompt-toolkit takes a colour such as `ESC [31m` for
+    such an event, and its own binding raises ValueError.
+    """
+    keys = KeyBindings()
+    keys.add(Keys.Vt100MouseEvent)(lambda event: None)
+    return keys
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, L
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.styles import Style
 
-from moa_cli.chat.keys import ESCAPE_SECONDS, held, terminal_output
+from moa_cli.chat.keys import ESCAPE_SECONDS, held, own_keys, terminal_output
 from moa_cli.core.sanitize import one_line
 from moa_cli.terminal.suspension import suspend
 from moa_cli.terminal.table import fitted
@@ -123,7 +123,7 @@ class PickList(Generic[_T]):
         self._app.invalidate()
 
     def _keys(self) -> KeyBindings:
-        keys = KeyBindings()
+        keys = own_keys()
 
         def on(*names: str, act: Callable[[], None]) -> None:
             for name in names:

@@ -29,6 +29,10 @@ def test_a_paste_that_holds_commands_sends_none() -> None:
     assert typed("\x1b[200~/exit\n/clear\n\x1b[201~", "\r") == "/exit\n/clear\n"
 
 
+def test_colours_in_a_paste_that_is_not_marked_as_one_are_left_out() -> None:
+    assert typed("\x1b[31mred\x1b[0m and \x1b[1;32mgreen\x1b[0m\r") == "red and green"
+
+
 def test_a_default_can_be_edited() -> None:
     assert typed("!\r", default="what was typed") == "what was typed!"
 

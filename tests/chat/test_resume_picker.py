@@ -61,6 +61,13 @@ def last_sent(upstream: Upstream) -> list[str]:
 
 
 @pytest.mark.usefixtures("three")
+def test_colours_in_a_paste_that_is_not_marked_as_one_are_left_out(moa: Moa) -> None:
+    with picker(moa) as terminal:
+        terminal.send("\x1b[31mhorses\x1b[0m")
+        terminal.wait_for(lambda: titles(terminal) == ["› and horses?"])
+
+
+@pytest.mark.usefixtures("three")
 def test_the_latest_conversations_are_listed_first(moa: Moa) -> None:
     with picker(moa) as terminal:
         assert listed(terminal) == [
