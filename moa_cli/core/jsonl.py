@@ -11,6 +11,7 @@ from moa_cli.core.files.data_uris import without_data
 from moa_cli.core.money import cost_value, usd_value
 from moa_cli.core.outcomes import cut_lines
 from moa_cli.core.text import dumps
+from moa_cli.core.values import field_names
 
 
 def turn_to_dict(turn: Turn) -> dict[str, Any]:
@@ -33,8 +34,9 @@ def _shown_parts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Usage):
         return usage_to_dict(value)
-    if dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value)]
+    kind: Any = type(value)
+    names = field_names(kind)
+    if names is not None:
         return without_empty([(name, _plain(getattr(value, name))) for name in names])
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
