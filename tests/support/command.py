@@ -34,6 +34,8 @@ _ROOT = Path(__file__).parents[2]
 PATIENCE = 100.0
 # Seconds within which the kernel passes on what is written at one end of a pseudo-terminal.
 _PASSED_ON = 0.02
+# Keys for which a terminal sends a signal, unless the program reads key by key.
+_SIGNALLING = frozenset("\x03\x1a\x1c")
 _STARTING = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8"}
 # Whether each command is a Python process started afresh, for whoever suspects the forks.
 _FRESH = sys.platform != "linux" or "MOA_TEST_FRESH" in os.environ
@@ -340,6 +342,12 @@ class Terminal:
         # A terminal discards on Ctrl-C what has not been shown by then.
         while self._pump(0):
             pass
+        if _SIGNALLING & set(keys):
+            # Python notices a signal that comes just before it waits for a line only after that
+            # line. Nobody presses Ctrl-C in the microsecond behind a question.
+            deadline = time.monotonic() + 1
+            while not self._waits() and time.monotonic() < deadline:
+                self._pump(0.01)
         self._written_before = len(self.raw)
         os.write(self._master, keys.encode())
         # The kernel passes them on a little later; until then they seem to be read.
