@@ -7,7 +7,8 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -146,9 +147,9 @@ def test_the_files_of_a_folder_tell_their_format(moa: Moa, upstream: Upstream, s
     assert len(upstream.chats("a")) == 1
 
 
-def test_a_signed_address_names_a_file_and_shows_no_signature(moa: Moa, upstream: Upstream) -> None:
-    pytest.importorskip("aiohttp", reason="needs the extra `ray`")
-    rows = json_lines({"prompt": "thing"})
+@contextmanager
+def serving(content: bytes, answered: Callable[[str, str | None], int]) -> Iterator[int]:
+    """The port of a web server. answered: the status for a path and a login at a proxy."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -157,22 +158,33 @@ def test_a_signed_address_names_a_file_and_shows_no_signature(moa: Moa, upstream
             self.do_GET()
 
         def do_GET(self) -> None:
-            self.send_response(200 if "signature=right" in self.path else 403)
-            self.send_header("Content-Length", str(len(rows)))
+            self.send_response(answered(self.path, self.headers["Proxy-Authorization"]))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(rows)
+                self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/in.jsonl?signature="
+        yield server.server_port
+        server.shutdown()
+
+
+def test_a_signed_address_names_a_file_and_shows_no_signature(moa: Moa, upstream: Upstream) -> None:
+    pytest.importorskip("aiohttp", reason="needs the extra `ray`")
+    rows = json_lines({"prompt": "thing"})
+
+    def answered(path: str, login: str | None) -> int:
+        return 200 if "signature=right" in path else 403
+
+    with serving(rows, answered) as port:
+        address = f"http://127.0.0.1:{port}/in.jsonl?signature="
         ran = moa.run("batch", f"{address}right", "out.jsonl", "-y")
         assert ran.code == 0, ran.err
         refused = moa.run("batch", f"{address}wrong", "other.jsonl", "-y")
-        server.shutdown()
     [request] = upstream.chats("a")
     assert request.messages[-1]["content"] == "thing"
     card = (moa.folder / "out.jsonl.card.json").read_text("utf-8")
@@ -187,27 +199,15 @@ def test_a_file_at_a_web_server_comes_through_the_proxy(moa: Moa, upstream: Upst
     rows = json_lines({"prompt": "thing"})
     asked: list[tuple[str, str | None]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            asked.append((self.path, self.headers["Proxy-Authorization"]))
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(rows)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(rows)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     address = "http://files.invalid/in.jsonl"
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        given = {"HTTP_PROXY": f"http://me:s%40cret@127.0.0.1:{server.server_port}"}
+
+    def answered(path: str, login: str | None) -> int:
+        asked.append((path, login))
+        return 200
+
+    with serving(rows, answered) as port:
+        given = {"HTTP_PROXY": f"http://me:s%40cret@127.0.0.1:{port}"}
         ran = moa.run("batch", address, "out.jsonl", "-y", env=given)
-        server.shutdown()
     assert ran.code == 0, ran.err
     assert len(upstream.chats("a")) == 1
     login = base64.b64encode(b"me:s@cret").decode()
