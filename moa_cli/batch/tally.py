@@ -40,14 +40,22 @@ def add_tally(tally: ModelTally, other: ModelTally) -> None:
 
 def tally_in(card: Mapping[str, Any]) -> ModelTally:
     """The tally in a data card. Raises LookupError or TypeError if the card has none."""
-    told = card["models"]
-    return {name: {key: told[name][key] for key in _KEPT} for name in told}
+    models = card["models"]
+    whole = {name: _with_counts(models[name]) for name in models}
+    return {name: {key: told[key] for key in _KEPT} for name, told in whole.items()}
+
+
+def _with_counts(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's sums in a card. Former ones tell neither estimated nor unpriced calls: there, all
+    calls of a model without a price count as unpriced."""
+    calls = told["calls"]
+    return {"estimated_calls": 0, "unpriced_calls": 0 if told.get("price") else calls, **told}
 
 
 def spent_in(card: Mapping[str, Any]) -> Usage:
     """The usage of all calls that a data card counts."""
     usages = (
         Usage(cost=told["known_cost"], **{name: told[name] for name in _COUNTS})
-        for told in card["models"].values()
+        for told in tally_in(card).values()
     )
     return sum(usages, Usage())

@@ -891,6 +891,26 @@ def test_a_batch_that_goes_on_tells_the_cost_of_all_starts(
     assert ran.err.splitlines()[-1] == f"moa: 2 of 2 answers in out.jsonl, {told}"
 
 
+def test_a_batch_goes_on_from_a_former_card_without_counts_of_estimates(
+    moa: Moa, upstream: Upstream
+) -> None:
+    moa.profile("one", "a", aggregator="agg")
+    cost = Reply(usage=(10, 5), usage_style="with_choices", more={"cost": 0.25})
+    upstream.always("*", cost)
+    start = ["batch", prompts(moa, 1), "out.jsonl", "-p", "one"]
+    assert moa.run(*start).code == 0
+    path = moa.folder / "out.jsonl.card.json"
+    card = json.loads(path.read_text())
+    for told in card["models"].values():
+        del told["estimated_calls"], told["unpriced_calls"]
+    path.write_text(json.dumps(card))
+    prompts(moa, 2)
+    ran = moa.run(*start)
+    assert ran.err.splitlines()[-1] == "moa: 2 of 2 answers in out.jsonl, $1.00 + ?"
+    models = json.loads(path.read_text())["models"].values()
+    assert sum(told["known_cost"] for told in models) == 1.0
+
+
 def test_progress_tells_which_provider_bounds_it(tmp_path: Path) -> None:
     with Upstream() as upstream:
         upstream.at_once = 2
